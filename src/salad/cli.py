@@ -1,0 +1,183 @@
+"""The `salad` command. Heavy libraries are imported inside the commands, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from salad import __version__
+
+__all__ = ["app", "main"]
+
+USER_ERROR = 2
+INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
+
+app = typer.Typer(
+    help="Give a text LLM ears without making it dumber (arXiv 2510.13632).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+assets_app = typer.Typer(help="Pinned weights: list, fetch, check.", no_args_is_help=True)
+app.add_typer(assets_app, name="assets")
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/demo.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set one key of the recipe; may be given again.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")]
+
+
+@app.command()
+def run(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Run every stage of a recipe; what is finished and unchanged is skipped."""
+    with _plain_errors(debug):
+        _run(recipe, overrides)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as corpus, stage1 or report.")],
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Run one stage of a recipe; the stages before it must be finished."""
+    with _plain_errors(debug):
+        _run(recipe, overrides, only=name)
+
+
+@app.command()
+def version() -> None:
+    """Print the versions of salad, Python and the libraries that decide results."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    typer.echo(f"salad {__version__}")
+    typer.echo(f"python {sys.version.split()[0]}")
+    for library in ("torch", "transformers", "lhotse", "ctranslate2", "onnxruntime"):
+        try:
+            typer.echo(f"{library} {installed(library)}")
+        except PackageNotFoundError:
+            typer.echo(f"{library} not installed")
+
+
+@assets_app.command("list")
+def assets_list(debug: Debug = False) -> None:
+    """Show the names that a recipe can use, and which of them are in the cache."""
+    with _plain_errors(debug):
+        from salad.assets import ASSETS, is_cached
+
+        rows = [
+            (
+                name,
+                "yes" if is_cached(name) else "no",
+                f"{asset.num_bytes / 1e6:.0f} MB",
+                asset.licence,
+                asset.description,
+            )
+            for name, asset in ASSETS.items()
+        ]
+        _print_table(("name", "cached", "size", "licence", "what it is"), rows)
+
+
+@assets_app.command("get")
+def assets_get(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every asset in the list.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch assets into the cache, check their sha256 and print where they are."""
+    with _plain_errors(debug):
+        from salad.assets import ASSETS, get
+        from salad.types import SaladError
+
+        if bool(names) == everything:
+            raise SaladError("assets get: expected names from `salad assets list`, or --all (and not both)")
+        _check_names(names or [])
+        wanted = list(ASSETS) if everything else names or []
+        _print_table(("name", "path"), [(name, str(get(name))) for name in wanted])
+
+
+@assets_app.command("verify")
+def assets_verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Default: all in the cache.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Compare cached files with their pinned sha256; exit code 1 where one differs or is missing."""
+    with _plain_errors(debug):
+        from salad.assets import ASSETS, is_cached, verify
+
+        _check_names(names or [])
+        rows = [
+            (name, file, status)
+            for name in names or [name for name in ASSETS if is_cached(name)]
+            for file, status in verify(name)
+        ]
+        _print_table(("name", "file", "status"), rows)
+        if any(status != "ok" for _, _, status in rows):
+            raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of the `salad` command."""
+    app()
+
+
+def _run(recipe: Path, overrides: list[str] | None, only: str | None = None) -> None:
+    from salad.recipe import load_recipe
+
+    checked = load_recipe(recipe, overrides or [])  # before the pipeline: a typo answers at once
+    from salad.pipeline import run_pipeline
+
+    run_pipeline(checked, only=only)
+
+
+def _check_names(names: list[str]) -> None:
+    from salad.assets import ASSETS
+    from salad.types import SaladError
+
+    for name in names:
+        if name not in ASSETS:
+            raise SaladError(f"asset: got {name!r}, expected one of {', '.join(ASSETS)}")
+
+
+@contextmanager
+def _plain_errors(debug: bool) -> Iterator[None]:
+    """A user's error is one red message and exit code 2; Ctrl-C is 130. A bug keeps its traceback."""
+    from salad.types import SaladError
+
+    try:
+        yield
+    except SaladError as error:
+        if debug:
+            raise
+        typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(USER_ERROR) from None
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        again = shlex.join(["salad", *sys.argv[1:]])
+        typer.secho(f"\nInterrupted. The same command resumes: {again}", fg=typer.colors.YELLOW, err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A drawn table for a person; tab-separated lines for a pipe, which has no width."""
+    if not sys.stdout.isatty():
+        typer.echo("\n".join("\t".join(row) for row in (header, *rows)))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,1 @@
+"""Where documents and utterances come from: text, speech manifests."""

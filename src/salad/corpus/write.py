@@ -1,0 +1,122 @@
+"""The teacher writes documents: topics in, paragraphs out (w ~ Q, as the definitions of F and M want it)."""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salad.engine import Shard
+from salad.files import write_jsonl
+from salad.types import Document
+
+__all__ = ["clean", "prompts", "write_documents"]
+
+STYLES = {
+    "stories": (
+        "Tell a short story about {topic}. Use plain sentences.",
+        "Write the beginning of a story about {topic}.",
+        "Write one page of a novel in which we read of {topic}.",
+    ),
+    "everyday": (
+        "Tell me, as you would tell a friend, about {topic}.",
+        "Describe a day in somebody's life that has to do with {topic}.",
+        "Write a short diary entry about {topic}.",
+    ),
+    "broad": (
+        "Write a short, clear paragraph on {topic} for a curious reader. Use plain sentences.",
+        "Write a paragraph of an encyclopaedia on {topic}.",
+        "Explain {topic} in one paragraph.",
+    ),
+}
+
+
+def prompts(topics: dict[str, Iterable[str]], per_topic: int, source: str, seed: int) -> list[dict[str, str]]:
+    """`per_topic` prompts for each topic, in a fixed random order: {id, source, domain, topic, prompt}."""
+    rows = []
+    for domain, names in topics.items():
+        styles = STYLES.get(domain, STYLES["broad"])
+        for i, topic in enumerate(names):
+            for n in range(per_topic):
+                prompt = styles[(i + n) % len(styles)].format(topic=topic)
+                name = f"{source}-{domain}-{i:02d}-{n}"
+                rows.append({"id": name, "source": source, "domain": domain, "topic": topic, "prompt": prompt})
+    random.Random(f"{seed}/{source}").shuffle(rows)
+    return rows
+
+
+def clean(text: str) -> str:
+    """Whole sentences of plain prose: markup, headings and a cut-off last sentence go, white space is single."""
+    text = re.sub(r"[*_#`>|]+|^\s*(?:[-•]|\d+[.)])\s+", " ", text, flags=re.MULTILINE)
+    text = " ".join(text.split())
+    ends = [match.end() for match in re.finditer(r"[.!?][\"')\]]*(?=\s|$)", text)]
+    return text[: ends[-1]] if ends else ""
+
+
+def write_documents(
+    shard: Shard,
+    folder: Path,
+    *,
+    llm: str,
+    max_new_tokens: int,
+    min_words: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+    bf16: bool,
+) -> None:
+    """For `run_shards`: items are rows of `prompts`; writes documents.jsonl, and quarantine.jsonl for what is too short."""
+    model, tokenizer = _writer(llm, bf16)
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": row["prompt"]}], add_generation_prompt=True, tokenize=False
+        )
+        for row in shard.items
+    ]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+    torch.manual_seed(seed * 1_000_003 + shard.index)
+    with torch.inference_mode():
+        out = model.generate(
+            **batch, max_new_tokens=max_new_tokens, do_sample=True, temperature=temperature, top_k=top_k,
+            pad_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+    kept, aside = [], []
+    for row, ids in zip(shard.items, out[:, batch["input_ids"].shape[1] :], strict=True):
+        text = clean(tokenizer.decode(ids, skip_special_tokens=True))
+        reason = _refuse(text, min_words)
+        if reason:
+            aside.append({"stage": "corpus", "id": row["id"], "reason": reason})
+        else:
+            kept.append(asdict(Document(row["id"], text, f"written by {llm}", row["domain"])))
+    write_jsonl(folder / "documents.jsonl", kept)
+    write_jsonl(folder / "quarantine.jsonl", aside)
+
+
+def _refuse(text: str, min_words: int) -> str:
+    words = text.split()
+    if len(words) < min_words:
+        return f"{len(words)} words, fewer than corpus.min_words {min_words}"
+    grams = [tuple(words[i : i + 6]) for i in range(len(words) - 5)]
+    if len(set(grams)) < 0.8 * len(grams):
+        return f"repeats itself: {len(grams) - len(set(grams))} of {len(grams)} runs of six words occur before"
+    return ""
+
+
+@functools.cache
+def _writer(llm: str, bf16: bool) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from salad import assets
+
+    folder = assets.llm_folder(llm)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval(), tokenizer

@@ -1,0 +1,14 @@
+"""Encoder (frozen) -> adapter -> LLM, as one Hugging Face model with its processor."""
+
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
+
+from salad.model.config import SaladConfig
+from salad.model.encoder import Encoder, load_encoder
+from salad.model.modeling import SaladForConditionalGeneration
+from salad.model.processor import SaladProcessor
+
+__all__ = ["Encoder", "SaladConfig", "SaladForConditionalGeneration", "SaladProcessor", "load_encoder"]
+
+AutoConfig.register(SaladConfig.model_type, SaladConfig)
+AutoModelForCausalLM.register(SaladConfig, SaladForConditionalGeneration)
+AutoProcessor.register(SaladConfig, SaladProcessor)

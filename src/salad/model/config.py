@@ -1,0 +1,62 @@
+"""The shape of a SpeechLM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+__all__ = ["SaladConfig"]
+
+
+class SaladConfig(PreTrainedConfig):
+    """Configuration of `SaladForConditionalGeneration`.
+
+    llm_config: the configuration of any causal LM. encoder: name of the frozen encoder.
+    frame_rate_hz, frame_dim: what the encoder gives. stride: frames stacked into one adapter position.
+    rate: "fixed" keeps every adapter position; "text" drops those the CTC head calls blank or repeats.
+    ctc_vocab_size: rows of the CTC head (0: no head). lora_rank: 0 unless the LLM carries LoRA weights.
+    audio_token_id: placeholder in `input_ids`; it lies outside the LLM's vocabulary and is never embedded.
+    """
+
+    model_type = "salad"
+    sub_configs = {"llm_config": AutoConfig}
+
+    def __init__(
+        self,
+        llm_config: PreTrainedConfig | dict[str, Any] | None = None,
+        encoder: str = "log-mel",
+        frame_rate_hz: float = 100.0,
+        frame_dim: int = 80,
+        stride: int = 4,
+        rate: str = "fixed",
+        adapter_layers: int = 2,
+        adapter_width: int = 576,
+        adapter_mlp: int = 1536,
+        adapter_heads: int = 9,
+        adapter_kv_heads: int = 3,
+        ctc_vocab_size: int = 0,
+        lora_rank: int = 0,
+        start_token_id: int = 0,
+        audio_token_id: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(llm_config, dict):
+            llm_config = AutoConfig.for_model(**llm_config)
+        self.llm_config = llm_config or AutoConfig.for_model("llama")
+        self.encoder = encoder
+        self.frame_rate_hz = frame_rate_hz
+        self.frame_dim = frame_dim
+        self.stride = stride
+        self.rate = rate
+        self.adapter_layers = adapter_layers
+        self.adapter_width = adapter_width
+        self.adapter_mlp = adapter_mlp
+        self.adapter_heads = adapter_heads
+        self.adapter_kv_heads = adapter_kv_heads
+        self.ctc_vocab_size = ctc_vocab_size
+        self.lora_rank = lora_rank
+        self.start_token_id = start_token_id
+        self.audio_token_id = self.llm_config.vocab_size if audio_token_id is None else audio_token_id
+        kwargs.setdefault("tie_word_embeddings", False)
+        super().__init__(**kwargs)

@@ -1,0 +1,184 @@
+"""`SaladForConditionalGeneration`: a text LLM with ears, as a Hugging Face citizen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from salad.model.adapter import Adapter, CTCHead
+from salad.model.attention import NAME, packed_arguments
+from salad.model.config import SaladConfig
+from salad.types import SaladError
+
+__all__ = ["SaladForConditionalGeneration"]
+
+
+class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """encoder (frozen, outside; see `SaladProcessor`) -> adapter -> LLM -> text.
+
+    `frames` everywhere: a sequence of float tensors [num_frames, frame_dim], one for each speech span.
+    """
+
+    config_class = SaladConfig
+    base_model_prefix = "llm"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    def __init__(self, config: SaladConfig) -> None:
+        super().__init__(config)
+        self.llm = AutoModelForCausalLM.from_config(config.llm_config, attn_implementation=NAME)
+        if config.lora_rank:
+            self._add_lora(config.lora_rank)
+        self.adapter = Adapter(config)
+        self.ctc = CTCHead(config) if config.ctc_vocab_size else None
+        self.post_init()
+
+    @classmethod
+    def from_llm(cls, llm: PreTrainedModel, config: SaladConfig) -> SaladForConditionalGeneration:
+        """A fresh adapter before the given LLM's weights (which are taken over, not copied)."""
+        model = cls(config).to(torch.float32)
+        missing, unexpected = model.llm.load_state_dict(
+            {_lora_name(model.llm, key): value for key, value in llm.state_dict().items()}, strict=False
+        )
+        if unexpected or any("lora_" not in key for key in missing):
+            raise SaladError(
+                f"llm: weights do not fit their configuration (missing {missing}, unexpected {unexpected})"
+            )
+        model.llm.tie_weights()
+        return model
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear) and module.weight is not None:
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if isinstance(module, CTCHead):
+            nn.init.zeros_(module.residual.weight)
+            nn.init.constant_(module.scale, 20.0)
+
+    def _add_lora(self, rank: int) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), self.llm)
+
+    # --- speech ---------------------------------------------------------------------------------------
+
+    def ctc_logits(self, frames: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
+        """Warm start: [positions, 1 + ctc_vocab_size] and the positions of each span."""
+        hidden, lengths = self.adapter(frames)
+        return self.ctc(hidden, self.get_input_embeddings().weight), lengths
+
+    def speech_embeddings(self, frames: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
+        """What the LLM reads for each span: [total positions, llm width] and the positions of each span."""
+        hidden, lengths = self.adapter(frames)
+        if self.ctc is None:
+            return hidden, lengths
+        table = self.get_input_embeddings().weight
+        logits = self.ctc(hidden, table)
+        if self.config.rate == "text":
+            keep, lengths = self.ctc.kept(logits.detach().argmax(dim=-1), lengths)
+            hidden, logits = hidden[keep], logits[keep]
+        return self.ctc.embed(hidden, logits, table), lengths
+
+    # --- packed sequences, for training and measuring -------------------------------------------------
+
+    def decoder(self) -> nn.Module:
+        """The LLM without its head."""
+        return self.llm.get_decoder()
+
+    def hidden_states(self, embeddings: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
+        """Last hidden states [L, width] of documents laid end to end; embeddings [L, width]."""
+        arguments = packed_arguments(starts, embeddings.device)
+        return self.decoder()(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
+
+    def text_hidden_states(self, token_ids: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
+        """The same for plain text: token_ids int64 [L]."""
+        return self.hidden_states(self.get_input_embeddings()(token_ids), starts)
+
+    def merge(self, ids: torch.Tensor, speech: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Token embeddings of `ids` [L] (any value at speech rows) with `speech` put in at `rows`."""
+        embedded = self.get_input_embeddings()(ids.clamp(min=0))
+        return embedded.index_copy(0, rows, speech.to(embedded.dtype)) if len(rows) else embedded
+
+    # --- Hugging Face's interface ---------------------------------------------------------------------
+
+    def expand(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, frames: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """One [length, width] tensor for each row, every placeholder replaced by its span's embeddings."""
+        placeholders = int((input_ids == self.config.audio_token_id).sum())
+        if placeholders != len(frames):
+            raise SaladError(f"frames: {len(frames)} spans for {placeholders} audio placeholders in input_ids")
+        spans: list[torch.Tensor] = []
+        if len(frames):
+            speech, lengths = self.speech_embeddings(frames)
+            spans = list(speech.split(lengths))
+        rows, at = [], 0
+        table = self.get_input_embeddings()
+        for index, ids in enumerate(input_ids):
+            if attention_mask is not None:
+                ids = ids[attention_mask[index].bool()]
+            pieces, last = [], 0
+            for position in (ids == self.config.audio_token_id).nonzero().flatten().tolist():
+                pieces += [table(ids[last:position]), spans[at].to(table.weight.dtype)]
+                last, at = position + 1, at + 1
+            rows.append(torch.cat([*pieces, table(ids[last:])]))
+        return rows
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        frames: Sequence[torch.Tensor] = (),
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits of every row after its placeholders are expanded: [batch, longest, vocabulary], zeros after a row's end."""
+        rows = self.expand(input_ids, attention_mask, frames)
+        starts = [0]
+        for row in rows:
+            starts.append(starts[-1] + len(row))
+        hidden = self.hidden_states(torch.cat(rows), starts)
+        logits = self.llm.get_output_embeddings()(hidden).split([len(row) for row in rows])
+        return CausalLMOutputWithPast(logits=nn.utils.rnn.pad_sequence(list(logits), batch_first=True))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        frames: Sequence[torch.Tensor] = (),
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """New token ids [batch, new tokens]; rows are padded on the left, so a batch equals its rows alone."""
+        rows = self.expand(input_ids, attention_mask, frames)
+        longest = max(len(row) for row in rows)
+        embeds = torch.stack([nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
+        mask = torch.stack([(torch.arange(longest, device=row.device) >= longest - len(row)).long() for row in rows])
+        return self.llm.generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.llm.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.llm.get_output_embeddings()
+
+
+def _lora_name(llm: nn.Module, key: str) -> str:
+    """Name of a plain weight in an LLM whose linear layers peft has wrapped."""
+    stem, _, leaf = key.rpartition(".")
+    return (
+        f"{stem}.base_layer.{leaf}" if any(n.startswith(f"{stem}.base_layer") for n, _ in llm.named_modules()) else key
+    )
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The config.json of a saved model."""
+    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))

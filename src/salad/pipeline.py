@@ -1,0 +1,158 @@
+"""A recipe's stages in order. A finished, unchanged stage is skipped; a changed one reruns, and says why."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from salad import assets
+from salad.files import read_json, sha256_file, sha256_json, write_json
+from salad.progress import console
+from salad.recipe import Recipe
+from salad.types import SaladError
+
+__all__ = ["STAGES", "Run", "run_pipeline"]
+
+# name -> recipe sections that change what the stage makes (beside everything above it)
+STAGES: dict[str, tuple[str, ...]] = {
+    "assets": ("assets",),
+    "corpus": ("corpus",),
+    "align": ("align", "sequence"),
+    "warm_start": ("model", "warm_start"),
+    "stage1": ("stage1",),
+    "cluster": ("cluster",),
+    "probe": ("probe",),
+    "select": ("select",),
+    "synthesize": ("synthesize",),
+    "stage2": ("stage2",),
+    "evaluate": ("evaluate",),
+    "report": (),
+}
+VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe and the directory its stages read and write."""
+
+    recipe: Recipe
+
+    @property
+    def dir(self) -> Path:
+        return self.recipe.run_dir
+
+    def folder(self, stage: str) -> Path:
+        return self.dir / stage
+
+    def done(self, stage: str) -> dict[str, Any]:
+        """stage.json of a finished stage. Raises SaladError where it is not finished."""
+        state = _state(self.folder(stage))
+        if state.get("status") != "done":
+            raise SaladError(f"stage {stage}: not finished in {self.dir}; run `salad run` or that stage first")
+        return state
+
+
+def run_pipeline(recipe: Recipe, only: str | None = None) -> Path:
+    """Run every stage (or the one named `only`) that is not finished; returns the run directory."""
+    if only is not None and only not in STAGES:
+        raise SaladError(f"stage: {only!r} is not a stage; expected one of {', '.join(STAGES)}")
+    run = Run(recipe)
+    run.dir.mkdir(parents=True, exist_ok=True)
+    write_json(run.dir / "recipe.json", recipe.model_dump(mode="json"))
+    parts: dict[str, str] = {}
+    above_ran = ""
+    for stage in STAGES:
+        parts |= _inputs(stage, recipe)
+        state = _state(run.folder(stage))
+        changed = _changed(state.get("inputs"), parts) if state else []
+        if only is not None and stage != only:
+            continue
+        if state.get("status") == "done" and not changed and not above_ran:
+            console.print(f"[dim]{stage}: finished before, unchanged[/]")
+            continue
+        if state and (changed or above_ran):
+            why = f"{', '.join(changed)} changed" if changed else f"{above_ran} ran again"
+            if state.get("status") == "done":
+                console.print(f"{stage}: runs again, because {why}; its last result is kept in replaced/{stage}")
+            _set_aside(run, stage)
+            above_ran = stage
+        elif not state:
+            above_ran = ""  # nothing below can be finished: it never ran
+        _run_stage(run, stage, parts)
+    return run.dir
+
+
+def _run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
+    folder = run.folder(stage)
+    before = _state(folder)
+    seconds = before.get("seconds", 0.0)
+    header = {"stage": stage, "inputs": parts, "seed": run.recipe.seed, "versions": _versions()}
+    write_json(folder / "stage.json", {**header, "status": "running", "seconds": seconds})
+    console.rule(f"[bold]{stage}[/]", align="left")
+    start_s = time.monotonic()
+    function: Callable[[Run], dict[str, Any]] = importlib.import_module(f"salad.stages.{stage}").run
+    try:
+        summary = function(run)
+    except BaseException:
+        spent = seconds + time.monotonic() - start_s
+        write_json(folder / "stage.json", {**header, "status": "running", "seconds": spent})
+        raise
+    seconds += time.monotonic() - start_s
+    write_json(folder / "stage.json", {**header, "status": "done", "seconds": round(seconds, 2), "summary": summary})
+    shown = ", ".join(f"{key} {_short(value)}" for key, value in summary.items() if not isinstance(value, (dict, list)))
+    console.print(f"{stage}: {seconds:.0f} s; {shown}", highlight=False)
+
+
+def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
+    """Fingerprints of what the stage depends on beyond the stages above it."""
+    values = recipe.model_dump(mode="json")
+    parts = {name: sha256_json(values[name])[:16] for name in STAGES[stage]}
+    if stage == "assets":
+        parts |= {name: sha256_json(values[name])[:16] for name in ("seed", "precision", "threads")}
+        parts |= {f"asset {name}": assets.fingerprint(name)[:16] for name in sorted(set(values["assets"].values()))}
+    if stage == "corpus":
+        files = [Path(p) for p in values["corpus"]["local_text"]]
+        for folder in values["corpus"]["speech_folders"]:
+            files += sorted(p for p in Path(folder).rglob("*") if p.is_file())
+        if files:
+            parts["your files"] = sha256_json([[str(p), sha256_file(p)] for p in files if p.is_file()])[:16]
+    return parts
+
+
+def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
+    before = before or {}
+    return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+
+
+def _set_aside(run: Run, stage: str) -> None:
+    """A result that no longer fits the recipe moves out of the way; only the last one is kept."""
+    target = run.dir / "replaced" / stage
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(exist_ok=True)
+    run.folder(stage).rename(target)
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    path = folder / "stage.json"
+    return read_json(path) if path.exists() else {}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"salad-speech": importlib.import_module("salad").__version__, "python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

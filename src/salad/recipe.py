@@ -1,0 +1,261 @@
+"""The recipe: one frozen, validated model per section. Unknown keys are refused, nothing is rewritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from salad.types import SaladError
+
+__all__ = ["Recipe", "load_recipe"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Assets(Section):
+    """Names from `salad assets list`, or paths of local folders in the same layout."""
+
+    llm: str = "smollm2-135m-instruct"
+    encoder: str = "whisper-tiny.en"
+    asr: str = "whisper-tiny.en"
+    embedder: str = "all-minilm-l6-v2"
+
+
+class Engine(Section):
+    workers: int = Field(2, ge=1, description="single-thread processes for data jobs")
+    shard_items: int = Field(16, ge=1, description="items in one shard: what a kill can lose")
+
+
+class Voices(Section):
+    """Share of the documents that each voice speaks (need not sum to 1)."""
+
+    shares: dict[str, float]
+
+    @model_validator(mode="after")
+    def _positive(self) -> Voices:
+        if not self.shares or min(self.shares.values()) <= 0:
+            raise ValueError("every voice needs a share above 0, and there must be at least one voice")
+        return self
+
+
+class Corpus(Section):
+    web_documents_per_topic: int = Field(3, ge=1)
+    speech_documents: int = Field(120, ge=1, description="narrow-domain documents to speak (D_speech)")
+    heldout_per_domain: int = Field(4, ge=1, description="documents of each domain kept for measuring")
+    max_new_tokens: int = Field(110, ge=24)
+    min_words: int = Field(40, ge=16, description="shorter documents are set aside")
+    temperature: float = Field(0.7, gt=0)
+    top_k: int = Field(50, ge=1)
+    batch: int = Field(48, ge=1, description="documents written at a time by one worker")
+    local_text: tuple[Path, ...] = Field((), description="text or JSONL ({text, domain?}) files that join D_web")
+    speech_folders: tuple[Path, ...] = Field((), description="folders of audio with a .txt beside each file")
+    voices: Voices
+    heldout_voice: str = Field(description="speaks the held-out documents; may be trained on")
+    unseen_voice: str = Field(description="never trained on; speaks part of the held-out documents again")
+    unseen_documents: int = Field(10, ge=0)
+
+    @model_validator(mode="after")
+    def _unseen(self) -> Corpus:
+        if self.unseen_voice in self.voices.shares:
+            raise ValueError(f"unseen_voice {self.unseen_voice!r} must not be among the training voices")
+        return self
+
+
+class Align(Section):
+    min_score: float = Field(
+        0.3, ge=0, le=1, description="mean token probability under which an utterance is kept aside"
+    )
+
+
+class Sequence(Section):
+    text_words: tuple[int, int] = (10, 30)
+    speech_words: tuple[int, int] = (5, 15)
+    first: Literal["text", "speech", "random"] = "random"
+    layouts: int = Field(2, ge=1, description="different interleavings drawn of each document")
+    context: int = Field(2048, ge=64, description="positions in one pack")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Sequence:
+        for name in ("text_words", "speech_words"):
+            low, high = getattr(self, name)
+            if not 1 <= low <= high:
+                raise ValueError(f"{name} must be [low, high] with 1 <= low <= high, got [{low}, {high}]")
+        return self
+
+
+class Model(Section):
+    adapter_layers: int = Field(12, ge=1)
+    adapter_width: int = Field(960, ge=8)
+    adapter_mlp: int = Field(2560, ge=8)
+    adapter_heads: int = Field(15, ge=1)
+    adapter_kv_heads: int = Field(5, ge=1)
+    stride: int = Field(1, ge=1, description="encoder frames stacked into one adapter position")
+    rate: Literal["fixed", "text"] = Field(
+        "fixed", description="text: drop positions the CTC head calls blank or repeat"
+    )
+
+
+class WarmStart(Section):
+    enabled: bool = False
+    steps: int = Field(400, ge=1)
+    batch: int = Field(16, ge=1, description="speech spans in a step")
+    lr: float = Field(1e-3, gt=0)
+    warmup_steps: int = Field(20, ge=0)
+    checkpoint_every: int = Field(100, ge=1)
+
+
+class Stage(Section):
+    """One stage of training. The paper's stage II decays from its start: decay_share 1."""
+
+    steps: int = Field(ge=1)
+    positions: int = Field(1500, ge=64, description="student positions in a global batch")
+    alpha: float = Field(1.0, ge=0, le=1, description="1: distillation only; 0: next-token NLL only")
+    text_share: float = Field(1 / 3, ge=0, lt=1, description="share of plain-text documents, against forgetting")
+    llm: Literal["frozen", "lora", "full"] = "full"
+    lora_rank: int = Field(16, ge=1)
+    lr_adapter: float = Field(1e-3, gt=0)
+    lr_llm: float = Field(5e-5, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    grad_clip: float = Field(1.0, gt=0)
+    warmup_steps: int = Field(500, ge=0)
+    decay_share: float = Field(0.2, ge=0, le=1)
+    checkpoint_every: int = Field(50, ge=1)
+    probe_every: int = Field(50, ge=1, description="steps between live measurements of M and F")
+    probe_documents: int = Field(12, ge=1)
+
+
+class Cluster(Section):
+    k: int = Field(128, ge=2)
+
+
+class Probe(Section):
+    documents: int = Field(2, ge=1, description="documents spoken per cluster")
+    voice: str
+
+
+class Select(Section):
+    gamma: float = Field(5.0, ge=0)
+    budget_share: float = Field(0.01, gt=0, description="speech to buy, as a share of D_speech's hours")
+    max_cer: float = Field(0.35, gt=0, description="clusters above are taken for TTS artefacts")
+    min_documents: int = Field(1, ge=1)
+
+
+class Synthesize(Section):
+    voices: Voices
+
+
+class Evaluate(Section):
+    items: int = Field(200, ge=4, description="multiple-choice items built from the held-out documents")
+    options: int = Field(4, ge=2)
+    context_words: int = Field(60, ge=5)
+    bootstrap: int = Field(2000, ge=100)
+
+
+class Recipe(Section):
+    seed: int = 0
+    run_dir: Path
+    threads: int = Field(2, ge=1, description="threads of the training process")
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    assets: Assets = Assets()
+    engine: Engine = Engine()
+    corpus: Corpus
+    align: Align = Align()
+    sequence: Sequence = Sequence()
+    model: Model = Model()
+    warm_start: WarmStart = WarmStart()
+    stage1: Stage
+    cluster: Cluster = Cluster()
+    probe: Probe
+    select: Select = Select()
+    synthesize: Synthesize
+    stage2: Stage
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.model.rate == "text" and not self.warm_start.enabled:
+            raise ValueError("model.rate: text needs warm_start.enabled: true, whose CTC head finds the blanks")
+        if self.stage1.llm != self.stage2.llm:
+            raise ValueError(f"stage2.llm ({self.stage2.llm}) must equal stage1.llm ({self.stage1.llm})")
+        if self.corpus.unseen_voice in {*self.synthesize.voices.shares, self.probe.voice}:
+            raise ValueError(f"corpus.unseen_voice {self.corpus.unseen_voice!r} must not speak in probe or synthesize")
+        return self
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Read a YAML recipe, apply `a.b=c` overrides in order, validate.
+
+    A recipe may name another as `base:` (relative to itself); its own keys win.
+    Raises SaladError that names the key, the value it got and what was expected.
+    """
+    values = _read(Path(path))
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator or not key:
+            raise SaladError(f"--set {override!r}: expected a.b=value")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SaladError(f"--set {override!r}: {value!r} is not a YAML value: {error}") from None
+        _assign(values, key.split("."), parsed, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise SaladError(f"recipe {path}:\n  " + "\n  ".join(lines)) from None
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise SaladError(f"recipe: {path} is its own base (through {', '.join(map(str, above))}); remove one `base:`")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SaladError(f"recipe: {path} does not exist; see recipes/ for examples") from None
+    except OSError as error:
+        raise SaladError(f"recipe: {path} cannot be read: {error.strerror}; give a YAML file") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SaladError(f"recipe: {path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise SaladError(f"recipe: {path} must hold sections (key: value), got {type(values).__name__}")
+    if (base := values.pop("base", None)) is not None:
+        if not isinstance(base, str):
+            raise SaladError(f"recipe: base in {path}: got {base!r}, expected the path of another recipe")
+        values = _merge(_read(path.parent / base, (*above, path.resolve())), values)
+    return values
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "shares"
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _assign(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise SaladError(f"--set {override!r}: {key} is a value, not a section")
+    values[keys[-1]] = value
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        section = Recipe
+        for part in problem["loc"][:-1]:
+            annotation = section.model_fields[part].annotation if part in section.model_fields else None
+            if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+                return f"{key}: unknown key"
+            section = annotation
+        return f"{key}: unknown key; expected one of {', '.join(sorted(section.model_fields))}"
+    if problem["type"] == "missing":
+        return f"{key}: missing; add it to the recipe"
+    return f"{key}: {problem['msg']} (got {problem['input']!r})"

@@ -1,0 +1,7 @@
+"""Embed -> balanced clusters -> probe -> allocate -> draw."""
+
+from salad.select.allocate import allocate, draw
+from salad.select.balanced import balanced_kmeans
+from salad.select.embed import embed, top_words
+
+__all__ = ["allocate", "balanced_kmeans", "draw", "embed", "top_words"]

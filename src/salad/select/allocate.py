@@ -1,0 +1,60 @@
+"""P_target(c) ~ P_web(c) * M(c)^gamma, and the draw to a budget (SALAD, active selection)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from salad.types import Cluster, Document, SaladError
+
+__all__ = ["allocate", "draw"]
+
+
+def allocate(clusters: Sequence[Cluster], *, gamma: float, budget_s: float, max_cer: float) -> list[Cluster]:
+    """Give every cluster its quota of seconds; clusters over the CER limit (TTS artefacts) get none.
+
+    gamma = 0 is uniform over documents. Raises SaladError where no cluster is left.
+    """
+    weights = np.array(
+        [c.size * max(c.misalignment, 0.0) ** gamma if c.cer <= max_cer else 0.0 for c in clusters], dtype=np.float64
+    )
+    if not weights.sum() > 0:
+        cers = ", ".join(f"{c.cer:.2f}" for c in clusters)
+        raise SaladError(f"select.max_cer: {max_cer} leaves no cluster (their CER: {cers}); raise it or mend the voice")
+    return [replace(c, quota_s=float(budget_s * w)) for c, w in zip(clusters, weights / weights.sum(), strict=True)]
+
+
+def draw(
+    clusters: Sequence[Cluster],
+    documents: Sequence[Document],
+    labels: Sequence[int],
+    *,
+    budget_s: float,
+    seconds_per_word: float,
+    taken: set[str],
+    seed: int,
+) -> list[tuple[Document, int]]:
+    """Documents to speak with their cluster: draw a cluster by quota, then a text uniformly, without replacement.
+
+    Stops at the budget, counted by `seconds_per_word`. `taken` ids are never drawn. A cluster that runs out
+    leaves the draw, so a budget larger than the corpus takes all of it.
+    """
+    rng = np.random.default_rng(seed)
+    left = {
+        c.id: [d for d, at in zip(documents, labels, strict=True) if at == c.id and d.id not in taken] for c in clusters
+    }
+    weights = {c.id: c.quota_s for c in clusters if c.quota_s > 0}
+    drawn: list[tuple[Document, int]] = []
+    spent_s = 0.0
+    while spent_s < budget_s:
+        open_ids = [i for i in weights if left[i]]
+        if not open_ids:
+            break
+        p = np.array([weights[i] for i in open_ids])
+        at = open_ids[int(rng.choice(len(open_ids), p=p / p.sum()))]
+        document = left[at].pop(int(rng.integers(len(left[at]))))
+        drawn.append((document, at))
+        spent_s += len(document.words) * seconds_per_word
+    return drawn

@@ -1,0 +1,81 @@
+"""From an aligned utterance and a layout to an Example."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from salad import recipe
+from salad.audio import to_samples
+from salad.sequence.frames import FrameStore, Piece
+from salad.sequence.interleave import cut, interleave
+from salad.sequence.tokens import TokenisedDocument
+from salad.types import Document, Example, Span, Utterance
+
+__all__ = ["build_example", "draw_layout", "num_positions", "pieces_of", "text_example"]
+
+
+def draw_layout(utterance: Utterance, layout: int, settings: recipe.Sequence, seed: int) -> tuple[Span, ...]:
+    """Interleaving number `layout` of an utterance: a pure function of its arguments."""
+    rng = random.Random(f"{seed}/{utterance.id}/{layout}")
+    return interleave(
+        len(utterance.words),
+        text_words=settings.text_words,
+        speech_words=settings.speech_words,
+        first=settings.first,
+        rng=rng,
+    )
+
+
+def pieces_of(
+    utterance: Utterance, spans: Sequence[Span], settings: recipe.Sequence, *, seed: int, with_text: bool = False
+) -> list[Piece]:
+    """Where the audio of each speech span lies; `with_text` also cuts the text spans into pieces of that length."""
+    rng = random.Random(f"{seed}/{utterance.id}/pieces")
+    ranges: list[tuple[int, int]] = []
+    for span in spans:
+        if span.modality == "speech":
+            ranges.append((span.start_word, span.end_word))
+        elif with_text:
+            ranges += cut(span.start_word, span.end_word, settings.speech_words, rng)
+    return [_piece(utterance, start, end) for start, end in ranges]
+
+
+def _piece(utterance: Utterance, start_word: int, end_word: int) -> Piece:
+    rate = utterance.sample_rate_hz
+    start = to_samples(utterance.words[start_word].start_s, rate)
+    end = min(utterance.num_samples, max(start + 1, to_samples(utterance.words[end_word - 1].end_s, rate)))
+    return Piece(utterance.id, start_word, end_word, start, end)
+
+
+def build_example(
+    utterance: Utterance, tokens: TokenisedDocument, spans: Sequence[Span], frames: FrameStore, start_id: int
+) -> Example:
+    """The Example of one layout, with the frames of its speech spans."""
+    speech = [s for s in spans if s.modality == "speech"]
+    return Example(
+        id=utterance.id,
+        spans=tuple(spans),
+        token_ids=tokens.token_ids,
+        token_bounds=tokens.bounds(spans),
+        start_id=start_id,
+        speech_frames=tuple(frames.get((utterance.id, s.start_word, s.end_word)) for s in speech),
+        domain=utterance.domain,
+        speaker=utterance.speaker,
+    )
+
+
+def text_example(document: Document, tokens: TokenisedDocument, start_id: int) -> Example:
+    """A document as plain text: one text span, no speech."""
+    span = Span("text", 0, len(tokens.word_starts) - 1)
+    return Example(document.id, (span,), tokens.token_ids, tokens.bounds([span]), start_id, domain=document.domain)
+
+
+def num_positions(example: Example, stride: int, rate: str) -> int:
+    """Student positions that an example takes; at text rate an estimate, one for each spoken token."""
+    text = sum(b - a for s, (a, b) in zip(example.spans, example.token_bounds, strict=True) if s.modality == "text")
+    if rate == "text":
+        return 1 + text + sum(max(1, len(ids)) for ids in example.speech_tokens)
+    return 1 + text + sum(int(np.ceil(len(frames) / stride)) for frames in example.speech_frames)

@@ -1,0 +1,45 @@
+"""align: word times for all speech, and the encoder's frames of the spans that training will hear."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from salad.corpus.manifest import load_spoken, utterance_from_dict, utterance_to_dict, write_lhotse
+from salad.files import read_jsonl, write_jsonl
+from salad.pipeline import Run
+from salad.stages.speech import align, encode, gather_quarantine
+from salad.types import SaladError, Utterance
+
+__all__ = ["load_aligned", "run"]
+
+
+def run(run: Run) -> dict[str, Any]:
+    folder, corpus = run.folder("align"), run.folder("corpus")
+    spoken = load_spoken(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
+    speech = align(run, folder / "speech", spoken, "align D_speech")
+    heldout = align(
+        run, folder / "heldout", load_spoken(sorted((corpus / "heldout").glob("shard-*"))), "align held-out"
+    )
+    aside = gather_quarantine(folder)
+    if not speech:
+        raise SaladError(f"align: no utterance is usable; see {folder / 'quarantine.jsonl'} (align.min_score?)")
+    for name, group in (("speech", speech), ("heldout", heldout)):
+        write_jsonl(folder / f"{name}.jsonl", [utterance_to_dict(u) for u in group])
+        write_lhotse(group, folder / f"{name}.cuts.jsonl.gz")
+    warm = run.recipe.warm_start.enabled
+    store = encode(
+        run, folder / "frames-speech", speech, "encode D_speech", layouts=run.recipe.sequence.layouts, whole=warm
+    )
+    encode(run, folder / "frames-heldout", heldout, "encode held-out", layouts=1)
+    return {
+        "utterances": len(speech),
+        "hours": sum(u.duration_s for u in speech) / 3600,
+        "mean_score": sum(u.score for u in speech) / len(speech),
+        "pieces": len(store),
+        "quarantined": len(aside),
+    }
+
+
+def load_aligned(run: Run, name: str) -> list[Utterance]:
+    """Aligned utterances of `speech` or `heldout`."""
+    return [utterance_from_dict(row) for row in read_jsonl(run.folder("align") / f"{name}.jsonl")]

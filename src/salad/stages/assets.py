@@ -1,0 +1,24 @@
+"""assets: fetch and check every weight that the recipe names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from salad import assets
+from salad.pipeline import Run
+from salad.synthesize import assets_of_voice
+
+__all__ = ["run"]
+
+
+def run(run: Run) -> dict[str, Any]:
+    recipe = run.recipe
+    voices = {*recipe.corpus.voices.shares, *recipe.synthesize.voices.shares, recipe.probe.voice}
+    voices |= {recipe.corpus.heldout_voice, recipe.corpus.unseen_voice}
+    names = set(recipe.assets.model_dump().values()) - {"log-mel"}
+    for voice in voices:
+        names |= set(assets_of_voice(voice))
+    for name in sorted(names):
+        assets.get(name)
+    assets.llm_folder(recipe.assets.llm)
+    return {"assets": sorted(names)}

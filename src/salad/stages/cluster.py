@@ -1,0 +1,44 @@
+"""cluster: embed D_web and part it into balanced clusters."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from salad import assets
+from salad.files import read_json, write_json
+from salad.pipeline import Run
+from salad.select import balanced_kmeans, embed, top_words
+from salad.stages.corpus import load_documents
+from salad.types import Cluster
+
+__all__ = ["load_clusters", "run"]
+
+
+def run(run: Run) -> dict[str, Any]:
+    documents, folder = load_documents(run, "web"), run.folder("cluster")
+    texts = [d.text for d in documents]
+    embeddings = embed(texts, assets.get(run.recipe.assets.embedder))
+    labels, centroids = balanced_kmeans(embeddings, run.recipe.cluster.k, seed=run.recipe.seed)
+    tensors = {"embeddings": embeddings.astype(np.float32), "labels": labels, "centroids": centroids}
+    aside = folder / ".clusters.tmp"
+    save_file(tensors, aside)
+    os.replace(aside, folder / "clusters.safetensors")
+    write_json(folder / "top_words.json", top_words(texts, labels))
+    sizes = np.bincount(labels)
+    return {"clusters": len(sizes), "smallest": int(sizes.min()), "largest": int(sizes.max())}
+
+
+def load_clusters(run: Run) -> tuple[list[Cluster], np.ndarray]:
+    """Clusters without figures yet, and the cluster of every document of D_web."""
+    saved = load_file(run.folder("cluster") / "clusters.safetensors")
+    words = read_json(run.folder("cluster") / "top_words.json")
+    labels = saved["labels"]
+    clusters = [
+        Cluster(id=i, centroid=centroid, size=int((labels == i).sum()), top_words=tuple(words[i]))
+        for i, centroid in enumerate(saved["centroids"])
+    ]
+    return clusters, labels

@@ -1,0 +1,222 @@
+"""evaluate: M and F of every stage with their controls, and accuracy on text, on speech, and of the cascade."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from salad.align.transcribe import cer, wer
+from salad.audio import read_audio, split_at_quiet, to_samples
+from salad.files import read_json, write_json, write_jsonl
+from salad.measure.divergence import (
+    deaf_ears,
+    divergence,
+    forgetting,
+    speech_ears,
+    summary,
+    transcript_ears,
+)
+from salad.measure.items import Item, build_items
+from salad.measure.score import score_options
+from salad.measure.stats import accuracy, gap
+from salad.measure.transcript import words_for_ranges
+from salad.model import SaladForConditionalGeneration, load_encoder
+from salad.model.processor import MAX_SPAN_S
+from salad.pipeline import Run
+from salad.progress import progress
+from salad.sequence import FrameStore
+from salad.stages.align import load_aligned
+from salad.stages.corpus import load_documents
+from salad.stages.speech import transcribe
+from salad.stages.speechlm import build_model, freeze, load_tokenizer, speech_examples, text_examples
+from salad.train.checkpoint import latest_checkpoint, load_weights
+from salad.train.loop import autocast, uses_bf16
+from salad.train.teacher import Teacher
+from salad.types import Result, Utterance
+
+__all__ = ["load_figures", "run"]
+
+
+class _Setting:
+    """What every measurement needs: held-out speech and text, the base LLM, a place to load checkpoints into."""
+
+    def __init__(self, run: Run) -> None:
+        recipe = run.recipe
+        self.run, self.tokenizer = run, load_tokenizer(run)
+        self.frozen = recipe.stage1.llm == "frozen"
+        self.utterances = load_aligned(run, "heldout")
+        frames = FrameStore(sorted((run.folder("align") / "frames-heldout").glob("shard-*")))
+        self.examples = speech_examples(run, self.tokenizer, self.utterances, frames)
+        unseen = recipe.corpus.unseen_voice
+        self.examples = [
+            replace(e, speaker=f"{e.speaker} (unseen)") if e.speaker == unseen else e for e in self.examples
+        ]
+        seen = {u.document_id: u for u in self.utterances if u.speaker != unseen}
+        documents = load_documents(run, "heldout")
+        self.documents = [d for d in documents if d.id in seen]
+        self.by_document = seen
+        self.texts = text_examples(self.tokenizer, self.documents)
+        self.model = build_model(run, lora=recipe.stage1.llm == "lora")
+        self.base = self.model if self.frozen else build_model(run)
+        for each in {id(self.model): self.model, id(self.base): self.base}.values():
+            freeze(each, "frozen", recipe.precision)
+        self.teacher = Teacher(self.base, cache=True)
+
+    def load(self, checkpoint: Path) -> SaladForConditionalGeneration:
+        load_weights(checkpoint, self.model)
+        return self.model
+
+    def reader(self) -> Teacher:
+        """P on text: the adapted model itself; the same as Q where the LLM is frozen."""
+        return self.teacher if self.frozen else Teacher(self.model, cache=False)
+
+
+def run(run: Run) -> dict[str, Any]:
+    folder = run.folder("evaluate")
+    torch.set_num_threads(run.recipe.threads)
+    heldout = load_aligned(run, "heldout")
+    heard = transcribe(run, folder / "transcripts", heldout, "transcribe held-out")
+    setting = _Setting(run)
+    with torch.no_grad(), autocast(uses_bf16(run.recipe.precision)):
+        divergences = _divergences(setting, heard, folder)
+        accuracies = _accuracies(setting, heard, folder)
+    m = {name: row["all"] for name, row in divergences["misalignment"].items()}
+    domains = divergences["misalignment"]
+    figures = {
+        **divergences,
+        "recovered": 1 - m["stage2"] / m["deaf"],
+        "recovered_by_stage": {k: 1 - m[k] / m["deaf"] for k in ("init", "warm_start", "stage1", "stage2") if k in m},
+        "recovered_by_domain": {
+            d: 1 - v / domains["deaf"]["by_domain"][d] for d, v in domains["stage2"]["by_domain"].items()
+        },
+        "accuracy": accuracies,
+        "asr": {
+            "cer": float(np.mean([cer(heard.get(u.id, ""), u.text) for u in heldout])),
+            "wer": float(np.mean([wer(heard.get(u.id, ""), u.text) for u in heldout])),
+        },
+    }
+    write_json(folder / "figures.json", figures)
+    return {
+        "recovered": figures["recovered"],
+        **{f"M {name}": value for name, value in m.items()},
+        "speech accuracy": accuracies["speech_adapted"]["value"],
+        "text accuracy": accuracies["text_adapted"]["value"],
+    }
+
+
+def _checkpoints(run: Run) -> dict[str, Path]:
+    found = {name: latest_checkpoint(run.folder(name)) for name in ("warm_start", "stage1", "stage2")}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def _divergences(setting: _Setting, heard: dict[str, str], folder: Path) -> dict[str, Any]:
+    """M of every checkpoint and of the controls, F, document by document and summed up."""
+    run, examples = setting.run, setting.examples
+    checkpoints = _checkpoints(run)
+    rows: dict[str, list[Any]] = {}
+    f: dict[str, Any] = {}
+    with progress(
+        "measure M and F", 4 + len(checkpoints) + (len(checkpoints) - 1) * (not setting.frozen), "passes"
+    ) as bar:
+        rows["deaf"] = divergence(setting.base, setting.teacher, examples, deaf_ears(setting.base))
+        bar.advance()
+        spoken = _spoken_transcripts(setting, heard)
+        ears = transcript_ears(setting.base, lambda e: spoken[e.id])
+        rows["cascade"] = divergence(setting.base, setting.teacher, examples, ears)
+        bar.advance()
+        rows["init"] = divergence(setting.model, setting.reader(), examples, speech_ears(setting.model))
+        f["init"] = {"all": 0.0, "se": 0.0, "by_domain": {}}  # an untouched model forgets nothing (invariant 2)
+        bar.advance()
+        for name, path in checkpoints.items():
+            model = setting.load(path)
+            rows[name] = divergence(model, setting.reader(), examples, speech_ears(model))
+            bar.advance()
+            if name == "stage2" or not setting.frozen:
+                f[name] = summary(forgetting(model, setting.teacher, setting.texts))
+                bar.advance()
+        silence = _silence(run)
+        hush = speech_ears(model, lambda e: [silence[: len(span)] for span in e.speech_frames])
+        rows["blind"] = divergence(model, setting.reader(), examples, hush)
+        bar.advance()
+    if setting.frozen:
+        f["stage1"] = {"all": 0.0, "se": 0.0, "by_domain": {}, "note": "the LLM is frozen"}
+    table = [{"of": name, **asdict(row)} for name, group in rows.items() for row in group]
+    write_jsonl(folder / "divergence.jsonl", table)
+    order = ("init", "warm_start", "stage1", "stage2", "blind", "deaf", "cascade")
+    return {"misalignment": {name: summary(rows[name]) for name in order if name in rows}, "forgetting": f}
+
+
+def _spoken_transcripts(setting: _Setting, heard: dict[str, str]) -> dict[str, list[list[int]]]:
+    """Token ids of what the ASR wrote for each spoken span."""
+    out = {}
+    for example, utterance in zip(setting.examples, setting.utterances, strict=True):
+        ranges = [(s.start_word, s.end_word) for s in example.spans if s.modality == "speech"]
+        spans = words_for_ranges(utterance.text.split(), heard.get(utterance.id, ""), ranges)
+        texts = [(" " if start else "") + " ".join(words) for words, (start, _) in zip(spans, ranges, strict=True)]
+        out[example.id] = [
+            setting.tokenizer(t, add_special_tokens=False)["input_ids"] if t.strip() else [] for t in texts
+        ]
+    return out
+
+
+def _silence(run: Run) -> np.ndarray:
+    encoder = load_encoder(run.recipe.assets.encoder, run.recipe.threads)
+    return encoder.encode([np.zeros(20 * encoder.sample_rate_hz, np.float32)])[0]
+
+
+def _accuracies(setting: _Setting, heard: dict[str, str], folder: Path) -> dict[str, Any]:
+    """The same items read, heard, and read from a transcript."""
+    run = setting.run
+    settings = run.recipe.evaluate
+    items = build_items(setting.documents, settings.items, settings.options, settings.context_words, run.recipe.seed)
+    encoder = load_encoder(run.recipe.assets.encoder, run.recipe.threads)
+    results: dict[str, list[Result]] = {"text_base": [], "text_adapted": [], "speech_adapted": [], "cascade": []}
+    with progress("multiple choice", len(items), "items") as bar:
+        for item in items:
+            utterance = setting.by_document[item.document_id]
+            options = [setting.tokenizer(f" {o}", add_special_tokens=False)["input_ids"] for o in item.options]
+            (transcript,) = words_for_ranges(utterance.text.split(), heard.get(utterance.id, ""), [item.context_words])
+            read = _read(setting.base, setting.tokenizer, item.context)
+            prefixes = {
+                "text_base": (setting.base, read),
+                "speech_adapted": (setting.model, _hear(setting.model, encoder, utterance, item)),
+                "cascade": (setting.base, _read(setting.base, setting.tokenizer, " ".join(transcript))),
+            }
+            if not setting.frozen:
+                prefixes["text_adapted"] = (setting.model, _read(setting.model, setting.tokenizer, item.context))
+            for name, (model, prefix) in prefixes.items():
+                results[name].append(Result(item.id, item.answer, score_options(model, prefix, options)))
+            bar.advance()
+    if setting.frozen:
+        results["text_adapted"] = results["text_base"]  # the same weights read the same text
+    write_jsonl(folder / "items.jsonl", [asdict(item) for item in items])
+    write_jsonl(folder / "results.jsonl", [{"system": k, **asdict(r)} for k, group in results.items() for r in group])
+    figures = {k: accuracy(group, settings.bootstrap, run.recipe.seed) for k, group in results.items()}
+    between = gap(results["text_base"], results["speech_adapted"], settings.bootstrap, run.recipe.seed)
+    chance = float(np.mean([1 / len(item.options) for item in items]))
+    return {**figures, "chance": chance, "n": len(items), "gap": asdict(between)}
+
+
+def _read(model: SaladForConditionalGeneration, tokenizer: Any, text: str) -> torch.Tensor:
+    ids = [model.config.start_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+    return model.get_input_embeddings()(torch.tensor(ids))
+
+
+def _hear(model: SaladForConditionalGeneration, encoder: Any, utterance: Utterance, item: Item) -> torch.Tensor:
+    """The context as sound alone: cut out of the recording, encoded, and put behind the start token."""
+    samples, rate = read_audio(utterance.audio, encoder.sample_rate_hz)
+    first, last = item.context_words
+    start, end = (to_samples(t, rate) for t in (utterance.words[first].start_s, utterance.words[last - 1].end_s))
+    spans = encoder.encode(split_at_quiet(samples[start:end], rate, MAX_SPAN_S))
+    speech, _ = model.speech_embeddings([torch.from_numpy(span) for span in spans])
+    table = model.get_input_embeddings()
+    return torch.cat([table(torch.tensor([model.config.start_token_id])), speech.to(table.weight.dtype)])
+
+
+def load_figures(run: Run) -> dict[str, Any]:
+    """What this stage measured."""
+    return read_json(run.folder("evaluate") / "figures.json")

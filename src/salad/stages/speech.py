@@ -1,0 +1,117 @@
+"""Speak, align, encode, transcribe: the chain that corpus, probe and synthesize share."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from salad.align.transcribe import transcribe_utterances
+from salad.align.whisper import align_utterances
+from salad.corpus.manifest import load_spoken, utterance_from_dict, utterance_to_dict
+from salad.engine import run_shards
+from salad.files import read_jsonl, write_jsonl
+from salad.model.encode import encode_pieces
+from salad.pipeline import Run
+from salad.sequence import FrameStore
+from salad.sequence.examples import draw_layout, pieces_of
+from salad.synthesize.speak import speak_documents
+from salad.types import Document, Utterance
+
+__all__ = ["align", "assign_voices", "encode", "gather_quarantine", "speak", "transcribe"]
+
+SPEAK_SHARD, ALIGN_SHARD = 4, 8
+
+
+def assign_voices(documents: Sequence[Document], shares: dict[str, float], seed: int) -> list[tuple[Document, str]]:
+    """A voice for every document, in proportion to the shares; slow voices first, so that no worker idles at the end."""
+    names = sorted(shares)
+    total = sum(shares.values())
+    counts = {name: round(len(documents) * shares[name] / total) for name in names}
+    pool = [name for name in names for _ in range(max(1, counts[name]))]
+    order = random.Random(f"{seed}/voices").sample(range(len(documents)), len(documents))
+    assigned = {i: pool[n % len(pool)] for n, i in enumerate(order)}
+    return sorted(
+        ((document, assigned[i]) for i, document in enumerate(documents)), key=lambda pair: pair[1].startswith("piper")
+    )
+
+
+def speak(run: Run, folder: Path, spoken: Sequence[tuple[Document, str]], title: str) -> list[tuple[Utterance, Any]]:
+    """Speak whole documents; returns utterances with the times of their sentences."""
+    items = [
+        {"document": vars(document), "voice": voice, "licence": "", "simulated": True} for document, voice in spoken
+    ]
+    function = functools.partial(speak_documents, seed=run.recipe.seed)
+    folders = run_shards(
+        function,
+        items,
+        folder,
+        shard_items=SPEAK_SHARD,
+        workers=run.recipe.engine.workers,
+        title=title,
+        unit="documents",
+    )
+    return load_spoken(folders)
+
+
+def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title: str) -> list[Utterance]:
+    """Word times for every utterance; what falls under the threshold is left in the shards' quarantine."""
+    items = [(utterance_to_dict(utterance), sentences) for utterance, sentences in spoken]
+    function = functools.partial(align_utterances, asset=run.recipe.assets.asr, min_score=run.recipe.align.min_score)
+    folders = run_shards(
+        function,
+        items,
+        folder,
+        shard_items=ALIGN_SHARD,
+        workers=run.recipe.engine.workers,
+        title=title,
+        unit="utterances",
+    )
+    return [utterance_from_dict(row) for path in folders for row in read_jsonl(path / "utterances.jsonl")]
+
+
+def encode(
+    run: Run, folder: Path, utterances: Sequence[Utterance], title: str, *, layouts: int, whole: bool = False
+) -> FrameStore:
+    """Frames of the speech spans of `layouts` interleavings; `whole` adds the rest of the first, for the warm start."""
+    recipe = run.recipe
+    items = []
+    for utterance in utterances:
+        pieces = {}
+        for layout in range(layouts):
+            spans = draw_layout(utterance, layout, recipe.sequence, recipe.seed)
+            with_text = whole and layout == 0
+            own = pieces_of(utterance, spans, recipe.sequence, seed=recipe.seed, with_text=with_text)
+            pieces |= {piece.key: piece for piece in own}
+        items.append((utterance.audio, list(pieces.values())))
+    function = functools.partial(encode_pieces, encoder=recipe.assets.encoder)
+    folders = run_shards(
+        function, items, folder, shard_items=ALIGN_SHARD, workers=recipe.engine.workers, title=title, unit="utterances"
+    )
+    return FrameStore(folders)
+
+
+def transcribe(run: Run, folder: Path, utterances: Sequence[Utterance], title: str) -> dict[str, str]:
+    """Transcript of each utterance by the recipe's ASR, by id."""
+    items = [utterance_to_dict(utterance) for utterance in utterances]
+    function = functools.partial(transcribe_utterances, asset=run.recipe.assets.asr)
+    folders = run_shards(
+        function,
+        items,
+        folder,
+        shard_items=SPEAK_SHARD,
+        workers=run.recipe.engine.workers,
+        title=title,
+        unit="utterances",
+    )
+    return {row["id"]: row["text"] for path in folders for row in read_jsonl(path / "transcripts.jsonl")}
+
+
+def gather_quarantine(folder: Path) -> list[dict[str, Any]]:
+    """One quarantine.jsonl for a stage, out of its shards'; returns its rows."""
+    rows = [row for path in sorted(folder.rglob("shard-*/quarantine.jsonl")) for row in read_jsonl(path)]
+    rows = [{"stage": folder.name, **row} for row in rows]
+    write_jsonl(folder / "quarantine.jsonl", rows)
+    return rows

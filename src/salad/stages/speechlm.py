@@ -1,0 +1,126 @@
+"""Build the SpeechLM of a recipe, put a checkpoint in it, and turn utterances into examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from salad import assets
+from salad.files import read_json
+from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
+from salad.pipeline import Run
+from salad.sequence import FrameStore, start_token_id, tokenise
+from salad.sequence.examples import build_example, draw_layout, num_positions, text_example
+from salad.train.checkpoint import load_weights
+from salad.train.loop import uses_bf16
+from salad.train.tasks import Source
+from salad.types import Document, Example, SaladError, Utterance
+
+__all__ = [
+    "build_model",
+    "freeze",
+    "load_tokenizer",
+    "merge_linear",
+    "speech_examples",
+    "speech_source",
+    "text_examples",
+    "text_source",
+]
+
+
+def load_tokenizer(run: Run) -> Any:
+    return AutoTokenizer.from_pretrained(assets.llm_folder(run.recipe.assets.llm))
+
+
+def build_model(run: Run, checkpoint: Path | None = None, *, lora: bool = False) -> SaladForConditionalGeneration:
+    """The recipe's model with the text LLM's weights and a fresh adapter (by seed), or a checkpoint's."""
+    recipe = run.recipe
+    folder = assets.llm_folder(recipe.assets.llm)
+    encoder = load_encoder(recipe.assets.encoder)
+    tokenizer = load_tokenizer(run)
+    ctc = run.folder("warm_start") / "vocabulary.json"
+    config = SaladConfig(
+        llm_config=AutoConfig.from_pretrained(folder),
+        encoder=recipe.assets.encoder,
+        frame_rate_hz=encoder.frame_rate_hz,
+        frame_dim=encoder.frame_dim,
+        stride=recipe.model.stride,
+        rate=recipe.model.rate,
+        adapter_layers=recipe.model.adapter_layers,
+        adapter_width=recipe.model.adapter_width,
+        adapter_mlp=recipe.model.adapter_mlp,
+        adapter_heads=recipe.model.adapter_heads,
+        adapter_kv_heads=recipe.model.adapter_kv_heads,
+        ctc_vocab_size=len(read_json(ctc)) if recipe.warm_start.enabled else 0,
+        lora_rank=recipe.stage1.lora_rank if lora else 0,
+        start_token_id=start_token_id(tokenizer),
+    )
+    torch.manual_seed(recipe.seed)
+    llm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = SaladForConditionalGeneration.from_llm(llm, config)
+    if model.ctc is not None:
+        model.ctc.token_ids.copy_(torch.tensor(read_json(ctc)))
+    if checkpoint is not None:
+        load_weights(checkpoint, model)
+    return model.eval()
+
+
+def freeze(model: SaladForConditionalGeneration, llm: str, precision: str) -> None:
+    """What trains: the adapter and its CTC head, and of the LLM all, its LoRA weights, or nothing.
+
+    The matrices of a frozen LLM are held in bf16 where that is what they are multiplied in anyway.
+    """
+    if llm not in ("frozen", "lora", "full"):
+        raise SaladError(f"llm: {llm!r}; expected frozen, lora or full")
+    for name, parameter in model.llm.named_parameters():
+        parameter.requires_grad_(llm == "full" or (llm == "lora" and "lora_" in name))
+    if llm != "full" and uses_bf16(precision):
+        merge_linear(model)
+
+
+def merge_linear(model: SaladForConditionalGeneration) -> None:
+    """Hold the frozen linear weights of the decoder in bf16 (norms, embeddings and the head stay in float32)."""
+    for module in model.decoder().modules():
+        if isinstance(module, torch.nn.Linear) and not module.weight.requires_grad:
+            module.to(torch.bfloat16)
+
+
+def speech_examples(
+    run: Run, tokenizer: Any, utterances: Sequence[Utterance], frames: FrameStore, layout: int = 0
+) -> list[Example]:
+    """One example of each utterance, in interleaving number `layout`."""
+    start = start_token_id(tokenizer)
+    return [
+        build_example(
+            u, tokenise(tokenizer, u.text), draw_layout(u, layout, run.recipe.sequence, run.recipe.seed), frames, start
+        )
+        for u in utterances
+    ]
+
+
+def text_examples(tokenizer: Any, documents: Sequence[Document]) -> list[Example]:
+    start = start_token_id(tokenizer)
+    return [text_example(d, tokenise(tokenizer, d.text), start) for d in documents]
+
+
+def speech_source(
+    run: Run, tokenizer: Any, name: str, share: float, utterances: Sequence[Utterance], frames: FrameStore, layouts: int
+) -> Source:
+    """All interleavings of the utterances as one source of training batches."""
+    columns = [speech_examples(run, tokenizer, utterances, frames, layout) for layout in range(layouts)]
+    return _source(run, name, share, list(zip(*columns, strict=True)))
+
+
+def text_source(run: Run, tokenizer: Any, share: float, documents: Sequence[Document]) -> Source:
+    return _source(run, "text", share, [(example,) for example in text_examples(tokenizer, documents)])
+
+
+def _source(run: Run, name: str, share: float, layouts: Sequence[Sequence[Example]]) -> Source:
+    model = run.recipe.model
+    positions = [int(np.mean([num_positions(e, model.stride, model.rate) for e in group])) for group in layouts]
+    return Source(name, share, layouts, positions)

@@ -1,0 +1,55 @@
+"""stage2: more distillation from the checkpoint before Stage I's decay, on the old speech, the bought speech, and text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from salad.model import SaladProcessor
+from salad.pipeline import Run
+from salad.sequence import FrameStore
+from salad.stages.align import load_aligned
+from salad.stages.corpus import load_documents
+from salad.stages.speechlm import build_model, load_tokenizer, speech_source, text_source
+from salad.stages.synthesize import load_bought
+from salad.stages.training import train_stage
+from salad.train.checkpoint import latest_checkpoint
+from salad.train.schedule import before_decay
+from salad.train.tasks import Source
+from salad.types import SaladError
+
+__all__ = ["run"]
+
+
+def run(run: Run) -> dict[str, Any]:
+    settings, first = run.recipe.stage2, run.recipe.stage1
+    step = before_decay(first.steps, first.decay_share)
+    resume = run.folder("stage1") / f"checkpoint-{step:06d}"
+    if not resume.exists():
+        raise SaladError(f"stage2: {resume} (Stage I before its decay) is missing; run stage1 again")
+
+    def sources(tokenizer: Any) -> Sequence[Source]:
+        old = FrameStore(sorted((run.folder("align") / "frames-speech").glob("shard-*")))
+        new = FrameStore(sorted((run.folder("synthesize") / "frames").glob("shard-*")))
+        speech, bought = load_aligned(run, "speech"), load_bought(run)
+        share, layouts = (1 - settings.text_share) / 2, run.recipe.sequence.layouts
+        return [
+            speech_source(run, tokenizer, "speech", share, speech, old, layouts),
+            speech_source(run, tokenizer, "bought", share, bought, new, layouts),
+            text_source(run, tokenizer, settings.text_share, load_documents(run, "web")),
+        ]
+
+    summary = train_stage(run, "stage2", settings, sources, resume=resume)
+    _save(run)
+    return summary
+
+
+def _save(run: Run) -> None:
+    """The finished model and its processor, as `from_pretrained` reads them."""
+    folder = run.folder("stage2") / "model"
+    model = build_model(run, latest_checkpoint(run.folder("stage2")), lora=run.recipe.stage2.llm == "lora")
+    model.save_pretrained(folder)
+    config = model.config
+    SaladProcessor(load_tokenizer(run), config.encoder, config.audio_token_id, config.start_token_id).save_pretrained(
+        folder
+    )

@@ -1,0 +1,89 @@
+"""What stage1 and stage2 share: a teacher, a task, a live probe, the loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salad import recipe
+from salad.measure.divergence import divergence, forgetting, speech_ears, summary
+from salad.model import SaladForConditionalGeneration
+from salad.pipeline import Run
+from salad.sequence import FrameStore
+from salad.stages.align import load_aligned
+from salad.stages.speechlm import build_model, freeze, load_tokenizer, speech_examples, text_examples
+from salad.train.loop import Schedule, autocast, train, uses_bf16
+from salad.train.tasks import DistillTask, Source, plan_batches
+from salad.train.teacher import Teacher
+from salad.types import Document
+
+__all__ = ["train_stage"]
+
+
+def train_stage(
+    run: Run,
+    name: str,
+    settings: recipe.Stage,
+    sources: Callable[[Any], Sequence[Source]],
+    *,
+    weights: Path | None = None,
+    resume: Path | None = None,
+) -> dict[str, Any]:
+    """Distil on `sources(tokenizer)`, from `weights` (a fresh optimiser) or `resume` (weights and optimiser)."""
+    torch.set_num_threads(run.recipe.threads)
+    tokenizer = load_tokenizer(run)
+    model = build_model(run, weights, lora=settings.llm == "lora")
+    base = model if settings.llm == "frozen" else _base(run)
+    freeze(model, settings.llm, run.recipe.precision)
+    teacher = Teacher(base, cache=True)
+    plan = plan_batches(sources(tokenizer), settings.steps, settings.positions, run.recipe.seed)
+    task = DistillTask(model, teacher, plan, alpha=settings.alpha, context=run.recipe.sequence.context)
+    schedule = Schedule(
+        steps=settings.steps,
+        lr={"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm},
+        weight_decay=settings.weight_decay,
+        grad_clip=settings.grad_clip,
+        warmup_steps=settings.warmup_steps,
+        decay_share=settings.decay_share,
+        checkpoint_every=settings.checkpoint_every,
+        probe_every=settings.probe_every,
+    )
+    bf16 = uses_bf16(run.recipe.precision)
+    probe = _probe(run, model, teacher, tokenizer, settings, bf16)
+    last = train(model, task, schedule, run.folder(name), title=name, bf16=bf16, start_from=resume, probe=probe)
+    return {"checkpoint": last.name, "steps": settings.steps, "documents": sum(map(len, plan))}
+
+
+def _base(run: Run) -> SaladForConditionalGeneration:
+    """The original LLM on its own, where training changes the student's."""
+    base = copy.deepcopy(build_model(run))
+    for parameter in base.parameters():
+        parameter.requires_grad_(False)
+    freeze(base, "frozen", run.recipe.precision)
+    return base
+
+
+def _probe(
+    run: Run, model: SaladForConditionalGeneration, teacher: Teacher, tokenizer: Any, settings: recipe.Stage, bf16: bool
+) -> Callable[[], dict[str, float]]:
+    """Live M and F on a fixed few of the held-out documents, spread over the domains."""
+    heldout = [u for u in load_aligned(run, "heldout") if u.speaker != run.recipe.corpus.unseen_voice]
+    heldout = sorted(heldout, key=lambda u: (u.id.split("-")[-1], u.id))
+    chosen = heldout[:: max(1, len(heldout) // settings.probe_documents)][: settings.probe_documents]
+    frames = FrameStore(sorted((run.folder("align") / "frames-heldout").glob("shard-*")))
+    examples = speech_examples(run, tokenizer, chosen, frames)
+    texts = text_examples(tokenizer, [Document(u.id, u.text, u.source, u.domain) for u in chosen])
+    frozen = settings.llm == "frozen"
+
+    def measure() -> dict[str, float]:
+        with torch.no_grad(), autocast(bf16):
+            reading = teacher if frozen else Teacher(model, cache=False)  # M reads by the adapted weights (eq. 2)
+            m = summary(divergence(model, reading, examples, speech_ears(model)))["all"]
+            f = 0.0 if frozen else summary(forgetting(model, teacher, texts))["all"]
+        return {"misalignment": m, "forgetting": f}
+
+    return measure

@@ -1,0 +1,88 @@
+"""warm_start: CTC of the adapter onto the LLM's own embeddings (ours; a switch, off in the paper recipes)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from salad.files import write_json
+from salad.pipeline import Run
+from salad.sequence import FrameStore, tokenise
+from salad.sequence.examples import draw_layout, pieces_of
+from salad.stages.align import load_aligned
+from salad.stages.corpus import load_documents
+from salad.stages.speechlm import build_model, load_tokenizer
+from salad.train.checkpoint import load_weights
+from salad.train.loop import Schedule, autocast, train, uses_bf16
+from salad.train.tasks import CTCTask
+
+__all__ = ["run"]
+
+
+def run(run: Run) -> dict[str, Any]:
+    settings, folder, seed = run.recipe.warm_start, run.folder("warm_start"), run.recipe.seed
+    if not settings.enabled:
+        return {"skipped": "warm_start.enabled is false"}
+    torch.set_num_threads(run.recipe.threads)
+    tokenizer = load_tokenizer(run)
+    texts = [d.text for name in ("speech", "web") for d in load_documents(run, name)]
+    utterances = load_aligned(run, "speech")
+    seen = {int(i) for text in texts + [u.text for u in utterances] for i in tokenise(tokenizer, text).token_ids}
+    write_json(folder / "vocabulary.json", sorted(seen))
+    model = build_model(run)
+    for parameter in model.llm.parameters():
+        parameter.requires_grad_(False)
+    model.ctc.residual.requires_grad_(False)
+    spans = _spans(
+        run, tokenizer, utterances, FrameStore(sorted((run.folder("align") / "frames-speech").glob("shard-*")))
+    )
+    task = CTCTask(model, spans, steps=settings.steps, batch=settings.batch, seed=seed)
+    schedule = Schedule(
+        steps=settings.steps,
+        lr={"adapter": settings.lr, "ctc": settings.lr},
+        weight_decay=0.01,
+        warmup_steps=settings.warmup_steps,
+        decay_share=0.3,
+        checkpoint_every=settings.checkpoint_every,
+    )
+    bf16 = uses_bf16(run.recipe.precision)
+    last = train(model, task, schedule, folder, title="warm start (CTC)", bf16=bf16)
+    load_weights(last, model)
+    heldout = load_aligned(run, "heldout")
+    store = FrameStore(sorted((run.folder("align") / "frames-heldout").glob("shard-*")))
+    samples = _decode(
+        model,
+        tokenizer,
+        _spans(run, tokenizer, heldout, store, with_text=False)[:: max(1, len(heldout) // 4)][:8],
+        bf16,
+    )
+    write_json(folder / "samples.json", samples)
+    return {"spans": len(spans), "impossible": task.impossible, "vocabulary": len(seen), "checkpoint": last.name}
+
+
+def _spans(run: Run, tokenizer: Any, utterances: Any, frames: FrameStore, with_text: bool = True) -> list[Any]:
+    """(frames, token ids) of every piece of the first interleaving."""
+    spans = []
+    for utterance in utterances:
+        tokens = tokenise(tokenizer, utterance.text)
+        layout = draw_layout(utterance, 0, run.recipe.sequence, run.recipe.seed)
+        for piece in pieces_of(utterance, layout, run.recipe.sequence, seed=run.recipe.seed, with_text=with_text):
+            ids = tokens.token_ids[tokens.word_starts[piece.start_word] : tokens.word_starts[piece.end_word]]
+            spans.append((frames.get(piece.key), ids))
+    return spans
+
+
+@torch.no_grad()
+def _decode(model: Any, tokenizer: Any, spans: list[Any], bf16: bool) -> list[dict[str, str]]:
+    """What the CTC head reads in held-out spans, beside what was said."""
+    out = []
+    for frames, ids in spans:
+        with autocast(bf16):
+            logits, lengths = model.ctc_logits([torch.from_numpy(frames).float()])
+        best = logits.argmax(-1)
+        keep, _ = model.ctc.kept(best, lengths)
+        classes = best[keep & (best > 0)]
+        decoded = tokenizer.decode(model.ctc.token_ids[classes - 1])
+        out.append({"reference": tokenizer.decode(ids), "decoded": decoded})
+    return out

@@ -1,0 +1,1 @@
+"""Text to speech: voices, and the job that speaks whole documents."""

@@ -1,0 +1,1 @@
+"""Warm start and the one loop; schedule, checkpoint, teacher."""
