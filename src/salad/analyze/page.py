@@ -7,6 +7,7 @@ the letters keep their size. Colours come from the style sheet, so that light an
 from __future__ import annotations
 
 import base64
+import functools
 import importlib.resources
 import io
 import json
@@ -40,6 +41,10 @@ CLIP_BYTES = 60_000
 CLIP_HZ = 24_000
 ALL_CLIPS_BYTES = 2_400_000  # base64 adds a third, and the page stays under 4 MB
 QUARANTINE_ROWS = 60
+CLIP_KEYS = "title domain voice audio segments base_continuation speech_continuation cascade_transcript"
+CLUSTER_KEYS = (
+    "cluster size misalignment misalignment_se cer quota_s bought_s bought_documents dropped reason top_words domains"
+)
 
 
 def pick(report: dict[str, Any], path: str) -> Any:
@@ -62,7 +67,7 @@ def percent(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """`8.4 s`, `3 min 20 s` or `2 h 05 min`."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     if round(seconds) < 3600:
         return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
@@ -73,7 +78,7 @@ def bought_by_domain(report: dict[str, Any]) -> dict[str, float]:
     """Seconds of speech bought for each domain, as expected from the mix of domains in each cluster."""
     seconds: dict[str, float] = {}
     for row in report.get("selection") or []:
-        domains = row.get("domains") or {}
+        domains = {domain: count for domain, count in (row.get("domains") or {}).items() if count}
         for domain, count in domains.items():
             seconds[domain] = seconds.get(domain, 0.0) + (row.get("bought_s") or 0.0) * count / sum(domains.values())
     return {domain: s for domain, s in seconds.items() if s > 0}
@@ -311,7 +316,7 @@ def draw_warm_start(report: dict[str, Any], width: float) -> Svg | None:
     x = Steps(max(step for step, _ in points), 46, width - 12)
     svg = Svg(width, 200)
     x_axis(svg, x, 0, max(step for step, _ in points), 160, 30, "steps", lambda tick: f"{tick:,.0f}")
-    panel(svg, [points], x, 30, 160, "warm start's loss (nats)", dots=False)
+    panel(svg, [points], x, 30, 160, "CTC loss (nats)", dots=False)
     return svg
 
 
@@ -476,6 +481,11 @@ def with_audio(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return done
 
 
+def whole(rows: list[dict[str, Any]] | None, keys: str) -> list[dict[str, Any]]:
+    """The rows with None where one of `keys` is absent."""
+    return [dict.fromkeys(keys.split()) | row for row in rows or []]
+
+
 def domain_table(report: dict[str, Any]) -> dict[str, Any] | None:
     """M of every system and F of every stage by domain, as headings and rows of numbers (None: not measured)."""
     columns = []
@@ -494,6 +504,17 @@ def domain_table(report: dict[str, Any]) -> dict[str, Any] | None:
         for domain in domains
     ]
     return {"columns": [name for name, _, _ in columns], "rows": rows}
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"nats": nats, "percent": percent}
+    return environment.from_string(
+        importlib.resources.files("salad.analyze").joinpath("report.html.j2").read_text(encoding="utf-8")
+    )
 
 
 def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup, captions: dict[str, str]) -> str:
@@ -523,25 +544,22 @@ def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup
         "seconds": figure(lambda w: draw_seconds(report, w), "Wall time by stage", captions["seconds"]),
     }
     selection = sorted(
-        report.get("selection") or [], key=lambda row: math.inf if (v := row.get("misalignment")) is None else -v
+        whole(report.get("selection"), CLUSTER_KEYS),
+        key=lambda row: math.inf if (v := row.get("misalignment")) is None else -v,
     )
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"nats": nats, "percent": percent, "duration": duration}
-    source = importlib.resources.files("salad.analyze").joinpath("report.html.j2").read_text(encoding="utf-8")
     quarantine = report.get("quarantine") or []
-    return environment.from_string(source).render(
+    return _template().render(
         report=report,
         pick=lambda path: pick(report, path),
         headline=headline,
         figures=figures,
         selection=selection,
-        clips=with_audio(clips),
+        clips=with_audio(whole(clips, CLIP_KEYS)),
         domains=domain_table(report),
         stages=STAGES,
         voices_stage=STAGES[last],
-        quarantine=quarantine[:QUARANTINE_ROWS],
+        samples=whole(report.get("ctc_samples"), "reference decoded"),
+        quarantine=whole(quarantine[:QUARANTINE_ROWS], "stage id reason"),
         quarantine_left=max(0, len(quarantine) - QUARANTINE_ROWS),
         recipe=json.dumps(report.get("recipe"), indent=2, ensure_ascii=False) if report.get("recipe") else "",
     )

@@ -114,12 +114,14 @@ def _headline_accuracy(report: dict[str, Any]) -> Markup:
         return Markup("{}{}").format(number(report, f"accuracy.{key}.value", percent), interval and f" {interval}")
 
     if pick(report, "accuracy.speech_adapted.value") is None:
-        return Markup("answers to spoken questions were not scored")
+        return Markup("accuracy on speech was not scored")
     items = number(report, "accuracy.n", str) + " " if pick(report, "accuracy.n") is not None else Markup("")
-    sentence = Markup("of {}spoken questions it answers {} rightly").format(items, a("speech_adapted"))
+    sentence = Markup("hearing the context of {}multiple-choice items it is right in {}").format(
+        items, a("speech_adapted")
+    )
     others = [
         Markup("{} {}").format(a(key), words)
-        for key, words in (("text_base", "by the text LLM that reads them"), ("cascade", "by the cascade"))
+        for key, words in (("text_base", "for the text LLM that reads it"), ("cascade", "for the cascade"))
         if pick(report, f"accuracy.{key}.value") is not None
     ]
     if others:
@@ -168,7 +170,7 @@ def _say_accuracy(report: dict[str, Any]) -> str:
     speech, chance = pick(report, "accuracy.speech_adapted"), pick(report, "accuracy.chance")
     if not speech or speech.get("value") is None:
         return "" if not any(pick(report, f"accuracy.{key}.value") for key in ACCURACIES) else "Speech was not scored."
-    text = f"Hearing the question, SALAD is right in {percent(speech['value'])} {_interval(speech)}".rstrip()
+    text = f"SALAD, hearing, is right in {percent(speech['value'])} {_interval(speech)}".rstrip()
     if chance is not None and speech.get("low") is not None:
         text += f", {'above' if speech['low'] > chance else 'not clearly above'} the chance of {percent(chance)}"
     gap = pick(report, "accuracy.gap")
@@ -232,8 +234,9 @@ def _say_voices(report: dict[str, Any]) -> str:
     unseen = [m for key, m in voices.items() if "(unseen)" in key]
     seen = [m for key, m in voices.items() if "(unseen)" not in key]
     if unseen and seen:
-        kind = "a voice" if len(unseen) == 1 else "voices"
-        return f"After {STAGES[stages[-1]]}, M is {nats(np.mean(unseen))} for {kind} never trained on and {nats(np.mean(seen))} for the rest."
+        kind = "the voice" if len(unseen) == 1 else "voices"
+        others = f"{nats(np.mean(seen))} for {'the other' if len(seen) == 1 else 'the others (mean)'}"
+        return f"After {STAGES[stages[-1]]}, M is {nats(np.mean(unseen))} for {kind} never trained on and {others}."
     best, worst = min(voices, key=voices.__getitem__), max(voices, key=voices.__getitem__)
     if best == worst:
         return f"After {STAGES[stages[-1]]}, M is {nats(voices[best])} for {best}, the only voice measured."

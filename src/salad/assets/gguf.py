@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,9 @@ def _quiet_single_read() -> Iterator[None]:
         logging.disable_progress_bar()
         _swap(stack, gguf, "GGUFReader", cache)
         _swap(stack, gguf, "get_tensor_name_map", cache)
-        reading = sys.modules.get("transformers.modeling_gguf_pytorch_utils")
-        _swap(stack, reading, "tqdm", lambda tqdm: lambda items, **_: items)
+        with suppress(ImportError):
+            reading = import_module("transformers.modeling_gguf_pytorch_utils")
+            _swap(stack, reading, "tqdm", lambda tqdm: lambda items, **_: items)
         yield
 
 

@@ -171,7 +171,7 @@ def building(folder: Path, is_ready: Callable[[], bool]) -> Iterator[Path | None
 
 
 def _locked(file: IO[str]) -> bool:
-    """Wait for the only builder's place (until `file` closes). False where the disk has no locks, as some network disks."""
+    """Wait for the only builder's place (until `file` closes). False where the disk has no locks."""
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,11 +33,11 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: SaladConfig) -> None:
         super().__init__(config)
         self.llm = AutoModelForCausalLM.from_config(config.llm_config, attn_implementation=NAME)
-        if config.lora_rank:
-            self._add_lora(config.lora_rank)
         self.adapter = Adapter(config)
         self.ctc = CTCHead(config) if config.ctc_vocab_size else None
         self.post_init()
+        if config.lora_rank:  # after the initialisation above, which would make LoRA's zeros random
+            self._add_lora(config.lora_rank)
 
     @classmethod
     def from_llm(cls, llm: PreTrainedModel, config: SaladConfig) -> SaladForConditionalGeneration:
@@ -177,8 +175,3 @@ def _lora_name(llm: nn.Module, key: str) -> str:
     return (
         f"{stem}.base_layer.{leaf}" if any(n.startswith(f"{stem}.base_layer") for n, _ in llm.named_modules()) else key
     )
-
-
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """The config.json of a saved model."""
-    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))

@@ -13,15 +13,16 @@ import numpy as np
 from salad.files import read_json
 from salad.types import SaladError
 
-__all__ = ["KokoroVoice", "PiperVoice", "Voice", "load_voice"]
+__all__ = ["KokoroVoice", "PiperVoice", "Voice", "assets_of_voice", "load_voice"]
 
 MAX_TOKENS = 500  # Kokoro was trained on at most 510 phonemes at a time
 KOKORO_HZ = 24_000
-KOKORO_VOICES = (
+ENGLISH_VOICES = (
     "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sarah af_sky am_adam am_echo "
     "am_eric am_fenrir am_liam am_michael am_onyx am_puck am_santa bf_alice bf_emma bf_isabella bf_lily bm_daniel "
-    "bm_fable bm_george bm_lewis jf_alpha jf_gongitsune jf_nezumi jf_tebukuro jm_kumo"
+    "bm_fable bm_george bm_lewis"
 ).split()
+JAPANESE_VOICES = "jf_alpha jf_gongitsune jf_nezumi jf_tebukuro jm_kumo".split()  # they speak clear English too
 
 # Punctuation only at the edges of words: phonemizer's own marks cut "3.14" and "1,000" into single digits.
 MARKS = re.compile(r'[;:,.!?…"“”)]+(?=[\s")”]|$)|(?<!\S)["“(]+|\s*—\s*')
@@ -74,7 +75,7 @@ class KokoroVoice:
 
     def __init__(self, name: str, folder: Path, style: np.ndarray, *, british: bool) -> None:
         self.name = name
-        self._run = _session(folder / "kokoro.onnx").run
+        self._run: Callable[..., Any] = _session(folder / "kokoro.onnx").run
         self._vocab: dict[str, int] = read_json(folder / "vocab.json")["vocab"]
         self._style = np.ascontiguousarray(style, dtype=np.float32).reshape(-1, 256)
         self._british = british
@@ -115,6 +116,19 @@ def token_parts(text: str, tokens_of: Callable[[str], list[int]]) -> Iterator[li
         yield from token_parts(" ".join(words[len(words) // 2 :]), tokens_of)
 
 
+def assets_of_voice(name: str) -> tuple[str, ...]:
+    """Assets that `load_voice(name)` reads. Raises SaladError for an unknown name; the message lists those that exist."""
+    if name == "piper-joe":
+        return ("piper-joe",)
+    family, _, speaker = name.partition(":")
+    if family == "kokoro" and speaker in JAPANESE_VOICES:
+        return ("kokoro",)
+    if family == "kokoro" and speaker in ENGLISH_VOICES:
+        return ("kokoro", "kokoro-voices")
+    known = ", ".join(["piper-joe", *(f"kokoro:{speaker}" for speaker in (*ENGLISH_VOICES, *JAPANESE_VOICES))])
+    raise SaladError(f"voice: got {name!r}, expected one of {known}")
+
+
 @functools.cache
 def load_voice(name: str) -> Voice:
     """The voice of a recipe: "piper-joe", or "kokoro:NAME" such as "kokoro:af_heart". Loaded once per process.
@@ -123,24 +137,16 @@ def load_voice(name: str) -> Voice:
     """
     from salad.assets import get
 
+    folders = [get(asset) for asset in assets_of_voice(name)]
     if name == "piper-joe":
-        return PiperVoice(name, get("piper-joe") / "en_US-joe-medium.onnx")
-    family, _, speaker = name.partition(":")
-    if family != "kokoro":
-        known = ", ".join(["piper-joe", *(f"kokoro:{speaker}" for speaker in KOKORO_VOICES)])
-        raise SaladError(f"voice: got {name!r}, expected one of {known}")
-    folder = get("kokoro")
-    with np.load(folder / "voices_ja.npz", allow_pickle=False) as japanese:
-        styles: dict[str, Any] = {key: japanese[key] for key in japanese.files if key == speaker}
-        known_speakers = set(japanese.files)
-    if speaker not in styles:
-        files = {path.stem: path for path in (get("kokoro-voices") / "voices").glob("*.bin")}
-        known_speakers |= set(files)
-        if speaker not in files:
-            known = ", ".join(f"kokoro:{known}" for known in sorted(known_speakers))
-            raise SaladError(f"voice: got {name!r}, expected one of piper-joe, {known}")
-        styles[speaker] = np.fromfile(files[speaker], dtype="<f4")
-    return KokoroVoice(name, folder, styles[speaker], british=speaker.startswith("b"))
+        return PiperVoice(name, folders[0] / "en_US-joe-medium.onnx")
+    speaker = name.partition(":")[2]
+    if speaker in JAPANESE_VOICES:
+        with np.load(folders[0] / "voices_ja.npz", allow_pickle=False) as styles:
+            style = styles[speaker]
+    else:
+        style = np.fromfile(folders[1] / "voices" / f"{speaker}.bin", dtype="<f4")
+    return KokoroVoice(name, folders[0], style, british=speaker.startswith("b"))
 
 
 @functools.cache

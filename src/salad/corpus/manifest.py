@@ -1,0 +1,177 @@
+"""Manifests of utterances: our JSON lines and Lhotse's cuts. Audio paths: relative on disk, absolute in memory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from salad.files import read_jsonl, write_jsonl
+from salad.types import SaladError, Utterance, Word
+
+__all__ = [
+    "Sentence",
+    "load_spoken",
+    "read_lhotse",
+    "read_utterances",
+    "utterance_from_dict",
+    "utterance_to_dict",
+    "write_lhotse",
+    "write_utterances",
+]
+
+Sentence = tuple[int, int, float, float]  # start_word, end_word (excluded), start_s, end_s
+
+CUSTOM = ("source", "licence", "domain", "document_id")
+
+
+def utterance_to_dict(utterance: Utterance, folder: str | Path | None = None) -> dict[str, Any]:
+    """A JSON object; `words` becomes [[text, start_s, end_s], ...] and a nan score null.
+
+    With `folder` (where the manifest will lie) the audio path is written relative to it; the shards' temporary folder
+    is a sibling of the final one, so paths survive its renaming.
+    """
+    return {
+        "id": utterance.id,
+        "text": utterance.text,
+        "audio": _relative(utterance.audio, folder) if folder is not None else utterance.audio,
+        "sample_rate_hz": utterance.sample_rate_hz,
+        "num_samples": utterance.num_samples,
+        "words": [[word.text, word.start_s, word.end_s] for word in utterance.words],
+        "speaker": utterance.speaker,
+        "source": utterance.source,
+        "licence": utterance.licence,
+        "document_id": utterance.document_id,
+        "domain": utterance.domain,
+        "score": None if math.isnan(utterance.score) else utterance.score,
+    }
+
+
+def utterance_from_dict(row: dict[str, Any], folder: str | Path | None = None) -> Utterance:
+    """The inverse of `utterance_to_dict`. Raises SaladError that names a missing or unknown field."""
+    values = dict(row)
+    try:
+        values["words"] = tuple(Word(text, start_s, end_s) for text, start_s, end_s in row.get("words", ()))
+        values["score"] = math.nan if row.get("score") is None else float(row["score"])
+        values["audio"] = _absolute(row["audio"], folder) if folder is not None else row["audio"]
+        return Utterance(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SaladError(
+            f"utterance {row.get('id')!r}: {error!r}; expected the fields of salad.types.Utterance"
+        ) from None
+
+
+def write_utterances(path: str | Path, utterances: Iterable[Utterance]) -> None:
+    """One JSON object a line, audio relative to the file's folder; atomic."""
+    write_jsonl(path, (utterance_to_dict(utterance, Path(path).parent) for utterance in utterances))
+
+
+def read_utterances(path: str | Path) -> list[Utterance]:
+    """What `write_utterances` wrote, audio paths absolute."""
+    return [utterance_from_dict(row, Path(path).parent) for row in read_jsonl(path)]
+
+
+def load_spoken(folders: Iterable[str | Path]) -> list[tuple[Utterance, list[Sentence] | None]]:
+    """Every utterance of the shards' folders, in order, with its sentences (None where sentences.jsonl has none)."""
+    spoken: list[tuple[Utterance, list[Sentence] | None]] = []
+    for folder in map(Path, folders):
+        times = {row["id"]: [tuple(s) for s in row["sentences"]] for row in read_jsonl(folder / "sentences.jsonl")}
+        spoken += [(utterance, times.get(utterance.id)) for utterance in read_utterances(folder / "utterances.jsonl")]
+    return spoken
+
+
+def write_lhotse(utterances: Sequence[Utterance], path: str | Path) -> None:
+    """A Lhotse cut manifest (cuts.jsonl.gz): one MonoCut with one supervision for each utterance.
+
+    Same utterances, same bytes (the gzip header holds no time and no name). Audio paths are relative to the manifest's
+    folder: in Lhotse itself, read it with `CutSet.from_file(path).with_recording_path_prefix(folder)`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(aside, "wb") as raw:
+        with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as file:
+            for utterance in utterances:
+                line = json.dumps(_to_cut(utterance, path.parent).to_dict(), ensure_ascii=False)
+                file.write(line.encode() + b"\n")
+        raw.flush()
+        os.fsync(raw.fileno())
+    aside.replace(path)
+
+
+def read_lhotse(path: str | Path) -> list[Utterance]:
+    """Utterances of a Lhotse cut manifest, ours or another's.
+
+    Each cut must be a whole single-channel recording from one file, with one supervision; else SaladError says which
+    cut is not. Words come from the "word" alignment where it has one item for each word of the text.
+    """
+    from lhotse import CutSet
+
+    return [_from_cut(cut, Path(path).parent) for cut in CutSet.from_file(str(path))]
+
+
+def _to_cut(utterance: Utterance, folder: Path) -> Any:
+    from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+    from lhotse.supervision import AlignmentItem
+
+    words = [AlignmentItem(word.text, word.start_s, word.end_s - word.start_s) for word in utterance.words]
+    custom: dict[str, Any] = {name: getattr(utterance, name) for name in CUSTOM if getattr(utterance, name)}
+    if not math.isnan(utterance.score):
+        custom["score"] = utterance.score
+    source = AudioSource("file", [0], _relative(utterance.audio, folder))
+    recording = Recording(
+        utterance.id, [source], utterance.sample_rate_hz, utterance.num_samples, utterance.duration_s, [0]
+    )
+    supervision = SupervisionSegment(
+        id=utterance.id,
+        recording_id=utterance.id,
+        start=0.0,
+        duration=utterance.duration_s,
+        channel=0,
+        text=utterance.text,
+        language="en",
+        speaker=utterance.speaker or None,
+        alignment={"word": words} if words else None,
+        custom=custom or None,
+    )
+    return MonoCut(utterance.id, 0.0, utterance.duration_s, 0, supervisions=[supervision], recording=recording)
+
+
+def _from_cut(cut: Any, folder: Path) -> Utterance:
+    recording, supervisions = cut.recording, cut.supervisions
+    one_file = recording is not None and [source.type for source in recording.sources] == ["file"]
+    if not one_file or len(supervisions) != 1 or cut.start > 0 or cut.duration < recording.duration - 0.01:
+        raise SaladError(
+            f"cut {cut.id!r}: expected one supervision over a whole recording in one file; split the manifest with "
+            "Lhotse's trim_to_supervisions() and save_audios() first"
+        )
+    supervision = supervisions[0]
+    custom = supervision.custom or {}
+    text = supervision.text or ""
+    items = (supervision.alignment or {}).get("word", [])
+    # `AlignmentItem.end` rounds to 8 digits; the sum keeps the times exact.
+    words = tuple(Word(item.symbol, item.start, item.start + item.duration) for item in items)
+    return Utterance(
+        id=cut.id,
+        text=text,
+        audio=_absolute(recording.sources[0].source, folder),
+        sample_rate_hz=recording.sampling_rate,
+        num_samples=recording.num_samples,
+        words=words if len(words) == len(text.split()) else (),
+        speaker=supervision.speaker or "",
+        score=float(custom.get("score", math.nan)),
+        **{name: str(custom.get(name, "")) for name in CUSTOM},
+    )
+
+
+def _relative(audio: str, folder: str | Path) -> str:
+    return Path(os.path.relpath(os.path.abspath(audio), os.path.abspath(folder))).as_posix()
+
+
+def _absolute(audio: str, folder: str | Path) -> str:
+    # By name, not by following links: the inverse of relpath.
+    return os.path.normpath(os.path.join(os.path.abspath(folder), audio))

@@ -1,0 +1,182 @@
+"""The job that speaks whole documents, sentence by sentence, and remembers when each sentence was said."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from salad.audio import resample, to_samples, to_seconds, write_flac
+from salad.corpus.manifest import Sentence, write_utterances
+from salad.engine import Shard
+from salad.files import write_jsonl
+from salad.synthesize.voices import Voice, load_voice
+from salad.types import Document, SaladError, Utterance
+
+__all__ = ["speak_document", "speak_documents", "split_sentences", "utterance_id"]
+
+RATE_HZ = 16_000  # what the encoder and the ASR read
+PAUSE_S = (0.15, 0.4)
+EDGE_S = 0.1  # silence before the first and after the last sentence
+MARGIN_S = 0.04  # kept around a sentence's speech when its own silence is cut
+QUIET_DB = -50.0  # frames this far below the loudest one are no speech
+SILENT_PEAK = 1e-3
+MAX_WORDS, MAX_CHARS = 40, 280  # one sentence stays well under the aligner's 29.5 s window
+PEAK = 0.95
+
+ENDS = re.compile(r"[.!?…]+[\"'”’)\]]*$")
+CLAUSE_ENDS = re.compile(r"[,;:—–][\"'”’)\]]*$")
+INITIALS = re.compile(r"^[\"'“‘(\[]*(?:[A-Za-z]\.)+$")  # J. or U.S. or e.g.
+ABBREVIATIONS = set(
+    "mr. mrs. ms. dr. prof. st. sr. jr. vs. etc. approx. no. fig. gen. gov. sen. rep. rev. inc. ltd. co. "
+    "jan. feb. mar. apr. jun. jul. aug. sept. oct. nov. dec.".split()
+)
+
+
+def utterance_id(document_id: str, voice: str) -> str:
+    return f"{document_id}--{voice.replace(':', '-')}"
+
+
+def split_sentences(text: str) -> list[tuple[int, int]]:
+    """Runs of whitespace words, (first, last + 1), which together hold every word of `text` once, in order.
+
+    A sentence ends at . ! ? or a blank line, not at an abbreviation or an initial. One of more than MAX_WORDS words or
+    MAX_CHARS characters is cut, at the last comma of its second half where there is one. A run without a letter or a
+    digit (a lone dash) joins its neighbour, as nobody can say it.
+    """
+    words: list[str] = []
+    bounds = [0]
+    for paragraph in re.split(r"\n\s*\n", text):
+        for word in paragraph.split():
+            if len(words) > bounds[-1] and _ends_sentence(words[-1], word):
+                bounds.append(len(words))
+            words.append(word)
+        if len(words) > bounds[-1]:
+            bounds.append(len(words))
+    runs: list[tuple[int, int]] = []
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        while (cut := _cut(words, start, end)) < end:
+            runs.append((start, cut))
+            start = cut
+        runs.append((start, end))
+    merged: list[tuple[int, int]] = []
+    for start, end in runs:
+        if merged and not (_sayable(words[start:end]) and _sayable(words[slice(*merged[-1])])):
+            merged[-1] = (merged[-1][0], end)
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
+    """Speak each item {"document": Document as dict, "voice", "licence", "simulated"}; for `run_shards`.
+
+    Writes audio/<utterance id>.flac (16 kHz), utterances.jsonl, sentences.jsonl (rows {id, simulated, sentences:
+    [[start_word, end_word, start_s, end_s], ...]}) and, for documents that could not be spoken, quarantine.jsonl (rows
+    {id, voice, reason}). An unknown voice stops the job with SaladError.
+    """
+    utterances, sentence_rows, failed = [], [], []
+    for item in shard.items:
+        document, voice = Document(**item["document"]), load_voice(item["voice"])
+        name = utterance_id(document.id, voice.name)
+        path = folder / "audio" / f"{quote(name, safe=' ')}.flac"
+        try:
+            samples, sentences = speak_document(document, voice, seed=seed)
+            write_flac(path, samples, RATE_HZ)
+        except Exception as error:  # one bad document must not end a job of many hours; the reason is kept
+            reason = str(error) if isinstance(error, SaladError) else repr(error)
+            failed.append({"id": document.id, "voice": voice.name, "reason": reason})
+            continue
+        utterance = Utterance(
+            id=name,
+            text=document.text,
+            audio=str(path),
+            sample_rate_hz=RATE_HZ,
+            num_samples=len(samples),
+            speaker=voice.name,
+            source=document.source,
+            licence=item["licence"],
+            document_id=document.id,
+            domain=document.domain,
+        )
+        utterances.append(utterance)
+        sentence_rows.append({"id": name, "simulated": item["simulated"], "sentences": [list(s) for s in sentences]})
+    write_utterances(folder / "utterances.jsonl", utterances)
+    write_jsonl(folder / "sentences.jsonl", sentence_rows)
+    write_jsonl(folder / "quarantine.jsonl", failed)
+
+
+def speak_document(document: Document, voice: Voice, *, seed: int) -> tuple[np.ndarray, list[Sentence]]:
+    """float32 [num_samples] at 16 kHz, and the sentences in it.
+
+    Pauses come from a generator seeded by (seed, document id, voice): the order of documents does not matter.
+    Raises SaladError where a sentence has no phonemes, is silent, or holds NaN.
+    """
+    rate_hz, words = voice.sample_rate_hz, document.words
+    if not _sayable(words):
+        raise SaladError("text: has no word that can be said; remove the document")
+    digest = hashlib.sha256(f"{seed}\n{document.id}\n{voice.name}".encode()).digest()
+    generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    pieces = [_silence(EDGE_S, rate_hz)]
+    num_samples, sentences = len(pieces[0]), []
+    runs = split_sentences(document.text)
+    for n, (start, end) in enumerate(runs):
+        piece = trim_silence(voice.speak(" ".join(words[start:end])), rate_hz)
+        spoken_s = to_seconds(num_samples, rate_hz), to_seconds(num_samples + len(piece), rate_hz)
+        sentences.append((start, end, *spoken_s))
+        pause_s = generator.uniform(*PAUSE_S) if n + 1 < len(runs) else EDGE_S
+        pieces += [piece, _silence(pause_s, rate_hz)]
+        num_samples += len(piece) + len(pieces[-1])
+    samples = resample(np.concatenate(pieces), rate_hz, RATE_HZ)
+    return samples * min(1.0, PEAK / float(np.abs(samples).max())), sentences
+
+
+def trim_silence(samples: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Without the silence a voice adds before and after a sentence; MARGIN_S of it stays.
+
+    Raises SaladError where there is no speech at all, or NaN or infinity.
+    """
+    if not np.isfinite(samples).all():
+        raise SaladError("audio: the voice returned NaN or infinite samples; try another voice")
+    if samples.size == 0 or float(np.abs(samples).max()) < SILENT_PEAK:
+        raise SaladError("audio: the voice returned silence; try another voice")
+    hop = to_samples(0.01, rate_hz)
+    padded = np.pad(samples, (0, -len(samples) % hop)).astype(np.float64)
+    power = (padded.reshape(-1, hop) ** 2).mean(axis=1)
+    loud = np.flatnonzero(power > power.max() * 10 ** (QUIET_DB / 10))
+    margin = to_samples(MARGIN_S, rate_hz)
+    return samples[max(0, loud[0] * hop - margin) : (loud[-1] + 1) * hop + margin]
+
+
+def _silence(seconds: float, rate_hz: int) -> np.ndarray:
+    return np.zeros(to_samples(seconds, rate_hz), dtype=np.float32)
+
+
+def _sayable(words: Sequence[str]) -> bool:
+    return any(character.isalnum() for word in words for character in word)
+
+
+def _ends_sentence(word: str, following: str) -> bool:
+    if not ENDS.search(word):
+        return False
+    if word.strip("\"'“”‘’()[]").lower() in ABBREVIATIONS or INITIALS.match(word):
+        return False
+    return not following.lstrip("\"'“‘([")[:1].islower()
+
+
+def _cut(words: Sequence[str], start: int, end: int) -> int:
+    """Where the sentence of words [start, end) must first be cut; `end` where it is short enough."""
+    num_chars, fits = 0, start
+    while fits < end and fits - start < MAX_WORDS and (num_chars == 0 or num_chars + len(words[fits]) + 1 <= MAX_CHARS):
+        num_chars += len(words[fits]) + 1
+        fits += 1
+    if fits == end:
+        return end
+    for position in range(fits, start + (fits - start) // 2, -1):
+        if CLAUSE_ENDS.search(words[position - 1]):
+            return position
+    return fits

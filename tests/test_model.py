@@ -1,0 +1,260 @@
+"""The SpeechLM on small random weights: packing, divergences, saving, generating (invariants 2, 3 and 4)."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary, transcript_ears
+from salad.measure.score import score_options
+from salad.model import SaladConfig, SaladForConditionalGeneration
+from salad.model.adapter import CTCHead
+from salad.sequence import assemble
+from salad.train.tasks import DistillTask
+from salad.train.teacher import Teacher
+from salad.types import Example, SaladError, Span
+
+VOCABULARY, DIM = 61, 6
+
+
+def make_model(rate="fixed", ctc=0, lora=0, seed=0):
+    torch.manual_seed(seed)
+    llm = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            tie_word_embeddings=True,
+            initializer_range=0.3,
+        )
+    )
+    config = SaladConfig(
+        llm_config=llm.config,
+        frame_dim=DIM,
+        stride=2,
+        rate=rate,
+        adapter_layers=1,
+        adapter_width=16,
+        adapter_mlp=24,
+        adapter_heads=2,
+        adapter_kv_heads=1,
+        ctc_vocab_size=ctc,
+        lora_rank=lora,
+    )
+    model = SaladForConditionalGeneration.from_llm(llm, config)
+    if ctc:
+        model.ctc.token_ids.copy_(torch.arange(1, ctc + 1))
+    return model.eval()
+
+
+def make_example(rng, spans, name="x"):
+    bounds, at = [], 0
+    for span in spans:
+        bounds.append((at, at + span.num_words))
+        at += span.num_words
+    frames = tuple(
+        rng.normal(size=(int(rng.integers(3, 12)), DIM)).astype(np.float16) for s in spans if s.modality == "speech"
+    )
+    ids = rng.integers(1, VOCABULARY, at)
+    return Example(name, tuple(spans), ids, tuple(bounds), 0, frames, domain="d", speaker="v")
+
+
+def make_examples(seed, num=4):
+    rng = np.random.default_rng(seed)
+    examples = []
+    for i in range(num):
+        spans, at, speech = [], 0, bool(rng.integers(2))
+        for _ in range(int(rng.integers(2, 6))):
+            n = int(rng.integers(1, 6))
+            spans.append(Span("speech" if speech else "text", at, at + n))
+            at, speech = at + n, not speech
+        examples.append(make_example(rng, spans, f"e{i}"))
+    return examples
+
+
+def loss_of(model, pack, alpha=0.6):
+    task = DistillTask(model, Teacher(model, cache=False), [pack], alpha=alpha, context=2048)
+    task.llm_frozen = False
+    return task.loss(pack)
+
+
+@pytest.mark.parametrize(("rate", "ctc"), [("fixed", 0), ("fixed", 30), ("text", 30)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_packed_equals_one_by_one(rate, ctc, seed):
+    model, pack = make_model(rate, ctc), make_examples(seed)
+    total, logs = loss_of(model, pack)
+    total.backward()
+    packed = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    alone = 0.0
+    for example in pack:
+        one, _ = loss_of(model, [example])
+        one.backward()
+        alone += one.detach()
+    assert torch.allclose(total.detach(), alone, rtol=1e-5, atol=1e-5)
+    assert logs["targets"] == DistillTask(model, Teacher(model, cache=False), [pack], alpha=1, context=2048).count(pack)
+    assert packed
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            error = (packed[name] - parameter.grad).norm() / parameter.grad.norm().clamp(min=1e-6)
+            assert error < 1e-5, name
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_document_sees_another(seed):
+    """Perturb one document of a pack: nobody else's hidden states move at all."""
+    model, pack = make_model(), make_examples(seed)
+    rng = np.random.default_rng(99)
+    at = seed % len(pack)
+    other = make_example(rng, pack[at].spans, "y")
+    other = Example(
+        **{**vars(other), "speech_frames": tuple(rng.normal(size=f.shape).astype(np.float16) for f in pack[at].speech_frames)}
+    )
+
+    def states(examples):
+        speech, lengths = model.speech_embeddings([torch.from_numpy(f).float() for e in examples for f in e.speech_frames])
+        packed = assemble(examples, lengths)
+        merged = model.merge(torch.from_numpy(packed.student_ids), speech, torch.from_numpy(packed.speech_rows))
+        return model.hidden_states(merged, packed.student_starts), packed.student_starts
+
+    with torch.no_grad():
+        before, starts = states(pack)
+        after, _ = states([*pack[:at], other, *pack[at + 1 :]])
+    own = torch.zeros(len(before), dtype=torch.bool)
+    own[starts[at] : starts[at + 1]] = True
+    assert torch.equal(before[~own], after[~own])
+    assert not torch.allclose(before[own], after[own])
+
+
+def test_hidden_states_are_causal():
+    model = make_model()
+    x = torch.randn(12, 24)
+    with torch.no_grad():
+        before = model.hidden_states(x, [0, 12])
+        x[8:] += 1.0
+        after = model.hidden_states(x, [0, 12])
+    assert torch.equal(before[:8], after[:8])
+
+
+def test_packed_forward_equals_the_plain_llm():
+    model = make_model()
+    ids = torch.randint(0, VOCABULARY, (1, 9))
+    with torch.no_grad():
+        plain = model.llm(ids).logits
+        ours = model(ids).logits
+    assert torch.allclose(plain, ours, atol=1e-5)
+
+
+def test_divergences_of_an_untouched_model_are_zero():
+    model = make_model()
+    examples = make_examples(0)
+    texts = [Example(e.id, (Span("text", 0, len(e.token_ids)),), e.token_ids, ((0, len(e.token_ids)),), 0) for e in examples]
+    teacher = Teacher(model, cache=True)
+    assert summary(forgetting(model, teacher, texts))["all"] == 0.0  # F of an untouched model
+    assert summary(divergence(model, teacher, texts, speech_ears_or_none(model)))["all"] == 0.0  # M on text alone
+    truth = transcript_ears(model, lambda e: [ids.tolist() for ids in e.speech_tokens])
+    assert summary(divergence(model, teacher, examples, truth))["all"] < 1e-6  # a perfect transcript tells all
+    assert summary(divergence(model, teacher, examples, deaf_ears(model)))["all"] > 0.01
+    assert summary(divergence(model, teacher, examples, speech_ears(model)))["all"] > 0.01
+
+
+def speech_ears_or_none(model):
+    return deaf_ears(model)  # there is nothing to hear in plain text
+
+
+def test_teacher_cache_changes_nothing():
+    model, examples = make_model(), make_examples(3)
+    cached, fresh = Teacher(model, cache=True), Teacher(model, cache=False)
+    cached.hidden(examples[:2])
+    assert torch.allclose(cached.hidden(examples), fresh.hidden(examples), atol=1e-5)
+
+
+def test_frozen_llm_skips_plain_text_exactly():
+    """With a frozen LLM, plain text has zero loss and zero gradient, so leaving it out is exact."""
+    model = make_model()
+    for parameter in model.llm.parameters():
+        parameter.requires_grad_(False)
+    example = make_examples(1)[0]
+    text = Example("t", (Span("text", 0, 5),), np.arange(1, 6), ((0, 5),), 0)
+    task = DistillTask(model, Teacher(model, cache=False), [[example, text]], alpha=1.0, context=2048)
+    both, _ = task.loss([example, text])
+    alone, _ = task.loss([example])
+    assert torch.equal(both, alone)
+    assert task.loss([text]) == (None, {})
+    task.llm_frozen = False
+    computed, _ = task.loss([example, text])
+    assert torch.allclose(computed, alone, atol=1e-4)
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9), min_size=1, max_size=5))
+@settings(max_examples=100)
+def test_ctc_collapse_is_per_span(spans):
+    best = torch.tensor([c for span in spans for c in span])
+    keep, counts = CTCHead.kept(best, [len(s) for s in spans])
+    at = 0
+    for span, count in zip(spans, counts, strict=True):
+        kept = [c for c, k in zip(span, keep[at : at + len(span)].tolist(), strict=True) if k]
+        collapsed = [c for i, c in enumerate(span) if c and (i == 0 or span[i - 1] != c)]
+        assert kept == (collapsed or [span[-1]]) and count == len(kept) >= 1
+        at += len(span)
+
+
+@pytest.mark.parametrize(("rate", "ctc", "lora"), [("fixed", 0, 0), ("text", 30, 0), ("fixed", 0, 2)])
+def test_save_and_load_round_trip(tmp_path, rate, ctc, lora):
+    model = make_model(rate, ctc, lora)
+    frames = [torch.randn(7, DIM), torch.randn(10, DIM)]
+    audio = model.config.audio_token_id
+    ids = torch.tensor([[0, 5, audio, 7], [0, audio, 9, 9]])
+    model.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.bin")) and list(tmp_path.glob("*.safetensors"))
+    again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert isinstance(again, SaladForConditionalGeneration)
+    with torch.no_grad():
+        assert torch.equal(model(ids, frames=frames).logits, again(ids, frames=frames).logits)
+    assert again.config.to_dict()["rate"] == rate
+
+
+@pytest.mark.parametrize("rate", ["fixed", "text"])
+def test_generate_in_a_batch_equals_alone(rate):
+    model = make_model(rate, 30)
+    audio = model.config.audio_token_id
+    frames = [torch.randn(5, DIM), torch.randn(14, DIM), torch.randn(8, DIM)]
+    ids = torch.tensor([[0, 0, 5, audio], [0, audio, 9, audio]])
+    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    both = model.generate(ids, mask, frames, **options)
+    first = model.generate(ids[:1, 1:], None, frames[:1], **options)
+    second = model.generate(ids[1:], None, frames[1:], **options)
+    assert both.shape == (2, 8)
+    assert torch.equal(both, torch.cat([first, second]))
+
+
+def test_placeholders_and_spans_must_agree():
+    model = make_model()
+    with pytest.raises(SaladError, match="2 spans for 1 audio placeholders"):
+        model(torch.tensor([[0, model.config.audio_token_id]]), frames=[torch.randn(4, DIM)] * 2)
+
+
+def test_scores_with_a_shared_prefix_equal_one_by_one():
+    model = make_model()
+    prefix = torch.tensor([0, 5, 8, 13, 2])
+    options = [[4, 9], [7], [3, 3, 3, 12, 1]]
+    got = score_options(model, model.get_input_embeddings()(prefix), options)
+    for option, score in zip(options, got, strict=True):
+        with torch.no_grad():
+            logits = model.llm(torch.cat([prefix, torch.tensor(option)])[None]).logits[0].log_softmax(-1)
+        alone = logits[len(prefix) - 1 : -1].gather(1, torch.tensor(option)[:, None]).mean()
+        assert abs(score - float(alone)) < 1e-5
+
+
+def test_lora_starts_as_the_identity():
+    plain, lora = make_model(), make_model(lora=2)
+    ids = torch.randint(0, VOCABULARY, (1, 6))
+    with torch.no_grad():
+        assert torch.allclose(plain(ids).logits, lora(ids).logits, atol=1e-6)
+    assert any("lora_" in name for name, _ in lora.named_parameters())

@@ -1,0 +1,78 @@
+"""The loss: exact against the naive form, zero where it must be, gradients checked in double precision."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from salad.objective import distill, kl_per_position
+from salad.objective.distill import CHUNK
+
+
+def case(n=7, v=11, hs=5, ht=6, dtype=torch.float64, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    r = lambda *shape: torch.randn(*shape, generator=g, dtype=dtype)  # noqa: E731
+    return r(n, hs), r(n, ht), r(v, hs), r(v, ht), torch.randint(0, v, (n,), generator=g)
+
+
+@given(st.integers(0, 40), st.integers(2, 30), st.floats(0, 1), st.integers(0, 5))
+def test_equals_the_naive_form(n, v, alpha, seed):
+    s, t, hs, ht, y = case(n, v, seed=seed)
+    loss = distill(s, t, hs, ht, y, alpha)
+    log_s, log_t = (s @ hs.T).log_softmax(-1), (t @ ht.T).log_softmax(-1)
+    kl = torch.nn.functional.kl_div(log_s, log_t, reduction="sum", log_target=True)
+    nll = torch.nn.functional.nll_loss(log_s, y, reduction="sum") if n else torch.tensor(0.0)
+    assert torch.allclose(loss.kl, kl) and torch.allclose(loss.nll, nll.to(loss.nll.dtype)) and loss.count == n
+    assert torch.allclose(loss.total, alpha * kl + (1 - alpha) * nll)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_gradients(alpha, monkeypatch):
+    import sys
+
+    monkeypatch.setattr(sys.modules["salad.objective.distill"], "CHUNK", 3)
+    s, t, hs, ht, y = case()
+    s.requires_grad_()
+    hs.requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: distill(a, t, b, ht, y, alpha).total, (s, hs))
+
+
+def test_kl_of_a_distribution_with_itself_is_zero():
+    logits = torch.randn(9, 50) * 8
+    assert float(kl_per_position(logits, logits).abs().max()) == 0.0
+    s, _, hs, _, y = case(dtype=torch.float32)
+    assert float(distill(s, s, hs, hs, y).total) == 0.0
+
+
+def test_kl_is_not_cross_entropy():
+    """A published forward KL leaves out the teacher's entropy: it would not be zero here."""
+    logits = torch.zeros(3, 8)
+    assert float(kl_per_position(logits, logits).sum()) == 0.0
+
+
+def test_no_position_gives_zero_with_a_gradient():
+    s, t, hs, ht, y = case(n=0)
+    s.requires_grad_()
+    loss = distill(s, t, hs, ht, y)
+    loss.total.backward()
+    assert float(loss.total) == 0.0 and loss.count == 0
+
+
+def test_frozen_head_gets_no_gradient_and_teacher_never():
+    s, t, hs, ht, y = case(n=CHUNK + 3, dtype=torch.float32)
+    s.requires_grad_()
+    t.requires_grad_()
+    distill(s, t, hs, ht, y).total.backward()
+    assert s.grad is not None and hs.grad is None and t.grad is None
+
+
+def test_logits_are_float32_under_autocast():
+    """Rounded to bf16, the logits of near-equal models would put large errors into a small KL."""
+    s, _, hs, _, y = case(n=64, v=500, hs=64, dtype=torch.float32)
+    t = s + 0.003 * torch.randn(s.shape, generator=torch.Generator().manual_seed(1))
+    exact = float(distill(s.double(), t.double(), hs.double(), hs.double(), y).kl)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = float(distill(s, t, hs, hs, y).kl)
+    assert abs(ours - exact) < 0.02 * exact
+    naive = kl_per_position((t @ hs.T).bfloat16(), (s @ hs.T).bfloat16()).sum()
+    assert abs(float(naive) - exact) > 0.05 * exact  # the trap is real

@@ -1,0 +1,420 @@
+"""The report of a run. All figures below are made up for these tests; no run gave them."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from salad.analyze import print_report, write_report
+from salad.analyze.page import CLIP_BYTES, bought_by_domain, duration, encode_clip, nats, percent, pick, thin, ticks
+from salad.analyze.report import captions, headline, plain, rank_correlation
+from salad.audio import read_audio, write_flac
+from salad.files import read_json
+
+DOMAINS = ("stories", "letters", "physics", "biology", "medicine", "law", "history", "cooking")
+WORDS = ("cell energy membrane protein", "court contract party claim", "heat field charge wave", "oil salt dough oven")
+
+
+def fake_divergence(mean: float, se: float) -> dict[str, Any]:
+    by_domain = {d: mean * (0.7 + 0.09 * i) for i, d in enumerate(DOMAINS)}
+    by_voice = {"piper-joe": mean * 0.94, "kokoro:af_heart": mean * 0.98, "kokoro:bm_george (unseen)": mean * 1.22}
+    return {"all": mean, "se": se, "n_documents": 64, "n_tokens": 4100, "by_domain": by_domain, "by_voice": by_voice}
+
+
+def fake_curve(steps: int, m: tuple[float, float], seed: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = [{"step": 0, "loss": None, "misalignment": m[0], "forgetting": 0.0, "seconds": 0.0}]
+    for step in range(1, steps + 1):
+        now = m[1] + (m[0] - m[1]) * math.exp(-5 * step / steps)
+        live = step % 50 == 0
+        rows.append(
+            {
+                "step": step,
+                "loss": now * (1 + 0.15 * float(rng.standard_normal())),
+                "misalignment": now if live else None,
+                "forgetting": 0.004 + 0.01 * step / steps if live else None,
+                "seconds": 1.3 * step,
+                "positions": 1500 * step,
+            }
+        )
+    return rows
+
+
+def fake_cluster(number: int) -> dict[str, Any]:
+    m = 0.28 + 0.5 * ((number * 7) % 16) / 16
+    dropped = number == 5
+    bought_s = 0.0 if dropped or m < 0.6 else 40.0 * m
+    return {
+        "cluster": number,
+        "size": 12 + (number * 5) % 17,
+        "misalignment": m,
+        "misalignment_se": 0.03 + 0.002 * number,
+        "cer": 0.41 if dropped else 0.03 + 0.009 * ((number * 3) % 11),
+        "weight": 0.06,
+        "quota_s": bought_s * 1.05,
+        "bought_s": bought_s,
+        "bought_documents": int(bought_s > 0) * 2,
+        "dropped": dropped,
+        "reason": "CER 0.41 over 0.35" if dropped else "",
+        "top_words": WORDS[number % 4].split(),
+        "domains": {DOMAINS[number % 8]: 9, DOMAINS[(number + 3) % 8]: 4},
+    }
+
+
+def fake_report() -> dict[str, Any]:
+    means = {"init": 0.912, "warm_start": 0.431, "stage1": 0.274, "stage2": 0.2315, "blind": 0.655, "deaf": 0.731}
+    misalignment = {key: fake_divergence(mean, 0.011) for key, mean in (means | {"cascade": 0.142}).items()}
+    for i, domain in enumerate(DOMAINS):
+        misalignment["stage2"]["by_domain"][domain] *= 0.86 + 0.05 * i
+    return {
+        "name": "demo",
+        "simulated": True,
+        "seed": 0,
+        "recipe": {"select": {"gamma": 5.0, "max_cer": 0.35}, "run_dir": Path("runs/demo")},
+        "misalignment": misalignment,
+        "forgetting": {
+            "init": {"all": 0.0, "se": 0.0, "by_domain": {}},
+            "stage1": {"all": 0.0121, "se": 0.0008, "by_domain": dict.fromkeys(DOMAINS, 0.012)},
+            "stage2": {"all": 0.0143, "se": 0.0009, "by_domain": dict.fromkeys(DOMAINS, 0.014)},
+        },
+        "recovered": 1 - 0.2315 / 0.731,
+        "recovered_by_domain": {d: 0.6 + 0.02 * i for i, d in enumerate(DOMAINS)},
+        "recovered_by_stage": {k: 1 - means[k] / 0.731 for k in ("init", "warm_start", "stage1", "stage2")},
+        "accuracy": {
+            "text_base": {"value": 0.81, "low": 0.757, "high": 0.862},
+            "text_adapted": {"value": 0.805, "low": 0.752, "high": 0.857},
+            "speech_adapted": {"value": 0.6381, "low": 0.571, "high": 0.7},
+            "cascade": {"value": 0.7762, "low": 0.719, "high": 0.833},
+            "chance": 0.25,
+            "n": 210,
+            "gap": {"value": 0.1719, "low": 0.109, "high": 0.238, "n": 210},
+        },
+        "curves": {
+            "warm_start": [{"step": s, "loss": 9.5 * math.exp(-s / 90) + 1.2, "seconds": s} for s in range(1, 401)],
+            "stage1": fake_curve(600, (0.44, 0.27), 1),
+            "stage2": fake_curve(300, (0.29, 0.23), 2),
+        },
+        "selection": [fake_cluster(number) for number in range(16)],
+        "speech_hours": {"stage1": 1.31, "bought": 0.152, "heldout": 0.5, "quarantined": 0.012},
+        "quarantine": [
+            {"stage": "align", "id": "speech-0042", "reason": "mean token probability 0.21 under 0.3"},
+            {"stage": "synthesize", "id": "web-0007", "reason": "CER 0.52 over 0.35"},
+        ],
+        "tokens": {"stage1": 900_000, "stage2": 450_000},
+        "seconds": {"assets": 3.0, "corpus": 212.0, "align": 61.0, "warm_start": 160.0, "stage1": 702.0, "cluster": 5.0}
+        | {"probe": 44.0, "select": 0.2, "synthesize": 39.0, "stage2": 381.0, "evaluate": 190.0, "total": 1797.2},
+        "asr": {"cer": 0.041, "wer": 0.092},
+        "ctc_samples": [{"reference": "the heat of the sun", "decoded": "the heet of the son"}],
+        "machine": {"cpu": "A Fine CPU", "cores": 2, "python": "3.11", "torch": "2.13", "gpu": None},
+        "version": "0.1.0",
+    }
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[dict[str, Any]]:
+    rate = 16_000
+    t = np.arange(6 * rate) / rate
+    write_flac(tmp_path / "clip.flac", 0.3 * np.sin(2 * np.pi * 220 * t) * np.hanning(len(t)), rate)
+    clip = {
+        "title": "physics-003",
+        "domain": "physics",
+        "voice": "kokoro:af_heart",
+        "audio": str(tmp_path / "clip.flac"),
+        "segments": [
+            {
+                "modality": "text",
+                "text": "Heat moves from a warm body to a cold one; this is what the second law says, and",
+            },
+            {"modality": "speech", "text": "no engine that works in a circle can turn"},
+            {"modality": "text", "text": "all of the heat it takes in into work."},
+        ],
+        "base_continuation": "Some of it must always be given up to a colder place.",
+        "speech_continuation": "Some of the heat is always lost to the cold side.",
+        "cascade_transcript": "no engine that works in a circle can turn",
+    }
+    return [clip, {**clip, "title": "law-001", "domain": "law", "voice": "kokoro:bm_george (never trained on)"}]
+
+
+def written(report: dict[str, Any], clips: list[dict[str, Any]], folder: Path) -> str:
+    write_report(report, clips, folder)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Tags, attributes and visible text of a page; complains about tags that are not closed in order."""
+
+    VOID = {"meta", "br", "img", "hr", "link", "input", "col"}
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.data: dict[str, tuple[str, str]] = {}
+        self.feed(html)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            return
+        self.text.append(data)
+        if self.open and self.open[-1] == "data":
+            attributes = self.tags[-1][1]
+            self.data[attributes["data-key"]] = (attributes["value"], data)
+
+
+def test_json_round_trips(tmp_path: Path, clips: list[dict[str, Any]]) -> None:
+    report = fake_report()
+    written(report, clips, tmp_path)
+    saved = read_json(tmp_path / "report.json")
+    assert saved == plain(report)
+    assert saved["recipe"]["run_dir"] == "runs/demo"
+    report["recipe"]["run_dir"] = "runs/demo"
+    assert saved == report, "nothing but the path needed a change"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.flac", "report.html", "report.json"], (
+        "no file left aside"
+    )
+
+
+def test_not_finite_becomes_null(tmp_path: Path) -> None:
+    report = fake_report()
+    report["misalignment"]["stage1"]["se"] = float("nan")
+    report["recovered"] = np.float32(0.5)
+    report["accuracy"]["gap"]["low"] = -math.inf
+    written(report, [], tmp_path)
+    text = (tmp_path / "report.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    saved = json.loads(text)
+    assert saved["misalignment"]["stage1"]["se"] is None and saved["recovered"] == 0.5
+
+
+def test_html_is_self_contained_and_small(tmp_path: Path, clips: list[dict[str, Any]]) -> None:
+    html = written(fake_report(), clips, tmp_path)
+    assert not re.search(r"https?:|//[a-z]+\.", html)
+    assert "<script" not in html and "@import" not in html and "url(" not in html and "<link" not in html
+    page = Page(html)
+    for tag, attributes in page.tags:
+        assert not any(name.startswith("on") for name in attributes), tag
+        for name in ("src", "href", "srcset", "data", "poster", "action"):
+            assert (attributes.get(name) or "data:").startswith("data:audio/ogg;base64,") or name not in attributes
+    assert len(html.encode()) < 400_000
+    assert sum(tag == "audio" for tag, _ in page.tags) == 2
+
+
+def test_clips_over_the_budget_stay_silent(
+    tmp_path: Path, clips: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("salad.analyze.page.ALL_CLIPS_BYTES", 1000)
+    html = written(fake_report(), clips, tmp_path)
+    assert html.count("<audio") == 1 and html.count("left out to keep this page small") == 1
+
+
+def test_every_figure_has_a_label_and_a_caption(tmp_path: Path, clips: list[dict[str, Any]]) -> None:
+    page = Page(written(fake_report(), clips, tmp_path))
+    drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(drawings) == 16 and all(d["role"] == "img" and len(d["aria-label"] or "") > 30 for d in drawings)
+    text = "".join(page.text)
+    for name, caption in captions(fake_report()).items():
+        assert caption in text, name
+    assert "not measured in this run" not in text
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_texts_are_escaped(tmp_path: Path, clips: list[dict[str, Any]]) -> None:
+    evil = "<script>alert('x')</script>\"&"
+    report = fake_report()
+    report["name"] = report["version"] = evil
+    report["recipe"]["note"] = evil
+    report["misalignment"]["stage1"]["by_domain"][evil] = report["misalignment"]["stage2"]["by_domain"][evil] = 0.9
+    report["misalignment"]["stage2"]["by_voice"][evil] = 0.9
+    report["selection"][0] |= {"top_words": [evil], "domains": {evil: 9}, "reason": evil, "dropped": True}
+    report["quarantine"][0] |= {"id": evil, "reason": evil, "stage": evil}
+    report["ctc_samples"] = [{"reference": evil, "decoded": evil}]
+    report["machine"][evil] = evil
+    report["seconds"][evil] = 9000.0
+    clip = {key: evil for key in ("title", "domain", "voice", "base_continuation", "speech_continuation")}
+    clip |= {"segments": [{"modality": "speech", "text": evil}], "audio": clips[0]["audio"], "cascade_transcript": evil}
+    html = written(report, [clip], tmp_path)
+    assert "<script" not in html and "&lt;script&gt;" in html
+    assert not any(tag == "script" for tag, _ in Page(html).tags)
+
+
+def blank(value: Any) -> Any:
+    """The same shape with None for every number."""
+    if isinstance(value, dict):
+        return {key: blank(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [blank(item) for item in value]
+    return None if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+@pytest.mark.parametrize("key", [*fake_report(), "everything", "every number", "all but the name"])
+def test_absent_parts_are_said_and_do_not_fail(key: str, tmp_path: Path, clips: list[dict[str, Any]]) -> None:
+    report = fake_report()
+    reports = [dict.fromkeys(report)]
+    if key == "every number":
+        reports = [blank(report)]
+    elif key == "all but the name":
+        reports = [{"name": "bare"}, {}]
+    elif key != "everything":
+        without = {k: v for k, v in report.items() if k != key}
+        reports = [without, report | {key: None}, report | {key: blank(report[key])}]
+        if isinstance(report[key], dict):
+            reports.append(report | {key: {}})
+            reports += [report | {key: report[key] | {part: None}} for part in report[key]]
+        if isinstance(report[key], list):
+            reports.append(report | {key: []})
+    for number, each in enumerate(reports):
+        html = written(each, clips if number == 0 else [], tmp_path / str(number))
+        Page(html)
+        assert "None" not in "".join(Page(html).text) and "nan" not in "".join(Page(html).text).split()
+        print_report(each, Console(file=io.StringIO(), width=80))
+    if key in ("everything", "every number", "misalignment", "accuracy", "curves"):
+        assert "not measured" in html
+
+
+def test_a_run_without_stage_two(tmp_path: Path) -> None:
+    report = fake_report()
+    for part in (report["misalignment"], report["forgetting"], report["curves"], report["recovered_by_stage"]):
+        part["stage2"] = None
+    report |= {"selection": None, "recovered": None}
+    html = written(report, [], tmp_path)
+    assert "Stage I" in headline(report) and "Stage II" not in headline(report)
+    assert "Active selection: not measured in this run" in html
+
+
+def test_clips_without_continuations(tmp_path: Path, clips: list[dict[str, Any]]) -> None:
+    html = written(fake_report(), [{"title": "bare", "segments": None}, {}], tmp_path)
+    assert html.count("not made in this run") == 6 and "No audio was kept" in html
+
+
+def test_headline_numbers_are_those_of_the_json(tmp_path: Path) -> None:
+    page = Page(written(fake_report(), [], tmp_path))
+    saved = read_json(tmp_path / "report.json")
+    keys = {f"misalignment.{key}.all" for key in ("init", "stage2", "cascade", "deaf", "blind")}
+    keys |= {"recovered", "accuracy.chance", "accuracy.n"}
+    keys |= {f"accuracy.{key}.value" for key in ("speech_adapted", "text_base", "cascade")}
+    assert set(page.data) == keys
+    for key, (value, shown) in page.data.items():
+        exact = pick(saved, key)
+        assert float(value) == exact
+        form = nats if key.startswith("misalignment") else str if key == "accuracy.n" else percent
+        assert shown == form(exact)
+    text = "".join(page.text)
+    for low, high in ((57.1, 70.0), (75.7, 86.2), (71.9, 83.3), (10.9, 23.8)):
+        assert f"[{low}, {high}]" in text
+
+
+def test_sentences_follow_the_numbers() -> None:
+    report = fake_report()
+    said = captions(report)
+    assert "fell from" in headline(report) and "below deaf" in said["stages"] and "above cascade" in said["stages"]
+    assert "above the chance" in said["accuracy"] and "dropped" in said["clusters"]
+    assert said["seconds"].startswith("The run took 29 min 57 s; its longest stage is stage1")
+
+    worse = copy.deepcopy(report)
+    worse["misalignment"]["stage2"] = fake_divergence(1.4, 0.02)
+    worse["misalignment"]["cascade"]["all"] = 1.41
+    worse["recovered"] = 1 - 1.4 / 0.731
+    worse["accuracy"]["speech_adapted"] = {"value": 0.26, "low": 0.2, "high": 0.32}
+    worse["accuracy"]["gap"] = {"value": -0.01, "low": -0.05, "high": 0.03}
+    worse["seconds"]["evaluate"] = 9000.0
+    for row in worse["selection"]:
+        row["bought_s"] = 0.0
+    other = captions(worse)
+    assert "rose from" in headline(worse) and "recovered none" in headline(worse) and "−91.5" in headline(worse)
+    assert "above deaf" in other["stages"] and "within error of cascade" in other["stages"]
+    assert "not clearly above the chance" in other["accuracy"] and "holds 0" in other["accuracy"]
+    assert "−1.0 points" in other["accuracy"]
+    assert "bought for 0 of 16" in other["clusters"] and "longest stage is evaluate" in other["seconds"]
+    changed = {key for key in said if said[key] != other[key]}
+    assert changed == {"stages", "accuracy", "domains", "voices", "clusters", "seconds"}
+    worse["curves"] = {
+        "warm_start": fake_report()["curves"]["warm_start"][:100],
+        "stage1": fake_curve(100, (2.0, 1.0), 3),
+    }
+    assert captions(worse)["curves"] != said["curves"] and captions(worse)["warm_start"] != said["warm_start"]
+
+
+def test_many_clusters_and_quarantined_items(tmp_path: Path) -> None:
+    report = fake_report()
+    report["selection"] = [fake_cluster(number) for number in range(128)]
+    report["quarantine"] = [{"stage": "align", "id": str(i), "reason": "too short"} for i in range(75)]
+    report["curves"]["stage1"] = fake_curve(20_000, (0.4, 0.3), 0)
+    html = written(report, [], tmp_path)
+    assert "The other 116 clusters" in html and "15 more in report.json" in html
+    assert len(html) < 400_000
+    assert len(read_json(tmp_path / "report.json")["quarantine"]) == 75
+
+
+def test_clusters_are_sorted_by_misalignment_and_unknown_ones_come_last(tmp_path: Path) -> None:
+    report = fake_report()
+    report["selection"][3] |= {"misalignment": None, "cer": None}
+    html = written(report, [], tmp_path)
+    order = [int(n) for n in re.findall(r'<tr class="(?:dropped|bought|)"><td>(\d+)</td>', html)]
+    m = [report["selection"][n]["misalignment"] for n in order]
+    assert len(order) == 16 and order[-1] == 3 and m[:-1] == sorted(m[:-1], reverse=True)
+
+
+def test_clip_fits_and_says_when_it_is_cut(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 24_000 * 50).astype(np.float32)
+    write_flac(tmp_path / "long.flac", noise, 24_000)
+    source, kept_s, whole_s = encode_clip(str(tmp_path / "long.flac"))
+    assert len(source) <= CLIP_BYTES * 4 / 3 + 40 and 5 < kept_s < whole_s == 50
+    write_flac(tmp_path / "short.flac", noise[: 24_000 * 8], 24_000)
+    source, kept_s, whole_s = encode_clip(str(tmp_path / "short.flac"))
+    assert kept_s == whole_s == 8
+    (tmp_path / "back.ogg").write_bytes(base64.b64decode(source.partition(",")[2]))
+    samples, rate = read_audio(tmp_path / "back.ogg")
+    assert abs(len(samples) / rate - 8) < 0.1
+    html = written(fake_report(), [{"title": "long", "audio": str(tmp_path / "long.flac")}], tmp_path)
+    assert re.search(r"The first \d+ of 50 seconds", html)
+
+
+def test_terminal_table() -> None:
+    out = io.StringIO()
+    print_report(fake_report(), Console(file=out, width=80, no_color=True))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    for shown in (
+        f"{nats(0.2315)} ± 0.022",
+        "0.731",
+        "68.3",
+        "63.8",
+        "[57.1, 70.0]",
+        "25.0",
+        "0.0143"[:5],
+        "29 min 57 s",
+    ):
+        assert shown in text, shown
+
+
+def test_small_parts() -> None:
+    assert nats(-0.0001) == "0.000" and nats(-0.2, sign=True) == "−0.200" and percent(-0.0001) == "0.0 %"
+    assert duration(8.44) == "8.4 s" and duration(3599.6) == "1 h 00 min" and duration(59.97) == "1 min 00 s"
+    assert ticks(0, 1, 6) == [0, 0.2, 0.4, 0.6, 0.8, 1.0] and len(ticks(0, 0.73, 5)) <= 5
+    assert rank_correlation([(1, 4), (2, 3), (3, 2), (4, 1)]) == pytest.approx(-1)
+    assert rank_correlation([(1, 1), (1, 2), (1, 3), (1, 4)]) is None
+    assert len(thin([{"step": s, "loss": 1.0} for s in range(5000)], "loss")) == 240
+    bought = bought_by_domain({"selection": [{"bought_s": 40.0, "domains": {"a": 3, "b": 1}}, {"domains": {"c": 2}}]})
+    assert bought == {"a": 30.0, "b": 10.0}

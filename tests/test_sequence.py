@@ -1,0 +1,170 @@
+"""Invariant 1: what is interleaved, paired and packed is the document, no more, no less."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from salad.sequence import assemble, best_fit, cut, interleave, pair, tokenise
+from salad.types import Example, SaladError, Span
+
+TEXTS = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_categories=("Zs", "Zl", "Zp", "Cc", "Cs")), min_size=1, max_size=9),
+    min_size=1,
+    max_size=60,
+).filter(lambda words: "".join(words).strip())
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """A byte-level BPE as GPT-2's and SmolLM2's: digits apart, spaces lead."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(["the water of the river runs to the sea, and 12 boats go with it."] * 4, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def make_example(tokens, spans, frames_per_span=4):
+    num = sum(s.modality == "speech" for s in spans)
+    frames = tuple(np.zeros((frames_per_span, 2), np.float16) for _ in range(num))
+    return Example("x", tuple(spans), tokens.token_ids, tokens.bounds(spans), 0, frames)
+
+
+@given(
+    st.integers(1, 400),
+    st.tuples(st.integers(1, 30), st.integers(0, 30)),
+    st.tuples(st.integers(1, 15), st.integers(0, 15)),
+    st.sampled_from(["text", "speech", "random"]),
+    st.integers(0, 9),
+)
+def test_spans_tile_the_words_and_alternate(num_words, text, speech, first, seed):
+    text, speech = (text[0], sum(text)), (speech[0], sum(speech))
+    spans = interleave(num_words, text_words=text, speech_words=speech, first=first, rng=random.Random(seed))
+    assert [s.start_word for s in spans] == [0, *(s.end_word for s in spans[:-1])]
+    assert spans[-1].end_word == num_words
+    assert all(a.modality != b.modality for a, b in zip(spans[:-1], spans[1:], strict=True))
+    for span in spans[:-1]:
+        low, high = speech if span.modality == "speech" else text
+        assert low <= span.num_words <= high
+    if first != "random":
+        assert spans[0].modality == first
+
+
+def test_interleaving_lengths_are_uniform():
+    rng = random.Random(0)
+    lengths = [
+        s.num_words
+        for _ in range(300)
+        for s in interleave(500, text_words=(10, 30), speech_words=(5, 15), first="random", rng=rng)[:-1]
+        if s.modality == "speech"
+    ]
+    counts = np.bincount(lengths, minlength=16)[5:]
+    assert counts.min() > 0.75 * counts.mean() and counts.max() < 1.25 * counts.mean()
+
+
+@given(st.integers(0, 50), st.integers(1, 80), st.integers(0, 5))
+def test_cut_covers_the_run(start, length, seed):
+    pieces = cut(start, start + length, (5, 15), random.Random(seed))
+    assert [p for a, b in pieces for p in range(a, b)] == list(range(start, start + length))
+
+
+@given(words=TEXTS, space=st.sampled_from([" ", "  ", "\n", " \n\n "]), seed=st.integers(0, 5))
+def test_text_and_speech_tokens_joined_are_the_documents_tokens(tokenizer, words, space, seed):
+    text = space.join(words)
+    tokens = tokenise(tokenizer, text)
+    num_words = len(tokens.word_starts) - 1
+    assert num_words == len(text.split())
+    assert tokens.token_ids.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokens.word_starts[0] == 0 and tokens.word_starts[-1] == len(tokens.token_ids)
+    spans = interleave(num_words, text_words=(1, 6), speech_words=(1, 4), first="random", rng=random.Random(seed))
+    joined = np.concatenate([tokens.token_ids[a:b] for a, b in tokens.bounds(spans)])
+    assert np.array_equal(joined, tokens.token_ids)
+
+
+def test_a_words_tokens_decode_to_the_word(tokenizer):
+    text = "the river runs\n\nto the 12 seas — naïve 水"
+    tokens = tokenise(tokenizer, text)
+    parts = [tokens.token_ids[a:b] for a, b in zip(tokens.word_starts[:-1], tokens.word_starts[1:], strict=True)]
+    assert [tokenizer.decode(part).strip() for part in parts] == text.split()
+
+
+def test_tokenise_refuses_empty_text_and_slow_tokenizers(tokenizer):
+    with pytest.raises(SaladError, match="no words"):
+        tokenise(tokenizer, " \n ")
+    with pytest.raises(SaladError, match="fast"):
+        tokenise(object(), "a")
+
+
+@given(words=TEXTS, seed=st.integers(0, 20), data=st.data())
+def test_pairs_predict_the_same_token_on_both_sides(tokenizer, words, seed, data):
+    tokens = tokenise(tokenizer, " ".join(words))
+    rng = random.Random(seed)
+    num_words = len(tokens.word_starts) - 1
+    spans = interleave(num_words, text_words=(1, 6), speech_words=(1, 4), first="random", rng=rng)
+    example = make_example(tokens, spans)
+    lengths = [data.draw(st.integers(0, 7)) for _ in example.speech_tokens]
+    student, pairs = pair(example, lengths)
+    teacher = np.concatenate([[example.start_id], tokens.token_ids])
+    assert len(student) == 1 + sum(lengths) + len(pairs)
+    assert np.array_equal(student[pairs.student_pos + 1], pairs.target_ids)
+    assert np.array_equal(teacher[pairs.teacher_pos + 1], pairs.target_ids)
+    in_text = [t for s, (a, b) in zip(spans, example.token_bounds, strict=True) if s.modality == "text" for t in range(a, b)]
+    assert pairs.teacher_pos.tolist() == in_text  # every text token is a target, no spoken one is
+
+
+@given(st.lists(st.tuples(TEXTS, st.integers(0, 9)), min_size=1, max_size=4), st.data())
+def test_assembled_examples_are_each_example_alone_shifted(tokenizer, documents, data):
+    examples = []
+    for words, seed in documents:
+        tokens = tokenise(tokenizer, " ".join(words))
+        spans = interleave(
+            len(tokens.word_starts) - 1, text_words=(1, 6), speech_words=(1, 4), first="random", rng=random.Random(seed)
+        )
+        examples.append(make_example(tokens, spans))
+    lengths = [[data.draw(st.integers(1, 5)) for _ in e.speech_tokens] for e in examples]
+    packed = assemble(examples, [n for own in lengths for n in own])
+    for index, (example, own) in enumerate(zip(examples, lengths, strict=True)):
+        student, pairs = pair(example, own)
+        a, b = packed.student_starts[index : index + 2]
+        assert np.array_equal(packed.student_ids[a:b], student)
+        mine = packed.pair_owner == index
+        assert np.array_equal(packed.pairs.student_pos[mine] - a, pairs.student_pos)
+        assert np.array_equal(packed.pairs.teacher_pos[mine] - packed.teacher_starts[index], pairs.teacher_pos)
+    assert np.array_equal(packed.speech_rows, np.flatnonzero(packed.student_ids < 0))
+
+
+def test_assemble_refuses_lengths_that_do_not_fit(tokenizer):
+    tokens = tokenise(tokenizer, "the water of the river")
+    example = make_example(tokens, [Span("text", 0, 2), Span("speech", 2, 5)])
+    with pytest.raises(AssertionError):
+        assemble([example], [3, 4])
+
+
+@given(st.lists(st.integers(1, 100), max_size=200))
+def test_best_fit_holds_every_length_once_and_never_overflows(lengths):
+    packs = best_fit(lengths, 100)
+    assert sorted(i for pack in packs for i in pack) == list(range(len(lengths)))
+    assert all(sum(lengths[i] for i in pack) <= 100 for pack in packs)
+    if lengths:
+        assert len(packs) <= -(-sum(lengths) * 3 // 200) + 1  # well inside best-fit decreasing's 11/9 bound
+    assert best_fit(lengths, 100) == packs
+
+
+def test_best_fit_fills_realistic_lengths():
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(5.5, 0.6, 4000), 20, 2048).astype(int).tolist()
+    packs = best_fit(lengths, 2048)
+    assert len(packs) <= -(-sum(lengths) // 2048) + 1  # 99.8 % full
+
+
+def test_best_fit_names_the_limit():
+    with pytest.raises(SaladError, match="sequence.context: 100"):
+        best_fit([3, 101], 100)
