@@ -113,11 +113,16 @@ def test_no_document_sees_another(seed):
     at = seed % len(pack)
     other = make_example(rng, pack[at].spans, "y")
     other = Example(
-        **{**vars(other), "speech_frames": tuple(rng.normal(size=f.shape).astype(np.float16) for f in pack[at].speech_frames)}
+        **{
+            **vars(other),
+            "speech_frames": tuple(rng.normal(size=f.shape).astype(np.float16) for f in pack[at].speech_frames),
+        }
     )
 
     def states(examples):
-        speech, lengths = model.speech_embeddings([torch.from_numpy(f).float() for e in examples for f in e.speech_frames])
+        speech, lengths = model.speech_embeddings(
+            [torch.from_numpy(f).float() for e in examples for f in e.speech_frames]
+        )
         packed = assemble(examples, lengths)
         merged = model.merge(torch.from_numpy(packed.student_ids), speech, torch.from_numpy(packed.speech_rows))
         return model.hidden_states(merged, packed.student_starts), packed.student_starts
@@ -153,7 +158,9 @@ def test_packed_forward_equals_the_plain_llm():
 def test_divergences_of_an_untouched_model_are_zero():
     model = make_model()
     examples = make_examples(0)
-    texts = [Example(e.id, (Span("text", 0, len(e.token_ids)),), e.token_ids, ((0, len(e.token_ids)),), 0) for e in examples]
+    texts = [
+        Example(e.id, (Span("text", 0, len(e.token_ids)),), e.token_ids, ((0, len(e.token_ids)),), 0) for e in examples
+    ]
     teacher = Teacher(model, cache=True)
     assert summary(forgetting(model, teacher, texts))["all"] == 0.0  # F of an untouched model
     assert summary(divergence(model, teacher, texts, speech_ears_or_none(model)))["all"] == 0.0  # M on text alone

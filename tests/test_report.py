@@ -32,9 +32,9 @@ def fake_divergence(mean: float, se: float) -> dict[str, Any]:
     return {"all": mean, "se": se, "n_documents": 64, "n_tokens": 4100, "by_domain": by_domain, "by_voice": by_voice}
 
 
-def fake_curve(steps: int, m: tuple[float, float], seed: int) -> list[dict[str, Any]]:
+def fake_curve(steps: int, m: tuple[float, float], seed: int, f: float = 0.0) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
-    rows: list[dict[str, Any]] = [{"step": 0, "loss": None, "misalignment": m[0], "forgetting": 0.0, "seconds": 0.0}]
+    rows: list[dict[str, Any]] = [{"step": 0, "loss": None, "misalignment": m[0], "forgetting": f, "seconds": 0.0}]
     for step in range(1, steps + 1):
         now = m[1] + (m[0] - m[1]) * math.exp(-5 * step / steps)
         live = step % 50 == 0
@@ -43,7 +43,7 @@ def fake_curve(steps: int, m: tuple[float, float], seed: int) -> list[dict[str, 
                 "step": step,
                 "loss": now * (1 + 0.15 * float(rng.standard_normal())),
                 "misalignment": now if live else None,
-                "forgetting": 0.004 + 0.01 * step / steps if live else None,
+                "forgetting": f + 0.012 * (1 - math.exp(-3 * step / steps)) if live else None,
                 "seconds": 1.3 * step,
                 "positions": 1500 * step,
             }
@@ -103,7 +103,7 @@ def fake_report() -> dict[str, Any]:
         "curves": {
             "warm_start": [{"step": s, "loss": 9.5 * math.exp(-s / 90) + 1.2, "seconds": s} for s in range(1, 401)],
             "stage1": fake_curve(600, (0.44, 0.27), 1),
-            "stage2": fake_curve(300, (0.29, 0.23), 2),
+            "stage2": fake_curve(300, (0.29, 0.23), 2, f=0.011),
         },
         "selection": [fake_cluster(number) for number in range(16)],
         "speech_hours": {"stage1": 1.31, "bought": 0.152, "heldout": 0.5, "quarantined": 0.012},
@@ -322,7 +322,7 @@ def test_headline_numbers_are_those_of_the_json(tmp_path: Path) -> None:
         assert shown == form(exact)
     text = "".join(page.text)
     for low, high in ((57.1, 70.0), (75.7, 86.2), (71.9, 83.3), (10.9, 23.8)):
-        assert f"[{low}, {high}]" in text
+        assert f"[{low},\xa0{high}]" in text
 
 
 def test_sentences_follow_the_numbers() -> None:
@@ -345,7 +345,7 @@ def test_sentences_follow_the_numbers() -> None:
     assert "rose from" in headline(worse) and "recovered none" in headline(worse) and "−91.5" in headline(worse)
     assert "above deaf" in other["stages"] and "within error of cascade" in other["stages"]
     assert "not clearly above the chance" in other["accuracy"] and "holds 0" in other["accuracy"]
-    assert "−1.0 points" in other["accuracy"]
+    assert "−1.0\xa0points" in other["accuracy"]
     assert "bought for 0 of 16" in other["clusters"] and "longest stage is evaluate" in other["seconds"]
     changed = {key for key in said if said[key] != other[key]}
     assert changed == {"stages", "accuracy", "domains", "voices", "clusters", "seconds"}
@@ -362,7 +362,7 @@ def test_many_clusters_and_quarantined_items(tmp_path: Path) -> None:
     report["quarantine"] = [{"stage": "align", "id": str(i), "reason": "too short"} for i in range(75)]
     report["curves"]["stage1"] = fake_curve(20_000, (0.4, 0.3), 0)
     html = written(report, [], tmp_path)
-    assert "The other 116 clusters" in html and "15 more in report.json" in html
+    assert "The other 120 clusters" in html and "15 more in report.json" in html
     assert len(html) < 400_000
     assert len(read_json(tmp_path / "report.json")["quarantine"]) == 75
 
@@ -410,7 +410,7 @@ def test_terminal_table() -> None:
 
 
 def test_small_parts() -> None:
-    assert nats(-0.0001) == "0.000" and nats(-0.2, sign=True) == "−0.200" and percent(-0.0001) == "0.0 %"
+    assert nats(-0.0001) == "0.000" and nats(-0.2, sign=True) == "−0.200" and percent(-0.0001) == "0.0\xa0%"
     assert duration(8.44) == "8.4 s" and duration(3599.6) == "1 h 00 min" and duration(59.97) == "1 min 00 s"
     assert ticks(0, 1, 6) == [0, 0.2, 0.4, 0.6, 0.8, 1.0] and len(ticks(0, 0.73, 5)) <= 5
     assert rank_correlation([(1, 4), (2, 3), (3, 2), (4, 1)]) == pytest.approx(-1)

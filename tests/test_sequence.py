@@ -116,7 +116,9 @@ def test_pairs_predict_the_same_token_on_both_sides(tokenizer, words, seed, data
     assert len(student) == 1 + sum(lengths) + len(pairs)
     assert np.array_equal(student[pairs.student_pos + 1], pairs.target_ids)
     assert np.array_equal(teacher[pairs.teacher_pos + 1], pairs.target_ids)
-    in_text = [t for s, (a, b) in zip(spans, example.token_bounds, strict=True) if s.modality == "text" for t in range(a, b)]
+    in_text = [
+        t for s, (a, b) in zip(spans, example.token_bounds, strict=True) if s.modality == "text" for t in range(a, b)
+    ]
     assert pairs.teacher_pos.tolist() == in_text  # every text token is a target, no spoken one is
 
 

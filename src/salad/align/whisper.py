@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,30 +59,34 @@ class WhisperAligner:
             raise SaladError("words: the text is empty; remove the utterance")
         if duration_s < len(words) * MIN_WORD_S:
             raise SaladError(f"audio: {duration_s:.2f} s cannot hold {len(words)} words; replace or remove the file")
-        if sentences is None:
-            if duration_s > WINDOW_S:
-                raise SaladError(
-                    f"audio: {duration_s:.1f} s without sentence times, expected at most {WINDOW_S} s; "
-                    "cut it into shorter recordings, each with its text"
-                )
-            sentences = [(0, len(words), 0.0, duration_s)]
+        if sentences is None and duration_s > WINDOW_S:
+            raise SaladError(
+                f"audio: {duration_s:.1f} s without sentence times, expected at most {WINDOW_S} s; "
+                "cut it into shorter recordings, each with its text"
+            )
+        if sentences is not None:
+            check_sentences(sentences, len(words), duration_s)
         tokens = [self._tokenizer.encode(f" {word}") for word in words]
-        levels_db = energy_db(samples)
+        silences = find_silences(samples)
+        known = sentences is not None
         aligned: list[Word] = []
         probabilities: list[float] = []
-        for window in group_sentences(sentences, [len(token) for token in tokens]):
-            start_s, end_s = window[0][2], min(window[-1][3], duration_s)
+        for window in group_sentences(
+            sentences or [(0, len(words), 0.0, duration_s)], [len(token) for token in tokens]
+        ):
             first, last = window[0][0], window[-1][1]
-            piece = samples[to_samples(start_s, RATE_HZ) : to_samples(end_s, RATE_HZ)]
+            offset_s = window[0][2]
+            piece = samples[to_samples(offset_s, RATE_HZ) : to_samples(window[-1][3], RATE_HZ)]
             starts_s, ends_s, token_probabilities = self._align_window(piece, tokens[first:last])
             probabilities += token_probabilities
             for begin, end, low_s, high_s in window:
                 here = slice(begin - first, end - first)
-                times = clamp(starts_s[here] + start_s, ends_s[here] + start_s, low_s, min(high_s, duration_s))
-                times = snap_to_silence(*times, levels_db, low_s, min(high_s, duration_s))
-                aligned += [
-                    Word(word, float(start), float(end)) for word, start, end in zip(words[begin:end], *times, strict=True)
-                ]
+                starts, ends = starts_s[here] + offset_s, ends_s[here] + offset_s
+                if known:
+                    starts[0], ends[-1] = low_s, high_s
+                starts, ends = clamp(starts, ends, low_s, min(high_s, duration_s))
+                starts, ends = snap_to_silence(starts, ends, silences)
+                aligned += map(Word, words[begin:end], starts.tolist(), ends.tolist())
         return tuple(aligned), float(np.mean(probabilities))
 
     def _align_window(
@@ -106,9 +109,143 @@ class WhisperAligner:
         return times_s[bounds[:-1]], times_s[bounds[1:]], list(result.text_token_probs)
 
 
-@dataclass(frozen=True)
-class Boundaries:
-    """Placeholder-free record of one sentence's limits in seconds."""
+def check_sentences(sentences: Sequence[Sentence], num_words: int, duration_s: float) -> None:
+    """Raise SaladError unless the sentences hold every word once, in order, at times that grow inside the audio."""
+    bounds = [bound for start, end, _, _ in sentences for bound in (start, end)]
+    times_s = [time_s for _, _, start_s, end_s in sentences for time_s in (start_s, end_s)]
+    joined = bounds[:1] == [0] and bounds[-1:] == [num_words] and bounds[1:-1:2] == bounds[2::2]
+    grow = all(end > start and end_s > start_s for start, end, start_s, end_s in sentences)
+    if not (joined and grow and times_s == sorted(times_s) and times_s[0] >= 0 and times_s[-1] <= duration_s + 0.01):
+        raise SaladError(
+            f"sentences: {list(sentences)} do not cover {num_words} words in {duration_s:.2f} s in order; "
+            "expected (start_word, end_word, start_s, end_s) one after another"
+        )
 
-    low_s: float
-    high_s: float
+
+def group_sentences(sentences: Sequence[Sentence], num_tokens: Sequence[int]) -> list[list[Sentence]]:
+    """Runs of consecutive sentences that fit Whisper's window, as long as possible. num_tokens: tokens of each word."""
+    windows: list[list[Sentence]] = []
+    for sentence in sentences:
+        start, end, start_s, end_s = sentence
+        if end_s - start_s > WINDOW_S or sum(num_tokens[start:end]) > WINDOW_TOKENS:
+            raise SaladError(
+                f"sentence: words {start} to {end} last {end_s - start_s:.1f} s and have {sum(num_tokens[start:end])} "
+                f"tokens, expected at most {WINDOW_S} s and {WINDOW_TOKENS} tokens; cut the sentence"
+            )
+        window = windows[-1] if windows else []
+        fits_s = window and end_s - window[0][2] <= WINDOW_S
+        if fits_s and sum(num_tokens[window[0][0] : end]) <= WINDOW_TOKENS:
+            window.append(sentence)
+        else:
+            windows.append([sentence])
+    return windows
+
+
+def clamp(starts_s: np.ndarray, ends_s: np.ndarray, low_s: float, high_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Times of words within [low_s, high_s]: in order, none overlaps, each lasts at least MIN_WORD_S.
+
+    (Less than MIN_WORD_S only where the interval is too short to give as much to every word.)
+    """
+    num_words = len(starts_s)
+    least_s = min(MIN_WORD_S, (high_s - low_s) / num_words)
+    steps_s = least_s * np.arange(num_words + 1)
+    # On the scale where each word has given up its least length, "in order and apart" is "does not decrease".
+    starts = np.maximum.accumulate(np.clip(starts_s - steps_s[:-1], low_s, high_s - steps_s[-1])) + steps_s[:-1]
+    following = np.append(starts[1:], high_s)
+    return starts, np.clip(ends_s, np.minimum(starts + least_s, following), following)
+
+
+def find_silences(samples: np.ndarray) -> np.ndarray:
+    """float64 [num_silences, 2]: start and end in seconds of the runs, at least SILENCE_S long, that are SILENCE_DB
+    below the speech level (the 95th percentile of the energy). A recording with a high noise floor has none.
+    """
+    hop = to_samples(ENERGY_HOP_S, RATE_HZ)
+    padded = np.pad(samples, (0, -len(samples) % hop)).astype(np.float64)
+    power = (padded.reshape(-1, hop) ** 2).mean(axis=1)
+    quiet = power < np.percentile(power, 95) * 10 ** (SILENCE_DB / 10)
+    edges = np.flatnonzero(np.diff(quiet.astype(np.int8), prepend=0, append=0)).reshape(-1, 2) * ENERGY_HOP_S
+    edges = np.minimum(edges, to_seconds(len(samples), RATE_HZ))
+    return edges[edges[:, 1] - edges[:, 0] >= SILENCE_S - 1e-9]
+
+
+def snap_to_silence(starts_s: np.ndarray, ends_s: np.ndarray, silences_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take silences from the words of one sentence: the word before ends where one starts, the next starts at its end.
+
+    A silence counts for a boundary within REACH_S of it that leaves MIN_WORD_S to both words; the longest one wins.
+    """
+    starts, ends = starts_s.copy(), ends_s.copy()
+    num_words = len(starts)
+    for right in range(num_words + 1):  # the boundary before word `right`; 0 and num_words are the sentence's edges
+        left = right - 1
+        boundary_s = starts_s[right] if right < num_words else ends_s[left]
+        floor_s = starts[left] + MIN_WORD_S if left >= 0 else -np.inf
+        ceiling_s = ends[right] - MIN_WORD_S if right < num_words else np.inf
+        near = (silences_s[:, 0] <= boundary_s + REACH_S) & (silences_s[:, 1] >= boundary_s - REACH_S)
+        near &= (silences_s[:, 0] >= floor_s) & (silences_s[:, 1] <= ceiling_s)
+        if left < 0 or right == num_words:
+            near &= (silences_s[:, 0] <= boundary_s) & (silences_s[:, 1] >= boundary_s)
+        if not near.any():
+            continue
+        start_s, end_s = max(silences_s[near], key=lambda silence: silence[1] - silence[0])
+        if left >= 0:
+            ends[left] = start_s
+        if right < num_words:
+            starts[right] = end_s
+    return starts, ends
+
+
+def align_utterances(shard: Shard, folder: Path, *, asset: str, min_score: float) -> None:
+    """Align each item (utterance as dict, its sentences or None); for `run_shards`.
+
+    Writes utterances.jsonl (aligned; audio relative to `folder`) and quarantine.jsonl ({id, reason}): audio that
+    cannot be read, no words, a score under `min_score`, or a speed that nobody speaks at.
+    """
+    aligner = load_aligner(asset)
+    kept: list[Utterance] = []
+    failed: list[dict[str, str]] = []
+    for row, sentences in shard.items:
+        try:
+            kept.append(align_utterance(aligner, utterance_from_dict(row), sentences, min_score=min_score))
+        except Exception as error:  # one bad recording must not end a job of many hours; the reason is kept
+            failed.append(
+                {"id": row.get("id", ""), "reason": str(error) if isinstance(error, SaladError) else repr(error)}
+            )
+    write_utterances(folder / "utterances.jsonl", kept)
+    write_jsonl(folder / "quarantine.jsonl", failed)
+
+
+def align_utterance(
+    aligner: WhisperAligner, utterance: Utterance, sentences: Sequence[Sentence] | None, *, min_score: float
+) -> Utterance:
+    """The utterance with its words in time. Raises SaladError where it is not fit for use."""
+    words = utterance.text.split()
+    samples, _ = read_audio(utterance.audio, RATE_HZ)
+    duration_s = to_seconds(len(samples), RATE_HZ)
+    low, high = RATE_LIMITS
+    if words and not low <= len(words) / duration_s <= high:
+        raise SaladError(
+            f"speed: {len(words)} words in {duration_s:.1f} s are {len(words) / duration_s:.2f} a second, expected "
+            f"{low} to {high}; does the text belong to the audio?"
+        )
+    aligned, score = aligner.align(samples, words, sentences)
+    if not score >= min_score:
+        raise SaladError(
+            f"score: {score:.3f}, expected at least align.min_score {min_score}; does the text belong to the audio?"
+        )
+    return utterance.aligned(aligned, score)
+
+
+@functools.cache
+def load_aligner(asset: str) -> WhisperAligner:
+    """The aligner of an asset (name or folder); loaded once per process."""
+    from salad.assets import get
+
+    return WhisperAligner(get(asset))
+
+
+@functools.cache
+def load_whisper(folder: Path, threads: int = 1) -> Any:
+    """faster-whisper's model in `folder`, on the CPU, shared by the aligner and the transcriber of a process."""
+    from faster_whisper import WhisperModel
+
+    return WhisperModel(str(folder), device="cpu", compute_type="float32", cpu_threads=threads, local_files_only=True)

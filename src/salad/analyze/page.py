@@ -62,7 +62,7 @@ def nats(value: float, sign: bool = False) -> str:
 
 def percent(value: float) -> str:
     text = f"{100 * value:.1f}"
-    return f"{'0.0' if float(text) == 0 else text} %".replace("-", "−")
+    return f"{'0.0' if float(text) == 0 else text}\xa0%".replace("-", "−")  # never broken over two lines
 
 
 def duration(seconds: float) -> str:
@@ -174,20 +174,24 @@ def draw_stages(report: dict[str, Any], width: float) -> Svg | None:
     svg = Svg(width, bottom + 40)
     x_axis(svg, x, 0, high, bottom, top, "misalignment M (nats per token)")
     svg.line(left, top, left, bottom, "base")
-    taken: list[list[float]] = [[], []]  # the right ends of the labels on two levels over the plot
-    for key in controls:
+    taken = [0.0, 0.0]  # where the labels end so far, on two levels over the plot
+    for index, key in enumerate(controls):
+        following = [x(entries[other]["all"]) for other in controls[index + 1 :]]
         entry, label = entries[key], f"{key} {nats(entries[key]['all'])}"
         half = text_width(label) / 2
         at = min(max(x(entry["all"]), left + half - 40), width - half)
-        level = next((n for n in (0, 1) if all(at - half > end + 4 for end in taken[n])), 1)
-        taken[level].append(at + half)
+        if following and 0 < at - (clear := following[0] - half - 4) <= half:
+            at = clear  # keep off the next line
+        level = 0 if max(taken[0] - at + half + 4, 0) <= half else 1
+        at = max(at, taken[level] + half + 4)
+        taken[level] = at + half
         y = top - 10 - 18 * level
         if interval(entry):
             start = x(entry["all"] - interval(entry))
             band = {"x": start, "y": float(top), "width": x(entry["all"] + interval(entry)) - start}
             svg.add("rect", **band, height=float(bottom - top), class_=f"band {key}")
         svg.line(x(entry["all"]), y + 5, x(entry["all"]), bottom, f"control {key}")
-        svg.text(at, y, label, f"strong {key}", "middle")
+        svg.text(at, y, label, f"halo strong {key}", "middle")
     svg.text(width, top - 10, "recovered", "tick", "end")
     for index, key in enumerate(stages):
         y, entry = top + 23 + 46 * index, entries[key]
@@ -332,28 +336,29 @@ def draw_dumbbells(
         return max(value for side in (before, after) if (value := side.get(key)) is not None)
 
     rows = sorted(keys, key=lambda key: (-highest(key), key))
-    left = min(max(text_width(key) for key in rows) + 12, width * 0.36)
+    left = min(max(text_width(key) for key in rows) + 18, width * 0.38)
     right = 66 if note_title else 14
     x = scale(0, (high := max(map(highest, rows)) * 1.05 or 1.0), left, width - right)
-    top, row_px = 30, 26
+    top, row_px = 36, 26
     bottom = top + row_px * len(rows) + 4
     svg = Svg(width, bottom + 40)
     x_axis(svg, x, 0, high, bottom, top, "misalignment M (nats per token)")
     if note_title:
-        svg.text(width, top - 12, note_title, "tick", "end")
+        svg.text(width, top - 14, note_title, "tick", "end")
+    at = float(left)
+    for kind, name in (("before", "Stage I"), ("after", "Stage II")):
+        svg.dot(at + 5, top - 18, kind, 5)
+        svg.text(at + 15, top - 14, name, "tick")
+        at += 30 + text_width(name)
     for index, key in enumerate(rows):
         y, bought = top + 16 + row_px * index, bool(notes.get(key))
-        svg.text(left - 10, y + 4, shorten(key, left - 8), "strong" if bought else "", "end", title=key)
+        svg.text(left - 10, y + 4, shorten(key, left - 10), "strong" if bought else "", "end", title=key)
         values = [side.get(key) for side in (before, after)]
         if None not in values:
             svg.line(x(values[0]), y, x(values[1]), y, "link worse" if values[1] > values[0] else "link")
         for value, kind, name in zip(values, ("before", "after"), ("Stage I", "Stage II"), strict=True):
             if value is not None:
                 svg.dot(x(value), y, kind, 5, f"{key}, {name}: {nats(value)}")
-            if value is not None and index == 0:
-                other = [v for v in values if v is not None and v != value]
-                anchor = "middle" if not other else "start" if value > other[0] else "end"
-                svg.text(x(value), top - 12, name, f"tick {kind}-text", anchor)
         svg.text(width, y + 4, notes.get(key, ""), "", "end")
     return svg
 
@@ -371,7 +376,7 @@ def draw_clusters(report: dict[str, Any], width: float) -> Svg | None:
     left, top, bottom = 46, 44, 300
     x, y = scale(0, high_x, left, width - MARGIN), scale(0, high_y, bottom, top)
     svg = Svg(width, bottom + 40)
-    x_axis(svg, x, 0, high_x, bottom, top, "character error rate of the TTS, CER (%)", lambda tick: f"{100 * tick:g}")
+    x_axis(svg, x, 0, high_x, bottom, top, "character error rate, CER (%)", lambda tick: f"{100 * tick:g}")
     for tick in ticks(0, high_y, 6):
         svg.line(left, y(tick), width - MARGIN, y(tick), "grid")
         svg.text(left - 8, y(tick) + 4, f"{tick:g}", "tick", "end")
@@ -379,14 +384,15 @@ def draw_clusters(report: dict[str, Any], width: float) -> Svg | None:
     at = float(width - MARGIN)
     for name, kind in (("dropped", "cross"), ("not bought", "before"), ("bought", "after")):
         svg.text(at, top - 26, name, "tick", "end")
-        at -= text_width(name) + 4
+        at -= text_width(name) + 6
         _mark(svg, at, top - 30, kind, 4.5)
         at -= 16
     if limit is not None:
         svg.line(x(limit), top, x(limit), bottom, "control")
         svg.text(x(limit) - 5, top + 12, f"limit {percent(limit)}", "tick", "end")
     biggest = max(row.get("size") or 1 for row in rows)
-    boxes: list[tuple[float, float, float]] = []
+    taken = [(x(row["cer"]) - 8, y(row["misalignment"]), x(row["cer"]) + 8) for row in rows]
+    labels = 0
     for row in sorted(rows, key=lambda row: -row["misalignment"]):
         cx, cy, error = x(row["cer"]), y(row["misalignment"]), Z95 * (row.get("misalignment_se") or 0)
         radius = 3 + 6 * math.sqrt((row.get("size") or 1) / biggest)
@@ -396,13 +402,20 @@ def draw_clusters(report: dict[str, Any], width: float) -> Svg | None:
         label = ", ".join((row.get("top_words") or [])[:2])
         _mark(svg, cx, cy, kind, radius, f"cluster {row.get('cluster')}: {label}")
         label = shorten(label, 130)
-        start = cx + radius + 4
-        end = start + text_width(label)
-        fits = end < width and all(abs(cy - b) > 15 or end < a or start > c for a, b, c in boxes)
-        if label and fits and len(boxes) < 6:
-            svg.text(start, cy + 4, label, "halo tick")
-            boxes.append((start, cy, end))
+        for start in (cx + radius + 4, cx - radius - 4 - text_width(label)):
+            box = (start, cy, start + text_width(label))
+            free = left < start and box[2] < width and not any(_overlap(box, other) for other in taken)
+            if label and free and labels < 6:
+                svg.text(start, cy + 4, label, "halo tick")
+                taken.append(box)
+                labels += 1
+                break
     return svg
+
+
+def _overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> bool:
+    """Whether two lines of text, (start, middle, end) in pixels, touch."""
+    return abs(a[1] - b[1]) < 13 and a[0] < b[2] and b[0] < a[2]
 
 
 def _mark(svg: Svg, x: float, y: float, kind: str, radius: float, title: str = "") -> None:

@@ -134,7 +134,11 @@ def _headline_accuracy(report: dict[str, Any]) -> Markup:
 def _interval(value: dict[str, Any] | None) -> str:
     if not value or value.get("low") is None or value.get("high") is None:
         return ""
-    return f"[{100 * value['low']:.1f}, {100 * value['high']:.1f}]".replace("-", "−")
+    return f"[{100 * value['low']:.1f},\xa0{100 * value['high']:.1f}]".replace("-", "−")
+
+
+def points(share: float) -> str:
+    return percent(share).replace("%", "points")
 
 
 def captions(report: dict[str, Any]) -> dict[str, str]:
@@ -175,7 +179,7 @@ def _say_accuracy(report: dict[str, Any]) -> str:
         text += f", {'above' if speech['low'] > chance else 'not clearly above'} the chance of {percent(chance)}"
     gap = pick(report, "accuracy.gap")
     if gap and gap.get("value") is not None:
-        text += f"; the gap between text and speech is {100 * gap['value']:.1f} points".replace("-", "−")
+        text += f"; the gap between text and speech is {points(gap['value'])}"
         text += f" {_interval(gap)}" if _interval(gap) else ""
         if gap.get("low") is not None and gap["low"] <= 0 <= (gap.get("high") or 0):
             text += ", an interval that holds 0"
@@ -316,7 +320,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         value = pick(report, f"accuracy.{key}")
         table.add_row(name, show(pick(report, f"accuracy.{key}.value"), percent), _interval(value) or "–")
     gap = pick(report, "accuracy.gap")
-    table.add_row("gap, text − speech", show(pick(report, "accuracy.gap.value"), percent), _interval(gap) or "–")
+    table.add_row("gap, text − speech", show(pick(report, "accuracy.gap.value"), points), _interval(gap) or "–")
     table.add_row("chance", show(pick(report, "accuracy.chance"), percent), "")
     console.print(table)
 

@@ -117,7 +117,7 @@ def token_parts(text: str, tokens_of: Callable[[str], list[int]]) -> Iterator[li
 
 
 def assets_of_voice(name: str) -> tuple[str, ...]:
-    """Assets that `load_voice(name)` reads. Raises SaladError for an unknown name; the message lists those that exist."""
+    """Assets that `load_voice(name)` reads. Raises SaladError (a list of what exists) for an unknown name."""
     if name == "piper-joe":
         return ("piper-joe",)
     family, _, speaker = name.partition(":")

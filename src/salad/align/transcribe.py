@@ -1,0 +1,84 @@
+"""What an ASR hears in a recording, and how far that is from its text."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+
+from salad.align.whisper import RATE_HZ, load_whisper
+from salad.audio import read_audio
+from salad.corpus.manifest import utterance_from_dict
+from salad.engine import Shard
+from salad.files import write_jsonl
+from salad.types import SaladError
+
+__all__ = ["cer", "normalise", "transcribe", "transcribe_utterances", "wer"]
+
+
+def transcribe_utterances(shard: Shard, folder: Path, *, asset: str) -> None:
+    """Transcribe each item (an utterance as dict), of any length; for `run_shards`.
+
+    Writes transcripts.jsonl ({id, text}) and quarantine.jsonl ({id, reason}) for audio that cannot be read.
+    """
+    from salad.assets import get
+
+    model_folder = get(asset)
+    rows, failed = [], []
+    for row in shard.items:
+        utterance = utterance_from_dict(row)
+        try:
+            samples, _ = read_audio(utterance.audio, RATE_HZ)
+        except SaladError as error:
+            failed.append({"id": utterance.id, "reason": str(error)})
+            continue
+        rows.append({"id": utterance.id, "text": transcribe(samples, model_folder)})
+    write_jsonl(folder / "transcripts.jsonl", rows)
+    write_jsonl(folder / "quarantine.jsonl", failed)
+
+
+def transcribe(samples: np.ndarray, folder: str | Path, *, threads: int = 1) -> str:
+    """Greedy English transcript of float32 [num_samples] at 16 kHz by the CTranslate2 Whisper in `folder`.
+
+    Whisper's own timestamps stay on: they are how audio over 30 s is cut at a pause instead of inside a word.
+    """
+    segments, _ = load_whisper(Path(folder), threads).transcribe(
+        samples,
+        language="en",
+        beam_size=1,
+        temperature=0.0,
+        condition_on_previous_text=False,
+        vad_filter=False,
+    )
+    return " ".join(segment.text.strip() for segment in segments)
+
+
+def normalise(text: str) -> str:
+    """Lower case, no accents, no punctuation (a hyphen or a dash parts words, an apostrophe joins), single spaces.
+
+    Digits are not spelled out ("3" and "three" differ): numbers are few in running text, and a rule that reads years,
+    sums and dates would bring errors of its own.
+    """
+    decomposed = unicodedata.normalize("NFKD", text.lower())
+    kept = (character for character in decomposed if not unicodedata.combining(character) and character not in "'’‘")
+    return " ".join("".join(character if character.isalnum() else " " for character in kept).split())
+
+
+def cer(hypothesis: str, reference: str) -> float:
+    """Character error rate of normalised texts: edits / characters of the reference; can exceed 1.
+
+    A reference without a letter or digit gives 0 for an equally empty hypothesis and 1 for any other.
+    """
+    import jiwer
+
+    heard, said = normalise(hypothesis), normalise(reference)
+    return float(jiwer.cer(said, heard)) if said else float(bool(heard))
+
+
+def wer(hypothesis: str, reference: str) -> float:
+    """Word error rate of normalised texts; see `cer`."""
+    import jiwer
+
+    heard, said = normalise(hypothesis), normalise(reference)
+    return float(jiwer.wer(said, heard)) if said else float(bool(heard))

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from salad.measure.divergence import DocumentKL, summary
+from salad.measure.items import build_items
+from salad.measure.stats import accuracy, gap
+from salad.measure.transcript import words_for_ranges
+from salad.types import Document, Result, SaladError
+
+WORDS = st.lists(st.sampled_from("a river runs to the sea and back again".split()), min_size=1, max_size=40)
+
+
+def results(correct):
+    return [Result(str(i), 0, (0.0, -1.0) if c else (-1.0, 0.0)) for i, c in enumerate(correct)]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60))
+def test_gap_of_a_model_with_itself_is_zero(correct):
+    g = gap(results(correct), results(correct), 200, 0)
+    assert (g.value, g.low, g.high, g.n) == (0.0, 0.0, 0.0, len(correct))
+    a = accuracy(results(correct), 200, 0)
+    assert a["low"] <= a["value"] <= a["high"] and np.isclose(a["value"], np.mean(correct))
+
+
+def test_gap_interval_covers_at_its_rate():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for trial in range(200):
+        text, speech = rng.random(150) < 0.8, rng.random(150) < 0.6
+        g = gap(results(text), results(speech), 400, trial)
+        hits += g.low <= 0.2 <= g.high
+    assert hits >= 180
+
+
+def test_gap_refuses_other_items():
+    with pytest.raises(SaladError, match="same items"):
+        gap(results([True]), results([True, False]), 100, 0)
+
+
+def test_summary_weighs_by_tokens_and_its_error_is_over_documents():
+    rng = np.random.default_rng(1)
+    count = rng.integers(20, 60, 4000)
+    kl = count * 0.5 + rng.normal(size=4000) * 4
+    rows = [DocumentKL(str(i), "d", "v", float(k), int(c)) for i, (k, c) in enumerate(zip(kl, count, strict=True))]
+    means = [summary(rows[i : i + 40])["all"] for i in range(0, 4000, 40)]
+    errors = [summary(rows[i : i + 40])["se"] for i in range(0, 4000, 40)]
+    assert np.isclose(summary(rows)["all"], kl.sum() / count.sum())
+    assert 0.8 < np.mean(errors) / np.std(means) < 1.25
+    assert summary(rows)["by_domain"].keys() == {"d"}
+
+
+@given(WORDS, st.integers(0, 9))
+def test_a_perfect_transcript_gives_each_range_its_words(words, cut):
+    cut = min(cut, len(words))
+    got = words_for_ranges(words, " ".join(words), [(0, cut), (cut, len(words))])
+    assert got == [words[:cut], words[cut:]]
+
+
+@given(WORDS, WORDS)
+def test_no_transcribed_word_is_lost_or_told_twice(reference, heard):
+    third = len(reference) // 3
+    got = words_for_ranges(reference, " ".join(heard), [(0, third), (third, len(reference))])
+    assert got[0] + got[1] == heard
+
+
+def test_transcript_alignment_by_hand():
+    reference = "The boat, at last, came home .".split()
+    got = words_for_ranges(reference, "the goat at came home", [(0, 2), (2, 4), (4, 7)])
+    assert got == [["the", "goat"], ["at"], ["came", "home"]]
+
+
+def test_items_hold_the_true_next_sentence_once():
+    documents = [
+        Document(
+            f"d{i}", " ".join(f"Sentence {j} of the document number {i} is here." for j in range(6)), "s", f"dom{i}"
+        )
+        for i in range(5)
+    ]
+    items = build_items(documents, 12, 4, 15, seed=0)
+    assert len(items) == 12 and items == build_items(documents, 12, 4, 15, seed=0)
+    assert {i.document_id for i in items} == {d.id for d in documents}
+    texts = {d.id: d.text for d in documents}
+    for item in items:
+        assert len(item.options) == 4 == len(set(item.options))
+        truth = item.options[item.answer]
+        assert f"{item.context} {truth}" in texts[item.document_id]
+        assert len(item.context.split()) <= 15
+        assert all(o not in texts[item.document_id] for i, o in enumerate(item.options) if i != item.answer)
+    assert len({i.answer for i in items}) > 1

@@ -1,0 +1,166 @@
+"""The loop: interrupted and resumed equals uninterrupted, losses are divided once, damaged checkpoints are refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_model import make_examples, make_model
+
+from salad.files import read_jsonl, sha256_file
+from salad.train.checkpoint import latest_checkpoint, load_weights
+from salad.train.loop import Schedule, train
+from salad.train.schedule import before_decay, wsd
+from salad.train.tasks import CTCTask, DistillTask, Source, plan_batches
+from salad.train.teacher import Teacher
+from salad.types import SaladError
+
+SCHEDULE = Schedule(steps=9, lr={"adapter": 1e-2, "ctc": 1e-2, "llm": 1e-3}, warmup_steps=2, checkpoint_every=2)
+
+
+class Stop(Exception):
+    pass
+
+
+def make_task(model, stop_at=None, context=2048):
+    for parameter in model.llm.parameters():
+        parameter.requires_grad_(False)
+    examples = make_examples(5, num=6)
+    source = Source("speech", 1.0, [[e] for e in examples], [20] * len(examples))
+    task = DistillTask(
+        model, Teacher(model, cache=True), plan_batches([source], 9, 60, seed=3), alpha=1.0, context=context
+    )
+    packs = task.packs
+
+    def stopping(step):
+        if step == stop_at:
+            raise Stop
+        return packs(step)
+
+    task.packs = stopping
+    return task
+
+
+def run(folder, stop_at=None, start_from=None, context=2048):
+    model = make_model("text", 30)
+    task = make_task(model, stop_at, context)
+    return train(model, task, SCHEDULE, folder, title="t", bf16=False, start_from=start_from)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    run(tmp_path)
+    losses = [row["loss"] for row in read_jsonl(tmp_path / "metrics.jsonl")]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+
+
+@pytest.mark.parametrize("stops", [[1], [4], [2, 5, 8]])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, stops):
+    whole = run(tmp_path / "whole")
+    for stop in stops:
+        with pytest.raises(Stop):
+            run(tmp_path / "parts", stop)
+    parts = run(tmp_path / "parts")
+    for name in ("weights.safetensors", "optimizer.safetensors"):
+        assert sha256_file(whole / name) == sha256_file(parts / name)
+    drop = lambda folder: [
+        {k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(folder / "metrics.jsonl")
+    ]  # noqa: E731
+    assert drop(tmp_path / "whole") == drop(tmp_path / "parts")
+
+
+def test_keeps_the_checkpoint_before_the_decay(tmp_path):
+    run(tmp_path)
+    kept = sorted(p.name for p in tmp_path.glob("checkpoint-*"))
+    assert f"checkpoint-{before_decay(9, 0.2):06d}" in kept and kept[-1] == "checkpoint-000009" and len(kept) <= 3
+
+
+def test_the_number_of_packs_does_not_change_the_update(tmp_path):
+    """Losses are sums, divided once by the targets of the global batch (invariant 7)."""
+    one, many = run(tmp_path / "one"), run(tmp_path / "many", context=24)
+    a, b = make_model("text", 30), make_model("text", 30)
+    load_weights(one, a)
+    load_weights(many, b)
+    for (name, x), y in zip(a.named_parameters(), b.parameters(), strict=True):
+        assert torch.allclose(x, y, atol=2e-3), name
+    losses = [[row["loss"] for row in read_jsonl(tmp_path / f / "metrics.jsonl")] for f in ("one", "many")]
+    assert np.allclose(*losses, rtol=1e-2)
+    assert np.isclose(losses[0][0], losses[1][0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "no state", "foreign"])
+def test_damaged_and_foreign_checkpoints_are_refused(tmp_path, damage):
+    last = run(tmp_path)
+    weights, state = last / "weights.safetensors", last / "state.json"
+    raw = weights.read_bytes()
+    model = make_model("text", 30)
+    if damage == "truncate":
+        weights.write_bytes(raw[: len(raw) // 2])
+    elif damage == "flip":
+        weights.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    elif damage == "no state":
+        state.unlink()
+    else:
+        model = make_model("text", 20)
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(SaladError, match="checkpoint"):
+        load_weights(last, model)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_stage_two_takes_weights_and_moments(tmp_path):
+    run(tmp_path / "one")
+    resume = tmp_path / "one" / f"checkpoint-{before_decay(9, 0.2):06d}"
+    two = run(tmp_path / "two", start_from=resume)
+    state = json.loads((two / "state.json").read_text())
+    assert state["step"] == 9
+    assert set(state["adam_steps"].values()) == {9.0 + before_decay(9, 0.2)}
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path):
+    model = make_model("text", 30)
+    task = make_task(model)
+    loss = task.loss
+    task.loss = lambda pack: (loss(pack)[0] * float("nan"), {})
+    with pytest.raises(SaladError, match="nan at step 0"):
+        train(model, task, SCHEDULE, tmp_path, title="t", bf16=False)
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_ctc_learns_and_counts_what_is_impossible(tmp_path):
+    model = make_model("text", 30)
+    rng = np.random.default_rng(0)
+    spans = [(rng.normal(size=(24, 6)).astype(np.float16), rng.integers(1, 31, 4)) for _ in range(4)]
+    task = CTCTask(model, [*spans, (spans[0][0][:4], rng.integers(1, 31, 9))], steps=9, batch=4, seed=0)
+    assert task.impossible == 1
+    train(model, task, SCHEDULE, tmp_path, title="t", bf16=False)
+    losses = [row["loss"] for row in read_jsonl(tmp_path / "metrics.jsonl")]
+    assert losses[-1] < losses[0]
+
+
+@given(st.integers(1, 500), st.integers(0, 50), st.floats(0, 1))
+def test_wsd_warms_up_stays_and_decays_to_zero(steps, warmup, decay):
+    factors = [wsd(s, steps, warmup, decay) for s in range(steps + 1)]
+    assert all(0 <= f <= 1 for f in factors)
+    start = before_decay(steps, decay)
+    assert all(f == 1.0 for f in factors[warmup:start])
+    if start < steps:
+        assert factors[steps] == 0.0
+        assert all(
+            a >= b for a, b in zip(factors[max(start, warmup) : -1], factors[max(start, warmup) + 1 :], strict=True)
+        )
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(10, 100), st.integers(0, 9))
+def test_plan_is_fair_and_repeats_nothing_within_a_pass(num_a, num_b, positions, seed):
+    a = Source("a", 2 / 3, [[f"a{i}-{layout}" for layout in range(2)] for i in range(num_a)], [7] * num_a)
+    b = Source("b", 1 / 3, [[f"b{i}"] for i in range(num_b)], [11] * num_b)
+    plan = plan_batches([a, b], 20, positions, seed)
+    assert plan == plan_batches([a, b], 20, positions, seed)
+    drawn = [e for batch in plan for e in batch]
+    from_a = [e for e in drawn if e.startswith("a")]
+    for start in range(0, len(from_a) - num_a + 1, num_a):
+        assert len({e.split("-")[0] for e in from_a[start : start + num_a]}) == num_a
+    share = 7 * len(from_a) / (7 * len(from_a) + 11 * (len(drawn) - len(from_a)))
+    assert abs(share - 2 / 3) < 15 / (20 * positions) + 0.05
