@@ -49,6 +49,10 @@ def run(folder, stop_at=None, start_from=None, context=2048):
     return train(model, task, SCHEDULE, folder, title="t", bf16=False, start_from=start_from)
 
 
+def metrics(folder):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(folder / "metrics.jsonl")]
+
+
 def test_training_lowers_the_loss(tmp_path):
     run(tmp_path)
     losses = [row["loss"] for row in read_jsonl(tmp_path / "metrics.jsonl")]
@@ -64,10 +68,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, stops):
     parts = run(tmp_path / "parts")
     for name in ("weights.safetensors", "optimizer.safetensors"):
         assert sha256_file(whole / name) == sha256_file(parts / name)
-    drop = lambda folder: [
-        {k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(folder / "metrics.jsonl")
-    ]  # noqa: E731
-    assert drop(tmp_path / "whole") == drop(tmp_path / "parts")
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
 
 
 def test_keeps_the_checkpoint_before_the_decay(tmp_path):

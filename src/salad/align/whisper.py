@@ -1,8 +1,8 @@
 """Forced alignment of a known transcript by Whisper's cross-attention (through CTranslate2).
 
 The times come from dynamic time warping over the decoder's attention, as in OpenAI's `find_alignment`: a word starts
-where its first token starts and lasts until the next word's first token. Two corrections follow. The known times of
-sentences clamp their words, and a silence near the end of a word is taken from it (`snap_to_silence`).
+where its first token starts and lasts until the next word's first token. `salad.align.silence` then moves the
+boundaries to the pauses, and the known times of sentences clamp their words.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from salad.align.silence import MIN_WORD_S, RATE_HZ, find_silences, place_words
 from salad.audio import read_audio, to_samples, to_seconds
 from salad.corpus.manifest import Sentence, utterance_from_dict, write_utterances
 from salad.engine import Shard
@@ -22,15 +23,10 @@ from salad.types import SaladError, Utterance, Word
 
 __all__ = ["WhisperAligner", "align_utterances", "load_aligner", "load_whisper"]
 
-RATE_HZ = 16_000
 WINDOW_S = 29.5  # Whisper hears 30 s at a time
 WINDOW_TOKENS = 400  # its decoder reads at most 448, the prompt among them
 TOKEN_S = 0.02
-MIN_WORD_S = 0.02
-ENERGY_HOP_S = 0.01
-SILENCE_DB = -35.0  # below the speech level
-SILENCE_S = 0.06
-REACH_S = 0.2  # a silence belongs to a boundary that lies at most this far from it
+LAG_S = 0.05  # how late Whisper tiny.en starts a word, measured against Piper's own phoneme times and at pauses
 RATE_LIMITS = (0.3, 8.0)  # words per second
 
 
@@ -67,32 +63,28 @@ class WhisperAligner:
         if sentences is not None:
             check_sentences(sentences, len(words), duration_s)
         tokens = [self._tokenizer.encode(f" {word}") for word in words]
-        silences = find_silences(samples)
         known = sentences is not None
+        silences = find_silences(samples)
         aligned: list[Word] = []
         probabilities: list[float] = []
         for window in group_sentences(
             sentences or [(0, len(words), 0.0, duration_s)], [len(token) for token in tokens]
         ):
-            first, last = window[0][0], window[-1][1]
-            offset_s = window[0][2]
+            first, last, offset_s = window[0][0], window[-1][1], window[0][2]
             piece = samples[to_samples(offset_s, RATE_HZ) : to_samples(window[-1][3], RATE_HZ)]
-            starts_s, ends_s, token_probabilities = self._align_window(piece, tokens[first:last])
+            times_s, token_probabilities = self._align_window(piece, tokens[first:last])
             probabilities += token_probabilities
             for begin, end, low_s, high_s in window:
-                here = slice(begin - first, end - first)
-                starts, ends = starts_s[here] + offset_s, ends_s[here] + offset_s
+                bounds_s = times_s[begin - first : end - first + 1] + offset_s
                 if known:
-                    starts[0], ends[-1] = low_s, high_s
-                starts, ends = clamp(starts, ends, low_s, min(high_s, duration_s))
-                starts, ends = snap_to_silence(starts, ends, silences)
-                aligned += map(Word, words[begin:end], starts.tolist(), ends.tolist())
+                    bounds_s[[0, -1]] = low_s, high_s
+                aligned += place_words(words[begin:end], bounds_s, silences, low_s, min(high_s, duration_s))
         return tuple(aligned), float(np.mean(probabilities))
 
-    def _align_window(
-        self, samples: np.ndarray, tokens: Sequence[Sequence[int]]
-    ) -> tuple[np.ndarray, np.ndarray, list[float]]:
-        """Start and end of each word in seconds from the window's start, and the probability of each token."""
+    def _align_window(self, samples: np.ndarray, tokens: Sequence[Sequence[int]]) -> tuple[np.ndarray, list[float]]:
+        """Start of each word and end of the last, float64 [num_words + 1], in seconds from the window's start; and the
+        probability of each token.
+        """
         from faster_whisper.audio import pad_or_trim
 
         features = self._model.feature_extractor(samples)
@@ -106,7 +98,8 @@ class WhisperAligner:
         first_of_token = np.flatnonzero(np.diff(path[:, 0], prepend=-1))
         times_s = path[first_of_token, 1] * TOKEN_S
         bounds = np.cumsum([0, *map(len, tokens)])
-        return times_s[bounds[:-1]], times_s[bounds[1:]], list(result.text_token_probs)
+        # A token's attention rises a little after its sound does; the end of the text is not a sound.
+        return np.append(np.maximum(times_s[bounds[:-1]] - LAG_S, 0.0), times_s[-1]), list(result.text_token_probs)
 
 
 def check_sentences(sentences: Sequence[Sentence], num_words: int, duration_s: float) -> None:
@@ -139,59 +132,6 @@ def group_sentences(sentences: Sequence[Sentence], num_tokens: Sequence[int]) ->
         else:
             windows.append([sentence])
     return windows
-
-
-def clamp(starts_s: np.ndarray, ends_s: np.ndarray, low_s: float, high_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Times of words within [low_s, high_s]: in order, none overlaps, each lasts at least MIN_WORD_S.
-
-    (Less than MIN_WORD_S only where the interval is too short to give as much to every word.)
-    """
-    num_words = len(starts_s)
-    least_s = min(MIN_WORD_S, (high_s - low_s) / num_words)
-    steps_s = least_s * np.arange(num_words + 1)
-    # On the scale where each word has given up its least length, "in order and apart" is "does not decrease".
-    starts = np.maximum.accumulate(np.clip(starts_s - steps_s[:-1], low_s, high_s - steps_s[-1])) + steps_s[:-1]
-    following = np.append(starts[1:], high_s)
-    return starts, np.clip(ends_s, np.minimum(starts + least_s, following), following)
-
-
-def find_silences(samples: np.ndarray) -> np.ndarray:
-    """float64 [num_silences, 2]: start and end in seconds of the runs, at least SILENCE_S long, that are SILENCE_DB
-    below the speech level (the 95th percentile of the energy). A recording with a high noise floor has none.
-    """
-    hop = to_samples(ENERGY_HOP_S, RATE_HZ)
-    padded = np.pad(samples, (0, -len(samples) % hop)).astype(np.float64)
-    power = (padded.reshape(-1, hop) ** 2).mean(axis=1)
-    quiet = power < np.percentile(power, 95) * 10 ** (SILENCE_DB / 10)
-    edges = np.flatnonzero(np.diff(quiet.astype(np.int8), prepend=0, append=0)).reshape(-1, 2) * ENERGY_HOP_S
-    edges = np.minimum(edges, to_seconds(len(samples), RATE_HZ))
-    return edges[edges[:, 1] - edges[:, 0] >= SILENCE_S - 1e-9]
-
-
-def snap_to_silence(starts_s: np.ndarray, ends_s: np.ndarray, silences_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Take silences from the words of one sentence: the word before ends where one starts, the next starts at its end.
-
-    A silence counts for a boundary within REACH_S of it that leaves MIN_WORD_S to both words; the longest one wins.
-    """
-    starts, ends = starts_s.copy(), ends_s.copy()
-    num_words = len(starts)
-    for right in range(num_words + 1):  # the boundary before word `right`; 0 and num_words are the sentence's edges
-        left = right - 1
-        boundary_s = starts_s[right] if right < num_words else ends_s[left]
-        floor_s = starts[left] + MIN_WORD_S if left >= 0 else -np.inf
-        ceiling_s = ends[right] - MIN_WORD_S if right < num_words else np.inf
-        near = (silences_s[:, 0] <= boundary_s + REACH_S) & (silences_s[:, 1] >= boundary_s - REACH_S)
-        near &= (silences_s[:, 0] >= floor_s) & (silences_s[:, 1] <= ceiling_s)
-        if left < 0 or right == num_words:
-            near &= (silences_s[:, 0] <= boundary_s) & (silences_s[:, 1] >= boundary_s)
-        if not near.any():
-            continue
-        start_s, end_s = max(silences_s[near], key=lambda silence: silence[1] - silence[0])
-        if left >= 0:
-            ends[left] = start_s
-        if right < num_words:
-            starts[right] = end_s
-    return starts, ends
 
 
 def align_utterances(shard: Shard, folder: Path, *, asset: str, min_score: float) -> None:

@@ -68,10 +68,12 @@ def percent(value: float) -> str:
 def duration(seconds: float) -> str:
     """`8.4 s`, `3 min 20 s` or `2 h 05 min`."""
     if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    if round(seconds) < 3600:
-        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
-    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
+        text = f"{seconds:.1f} s"
+    elif round(seconds) < 3600:
+        text = f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+    else:
+        text = f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
+    return text.replace(" ", "\xa0")
 
 
 def bought_by_domain(report: dict[str, Any]) -> dict[str, float]:
@@ -124,6 +126,10 @@ def text_width(text: str) -> float:
     return 6.8 * len(text)
 
 
+def bold_width(text: str) -> float:
+    return 1.14 * text_width(text)
+
+
 def shorten(text: str, pixels: float) -> str:
     most = max(3, int(pixels / 6.8))
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
@@ -166,32 +172,24 @@ def draw_stages(report: dict[str, Any], width: float) -> Svg | None:
     stages = [key for key in STAGES if key in entries]
     if not stages:
         return None
-    left, right, top = 82, 74, 54
+    left, right = 82, 74
     controls = sorted((key for key in CONTROLS if key in entries), key=lambda key: entries[key]["all"])
+    top = 26 + 17 * len(controls)
     high = max(entry["all"] + interval(entry) for entry in entries.values()) * 1.06 or 1.0
     x = scale(0, high, left, width - right)
     bottom = top + 46 * len(stages)
     svg = Svg(width, bottom + 40)
     x_axis(svg, x, 0, high, bottom, top, "misalignment M (nats per token)")
     svg.line(left, top, left, bottom, "base")
-    taken = [0.0, 0.0]  # where the labels end so far, on two levels over the plot
-    for index, key in enumerate(controls):
-        following = [x(entries[other]["all"]) for other in controls[index + 1 :]]
+    for index, key in enumerate(controls):  # labels go down a staircase to the right, so that no line crosses one
         entry, label = entries[key], f"{key} {nats(entries[key]['all'])}"
-        half = text_width(label) / 2
-        at = min(max(x(entry["all"]), left + half - 40), width - half)
-        if following and 0 < at - (clear := following[0] - half - 4) <= half:
-            at = clear  # keep off the next line
-        level = 0 if max(taken[0] - at + half + 4, 0) <= half else 1
-        at = max(at, taken[level] + half + 4)
-        taken[level] = at + half
-        y = top - 10 - 18 * level
+        y = top - 28 - 17 * (len(controls) - 1 - index)
         if interval(entry):
             start = x(entry["all"] - interval(entry))
             band = {"x": start, "y": float(top), "width": x(entry["all"] + interval(entry)) - start}
             svg.add("rect", **band, height=float(bottom - top), class_=f"band {key}")
-        svg.line(x(entry["all"]), y + 5, x(entry["all"]), bottom, f"control {key}")
-        svg.text(at, y, label, f"halo strong {key}", "middle")
+        svg.line(x(entry["all"]), y + 4, x(entry["all"]), bottom, f"control {key}")
+        svg.text(min(x(entry["all"]) - 3, width - bold_width(label)), y, label, f"halo strong {key}")
     svg.text(width, top - 10, "recovered", "tick", "end")
     for index, key in enumerate(stages):
         y, entry = top + 23 + 46 * index, entries[key]
@@ -336,7 +334,7 @@ def draw_dumbbells(
         return max(value for side in (before, after) if (value := side.get(key)) is not None)
 
     rows = sorted(keys, key=lambda key: (-highest(key), key))
-    left = min(max(text_width(key) for key in rows) + 18, width * 0.38)
+    left = min(max(bold_width(key) for key in rows) + 14, width * (0.38 if width == WIDE else 0.56))
     right = 66 if note_title else 14
     x = scale(0, (high := max(map(highest, rows)) * 1.05 or 1.0), left, width - right)
     top, row_px = 36, 26
@@ -373,25 +371,27 @@ def draw_clusters(report: dict[str, Any], width: float) -> Svg | None:
     limit = max_cer if max_cer is not None and max_cer <= 2 * far else None
     high_x = max(far, limit or 0.0) * 1.12 or 1.0
     high_y = max(row["misalignment"] + Z95 * (row.get("misalignment_se") or 0) for row in rows) * 1.08 or 1.0
-    left, top, bottom = 46, 44, 300
+    left, top, bottom = 46, 60, 320
     x, y = scale(0, high_x, left, width - MARGIN), scale(0, high_y, bottom, top)
     svg = Svg(width, bottom + 40)
     x_axis(svg, x, 0, high_x, bottom, top, "character error rate, CER (%)", lambda tick: f"{100 * tick:g}")
     for tick in ticks(0, high_y, 6):
         svg.line(left, y(tick), width - MARGIN, y(tick), "grid")
         svg.text(left - 8, y(tick) + 4, f"{tick:g}", "tick", "end")
-    svg.text(left, top - 26, "M(c) (nats per token)", "axis")
+    svg.text(left, top - 12, "M(c) (nats per token)", "axis")
     at = float(width - MARGIN)
     for name, kind in (("dropped", "cross"), ("not bought", "before"), ("bought", "after")):
-        svg.text(at, top - 26, name, "tick", "end")
-        at -= text_width(name) + 6
-        _mark(svg, at, top - 30, kind, 4.5)
-        at -= 16
+        at -= text_width(name)
+        svg.text(at, 16, name, "tick")
+        _mark(svg, at - 10, 12, kind, 4.5)
+        at -= 30
     if limit is not None:
         svg.line(x(limit), top, x(limit), bottom, "control")
         svg.text(x(limit) - 5, top + 12, f"limit {percent(limit)}", "tick", "end")
     biggest = max(row.get("size") or 1 for row in rows)
     taken = [(x(row["cer"]) - 8, y(row["misalignment"]), x(row["cer"]) + 8) for row in rows]
+    if limit is not None:
+        taken += [(x(limit), float(py), x(limit)) for py in range(top, bottom, 8)]
     labels = 0
     for row in sorted(rows, key=lambda row: -row["misalignment"]):
         cx, cy, error = x(row["cer"]), y(row["misalignment"]), Z95 * (row.get("misalignment_se") or 0)
@@ -532,7 +532,6 @@ def _template() -> jinja2.Template:
 
 def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup, captions: dict[str, str]) -> str:
     """The whole page. `captions` holds a sentence for each figure, `headline` the one under the title."""
-    last = next((key for key in ("stage2", "stage1") if pick(report, f"misalignment.{key}.by_voice")), "stage2")
     bought = {domain: f"{s:.0f} s" if s >= 1 else "< 1 s" for domain, s in bought_by_domain(report).items()}
 
     def m(stage: str, kind: str) -> dict[str, float]:
@@ -570,7 +569,7 @@ def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup
         clips=with_audio(whole(clips, CLIP_KEYS)),
         domains=domain_table(report),
         stages=STAGES,
-        voices_stage=STAGES[last],
+        measured=next((key for key in reversed(STAGES) if pick(report, f"misalignment.{key}.n_tokens")), "stage2"),
         samples=whole(report.get("ctc_samples"), "reference decoded"),
         quarantine=whole(quarantine[:QUARANTINE_ROWS], "stage id reason"),
         quarantine_left=max(0, len(quarantine) - QUARANTINE_ROWS),

@@ -71,7 +71,7 @@ def write_documents(
     seed: int,
     bf16: bool,
 ) -> None:
-    """For `run_shards`: items are rows of `prompts`; writes documents.jsonl, and quarantine.jsonl for what is too short."""
+    """For `run_shards`: items are rows of `prompts`; writes documents.jsonl, and quarantine.jsonl for the rest."""
     model, tokenizer = _writer(llm, bf16)
     texts = [
         tokenizer.apply_chat_template(

@@ -106,7 +106,7 @@ def forgetting(model: SaladForConditionalGeneration, base: Teacher, texts: Seque
 
 
 def summary(rows: Sequence[DocumentKL]) -> dict[str, Any]:
-    """{all, se, n_documents, n_tokens, by_domain, by_voice}: token-weighted means, with the standard error over documents."""
+    """{all, se, n_documents, n_tokens, by_domain, by_voice}: means over tokens, standard error over documents."""
     value, se = _mean(rows)
     return {
         "all": value,

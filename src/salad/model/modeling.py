@@ -138,7 +138,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         frames: Sequence[torch.Tensor] = (),
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits of every row after its placeholders are expanded: [batch, longest, vocabulary], zeros after a row's end."""
+        """Logits of every row, placeholders expanded: [batch, longest, vocabulary], zeros after a row's end."""
         rows = self.expand(input_ids, attention_mask, frames)
         starts = [0]
         for row in rows:

@@ -26,7 +26,7 @@ SPEAK_SHARD, ALIGN_SHARD = 4, 8
 
 
 def assign_voices(documents: Sequence[Document], shares: dict[str, float], seed: int) -> list[tuple[Document, str]]:
-    """A voice for every document, in proportion to the shares; slow voices first, so that no worker idles at the end."""
+    """A voice for every document, by shares; slow voices first, so that no worker idles at the end."""
     names = sorted(shares)
     total = sum(shares.values())
     counts = {name: round(len(documents) * shares[name] / total) for name in names}

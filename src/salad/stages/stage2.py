@@ -1,4 +1,4 @@
-"""stage2: more distillation from the checkpoint before Stage I's decay, on the old speech, the bought speech, and text."""
+"""stage2: more distillation from the checkpoint before Stage I's decay, on old speech, bought speech and text."""
 
 from __future__ import annotations
 

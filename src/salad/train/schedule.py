@@ -11,7 +11,7 @@ def before_decay(steps: int, decay_share: float) -> int:
 
 
 def wsd(step: int, steps: int, warmup_steps: int, decay_share: float) -> float:
-    """Factor on the learning rate at `step` (0-based): linear warm-up, flat, linear to 0 over the last `decay_share`."""
+    """Factor on the learning rate at `step` (0-based): linear warm-up, flat, linear to 0 over `decay_share`."""
     start = before_decay(steps, decay_share)
     warm = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     decay = (steps - step) / (steps - start) if start < steps and step >= start else 1.0

@@ -1,0 +1,106 @@
+"""What is finished is skipped, what changed runs again and says why, what was cut short resumes."""
+
+import types
+
+import pytest
+
+from salad import pipeline
+from salad.files import read_json, write_text
+from salad.recipe import Recipe
+from salad.types import SaladError
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Stages that note their names in place of the real ones; the order and the skipping are the pipeline's own."""
+    noted = []
+
+    def load(name):
+        if not name.startswith("salad.stages."):
+            import importlib
+
+            return importlib._bootstrap._gcd_import(name)
+        stage = name.rsplit(".", 1)[1]
+
+        def run(run):
+            if stage in noted_failures:
+                raise KeyboardInterrupt
+            noted.append(stage)
+            write_text(run.folder(stage) / "out.txt", stage)
+            return {"n": 1}
+
+        return types.SimpleNamespace(run=run)
+
+    noted_failures = set()
+    monkeypatch.setattr(pipeline.importlib, "import_module", load)
+    return noted, noted_failures
+
+
+def recipe(values, tmp_path, **changes):
+    values = {**values, "run_dir": str(tmp_path / "run")}
+    for key, value in changes.items():
+        section, _, leaf = key.partition("__")
+        values[section] = {**values.get(section, {}), leaf: value} if leaf else value
+    return Recipe.model_validate(values)
+
+
+def test_runs_all_stages_in_order_then_none(calls, recipe_values, tmp_path):
+    pipeline.run_pipeline(recipe(recipe_values, tmp_path))
+    assert calls[0] == list(pipeline.STAGES)
+    calls[0].clear()
+    pipeline.run_pipeline(recipe(recipe_values, tmp_path))
+    assert calls[0] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [({"select__gamma": 2.0}, "select"), ({"seed": 7}, "assets"), ({"engine__workers": 1}, None)],
+)
+def test_a_changed_section_reruns_from_there(calls, recipe_values, tmp_path, capsys, change, first):
+    pipeline.run_pipeline(recipe(recipe_values, tmp_path))
+    calls[0].clear()
+    changed = recipe(recipe_values, tmp_path, **change)
+    pipeline.run_pipeline(changed)
+    names = list(pipeline.STAGES)
+    assert calls[0] == (names[names.index(first) :] if first else [])
+    if first:
+        assert (changed.run_dir / "replaced" / first / "out.txt").read_text() == first  # nothing is lost
+        assert f"{first}: runs again, because" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_an_interrupted_stage_resumes_in_its_folder(calls, recipe_values, tmp_path):
+    calls[1].add("cluster")
+    r = recipe(recipe_values, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_pipeline(r)
+    (r.run_dir / "cluster" / "half.txt").write_text("kept")
+    assert read_json(r.run_dir / "cluster" / "stage.json")["status"] == "running"
+    calls[1].clear()
+    calls[0].clear()
+    pipeline.run_pipeline(r)
+    assert calls[0] == list(pipeline.STAGES)[5:]
+    assert (r.run_dir / "cluster" / "half.txt").exists()
+
+
+def test_an_interrupted_stage_of_another_recipe_starts_anew(calls, recipe_values, tmp_path):
+    calls[1].add("cluster")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_pipeline(recipe(recipe_values, tmp_path))
+    half = tmp_path / "run" / "cluster" / "half.txt"
+    half.write_text("of the old recipe")
+    calls[1].clear()
+    pipeline.run_pipeline(recipe(recipe_values, tmp_path, cluster__k=3))
+    assert not half.exists()
+
+
+def test_only_one_stage(calls, recipe_values, tmp_path):
+    r = recipe(recipe_values, tmp_path)
+    pipeline.run_pipeline(r, only="assets")
+    assert calls[0] == ["assets"]
+    with pytest.raises(SaladError, match="expected one of assets"):
+        pipeline.run_pipeline(r, only="nonsense")
+
+
+def test_a_stage_below_a_changed_unfinished_one_is_refused(recipe_values, tmp_path):
+    with pytest.raises(SaladError, match="stage corpus: not finished"):
+        pipeline.Run(recipe(recipe_values, tmp_path)).done("corpus")
