@@ -44,6 +44,8 @@ def test_quota_follows_p_web_times_m_to_the_gamma():
 def test_artefacts_get_nothing_and_all_artefacts_is_an_error():
     clusters = allocate(make_clusters([1.0, 9.0], [0.1, 0.9]), gamma=5, budget_s=60, max_cer=0.5)
     assert [c.quota_s for c in clusters] == [60.0, 0.0]
+    unprobed = allocate(make_clusters([1.0, float("nan")], [0.1, float("nan")]), gamma=5, budget_s=60, max_cer=0.5)
+    assert [c.quota_s for c in unprobed] == [60.0, 0.0]
     with pytest.raises(SaladError, match="select.max_cer"):
         allocate(make_clusters([1.0], [0.9]), gamma=5, budget_s=60, max_cer=0.5)
 

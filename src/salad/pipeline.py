@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import shutil
 import time
@@ -63,6 +64,7 @@ def run_pipeline(recipe: Recipe, only: str | None = None) -> Path:
     """Run every stage (or the one named `only`) that is not finished; returns the run directory."""
     if only is not None and only not in STAGES:
         raise SaladError(f"stage: {only!r} is not a stage; expected one of {', '.join(STAGES)}")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
     run = Run(recipe)
     run.dir.mkdir(parents=True, exist_ok=True)
     write_json(run.dir / "recipe.json", recipe.model_dump(mode="json"))

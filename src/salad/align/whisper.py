@@ -159,10 +159,12 @@ def align_utterance(
 ) -> Utterance:
     """The utterance with its words in time. Raises SaladError where it is not fit for use."""
     words = utterance.text.split()
+    if not words:
+        raise SaladError("words: the text is empty; remove the utterance")
     samples, _ = read_audio(utterance.audio, RATE_HZ)
     duration_s = to_seconds(len(samples), RATE_HZ)
     low, high = RATE_LIMITS
-    if words and not low <= len(words) / duration_s <= high:
+    if not low <= len(words) / duration_s <= high:
         raise SaladError(
             f"speed: {len(words)} words in {duration_s:.1f} s are {len(words) / duration_s:.2f} a second, expected "
             f"{low} to {high}; does the text belong to the audio?"

@@ -185,7 +185,7 @@ def draw_stages(report: dict[str, Any], width: float) -> Svg | None:
         entry, label = entries[key], f"{key} {nats(entries[key]['all'])}"
         y = top - 28 - 17 * (len(controls) - 1 - index)
         if interval(entry):
-            start = x(entry["all"] - interval(entry))
+            start = x(max(0.0, entry["all"] - interval(entry)))
             band = {"x": start, "y": float(top), "width": x(entry["all"] + interval(entry)) - start}
             svg.add("rect", **band, height=float(bottom - top), class_=f"band {key}")
         svg.line(x(entry["all"]), y + 4, x(entry["all"]), bottom, f"control {key}")
@@ -196,7 +196,7 @@ def draw_stages(report: dict[str, Any], width: float) -> Svg | None:
         svg.text(left - 10, y + 4, STAGES[key], "strong" if key == stages[-1] else "", "end")
         svg.line(x(0), y, x(entry["all"]), y, "stem")
         if interval(entry):
-            svg.whisker(x(entry["all"] - interval(entry)), x(entry["all"] + interval(entry)), y)
+            svg.whisker(x(max(0.0, entry["all"] - interval(entry))), x(entry["all"] + interval(entry)), y)
         svg.dot(x(entry["all"]), y, "after" if key == stages[-1] else "before", 6)
         svg.text(x(entry["all"]), y - 10, nats(entry["all"]), "halo strong", "middle")
         recovered = pick(report, f"recovered_by_stage.{key}")

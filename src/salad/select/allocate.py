@@ -13,13 +13,12 @@ __all__ = ["allocate", "draw"]
 
 
 def allocate(clusters: Sequence[Cluster], *, gamma: float, budget_s: float, max_cer: float) -> list[Cluster]:
-    """Give every cluster its quota of seconds; clusters over the CER limit (TTS artefacts) get none.
+    """Give every cluster its quota of seconds; clusters over the CER limit (TTS artefacts) and unprobed ones get none.
 
     gamma = 0 is uniform over documents. Raises SaladError where no cluster is left.
     """
-    weights = np.array(
-        [c.size * max(c.misalignment, 0.0) ** gamma if c.cer <= max_cer else 0.0 for c in clusters], dtype=np.float64
-    )
+    usable = [c.cer <= max_cer and c.misalignment >= 0 for c in clusters]  # false for nan
+    weights = np.array([c.size * c.misalignment**gamma if ok else 0.0 for c, ok in zip(clusters, usable, strict=True)])
     if not weights.sum() > 0:
         cers = ", ".join(f"{c.cer:.2f}" for c in clusters)
         raise SaladError(f"select.max_cer: {max_cer} leaves no cluster (their CER: {cers}); raise it or mend the voice")

@@ -56,7 +56,7 @@ def run(run: Run) -> dict[str, Any]:
     for cluster in clusters:
         own = [(row, u) for row, u in zip(rows, utterances, strict=True) if cluster_of[u.document_id] == cluster.id]
         if not own:  # every probe document was set aside: nothing is known, so nothing is bought
-            found.append({"id": cluster.id, "misalignment": 0.0, "misalignment_se": 0.0, "cer": 1.0, "documents": 0})
+            found.append({"id": cluster.id, "misalignment": None, "misalignment_se": None, "cer": None, "documents": 0})
             continue
         m = summary([row for row, _ in own])
         se = m["se"] if np.isfinite(m["se"]) else 0.0
@@ -70,8 +70,8 @@ def run(run: Run) -> dict[str, Any]:
     return {
         "documents": len(utterances),
         "hours": seconds / 3600,
-        "misalignment": float(np.mean([f["misalignment"] for f in found])),
-        "cer": float(np.mean([f["cer"] for f in found])),
+        "misalignment": summary(rows)["all"],
+        "cer": float(np.mean(list(errors.values()))),
         "quarantined": len(aside),
     }
 
@@ -82,5 +82,5 @@ def load_probed(run: Run) -> tuple[list[Cluster], np.ndarray, float]:
     saved = read_json(run.folder("probe") / "probe.json")
     known = {row["id"]: row for row in saved["clusters"]}
     fields = ("misalignment", "misalignment_se", "cer")
-    clusters = [replace(c, **{f: known[c.id][f] for f in fields}) for c in clusters]
+    clusters = [replace(c, **{f: known[c.id][f] for f in fields if known[c.id][f] is not None}) for c in clusters]
     return clusters, labels, saved["seconds_per_word"]

@@ -102,7 +102,7 @@ def _selection(run: Run) -> list[dict[str, Any]]:
                 "domains": dict(domains.most_common()),
             }
         )
-    return sorted(rows, key=lambda r: -r["misalignment"])
+    return sorted(rows, key=lambda r: -(r["misalignment"] or 0.0))
 
 
 def _labels(run: Run) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -28,10 +29,16 @@ def run(run: Run) -> dict[str, Any]:
         taken=set(),
         seed=run.recipe.seed,
     )
-    rows = [{k: v for k, v in asdict(c).items() if k != "centroid"} for c in clusters]
-    for row in rows:
-        row["dropped"] = row["cer"] > settings.max_cer
-        row["reason"] = f"CER {row['cer']:.2f} over {settings.max_cer}" if row["dropped"] else ""
+    rows = []
+    for cluster in clusters:
+        row = {k: v for k, v in asdict(cluster).items() if k != "centroid"}
+        row |= {k: None for k in ("misalignment", "misalignment_se", "cer") if math.isnan(row[k])}
+        row["dropped"] = row["cer"] is None or row["cer"] > settings.max_cer
+        row["reason"] = ""
+        if row["dropped"]:
+            over = f"CER {cluster.cer:.2f} over select.max_cer {settings.max_cer}"
+            row["reason"] = "no probe document was usable" if row["cer"] is None else over
+        rows.append(row)
     write_jsonl(folder / "clusters.jsonl", rows)
     write_jsonl(folder / "documents.jsonl", [{**asdict(d), "cluster": c} for d, c in drawn])
     return {

@@ -22,7 +22,7 @@ from salad.types import Document, Utterance
 
 __all__ = ["align", "assign_voices", "encode", "gather_quarantine", "speak", "transcribe"]
 
-SPEAK_SHARD, ALIGN_SHARD = 4, 8
+SPEAK_SHARD, ALIGN_SHARD = 2, 8
 
 
 def assign_voices(documents: Sequence[Document], shares: dict[str, float], seed: int) -> list[tuple[Document, str]]:
