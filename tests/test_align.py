@@ -266,7 +266,7 @@ def test_wrong_text_scores_low_and_is_quarantined(
     text, samples, sentences = spoken
     write_flac(tmp_path / "audio" / "u1.flac", samples, 16_000)
     right = utterance(tmp_path, "u1", text)
-    wrong = replace(right, id="wrong", text=" ".join(["purple", "committee", "seldom", "quarrels"] * 6))
+    wrong = replace(right, id="wrong", text="Vaccines teach the body to recognise a virus, so that it answers fast.")
     rows = ((utterance_to_dict(right), sentences), (utterance_to_dict(wrong), None))
     align_utterances(Shard(0, rows), tmp_path / "out", asset=ASR, min_score=0.3)
     [kept] = read_utterances(tmp_path / "out" / "utterances.jsonl")
@@ -281,17 +281,17 @@ def test_long_audio_is_transcribed_but_needs_sentence_times_to_align(
 ) -> None:
     text, samples, sentences = spoken
     num_words, period_s = len(text.split()), len(samples) / 16_000
-    long_text, long_samples = " ".join([text] * 4), np.tile(samples, 4)
+    long_text, long_samples = " ".join([text] * 5), np.tile(samples, 5)
     long_sentences = [
         (a + n * num_words, b + n * num_words, start_s + n * period_s, end_s + n * period_s)
-        for n in range(4)
+        for n in range(5)
         for a, b, start_s, end_s in sentences
     ]
     assert len(long_samples) / 16_000 > 40
     with pytest.raises(SaladError, match="without sentence times"):
         load_aligner(ASR).align(long_samples, long_text.split(), None)
     aligned, score = load_aligner(ASR).align(long_samples, long_text.split(), long_sentences)
-    assert len(aligned) == 4 * num_words and score > 0.6
+    assert len(aligned) == 5 * num_words and score > 0.6
     write_flac(tmp_path / "audio" / "long.flac", long_samples, 16_000)
     rows = (utterance_to_dict(utterance(tmp_path, "long", long_text)), utterance_to_dict(utterance(tmp_path, "absent")))
     transcribe_utterances(Shard(0, rows), tmp_path, asset=ASR)

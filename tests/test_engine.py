@@ -43,6 +43,14 @@ def test_finished_shards_survive_a_failure_and_are_not_run_again(tmp_path):
     assert not list(tmp_path.glob(".shard-*"))
 
 
+def test_shards_of_other_items_are_not_reused(tmp_path):
+    run_shards(square, range(4), tmp_path, shard_items=2, workers=1, title="t")
+    folders = run_shards(square, range(10, 14), tmp_path, shard_items=2, workers=1, title="t")
+    assert [list(c) for c in contents(folders)] == [["10.txt", "11.txt"], ["12.txt", "13.txt"]]
+    folders = run_shards(square, range(10, 14), tmp_path, shard_items=4, workers=1, title="t")
+    assert [len(c) for c in contents(folders)] == [4] and len(list(tmp_path.glob("shard-*"))) == 1
+
+
 def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     code = (
         "import time\nfrom salad.engine import run_shards\nfrom test_engine import slow\n"

@@ -34,6 +34,32 @@ def test_gap_interval_covers_at_its_rate():
     assert hits >= 180
 
 
+def test_only_resampled_groups_cover_where_items_of_a_group_go_together():
+    rng = np.random.default_rng(2)
+    hits = dict.fromkeys(["accuracy by group", "accuracy by item", "gap by group", "gap by item"], 0)
+    for trial in range(200):
+        sizes = rng.integers(2, 7, 60)
+        groups = [f"doc-{i}" for i in np.repeat(np.arange(60), sizes)]
+        hears = rng.beta(0.6, 0.4, 60)  # a document's items are mostly all right or all wrong; the mean is 0.6
+        text = results(rng.random(len(groups)) < 0.8)
+        speech = results(rng.random(len(groups)) < np.repeat(hears, sizes))
+        for name, labels in (("group", groups), ("item", None)):
+            a = accuracy(speech, 400, trial, groups=labels)
+            g = gap(text, speech, 400, trial, groups=labels)
+            hits[f"accuracy by {name}"] += a["low"] <= 0.6 <= a["high"]
+            hits[f"gap by {name}"] += g.low <= 0.2 <= g.high
+    assert min(hits["accuracy by group"], hits["gap by group"]) >= 180
+    assert max(hits["accuracy by item"], hits["gap by item"]) < 180
+
+
+def test_groups_of_one_item_are_items_and_labels_must_match():
+    right = results([True, False, True, True, False])
+    assert accuracy(right, 300, 5, groups=list("abcde")) == accuracy(right, 300, 5)
+    assert gap(right, right[:], 300, 5, groups=list("abcde")) == gap(right, right[:], 300, 5)
+    with pytest.raises(SaladError, match="4 labels for 5 results"):
+        accuracy(right, 300, 5, groups=list("abcd"))
+
+
 def test_gap_refuses_other_items():
     with pytest.raises(SaladError, match="same items"):
         gap(results([True]), results([True, False]), 100, 0)

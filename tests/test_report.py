@@ -17,8 +17,11 @@ import pytest
 from rich.console import Console
 
 from salad.analyze import print_report, write_report
-from salad.analyze.page import CLIP_BYTES, bought_by_domain, duration, encode_clip, nats, percent, pick, thin, ticks
+from salad.analyze.charts import thin
+from salad.analyze.page import CLIP_BYTES, encode_clip
 from salad.analyze.report import captions, headline, plain, rank_correlation
+from salad.analyze.svg import ticks
+from salad.analyze.values import bought_by_domain, duration, nats, percent, pick
 from salad.audio import read_audio, write_flac
 from salad.files import read_json
 

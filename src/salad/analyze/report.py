@@ -16,7 +16,8 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 
-from salad.analyze.page import ACCURACIES, CONTROLS, STAGES, bought_by_domain, duration, nats, percent, pick, render
+from salad.analyze.page import render
+from salad.analyze.values import ACCURACIES, CONTROLS, STAGES, bought_by_domain, duration, nats, percent, pick
 from salad.files import write_json, write_text
 
 __all__ = ["print_report", "write_report"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from salad.audio import read_audio, write_flac
-from salad.corpus.manifest import utterance_to_dict
+from salad.corpus.manifest import write_utterances
 from salad.engine import Shard
 from salad.files import write_jsonl
 from salad.types import Document, SaladError, Utterance
@@ -78,8 +78,8 @@ def import_recordings(shard: Shard, folder: Path) -> None:
             id=name, text=text, audio=str(out), sample_rate_hz=SAMPLE_RATE_HZ, num_samples=len(samples),
             speaker=Path(path).parent.name, source=str(path), document_id=name,
         )  # fmt: skip
-        kept.append({**utterance_to_dict(utterance), "audio": f"audio/{name}.flac"})
-    write_jsonl(folder / "utterances.jsonl", kept)
+        kept.append(utterance)
+    write_utterances(folder / "utterances.jsonl", kept)
     write_jsonl(folder / "sentences.jsonl", [])
     write_jsonl(folder / "quarantine.jsonl", aside)
 

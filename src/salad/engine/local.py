@@ -6,6 +6,7 @@ every worker holds itself to one thread.
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import shutil
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from salad.files import write_text
 from salad.progress import progress
 
 __all__ = ["Shard", "run_shards"]
@@ -51,6 +53,7 @@ def run_shards(
     a `functools.partial` of one). The first error stops the run and is raised; finished shards stay.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
+    _keep_only(out_dir, plan=hashlib.sha256(f"{shard_items} {list(items)!r}".encode()).hexdigest())
     shards = [
         Shard(index, tuple(items[start : start + shard_items]))
         for index, start in enumerate(range(0, len(items), shard_items))
@@ -82,6 +85,16 @@ def run_shards(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return folders
+
+
+def _keep_only(out_dir: Path, plan: str) -> None:
+    """Shards made from other items, or cut otherwise, are not these shards: they go."""
+    note = out_dir / "plan.txt"
+    if note.exists() and note.read_text() == plan:
+        return
+    for folder in out_dir.glob("shard-*"):
+        shutil.rmtree(folder)
+    write_text(note, plan)
 
 
 def _run_one(function: Callable[[Shard, Path], None], shard: Shard, out_dir: Path) -> int:

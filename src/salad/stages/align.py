@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from salad.corpus.manifest import load_spoken, utterance_from_dict, utterance_to_dict, write_lhotse
-from salad.files import read_jsonl, write_jsonl
+from salad.corpus.manifest import load_spoken, read_utterances, write_lhotse, write_utterances
 from salad.pipeline import Run
 from salad.stages.speech import align, encode, gather_quarantine
 from salad.types import SaladError, Utterance
@@ -24,7 +23,7 @@ def run(run: Run) -> dict[str, Any]:
     if not speech:
         raise SaladError(f"align: no utterance is usable; see {folder / 'quarantine.jsonl'} (align.min_score?)")
     for name, group in (("speech", speech), ("heldout", heldout)):
-        write_jsonl(folder / f"{name}.jsonl", [utterance_to_dict(u) for u in group])
+        write_utterances(folder / f"{name}.jsonl", group)
         write_lhotse(group, folder / f"{name}.cuts.jsonl.gz")
     warm = run.recipe.warm_start.enabled
     store = encode(
@@ -42,4 +41,4 @@ def run(run: Run) -> dict[str, Any]:
 
 def load_aligned(run: Run, name: str) -> list[Utterance]:
     """Aligned utterances of `speech` or `heldout`."""
-    return [utterance_from_dict(row) for row in read_jsonl(run.folder("align") / f"{name}.jsonl")]
+    return read_utterances(run.folder("align") / f"{name}.jsonl")

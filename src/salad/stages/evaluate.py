@@ -195,8 +195,10 @@ def _accuracies(setting: _Setting, heard: dict[str, str], folder: Path) -> dict[
         results["text_adapted"] = results["text_base"]  # the same weights read the same text
     write_jsonl(folder / "items.jsonl", [asdict(item) for item in items])
     write_jsonl(folder / "results.jsonl", [{"system": k, **asdict(r)} for k, group in results.items() for r in group])
-    figures = {k: accuracy(group, settings.bootstrap, run.recipe.seed) for k, group in results.items()}
-    between = gap(results["text_base"], results["speech_adapted"], settings.bootstrap, run.recipe.seed)
+    draws = (settings.bootstrap, run.recipe.seed)
+    groups = [item.document_id for item in items]  # items of one document share subject and voice
+    figures = {k: accuracy(rows, *draws, groups=groups) for k, rows in results.items()}
+    between = gap(results["text_base"], results["speech_adapted"], *draws, groups=groups)
     chance = float(np.mean([1 / len(item.options) for item in items]))
     return {**figures, "chance": chance, "n": len(items), "gap": asdict(between)}
 

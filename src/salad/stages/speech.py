@@ -10,7 +10,7 @@ from typing import Any
 
 from salad.align.transcribe import transcribe_utterances
 from salad.align.whisper import align_utterances
-from salad.corpus.manifest import load_spoken, utterance_from_dict, utterance_to_dict
+from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
 from salad.model.encode import encode_pieces
@@ -69,7 +69,7 @@ def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title
         title=title,
         unit="utterances",
     )
-    return [utterance_from_dict(row) for path in folders for row in read_jsonl(path / "utterances.jsonl")]
+    return [utterance for path in folders for utterance in read_utterances(path / "utterances.jsonl")]
 
 
 def encode(

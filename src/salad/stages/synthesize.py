@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from salad.align.transcribe import cer
-from salad.corpus.manifest import utterance_from_dict, utterance_to_dict, write_lhotse
+from salad.corpus.manifest import read_utterances, write_lhotse, write_utterances
 from salad.files import read_jsonl, write_jsonl
 from salad.pipeline import Run
 from salad.stages.speech import align, assign_voices, encode, gather_quarantine, speak, transcribe
@@ -40,7 +40,7 @@ def run(run: Run) -> dict[str, Any]:
     encode(run, folder / "frames", kept, "encode D_active", layouts=run.recipe.sequence.layouts)
     aside = gather_quarantine(folder) + artefacts
     write_jsonl(folder / "quarantine.jsonl", aside)
-    write_jsonl(folder / "bought.jsonl", [utterance_to_dict(u) for u in kept])
+    write_utterances(folder / "bought.jsonl", kept)
     write_lhotse(kept, folder / "bought.cuts.jsonl.gz")
     return {
         "utterances": len(kept),
@@ -51,4 +51,4 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def load_bought(run: Run) -> list[Utterance]:
-    return [utterance_from_dict(row) for row in read_jsonl(run.folder("synthesize") / "bought.jsonl")]
+    return read_utterances(run.folder("synthesize") / "bought.jsonl")

@@ -1,0 +1,55 @@
+"""A report's values: how they are found, what their stages and systems are called, how numbers are written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["ACCURACIES", "CONTROLS", "STAGES", "bought_by_domain", "duration", "nats", "percent", "pick"]
+
+STAGES = {"init": "untrained", "warm_start": "warm start", "stage1": "Stage I", "stage2": "Stage II"}
+CONTROLS = {"cascade": "cascade", "deaf": "deaf", "blind": "blind"}
+ACCURACIES = {
+    "text_base": "text LLM reads",
+    "text_adapted": "SALAD reads",
+    "speech_adapted": "SALAD hears",
+    "cascade": "cascade hears",
+}
+
+
+def pick(report: dict[str, Any], path: str) -> Any:
+    """The value at `a.b.c`, or None where any part of the way is missing."""
+    value: Any = report
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def nats(value: float, sign: bool = False) -> str:
+    text = f"{value:+.3f}" if sign else f"{value:.3f}"
+    return ("0.000" if float(text) == 0 else text).replace("-", "−")
+
+
+def percent(value: float) -> str:
+    text = f"{100 * value:.1f}"
+    return f"{'0.0' if float(text) == 0 else text}\xa0%".replace("-", "−")  # never broken over two lines
+
+
+def duration(seconds: float) -> str:
+    """`8.4 s`, `3 min 20 s` or `2 h 05 min`."""
+    if round(seconds, 1) < 60:
+        text = f"{seconds:.1f} s"
+    elif round(seconds) < 3600:
+        text = f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+    else:
+        text = f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
+    return text.replace(" ", "\xa0")
+
+
+def bought_by_domain(report: dict[str, Any]) -> dict[str, float]:
+    """Seconds of speech bought for each domain, as expected from the mix of domains in each cluster."""
+    seconds: dict[str, float] = {}
+    for row in report.get("selection") or []:
+        domains = {domain: count for domain, count in (row.get("domains") or {}).items() if count}
+        for domain, count in domains.items():
+            seconds[domain] = seconds.get(domain, 0.0) + (row.get("bought_s") or 0.0) * count / sum(domains.values())
+    return {domain: s for domain, s in seconds.items() if s > 0}
