@@ -115,6 +115,9 @@ class Stage(Section):
     steps: int = Field(ge=1)
     positions: int = Field(1500, ge=64, description="student positions in a global batch")
     alpha: float = Field(1.0, ge=0, le=1, description="1: distillation only; 0: next-token NLL only")
+    ctc_weight: float = Field(
+        0.0, ge=0, description="weight of the spoken spans' CTC loss (ours; needs the warm start)"
+    )
     text_share: float = Field(1 / 3, ge=0, lt=1, description="share of plain-text documents, against forgetting")
     llm: Literal["frozen", "lora", "full"] = "full"
     lora_rank: int = Field(16, ge=1)
@@ -180,6 +183,8 @@ class Recipe(Section):
     def _consistent(self) -> Recipe:
         if self.model.rate == "text" and not self.warm_start.enabled:
             raise ValueError("model.rate: text needs warm_start.enabled: true, whose CTC head finds the blanks")
+        if not self.warm_start.enabled and max(self.stage1.ctc_weight, self.stage2.ctc_weight) > 0:
+            raise ValueError("ctc_weight needs warm_start.enabled: true, which makes the CTC head")
         if self.stage1.llm != self.stage2.llm:
             raise ValueError(f"stage2.llm ({self.stage2.llm}) must equal stage1.llm ({self.stage1.llm})")
         if self.corpus.unseen_voice in {*self.synthesize.voices.shares, self.probe.voice}:

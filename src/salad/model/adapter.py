@@ -14,6 +14,9 @@ from salad.model.config import SaladConfig
 
 __all__ = ["Adapter", "CTCHead", "stack_frames"]
 
+# A mixture of many embeddings lies where no token does, and the LLM makes nothing of it (docs/decisions/0003).
+SHARPEN = 4.0
+
 
 def stack_frames(frames: torch.Tensor, stride: int) -> torch.Tensor:
     """[T, dim] -> [ceil(T / stride), stride * dim]; the last position is filled up with zeros."""
@@ -39,6 +42,8 @@ class Adapter(nn.Module):
                 num_attention_heads=config.adapter_heads,
                 num_key_value_heads=config.adapter_kv_heads,
                 max_position_embeddings=8192,
+                bos_token_id=None,
+                eos_token_id=None,
                 pad_token_id=None,
                 attn_implementation=NAME,
             )
@@ -79,6 +84,10 @@ class CTCHead(nn.Module):
         nn.init.zeros_(self.residual.weight)
         nn.init.zeros_(self.residual.bias)
 
+    def classes(self) -> dict[int, int]:
+        """Class of each token id that the head knows; 0 is the blank."""
+        return {token: index + 1 for index, token in enumerate(self.token_ids.tolist())}
+
     def forward(self, hidden: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """hidden [P, width], embeddings [vocabulary, width] -> logits [P, 1 + ctc_vocab_size], float32."""
         rows = functional.normalize(embeddings[self.token_ids].float(), dim=-1)
@@ -88,8 +97,8 @@ class CTCHead(nn.Module):
             return torch.cat([self.blank(hidden), self.scale * cosine], dim=-1)
 
     def embed(self, hidden: torch.Tensor, logits: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        """Expected embedding under the scores (the blank left out), plus a residual that starts at zero: [P, width]."""
-        mixed = logits[:, 1:].softmax(dim=-1) @ embeddings[self.token_ids].float()
+        """Expected embedding under the sharpened scores without the blank, plus a residual from zero: [P, width]."""
+        mixed = (SHARPEN * logits[:, 1:]).softmax(dim=-1) @ embeddings[self.token_ids].float()
         return mixed + self.residual(hidden).float()
 
     @staticmethod

@@ -36,6 +36,9 @@ def packed_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    out_dtype = query.dtype
+    if query.device.type == "cpu" and out_dtype == torch.bfloat16:  # on a CPU the float32 kernel is the faster one
+        query, key, value = query.float(), key.float(), value.float()
     outs = []
     for start, end in zip(packed_starts[:-1], packed_starts[1:], strict=True):
         outs.append(
@@ -49,7 +52,7 @@ def packed_attention(
                 enable_gqa=query.shape[1] != key.shape[1],
             )
         )
-    return torch.cat(outs, dim=2).transpose(1, 2), None
+    return torch.cat(outs, dim=2).transpose(1, 2).to(out_dtype), None
 
 
 def packed_arguments(starts: Sequence[int], device: torch.device) -> dict[str, Any]:

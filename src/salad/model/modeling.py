@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,19 @@ from salad.model.config import SaladConfig
 from salad.types import SaladError
 
 __all__ = ["SaladForConditionalGeneration"]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Spans laid end to end: embeddings [sum of lengths, llm width] for the LLM; CTC logits [sum of all_lengths, C].
+
+    `lengths`: positions that each span keeps; `all_lengths`: its adapter positions before any is dropped.
+    """
+
+    embeddings: torch.Tensor
+    lengths: list[int]
+    ctc_logits: torch.Tensor | None
+    all_lengths: list[int]
 
 
 class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -74,17 +88,22 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         hidden, lengths = self.adapter(frames)
         return self.ctc(hidden, self.get_input_embeddings().weight), lengths
 
-    def speech_embeddings(self, frames: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
-        """What the LLM reads for each span: [total positions, llm width] and the positions of each span."""
+    def hear(self, frames: Sequence[torch.Tensor]) -> Heard:
+        """What the LLM reads for each span, and the CTC scores it was made from."""
         hidden, lengths = self.adapter(frames)
         if self.ctc is None:
-            return hidden, lengths
+            return Heard(hidden, lengths, None, lengths)
         table = self.get_input_embeddings().weight
         logits = self.ctc(hidden, table)
-        if self.config.rate == "text":
-            keep, lengths = self.ctc.kept(logits.detach().argmax(dim=-1), lengths)
-            hidden, logits = hidden[keep], logits[keep]
-        return self.ctc.embed(hidden, logits, table), lengths
+        if self.config.rate == "fixed":
+            return Heard(self.ctc.embed(hidden, logits, table), lengths, logits, lengths)
+        keep, kept_lengths = self.ctc.kept(logits.detach().argmax(dim=-1), lengths)
+        return Heard(self.ctc.embed(hidden[keep], logits[keep], table), kept_lengths, logits, lengths)
+
+    def speech_embeddings(self, frames: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
+        """What the LLM reads for each span: [total positions, llm width] and the positions of each span."""
+        heard = self.hear(frames)
+        return heard.embeddings, heard.lengths
 
     # --- packed sequences, for training and measuring -------------------------------------------------
 

@@ -1,5 +1,6 @@
-"""Distillation and NLL at paired positions; losses are sums, divided once by the caller."""
+"""Distillation, NLL and CTC; losses are sums with their counts, divided once by the caller."""
 
+from salad.objective.ctc import ctc, ctc_fits
 from salad.objective.distill import Loss, distill, kl_per_position
 
-__all__ = ["Loss", "distill", "kl_per_position"]
+__all__ = ["Loss", "ctc", "ctc_fits", "distill", "kl_per_position"]

@@ -58,11 +58,15 @@ class _Distill(torch.autograd.Function):
     def forward(ctx, student, teacher, head_s, head_t, targets, alpha):  # type: ignore[no-untyped-def]
         wide = torch.promote_types(student.dtype, torch.float32)
         ctx.dtypes = student.dtype, head_s.dtype
+        device = student.device.type
+        # Only the logits must be exact: the gradient's product may round its inputs, as any mixed-precision layer does.
+        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else wide
         grad_student = torch.zeros_like(student, dtype=wide) if ctx.needs_input_grad[0] else None
         grad_head = torch.zeros_like(head_s, dtype=wide) if ctx.needs_input_grad[2] else None
         kl = torch.zeros((), dtype=wide, device=student.device)
         nll = torch.zeros_like(kl)
         with torch.autocast(student.device.type, enabled=False):
+            head_low = head_s.to(low)
             head_s, head_t = head_s.to(wide), head_t.to(wide)
             for start in range(0, len(targets), CHUNK):
                 part = slice(start, start + CHUNK)
@@ -79,7 +83,7 @@ class _Distill(torch.autograd.Function):
                 grad = log_s.exp_().sub_(p_t.mul_(alpha))
                 grad.scatter_add_(1, target, torch.full_like(target, alpha - 1.0, dtype=wide))
                 if grad_student is not None:
-                    grad_student[part] = grad @ head_s
+                    grad_student[part] = grad.to(low) @ head_low
                 if grad_head is not None:
                     grad_head.addmm_(grad.T, states)
         ctx.save_for_backward(grad_student, grad_head)

@@ -41,7 +41,9 @@ def train_stage(
     freeze(model, settings.llm, run.recipe.precision)
     teacher = Teacher(base, cache=True)
     plan = plan_batches(sources(tokenizer), settings.steps, settings.positions, run.recipe.seed)
-    task = DistillTask(model, teacher, plan, alpha=settings.alpha, context=run.recipe.sequence.context)
+    task = DistillTask(
+        model, teacher, plan, alpha=settings.alpha, context=run.recipe.sequence.context, ctc_weight=settings.ctc_weight
+    )
     schedule = Schedule(
         steps=settings.steps,
         lr={"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm},

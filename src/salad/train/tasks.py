@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from salad.model.modeling import SaladForConditionalGeneration
-from salad.objective import distill
+from salad.objective import ctc, ctc_fits, distill
 from salad.sequence import assemble, best_fit
 from salad.train.teacher import Teacher
 from salad.types import Example, SaladError
@@ -65,7 +65,11 @@ def _stream(source: Source, rng: random.Random):  # type: ignore[no-untyped-def]
 
 
 class DistillTask:
-    """alpha * KL + (1 - alpha) * NLL at the text tokens of interleaved documents (eqs. 5 and 6)."""
+    """alpha * KL + (1 - alpha) * NLL at the text tokens of interleaved documents (eqs. 5 and 6).
+
+    `ctc_weight` (ours; 0 in the paper) adds the CTC loss of the spoken spans, which the warm start left behind:
+    it keeps the text-rate positions in place and teaches the words of newly bought speech.
+    """
 
     def __init__(
         self,
@@ -75,9 +79,11 @@ class DistillTask:
         *,
         alpha: float,
         context: int,
+        ctc_weight: float = 0.0,
     ) -> None:
         self.model, self.teacher, self.batches = model, teacher, batches
-        self.alpha, self.context = alpha, context
+        self.alpha, self.context, self.ctc_weight = alpha, context, ctc_weight
+        self._class = model.ctc.classes() if model.ctc is not None else {}
         self.llm_frozen = not any(p.requires_grad for p in model.llm.parameters())
 
     def packs(self, step: int) -> list[list[Example]]:
@@ -99,10 +105,9 @@ class DistillTask:
             if not pack:
                 return None, {}
         frames = [torch.from_numpy(span).float() for example in pack for span in example.speech_frames]
-        if frames:
-            speech, lengths = self.model.speech_embeddings(frames)
-        else:
-            speech, lengths = self.model.get_input_embeddings().weight[:0], []
+        heard = self.model.hear(frames) if frames else None
+        speech = heard.embeddings if heard else self.model.get_input_embeddings().weight[:0]
+        lengths = heard.lengths if heard else []
         packed = assemble(pack, lengths)
         merged = self.model.merge(torch.from_numpy(packed.student_ids), speech, torch.from_numpy(packed.speech_rows))
         student = self.model.hidden_states(merged, packed.student_starts)
@@ -121,7 +126,13 @@ class DistillTask:
             "kl_sum": float(out.kl),
             "nll_sum": float(out.nll),
         }
-        return out.total, logs
+        if heard is None or not self.ctc_weight:
+            return out.total, logs
+        spoken = [[self._class.get(int(t), 0) for t in ids] for example in pack for ids in example.speech_tokens]
+        known = [ids if all(ids) else [] for ids in spoken]  # a token outside the head's vocabulary has no class
+        ctc_sum, ctc_count = ctc(heard.ctc_logits, heard.all_lengths, known)
+        logs |= {"ctc_sum": float(ctc_sum.detach()), "ctc_count": ctc_count}
+        return out.total + self.ctc_weight * ctc_sum, logs
 
 
 class CTCTask:
@@ -141,8 +152,7 @@ class CTCTask:
         seed: int,
     ) -> None:
         self.model = model
-        rows = model.ctc.token_ids.tolist()
-        self._class = {token: index + 1 for index, token in enumerate(rows)}
+        self._class = model.ctc.classes()
         possible = [s for s in spans if self._fits(*s)]
         self.impossible = len(spans) - len(possible)
         if not possible:
@@ -157,12 +167,8 @@ class CTCTask:
             del left[:batch]
 
     def _fits(self, frames: np.ndarray, ids: np.ndarray) -> bool:
-        known = all(int(i) in self._class for i in ids)
-        return (
-            known
-            and len(ids) > 0
-            and -(-len(frames) // self.model.config.stride) >= len(ids) + np.sum(ids[1:] == ids[:-1])
-        )
+        num_positions = -(-len(frames) // self.model.config.stride)
+        return all(int(i) in self._class for i in ids) and ctc_fits(num_positions, ids.tolist())
 
     def packs(self, step: int) -> list[list[int]]:
         return [self._plan[step]]
@@ -172,15 +178,7 @@ class CTCTask:
 
     def loss(self, pack: list[int]) -> tuple[torch.Tensor, dict[str, float]]:
         frames = [torch.from_numpy(self.spans[i][0]).float() for i in pack]
-        classes = [torch.tensor([self._class[int(t)] for t in self.spans[i][1]]) for i in pack]
+        classes = [[self._class[int(t)] for t in self.spans[i][1]] for i in pack]
         logits, lengths = self.model.ctc_logits(frames)
-        with torch.autocast("cpu", enabled=False):
-            padded = torch.nn.utils.rnn.pad_sequence(list(logits.float().log_softmax(-1).split(lengths)))
-            loss = torch.nn.functional.ctc_loss(
-                padded,
-                torch.cat(classes),
-                torch.tensor(lengths),
-                torch.tensor([len(c) for c in classes]),
-                reduction="sum",
-            )
-        return loss, {"positions": sum(lengths), "targets": self.count(pack)}
+        loss, count = ctc(logits, lengths, classes)
+        return loss, {"positions": sum(lengths), "targets": count}
