@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from test_model import make_examples, make_model
 
 from salad.files import read_jsonl, sha256_file
+from salad.objective import ctc, ctc_fits
 from salad.train.checkpoint import latest_checkpoint, load_weights
 from salad.train.loop import Schedule, train
 from salad.train.schedule import before_decay, wsd
-from salad.train.tasks import CTCTask, DistillTask, Source, plan_batches
+from salad.train.tasks import CTCTask, DistillTask, Source, WithCTC, plan_batches
 from salad.train.teacher import Teacher
 from salad.types import SaladError
 
@@ -165,3 +166,36 @@ def test_plan_is_fair_and_repeats_nothing_within_a_pass(num_a, num_b, positions,
         assert len({e.split("-")[0] for e in from_a[start : start + num_a]}) == num_a
     share = 7 * len(from_a) / (7 * len(from_a) + 11 * (len(drawn) - len(from_a)))
     assert abs(share - 2 / 3) < 15 / (20 * positions) + 0.05
+
+
+def test_ctc_beside_distillation_is_its_own_mean(tmp_path):
+    """loss = mean KL + weight * mean CTC, each over its own targets."""
+    model = make_model("text", 30)
+    task = make_task(model)
+    rng = np.random.default_rng(0)
+    spans = [(rng.normal(size=(24, 6)).astype(np.float16), rng.integers(1, 31, 4)) for _ in range(4)]
+    beside = CTCTask(model, spans, steps=9, batch=3, seed=0)
+    both = WithCTC(task, beside, 0.5)
+    packs = both.packs(0)
+    total = sum(both.loss(pack)[0] for pack in packs) / sum(both.count(pack) for pack in packs)
+    kl = sum(task.loss(pack)[0] for pack in task.packs(0)) / sum(task.count(pack) for pack in task.packs(0))
+    (pieces,) = beside.packs(0)
+    ctc_mean = beside.loss(pieces)[0] / beside.count(pieces)
+    assert torch.allclose(total, kl + 0.5 * ctc_mean, rtol=1e-5)
+    train(model, both, SCHEDULE, tmp_path, title="t", bf16=False)
+    assert {"ctc_sum", "ctc_targets"} <= set(read_jsonl(tmp_path / "metrics.jsonl")[0])
+
+
+@pytest.mark.parametrize(
+    ("positions", "classes", "fits"), [(3, [1, 2, 3], True), (3, [1, 1, 2], False), (0, [], False)]
+)
+def test_ctc_fits(positions, classes, fits):
+    assert ctc_fits(positions, classes) == fits
+
+
+def test_a_span_too_short_for_ctc_adds_nothing():
+    logits = torch.randn(7, 5)
+    both = ctc(logits, [5, 2], [[1, 2], [1, 1, 3]])
+    alone = ctc(logits[:5], [5], [[1, 2]])
+    assert both[1] == 2 and torch.equal(both[0], alone[0])
+    assert ctc(logits, [7], [[]])[1] == 0

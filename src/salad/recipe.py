@@ -115,9 +115,8 @@ class Stage(Section):
     steps: int = Field(ge=1)
     positions: int = Field(1500, ge=64, description="student positions in a global batch")
     alpha: float = Field(1.0, ge=0, le=1, description="1: distillation only; 0: next-token NLL only")
-    ctc_weight: float = Field(
-        0.0, ge=0, description="weight of the spoken spans' CTC loss (ours; needs the warm start)"
-    )
+    ctc_weight: float = Field(0.0, ge=0, description="weight of a CTC loss beside it (ours; needs the warm start)")
+    ctc_batch: int = Field(16, ge=1, description="speech spans in a step of that CTC loss")
     text_share: float = Field(1 / 3, ge=0, lt=1, description="share of plain-text documents, against forgetting")
     llm: Literal["frozen", "lora", "full"] = "full"
     lora_rank: int = Field(16, ge=1)

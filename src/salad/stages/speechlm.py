@@ -15,7 +15,7 @@ from salad.files import read_json
 from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
 from salad.pipeline import Run
 from salad.sequence import FrameStore, start_token_id, tokenise
-from salad.sequence.examples import build_example, draw_layout, num_positions, text_example
+from salad.sequence.examples import build_example, draw_layout, num_positions, pieces_of, text_example
 from salad.train.checkpoint import load_weights
 from salad.train.loop import uses_bf16
 from salad.train.tasks import Source
@@ -23,6 +23,7 @@ from salad.types import Document, Example, SaladError, Utterance
 
 __all__ = [
     "build_model",
+    "ctc_spans",
     "freeze",
     "load_tokenizer",
     "merge_linear",
@@ -124,3 +125,17 @@ def _source(run: Run, name: str, share: float, layouts: Sequence[Sequence[Exampl
     model = run.recipe.model
     positions = [int(np.mean([num_positions(e, model.stride, model.rate) for e in group])) for group in layouts]
     return Source(name, share, layouts, positions)
+
+
+def ctc_spans(
+    run: Run, tokenizer: Any, utterances: Sequence[Utterance], frames: FrameStore, with_text: bool = True
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(frames, token ids) of every piece of the first interleaving: its speech spans, and its text spans cut up."""
+    spans = []
+    for utterance in utterances:
+        tokens = tokenise(tokenizer, utterance.text)
+        layout = draw_layout(utterance, 0, run.recipe.sequence, run.recipe.seed)
+        for piece in pieces_of(utterance, layout, run.recipe.sequence, seed=run.recipe.seed, with_text=with_text):
+            ids = tokens.token_ids[tokens.word_starts[piece.start_word] : tokens.word_starts[piece.end_word]]
+            spans.append((frames.get(piece.key), ids))
+    return spans

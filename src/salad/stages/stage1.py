@@ -19,10 +19,10 @@ __all__ = ["run"]
 
 def run(run: Run) -> dict[str, Any]:
     settings = run.recipe.stage1
+    frames = FrameStore(sorted((run.folder("align") / "frames-speech").glob("shard-*")))
+    speech = load_aligned(run, "speech")
 
     def sources(tokenizer: Any) -> Sequence[Source]:
-        frames = FrameStore(sorted((run.folder("align") / "frames-speech").glob("shard-*")))
-        speech = load_aligned(run, "speech")
         return [
             speech_source(
                 run, tokenizer, "speech", 1 - settings.text_share, speech, frames, run.recipe.sequence.layouts
@@ -31,4 +31,4 @@ def run(run: Run) -> dict[str, Any]:
         ]
 
     weights = latest_checkpoint(run.folder("warm_start")) if run.recipe.warm_start.enabled else None
-    return train_stage(run, "stage1", settings, sources, weights=weights)
+    return train_stage(run, "stage1", settings, sources, [(speech, frames)], weights=weights)

@@ -28,10 +28,11 @@ def run(run: Run) -> dict[str, Any]:
     if not resume.exists():
         raise SaladError(f"stage2: {resume} (Stage I before its decay) is missing; run stage1 again")
 
+    old = FrameStore(sorted((run.folder("align") / "frames-speech").glob("shard-*")))
+    new = FrameStore(sorted((run.folder("synthesize") / "frames").glob("shard-*")))
+    speech, bought = load_aligned(run, "speech"), load_bought(run)
+
     def sources(tokenizer: Any) -> Sequence[Source]:
-        old = FrameStore(sorted((run.folder("align") / "frames-speech").glob("shard-*")))
-        new = FrameStore(sorted((run.folder("synthesize") / "frames").glob("shard-*")))
-        speech, bought = load_aligned(run, "speech"), load_bought(run)
         share, layouts = (1 - settings.text_share) / 2, run.recipe.sequence.layouts
         return [
             speech_source(run, tokenizer, "speech", share, speech, old, layouts),
@@ -39,7 +40,7 @@ def run(run: Run) -> dict[str, Any]:
             text_source(run, tokenizer, settings.text_share, load_documents(run, "web")),
         ]
 
-    summary = train_stage(run, "stage2", settings, sources, resume=resume)
+    summary = train_stage(run, "stage2", settings, sources, [(speech, old), (bought, new)], resume=resume)
     _save(run)
     return summary
 

@@ -15,11 +15,11 @@ from salad.model import SaladForConditionalGeneration
 from salad.pipeline import Run
 from salad.sequence import FrameStore
 from salad.stages.align import load_aligned
-from salad.stages.speechlm import build_model, freeze, load_tokenizer, speech_examples, text_examples
-from salad.train.loop import Schedule, autocast, train, uses_bf16
-from salad.train.tasks import DistillTask, Source, plan_batches
+from salad.stages.speechlm import build_model, ctc_spans, freeze, load_tokenizer, speech_examples, text_examples
+from salad.train.loop import Schedule, Task, autocast, train, uses_bf16
+from salad.train.tasks import CTCTask, DistillTask, Source, WithCTC, plan_batches
 from salad.train.teacher import Teacher
-from salad.types import Document
+from salad.types import Document, Utterance
 
 __all__ = ["train_stage"]
 
@@ -29,11 +29,15 @@ def train_stage(
     name: str,
     settings: recipe.Stage,
     sources: Callable[[Any], Sequence[Source]],
+    spoken: Sequence[tuple[Sequence[Utterance], FrameStore]],
     *,
     weights: Path | None = None,
     resume: Path | None = None,
 ) -> dict[str, Any]:
-    """Distil on `sources(tokenizer)`, from `weights` (a fresh optimiser) or `resume` (weights and optimiser)."""
+    """Distil on `sources(tokenizer)`, from `weights` (a fresh optimiser) or `resume` (weights and optimiser).
+
+    spoken: the stage's recordings and their frames, for the CTC loss beside the distillation.
+    """
     torch.set_num_threads(run.recipe.threads)
     tokenizer = load_tokenizer(run)
     model = build_model(run, weights, lora=settings.llm == "lora")
@@ -41,9 +45,11 @@ def train_stage(
     freeze(model, settings.llm, run.recipe.precision)
     teacher = Teacher(base, cache=True)
     plan = plan_batches(sources(tokenizer), settings.steps, settings.positions, run.recipe.seed)
-    task = DistillTask(
-        model, teacher, plan, alpha=settings.alpha, context=run.recipe.sequence.context, ctc_weight=settings.ctc_weight
-    )
+    task: Task = DistillTask(model, teacher, plan, alpha=settings.alpha, context=run.recipe.sequence.context)
+    if settings.ctc_weight:
+        spans = [span for group, frames in spoken for span in ctc_spans(run, tokenizer, group, frames)]
+        beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=run.recipe.seed)
+        task = WithCTC(task, beside, settings.ctc_weight)
     schedule = Schedule(
         steps=settings.steps,
         lr={"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm},

@@ -9,10 +9,9 @@ import torch
 from salad.files import write_json
 from salad.pipeline import Run
 from salad.sequence import FrameStore, tokenise
-from salad.sequence.examples import draw_layout, pieces_of
 from salad.stages.align import load_aligned
 from salad.stages.corpus import load_documents
-from salad.stages.speechlm import build_model, load_tokenizer
+from salad.stages.speechlm import build_model, ctc_spans, load_tokenizer
 from salad.train.checkpoint import load_weights
 from salad.train.loop import Schedule, autocast, train, uses_bf16
 from salad.train.tasks import CTCTask
@@ -34,7 +33,7 @@ def run(run: Run) -> dict[str, Any]:
     for parameter in model.llm.parameters():
         parameter.requires_grad_(False)
     model.ctc.residual.requires_grad_(False)
-    spans = _spans(
+    spans = ctc_spans(
         run, tokenizer, utterances, FrameStore(sorted((run.folder("align") / "frames-speech").glob("shard-*")))
     )
     task = CTCTask(model, spans, steps=settings.steps, batch=settings.batch, seed=seed)
@@ -54,23 +53,11 @@ def run(run: Run) -> dict[str, Any]:
     samples = _decode(
         model,
         tokenizer,
-        _spans(run, tokenizer, heldout, store, with_text=False)[:: max(1, len(heldout) // 4)][:8],
+        ctc_spans(run, tokenizer, heldout, store, with_text=False)[:: max(1, len(heldout) // 4)][:8],
         bf16,
     )
     write_json(folder / "samples.json", samples)
     return {"spans": len(spans), "impossible": task.impossible, "vocabulary": len(seen), "checkpoint": last.name}
-
-
-def _spans(run: Run, tokenizer: Any, utterances: Any, frames: FrameStore, with_text: bool = True) -> list[Any]:
-    """(frames, token ids) of every piece of the first interleaving."""
-    spans = []
-    for utterance in utterances:
-        tokens = tokenise(tokenizer, utterance.text)
-        layout = draw_layout(utterance, 0, run.recipe.sequence, run.recipe.seed)
-        for piece in pieces_of(utterance, layout, run.recipe.sequence, seed=run.recipe.seed, with_text=with_text):
-            ids = tokens.token_ids[tokens.word_starts[piece.start_word] : tokens.word_starts[piece.end_word]]
-            spans.append((frames.get(piece.key), ids))
-    return spans
 
 
 @torch.no_grad()

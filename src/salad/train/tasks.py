@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from salad.sequence import assemble, best_fit
 from salad.train.teacher import Teacher
 from salad.types import Example, SaladError
 
-__all__ = ["CTCTask", "DistillTask", "Source", "plan_batches"]
+__all__ = ["CTCTask", "DistillTask", "Source", "WithCTC", "plan_batches"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,7 @@ def _stream(source: Source, rng: random.Random):  # type: ignore[no-untyped-def]
 
 
 class DistillTask:
-    """alpha * KL + (1 - alpha) * NLL at the text tokens of interleaved documents (eqs. 5 and 6).
-
-    `ctc_weight` (ours; 0 in the paper) adds the CTC loss of the spoken spans, which the warm start left behind:
-    it keeps the text-rate positions in place and teaches the words of newly bought speech.
-    """
+    """alpha * KL + (1 - alpha) * NLL at the text tokens of interleaved documents (eqs. 5 and 6)."""
 
     def __init__(
         self,
@@ -79,11 +76,9 @@ class DistillTask:
         *,
         alpha: float,
         context: int,
-        ctc_weight: float = 0.0,
     ) -> None:
         self.model, self.teacher, self.batches = model, teacher, batches
-        self.alpha, self.context, self.ctc_weight = alpha, context, ctc_weight
-        self._class = model.ctc.classes() if model.ctc is not None else {}
+        self.alpha, self.context = alpha, context
         self.llm_frozen = not any(p.requires_grad for p in model.llm.parameters())
 
     def packs(self, step: int) -> list[list[Example]]:
@@ -105,9 +100,10 @@ class DistillTask:
             if not pack:
                 return None, {}
         frames = [torch.from_numpy(span).float() for example in pack for span in example.speech_frames]
-        heard = self.model.hear(frames) if frames else None
-        speech = heard.embeddings if heard else self.model.get_input_embeddings().weight[:0]
-        lengths = heard.lengths if heard else []
+        if frames:
+            speech, lengths = self.model.speech_embeddings(frames)
+        else:
+            speech, lengths = self.model.get_input_embeddings().weight[:0], []
         packed = assemble(pack, lengths)
         merged = self.model.merge(torch.from_numpy(packed.student_ids), speech, torch.from_numpy(packed.speech_rows))
         student = self.model.hidden_states(merged, packed.student_starts)
@@ -126,13 +122,7 @@ class DistillTask:
             "kl_sum": float(out.kl),
             "nll_sum": float(out.nll),
         }
-        if heard is None or not self.ctc_weight:
-            return out.total, logs
-        spoken = [[self._class.get(int(t), 0) for t in ids] for example in pack for ids in example.speech_tokens]
-        known = [ids if all(ids) else [] for ids in spoken]  # a token outside the head's vocabulary has no class
-        ctc_sum, ctc_count = ctc(heard.ctc_logits, heard.all_lengths, known)
-        logs |= {"ctc_sum": float(ctc_sum.detach()), "ctc_count": ctc_count}
-        return out.total + self.ctc_weight * ctc_sum, logs
+        return out.total, logs
 
 
 class CTCTask:
@@ -182,3 +172,32 @@ class CTCTask:
         logits, lengths = self.model.ctc_logits(frames)
         loss, count = ctc(logits, lengths, classes)
         return loss, {"positions": sum(lengths), "targets": count}
+
+
+class WithCTC:
+    """Distillation, and beside it `weight` times the mean CTC loss of a batch of pieces (ours; off in the paper).
+
+    It keeps the text-rate positions where the warm start put them, and teaches the words of newly bought speech
+    without a pass through the LLM. Both means are over their own targets of the global batch.
+    """
+
+    def __init__(self, distillation: DistillTask, ctc_task: CTCTask, weight: float) -> None:
+        self.distillation, self.ctc, self.weight = distillation, ctc_task, weight
+
+    def packs(self, step: int) -> list[tuple[float | None, list[Any]]]:
+        """(None, examples) for distillation; (factor on the CTC sum, pieces) for CTC."""
+        packs = self.distillation.packs(step)
+        (pieces,) = self.ctc.packs(step)
+        targets = sum(self.distillation.count(pack) for pack in packs)
+        factor = self.weight * targets / max(1, self.ctc.count(pieces))  # the loop divides by `targets`
+        return [*((None, pack) for pack in packs), (factor, pieces)]
+
+    def count(self, pack: tuple[float | None, list[Any]]) -> int:
+        return self.distillation.count(pack[1]) if pack[0] is None else 0
+
+    def loss(self, pack: tuple[float | None, list[Any]]) -> tuple[torch.Tensor | None, dict[str, float]]:
+        factor, members = pack
+        if factor is None:
+            return self.distillation.loss(members)
+        loss, logs = self.ctc.loss(members)
+        return factor * loss, {"ctc_sum": float(loss.detach()), "ctc_targets": logs["targets"]}
