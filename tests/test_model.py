@@ -12,6 +12,7 @@ from salad.measure.score import score_options
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.adapter import CTCHead
 from salad.sequence import assemble
+from salad.train.loop import autocast
 from salad.train.tasks import DistillTask
 from salad.train.teacher import Teacher
 from salad.types import Example, SaladError, Span
@@ -265,3 +266,17 @@ def test_lora_starts_as_the_identity():
     with torch.no_grad():
         assert torch.allclose(plain(ids).logits, lora(ids).logits, atol=1e-6)
     assert any("lora_" in name for name, _ in lora.named_parameters())
+
+
+def test_a_measurement_sees_weights_that_were_loaded_after_the_last_one():
+    """autocast keeps casts of weights; a checkpoint loaded under it would be measured with the old ones."""
+    model, examples = make_model(), make_examples(2)
+    teacher = Teacher(model, cache=True)
+    with torch.no_grad(), autocast(True):
+        first = divergence(model, teacher, examples, speech_ears(model))
+        for parameter in model.adapter.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        second = divergence(model, teacher, examples, speech_ears(model))
+    with torch.no_grad(), autocast(True):
+        fresh = divergence(model, teacher, examples, speech_ears(model))
+    assert [r.kl for r in second] == [r.kl for r in fresh] != [r.kl for r in first]

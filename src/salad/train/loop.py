@@ -58,7 +58,8 @@ def uses_bf16(precision: str, device: str = "cpu") -> bool:
 
 
 def autocast(bf16: bool, device: str = "cpu") -> AbstractContextManager[Any]:
-    return torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
+    """bf16 where asked. Casts of weights are not cached: a context that outlives a change of them would use old ones."""
+    return torch.autocast(device, torch.bfloat16, cache_enabled=False) if bf16 else nullcontext()
 
 
 def train(
