@@ -58,7 +58,7 @@ def uses_bf16(precision: str, device: str = "cpu") -> bool:
 
 
 def autocast(bf16: bool, device: str = "cpu") -> AbstractContextManager[Any]:
-    """bf16 where asked. Casts of weights are not cached: a context that outlives a change of them would use old ones."""
+    """bf16 where asked. Casts of weights are not cached: they would outlive a change of the weights."""
     return torch.autocast(device, torch.bfloat16, cache_enabled=False) if bf16 else nullcontext()
 
 
