@@ -53,7 +53,8 @@ def prompts(topics: dict[str, Iterable[str]], per_topic: int, source: str, seed:
 
 def clean(text: str) -> str:
     """Whole sentences of plain prose: markup, headings and a cut-off last sentence go, white space is single."""
-    text = re.sub(r"[*_#`>|]+|^\s*(?:[-•]|\d+[.)])\s+", " ", text, flags=re.MULTILINE)
+    text = re.sub(r"^\s*(?:[-•*]|\d+[.)])\s+", " ", text, flags=re.MULTILINE)
+    text = re.sub(r"[*_#`>|]+", "", text)
     text = " ".join(text.split())
     ends = [match.end() for match in re.finditer(r"[.!?][\"')\]]*(?=\s|$)", text)]
     return text[: ends[-1]] if ends else ""
