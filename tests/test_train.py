@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from test_model import make_examples, make_model
 
 from salad.files import read_jsonl, sha256_file
+from salad.measure.divergence import forgetting, summary
 from salad.objective import ctc, ctc_fits
-from salad.train.checkpoint import latest_checkpoint, load_weights
+from salad.stages.speechlm import freeze
+from salad.train.checkpoint import latest_checkpoint, load_weights, trainable
 from salad.train.loop import Schedule, train
 from salad.train.schedule import before_decay, wsd
 from salad.train.tasks import CTCTask, DistillTask, Source, WithCTC, plan_batches
 from salad.train.teacher import Teacher
-from salad.types import SaladError
+from salad.types import Example, SaladError, Span
 
 SCHEDULE = Schedule(steps=9, lr={"adapter": 1e-2, "ctc": 1e-2, "llm": 1e-3}, warmup_steps=2, checkpoint_every=2)
 
@@ -199,3 +201,33 @@ def test_a_span_too_short_for_ctc_adds_nothing():
     alone = ctc(logits[:5], [5], [[1, 2]])
     assert both[1] == 2 and torch.equal(both[0], alone[0])
     assert ctc(logits, [7], [[]])[1] == 0
+
+
+@pytest.mark.parametrize("llm", ["lora", "full"])
+def test_the_llm_learns_while_the_teacher_stays(tmp_path, llm):
+    """With LoRA or all weights trained: the loss falls, only what should move moves, and F becomes positive."""
+    base, model = make_model(), make_model(lora=2 if llm == "lora" else 0)
+    freeze(base, "frozen", "fp32")
+    freeze(model, llm, "fp32")
+    names = [name for name in trainable(model) if name.startswith("llm.")]
+    assert names and all("lora_" in name for name in names) == (llm == "lora")
+    examples = make_examples(5, num=6)
+    plan = plan_batches([Source("speech", 1.0, [[e] for e in examples], [20] * 6)], 9, 60, seed=3)
+    teacher = Teacher(base, cache=True)
+    task = DistillTask(model, teacher, plan, alpha=1.0, context=2048)
+    assert not task.llm_frozen
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    texts = [
+        Example(e.id, (Span("text", 0, len(e.token_ids)),), e.token_ids, ((0, len(e.token_ids)),), 0) for e in examples
+    ]
+    assert summary(forgetting(model, teacher, texts))["all"] < 1e-9
+    schedule = Schedule(steps=9, lr={"adapter": 1e-2, "llm": 1e-2}, warmup_steps=2, checkpoint_every=3)
+    last = train(model, task, schedule, tmp_path, title="t", bf16=False)
+    losses = [row["loss"] for row in read_jsonl(tmp_path / "metrics.jsonl")]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == set(trainable(model))
+    assert summary(forgetting(model, teacher, texts))["all"] > 1e-6
+    again = make_model(lora=2 if llm == "lora" else 0)
+    load_weights(last, again)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))

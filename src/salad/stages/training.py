@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,9 +67,7 @@ def train_stage(
 
 def _base(run: Run) -> SaladForConditionalGeneration:
     """The original LLM on its own, where training changes the student's."""
-    base = copy.deepcopy(build_model(run))
-    for parameter in base.parameters():
-        parameter.requires_grad_(False)
+    base = build_model(run)
     freeze(base, "frozen", run.recipe.precision)
     return base
 
