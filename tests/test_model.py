@@ -250,14 +250,18 @@ def test_placeholders_and_spans_must_agree():
 
 def test_scores_with_a_shared_prefix_equal_one_by_one():
     model = make_model()
-    prefix = torch.tensor([0, 5, 8, 13, 2])
-    options = [[4, 9], [7], [3, 3, 3, 12, 1]]
-    got = score_options(model, model.get_input_embeddings()(prefix), options)
-    for option, score in zip(options, got, strict=True):
-        with torch.no_grad():
-            logits = model.llm(torch.cat([prefix, torch.tensor(option)])[None]).logits[0].log_softmax(-1)
-        alone = logits[len(prefix) - 1 : -1].gather(1, torch.tensor(option)[:, None]).mean()
-        assert abs(score - float(alone)) < 1e-5
+    items = [
+        (torch.tensor([0, 5, 8, 13, 2]), [[4, 9], [7], [3, 3, 3, 12, 1]]),
+        (torch.tensor([0]), [[1, 2], [2, 1]]),
+    ]
+    table = model.get_input_embeddings()
+    scores = score_options(model, [(table(prefix), options) for prefix, options in items])
+    for (prefix, options), got in zip(items, scores, strict=True):
+        for option, score in zip(options, got, strict=True):
+            with torch.no_grad():
+                logits = model.llm(torch.cat([prefix, torch.tensor(option)])[None]).logits[0].log_softmax(-1)
+            alone = logits[len(prefix) - 1 : -1].gather(1, torch.tensor(option)[:, None]).mean()
+            assert abs(score - float(alone)) < 1e-5
 
 
 def test_lora_starts_as_the_identity():

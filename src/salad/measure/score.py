@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -14,25 +13,32 @@ __all__ = ["score_options"]
 
 @torch.no_grad()
 def score_options(
-    model: SaladForConditionalGeneration, prefix: torch.Tensor, options: Sequence[Sequence[int]]
-) -> tuple[float, ...]:
-    """Mean log-probability in nats per token of each option as a continuation of `prefix` [L, width].
+    model: SaladForConditionalGeneration, items: Sequence[tuple[torch.Tensor, Sequence[Sequence[int]]]]
+) -> list[tuple[float, ...]]:
+    """For each item (prefix [L, width], options as token ids): mean log-probability in nats per token of each option.
 
-    The prefix's keys and values are computed once and copied for the options, which run as one padded batch.
+    All items run in one packed forward pass: each prefix once, its options behind it as branches that see the prefix
+    and themselves. Logits are formed in float32 at the options' tokens alone.
     """
-    llm = model.llm
-    first = llm(inputs_embeds=prefix[None], use_cache=True, logits_to_keep=1)
-    longest = max(len(option) for option in options)
-    ids = torch.zeros(len(options), longest, dtype=torch.long)
-    real = torch.zeros_like(ids, dtype=torch.bool)
-    for row, option in enumerate(options):
-        ids[row, : len(option)] = torch.tensor(list(option))
-        real[row, : len(option)] = True
-    cache = copy.deepcopy(first.past_key_values)
-    cache.batch_repeat_interleave(len(options))
-    mask = torch.cat([torch.ones(len(options), len(prefix), dtype=torch.long), real.long()], dim=1)
-    rest = llm(input_ids=ids, past_key_values=cache, attention_mask=mask, use_cache=True).logits[:, :-1]
-    with torch.autocast(prefix.device.type, enabled=False):
-        logits = torch.cat([first.logits[:, -1:].expand(len(options), 1, -1), rest], dim=1).float()
-        chosen = logits.log_softmax(-1).gather(2, ids[..., None])[..., 0]
-    return tuple(float(v) for v in (chosen * real).sum(1) / real.sum(1))
+    table = model.get_input_embeddings()
+    parts: list[torch.Tensor] = []
+    starts, prefixes, branches = [0], [], []
+    for prefix, options in items:
+        at = (starts[-1], starts[-1] + len(prefix))
+        parts.append(prefix)
+        starts.append(at[1])
+        prefixes.append((0, 0))
+        for option in options:
+            ids = torch.tensor(list(option))
+            branches.append((at[1] - 1, starts[-1], ids))  # the prefix's end predicts the option's first token
+            parts.append(table(ids).to(prefix.dtype))
+            starts.append(starts[-1] + len(ids))
+            prefixes.append(at)
+    hidden = model.hidden_states(torch.cat(parts), starts, prefixes)
+    rows = torch.cat([torch.tensor([end, *range(start, start + len(ids) - 1)]) for end, start, ids in branches])
+    targets = torch.cat([ids for _, _, ids in branches])
+    with torch.autocast(hidden.device.type, enabled=False):
+        logits = hidden[rows].float() @ model.get_output_embeddings().weight.float().T
+        chosen = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    means = iter([float(span.mean()) for span in chosen.split([len(ids) for _, _, ids in branches])])
+    return [tuple(next(means) for _ in options) for _, options in items]

@@ -29,6 +29,7 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     packed_starts: Sequence[int] | None = None,
+    packed_prefixes: Sequence[tuple[int, int]] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """query [1, heads, L, d], key and value [1, kv_heads, L, d] -> [1, L, heads, d]."""
@@ -40,13 +41,21 @@ def packed_attention(
     if query.device.type == "cpu" and out_dtype == torch.bfloat16:  # on a CPU the float32 kernel is the faster one
         query, key, value = query.float(), key.float(), value.float()
     outs = []
-    for start, end in zip(packed_starts[:-1], packed_starts[1:], strict=True):
+    for index, (start, end) in enumerate(zip(packed_starts[:-1], packed_starts[1:], strict=True)):
+        keys, values, mask = key[:, :, start:end], value[:, :, start:end], None
+        first, last = packed_prefixes[index] if packed_prefixes else (0, 0)
+        if last > first:  # this document goes on after another one, which it sees whole
+            keys = torch.cat([key[:, :, first:last], keys], dim=2)
+            values = torch.cat([value[:, :, first:last], values], dim=2)
+            mask = torch.ones(end - start, last - first + end - start, dtype=torch.bool, device=query.device)
+            mask = mask.tril(diagonal=last - first)
         outs.append(
             scaled_dot_product_attention(
                 query[:, :, start:end],
-                key[:, :, start:end],
-                value[:, :, start:end],
-                is_causal=True,
+                keys,
+                values,
+                attn_mask=mask,
+                is_causal=mask is None,
                 scale=scaling,
                 dropout_p=dropout,
                 enable_gqa=query.shape[1] != key.shape[1],
@@ -55,18 +64,28 @@ def packed_attention(
     return torch.cat(outs, dim=2).transpose(1, 2).to(out_dtype), None
 
 
-def packed_arguments(starts: Sequence[int], device: torch.device) -> dict[str, Any]:
+def packed_arguments(
+    starts: Sequence[int], device: torch.device, prefixes: Sequence[tuple[int, int]] | None = None
+) -> dict[str, Any]:
     """Arguments that make a transformers decoder treat a [1, L] input as documents laid end to end.
 
-    Position ids restart at each document. The 4-D mask is passed through by transformers untouched and
-    is not read: the kernel above takes the boundaries from `packed_starts`.
+    Position ids restart at each document. `prefixes` gives for each document the positions (first, last + 1) of an
+    earlier one that it continues, (0, 0) for none: it sees that one whole, and counts on from it. transformers passes a
+    4-D mask through untouched, and it is not read: the kernel above takes the boundaries from `packed_starts`.
     """
     starts = [int(start) for start in starts]
-    positions = torch.cat([torch.arange(b - a, device=device) for a, b in zip(starts[:-1], starts[1:], strict=True)])
+    seen = [last - first for first, last in prefixes] if prefixes else [0] * (len(starts) - 1)
+    positions = torch.cat(
+        [
+            torch.arange(before, before + end - start, device=device)
+            for start, end, before in zip(starts[:-1], starts[1:], seen, strict=True)
+        ]
+    )
     return {
         "position_ids": positions[None],
         "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
         "packed_starts": starts,
+        "packed_prefixes": prefixes,
         "use_cache": False,
     }
 

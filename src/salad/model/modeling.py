@@ -111,9 +111,14 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """The LLM without its head."""
         return self.llm.get_decoder()
 
-    def hidden_states(self, embeddings: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
-        """Last hidden states [L, width] of documents laid end to end; embeddings [L, width]."""
-        arguments = packed_arguments(starts, embeddings.device)
+    def hidden_states(
+        self, embeddings: torch.Tensor, starts: Sequence[int], prefixes: Sequence[tuple[int, int]] | None = None
+    ) -> torch.Tensor:
+        """Last hidden states [L, width] of documents laid end to end; embeddings [L, width].
+
+        prefixes: for each document the positions of an earlier one that it continues (see `packed_arguments`).
+        """
+        arguments = packed_arguments(starts, embeddings.device, prefixes)
         return self.decoder()(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
 
     def text_hidden_states(self, token_ids: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:

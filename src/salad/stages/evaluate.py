@@ -40,6 +40,8 @@ from salad.types import Result, Utterance
 
 __all__ = ["load_figures", "run"]
 
+ITEMS_AT_ONCE = 8
+
 
 class _Setting:
     """What every measurement needs: held-out speech and text, the base LLM, a place to load checkpoints into."""
@@ -69,6 +71,13 @@ class _Setting:
     def load(self, checkpoint: Path) -> SaladForConditionalGeneration:
         load_weights(checkpoint, self.model)
         return self.model
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def read(self, model: SaladForConditionalGeneration, text: str) -> torch.Tensor:
+        """Embeddings of the start token and the text: [1 + tokens, width]."""
+        return model.get_input_embeddings()(torch.tensor([model.config.start_token_id, *self.ids(text)]))
 
     def reader(self) -> Teacher:
         """P on text: the adapted model itself; the same as Q where the LLM is frozen."""
@@ -174,23 +183,16 @@ def _accuracies(setting: _Setting, heard: dict[str, str], folder: Path) -> dict[
     settings = run.recipe.evaluate
     items = build_items(setting.documents, settings.items, settings.options, settings.context_words, run.recipe.seed)
     encoder = load_encoder(run.recipe.assets.encoder, run.recipe.threads)
-    results: dict[str, list[Result]] = {"text_base": [], "text_adapted": [], "speech_adapted": [], "cascade": []}
+    results: dict[str, list[Result]] = {}
     with progress("multiple choice", len(items), "items") as bar:
-        for item in items:
-            utterance = setting.by_document[item.document_id]
-            options = [setting.tokenizer(f" {o}", add_special_tokens=False)["input_ids"] for o in item.options]
-            (transcript,) = words_for_ranges(utterance.text.split(), heard.get(utterance.id, ""), [item.context_words])
-            read = _read(setting.base, setting.tokenizer, item.context)
-            prefixes = {
-                "text_base": (setting.base, read),
-                "speech_adapted": (setting.model, _hear(setting.model, encoder, utterance, item)),
-                "cascade": (setting.base, _read(setting.base, setting.tokenizer, " ".join(transcript))),
-            }
-            if not setting.frozen:
-                prefixes["text_adapted"] = (setting.model, _read(setting.model, setting.tokenizer, item.context))
-            for name, (model, prefix) in prefixes.items():
-                results[name].append(Result(item.id, item.answer, score_options(model, prefix, options)))
-            bar.advance()
+        for start in range(0, len(items), ITEMS_AT_ONCE):
+            group = items[start : start + ITEMS_AT_ONCE]
+            for name, (model, prefixes) in _prefixes(setting, encoder, heard, group).items():
+                options = [[setting.ids(f" {option}") for option in item.options] for item in group]
+                scores = score_options(model, list(zip(prefixes, options, strict=True)))
+                rows = [Result(item.id, item.answer, own) for item, own in zip(group, scores, strict=True)]
+                results.setdefault(name, []).extend(rows)
+            bar.advance(len(group))
     if setting.frozen:
         results["text_adapted"] = results["text_base"]  # the same weights read the same text
     write_jsonl(folder / "items.jsonl", [asdict(item) for item in items])
@@ -203,9 +205,27 @@ def _accuracies(setting: _Setting, heard: dict[str, str], folder: Path) -> dict[
     return {**figures, "chance": chance, "n": len(items), "gap": asdict(between)}
 
 
-def _read(model: SaladForConditionalGeneration, tokenizer: Any, text: str) -> torch.Tensor:
-    ids = [model.config.start_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
-    return model.get_input_embeddings()(torch.tensor(ids))
+def _prefixes(
+    setting: _Setting, encoder: Any, heard: dict[str, str], items: list[Item]
+) -> dict[str, tuple[SaladForConditionalGeneration, list[torch.Tensor]]]:
+    """The context of each item as each system takes it in: read, heard, or read from a transcript."""
+    utterances = [setting.by_document[item.document_id] for item in items]
+    transcripts = [
+        " ".join(words_for_ranges(u.text.split(), heard.get(u.id, ""), [item.context_words])[0])
+        for item, u in zip(items, utterances, strict=True)
+    ]
+    contexts = [item.context for item in items]
+    prefixes = {
+        "text_base": (setting.base, [setting.read(setting.base, text) for text in contexts]),
+        "speech_adapted": (
+            setting.model,
+            [_hear(setting.model, encoder, u, item) for item, u in zip(items, utterances, strict=True)],
+        ),
+        "cascade": (setting.base, [setting.read(setting.base, text) for text in transcripts]),
+    }
+    if not setting.frozen:
+        prefixes["text_adapted"] = (setting.model, [setting.read(setting.model, text) for text in contexts])
+    return prefixes
 
 
 def _hear(model: SaladForConditionalGeneration, encoder: Any, utterance: Utterance, item: Item) -> torch.Tensor:
