@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salad.objective import distill, kl_per_position
+from salad.objective import ctc, ctc_fits, distill, kl_per_position
 from salad.objective.distill import CHUNK
 
 
@@ -76,3 +76,29 @@ def test_logits_are_float32_under_autocast():
     assert abs(ours - exact) < 0.02 * exact
     naive = kl_per_position((t @ hs.T).bfloat16(), (s @ hs.T).bfloat16()).sum()
     assert abs(float(naive) - exact) > 0.05 * exact  # the trap is real
+
+
+@given(st.integers(0, 50), st.integers(1, 6))
+def test_ctc_equals_torchs_over_all_classes(seed, num_spans):
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 20, (num_spans,), generator=g).tolist()
+    sizes = torch.randint(0, 8, (num_spans,), generator=g).tolist()
+    classes = [torch.randint(1, 9, (n,), generator=g).tolist() for n in sizes]
+    ours = (torch.randn(sum(lengths), 9, generator=g, dtype=torch.float64) * 3).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    loss, count = ctc(ours, lengths, classes)
+    (0.3 * loss).backward()
+    fitting = [(s, t) for s, t in zip(theirs.split(lengths), classes, strict=True) if ctc_fits(len(s), t)]
+    assert count == sum(len(t) for _, t in fitting)
+    if not fitting:
+        assert float(loss) == 0.0 and not ours.grad.any()
+        return
+    reference = torch.nn.functional.ctc_loss(
+        torch.nn.utils.rnn.pad_sequence([s.log_softmax(-1) for s, _ in fitting]),
+        torch.tensor([c for _, t in fitting for c in t]),
+        torch.tensor([len(s) for s, _ in fitting]),
+        torch.tensor([len(t) for _, t in fitting]),
+        reduction="sum",
+    )
+    (0.3 * reference).backward()
+    assert torch.allclose(loss, reference) and torch.allclose(ours.grad, theirs.grad, atol=1e-12)

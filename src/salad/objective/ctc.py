@@ -21,17 +21,68 @@ def ctc(logits: torch.Tensor, lengths: Sequence[int], classes: Sequence[Sequence
     logits [P, C] of all spans laid end to end (class 0 is the blank), `lengths` positions of each span,
     `classes` its targets. A span that cannot hold its targets (see `ctc_fits`) adds neither loss nor count.
     """
+    starts = [0]
+    for length in lengths:
+        starts.append(starts[-1] + int(length))
     spans = [
-        (span, target) for span, target in zip(logits.split(list(lengths)), classes, strict=True)
-        if ctc_fits(len(span), target)
-    ]  # fmt: skip
+        (start, int(length), list(target))
+        for start, length, target in zip(starts[:-1], lengths, classes, strict=True)
+        if ctc_fits(int(length), target)
+    ]
     if not spans:
         return logits.sum() * 0.0, 0
-    with torch.autocast(logits.device.type, enabled=False):
-        padded = torch.nn.utils.rnn.pad_sequence([span.float().log_softmax(-1) for span, _ in spans])
-        targets = torch.tensor([c for _, target in spans for c in target])
-        counts = [len(target) for _, target in spans]
-        loss = torch.nn.functional.ctc_loss(
-            padded, targets, torch.tensor([len(s) for s, _ in spans]), torch.tensor(counts), reduction="sum"
-        )
-    return loss, sum(counts)
+    return _CTC.apply(logits, spans), sum(len(target) for _, _, target in spans)
+
+
+class _CTC(torch.autograd.Function):
+    """A span's loss needs the scores of its own few classes and one normaliser, not a padded [T, B, C] of all.
+
+    The gradient, softmax(logits) - posterior, is formed here too; torch's kernel gives the posteriors of the span's
+    classes: it returns exp(log_probs) - posterior for the log-probabilities that it was handed.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, spans):  # type: ignore[no-untyped-def]
+        wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
+        norm = wide.logsumexp(dim=-1, keepdim=True)
+        own = [[0, *dict.fromkeys(target)] for _, _, target in spans]  # class 0 stays the blank
+        longest, widest = max(length for _, length, _ in spans), max(map(len, own))
+        rows = torch.zeros(longest, len(spans), dtype=torch.long)
+        columns = torch.zeros(len(spans), widest, dtype=torch.long)
+        known = torch.zeros(len(spans), widest, dtype=torch.bool)
+        heard = torch.zeros(longest, len(spans), dtype=torch.bool)
+        targets = []
+        for i, ((start, length, target), mine) in enumerate(zip(spans, own, strict=True)):
+            rows[:length, i] = torch.arange(start, start + length)
+            heard[:length, i] = True
+            columns[i, : len(mine)] = torch.tensor(mine)
+            known[i, : len(mine)] = True
+            place = {c: j for j, c in enumerate(mine)}
+            targets += [place[c] for c in target]
+        rows, columns, known, heard = (x.to(wide.device) for x in (rows, columns, known, heard))
+        scores = (wide[rows[:, :, None], columns[None]] - norm[rows]).masked_fill(~known, -torch.inf)
+        with torch.enable_grad():
+            scores.requires_grad_()
+            loss = torch.nn.functional.ctc_loss(
+                scores,
+                torch.tensor(targets, device=wide.device),
+                torch.tensor([length for _, length, _ in spans]),
+                torch.tensor([len(target) for _, _, target in spans]),
+                reduction="sum",
+            )
+            (partial,) = torch.autograd.grad(loss, scores)
+        if ctx.needs_input_grad[0]:
+            posterior = (scores.detach().exp() - partial).masked_fill(~(known & heard[:, :, None]), 0.0)
+            weight = torch.zeros(len(wide), 1, dtype=wide.dtype, device=wide.device)  # spans left out get no gradient
+            weight[rows[heard]] = 1.0
+            grad = (wide - norm).exp_().mul_(weight)
+            where = rows[:, :, None].expand_as(posterior), columns.expand_as(posterior)
+            grad.index_put_(where, -posterior, accumulate=True)
+            ctx.save_for_backward(grad)
+        ctx.dtype = logits.dtype
+        return loss.detach()
+
+    @staticmethod
+    def backward(ctx, grad_loss):  # type: ignore[no-untyped-def]
+        (grad,) = ctx.saved_tensors
+        return (grad * grad_loss).to(ctx.dtype), None

@@ -12,7 +12,7 @@ import torch
 
 __all__ = ["Loss", "distill", "kl_per_position"]
 
-CHUNK = 512
+CHUNK = 128  # logits of a chunk stay under the size that the C library hands back to the system each time
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from salad.stages.align import load_aligned
 from salad.stages.cluster import load_clusters
 from salad.stages.corpus import load_documents
 from salad.stages.evaluate import load_figures
+from salad.stages.speechlm import build_model
 from salad.stages.synthesize import load_bought
 from salad.types import Utterance
 
@@ -121,6 +122,7 @@ def _clips(run: Run) -> list[dict[str, Any]]:
     folder = run.folder("stage2") / "model"
     model = SaladForConditionalGeneration.from_pretrained(folder).eval()
     processor = SaladProcessor.from_pretrained(folder)
+    base = model if run.recipe.stage2.llm == "frozen" else build_model(run)
     heard = {
         row["id"]: row["text"]
         for path in sorted((run.folder("evaluate") / "transcripts").glob("shard-*/transcripts.jsonl"))
@@ -145,7 +147,7 @@ def _clips(run: Run) -> list[dict[str, Any]]:
                     for s in spans
                     if s.start_word < last
                 ],
-                "base_continuation": _continue(model, processor, context, ()),
+                "base_continuation": _continue(base, processor, context, ()),
                 "speech_continuation": _continue(model, processor, AUDIO, (audio,)),
                 "cascade_transcript": heard.get(utterance.id, ""),
             }
