@@ -1,4 +1,4 @@
-"""alpha * KL(teacher || student) + (1 - alpha) * NLL, from hidden states, chunk by chunk (SALAD, eqs. 5 and 6).
+"""alpha * D(teacher, student) + (1 - alpha) * NLL, from hidden states, chunk by chunk (SALAD, eqs. 5 and 6).
 
 Logits are formed in float32 whatever the precision of the states: rounded to bf16 they would put errors
 of 100 % and more into a KL near zero, which is where distillation starts.
@@ -6,18 +6,30 @@ of 100 % and more into a KL near zero, which is where distillation starts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, get_args
 
 import torch
 
-__all__ = ["Loss", "distill", "kl_per_position"]
+from salad.types import SaladError
 
-CHUNK = 128  # logits of a chunk stay under the size that the C library hands back to the system each time
+__all__ = ["Divergence", "Loss", "distill", "kl_per_position"]
+
+Divergence = Literal["kl", "reverse_kl", "jsd"]
+
+# Rows of logits at a time. On a CPU a chunk's logits stay under the size that the C library gives back to the system
+# each time, and what happens to them between the matrix products runs over a few rows that fit the cache.
+CPU_CHUNK, CPU_ROWS, GPU_CHUNK = 128, 8, 1024
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Sums over `count` positions, in nats: `total` carries the gradient, `kl` and `nll` do not."""
+    """Sums over `count` positions, in nats: `total` carries the gradient, `kl` and `nll` do not.
+
+    kl: the divergence that was asked for, KL(teacher || student) by default, times the temperature squared.
+    """
 
     total: torch.Tensor
     kl: torch.Tensor
@@ -40,55 +52,90 @@ def distill(
     teacher_head: torch.Tensor,
     targets: torch.Tensor,
     alpha: float = 1.0,
+    *,
+    divergence: Divergence = "kl",
+    temperature: float = 1.0,
+    beta: float = 0.5,
+    compile: bool = False,
+    chunk: int | None = None,
 ) -> Loss:
     """Loss at N paired positions.
 
     student [N, Hs], teacher [N, Ht]: last hidden states. student_head [V, Hs], teacher_head [V, Ht].
     targets int64 [N]: the token both predict. No [N, V] tensor is kept: gradients are formed with the chunk's
-    logits. N = 0 gives zero.
+    logits. Gradients flow to `student` and, where it is trained, to `student_head`. N = 0 gives zero.
+
+    divergence: "kl" is KL(teacher || student), the paper's; "reverse_kl" is KL(student || teacher) (MiniLLM, Gu et al.
+    2023); "jsd" is the generalised Jensen-Shannon divergence beta * KL(teacher || m) + (1 - beta) * KL(student || m),
+    m = beta * teacher + (1 - beta) * student (GKD, Agarwal et al. 2023). temperature: both logits are divided by it
+    and the divergence is multiplied by its square (Hinton et al. 2015); the NLL has temperature 1.
+    compile: fuse what lies between the matrix products with `torch.compile`.
+    Raises SaladError on shapes or settings that do not fit.
     """
-    total, kl, nll = _Distill.apply(student, teacher.detach(), student_head, teacher_head, targets, alpha)
+    _check(student, teacher, student_head, teacher_head, targets, divergence, temperature, beta)
+    settings = _Settings(alpha, divergence, temperature, beta, compile, chunk)
+    total, kl, nll = _Distill.apply(student, teacher.detach(), student_head, teacher_head.detach(), targets, settings)
     return Loss(total, kl, nll, len(targets))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    alpha: float
+    divergence: str
+    temperature: float
+    beta: float
+    compile: bool
+    chunk: int | None
 
 
 class _Distill(torch.autograd.Function):
     """Forms the gradients in the forward pass, so that a chunk's logits live once and are never formed again."""
 
     @staticmethod
-    def forward(ctx, student, teacher, head_s, head_t, targets, alpha):  # type: ignore[no-untyped-def]
+    def forward(ctx, student, teacher, head_s, head_t, targets, settings):  # type: ignore[no-untyped-def]
         wide = torch.promote_types(student.dtype, torch.float32)
         ctx.dtypes = student.dtype, head_s.dtype
         device = student.device.type
         # Only the logits must be exact: the gradient's product may round its inputs, as any mixed-precision layer does.
-        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else wide
+        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else student.dtype
         grad_student = torch.zeros_like(student, dtype=wide) if ctx.needs_input_grad[0] else None
         grad_head = torch.zeros_like(head_s, dtype=wide) if ctx.needs_input_grad[2] else None
-        kl = torch.zeros((), dtype=wide, device=student.device)
-        nll = torch.zeros_like(kl)
-        with torch.autocast(student.device.type, enabled=False):
-            head_low = head_s.to(low)
-            head_s, head_t = head_s.to(wide), head_t.to(wide)
-            for start in range(0, len(targets), CHUNK):
-                part = slice(start, start + CHUNK)
-                states = student[part].to(wide)
-                log_s = (states @ head_s.T).log_softmax(dim=-1)
-                log_t = (teacher[part].to(wide) @ head_t.T).log_softmax(dim=-1)
-                p_t = log_t.exp()
+        wants_gradient = grad_student is not None or grad_head is not None
+        sums = torch.zeros(2, dtype=wide, device=student.device)
+        chunk = settings.chunk or (CPU_CHUNK if device == "cpu" else GPU_CHUNK)
+        rows = chunk if device != "cpu" or settings.compile else CPU_ROWS
+        between = _compiled() if settings.compile else _between
+        with torch.autocast(device, enabled=False):
+            products = _Product(head_s, wide), _Product(head_t, wide)
+            head_low = head_s.to(low) if grad_student is not None else None
+            for start in range(0, len(targets), chunk):
+                part = slice(start, start + chunk)
+                logits_s, logits_t = products[0](student[part]), products[1](teacher[part])
                 target = targets[part, None]
-                nll -= log_s.gather(1, target).sum()
-                kl += log_t.sub_(log_s).mul_(p_t).sum()
-                if grad_student is None and grad_head is None:
-                    continue
-                # d KL / d logits = p_s - p_t; d NLL / d logits = p_s - onehot
-                grad = log_s.exp_().sub_(p_t.mul_(alpha))
-                grad.scatter_add_(1, target, torch.full_like(target, alpha - 1.0, dtype=wide))
+                grads = torch.empty(logits_s.shape, dtype=low, device=student.device) if wants_gradient else None
+                for first in range(0, len(target), rows):
+                    few = slice(first, first + rows)
+                    grad, sums_few = between(
+                        logits_s[few],
+                        logits_t[few],
+                        target[few],
+                        settings.alpha,
+                        settings.divergence,
+                        settings.temperature,
+                        settings.beta,
+                        wants_gradient,
+                    )
+                    sums += sums_few
+                    if grads is not None:
+                        grads[few] = grad
                 if grad_student is not None:
-                    grad_student[part] = grad.to(low) @ head_low
+                    grad_student[part] = grads @ head_low
                 if grad_head is not None:
-                    grad_head.addmm_(grad.T, states)
+                    grad_head += grads.T @ student[part].to(low)
+        kl, nll = sums
         ctx.save_for_backward(grad_student, grad_head)
         ctx.mark_non_differentiable(kl, nll)
-        return alpha * kl + (1.0 - alpha) * nll, kl, nll
+        return settings.alpha * kl + (1.0 - settings.alpha) * nll, kl, nll
 
     @staticmethod
     def backward(ctx, grad_total, _kl, _nll):  # type: ignore[no-untyped-def]
@@ -96,3 +143,93 @@ class _Distill(torch.autograd.Function):
         to_student = None if grad_student is None else (grad_student * grad_total).to(ctx.dtypes[0])
         to_head = None if grad_head is None else (grad_head * grad_total).to(ctx.dtypes[1])
         return to_student, None, to_head, None, None, None
+
+
+class _Product:
+    """states [n, H] -> logits [n, V], summed in float32 or wider and never rounded to less."""
+
+    def __init__(self, head: torch.Tensor, wide: torch.dtype) -> None:
+        # A GPU multiplies halves and adds up in float32; a CPU would round the result, so there the head is cast up.
+        self.native = head.is_cuda and head.dtype in (torch.bfloat16, torch.float16)
+        self.wide, self.head = wide, (head if self.native else head.to(wide)).T
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        if self.native and states.dtype == self.head.dtype:
+            return torch.mm(states, self.head, out_dtype=self.wide)
+        return states.to(self.wide) @ self.head.to(self.wide)
+
+
+def _between(
+    logits_s: torch.Tensor,
+    logits_t: torch.Tensor,
+    target: torch.Tensor,
+    alpha: float,
+    divergence: str,
+    temperature: float,
+    beta: float,
+    wants_gradient: bool,
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Logits [n, V] -> gradient with respect to the student's [n, V], and the sums (divergence, NLL)."""
+    log_1 = logits_s.log_softmax(dim=-1)  # temperature 1, which the NLL has
+    log_s = log_1 if temperature == 1.0 else (logits_s / temperature).log_softmax(dim=-1)
+    log_t = (logits_t if temperature == 1.0 else logits_t / temperature).log_softmax(dim=-1)
+    nll = -log_1.gather(1, target).sum()
+    p_t, p_s = log_t.exp(), log_s.exp()
+    slope: torch.Tensor | None = None  # d divergence / d p_s, up to a constant of each row
+    if divergence == "kl":
+        amount = (log_t.sub_(log_s) if not torch.compiler.is_compiling() else log_t - log_s).mul(p_t).sum()
+    elif divergence == "reverse_kl":
+        slope = log_s - log_t
+        amount = (p_s * slope).sum()
+    else:
+        log_m = torch.logaddexp(log_t + _log(beta), log_s + _log(1.0 - beta))
+        slope = (1.0 - beta) * (log_s - log_m)
+        amount = beta * (p_t * (log_t - log_m)).sum() + (p_s * slope).sum()
+    sums = torch.stack([amount * temperature**2, nll])
+    if not wants_gradient:
+        return None, sums
+    if slope is None:
+        grad = (p_s - p_t) * (alpha * temperature)
+    else:
+        grad = p_s * (slope - (p_s * slope).sum(dim=-1, keepdim=True)) * (alpha * temperature)
+    if alpha != 1.0:
+        ones = torch.zeros_like(grad).scatter(1, target, 1.0)
+        grad = grad + (1.0 - alpha) * (log_1.exp() - ones)
+    return grad, sums
+
+
+def _log(x: float) -> float:
+    return float(torch.tensor(x, dtype=torch.float64).log())
+
+
+@cache
+def _compiled() -> Callable[..., Any]:
+    return torch.compile(_between, dynamic=True)
+
+
+def _check(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    head_s: torch.Tensor,
+    head_t: torch.Tensor,
+    targets: torch.Tensor,
+    divergence: str,
+    temperature: float,
+    beta: float,
+) -> None:
+    n = len(targets)
+    if len(student) != n or len(teacher) != n:
+        raise SaladError(f"distill: {len(student)} student and {len(teacher)} teacher states for {n} targets")
+    if student.shape[1] != head_s.shape[1] or teacher.shape[1] != head_t.shape[1]:
+        raise SaladError(
+            f"distill: states {student.shape[1]} and {teacher.shape[1]} wide for heads of {head_s.shape[1]} and "
+            f"{head_t.shape[1]}"
+        )
+    if len(head_s) != len(head_t):
+        raise SaladError(
+            f"distill: the student has {len(head_s)} tokens, the teacher {len(head_t)}; both need one vocabulary"
+        )
+    if divergence not in get_args(Divergence):
+        raise SaladError(f"divergence: {divergence!r}; expected one of {', '.join(get_args(Divergence))}")
+    if not temperature > 0 or not 0 < beta < 1:
+        raise SaladError(f"temperature {temperature}, beta {beta}: expected temperature > 0 and 0 < beta < 1")
