@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,43 @@ def stage(
     """Run one stage of a recipe; the stages before it must be finished."""
     with _plain_errors(debug):
         _run(recipe, overrides, only=name)
+
+
+@app.command()
+def train(
+    recipe: RecipePath,
+    overfit_one_batch: Annotated[
+        bool, typer.Option("--overfit-one-batch", help="Stage I on its first batch alone: the loss must fall.")
+    ] = False,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Run a recipe's training stages (warm_start, stage1, stage2); those before them must be finished.
+
+    Under torchrun each process takes its part of every batch.
+    """
+    with _plain_errors(debug):
+        if overfit_one_batch:
+            _overfit(recipe, overrides)
+            return
+        for name in ("warm_start", "stage1", "stage2"):
+            _run(recipe, overrides, only=name)
+
+
+@app.command()
+def plan(
+    recipe: RecipePath,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs to spread the training over.")] = 1,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Tell what a recipe will take: parameters, memory, tokens, operations, GPU hours, speech to buy, disk."""
+    with _plain_errors(debug):
+        from salad.recipe import load_recipe
+        from salad.train.plan import make_plan, rows
+
+        settings = load_recipe(recipe, overrides or [])
+        _print_table(("for", "what", "figure"), list(rows(make_plan(settings, devices), settings)))
 
 
 @app.command()
@@ -138,6 +176,24 @@ def _run(recipe: Path, overrides: list[str] | None, only: str | None = None) -> 
     from salad.pipeline import run_pipeline
 
     run_pipeline(checked, only=only)
+
+
+def _overfit(recipe: Path, overrides: list[str] | None) -> None:
+    from salad.files import read_jsonl
+    from salad.pipeline import Run
+    from salad.progress import console
+    from salad.recipe import load_recipe
+
+    run = Run(load_recipe(recipe, overrides or []))
+    for before in ("corpus", "align") + (("warm_start",) if run.recipe.warm_start.enabled else ()):
+        run.done(before)
+    from salad.stages.stage1 import run as stage1
+
+    folder = run.folder("overfit")
+    shutil.rmtree(folder, ignore_errors=True)
+    stage1(run, overfit=folder)
+    losses = [row["loss"] for row in read_jsonl(folder / "metrics.jsonl") if "loss" in row]
+    console.print(f"one batch: loss {losses[0]:.4f} -> {losses[-1]:.4f} in {len(losses)} steps; see {folder}")
 
 
 def _check_names(names: list[str]) -> None:

@@ -95,6 +95,9 @@ class Model(Section):
     adapter_heads: int = Field(15, ge=1)
     adapter_kv_heads: int = Field(5, ge=1)
     stride: int = Field(1, ge=1, description="encoder frames stacked into one adapter position")
+    llm_config: dict[str, Any] | None = Field(
+        None, description="the LLM's configuration, for `salad plan` before its files are here"
+    )
     rate: Literal["fixed", "text"] = Field(
         "fixed", description="text: drop positions the CTC head calls blank or repeat"
     )
@@ -126,6 +129,18 @@ class Stage(Section):
     grad_clip: float = Field(1.0, gt=0)
     warmup_steps: int = Field(500, ge=0)
     decay_share: float = Field(0.2, ge=0, le=1)
+    divergence: Literal["kl", "reverse_kl", "jsd"] = Field("kl", description="kl: KL(teacher || student), the paper's")
+    temperature: float = Field(1.0, gt=0)
+    jsd_beta: float = Field(0.5, gt=0, lt=1)
+    compile: bool = Field(False, description="fuse the loss between its matrix products (needs a C++ compiler)")
+    checkpoint_activations: bool = Field(False, description="form the LLM's activations again in the backward pass")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average, which is kept; 0: none")
+    shard: bool = Field(False, description="under torchrun: spread the layers over the processes (FSDP2)")
+    shard_teacher: bool = Field(False, description="the same for the teacher's layers")
+    spike_factor: float = Field(
+        0.0, ge=0, description="stop where the loss is this many times its recent median; 0: never"
+    )
+    keep: int = Field(2, ge=1, description="newest checkpoints to keep; that before the decay always stays")
     checkpoint_every: int = Field(50, ge=1)
     probe_every: int = Field(50, ge=1, description="steps between live measurements of M and F")
     probe_documents: int = Field(12, ge=1)
@@ -184,6 +199,11 @@ class Recipe(Section):
             raise ValueError("model.rate: text needs warm_start.enabled: true, whose CTC head finds the blanks")
         if not self.warm_start.enabled and max(self.stage1.ctc_weight, self.stage2.ctc_weight) > 0:
             raise ValueError("ctc_weight needs warm_start.enabled: true, which makes the CTC head")
+        for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
+            if stage.shard and (stage.llm == "frozen" or stage.ctc_weight > 0):
+                raise ValueError(f"{name}.shard needs {name}.llm: full or lora, and {name}.ctc_weight: 0")
+            if stage.shard_teacher and not stage.shard:
+                raise ValueError(f"{name}.shard_teacher needs {name}.shard: true")
         if self.stage1.llm != self.stage2.llm:
             raise ValueError(f"stage2.llm ({self.stage2.llm}) must equal stage1.llm ({self.stage1.llm})")
         if self.corpus.unseen_voice in {*self.synthesize.voices.shares, self.probe.voice}:

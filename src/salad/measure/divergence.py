@@ -63,7 +63,8 @@ def transcript_ears(model: SaladForConditionalGeneration, tokens: Callable[[Exam
 
     def hear(examples: Sequence[Example]) -> tuple[torch.Tensor, list[int]]:
         spans = [list(ids) for e in examples for ids in tokens(e)]
-        flat = torch.tensor([i for ids in spans for i in ids], dtype=torch.long)
+        table = model.get_input_embeddings().weight
+        flat = torch.tensor([i for ids in spans for i in ids], dtype=torch.long, device=table.device)
         return model.get_input_embeddings()(flat), [len(ids) for ids in spans]
 
     return hear
@@ -83,17 +84,18 @@ def divergence(
         part = [examples[i] for i in group]
         speech, lengths = ears(part)
         packed = assemble(part, lengths)
-        ids, rows = torch.from_numpy(packed.student_ids), torch.from_numpy(packed.speech_rows)
+        device = speech.device
+        ids, rows = (torch.from_numpy(x).to(device) for x in (packed.student_ids, packed.speech_rows))
         student = model.hidden_states(model.merge(ids, speech, rows), packed.student_starts)
         teacher = reference.hidden(part)
         for index, i in enumerate(group):
             own = np.flatnonzero(packed.pair_owner == index)
             loss = distill(
-                student[torch.from_numpy(packed.pairs.student_pos[own])],
-                teacher[torch.from_numpy(packed.pairs.teacher_pos[own])],
+                student[torch.from_numpy(packed.pairs.student_pos[own]).to(device)],
+                teacher[torch.from_numpy(packed.pairs.teacher_pos[own]).to(device)],
                 model.get_output_embeddings().weight,
                 reference.head,
-                torch.from_numpy(packed.pairs.target_ids[own]),
+                torch.from_numpy(packed.pairs.target_ids[own]).to(device),
             )
             example = examples[i]
             out[i] = DocumentKL(example.id, example.domain, example.speaker, float(loss.kl), loss.count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,30 @@ import numpy as np
 from salad import assets
 from salad.types import SaladError
 
-__all__ = ["Encoder", "LogMel", "WhisperCT2", "load_encoder"]
+__all__ = ["Encoder", "LogMel", "Shape", "WhisperCT2", "load_encoder", "shape_of"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an encoder gives: frames a second, and the width of each."""
+
+    frame_rate_hz: float
+    frame_dim: int
+
+
+# Encoders whose shape is known before their files are here.
+SHAPES = {
+    "log-mel": Shape(100.0, 80),
+    "whisper-tiny.en": Shape(50.0, 384),
+    "kyutai/mimi": Shape(12.5, 512),
+}
+
+
+def shape_of(name: str) -> Shape:
+    """Shape of a known encoder. Raises SaladError for others: load them to see."""
+    if name not in SHAPES:
+        raise SaladError(f"assets.encoder: the shape of {name!r} is not known; expected one of {', '.join(SHAPES)}")
+    return SHAPES[name]
 
 
 class Encoder:

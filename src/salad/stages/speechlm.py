@@ -38,7 +38,9 @@ def load_tokenizer(run: Run) -> Any:
     return AutoTokenizer.from_pretrained(assets.llm_folder(run.recipe.assets.llm))
 
 
-def build_model(run: Run, checkpoint: Path | None = None, *, lora: bool = False) -> SaladForConditionalGeneration:
+def build_model(
+    run: Run, checkpoint: Path | None = None, *, lora: bool = False, averaged: bool = False
+) -> SaladForConditionalGeneration:
     """The recipe's model with the text LLM's weights and a fresh adapter (by seed), or a checkpoint's."""
     recipe = run.recipe
     folder = assets.llm_folder(recipe.assets.llm)
@@ -67,7 +69,7 @@ def build_model(run: Run, checkpoint: Path | None = None, *, lora: bool = False)
     if model.ctc is not None:
         model.ctc.token_ids.copy_(torch.tensor(read_json(ctc)))
     if checkpoint is not None:
-        load_weights(checkpoint, model)
+        load_weights(checkpoint, model, averaged=averaged)
     return model.eval()
 
 

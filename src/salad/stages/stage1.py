@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from salad.pipeline import Run
@@ -17,7 +18,7 @@ from salad.train.tasks import Source
 __all__ = ["run"]
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run, overfit: Path | None = None) -> dict[str, Any]:
     settings = run.recipe.stage1
     frames = FrameStore(sorted((run.folder("align") / "frames-speech").glob("shard-*")))
     speech = load_aligned(run, "speech")
@@ -31,4 +32,4 @@ def run(run: Run) -> dict[str, Any]:
         ]
 
     weights = latest_checkpoint(run.folder("warm_start")) if run.recipe.warm_start.enabled else None
-    return train_stage(run, "stage1", settings, sources, [(speech, frames)], weights=weights)
+    return train_stage(run, "stage1", settings, sources, [(speech, frames)], weights=weights, overfit=overfit)

@@ -48,7 +48,9 @@ def run(run: Run) -> dict[str, Any]:
 def _save(run: Run) -> None:
     """The finished model and its processor, as `from_pretrained` reads them."""
     folder = run.folder("stage2") / "model"
-    model = build_model(run, latest_checkpoint(run.folder("stage2")), lora=run.recipe.stage2.llm == "lora")
+    model = build_model(
+        run, latest_checkpoint(run.folder("stage2")), lora=run.recipe.stage2.llm == "lora", averaged=True
+    )
     model.save_pretrained(folder)
     config = model.config
     SaladProcessor(load_tokenizer(run), config.encoder, config.audio_token_id, config.start_token_id).save_pretrained(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from salad.sequence import FrameStore
 from salad.stages.align import load_aligned
 from salad.stages.speechlm import build_model, ctc_spans, freeze, load_tokenizer, speech_examples, text_examples
 from salad.train.loop import Schedule, Task, autocast, train, uses_bf16
-from salad.train.tasks import CTCTask, DistillTask, Source, WithCTC, plan_batches
+from salad.train.tasks import CTCTask, DistillTask, OneBatch, Source, WithCTC, plan_batches
 from salad.train.teacher import Teacher
+from salad.train.world import World, shard
 from salad.types import Document, Utterance
 
 __all__ = ["train_stage"]
@@ -32,19 +34,39 @@ def train_stage(
     *,
     weights: Path | None = None,
     resume: Path | None = None,
+    overfit: Path | None = None,
 ) -> dict[str, Any]:
     """Distil on `sources(tokenizer)`, from `weights` (a fresh optimiser) or `resume` (weights and optimiser).
 
     spoken: the stage's recordings and their frames, for the CTC loss beside the distillation.
+    overfit: train on the first batch alone, into this folder; a sound set-up drives its loss towards zero.
     """
     torch.set_num_threads(run.recipe.threads)
     tokenizer = load_tokenizer(run)
     model = build_model(run, weights, lora=settings.llm == "lora")
     base = model if settings.llm == "frozen" else _base(run)
     freeze(model, settings.llm, run.recipe.precision)
-    teacher = Teacher(base, cache=True)
+    world = World.join()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
+    base.to(device)
+    if settings.shard:
+        shard(model, world)
+    if settings.shard_teacher:
+        shard(base, world)
+    if settings.checkpoint_activations:
+        model.llm.gradient_checkpointing_enable({"use_reentrant": False})
+        model.llm.train()  # transformers forms activations again only while training; its dropout is 0
+    teacher = Teacher(base, cache=not settings.shard_teacher, context=run.recipe.sequence.context)
     plan = plan_batches(sources(tokenizer), settings.steps, settings.positions, run.recipe.seed)
-    task: Task = DistillTask(model, teacher, plan, alpha=settings.alpha, context=run.recipe.sequence.context)
+    objective = {
+        "divergence": settings.divergence,
+        "temperature": settings.temperature,
+        "beta": settings.jsd_beta,
+        "compile": settings.compile,
+    }
+    context = run.recipe.sequence.context
+    task: Task = DistillTask(model, teacher, plan, alpha=settings.alpha, context=context, objective=objective)
     if settings.ctc_weight:
         spans = [span for group, frames in spoken for span in ctc_spans(run, tokenizer, group, frames)]
         beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=run.recipe.seed)
@@ -58,10 +80,27 @@ def train_stage(
         decay_share=settings.decay_share,
         checkpoint_every=settings.checkpoint_every,
         probe_every=settings.probe_every,
+        keep=settings.keep,
+        spike_factor=settings.spike_factor,
+        ema=settings.ema,
     )
-    bf16 = uses_bf16(run.recipe.precision)
+    bf16 = uses_bf16(run.recipe.precision, device)
     probe = _probe(run, model, teacher, tokenizer, settings, bf16)
-    last = train(model, task, schedule, run.folder(name), title=name, bf16=bf16, start_from=resume, probe=probe)
+    if overfit:
+        task = OneBatch(task)
+        schedule = replace(schedule, decay_share=0.0, checkpoint_every=settings.steps, probe_every=settings.steps)
+    last = train(
+        model,
+        task,
+        schedule,
+        run.folder(name) if overfit is None else overfit,
+        title=name,
+        bf16=bf16,
+        start_from=resume,
+        probe=probe,
+        world=world,
+        lockstep=settings.shard and world.size > 1,
+    )
     return {"checkpoint": last.name, "steps": settings.steps, "documents": sum(map(len, plan))}
 
 
@@ -83,9 +122,10 @@ def _probe(
     examples = speech_examples(run, tokenizer, chosen, frames)
     texts = text_examples(tokenizer, [Document(u.id, u.text, u.source, u.domain) for u in chosen])
     frozen = settings.llm == "frozen"
+    device = next(model.parameters()).device.type
 
     def measure() -> dict[str, float]:
-        with torch.no_grad(), autocast(bf16):
+        with torch.no_grad(), autocast(bf16, device):
             reading = teacher if frozen else Teacher(model, cache=False)  # M reads by the adapted weights (eq. 2)
             m = summary(divergence(model, reading, examples, speech_ears(model)))["all"]
             f = 0.0 if frozen else summary(forgetting(model, teacher, texts))["all"]

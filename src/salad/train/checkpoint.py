@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from salad.files import read_json, sha256_file, write_json
+from salad.train.world import World, full, like
 from salad.types import SaladError
 
-__all__ = ["latest_checkpoint", "load_checkpoint", "load_weights", "prune_checkpoints", "save_checkpoint", "trainable"]
+__all__ = ["Saver", "latest_checkpoint", "load_averages", "load_checkpoint", "load_weights", "trainable"]
 
 PREFIX = "checkpoint-"
 
@@ -24,41 +26,101 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def save_checkpoint(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, extra: dict[str, Any]
-) -> Path:
-    """Trained weights, buffers of the CTC head, optimiser moments and RNG after `step` steps."""
-    out = folder / f"{PREFIX}{step:06d}"
-    if out.exists():
+class Saver:
+    """Writes checkpoints beside the training: the state is copied at once, the files follow in a thread.
+
+    `keep` newest ones stay, and those of the steps in `always`. In a group of processes all call `save`, for
+    sharded tensors are gathered, and the first one writes. Files do not depend on the number of processes.
+    """
+
+    def __init__(self, folder: Path, keep: int, always: set[int], world: World | None = None) -> None:
+        self.folder, self.keep, self.always = folder, keep, always
+        self.world = world or World()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.wait()
+        elif self._thread is not None:  # what stopped the training is the error to tell
+            self._thread.join()
+
+    def save(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        extra: dict[str, Any],
+        averages: dict[str, torch.Tensor] | None = None,
+    ) -> Path:
+        """Trained weights, buffers of the CTC head, optimiser moments, averaged weights and RNG after `step` steps."""
+        self.wait()
+        out = self.folder / f"{PREFIX}{step:06d}"
+        tensors, steps = _snapshot(model, optimizer)
+        if averages:
+            tensors["averages"] = {name: full(value).cpu().clone() for name, value in averages.items()}
+        state = {"step": step, "adam_steps": steps, **extra}
+        if self.world.is_first and not out.exists():
+            self._thread = threading.Thread(target=self._write, args=(out, tensors, state), name="checkpoint")
+            self._thread.start()
         return out
-    aside = folder / f".{out.name}.{os.getpid()}.tmp"
-    aside.mkdir(parents=True, exist_ok=True)
+
+    def wait(self) -> None:
+        """Until the last checkpoint is on disk; raises what went wrong there."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise SaladError(f"checkpoint: cannot be written in {self.folder}: {error}") from error
+
+    def _write(self, out: Path, tensors: dict[str, dict[str, torch.Tensor]], state: dict[str, Any]) -> None:
+        try:
+            aside = self.folder / f".{out.name}.{os.getpid()}.tmp"
+            aside.mkdir(parents=True, exist_ok=True)
+            sums = {}
+            for name, values in tensors.items():
+                save_file(values, aside / f"{name}.safetensors")
+                sums[f"{name}.safetensors"] = sha256_file(aside / f"{name}.safetensors")
+            write_json(aside / "state.json", {**state, "sha256": sums})
+            aside.rename(out)
+            prune_checkpoints(self.folder, self.keep, self.always)
+        except BaseException as error:  # a thread's error must reach the training
+            self._error = error
+
+
+def _snapshot(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, float]]:
     parameters = trainable(model)
     names = {id(parameter): name for name, parameter in parameters.items()}
-    moments, steps = {}, {}
+    moments, steps = {"rng": torch.get_rng_state()}, {}
     for parameter, state in optimizer.state.items():
         name = names[id(parameter)]
-        moments[f"{name}.exp_avg"] = state["exp_avg"]
-        moments[f"{name}.exp_avg_sq"] = state["exp_avg_sq"]
+        for key in ("exp_avg", "exp_avg_sq"):
+            moments[f"{name}.{key}"] = full(state[key]).cpu().clone()
         steps[name] = float(state["step"])
-    weights = {name: parameter.detach().contiguous() for name, parameter in parameters.items()}
-    weights |= {f"buffer.{name}": buffer.contiguous() for name, buffer in _saved_buffers(model).items()}
-    save_file(weights, aside / "weights.safetensors")
-    save_file({**moments, "rng": torch.get_rng_state()}, aside / "optimizer.safetensors")
-    sums = {name: sha256_file(aside / name) for name in ("weights.safetensors", "optimizer.safetensors")}
-    write_json(aside / "state.json", {"step": step, "adam_steps": steps, "sha256": sums, **extra})
-    aside.rename(out)
-    return out
+    weights = {name: full(parameter.detach()).cpu().contiguous().clone() for name, parameter in parameters.items()}
+    weights |= {f"buffer.{name}": buffer.cpu().contiguous() for name, buffer in _saved_buffers(model).items()}
+    return {"weights": weights, "optimizer": moments}, steps
 
 
-def load_weights(path: Path, model: torch.nn.Module) -> dict[str, Any]:
-    """Put a checkpoint's weights into `model`; returns its state.json. Refuses a damaged or foreign one."""
+def load_weights(path: Path, model: torch.nn.Module, *, averaged: bool = False) -> dict[str, Any]:
+    """Put a checkpoint's weights into `model`; returns its state.json. Refuses a damaged or foreign one.
+
+    averaged: the weights' moving averages, where the checkpoint holds them.
+    """
     try:
         state = read_json(path / "state.json")
         for name, expected in state["sha256"].items():
             if sha256_file(path / name) != expected:
                 raise SaladError(f"checkpoint: {path / name} does not have the hash it was written with; remove {path}")
         weights = load_file(path / "weights.safetensors")
+        if averaged and (path / "averages.safetensors").exists():
+            weights |= load_file(path / "averages.safetensors")
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         if isinstance(error, SaladError):
             raise
@@ -71,7 +133,7 @@ def load_weights(path: Path, model: torch.nn.Module) -> dict[str, Any]:
         raise SaladError(f"checkpoint: {path} belongs to another model; {wrong[0]} does not fit this recipe's model")
     with torch.no_grad():
         for name, value in weights.items():
-            targets[name].copy_(value)
+            targets[name].copy_(like(value, targets[name]))
     return state
 
 
@@ -83,11 +145,16 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.O
         if name in state["adam_steps"]:
             optimizer.state[parameter] = {
                 "step": torch.tensor(state["adam_steps"][name]),
-                "exp_avg": saved[f"{name}.exp_avg"].clone(),
-                "exp_avg_sq": saved[f"{name}.exp_avg_sq"].clone(),
+                **{key: like(saved[f"{name}.{key}"].clone(), parameter) for key in ("exp_avg", "exp_avg_sq")},
             }
     torch.set_rng_state(saved["rng"])
     return state
+
+
+def load_averages(path: Path) -> dict[str, torch.Tensor]:
+    """The moving averages of the weights that a checkpoint holds; empty where it holds none."""
+    file = path / "averages.safetensors"
+    return load_file(file) if file.exists() else {}
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

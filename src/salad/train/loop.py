@@ -15,8 +15,10 @@ import torch
 
 from salad.files import read_jsonl, write_jsonl
 from salad.progress import progress
-from salad.train.checkpoint import latest_checkpoint, load_checkpoint, prune_checkpoints, save_checkpoint, trainable
+from salad.train.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
 from salad.train.schedule import before_decay, wsd
+from salad.train.watch import PERF, Spikes, perf, save_batch
+from salad.train.world import World, like, norm
 from salad.types import SaladError
 
 __all__ = ["Schedule", "Task", "autocast", "train", "uses_bf16"]
@@ -44,7 +46,10 @@ class Schedule:
     warmup_steps: int = 0
     decay_share: float = 0.2
     checkpoint_every: int = 50
+    keep: int = 2
     probe_every: int = 0
+    spike_factor: float = 0.0
+    ema: float = 0.0
 
 
 def uses_bf16(precision: str, device: str = "cpu") -> bool:
@@ -72,89 +77,167 @@ def train(
     bf16: bool,
     start_from: Path | None = None,
     probe: Callable[[], dict[str, float]] | None = None,
+    world: World | None = None,
+    lockstep: bool = False,
 ) -> Path:
     """Train to the end of `schedule`, resuming from `folder` if it holds checkpoints; returns the last one.
 
     Groups of `schedule.lr` are the first part of parameter names ("adapter", "ctc", "llm"). A fresh run takes
     weights and optimiser from the checkpoint `start_from`, if given. Losses are divided once, by the count
-    of targets in the global batch. metrics.jsonl has one row a step. Raises SaladError on a loss that is
-    not finite.
+    of targets in the global batch, whatever the number of packs or processes. metrics.jsonl has one row a step;
+    keys that begin with "perf/" are rates of this machine, all others follow from the seed.
+    lockstep: the processes share layers, so that each must take the same number of packs.
+    Raises SaladError on a loss that is not finite or leaps (`schedule.spike_factor` times the median of the last 20
+    steps), after writing the batch to bad-batch.json.
     """
+    world = world or World()
     folder.mkdir(parents=True, exist_ok=True)
     parameters = trainable(model)
-    groups = [
-        {"params": [p for n, p in parameters.items() if n.split(".")[0] == name], "lr": lr, "base_lr": lr}
-        for name, lr in schedule.lr.items()
-    ]
+    groups = {name: [p for n, p in parameters.items() if n.split(".")[0] == name] for name in schedule.lr}
     optimizer = torch.optim.AdamW(
-        [g for g in groups if g["params"]], betas=(0.9, 0.95), weight_decay=schedule.weight_decay
+        [{"params": p, "lr": schedule.lr[n], "base_lr": schedule.lr[n]} for n, p in groups.items() if p],
+        betas=(0.9, 0.95),
+        weight_decay=schedule.weight_decay,
+        foreach=False if lockstep else None,
     )
     keep_step = before_decay(schedule.steps, schedule.decay_share)
     step, seconds, totals = 0, 0.0, {"positions": 0, "targets": 0}
+    averages: dict[str, torch.Tensor] = {}
     if (resume := latest_checkpoint(folder)) is not None:
         state = load_checkpoint(resume, model, optimizer)
         step, seconds, totals = state["step"], state["seconds"], state["totals"]
+        averages = {name: like(value, parameters[name]) for name, value in load_averages(resume).items()}
     elif start_from is not None:
         load_checkpoint(start_from, model, optimizer)
     log = folder / "metrics.jsonl"
     rows = [row for row in read_jsonl(log) if row["step"] <= step] if log.exists() else []
-    write_jsonl(log, rows)
+    if world.is_first:
+        write_jsonl(log, rows)
+    world.barrier()
+    spikes = Spikes(schedule.spike_factor)
+    for row in rows:
+        if "loss" in row:
+            spikes.is_spike(row["loss"])
+    saver = Saver(folder, schedule.keep, {keep_step, schedule.steps}, world)
+    device = next(iter(parameters.values())).device.type
     before_s = time.monotonic() - seconds
-    with progress(title, schedule.steps, "steps") as bar, open(log, "a", encoding="utf-8") as metrics:
+    with progress(title, schedule.steps, "steps") as bar, _Log(log if world.is_first else None) as metrics, saver:
         bar.advance(step)
         if step == 0 and probe is not None:
-            _write(metrics, {"step": 0, "seconds": 0.0, **totals, **probe()})
+            metrics.write({"step": 0, "seconds": 0.0, **totals, **probe()})
         while step < schedule.steps:
             factor = wsd(step, schedule.steps, schedule.warmup_steps, schedule.decay_share)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
-            row = _step(model, task, step, optimizer, list(parameters.values()), schedule.grad_clip, bf16)
+            began = time.perf_counter()
+            packs = task.packs(step)
+            waited = time.perf_counter() - began
+            row = _accumulate(task, packs, bf16, device, world, lockstep)
+            if not math.isfinite(row["loss"]) or spikes.is_spike(row["loss"]):
+                raise _stopped(folder, step, packs, row, schedule.spike_factor, world)
+            row |= _update(optimizer, groups, schedule.grad_clip, world, lockstep)
+            if schedule.ema:
+                _average(averages, parameters, schedule.ema)
             step += 1
+            rates = perf(row, time.perf_counter() - began, waited, device, bf16)
             for key in totals:
                 totals[key] += row.pop(key, 0)
             row = {"step": step, "lr_factor": round(factor, 6), "seconds": time.monotonic() - before_s, **totals, **row}
             if probe is not None and (step % schedule.probe_every == 0 or step == schedule.steps):
                 row |= probe()
-            _write(metrics, row)
+            metrics.write(row | rates)
             bar.advance(1, f"loss {row['loss']:.3f}")
             if step % schedule.checkpoint_every == 0 or step in (keep_step, schedule.steps):
-                extra = {"seconds": time.monotonic() - before_s, "totals": totals}
-                save_checkpoint(folder, model, optimizer, step, extra)
-                prune_checkpoints(folder, keep=2, always={keep_step, schedule.steps})
+                extra = {"seconds": time.monotonic() - before_s, "totals": dict(totals)}
+                saver.save(model, optimizer, step, extra, averages)
+    world.barrier()
     last = latest_checkpoint(folder)
     assert last is not None
     return last
 
 
-def _step(
-    model: torch.nn.Module,
-    task: Task,
-    step: int,
-    optimizer: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
-    grad_clip: float,
-    bf16: bool,
+def _accumulate(
+    task: Task, packs: list[Any], bf16: bool, device: str, world: World, lockstep: bool
 ) -> dict[str, float]:
-    """One update over one global batch."""
-    packs = task.packs(step)
+    """Gradients of one global batch, summed over its packs and over the processes that share them."""
     count = max(1, sum(task.count(pack) for pack in packs))
-    loss_sum, sums = 0.0, {}
-    for pack in packs:
-        with autocast(bf16):
+    # FSDP averages the gradients of sharded layers over the processes; the others are summed below.
+    scale = world.size if lockstep else 1
+    sums: dict[str, float] = {"loss": 0.0}
+    for pack, weight in world.share(packs, equal=lockstep):
+        with autocast(bf16, device):
             loss, logs = task.loss(pack)
-        for key, value in logs.items():
-            sums[key] = sums.get(key, 0.0) + value
+        if weight:
+            for key, value in logs.items():
+                sums[key] = sums.get(key, 0.0) + value
         if loss is not None:
-            (loss / count).backward()
-            loss_sum += float(loss.detach())
-    if not math.isfinite(loss_sum):
-        raise SaladError(f"loss: {loss_sum} at step {step}; lower the learning rate or look at the batch's audio")
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, grad_clip))
+            (loss * (weight * scale / count)).backward()
+            sums["loss"] += weight * float(loss.detach())
+    sums = world.sum(sums)
+    return {**sums, "loss": sums["loss"] / count}
+
+
+def _update(
+    optimizer: torch.optim.Optimizer,
+    groups: dict[str, list[torch.nn.Parameter]],
+    grad_clip: float,
+    world: World,
+    lockstep: bool,
+) -> dict[str, float]:
+    """Clip by the norm over all groups and processes, step, and tell the norms before clipping."""
+    every = [p for group in groups.values() for p in group]
+    world.sum_gradients(every, world.size if lockstep else 1)
+    norms = {name: norm([p.grad for p in group if p.grad is not None]) for name, group in groups.items() if group}
+    total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+    torch.nn.utils.clip_grads_with_norm_(every, grad_clip, total)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {"loss": loss_sum / count, "grad_norm": norm, **sums}
+    return {"grad_norm": float(total), **{f"grad_norm_{name}": float(value) for name, value in norms.items()}}
 
 
-def _write(metrics: Any, row: dict[str, Any]) -> None:
-    metrics.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}) + "\n")
-    metrics.flush()
+@torch.no_grad()
+def _average(averages: dict[str, torch.Tensor], parameters: dict[str, torch.nn.Parameter], decay: float) -> None:
+    for name, parameter in parameters.items():
+        if name in averages:
+            averages[name].lerp_(parameter.detach(), 1.0 - decay)
+        else:
+            averages[name] = parameter.detach().clone()
+
+
+def _stopped(
+    folder: Path, step: int, packs: list[Any], row: dict[str, float], factor: float, world: World
+) -> SaladError:
+    why = f"{row['loss']} at step {step}"
+    if math.isfinite(row["loss"]):
+        why += f", more than spike_factor {factor:g} times the median of the last 20 steps"
+    where = save_batch(folder, step, packs, row) if world.is_first else folder
+    return SaladError(f"loss: {why}; its batch is in {where}. Lower the learning rate, or look at the batch's audio")
+
+
+class _Log:
+    """metrics.jsonl, and the same figures for TensorBoard beside it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def __enter__(self) -> _Log:
+        if self.path is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._file = open(self.path, "a", encoding="utf-8")
+            self._board = SummaryWriter(str(self.path.parent / "tensorboard"))
+        return self
+
+    def write(self, row: dict[str, Any]) -> None:
+        if self.path is None:
+            return
+        self._file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}) + "\n")
+        self._file.flush()
+        for key, value in row.items():
+            if key != "step":
+                self._board.add_scalar(key if key.startswith(PERF) else f"train/{key}", value, row["step"])
+
+    def __exit__(self, *_: object) -> None:
+        if self.path is not None:
+            self._file.close()
+            self._board.close()

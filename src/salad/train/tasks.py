@@ -13,10 +13,12 @@ import torch
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.objective import ctc, ctc_fits, distill
 from salad.sequence import assemble, best_fit
+from salad.sequence.examples import num_positions
 from salad.train.teacher import Teacher
+from salad.train.watch import step_flops
 from salad.types import Example, SaladError
 
-__all__ = ["CTCTask", "DistillTask", "Source", "WithCTC", "plan_batches"]
+__all__ = ["CTCTask", "DistillTask", "OneBatch", "Source", "WithCTC", "plan_batches"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ def _stream(source: Source, rng: random.Random):  # type: ignore[no-untyped-def]
 
 
 class DistillTask:
-    """alpha * KL + (1 - alpha) * NLL at the text tokens of interleaved documents (eqs. 5 and 6)."""
+    """alpha * divergence + (1 - alpha) * NLL at the text tokens of interleaved documents (eqs. 5 and 6).
+
+    objective: further settings of `salad.objective.distill`, such as divergence and temperature.
+    """
 
     def __init__(
         self,
@@ -76,14 +81,22 @@ class DistillTask:
         *,
         alpha: float,
         context: int,
+        objective: dict[str, Any] | None = None,
     ) -> None:
         self.model, self.teacher, self.batches = model, teacher, batches
-        self.alpha, self.context = alpha, context
+        self.alpha, self.context, self.objective = alpha, context, objective or {}
         self.llm_frozen = not any(p.requires_grad for p in model.llm.parameters())
+        self._sizes = {
+            "llm": sum(p.numel() for p in model.decoder().layers.parameters()),
+            "head": model.get_output_embeddings().weight.numel(),
+        }
+        self._adapter = sum(p.numel() for p in model.adapter.parameters())
 
     def packs(self, step: int) -> list[list[Example]]:
         batch = self.batches[step]
         sizes = [1 + len(example.token_ids) for example in batch]  # at most: speech at text rate is shorter
+        if self.model.config.rate == "fixed":
+            sizes = [num_positions(example, self.model.config.stride, "fixed") for example in batch]
         return [[batch[i] for i in pack] for pack in best_fit(sizes, self.context)]
 
     def count(self, pack: list[Example]) -> int:
@@ -99,28 +112,51 @@ class DistillTask:
             pack = [example for example in pack if example.speech_frames]
             if not pack:
                 return None, {}
-        frames = [torch.from_numpy(span).float() for example in pack for span in example.speech_frames]
+        head = self.model.get_output_embeddings().weight
+        device = head.device
+        frames = [torch.from_numpy(span).float().to(device) for example in pack for span in example.speech_frames]
         if frames:
-            speech, lengths = self.model.speech_embeddings(frames)
+            heard = self.model.hear(frames)
+            speech, lengths, all_lengths = heard.embeddings, heard.lengths, heard.all_lengths
         else:
-            speech, lengths = self.model.get_input_embeddings().weight[:0], []
+            speech, lengths, all_lengths = self.model.get_input_embeddings().weight[:0], [], []
         packed = assemble(pack, lengths)
-        merged = self.model.merge(torch.from_numpy(packed.student_ids), speech, torch.from_numpy(packed.speech_rows))
-        student = self.model.hidden_states(merged, packed.student_starts)
+        ids, rows, student_pos, teacher_pos, targets = (
+            torch.from_numpy(x).to(device)
+            for x in (
+                packed.student_ids,
+                packed.speech_rows,
+                packed.pairs.student_pos,
+                packed.pairs.teacher_pos,
+                packed.pairs.target_ids,
+            )
+        )
+        student = self.model.hidden_states(self.model.merge(ids, speech, rows), packed.student_starts)
+        read_before = self.teacher.positions_read
         teacher = self.teacher.hidden(pack)
         out = distill(
-            student[torch.from_numpy(packed.pairs.student_pos)],
-            teacher[torch.from_numpy(packed.pairs.teacher_pos)],
-            self.model.get_output_embeddings().weight,
+            student[student_pos],
+            teacher[teacher_pos],
+            head,
             self.teacher.head,
-            torch.from_numpy(packed.pairs.target_ids),
+            targets,
             self.alpha,
+            **self.objective,
+        )
+        flops = step_flops(
+            len(packed.student_ids),
+            self.teacher.positions_read - read_before,
+            out.count,
+            adapter=6.0 * self._adapter * sum(all_lengths),
+            frozen=self.llm_frozen,
+            **self._sizes,
         )
         logs = {
             "positions": len(packed.student_ids),
             "targets": out.count,
             "kl_sum": float(out.kl),
             "nll_sum": float(out.nll),
+            "flops": flops,
         }
         return out.total, logs
 
@@ -167,11 +203,13 @@ class CTCTask:
         return sum(len(self.spans[i][1]) for i in pack)
 
     def loss(self, pack: list[int]) -> tuple[torch.Tensor, dict[str, float]]:
-        frames = [torch.from_numpy(self.spans[i][0]).float() for i in pack]
+        device = self.model.ctc.scale.device
+        frames = [torch.from_numpy(self.spans[i][0]).float().to(device) for i in pack]
         classes = [[self._class[int(t)] for t in self.spans[i][1]] for i in pack]
         logits, lengths = self.model.ctc_logits(frames)
         loss, count = ctc(logits, lengths, classes)
-        return loss, {"positions": sum(lengths), "targets": count}
+        adapter = sum(p.numel() for p in self.model.adapter.parameters())
+        return loss, {"positions": sum(lengths), "targets": count, "flops": 6.0 * adapter * sum(lengths)}
 
 
 class WithCTC:
@@ -200,4 +238,20 @@ class WithCTC:
         if factor is None:
             return self.distillation.loss(members)
         loss, logs = self.ctc.loss(members)
-        return factor * loss, {"ctc_sum": float(loss.detach()), "ctc_targets": logs["targets"]}
+        return factor * loss, {"ctc_sum": float(loss.detach()), "ctc_targets": logs["targets"], "flops": logs["flops"]}
+
+
+class OneBatch:
+    """The first batch of another task, again and again."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def packs(self, step: int) -> list[Any]:
+        return self.task.packs(0)
+
+    def count(self, pack: Any) -> int:
+        return self.task.count(pack)
+
+    def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, float]]:
+        return self.task.loss(pack)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from salad.model.modeling import SaladForConditionalGeneration
+from salad.sequence import best_fit
 from salad.types import Example
 
 __all__ = ["Teacher"]
@@ -17,11 +18,13 @@ class Teacher:
     """Q: hidden states of the original text LLM at every position of each document.
 
     `model`'s LLM serves as Q; where training changes the LLM, pass a frozen copy. With `cache`, states of
-    documents seen before are kept (num_tokens x width floats each): a small corpus is read once.
+    documents seen before are kept (num_tokens x width floats each): a small corpus is read once. Documents are
+    read in packs of their own, at most `context` positions each, whatever the student's packs are.
     """
 
-    def __init__(self, model: SaladForConditionalGeneration, *, cache: bool) -> None:
-        self.model = model
+    def __init__(self, model: SaladForConditionalGeneration, *, cache: bool, context: int = 2048) -> None:
+        self.model, self.context = model, context
+        self.positions_read = 0
         self._cache: dict[bytes, torch.Tensor] | None = {} if cache else None
 
     @property
@@ -34,12 +37,16 @@ class Teacher:
         keys = [example.token_ids.tobytes() for example in examples]
         known = self._cache if self._cache is not None else {}
         new = list({key: example for key, example in zip(keys, examples, strict=True) if key not in known}.items())
+        sizes = [1 + len(example.token_ids) for _, example in new]
         fresh: dict[bytes, torch.Tensor] = {}
-        if new:
-            ids = [np.concatenate([[e.start_id], e.token_ids]) for _, e in new]
-            starts = np.concatenate([[0], np.cumsum([len(i) for i in ids])])
-            states = self.model.text_hidden_states(torch.from_numpy(np.concatenate(ids)), starts)
-            fresh = {key: part.clone() for (key, _), part in zip(new, states.split([len(i) for i in ids]), strict=True)}
-            if self._cache is not None:
-                self._cache.update(fresh)
+        for pack in best_fit(sizes, max([self.context, *sizes])):
+            ids = [np.concatenate([[new[i][1].start_id], new[i][1].token_ids]) for i in pack]
+            starts = np.concatenate([[0], np.cumsum([len(one) for one in ids])])
+            device = self.head.device
+            states = self.model.text_hidden_states(torch.from_numpy(np.concatenate(ids)).to(device), starts)
+            for i, part in zip(pack, states.split([len(one) for one in ids]), strict=True):
+                fresh[new[i][0]] = part.clone() if self._cache is not None else part
+            self.positions_read += int(starts[-1])
+        if self._cache is not None:
+            self._cache.update(fresh)
         return torch.cat([fresh[key] if key in fresh else known[key] for key in keys])

@@ -1,0 +1,131 @@
+"""A whole distillation step, ours v a straightforward loop: padding, full logits, autograd's KL, teacher each step.
+
+Same documents, same weights, same precision. SmolLM2-135M's shape with random weights, an adapter of the demo's size.
+Ours packs documents end to end, skips gradients of frozen weights, forms the loss in chunks and keeps the frozen
+teacher's states of documents that it has read (`--no-cache` reads them each step).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from bench import DEVICE, in_turn, line, set_threads
+from transformers import LlamaConfig
+
+from salad.model import SaladConfig, SaladForConditionalGeneration
+from salad.sequence import assemble
+from salad.stages.speechlm import freeze
+from salad.train.loop import autocast, uses_bf16
+from salad.train.tasks import DistillTask
+from salad.train.teacher import Teacher
+from salad.types import Example, Span
+
+
+def documents(number: int, vocab: int, frame_dim: int, stride: int, seed: int = 0) -> list[Example]:
+    """Interleaved documents of 60 to 400 tokens with spoken spans of about 13 tokens and 4 s."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for index in range(number):
+        spans, bounds, frames, at = [], [], [], 0
+        while at < int(rng.integers(60, 400)):
+            for modality, size in (("speech", int(rng.integers(7, 20))), ("text", int(rng.integers(14, 40)))):
+                spans.append(Span(modality, at, at + size))
+                bounds.append((at, at + size))
+                if modality == "speech":
+                    frames.append(rng.normal(size=(size * 15, frame_dim)).astype(np.float16))
+                at += size
+        ids = rng.integers(1, vocab, at)
+        out.append(Example(f"d{index}", tuple(spans), ids, tuple(bounds), 0, tuple(frames)))
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=4 if DEVICE == "cpu" else 64)
+    parser.add_argument("--train-llm", action="store_true", help="train the LLM too")
+    parser.add_argument("--no-cache", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    set_threads()
+    torch.manual_seed(0)
+    llm = LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+                      num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True)  # fmt: skip
+    config = SaladConfig(llm_config=llm, frame_dim=384, stride=4)
+    model = SaladForConditionalGeneration(config).to(DEVICE).eval()
+    base = SaladForConditionalGeneration(config).to(DEVICE).eval()
+    base.load_state_dict(model.state_dict())
+    bf16 = uses_bf16("auto", DEVICE)
+    straightforward = SaladForConditionalGeneration(config).to(DEVICE).eval()
+    straightforward.load_state_dict(model.state_dict())
+    for parameter in straightforward.llm.parameters():
+        parameter.requires_grad_(arguments.train_llm)
+    freeze(model, "full" if arguments.train_llm else "frozen", "auto")
+    freeze(base, "frozen", "auto")
+    examples = documents(arguments.documents, llm.vocab_size, 384, 4)
+    teacher = Teacher(base, cache=not arguments.no_cache)
+    task = DistillTask(model, teacher, [examples], alpha=1.0, context=2048)
+    positions = 0
+
+    def ours() -> float:
+        nonlocal positions
+        model.zero_grad(set_to_none=True)
+        packs = task.packs(0)
+        count, total, positions = sum(map(task.count, packs)), 0.0, 0
+        for pack in packs:
+            with autocast(bf16, DEVICE):
+                loss, logs = task.loss(pack)
+            (loss / count).backward()
+            total += float(loss.detach()) / count
+            positions += logs["positions"]
+        return total
+
+    def peer() -> float:
+        """What one writes first: pad every document, run teacher and student, take the KL of full logits."""
+        straightforward.zero_grad(set_to_none=True)
+        total, count = 0.0, sum(map(task.count, [examples]))
+        with autocast(bf16, DEVICE):
+            frames = [torch.from_numpy(f).float().to(DEVICE) for e in examples for f in e.speech_frames]
+            speech, lengths = straightforward.speech_embeddings(frames)
+            packed = assemble(examples, lengths)
+            ids = torch.from_numpy(packed.student_ids).to(DEVICE)
+            merged = straightforward.merge(ids, speech, torch.from_numpy(packed.speech_rows).to(DEVICE))
+            sizes = np.diff(packed.student_starts).tolist()
+            embeds = torch.nn.utils.rnn.pad_sequence(list(merged.split(sizes)), batch_first=True)
+            mask = torch.nn.utils.rnn.pad_sequence([torch.ones(s, device=DEVICE) for s in sizes], batch_first=True)
+            student = straightforward.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits
+            own = np.diff(packed.teacher_starts).tolist()
+            texts = torch.from_numpy(packed.teacher_ids).to(DEVICE).split(own)
+            text_mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(t) for t in texts], batch_first=True)
+            with torch.no_grad():
+                text = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
+                taught = base.llm(input_ids=text, attention_mask=text_mask, use_cache=False).logits
+            student = student[mask.bool()][torch.from_numpy(packed.pairs.student_pos).to(DEVICE)]
+            taught = taught[text_mask.bool()][torch.from_numpy(packed.pairs.teacher_pos).to(DEVICE)]
+            loss = torch.nn.functional.kl_div(
+                student.float().log_softmax(-1), taught.float().log_softmax(-1), reduction="sum", log_target=True
+            )
+        (loss / count).backward()
+        total += float(loss.detach()) / count
+        return total
+
+    losses = ours(), peer()
+    times = in_turn({"ours": ours, "peer": peer}, arguments.rounds)
+    line(
+        "train_step",
+        times["ours"],
+        "padded, full logits",
+        times["peer"],
+        None,
+        abs(losses[0] / losses[1] - 1) < 0.05,
+        positions=int(positions),
+        positions_per_s=round(positions / times["ours"]),
+        llm="trained" if arguments.train_llm else "frozen",
+        teacher="cached" if not arguments.no_cache else "each step",
+        losses=[round(x, 5) for x in losses],
+    )
+
+
+if __name__ == "__main__":
+    main()

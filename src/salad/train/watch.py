@@ -1,0 +1,112 @@
+"""What a step cost, and when to stop: rates, floating-point operations, memory, spikes."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections import deque
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from salad.files import write_json
+from salad.types import Example
+
+__all__ = ["PERF", "Spikes", "memory_bytes", "perf", "save_batch", "step_flops"]
+
+PERF = "perf/"  # figures that differ from run to run begin with this
+
+
+class Spikes:
+    """A loss above `factor` times the median of the last `window` steps; 0 looks for none."""
+
+    def __init__(self, factor: float, window: int = 20) -> None:
+        self.factor, self.last = factor, deque[float](maxlen=window)
+
+    def is_spike(self, loss: float) -> bool:
+        """Tell, and remember the loss if it is none."""
+        full = len(self.last) == self.last.maxlen
+        if self.factor and full and loss > self.factor * max(statistics.median(self.last), 1e-3):
+            return True
+        self.last.append(loss)
+        return False
+
+
+def step_flops(
+    student_positions: int, teacher_positions: int, targets: int, *, llm: int, adapter: float, head: int, frozen: bool
+) -> float:
+    """Least floating-point operations of a distillation step.
+
+    llm: parameters of the decoder without embeddings; adapter: its operations; head: width x vocabulary. Forward 2,
+    backward 2 for the inputs and 2 more for weights that train; the loss forms both sides' logits and one gradient
+    (6 * N * H * V, 8 with a trained head).
+    """
+    student = (4 if frozen else 6) * student_positions * llm
+    return student + 2.0 * teacher_positions * llm + (6 if frozen else 8) * targets * head + adapter
+
+
+@cache
+def peak_flops(device: str, bf16: bool) -> float:
+    """Floating-point operations a second of a large matrix product here, the best of a few."""
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    side = 1024 if device == "cpu" else 8192
+    a, b = torch.randn(side, side, dtype=dtype, device=device), torch.randn(side, side, dtype=dtype, device=device)
+    best = float("inf")
+    for _ in range(4):
+        _wait(device)
+        start = time.perf_counter()
+        a @ b
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * side**3 / best
+
+
+def perf(sums: dict[str, float], seconds: float, waited: float, device: str, bf16: bool) -> dict[str, float]:
+    """Rates of one step. floor: its least operations at this machine's best rate, as a share of the time it took."""
+    flops = sums.pop("flops", 0.0)
+    row = {
+        "positions_per_s": sums.get("positions", 0.0) / seconds,
+        "targets_per_s": sums.get("targets", 0.0) / seconds,
+        "data_wait_share": waited / seconds,
+        "memory_gb": memory_bytes(device) / 2**30,
+    }
+    if flops:
+        row |= {"tflops_per_s": flops / seconds / 1e12, "floor": flops / peak_flops(device, bf16) / seconds}
+    return {PERF + key: value for key, value in row.items()}
+
+
+def memory_bytes(device: str) -> int:
+    """Most memory held so far: the GPU's, or this process's on a CPU."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated()
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def save_batch(folder: Path, step: int, packs: list[Any], why: dict[str, Any]) -> Path:
+    """Write what a bad step read: bad-batch.json, and the frames it heard in bad-batch.safetensors."""
+    frames: dict[str, np.ndarray] = {}
+    members: list[Any] = []
+    for pack in packs:
+        for example in pack[1] if isinstance(pack, tuple) else pack:
+            if not isinstance(example, Example):
+                members.append({"piece": example})
+                continue
+            members.append({"id": example.id, "token_ids": example.token_ids.tolist()})
+            frames |= {f"{len(members) - 1}.{i}": np.ascontiguousarray(f) for i, f in enumerate(example.speech_frames)}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(frames, folder / "bad-batch.safetensors")
+    path = folder / "bad-batch.json"
+    write_json(path, {"step": step, **why, "members": members})
+    return path
+
+
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()

@@ -1,0 +1,125 @@
+"""One process or many: who am I, sums over all, and layers sharded over them (torchrun; gloo or nccl)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed
+
+__all__ = ["World", "full", "like", "shard"]
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together. `World.join()` under torchrun; alone otherwise."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def join(cls) -> World:
+        """Meet the other processes that torchrun started; alone where it started none."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls()
+        if not distributed.is_initialized():
+            backend = "nccl" if torch.cuda.is_available() else "gloo"
+            if backend == "nccl":
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            distributed.init_process_group(backend, timeout=timedelta(minutes=30))
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, packs: list[Any], equal: bool) -> list[tuple[Any, float]]:
+        """This process's packs and their weights. equal: all get the same number, filled up with packs of weight 0."""
+        own = [(pack, 1.0) for pack in packs[self.rank :: self.size]]
+        if equal:
+            own += [(packs[0], 0.0)] * (-(-len(packs) // self.size) - len(own))
+        return own
+
+    def sum(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Each value summed over the processes; all must know the same keys only after this."""
+        if self.size == 1:
+            return dict(values)
+        gathered: list[Any] = [None] * self.size
+        distributed.all_gather_object(gathered, dict(values))
+        keys = dict.fromkeys(key for part in gathered for key in part)
+        return {key: float(sum(part.get(key, 0.0) for part in gathered)) for key in keys}
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter], scale: float) -> None:
+        """Add up the gradients of all processes, over `scale`; a parameter that no process has touched keeps none.
+
+        Those of sharded layers are added up as they are formed (FSDP), and not touched here.
+        """
+        if self.size == 1:
+            return
+        plain = [p for p in parameters if not _is_sharded(p)]
+        if not plain:
+            return
+        touched = torch.tensor([p.grad is not None for p in plain], dtype=torch.int32, device=plain[0].device)
+        distributed.all_reduce(touched)
+        for parameter, count in zip(plain, touched.tolist(), strict=True):
+            if not count:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            distributed.all_reduce(parameter.grad)
+            parameter.grad.div_(scale)
+
+    def leave(self) -> None:
+        """Part from the others, at the end of the program."""
+        if self.size > 1:
+            distributed.destroy_process_group()
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            distributed.barrier()
+
+
+def shard(model: torch.nn.Module, world: World) -> None:
+    """Spread the layers of every decoder over the processes (FSDP2); embeddings, norms and heads stay whole.
+
+    What reads embedding rows directly (merging speech in, the loss's head, CTC) then needs no gathering.
+    """
+    if world.size == 1:
+        return
+    from torch.distributed.fsdp import fully_shard
+
+    for module in list(model.modules()):
+        layers = getattr(module, "layers", None)
+        if isinstance(layers, torch.nn.ModuleList):
+            for layer in layers:
+                fully_shard(layer)
+
+
+def full(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a sharded tensor (all processes must ask), or the tensor itself."""
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def like(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """A whole tensor laid out as `target` is, on its device."""
+    value = value.to(target.device)
+    if not _is_sharded(target):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, target.device_mesh, target.placements)  # type: ignore[attr-defined]
+
+
+def norm(gradients: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Euclidean norm of all of them together, over the processes that hold parts of them."""
+    parts = [full(torch.linalg.vector_norm(g)) for g in gradients]
+    return torch.linalg.vector_norm(torch.stack([p.float() for p in parts])) if parts else torch.zeros(())
+
+
+def _is_sharded(tensor: torch.Tensor) -> bool:
+    return hasattr(tensor, "full_tensor") and hasattr(tensor, "placements")

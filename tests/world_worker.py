@@ -1,0 +1,41 @@
+"""A small training run as a process of its own: `python world_worker.py SHARD FOLDER [wait]`, alone or by torchrun."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+from test_model import make_examples, make_model
+
+from salad.train.loop import Schedule, train
+from salad.train.tasks import DistillTask
+from salad.train.teacher import Teacher
+from salad.train.world import World, shard
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    world = World.join()
+    model, base = make_model("fixed", 0), make_model("fixed", 0)
+    sharded = sys.argv[1] == "1"
+    if sharded:
+        shard(model, world)
+    steps = int(os.environ.get("SALAD_TEST_STEPS", "4"))
+    batches = [make_examples(step % 5, num=6) for step in range(steps)]
+    task = DistillTask(model, Teacher(base, cache=False), batches, alpha=0.5, context=48)
+    packs, pause = task.packs, float(os.environ.get("SALAD_TEST_SLOW_S", "0"))
+
+    def slow(step: int) -> list:
+        time.sleep(pause)
+        return packs(step)
+
+    task.packs = slow
+    schedule = Schedule(steps=steps, lr={"adapter": 1e-3, "llm": 1e-4}, warmup_steps=2, checkpoint_every=2, keep=3)
+    print("ready", flush=True)
+    lockstep = sharded and world.size > 1
+    train(model, task, schedule, Path(sys.argv[2]), title="t", bf16=False, world=world, lockstep=lockstep)
+    world.leave()
+
+
+main()
