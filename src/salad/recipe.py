@@ -167,6 +167,7 @@ class Synthesize(Section):
 
 
 class Evaluate(Section):
+    documents: int = Field(4, ge=1, description="held-out documents of each domain that M and F are measured on")
     items: int = Field(200, ge=4, description="multiple-choice items built from the held-out documents")
     options: int = Field(4, ge=2)
     context_words: int = Field(60, ge=5)

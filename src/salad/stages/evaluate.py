@@ -36,7 +36,7 @@ from salad.stages.speechlm import build_model, freeze, load_tokenizer, speech_ex
 from salad.train.checkpoint import latest_checkpoint, load_weights
 from salad.train.loop import autocast, uses_bf16
 from salad.train.teacher import Teacher
-from salad.types import Result, Utterance
+from salad.types import Document, Result, Utterance
 
 __all__ = ["load_figures", "run"]
 
@@ -61,7 +61,11 @@ class _Setting:
         documents = load_documents(run, "heldout")
         self.documents = [d for d in documents if d.id in seen]
         self.by_document = seen
-        self.texts = text_examples(self.tokenizer, self.documents)
+        measured = _first_of_each(self.documents, recipe.evaluate.documents)
+        self.examples = [
+            e for e in self.examples if e.speaker.endswith("(unseen)") or e.id in {seen[i].id for i in measured}
+        ]
+        self.texts = text_examples(self.tokenizer, [d for d in self.documents if d.id in measured])
         self.model = build_model(run, lora=recipe.stage1.llm == "lora")
         self.base = self.model if self.frozen else build_model(run)
         for each in {id(self.model): self.model, id(self.base): self.base}.values():
@@ -82,6 +86,14 @@ class _Setting:
     def reader(self) -> Teacher:
         """P on text: the adapted model itself; the same as Q where the LLM is frozen."""
         return self.teacher if self.frozen else Teacher(self.model, cache=False)
+
+
+def _first_of_each(documents: list[Document], number: int) -> set[str]:
+    """Ids of the first `number` documents of each domain."""
+    taken: dict[str, list[str]] = {}
+    for document in documents:
+        taken.setdefault(document.domain, []).append(document.id)
+    return {i for ids in taken.values() for i in ids[:number]}
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -162,7 +174,9 @@ def _divergences(setting: _Setting, heard: dict[str, str], folder: Path) -> dict
 def _spoken_transcripts(setting: _Setting, heard: dict[str, str]) -> dict[str, list[list[int]]]:
     """Token ids of what the ASR wrote for each spoken span."""
     out = {}
-    for example, utterance in zip(setting.examples, setting.utterances, strict=True):
+    utterances = {u.id: u for u in setting.utterances}
+    for example in setting.examples:
+        utterance = utterances[example.id]
         ranges = [(s.start_word, s.end_word) for s in example.spans if s.modality == "speech"]
         spans = words_for_ranges(utterance.text.split(), heard.get(utterance.id, ""), ranges)
         texts = [(" " if start else "") + " ".join(words) for words, (start, _) in zip(spans, ranges, strict=True)]

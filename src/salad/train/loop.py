@@ -189,7 +189,7 @@ def _update(
     world.sum_gradients(every, world.size if lockstep else 1)
     norms = {name: norm([p.grad for p in group if p.grad is not None]) for name, group in groups.items() if group}
     total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-    torch.nn.utils.clip_grads_with_norm_(every, grad_clip, total)
+    torch.nn.utils.clip_grads_with_norm_(every, grad_clip, total, foreach=False if lockstep else None)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {"grad_norm": float(total), **{f"grad_norm_{name}": float(value) for name, value in norms.items()}}
