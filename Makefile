@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # `make demo` runs recipes/demo.yaml; `SALAD_DEMO=short make demo` runs recipes/demo-short.yaml.
 DEMO := recipes/demo$(if $(SALAD_DEMO),-$(SALAD_DEMO)).yaml
-BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/bench.py,$(sort $(wildcard benchmarks/*.py)))
 
 # Processes that each start a thread per core on few cores run 10-50 times slower; a recipe's `threads` sets its own.
 OMP_NUM_THREADS ?= 2

@@ -284,3 +284,53 @@ def test_a_measurement_sees_weights_that_were_loaded_after_the_last_one():
     with torch.no_grad(), autocast(True):
         fresh = divergence(model, teacher, examples, speech_ears(model))
     assert [r.kl for r in second] == [r.kl for r in fresh] != [r.kl for r in first]
+
+
+@pytest.mark.parametrize("prefixes", [None, [(0, 0), (0, 7), (0, 0)]])
+def test_block_mask_equals_one_kernel_a_document(prefixes):
+    """What a GPU runs gives what a CPU runs; forward only, for FlexAttention has no backward on a CPU."""
+    from salad.model.attention import block_mask, packed_attention
+
+    g = torch.Generator().manual_seed(0)
+    starts = [0, 7, 12, 31]
+    query = torch.randn(1, 4, 31, 16, generator=g)
+    key, value = (torch.randn(1, 2, 31, 16, generator=g) for _ in range(2))
+    arguments = {"scaling": 0.25, "packed_starts": starts, "packed_prefixes": prefixes}
+    with torch.no_grad():
+        one, _ = packed_attention(torch.nn.Identity(), query, key, value, None, **arguments)
+        mask = block_mask(starts, torch.device("cpu"), prefixes)
+        other, _ = packed_attention(torch.nn.Identity(), query, key, value, None, packed_mask=mask, **arguments)
+    assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_a_step_on_a_gpu_equals_a_cpu_s():
+    grads, losses = [], []
+    for device in ("cpu", "cuda"):
+        model = make_model("fixed").to(device)
+        examples = make_examples(3, num=4)
+        task = DistillTask(
+            model, Teacher(make_model("fixed", seed=1).to(device), cache=True), [examples], alpha=0.5, context=2048
+        )
+        loss, _ = task.loss(task.packs(0)[0])
+        loss.backward()
+        losses.append(float(loss))
+        grads.append(torch.cat([p.grad.flatten().cpu() for p in model.adapter.parameters()]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert float((grads[0] - grads[1]).norm() / grads[0].norm()) < 1e-2
+
+
+@pytest.mark.gpu
+def test_agrees_with_liger_on_a_gpu():
+    liger = pytest.importorskip("liger_kernel.chunked_loss")
+    g = torch.Generator(device="cuda").manual_seed(0)
+    student, teacher = (torch.randn(64, 32, device="cuda", generator=g) for _ in range(2))
+    head = torch.randn(500, 32, device="cuda", generator=g)
+    targets = torch.randint(0, 500, (64,), device="cuda", generator=g)
+    from salad.objective import distill
+
+    ours = distill(student, teacher, head, head, targets).kl / 64
+    theirs = liger.LigerFusedLinearJSDLoss(weight_hard_loss=0.0, weight_soft_loss=1.0, beta=0.0)(
+        student, head, teacher, head, targets
+    )
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-3)
