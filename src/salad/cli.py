@@ -61,10 +61,13 @@ def train(
     overfit_one_batch: Annotated[
         bool, typer.Option("--overfit-one-batch", help="Stage I on its first batch alone: the loss must fall.")
     ] = False,
+    stages: Annotated[
+        str, typer.Option("--stages", metavar="A,B", help="Training stages to run, in order.")
+    ] = "warm_start,stage1",
     overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """Run a recipe's training stages (warm_start, stage1, stage2); those before them must be finished.
+    """Run training stages of a recipe (warm_start, stage1, stage2); those before them must be finished.
 
     Under torchrun each process takes its part of every batch.
     """
@@ -72,8 +75,8 @@ def train(
         if overfit_one_batch:
             _overfit(recipe, overrides)
             return
-        for name in ("warm_start", "stage1", "stage2"):
-            _run(recipe, overrides, only=name)
+        for name in stages.split(","):
+            _run(recipe, overrides, only=name.strip())
 
 
 @app.command()

@@ -36,6 +36,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate",),
     "report": (),
 }
+TOGETHER = ("stage1", "stage2")  # under torchrun all processes run these; the first one runs the others alone
 VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
 
 
@@ -61,34 +62,62 @@ class Run:
 
 
 def run_pipeline(recipe: Recipe, only: str | None = None) -> Path:
-    """Run every stage (or the one named `only`) that is not finished; returns the run directory."""
+    """Run every stage (or the one named `only`) that is not finished; returns the run directory.
+
+    Under torchrun the first process decides, writes and shows; the others join it in the stages that train.
+    """
     if only is not None and only not in STAGES:
         raise SaladError(f"stage: {only!r} is not a stage; expected one of {', '.join(STAGES)}")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
     run = Run(recipe)
-    run.dir.mkdir(parents=True, exist_ok=True)
-    write_json(run.dir / "recipe.json", recipe.model_dump(mode="json"))
+    first, meet = _others()
+    if first:
+        run.dir.mkdir(parents=True, exist_ok=True)
+        write_json(run.dir / "recipe.json", recipe.model_dump(mode="json"))
     parts: dict[str, str] = {}
     above_ran = ""
     for stage in STAGES:
         parts |= _inputs(stage, recipe)
+        meet()  # what the first process wrote about the stage before is there for all
         state = _state(run.folder(stage))
+        meet()  # and nobody writes before all have read
         changed = _changed(state.get("inputs"), parts) if state else []
         if only is not None and stage != only:
             continue
         if state.get("status") == "done" and not changed and not above_ran:
-            console.print(f"[dim]{stage}: finished before, unchanged[/]")
+            if first:
+                console.print(f"[dim]{stage}: finished before, unchanged[/]")
             continue
         if state and (changed or above_ran):
             why = f"{', '.join(changed)} changed" if changed else f"{above_ran} ran again"
-            if state.get("status") == "done":
+            if state.get("status") == "done" and first:
                 console.print(f"{stage}: runs again, because {why}; its last result is kept in replaced/{stage}")
-            _set_aside(run, stage)
+            if first:
+                _set_aside(run, stage)
+            meet()
             above_ran = stage
         elif not state:
             above_ran = ""  # nothing below can be finished: it never ran
-        _run_stage(run, stage, parts)
+        if first:
+            _run_stage(run, stage, parts)
+        elif stage in TOGETHER:
+            _function(stage)(run)
+    meet()
     return run.dir
+
+
+def _others() -> tuple[bool, Callable[[], None]]:
+    """Whether this process is the first, and how to wait for the others; alone unless torchrun started more."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return True, lambda: None
+    from salad.train.world import World
+
+    world = World.join()
+    return world.is_first, world.barrier
+
+
+def _function(stage: str) -> Callable[[Run], dict[str, Any]]:
+    return importlib.import_module(f"salad.stages.{stage}").run
 
 
 def _run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
@@ -99,9 +128,8 @@ def _run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
     write_json(folder / "stage.json", {**header, "status": "running", "seconds": seconds})
     console.rule(f"[bold]{stage}[/]", align="left")
     start_s = time.monotonic()
-    function: Callable[[Run], dict[str, Any]] = importlib.import_module(f"salad.stages.{stage}").run
     try:
-        summary = function(run)
+        summary = _function(stage)(run)
     except BaseException:
         spent = seconds + time.monotonic() - start_s
         write_json(folder / "stage.json", {**header, "status": "running", "seconds": spent})

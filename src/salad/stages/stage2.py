@@ -16,6 +16,7 @@ from salad.stages.training import train_stage
 from salad.train.checkpoint import latest_checkpoint
 from salad.train.schedule import before_decay
 from salad.train.tasks import Source
+from salad.train.world import World
 from salad.types import SaladError
 
 __all__ = ["run"]
@@ -41,7 +42,8 @@ def run(run: Run) -> dict[str, Any]:
         ]
 
     summary = train_stage(run, "stage2", settings, sources, [(speech, old), (bought, new)], resume=resume)
-    _save(run)
+    if World.join().is_first:
+        _save(run)
     return summary
 
 
