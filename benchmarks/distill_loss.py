@@ -4,7 +4,8 @@
 
 bf16: states and heads come in float32 and the step runs under autocast, as in training; logits are formed in float32
 by ours (`ok` compares with float64 on a few rows), in bf16 by the peer, whose KL is wrong near zero for that reason.
-floor: the products that an exact loss needs: both sides' logits in float32, one gradient in bf16.
+floor: what an exact loss needs: both sides' logits in float32, one gradient in bf16. --halves (CUDA): heads and states
+come in bf16, whose products a GPU sums in float32.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from bench import DEVICE, in_turn, line, set_threads
 
 from salad.objective import distill, kl_per_position
+from salad.objective.distill import CPU_CHUNK, GPU_CHUNK
 from salad.train.loop import autocast
 
 
@@ -25,13 +27,13 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=49152)
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--halves", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     set_threads()
     torch.manual_seed(0)
     bf16 = arguments.precision == "bf16"
-    # A CPU holds the head in float32; a GPU multiplies halves and adds up in float32.
-    dtype = torch.bfloat16 if bf16 and DEVICE == "cuda" else torch.float32
+    dtype = torch.bfloat16 if arguments.halves else torch.float32
     head = (torch.randn(arguments.vocab, arguments.width, device=DEVICE) * 0.05).to(dtype)
     teacher = torch.randn(arguments.n, arguments.width, device=DEVICE).to(dtype)
     student = (teacher.float() + 0.1 * torch.randn_like(teacher.float())).to(dtype).requires_grad_()
@@ -55,12 +57,13 @@ def main() -> None:
         loss.backward()
         return loss.detach()
 
-    grads, low_head = torch.randn(128, arguments.vocab, device=DEVICE).to(low), head.to(low)
+    chunk = CPU_CHUNK if DEVICE == "cpu" else GPU_CHUNK
+    grads, low_head = torch.randn(chunk, arguments.vocab, device=DEVICE).to(low), head.to(low)
 
     def floor() -> None:
         with torch.no_grad():
-            for start in range(0, arguments.n, 128):
-                rows = slice(start, start + 128)
+            for start in range(0, arguments.n, chunk):
+                rows = slice(start, start + chunk)
                 student[rows] @ head.T
                 teacher[rows] @ head.T
                 grads[: len(student[rows])] @ low_head

@@ -1,4 +1,4 @@
-"""A whole distillation step, ours v a straightforward loop: padding, full logits, autograd's KL, teacher each step.
+"""Loss and gradients of a distillation step, ours v a straightforward loop: padding, full logits, teacher each step.
 
 Same documents, same weights, same precision. SmolLM2-135M's shape with random weights, an adapter of the demo's size.
 Ours packs documents end to end, skips gradients of frozen weights, forms the loss in chunks and keeps the frozen
@@ -59,10 +59,9 @@ def main() -> None:
     bf16 = uses_bf16("auto", DEVICE)
     straightforward = SaladForConditionalGeneration(config).to(DEVICE).eval()
     straightforward.load_state_dict(model.state_dict())
-    for parameter in straightforward.llm.parameters():
-        parameter.requires_grad_(arguments.train_llm)
-    freeze(model, "full" if arguments.train_llm else "frozen", "auto")
-    freeze(base, "frozen", "auto")
+    freeze(straightforward, "full" if arguments.train_llm else "frozen", "auto", DEVICE)
+    freeze(model, "full" if arguments.train_llm else "frozen", "auto", DEVICE)
+    freeze(base, "frozen", "auto", DEVICE)
     examples = documents(arguments.documents, llm.vocab_size, 384, 4)
     teacher = Teacher(base, cache=not arguments.no_cache)
     task = DistillTask(model, teacher, [examples], alpha=1.0, context=2048)

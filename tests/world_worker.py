@@ -5,13 +5,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from test_model import make_examples, make_model
 
+from salad.measure.divergence import divergence, speech_ears, summary
 from salad.train.loop import Schedule, train
 from salad.train.tasks import DistillTask
 from salad.train.teacher import Teacher
 from salad.train.world import World, shard
+from salad.types import Example, Span
+
+
+def plain(step: int) -> Example:
+    """A document that nobody speaks: one process hears nothing in its pack."""
+    ids = np.arange(1 + step, 45 + step) % 60
+    return Example(f"t{step}", (Span("text", 0, 44),), ids, ((0, 44),), 0, ())
 
 
 def main() -> None:
@@ -22,7 +31,7 @@ def main() -> None:
     if sharded:
         shard(model, world)
     steps = int(os.environ.get("SALAD_TEST_STEPS", "4"))
-    batches = [make_examples(step % 5, num=6) for step in range(steps)]
+    batches = [[*make_examples(step % 5, num=6), plain(step)] for step in range(steps)]
     task = DistillTask(model, Teacher(base, cache=False), batches, alpha=0.5, context=48)
     packs, pause = task.packs, float(os.environ.get("SALAD_TEST_SLOW_S", "0"))
 
@@ -31,10 +40,20 @@ def main() -> None:
         return packs(step)
 
     task.packs = slow
-    schedule = Schedule(steps=steps, lr={"adapter": 1e-3, "llm": 1e-4}, warmup_steps=2, checkpoint_every=2, keep=3)
+    schedule = Schedule(
+        steps=steps, lr={"adapter": 1e-3, "llm": 1e-4}, warmup_steps=2, checkpoint_every=2, keep=3, probe_every=2
+    )
     print("ready", flush=True)
     lockstep = sharded and world.size > 1
-    train(model, task, schedule, Path(sys.argv[2]), title="t", bf16=False, world=world, lockstep=lockstep)
+    heldout = make_examples(9, num=3)
+
+    def probe() -> dict[str, float]:
+        return {
+            "misalignment": summary(divergence(model, Teacher(base, cache=False), heldout, speech_ears(model)))["all"]
+        }
+
+    folder = Path(sys.argv[2])
+    train(model, task, schedule, folder, title="t", bf16=False, probe=probe, world=world, lockstep=lockstep)
     world.leave()
 
 

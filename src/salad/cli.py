@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -69,7 +70,7 @@ def train(
 ) -> None:
     """Run training stages of a recipe (warm_start, stage1, stage2); those before them must be finished.
 
-    Under torchrun each process takes its part of every batch.
+    Under torchrun each process takes its part of every batch of stage1 and stage2.
     """
     with _plain_errors(debug):
         if overfit_one_batch:
@@ -191,8 +192,11 @@ def _overfit(recipe: Path, overrides: list[str] | None) -> None:
     for before in ("corpus", "align") + (("warm_start",) if run.recipe.warm_start.enabled else ()):
         run.done(before)
     from salad.stages.stage1 import run as stage1
+    from salad.types import SaladError
 
     folder = run.folder("overfit")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SaladError("--overfit-one-batch: looks at one process; start it without torchrun")
     shutil.rmtree(folder, ignore_errors=True)
     stage1(run, overfit=folder)
     losses = [row["loss"] for row in read_jsonl(folder / "metrics.jsonl") if "loss" in row]
@@ -240,3 +244,7 @@ def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+
+
+if __name__ == "__main__":  # python -m salad.cli, as torchrun starts it
+    main()

@@ -44,7 +44,8 @@ def speech_ears(
 
     def hear(examples: Sequence[Example]) -> tuple[torch.Tensor, list[int]]:
         spans = [span for e in examples for span in (frames(e) if frames else e.speech_frames)]
-        return model.speech_embeddings([torch.from_numpy(span).float() for span in spans])
+        device = model.get_input_embeddings().weight.device
+        return model.speech_embeddings([torch.from_numpy(span).float().to(device) for span in spans])
 
     return hear
 
@@ -80,7 +81,8 @@ def divergence(
     reference it is what distillation minimises (eq. 5).
     """
     out: dict[int, DocumentKL] = {}
-    for group in best_fit([1 + len(e.token_ids) for e in examples], POSITIONS):
+    sizes = [1 + len(e.token_ids) for e in examples]
+    for group in best_fit(sizes, max([POSITIONS, *sizes])):
         part = [examples[i] for i in group]
         speech, lengths = ears(part)
         packed = assemble(part, lengths)

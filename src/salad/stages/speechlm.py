@@ -73,7 +73,7 @@ def build_model(
     return model.eval()
 
 
-def freeze(model: SaladForConditionalGeneration, llm: str, precision: str) -> None:
+def freeze(model: SaladForConditionalGeneration, llm: str, precision: str, device: str = "cpu") -> None:
     """What trains: the adapter and its CTC head, and of the LLM all, its LoRA weights, or nothing.
 
     The matrices of a frozen LLM are held in bf16 where that is what they are multiplied in anyway.
@@ -82,7 +82,7 @@ def freeze(model: SaladForConditionalGeneration, llm: str, precision: str) -> No
         raise SaladError(f"llm: {llm!r}; expected frozen, lora or full")
     for name, parameter in model.llm.named_parameters():
         parameter.requires_grad_(llm == "full" or (llm == "lora" and "lora_" in name))
-    if llm != "full" and uses_bf16(precision):
+    if llm != "full" and uses_bf16(precision, device):
         merge_linear(model)
 
 

@@ -20,9 +20,11 @@ from salad.train.loop import Schedule, Task, autocast, train, uses_bf16
 from salad.train.tasks import CTCTask, DistillTask, OneBatch, Source, WithCTC, plan_batches
 from salad.train.teacher import Teacher
 from salad.train.world import World, shard
-from salad.types import Document, Utterance
+from salad.types import Document, Example, SaladError, Utterance
 
 __all__ = ["train_stage"]
+
+CACHE_BYTES = 2 * 2**30
 
 
 def train_stage(
@@ -45,9 +47,9 @@ def train_stage(
     tokenizer = load_tokenizer(run)
     model = build_model(run, weights, lora=settings.llm == "lora")
     base = model if settings.llm == "frozen" else _base(run)
-    freeze(model, settings.llm, run.recipe.precision)
-    world = World.join()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    freeze(model, settings.llm, run.recipe.precision, device)
+    world, context = World.join(), run.recipe.sequence.context
     model.to(device)
     base.to(device)
     if settings.shard:
@@ -57,15 +59,17 @@ def train_stage(
     if settings.checkpoint_activations:
         model.llm.gradient_checkpointing_enable({"use_reentrant": False})
         model.llm.train()  # transformers forms activations again only while training; its dropout is 0
-    teacher = Teacher(base, cache=not settings.shard_teacher, context=run.recipe.sequence.context)
     plan = plan_batches(sources(tokenizer), settings.steps, settings.positions, run.recipe.seed)
+    teacher = Teacher(base, cache=_is_small(plan, base) and not settings.shard_teacher, context=context)
+    longest = max((1 + len(e.token_ids), e.id) for batch in plan for e in batch)
+    if longest[0] > context:
+        raise SaladError(f"sequence.context: {context} positions, but {longest[1]} takes up to {longest[0]}; raise it")
     objective = {
         "divergence": settings.divergence,
         "temperature": settings.temperature,
         "beta": settings.jsd_beta,
         "compile": settings.compile,
     }
-    context = run.recipe.sequence.context
     task: Task = DistillTask(model, teacher, plan, alpha=settings.alpha, context=context, objective=objective)
     if settings.ctc_weight:
         spans = [span for group, frames in spoken for span in ctc_spans(run, tokenizer, group, frames)]
@@ -104,10 +108,16 @@ def train_stage(
     return {"checkpoint": last.name, "steps": settings.steps, "documents": sum(map(len, plan))}
 
 
+def _is_small(plan: Sequence[Sequence[Example]], base: SaladForConditionalGeneration) -> bool:
+    """Whether the teacher's states of all documents fit CACHE_BYTES: then each is read once."""
+    tokens = {e.token_ids.tobytes(): 1 + len(e.token_ids) for batch in plan for e in batch}
+    return sum(tokens.values()) * base.config.llm_config.hidden_size * 4 <= CACHE_BYTES
+
+
 def _base(run: Run) -> SaladForConditionalGeneration:
     """The original LLM on its own, where training changes the student's."""
     base = build_model(run)
-    freeze(base, "frozen", run.recipe.precision)
+    freeze(base, "frozen", run.recipe.precision, "cuda" if torch.cuda.is_available() else "cpu")
     return base
 
 

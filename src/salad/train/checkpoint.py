@@ -36,6 +36,9 @@ class Saver:
     def __init__(self, folder: Path, keep: int, always: set[int], world: World | None = None) -> None:
         self.folder, self.keep, self.always = folder, keep, always
         self.world = world or World()
+        if self.world.is_first:
+            for left in folder.glob(f".{PREFIX}*.tmp"):  # a killed process was writing it
+                shutil.rmtree(left)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -59,11 +62,12 @@ class Saver:
         """Trained weights, buffers of the CTC head, optimiser moments, averaged weights and RNG after `step` steps."""
         self.wait()
         out = self.folder / f"{PREFIX}{step:06d}"
-        tensors, steps = _snapshot(model, optimizer)
+        keep = self.world.is_first
+        tensors, steps = _snapshot(model, optimizer, keep)
         if averages:
-            tensors["averages"] = {name: full(value).cpu().clone() for name, value in averages.items()}
+            tensors["averages"] = {name: _host(value, keep) for name, value in averages.items()}
         state = {"step": step, "adam_steps": steps, **extra}
-        if self.world.is_first and not out.exists():
+        if keep and not out.exists():
             self._thread = threading.Thread(target=self._write, args=(out, tensors, state), name="checkpoint")
             self._thread.start()
         return out
@@ -84,16 +88,34 @@ class Saver:
             sums = {}
             for name, values in tensors.items():
                 save_file(values, aside / f"{name}.safetensors")
+                _sync(aside / f"{name}.safetensors")
                 sums[f"{name}.safetensors"] = sha256_file(aside / f"{name}.safetensors")
             write_json(aside / "state.json", {**state, "sha256": sums})
+            _sync(aside)
             aside.rename(out)
+            _sync(self.folder)
             prune_checkpoints(self.folder, self.keep, self.always)
         except BaseException as error:  # a thread's error must reach the training
             self._error = error
 
 
+def _sync(path: Path) -> None:
+    """On the disk, not only in the system's memory: a power cut must not leave half a checkpoint."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _host(tensor: torch.Tensor, keep: bool) -> torch.Tensor:
+    """A copy of the whole tensor in host memory; all processes must ask, those that do not keep it get nothing."""
+    whole = full(tensor.detach())
+    return whole.to("cpu", copy=True).contiguous() if keep else torch.empty(0)
+
+
 def _snapshot(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, keep: bool
 ) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, float]]:
     parameters = trainable(model)
     names = {id(parameter): name for name, parameter in parameters.items()}
@@ -101,10 +123,10 @@ def _snapshot(
     for parameter, state in optimizer.state.items():
         name = names[id(parameter)]
         for key in ("exp_avg", "exp_avg_sq"):
-            moments[f"{name}.{key}"] = full(state[key]).cpu().clone()
+            moments[f"{name}.{key}"] = _host(state[key], keep)
         steps[name] = float(state["step"])
-    weights = {name: full(parameter.detach()).cpu().contiguous().clone() for name, parameter in parameters.items()}
-    weights |= {f"buffer.{name}": buffer.cpu().contiguous() for name, buffer in _saved_buffers(model).items()}
+    weights = {name: _host(parameter, keep) for name, parameter in parameters.items()}
+    weights |= {f"buffer.{name}": _host(buffer, keep) for name, buffer in _saved_buffers(model).items()}
     return {"weights": weights, "optimizer": moments}, steps
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from salad.files import read_jsonl, write_jsonl
+from salad.files import write_jsonl
 from salad.progress import progress
 from salad.train.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
 from salad.train.schedule import before_decay, wsd
@@ -110,7 +110,7 @@ def train(
     elif start_from is not None:
         load_checkpoint(start_from, model, optimizer)
     log = folder / "metrics.jsonl"
-    rows = [row for row in read_jsonl(log) if row["step"] <= step] if log.exists() else []
+    rows = [row for row in _read_log(log) if row["step"] <= step] if resume is not None else []
     if world.is_first:
         write_jsonl(log, rows)
     world.barrier()
@@ -134,12 +134,13 @@ def train(
             waited = time.perf_counter() - began
             row = _accumulate(task, packs, bf16, device, world, lockstep)
             if not math.isfinite(row["loss"]) or spikes.is_spike(row["loss"]):
+                saver.wait()
                 raise _stopped(folder, step, packs, row, schedule.spike_factor, world)
             row |= _update(optimizer, groups, schedule.grad_clip, world, lockstep)
             if schedule.ema:
                 _average(averages, parameters, schedule.ema)
             step += 1
-            rates = perf(row, time.perf_counter() - began, waited, device, bf16)
+            rates = perf(row, time.perf_counter() - began, waited, device, bf16, world.size)
             for key in totals:
                 totals[key] += row.pop(key, 0)
             row = {"step": step, "lr_factor": round(factor, 6), "seconds": time.monotonic() - before_s, **totals, **row}
@@ -187,7 +188,8 @@ def _update(
     """Clip by the norm over all groups and processes, step, and tell the norms before clipping."""
     every = [p for group in groups.values() for p in group]
     world.sum_gradients(every, world.size if lockstep else 1)
-    norms = {name: norm([p.grad for p in group if p.grad is not None]) for name, group in groups.items() if group}
+    grads = {name: [p.grad for p in group if p.grad is not None] for name, group in groups.items() if group}
+    norms = {name: norm(group, every[0].device) for name, group in grads.items()}
     total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     torch.nn.utils.clip_grads_with_norm_(every, grad_clip, total, foreach=False if lockstep else None)
     optimizer.step()
@@ -211,7 +213,20 @@ def _stopped(
     if math.isfinite(row["loss"]):
         why += f", more than spike_factor {factor:g} times the median of the last 20 steps"
     where = save_batch(folder, step, packs, row) if world.is_first else folder
+    world.barrier()  # torchrun ends all processes as soon as one has failed
     return SaladError(f"loss: {why}; its batch is in {where}. Lower the learning rate, or look at the batch's audio")
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl; a line that a power cut tore ends them."""
+    rows: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows
 
 
 class _Log:

@@ -31,7 +31,6 @@ GPUS = {
 }
 UTILISATION = 0.40  # share of the peak that a well-fed step reaches
 SECONDS_PER_WORD, TOKENS_PER_WORD = 0.38, 1.35  # English read aloud; a byte-level BPE of 50 k to 150 k tokens
-MIMI_BYTES_PER_S = 200  # 12.5 Hz x 8 codebooks x 2 bytes
 TTS_SPEED = 30.0  # seconds of speech a second on one GPU, one utterance at a time
 
 
@@ -86,6 +85,7 @@ def meta_model(settings: Recipe) -> SaladForConditionalGeneration:
         adapter_heads=parts.adapter_heads,
         adapter_kv_heads=parts.adapter_kv_heads,
         lora_rank=settings.stage1.lora_rank if settings.stage1.llm == "lora" else 0,
+        ctc_vocab_size=1 if settings.warm_start.enabled else 0,  # its rows are the LLM's own: no parameters
     )
     with torch.device("meta"):
         return SaladForConditionalGeneration(config)
@@ -95,20 +95,21 @@ def make_plan(settings: Recipe, processes: int = 1) -> Plan:
     """Lay the recipe's model out and count. processes: devices that the training is spread over."""
     model = meta_model(settings)
     parameters = _parameters(model, settings.stage1.llm)
-    rate = shape_of(settings.assets.encoder).frame_rate_hz / settings.model.stride
+    shape = shape_of(settings.assets.encoder)
     llm = sum(p.numel() for n, p in model.decoder().layers.named_parameters() if "lora_" not in n)
     head = model.get_output_embeddings().weight.numel()
     adapter = parameters["adapter"][0]
     stages = [
-        _stage(name, stage, settings.sequence, rate, llm, adapter, head)
+        _stage(name, stage, settings, llm, adapter, head)
         for name, stage in (("stage1", settings.stage1), ("stage2", settings.stage2))
     ]
     memory = _memory(model, parameters, settings, processes)
     trained = sum(t for _, t in parameters.values())
+    bytes_each = 12 + 4 * (settings.stage1.ema > 0)
     disk = {
-        "checkpoints": (settings.stage1.keep + settings.stage2.keep + 2) * trained * 12,
+        "checkpoints": (settings.stage1.keep + settings.stage2.keep + 2) * trained * bytes_each,
         "final model": sum(n for n, _ in parameters.values()) * 4,
-        "features (Mimi codes, 8 codebooks)": int(stages[0].speech_hours * 3600 * MIMI_BYTES_PER_S),
+        "features in float16, 1,000 h": int(3.6e6 * shape.frame_rate_hz * shape.frame_dim * 2),
     }
     return Plan(parameters, memory, processes, stages, disk)
 
@@ -135,12 +136,9 @@ def rows(plan: Plan, settings: Recipe) -> Iterable[tuple[str, str, str]]:
             gpu,
             f"{hours:,.0f} h, {hours / plan.processes:,.0f} h on {plan.processes}",
         )
-    budget = settings.select.budget_share * plan.stages[0].speech_hours
-    yield (
-        "speech to buy",
-        "at most",
-        f"{budget:,.0f} h, {budget / TTS_SPEED:,.0f} GPU hours at {TTS_SPEED:g} x real time",
-    )
+    share = settings.select.budget_share
+    figure = f"{1000 * share:,.0f} h, {1000 * share / TTS_SPEED:,.1f} GPU hours at {TTS_SPEED:g} x real time"
+    yield "speech to buy", "of 1,000 h of D_speech", figure
     for what, number in plan.disk.items():
         yield "disk", what, f"{number / 1e9:,.1f} GB"
 
@@ -176,45 +174,54 @@ def _parameters(model: SaladForConditionalGeneration, llm: str) -> dict[str, tup
     return parts
 
 
-def _stage(
-    name: str, stage: recipe.Stage, spans: recipe.Sequence, rate: float, llm: int, adapter: int, head: int
-) -> StagePlan:
-    """A spoken document alternates mean-length spans; plain text has none."""
+def _stage(name: str, stage: recipe.Stage, settings: Recipe, llm: int, adapter: int, head: int) -> StagePlan:
+    """A spoken document alternates spans of mean length; plain text has none."""
+    spans, parts = settings.sequence, settings.model
+    rate = shape_of(settings.assets.encoder).frame_rate_hz / parts.stride
+    words = sum(spans.speech_words) / 2
     text = sum(spans.text_words) / 2 * TOKENS_PER_WORD
-    seconds = sum(spans.speech_words) / 2 * SECONDS_PER_WORD
-    heard = seconds * rate
+    sounded = words * SECONDS_PER_WORD * rate  # adapter positions of a span
+    heard = sounded if parts.rate == "fixed" else words * TOKENS_PER_WORD  # those of them that the LLM reads
     positions = stage.steps * stage.positions
     spoken = positions * (1 - stage.text_share)
-    speech_positions = spoken * heard / (text + heard)
-    targets = spoken - speech_positions + positions * stage.text_share
-    words_heard = speech_positions / heard * sum(spans.speech_words) / 2
-    teacher = targets + words_heard * TOKENS_PER_WORD
-    student = (4 if stage.llm == "frozen" else 6) * positions * llm
+    num_spans = spoken / (text + heard)
+    plain = 0 if stage.llm == "frozen" else positions * stage.text_share  # without a gradient, and left out
+    targets = num_spans * text + plain
+    teacher = targets + num_spans * words * TOKENS_PER_WORD
+    student = (4 if stage.llm == "frozen" else 6) * (spoken + plain) * llm
     loss = (6 if stage.llm == "frozen" else 8) * targets * head
-    flops = student + 2 * teacher * llm + 6 * speech_positions * adapter + loss
-    return StagePlan(name, stage.steps, positions, int(targets), float(flops), speech_positions / rate / 3600)
+    flops = student + 2 * teacher * llm + 6 * num_spans * sounded * adapter + loss
+    hours = num_spans * words * SECONDS_PER_WORD / 3600
+    return StagePlan(name, stage.steps, positions, int(targets), float(flops), hours)
 
 
 def _memory(
     model: SaladForConditionalGeneration, parameters: dict[str, tuple[int, int]], settings: Recipe, processes: int
 ) -> dict[str, int]:
-    """Weights and moments in float32, frozen ones in bf16; a pack's activations in bf16."""
+    """Weights and moments in float32, frozen layers in bf16; a pack's activations in bf16. Only layers are sharded."""
     stage, context = settings.stage1, settings.sequence.context
-    sharded = processes if stage.shard else 1
+    layers, layers_trained = parameters["llm layers"]
+    tables, tables_trained = parameters["llm embeddings and head"]
+    layers_trained += parameters.get("llm lora", (0, 0))[1]
     trained = sum(t for _, t in parameters.values())
-    frozen = sum(n - t for n, t in parameters.values())
-    llm = sum(n for part, (n, _) in parameters.items() if part.startswith("llm") and part != "llm lora")
-    teacher = 0 if stage.llm == "frozen" else llm * 2 // (processes if stage.shard_teacher else 1)
+    sharded = processes if stage.shard else 1
+    here = trained - layers_trained + layers_trained // sharded
+    frozen = (layers - parameters["llm layers"][1]) * 2 // sharded + (tables - tables_trained) * 4
+    teacher = 0
+    if stage.llm != "frozen":
+        teacher = layers * 2 // (processes if stage.shard_teacher else 1) + tables * 4
     config = model.config.llm_config
-    width, layers = config.hidden_size, config.num_hidden_layers
+    width = config.hidden_size
     kept = 1 if stage.checkpoint_activations else 8 + 4 * config.intermediate_size / width
-    activations = int(context * width * layers * kept * 2)
     return {
-        "trained weights": trained * 4 // sharded,
-        "gradients": trained * 4 // sharded,
-        "AdamW moments": trained * 8 // sharded,
-        "frozen weights": frozen * 2 // sharded,
+        "trained weights": here * 4,
+        "gradients": here * 4,
+        "AdamW moments": here * 8,
+        "moving average": here * 4 * (stage.ema > 0),
+        "frozen weights": frozen,
         "teacher": teacher,
-        "activations of one pack": activations,
-        "logits of one chunk": 3 * 1024 * config.vocab_size * 4,
+        "activations of one pack": int(context * width * config.num_hidden_layers * kept * 2),
+        "loss: logits of a chunk, gradient of the head": (
+            3 * 1024 * config.vocab_size * 4 + 2 * 4 * config.vocab_size * width * (tables_trained > 0)
+        ),
     }

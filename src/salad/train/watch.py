@@ -67,7 +67,9 @@ def peak_flops(device: str, bf16: bool) -> float:
     return 2.0 * side**3 / best
 
 
-def perf(sums: dict[str, float], seconds: float, waited: float, device: str, bf16: bool) -> dict[str, float]:
+def perf(
+    sums: dict[str, float], seconds: float, waited: float, device: str, bf16: bool, processes: int
+) -> dict[str, float]:
     """Rates of one step. floor: its least operations at this machine's best rate, as a share of the time it took."""
     flops = sums.pop("flops", 0.0)
     row = {
@@ -77,7 +79,8 @@ def perf(sums: dict[str, float], seconds: float, waited: float, device: str, bf1
         "memory_gb": memory_bytes(device) / 2**30,
     }
     if flops:
-        row |= {"tflops_per_s": flops / seconds / 1e12, "floor": flops / peak_flops(device, bf16) / seconds}
+        least_s = flops / (peak_flops(device, bf16) * processes)
+        row |= {"tflops_per_s": flops / seconds / 1e12, "floor": least_s / seconds}
     return {PERF + key: value for key, value in row.items()}
 
 

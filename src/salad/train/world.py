@@ -31,7 +31,7 @@ class World:
             backend = "nccl" if torch.cuda.is_available() else "gloo"
             if backend == "nccl":
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            distributed.init_process_group(backend, timeout=timedelta(minutes=30))
+            distributed.init_process_group(backend, timeout=timedelta(days=30))  # the first may work alone for long
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
@@ -84,20 +84,18 @@ class World:
             distributed.barrier()
 
 
-def shard(model: torch.nn.Module, world: World) -> None:
-    """Spread the layers of every decoder over the processes (FSDP2); embeddings, norms and heads stay whole.
+def shard(model: Any, world: World) -> None:
+    """Spread the LLM's layers over the processes (FSDP2); embeddings, final norm, heads and adapter stay whole.
 
-    What reads embedding rows directly (merging speech in, the loss's head, CTC) then needs no gathering.
+    What reads embedding rows directly (merging speech in, the loss's head, CTC) then needs no gathering, and a batch
+    without speech may leave the adapter out on one process alone.
     """
     if world.size == 1:
         return
     from torch.distributed.fsdp import fully_shard
 
-    for module in list(model.modules()):
-        layers = getattr(module, "layers", None)
-        if isinstance(layers, torch.nn.ModuleList):
-            for layer in layers:
-                fully_shard(layer)
+    for layer in model.decoder().layers:
+        fully_shard(layer, reshard_after_forward=True)  # each is a root of its own, which would stay whole otherwise
 
 
 def full(tensor: torch.Tensor) -> torch.Tensor:
@@ -115,10 +113,12 @@ def like(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(value, target.device_mesh, target.placements)  # type: ignore[attr-defined]
 
 
-def norm(gradients: Iterable[torch.Tensor]) -> torch.Tensor:
+def norm(gradients: Iterable[torch.Tensor], device: torch.device) -> torch.Tensor:
     """Euclidean norm of all of them together, over the processes that hold parts of them."""
     parts = [full(torch.linalg.vector_norm(g)) for g in gradients]
-    return torch.linalg.vector_norm(torch.stack([p.float() for p in parts])) if parts else torch.zeros(())
+    if not parts:
+        return torch.zeros((), device=device)
+    return torch.linalg.vector_norm(torch.stack([p.float() for p in parts]))
 
 
 def _is_sharded(tensor: torch.Tensor) -> bool:
