@@ -11,6 +11,7 @@ import torch
 
 from salad.align.transcribe import cer, wer
 from salad.audio import read_audio, split_at_quiet, to_samples
+from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, write_json, write_jsonl
 from salad.measure.divergence import (
     deaf_ears,
@@ -99,6 +100,7 @@ def _first_of_each(documents: list[Document], number: int) -> set[str]:
 def run(run: Run) -> dict[str, Any]:
     folder = run.folder("evaluate")
     torch.set_num_threads(run.recipe.threads)
+    keep_freed_memory()
     heldout = load_aligned(run, "heldout")
     heard = transcribe(run, folder / "transcripts", heldout, "transcribe held-out")
     setting = _Setting(run)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from salad.align.transcribe import cer
+from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, write_json
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.pipeline import Run
@@ -43,6 +44,7 @@ def run(run: Run) -> dict[str, Any]:
     aside = gather_quarantine(folder)
     tokenizer = load_tokenizer(run)
     torch.set_num_threads(run.recipe.threads)
+    keep_freed_memory()
     lora = run.recipe.stage1.llm == "lora"
     model = build_model(run, latest_checkpoint(run.folder("stage1")), lora=lora)
     base = model if run.recipe.stage1.llm == "frozen" else build_model(run)

@@ -13,6 +13,7 @@ import torch
 import salad
 from salad.analyze.report import print_report, write_report
 from salad.audio import read_audio, to_samples, write_flac
+from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, read_jsonl
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.processor import AUDIO
@@ -34,6 +35,7 @@ NUM_CLIPS, CONTINUATION_TOKENS, CLIP_S = 4, 28, 14.0
 
 def run(run: Run) -> dict[str, Any]:
     torch.set_num_threads(run.recipe.threads)
+    keep_freed_memory()
     states = {name: run.done(name) for name in STAGES if name != "report"}
     summaries = {name: state["summary"] for name, state in states.items()}
     seconds = {name: state["seconds"] for name, state in states.items()}

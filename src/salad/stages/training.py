@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from salad import recipe
+from salad.engine.memory import keep_freed_memory
 from salad.measure.divergence import divergence, forgetting, speech_ears, summary
 from salad.model import SaladForConditionalGeneration
 from salad.pipeline import Run
@@ -44,6 +45,7 @@ def train_stage(
     overfit: train on the first batch alone, into this folder; a sound set-up drives its loss towards zero.
     """
     torch.set_num_threads(run.recipe.threads)
+    keep_freed_memory()
     tokenizer = load_tokenizer(run)
     model = build_model(run, weights, lora=settings.llm == "lora")
     base = model if settings.llm == "frozen" else _base(run)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from salad.engine.memory import keep_freed_memory
 from salad.files import write_json
 from salad.pipeline import Run
 from salad.sequence import FrameStore, tokenise
@@ -24,6 +25,7 @@ def run(run: Run) -> dict[str, Any]:
     if not settings.enabled:
         return {"skipped": "warm_start.enabled is false"}
     torch.set_num_threads(run.recipe.threads)
+    keep_freed_memory()
     tokenizer = load_tokenizer(run)
     texts = [d.text for name in ("speech", "web") for d in load_documents(run, name)]
     utterances = load_aligned(run, "speech")
