@@ -11,7 +11,7 @@ from salad.types import Document
 
 __all__ = ["Item", "build_items"]
 
-MIN_OPTION_WORDS, MAX_OPTION_WORDS, MIN_CONTEXT_WORDS = 4, 30, 8
+MIN_OPTION_WORDS, MAX_OPTION_WORDS, MIN_CONTEXT_WORDS = 4, 40, 8
 
 
 @dataclass(frozen=True)
