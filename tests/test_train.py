@@ -338,8 +338,9 @@ def test_two_processes_equal_one_and_resume_as_one(tmp_path, shard):
     assert left.keys() == right.keys()
     for name in left:
         assert torch.allclose(left[name].float(), right[name].float(), atol=2e-4), name
-    losses = [[row["loss"] for row in read_jsonl(tmp_path / f / "metrics.jsonl")] for f in ("one", "two")]
-    assert np.allclose(*losses, rtol=1e-3)
+    logs = [read_jsonl(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
+    for key in ("loss", "misalignment", "grad_norm"):
+        assert np.allclose(*([row[key] for row in rows if key in row] for rows in logs), rtol=1e-3), key
     for path in sorted((tmp_path / "two").glob("checkpoint-*"))[1:]:
         shutil.rmtree(path)  # back to the step before the last, and on with one process
     done = subprocess.run([*one[:-1], str(tmp_path / "two")], env=environment, capture_output=True, text=True)
