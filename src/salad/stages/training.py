@@ -62,7 +62,8 @@ def train_stage(
         model.llm.gradient_checkpointing_enable({"use_reentrant": False})
         model.llm.train()  # transformers forms activations again only while training; its dropout is 0
     plan = plan_batches(sources(tokenizer), settings.steps, settings.positions, run.recipe.seed)
-    teacher = Teacher(base, cache=_is_small(plan, base) and not settings.shard_teacher, context=context)
+    small = _is_small(plan, base) and not settings.shard_teacher
+    teacher = Teacher(base, cache=small, context=context, alone=small)
     longest = max((1 + len(e.token_ids), e.id) for batch in plan for e in batch)
     if longest[0] > context:
         raise SaladError(f"sequence.context: {context} positions, but {longest[1]} takes up to {longest[0]}; raise it")

@@ -18,12 +18,16 @@ class Teacher:
     """Q: hidden states of the original text LLM at every position of each document.
 
     `model`'s LLM serves as Q; where training changes the LLM, pass a frozen copy. With `cache`, states of
-    documents seen before are kept (num_tokens x width floats each): a small corpus is read once, document by document.
-    Without, documents are read in packs of their own, at most `context` positions each, whatever the student's are.
+    documents seen before are kept (num_tokens x width floats each): a small corpus is read once. Documents are
+    read in packs of their own, at most `context` positions each, whatever the student's packs are; or each `alone`, so
+    that what is kept does not depend on what was read beside it: a resumed training reads in another order, and a
+    processor rounds a document in a larger product differently.
     """
 
-    def __init__(self, model: SaladForConditionalGeneration, *, cache: bool, context: int = 2048) -> None:
-        self.model, self.context = model, context
+    def __init__(
+        self, model: SaladForConditionalGeneration, *, cache: bool, context: int = 2048, alone: bool = False
+    ) -> None:
+        self.model, self.context, self.alone = model, context, alone
         self.positions_read = 0
         self._cache: dict[bytes, torch.Tensor] | None = {} if cache else None
 
@@ -39,10 +43,7 @@ class Teacher:
         new = list({key: example for key, example in zip(keys, examples, strict=True) if key not in known}.items())
         sizes = [1 + len(example.token_ids) for _, example in new]
         fresh: dict[bytes, torch.Tensor] = {}
-        # What is kept must not depend on what was read beside it: a resumed run reads in another order, and a processor
-        # rounds a document in a larger product differently.
-        alone = self._cache is not None
-        for pack in [[i] for i in range(len(new))] if alone else best_fit(sizes, max([self.context, *sizes])):
+        for pack in [[i] for i in range(len(new))] if self.alone else best_fit(sizes, max([self.context, *sizes])):
             ids = [np.concatenate([[new[i][1].start_id], new[i][1].token_ids]) for i in pack]
             starts = np.concatenate([[0], np.cumsum([len(one) for one in ids])])
             device = self.head.device
