@@ -102,6 +102,10 @@ class Model(Section):
         "fixed", description="text: drop positions the CTC head calls blank or repeat"
     )
 
+    def shape(self) -> dict[str, Any]:
+        """What `SaladConfig` takes by the same names."""
+        return self.model_dump(exclude={"llm_config"})
+
 
 class WarmStart(Section):
     enabled: bool = False

@@ -21,14 +21,8 @@ from salad.types import SaladError
 
 __all__ = ["GPUS", "Plan", "StagePlan", "make_plan", "meta_model"]
 
-# Peak bf16 operations a second (dense), from the makers' data sheets; and memory in GB.
-GPUS = {
-    "H200": (989e12, 141),
-    "H100": (989e12, 80),
-    "A100": (312e12, 80),
-    "L40S": (362e12, 48),
-    "RTX 4090": (165e12, 24),
-}
+# Peak bf16 operations a second (dense), from the makers' data sheets.
+GPUS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 UTILISATION = 0.40  # share of the peak that a well-fed step reaches
 SECONDS_PER_WORD, TOKENS_PER_WORD = 0.38, 1.35  # English read aloud; a byte-level BPE of 50 k to 150 k tokens
 TTS_SPEED = 30.0  # seconds of speech a second on one GPU, one utterance at a time
@@ -65,25 +59,18 @@ class Plan:
 
     def hours(self, gpu: str) -> float:
         """On one such GPU, at UTILISATION of its peak."""
-        return self.flops / (GPUS[gpu][0] * UTILISATION) / 3600
+        return self.flops / (GPUS[gpu] * UTILISATION) / 3600
 
 
 def meta_model(settings: Recipe) -> SaladForConditionalGeneration:
     """The recipe's model without memory for its weights."""
     shape = shape_of(settings.assets.encoder)
-    parts = settings.model
     config = SaladConfig(
         llm_config=_llm_config(settings),
         encoder=settings.assets.encoder,
         frame_rate_hz=shape.frame_rate_hz,
         frame_dim=shape.frame_dim,
-        stride=parts.stride,
-        rate=parts.rate,
-        adapter_layers=parts.adapter_layers,
-        adapter_width=parts.adapter_width,
-        adapter_mlp=parts.adapter_mlp,
-        adapter_heads=parts.adapter_heads,
-        adapter_kv_heads=parts.adapter_kv_heads,
+        **settings.model.shape(),
         lora_rank=settings.stage1.lora_rank if settings.stage1.llm == "lora" else 0,
         ctc_vocab_size=1 if settings.warm_start.enabled else 0,  # its rows are the LLM's own: no parameters
     )
