@@ -15,11 +15,11 @@ from bench import DEVICE, in_turn, line, set_threads
 from transformers import LlamaConfig
 
 from salad.model import SaladConfig, SaladForConditionalGeneration
+from salad.model.teacher import Teacher
 from salad.sequence import assemble
 from salad.stages.speechlm import freeze
 from salad.train.loop import autocast, uses_bf16
 from salad.train.tasks import DistillTask
-from salad.train.teacher import Teacher
 from salad.types import Example, Span
 
 

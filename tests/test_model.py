@@ -11,10 +11,10 @@ from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_e
 from salad.measure.score import score_options
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.adapter import CTCHead
+from salad.model.teacher import Teacher
 from salad.sequence import assemble
 from salad.train.loop import autocast
 from salad.train.tasks import DistillTask
-from salad.train.teacher import Teacher
 from salad.types import Example, SaladError, Span
 
 VOCABULARY, DIM = 61, 6

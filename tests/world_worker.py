@@ -10,9 +10,9 @@ import torch
 from test_model import make_examples, make_model
 
 from salad.measure.divergence import divergence, speech_ears, summary
+from salad.model.teacher import Teacher
 from salad.train.loop import Schedule, train
 from salad.train.tasks import DistillTask
-from salad.train.teacher import Teacher
 from salad.train.world import World, shard
 from salad.types import Example, Span
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from salad.model.modeling import SaladForConditionalGeneration
+from salad.model.teacher import Teacher
 from salad.objective import distill
 from salad.sequence import assemble, best_fit
-from salad.train.teacher import Teacher
 from salad.types import Example
 
 __all__ = ["DocumentKL", "Ears", "deaf_ears", "divergence", "forgetting", "speech_ears", "summary", "transcript_ears"]

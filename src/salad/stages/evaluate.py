@@ -27,6 +27,7 @@ from salad.measure.stats import accuracy, gap
 from salad.measure.transcript import words_for_ranges
 from salad.model import SaladForConditionalGeneration, load_encoder
 from salad.model.processor import MAX_SPAN_S
+from salad.model.teacher import Teacher
 from salad.pipeline import Run
 from salad.progress import progress
 from salad.sequence import FrameStore
@@ -36,7 +37,6 @@ from salad.stages.speech import transcribe
 from salad.stages.speechlm import build_model, freeze, load_tokenizer, speech_examples, text_examples
 from salad.train.checkpoint import latest_checkpoint, load_weights
 from salad.train.loop import autocast, uses_bf16
-from salad.train.teacher import Teacher
 from salad.types import Document, Result, Utterance
 
 __all__ = ["load_figures", "run"]

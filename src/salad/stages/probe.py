@@ -12,6 +12,7 @@ from salad.align.transcribe import cer
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, write_json
 from salad.measure.divergence import divergence, speech_ears, summary
+from salad.model.teacher import Teacher
 from salad.pipeline import Run
 from salad.stages.cluster import load_clusters
 from salad.stages.corpus import load_documents
@@ -19,7 +20,6 @@ from salad.stages.speech import align, encode, gather_quarantine, speak, transcr
 from salad.stages.speechlm import build_model, freeze, load_tokenizer, speech_examples
 from salad.train.checkpoint import latest_checkpoint
 from salad.train.loop import autocast, uses_bf16
-from salad.train.teacher import Teacher
 from salad.types import Cluster
 
 __all__ = ["load_probed", "run"]

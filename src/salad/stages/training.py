@@ -13,13 +13,13 @@ from salad import recipe
 from salad.engine.memory import keep_freed_memory
 from salad.measure.divergence import divergence, forgetting, speech_ears, summary
 from salad.model import SaladForConditionalGeneration
+from salad.model.teacher import Teacher
 from salad.pipeline import Run
 from salad.sequence import FrameStore
 from salad.stages.align import load_aligned
 from salad.stages.speechlm import build_model, ctc_spans, freeze, load_tokenizer, speech_examples, text_examples
 from salad.train.loop import Schedule, Task, autocast, train, uses_bf16
 from salad.train.tasks import CTCTask, DistillTask, OneBatch, Source, WithCTC, plan_batches
-from salad.train.teacher import Teacher
 from salad.train.world import World, shard
 from salad.types import Document, Example, SaladError, Utterance
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from salad.model.modeling import SaladForConditionalGeneration
+from salad.model.teacher import Teacher
 from salad.objective import ctc, ctc_fits, distill
 from salad.sequence import assemble, best_fit
 from salad.sequence.examples import num_positions
-from salad.train.teacher import Teacher
 from salad.train.watch import step_flops
 from salad.types import Example, SaladError
 
