@@ -2,12 +2,13 @@
 
     python scripts/kill_and_resume.py recipes/demo-short.yaml --kills 3
 
-Prints one JSON line: the hashes, whether they are equal, and when the kills came.
+Prints one JSON line: the hashes of the weights, the data files that differ, and when the kills came.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -28,6 +29,18 @@ def start(recipe: str, run_dir: Path) -> subprocess.Popen[bytes]:
 
 def final_hash(run_dir: Path) -> str:
     return sha256_file(sorted((run_dir / "stage2").glob("checkpoint-*"))[-1] / "weights.safetensors")
+
+
+def data_hashes(run_dir: Path) -> dict[str, str]:
+    """Every data file by its path in the run: what the same seed must give again (no logs, no times, no paths)."""
+    kinds = ("*.safetensors", "*.npy", "*.flac", "web.jsonl", "speech.jsonl", "clusters.jsonl", "documents.jsonl")
+    files = {path for kind in kinds for path in run_dir.rglob(kind) if "checkpoint-" not in str(path)}
+    return {
+        str(path.relative_to(run_dir)): hashlib.sha256(
+            path.read_bytes().replace(str(run_dir).encode(), b"RUN")
+        ).hexdigest()
+        for path in sorted(files)
+    }
 
 
 def stage_of(run_dir: Path) -> str:
@@ -63,8 +76,12 @@ def main() -> None:
     if start(arguments.recipe, parts).wait() != 0:
         raise SystemExit(f"the resumed run failed; see {parts}.log")
     hashes = [final_hash(whole), final_hash(parts)]
-    print(json.dumps({"equal": hashes[0] == hashes[1], "sha256": hashes, "seconds": round(seconds), "kills": kills}))
-    sys.exit(hashes[0] != hashes[1])
+    data = [data_hashes(whole), data_hashes(parts)]
+    differ = sorted(name for name in {**data[0], **data[1]} if data[0].get(name) != data[1].get(name))
+    equal = hashes[0] == hashes[1] and not differ
+    found = {"equal": equal, "sha256": hashes, "data_files": len(data[0]), "differ": differ}
+    print(json.dumps({**found, "seconds": round(seconds), "kills": kills}))
+    sys.exit(not equal)
 
 
 if __name__ == "__main__":

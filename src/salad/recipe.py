@@ -152,6 +152,8 @@ class Stage(Section):
 
 class Cluster(Section):
     k: int = Field(128, ge=2)
+    batch: int = Field(32, ge=1, description="documents embedded at a time")
+    shard_documents: int = Field(1024, ge=1, description="documents of one shard of embeddings: what a kill can lose")
 
 
 class Probe(Section):

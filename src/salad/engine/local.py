@@ -44,13 +44,15 @@ def run_shards(
     workers: int,
     title: str,
     unit: str = "items",
+    fresh: bool = False,
 ) -> list[Path]:
     """Call `function(shard, folder)` for every shard of `items`; return the shards' folders in order.
 
     The function writes files into `folder`, which is renamed to its final place once it returns, so a
     killed run loses at most the shards in flight. Shards depend on `items` and `shard_items` alone:
     another number of workers gives the same files. `function` must be importable (a module's function or
-    a `functools.partial` of one). The first error stops the run and is raised; finished shards stay.
+    a `functools.partial` of one). With one worker or one shard it runs here, unless `fresh` asks for a process
+    of its own, whose arithmetic nothing that ran before can touch. The first error stops the run and is raised; finished shards stay.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     _keep_only(out_dir, plan=hashlib.sha256(f"{shard_items} {list(items)!r}".encode()).hexdigest())
@@ -66,7 +68,7 @@ def run_shards(
         return folders
     with progress(title, total=len(items), unit=unit) as bar, _single_threaded():
         bar.advance(len(items) - sum(len(shard.items) for shard in left))
-        if workers == 1 or len(left) == 1:
+        if not fresh and (workers == 1 or len(left) == 1):
             with _torch_threads(1):
                 for shard in left:
                     bar.advance(_run_one(function, shard, out_dir))

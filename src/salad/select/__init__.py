@@ -2,6 +2,6 @@
 
 from salad.select.allocate import allocate, draw
 from salad.select.balanced import balanced_kmeans
-from salad.select.embed import embed, top_words
+from salad.select.embed import embed_documents, join_embeddings, top_words
 
-__all__ = ["allocate", "balanced_kmeans", "draw", "embed", "top_words"]
+__all__ = ["allocate", "balanced_kmeans", "draw", "embed_documents", "join_embeddings", "top_words"]

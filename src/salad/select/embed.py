@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,15 +11,37 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["embed", "top_words"]
+from salad import assets
+from salad.engine import Shard
+
+__all__ = ["embed_documents", "join_embeddings", "top_words"]
 
 
-def embed(texts: Sequence[str], folder: Path) -> np.ndarray:
-    """float32 [num_texts, dim], unit length, by the sentence-transformers model in `folder`."""
+def embed_documents(shard: Shard, folder: Path, *, asset: str, batch: int) -> None:
+    """Unit vectors of a shard's texts by a sentence-transformers model -> embeddings.npy, float16 [texts, dim].
+
+    A batch holds texts of like length (the library sorts them), so little is spent on padding.
+    """
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    return model.encode(list(texts), batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+    model = SentenceTransformer(str(assets.get(asset)), device="cpu", local_files_only=True)
+    vectors = model.encode(list(shard.items), batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
+    np.save(folder / "embeddings.npy", vectors.astype(np.float16))
+
+
+def join_embeddings(folders: Sequence[Path], path: Path) -> np.ndarray:
+    """One file of all shards' embeddings, memory-mapped float16 [N, dim]; no more than a shard is held at a time."""
+    parts = [np.load(folder / "embeddings.npy", mmap_mode="r") for folder in folders]
+    aside = path.with_name(f".{path.name}.tmp")
+    shape = (sum(len(part) for part in parts), parts[0].shape[1])
+    joined = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float16, shape=shape)
+    at = 0
+    for part in parts:
+        joined[at : at + len(part)] = part
+        at += len(part)
+    joined.flush()
+    os.replace(aside, path)
+    return np.load(path, mmap_mode="r")
 
 
 def top_words(texts: Sequence[str], labels: np.ndarray, num: int = 6) -> list[tuple[str, ...]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from salad import assets
+from salad.engine import run_shards
 from salad.files import read_json, write_json
 from salad.pipeline import Run
-from salad.select import balanced_kmeans, embed, top_words
+from salad.select import balanced_kmeans, embed_documents, join_embeddings, top_words
 from salad.stages.corpus import load_documents
 from salad.types import Cluster
 
@@ -21,9 +22,21 @@ __all__ = ["load_clusters", "run"]
 def run(run: Run) -> dict[str, Any]:
     documents, folder = load_documents(run, "web"), run.folder("cluster")
     texts = [d.text for d in documents]
-    embeddings = embed(texts, assets.get(run.recipe.assets.embedder))
-    labels, centroids = balanced_kmeans(embeddings, run.recipe.cluster.k, seed=run.recipe.seed)
-    tensors = {"embeddings": embeddings.astype(np.float32), "labels": labels, "centroids": centroids}
+    settings = run.recipe.cluster
+    function = functools.partial(embed_documents, asset=run.recipe.assets.embedder, batch=settings.batch)
+    folders = run_shards(
+        function,
+        texts,
+        folder / "embeddings",
+        shard_items=settings.shard_documents,
+        workers=run.recipe.engine.workers,
+        title="embed D_web",
+        unit="documents",
+        fresh=True,
+    )
+    embeddings = join_embeddings(folders, folder / "embeddings.npy")
+    labels, centroids = balanced_kmeans(embeddings, settings.k, seed=run.recipe.seed)
+    tensors = {"labels": labels, "centroids": centroids}
     aside = folder / ".clusters.tmp"
     save_file(tensors, aside)
     os.replace(aside, folder / "clusters.safetensors")
