@@ -52,7 +52,8 @@ def run_shards(
     killed run loses at most the shards in flight. Shards depend on `items` and `shard_items` alone:
     another number of workers gives the same files. `function` must be importable (a module's function or
     a `functools.partial` of one). With one worker or one shard it runs here, unless `fresh` asks for a process
-    of its own, whose arithmetic nothing that ran before can touch. The first error stops the run and is raised; finished shards stay.
+    of its own, whose arithmetic nothing that ran before can touch. The first error stops the run and is raised;
+    finished shards stay.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     _keep_only(out_dir, plan=hashlib.sha256(f"{shard_items} {list(items)!r}".encode()).hexdigest())
