@@ -24,12 +24,14 @@ from salad.types import Example, Span
 
 
 def documents(number: int, vocab: int, frame_dim: int, stride: int, seed: int = 0) -> list[Example]:
-    """Interleaved documents of 60 to 400 tokens with spoken spans of about 13 tokens and 4 s."""
+    """Interleaved documents whose lengths vary as those of running text do (the log-normal of packing.py, in tokens),
+    with spoken spans of about 13 tokens and 4 s."""
     rng = np.random.default_rng(seed)
     out = []
     for index in range(number):
         spans, bounds, frames, at = [], [], [], 0
-        while at < int(rng.integers(60, 400)):
+        length = min(1500, max(16, int(rng.lognormal(5.6, 0.8))))
+        while at < length:
             for modality, size in (("speech", int(rng.integers(7, 20))), ("text", int(rng.integers(14, 40)))):
                 spans.append(Span(modality, at, at + size))
                 bounds.append((at, at + size))
@@ -43,7 +45,7 @@ def documents(number: int, vocab: int, frame_dim: int, stride: int, seed: int = 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=4 if DEVICE == "cpu" else 64)
+    parser.add_argument("--documents", type=int, default=6 if DEVICE == "cpu" else 64)
     parser.add_argument("--train-llm", action="store_true", help="train the LLM too")
     parser.add_argument("--no-cache", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)

@@ -147,6 +147,10 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
     if stage == "assets":
         parts |= {name: sha256_json(values[name])[:16] for name in ("seed", "precision", "threads")}
         parts |= {f"asset {name}": assets.fingerprint(name)[:16] for name in sorted(set(values["assets"].values()))}
+    if stage == "probe" and recipe.probe.max_documents > recipe.probe.documents:
+        # what may be bought decides where it looks
+        rule = {name: values["select"][name] for name in ("gamma", "max_cer", "score")}
+        parts["rule of select"] = sha256_json(rule)[:16]
     if stage == "corpus":
         files = [Path(p) for p in values["corpus"]["local_text"]]
         for folder in values["corpus"]["speech_folders"]:

@@ -157,15 +157,25 @@ class Cluster(Section):
 
 
 class Probe(Section):
-    documents: int = Field(2, ge=1, description="documents spoken per cluster")
+    documents: int = Field(2, ge=1, description="documents spoken per cluster, at first")
+    max_documents: int = Field(0, ge=0, description="at most so many, where more can change what is bought; 0: no more")
+    tolerance: float = Field(0.1, gt=0, lt=1, description="share of the budget that may stay in doubt")
     voice: str
 
 
 class Select(Section):
-    gamma: float = Field(5.0, ge=0)
+    gamma: float = Field(5.0, ge=0, description="0: uniform over clusters' documents")
+    score: Literal["misalignment", "domain", "nll", "oracle"] = Field(
+        "misalignment",
+        description="what drives the quotas: M (the paper's); the part of M that speech can mend; the model's own "
+        "loss; or, as a bound, the share of documents in domains that the training speech does not have",
+    )
+    draw: Literal["clusters", "random"] = Field("clusters", description="random: documents at random, clusters unseen")
     budget_share: float = Field(0.01, gt=0, description="speech to buy, as a share of D_speech's hours")
     max_cer: float = Field(0.35, gt=0, description="clusters above are taken for TTS artefacts")
-    min_documents: int = Field(1, ge=1)
+    near_duplicate: float = Field(0.8, gt=0, le=1, description="Jaccard of five-word shingles; 1: only equal texts")
+    overlap_words: int = Field(13, ge=3, description="so many words in a row as an evaluation text: never bought")
+    replicate: int = Field(0, ge=0, description="another draw of documents from the same quotas")
 
 
 class Synthesize(Section):

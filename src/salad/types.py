@@ -138,7 +138,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A domain of D_web. misalignment and cer are nan until probed; quota_s is seconds of speech to buy."""
+    """A domain of D_web. What the probe finds is nan until then; quota_s is seconds of speech to buy.
+
+    misalignment = voice + difficulty + domain, nats per token (salad.select.explain); nll is the model's own, of the
+    same tokens, hearing; foreign is the share of its documents whose domain the training speech does not have.
+    """
 
     id: int
     centroid: np.ndarray = field(repr=False)
@@ -146,6 +150,13 @@ class Cluster:
     misalignment: float = float("nan")
     misalignment_se: float = float("nan")
     cer: float = float("nan")
+    voice: float = float("nan")
+    difficulty: float = float("nan")
+    domain: float = float("nan")
+    domain_se: float = float("nan")
+    nll: float = float("nan")
+    foreign: float = float("nan")
+    documents: int = 0
     quota_s: float = 0.0
     top_words: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ What the student gets in place of the spoken words is its *ears*: the adapter's 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,24 +17,49 @@ import torch
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
 from salad.objective import distill
+from salad.objective.distill import kl_per_position
 from salad.sequence import assemble, best_fit
 from salad.types import Example
 
-__all__ = ["DocumentKL", "Ears", "deaf_ears", "divergence", "forgetting", "speech_ears", "summary", "transcript_ears"]
+__all__ = [
+    "DocumentKL",
+    "Ears",
+    "TokenKL",
+    "deaf_ears",
+    "divergence",
+    "forgetting",
+    "speech_ears",
+    "summary",
+    "token_divergence",
+    "transcript_ears",
+]
 
 Ears = Callable[[Sequence[Example]], tuple[torch.Tensor, list[int]]]
 POSITIONS = 1024  # in one forward pass
+ROWS = 256  # of logits at a time, where they are looked at one by one
 
 
 @dataclass(frozen=True)
 class DocumentKL:
-    """Summed KL in nats over the `count` scored tokens of one document."""
+    """Summed KL in nats over the `count` scored tokens of one document; nll: the model's own, of the same tokens."""
 
     id: str
     domain: str
     speaker: str
     kl: float
     count: int
+    nll: float = 0.0
+
+
+@dataclass(frozen=True)
+class TokenKL:
+    """Every scored token of one document, float32 [count] each, in nats: KL, the reference's entropy, and the model's
+    own loss."""
+
+    id: str
+    kl: np.ndarray
+    entropy: np.ndarray
+    nll: np.ndarray
 
 
 def speech_ears(
@@ -80,7 +105,40 @@ def divergence(
     With `reference` reading by the same weights as `model` this is M (eq. 2); with the original LLM as
     reference it is what distillation minimises (eq. 5).
     """
+    head = model.get_output_embeddings().weight
     out: dict[int, DocumentKL] = {}
+    for i, student, teacher, targets in _states(model, reference, examples, ears):
+        loss = distill(student, teacher, head, reference.head, targets)
+        example = examples[i]
+        out[i] = DocumentKL(example.id, example.domain, example.speaker, float(loss.kl), loss.count, float(loss.nll))
+    return [out[i] for i in range(len(examples))]
+
+
+@torch.no_grad()
+def token_divergence(
+    model: SaladForConditionalGeneration, reference: Teacher, examples: Sequence[Example], ears: Ears
+) -> list[TokenKL]:
+    """What `divergence` sums, token by token, and how unsure the reference is at each."""
+    head = model.get_output_embeddings().weight.float()
+    head_reference = reference.head.float()
+    out: dict[int, TokenKL] = {}
+    for i, student, teacher, targets in _states(model, reference, examples, ears):
+        found: tuple[list[torch.Tensor], ...] = ([], [], [])
+        with torch.autocast(head.device.type, enabled=False):
+            for few_s, few_t, few in zip(*(x.split(ROWS) for x in (student, teacher, targets)), strict=True):
+                logits_s, logits_t = few_s.float() @ head.T, few_t.float() @ head_reference.T
+                log_t = logits_t.log_softmax(-1)
+                found[0].append(kl_per_position(logits_t, logits_s))
+                found[1].append(-(log_t.exp() * log_t).sum(-1))
+                found[2].append(torch.nn.functional.cross_entropy(logits_s, few, reduction="none"))
+        out[i] = TokenKL(examples[i].id, *(torch.cat(x).float().cpu().numpy() for x in found))
+    return [out[i] for i in range(len(examples))]
+
+
+def _states(
+    model: SaladForConditionalGeneration, reference: Teacher, examples: Sequence[Example], ears: Ears
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """(index, states of the model [N, Hs], of the reference [N, Ht], target ids [N]) at each document's pairs."""
     sizes = [1 + len(e.token_ids) for e in examples]
     for group in best_fit(sizes, max([POSITIONS, *sizes])):
         part = [examples[i] for i in group]
@@ -92,16 +150,11 @@ def divergence(
         teacher = reference.hidden(part)
         for index, i in enumerate(group):
             own = np.flatnonzero(packed.pair_owner == index)
-            loss = distill(
-                student[torch.from_numpy(packed.pairs.student_pos[own]).to(device)],
-                teacher[torch.from_numpy(packed.pairs.teacher_pos[own]).to(device)],
-                model.get_output_embeddings().weight,
-                reference.head,
-                torch.from_numpy(packed.pairs.target_ids[own]).to(device),
+            at_s, at_t, targets = (
+                torch.from_numpy(x[own]).to(device)
+                for x in (packed.pairs.student_pos, packed.pairs.teacher_pos, packed.pairs.target_ids)
             )
-            example = examples[i]
-            out[i] = DocumentKL(example.id, example.domain, example.speaker, float(loss.kl), loss.count)
-    return [out[i] for i in range(len(examples))]
+            yield i, student[at_s], teacher[at_t], targets
 
 
 def forgetting(model: SaladForConditionalGeneration, base: Teacher, texts: Sequence[Example]) -> list[DocumentKL]:

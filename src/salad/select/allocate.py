@@ -1,7 +1,8 @@
-"""P_target(c) ~ P_web(c) * M(c)^gamma, and the draw to a budget (SALAD, active selection)."""
+"""P_target(c) ~ P_web(c) * score(c)^gamma, and the draw to a budget (SALAD, active selection)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,19 +10,35 @@ import numpy as np
 
 from salad.types import Cluster, Document, SaladError
 
-__all__ = ["allocate", "draw"]
+__all__ = ["SCORES", "allocate", "draw", "score_of"]
+
+SCORES = {"misalignment": "misalignment", "domain": "domain", "nll": "nll", "oracle": "foreign"}
 
 
-def allocate(clusters: Sequence[Cluster], *, gamma: float, budget_s: float, max_cer: float) -> list[Cluster]:
+def score_of(cluster: Cluster, name: str) -> float:
+    """What drives the quota: M(c) (the paper's), its domain part, the model's own loss, or what an oracle knows.
+
+    nan where the cluster was not probed; never under 0.
+    """
+    value = float(getattr(cluster, SCORES[name]))
+    return value if math.isnan(value) else max(value, 0.0)
+
+
+def allocate(
+    clusters: Sequence[Cluster], *, gamma: float, budget_s: float, max_cer: float, score: str = "misalignment"
+) -> list[Cluster]:
     """Give every cluster its quota of seconds; clusters over the CER limit (TTS artefacts) and unprobed ones get none.
 
     gamma = 0 is uniform over documents. Raises SaladError where no cluster is left.
     """
     usable = [c.cer <= max_cer and c.misalignment >= 0 for c in clusters]  # false for nan
-    weights = np.array([c.size * c.misalignment**gamma if ok else 0.0 for c, ok in zip(clusters, usable, strict=True)])
-    if not weights.sum() > 0:
+    values = [score_of(c, score) for c in clusters]
+    weights = np.array([c.size * v**gamma if ok else 0.0 for c, v, ok in zip(clusters, values, usable, strict=True)])
+    if not any(usable):
         cers = ", ".join(f"{c.cer:.2f}" for c in clusters)
         raise SaladError(f"select.max_cer: {max_cer} leaves no cluster (their CER: {cers}); raise it or mend the voice")
+    if not weights.sum() > 0:
+        raise SaladError(f"select.score: {score} is 0 in every usable cluster; take misalignment, or gamma 0")
     return [replace(c, quota_s=float(budget_s * w)) for c, w in zip(clusters, weights / weights.sum(), strict=True)]
 
 
@@ -34,13 +51,14 @@ def draw(
     seconds_per_word: float,
     taken: set[str],
     seed: int,
+    replicate: int = 0,
 ) -> list[tuple[Document, int]]:
     """Documents to speak with their cluster: draw a cluster by quota, then a text uniformly, without replacement.
 
     Stops at the budget, counted by `seconds_per_word`. `taken` ids are never drawn. A cluster that runs out
     leaves the draw, so a budget larger than the corpus takes all of it.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, replicate] if replicate else seed)
     left = {
         c.id: [d for d, at in zip(documents, labels, strict=True) if at == c.id and d.id not in taken] for c in clusters
     }

@@ -34,7 +34,7 @@ from salad.sequence import FrameStore
 from salad.stages.align import load_aligned
 from salad.stages.corpus import load_documents
 from salad.stages.speech import transcribe
-from salad.stages.speechlm import build_model, freeze, load_tokenizer, speech_examples, text_examples
+from salad.stages.speechlm import build_model, freeze, heard_tokens, load_tokenizer, speech_examples, text_examples
 from salad.train.checkpoint import latest_checkpoint, load_weights
 from salad.train.loop import autocast, uses_bf16
 from salad.types import Document, Result, Utterance
@@ -147,7 +147,7 @@ def _divergences(setting: _Setting, heard: dict[str, str], folder: Path) -> dict
     ) as bar:
         rows["deaf"] = divergence(setting.base, setting.teacher, examples, deaf_ears(setting.base))
         bar.advance()
-        spoken = _spoken_transcripts(setting, heard)
+        spoken = heard_tokens(setting.tokenizer, setting.utterances, examples, heard)
         ears = transcript_ears(setting.base, lambda e: spoken[e.id])
         rows["cascade"] = divergence(setting.base, setting.teacher, examples, ears)
         bar.advance()
@@ -171,21 +171,6 @@ def _divergences(setting: _Setting, heard: dict[str, str], folder: Path) -> dict
     write_jsonl(folder / "divergence.jsonl", table)
     order = ("init", "warm_start", "stage1", "stage2", "blind", "deaf", "cascade")
     return {"misalignment": {name: summary(rows[name]) for name in order if name in rows}, "forgetting": f}
-
-
-def _spoken_transcripts(setting: _Setting, heard: dict[str, str]) -> dict[str, list[list[int]]]:
-    """Token ids of what the ASR wrote for each spoken span."""
-    out = {}
-    utterances = {u.id: u for u in setting.utterances}
-    for example in setting.examples:
-        utterance = utterances[example.id]
-        ranges = [(s.start_word, s.end_word) for s in example.spans if s.modality == "speech"]
-        spans = words_for_ranges(utterance.text.split(), heard.get(utterance.id, ""), ranges)
-        texts = [(" " if start else "") + " ".join(words) for words, (start, _) in zip(spans, ranges, strict=True)]
-        out[example.id] = [
-            setting.tokenizer(t, add_special_tokens=False)["input_ids"] if t.strip() else [] for t in texts
-        ]
-    return out
 
 
 def _silence(run: Run) -> np.ndarray:

@@ -1,16 +1,17 @@
-"""select: quotas by P_web * M^gamma, and the documents to buy speech for."""
+"""select: quotas by P_web * score^gamma, and the documents to buy speech for."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from salad.files import write_jsonl
 from salad.pipeline import Run
-from salad.select import allocate, draw
+from salad.select import allocate, draw, near_duplicates, overlapping
 from salad.stages.corpus import load_documents
 from salad.stages.probe import load_probed
+from salad.types import Cluster
 
 __all__ = ["run"]
 
@@ -18,32 +19,65 @@ __all__ = ["run"]
 def run(run: Run) -> dict[str, Any]:
     settings, folder = run.recipe.select, run.folder("select")
     clusters, labels, seconds_per_word = load_probed(run)
+    documents = load_documents(run, "web")
     budget_s = settings.budget_share * run.done("align")["summary"]["hours"] * 3600
-    clusters = allocate(clusters, gamma=settings.gamma, budget_s=budget_s, max_cer=settings.max_cer)
+    if settings.draw == "random":  # one cluster of everything: no probe decides anything
+        whole = replace(clusters[0], id=0, size=len(documents), misalignment=1.0, cer=0.0)
+        quotas, places = allocate([whole], gamma=0, budget_s=budget_s, max_cer=settings.max_cer), [0] * len(documents)
+    else:
+        clusters = allocate(
+            clusters, gamma=settings.gamma, budget_s=budget_s, max_cer=settings.max_cer, score=settings.score
+        )
+        quotas, places = clusters, labels.tolist()
+    excluded = _excluded(run)
     drawn = draw(
-        clusters,
-        load_documents(run, "web"),
-        labels.tolist(),
+        quotas,
+        documents,
+        places,
         budget_s=budget_s,
         seconds_per_word=seconds_per_word,
-        taken=set(),
+        taken={row["id"] for row in excluded},
         seed=run.recipe.seed,
+        replicate=settings.replicate,
     )
-    rows = []
-    for cluster in clusters:
-        row = {k: v for k, v in asdict(cluster).items() if k != "centroid"}
-        row |= {k: None for k in ("misalignment", "misalignment_se", "cer") if math.isnan(row[k])}
-        row["dropped"] = row["cer"] is None or row["cer"] > settings.max_cer
-        row["reason"] = ""
-        if row["dropped"]:
-            over = f"CER {cluster.cer:.2f} over select.max_cer {settings.max_cer}"
-            row["reason"] = "no probe document was usable" if row["cer"] is None else over
-        rows.append(row)
-    write_jsonl(folder / "clusters.jsonl", rows)
-    write_jsonl(folder / "documents.jsonl", [{**asdict(d), "cluster": c} for d, c in drawn])
+    own = dict(zip((d.id for d in documents), labels.tolist(), strict=True))
+    write_jsonl(folder / "clusters.jsonl", [_row(c, settings.max_cer) for c in clusters])
+    write_jsonl(folder / "documents.jsonl", [{**asdict(d), "cluster": own[d.id]} for d, _ in drawn])
+    write_jsonl(folder / "excluded.jsonl", excluded)
     return {
         "documents": len(drawn),
-        "clusters": len({c for _, c in drawn}),
-        "dropped": sum(row["dropped"] for row in rows),
+        "clusters": len({own[d.id] for d, _ in drawn}),
+        "dropped": sum(c.cer > settings.max_cer or math.isnan(c.cer) for c in clusters),
+        "excluded": len(excluded),
         "budget_hours": budget_s / 3600,
     }
+
+
+def _excluded(run: Run) -> list[dict[str, Any]]:
+    """What is never bought, and why: texts of an evaluation, and near-duplicates of an earlier text."""
+    settings = run.recipe.select
+    documents, heldout = load_documents(run, "web"), load_documents(run, "heldout")
+    texts = [d.text for d in documents]
+    seen = overlapping(texts, [d.text for d in heldout], settings.overlap_words)
+    again = near_duplicates(texts, settings.near_duplicate)
+    rows = []
+    for document, overlaps, earlier in zip(documents, seen, again, strict=True):
+        if overlaps:
+            reason = f"shares {settings.overlap_words} words in a row with a held-out document"
+        elif earlier is not None:
+            reason = f"nearly the same text as {documents[earlier].id}"
+        else:
+            continue
+        rows.append({"id": document.id, "reason": reason})
+    return rows
+
+
+def _row(cluster: Cluster, max_cer: float) -> dict[str, Any]:
+    row = {k: v for k, v in asdict(cluster).items() if k != "centroid"}
+    row = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+    row["dropped"] = row["cer"] is None or row["cer"] > max_cer
+    row["reason"] = ""
+    if row["dropped"]:
+        over = f"CER {cluster.cer:.2f} over select.max_cer {max_cer}"
+        row["reason"] = "no probe document was usable" if row["cer"] is None else over
+    return row

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from salad import assets
 from salad.files import read_json
+from salad.measure.transcript import words_for_ranges
 from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
 from salad.pipeline import Run
 from salad.sequence import FrameStore, start_token_id, tokenise
@@ -25,6 +26,7 @@ __all__ = [
     "build_model",
     "ctc_spans",
     "freeze",
+    "heard_tokens",
     "load_tokenizer",
     "merge_linear",
     "speech_examples",
@@ -98,6 +100,20 @@ def speech_examples(
         )
         for u in utterances
     ]
+
+
+def heard_tokens(
+    tokenizer: Any, utterances: Sequence[Utterance], examples: Sequence[Example], heard: dict[str, str]
+) -> dict[str, list[list[int]]]:
+    """Token ids of what the ASR wrote for each spoken span, by example; `heard`: transcripts of whole utterances."""
+    out, by_id = {}, {u.id: u for u in utterances}
+    for example in examples:
+        utterance = by_id[example.id]
+        ranges = [(s.start_word, s.end_word) for s in example.spans if s.modality == "speech"]
+        spans = words_for_ranges(utterance.text.split(), heard.get(utterance.id, ""), ranges)
+        texts = [(" " if start else "") + " ".join(words) for words, (start, _) in zip(spans, ranges, strict=True)]
+        out[example.id] = [tokenizer(t, add_special_tokens=False)["input_ids"] if t.strip() else [] for t in texts]
+    return out
 
 
 def text_examples(tokenizer: Any, documents: Sequence[Document]) -> list[Example]:
