@@ -97,6 +97,42 @@ def plan(
 
 
 @app.command()
+def ablate(
+    recipe: RecipePath,
+    vary: Annotated[
+        list[str], typer.Option("--vary", metavar="A.B=X,Y", help="Values of one key; given again, all combinations.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the cells' run directories go.")] = Path(
+        "runs/ablate"
+    ),
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="20m", help="Time for all cells; those that do not fit are named.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", metavar="ARM", help="The arm to compare with; default: the last.")
+    ] = None,
+    reuse: Annotated[
+        list[Path] | None, typer.Option("--reuse", metavar="RUN", help="A run whose finished stages may be taken.")
+    ] = None,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Run a recipe over a grid of settings and compare M: gamma, K, score, budget, anything a recipe has.
+
+    `--vary select.gamma=5,0 --vary select.replicate=0,1,2` compares active with uniform selection over three draws.
+    """
+    with _plain_errors(debug):
+        from salad.analyze.ablation import table
+        from salad.sweep import cells_of, run_cells, seconds_of
+
+        budget_s = None if budget is None else seconds_of(budget)
+        cells = cells_of(vary)
+        rows = run_cells(recipe, cells, out, overrides=overrides or [], budget_s=budget_s, reuse=reuse or [])
+        header, lines = table(rows, reference)
+        _print_table(tuple(header), [tuple(line) for line in lines])
+
+
+@app.command()
 def version() -> None:
     """Print the versions of salad, Python and the libraries that decide results."""
     from importlib.metadata import PackageNotFoundError

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -61,13 +61,17 @@ class Run:
         return state
 
 
-def run_pipeline(recipe: Recipe, only: str | None = None) -> Path:
-    """Run every stage (or the one named `only`) that is not finished; returns the run directory.
+def run_pipeline(
+    recipe: Recipe, only: str | None = None, *, until: str | None = None, reuse: Sequence[Path] = ()
+) -> Path:
+    """Run every stage (or the one named `only`, or those up to `until`) that is not finished; returns its directory.
 
+    reuse: run directories whose finished stages are taken (as hard links) where everything they depend on is the same.
     Under torchrun the first process decides, writes and shows; the others join it in the stages that train.
     """
-    if only is not None and only not in STAGES:
-        raise SaladError(f"stage: {only!r} is not a stage; expected one of {', '.join(STAGES)}")
+    for name in (only, until):
+        if name is not None and name not in STAGES:
+            raise SaladError(f"stage: {name!r} is not a stage; expected one of {', '.join(STAGES)}")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
     run = Run(recipe)
     first, meet = _others()
@@ -87,6 +91,8 @@ def run_pipeline(recipe: Recipe, only: str | None = None) -> Path:
         if state.get("status") == "done" and not changed and not above_ran:
             if first:
                 console.print(f"[dim]{stage}: finished before, unchanged[/]")
+            if stage == until:
+                break
             continue
         if state and (changed or above_ran):
             why = f"{', '.join(changed)} changed" if changed else f"{above_ran} ran again"
@@ -98,12 +104,26 @@ def run_pipeline(recipe: Recipe, only: str | None = None) -> Path:
             above_ran = stage
         elif not state:
             above_ran = ""  # nothing below can be finished: it never ran
-        if first:
+        if first and not state and (found := _same_elsewhere(stage, parts, reuse)):
+            shutil.copytree(found, run.folder(stage), copy_function=os.link)
+            console.print(f"[dim]{stage}: taken from {found.parent}[/]")
+        elif first:
             _run_stage(run, stage, parts)
         elif stage in TOGETHER:
             _function(stage)(run)
+        if stage == until:
+            break
     meet()
     return run.dir
+
+
+def _same_elsewhere(stage: str, parts: dict[str, str], runs: Sequence[Path]) -> Path | None:
+    """The finished folder of this stage in another run, made from the same inputs."""
+    for other in runs:
+        state = _state(other / stage)
+        if state.get("status") == "done" and state.get("inputs") == parts:
+            return other / stage
+    return None
 
 
 def _others() -> tuple[bool, Callable[[], None]]:

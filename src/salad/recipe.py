@@ -183,8 +183,11 @@ class Synthesize(Section):
 
 
 class Evaluate(Section):
+    only: tuple[Literal["init", "warm_start", "stage1", "stage2", "blind", "deaf", "cascade"], ...] = Field(
+        (), description="whose M to measure, beside stage2 and deaf; none named: everything"
+    )
     documents: int = Field(4, ge=1, description="held-out documents of each domain that M and F are measured on")
-    items: int = Field(200, ge=4, description="multiple-choice items built from the held-out documents")
+    items: int = Field(200, ge=0, description="multiple-choice items built from the held-out documents; 0: none")
     options: int = Field(4, ge=2)
     context_words: int = Field(60, ge=5)
     bootstrap: int = Field(2000, ge=100)

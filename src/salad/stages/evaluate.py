@@ -102,11 +102,11 @@ def run(run: Run) -> dict[str, Any]:
     torch.set_num_threads(run.recipe.threads)
     keep_freed_memory()
     heldout = load_aligned(run, "heldout")
-    heard = transcribe(run, folder / "transcripts", heldout, "transcribe held-out")
+    heard = transcribe(run, folder / "transcripts", heldout, "transcribe held-out") if _needs_asr(run) else {}
     setting = _Setting(run)
     with torch.no_grad(), autocast(uses_bf16(run.recipe.precision)):
         divergences = _divergences(setting, heard, folder)
-        accuracies = _accuracies(setting, heard, folder)
+        accuracies = _accuracies(setting, heard, folder) if run.recipe.evaluate.items else None
     m = {name: row["all"] for name, row in divergences["misalignment"].items()}
     domains = divergences["misalignment"]
     figures = {
@@ -120,15 +120,24 @@ def run(run: Run) -> dict[str, Any]:
         "asr": {
             "cer": float(np.mean([cer(heard.get(u.id, ""), u.text) for u in heldout])),
             "wer": float(np.mean([wer(heard.get(u.id, ""), u.text) for u in heldout])),
-        },
+        }
+        if heard
+        else None,
     }
     write_json(folder / "figures.json", figures)
-    return {
-        "recovered": figures["recovered"],
-        **{f"M {name}": value for name, value in m.items()},
-        "speech accuracy": accuracies["speech_adapted"]["value"],
-        "text accuracy": accuracies["text_adapted"]["value"],
-    }
+    shown = {"recovered": figures["recovered"], **{f"M {name}": value for name, value in m.items()}}
+    if accuracies is not None:
+        shown |= {f"{k} accuracy": accuracies[f"{k}_adapted"]["value"] for k in ("speech", "text")}
+    return shown
+
+
+def _wanted(run: Run, name: str) -> bool:
+    only = run.recipe.evaluate.only
+    return not only or name in (*only, "stage2", "deaf")
+
+
+def _needs_asr(run: Run) -> bool:
+    return _wanted(run, "cascade") or run.recipe.evaluate.items > 0
 
 
 def _checkpoints(run: Run) -> dict[str, Path]:
@@ -139,7 +148,7 @@ def _checkpoints(run: Run) -> dict[str, Path]:
 def _divergences(setting: _Setting, heard: dict[str, str], folder: Path) -> dict[str, Any]:
     """M of every checkpoint and of the controls, F, document by document and summed up."""
     run, examples = setting.run, setting.examples
-    checkpoints = _checkpoints(run)
+    checkpoints = {name: path for name, path in _checkpoints(run).items() if _wanted(run, name)}
     rows: dict[str, list[Any]] = {}
     f: dict[str, Any] = {}
     with progress(
@@ -147,11 +156,13 @@ def _divergences(setting: _Setting, heard: dict[str, str], folder: Path) -> dict
     ) as bar:
         rows["deaf"] = divergence(setting.base, setting.teacher, examples, deaf_ears(setting.base))
         bar.advance()
-        spoken = heard_tokens(setting.tokenizer, setting.utterances, examples, heard)
-        ears = transcript_ears(setting.base, lambda e: spoken[e.id])
-        rows["cascade"] = divergence(setting.base, setting.teacher, examples, ears)
+        if _wanted(run, "cascade"):
+            spoken = heard_tokens(setting.tokenizer, setting.utterances, examples, heard)
+            ears = transcript_ears(setting.base, lambda e: spoken[e.id])
+            rows["cascade"] = divergence(setting.base, setting.teacher, examples, ears)
         bar.advance()
-        rows["init"] = divergence(setting.model, setting.reader(), examples, speech_ears(setting.model))
+        if _wanted(run, "init"):
+            rows["init"] = divergence(setting.model, setting.reader(), examples, speech_ears(setting.model))
         f["init"] = {"all": 0.0, "se": 0.0, "by_domain": {}}  # an untouched model forgets nothing (invariant 2)
         bar.advance()
         for name, path in checkpoints.items():
@@ -161,9 +172,10 @@ def _divergences(setting: _Setting, heard: dict[str, str], folder: Path) -> dict
             if name == "stage2" or not setting.frozen:
                 f[name] = summary(forgetting(model, setting.teacher, setting.texts))
                 bar.advance()
-        silence = _silence(run)
-        hush = speech_ears(model, lambda e: [silence[: len(span)] for span in e.speech_frames])
-        rows["blind"] = divergence(model, setting.reader(), examples, hush)
+        if _wanted(run, "blind"):
+            silence = _silence(run)
+            hush = speech_ears(model, lambda e: [silence[: len(span)] for span in e.speech_frames])
+            rows["blind"] = divergence(model, setting.reader(), examples, hush)
         bar.advance()
     if setting.frozen:
         f["stage1"] = {"all": 0.0, "se": 0.0, "by_domain": {}, "note": "the LLM is frozen"}

@@ -1,0 +1,146 @@
+"""Cells of a sweep side by side: M of each, and the difference of two arms on the same documents with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salad.files import read_jsonl
+from salad.types import SaladError
+
+__all__ = ["Difference", "arms_of", "compare", "document_sums", "table"]
+
+REPLICATE = "select.replicate"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """M of an arm minus M of the reference, nats per token: 95 % interval over replicates and documents."""
+
+    value: float
+    low: float
+    high: float
+    replicates: int
+    documents: int
+
+    @property
+    def significant(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def document_sums(run_dir: Path, of: str = "stage2") -> dict[str, tuple[float, int, str]]:
+    """{document of a seen voice: (summed KL, tokens, domain)} of a run's divergence.jsonl."""
+    rows = read_jsonl(Path(run_dir) / "evaluate" / "divergence.jsonl")
+    found = {
+        r["id"]: (r["kl"], r["count"], r["domain"])
+        for r in rows
+        if r["of"] == of and not r["speaker"].endswith("(unseen)")
+    }
+    if not found:
+        raise SaladError(
+            f"{run_dir}: its evaluate stage has no M of {of}; finish the run, or name {of} in evaluate.only"
+        )
+    return found
+
+
+def arms_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Finished cells by what they set apart from the replicate, in order."""
+    arms: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["status"] == "done":
+            name = ", ".join(f"{k}={v}" for k, v in row["values"].items() if k != REPLICATE) or "base"
+            arms.setdefault(name, []).append(row)
+    return arms
+
+
+def compare(
+    arm: Sequence[Path],
+    reference: Sequence[Path],
+    *,
+    domains: Callable[[str], bool] = lambda _: True,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> Difference:
+    """Paired difference of M, arm k with reference k, over the documents of `domains` that all runs measured.
+
+    Two-stage bootstrap: replicates are resampled, then documents (the same ones for both arms).
+    Raises SaladError where the arms differ in number or share no document.
+    """
+    if len(arm) != len(reference) or not arm:
+        raise SaladError(f"compare: {len(arm)} runs against {len(reference)}; give as many of both")
+    sums = [[document_sums(run) for run in runs] for runs in (arm, reference)]
+    shared = set.intersection(*(set(one) for runs in sums for one in runs))
+    ids = sorted(i for i in shared if domains(sums[0][0][i][2]))
+    if not ids:
+        raise SaladError("compare: the runs share no measured document in these domains")
+    kl = np.array([[[one[i][0] for i in ids] for one in runs] for runs in sums])  # [2, replicates, documents]
+    count = np.array([sums[0][0][i][1] for i in ids], dtype=float)
+    difference = kl[0] - kl[1]
+    value = difference.sum() / (count.sum() * len(arm))
+    rng = np.random.default_rng(seed)
+    replicates = rng.integers(0, len(arm), (resamples, len(arm)))
+    documents = rng.integers(0, len(ids), (resamples, len(ids)))
+    drawn = np.array(
+        [
+            difference[rs][:, ds].sum() / (count[ds].sum() * len(rs))
+            for rs, ds in zip(replicates, documents, strict=True)
+        ]
+    )
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Difference(float(value), float(low), float(high), len(arm), len(ids))
+
+
+def table(rows: Sequence[Mapping[str, Any]], reference: str | None = None) -> tuple[list[str], list[list[str]]]:
+    """Header and lines for people: each arm's M (all and bought domains), and its difference to the reference arm.
+
+    reference: an arm's name as `arms_of` gives it; the last arm if None. Arms are compared over the replicates that
+    both finished.
+    """
+    arms = arms_of(rows)
+    if not arms:
+        return ["arm"], []
+    name = reference if reference is not None else list(arms)[-1]
+    if name not in arms:
+        raise SaladError(f"reference: {name!r} is not an arm; expected one of {'; '.join(arms)}")
+    header = ["arm", "runs", "M", "M where speech was bought", f"M minus {name}", "the same where bought"]
+    lines = []
+    for arm, own in arms.items():
+        m = [_mean(document_sums(Path(r["run_dir"]))) for r in own]
+        bought = set().union(*(_bought(Path(r["run_dir"])) for r in (*own, *arms[name])))
+        inside = [_mean(document_sums(Path(r["run_dir"])), bought) for r in own]
+        line = [arm, str(len(own)), f"{np.mean(m):.3f}", f"{np.mean(inside):.3f}"]
+        if arm == name:
+            lines.append([*line, "", ""])
+            continue
+        pairs = _pairs(own, arms[name])
+        if not pairs:
+            lines.append([*line, "no replicate in common", ""])
+            continue
+        runs = [[Path(r["run_dir"]) for r in side] for side in zip(*pairs, strict=True)]
+        everywhere, there = compare(*runs), compare(*runs, domains=bought.__contains__)
+        lines.append([*line, _say(everywhere), _say(there)])
+    return header, lines
+
+
+def _pairs(
+    arm: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]]
+) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    by_replicate = {r["values"].get(REPLICATE, 0): r for r in reference}
+    return [(r, by_replicate[key]) for r in arm for key in [r["values"].get(REPLICATE, 0)] if key in by_replicate]
+
+
+def _mean(sums: Mapping[str, tuple[float, int, str]], domains: set[str] | None = None) -> float:
+    rows = [(kl, n) for kl, n, domain in sums.values() if domains is None or domain in domains]
+    return sum(kl for kl, _ in rows) / max(1, sum(n for _, n in rows))
+
+
+def _bought(run_dir: Path) -> set[str]:
+    return {row["domain"] for row in read_jsonl(run_dir / "select" / "documents.jsonl")}
+
+
+def _say(d: Difference) -> str:
+    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"

@@ -1,0 +1,112 @@
+"""A grid shares what is equal, keeps its budget, and its arms are compared on the same documents."""
+
+import types
+
+import numpy as np
+import pytest
+import yaml
+
+from salad import pipeline, sweep
+from salad.analyze.ablation import compare, table
+from salad.files import read_json, write_json, write_jsonl
+from salad.types import SaladError
+
+
+def test_cells_are_all_combinations_and_their_names_say_what_they_set():
+    cells = sweep.cells_of(["select.gamma=5,0", "select.replicate=0,1"])
+    assert [c.name for c in cells] == [f"select.gamma={g},select.replicate={r}" for g in (5, 0) for r in (0, 1)]
+    assert cells[3].values == {"select.gamma": 0, "select.replicate": 1}
+    for wrong in (["select.gamma"], ["=1"], ["a.b="], ["a.b=1", "a.b=2"]):
+        with pytest.raises(SaladError, match="--vary"):
+            sweep.cells_of(wrong)
+
+
+def test_budgets_are_written_as_people_do():
+    assert [sweep.seconds_of(x) for x in ("90s", "20m", "1.5h")] == [90, 1200, 5400]
+    for wrong in ("20", "m", "", "-1h", "soon"):
+        with pytest.raises(SaladError, match="budget"):
+            sweep.seconds_of(wrong)
+
+
+@pytest.fixture
+def recipe(tmp_path, recipe_values, monkeypatch):
+    """A recipe whose stages note where they ran; order, sharing and budget are the real ones."""
+    ran: list[str] = []
+
+    def load(name):
+        stage = name.rsplit(".", 1)[1]
+
+        def run(run):
+            ran.append(f"{run.dir.name}:{stage}")
+            write_json(run.folder(stage) / "figures.json", {"stage": stage})
+            return {}
+
+        return types.SimpleNamespace(run=run)
+
+    monkeypatch.setattr(pipeline, "_function", lambda stage: load(f"salad.stages.{stage}").run)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**recipe_values, "run_dir": str(tmp_path / "run")}))
+    return path, ran
+
+
+def test_cells_share_the_stages_that_their_settings_do_not_change(recipe, tmp_path):
+    path, ran = recipe
+    cells = sweep.cells_of(["select.gamma=5,0"])
+    rows = sweep.run_cells(path, cells, tmp_path / "grid")
+    assert [r["status"] for r in rows] == ["done", "done"] and not any("report" in r for r in ran)
+    second = [r.split(":")[1] for r in ran if r.startswith("select.gamma=0")]
+    assert second == ["select", "synthesize", "stage2", "evaluate"]
+    ran.clear()
+    again = sweep.run_cells(path, cells, tmp_path / "grid")
+    assert not ran and read_json(tmp_path / "grid" / "cells.json") == again
+
+
+def test_a_cell_that_does_not_fit_the_budget_is_named(recipe, tmp_path, monkeypatch):
+    path, ran = recipe
+    clock = iter(range(0, 10_000, 50))
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: float(next(clock)))
+    rows = sweep.run_cells(path, sweep.cells_of(["select.gamma=5,2,1,0"]), tmp_path / "grid", budget_s=240)
+    assert (
+        [r["status"] for r in rows][0] == "done" and rows[-1]["status"] == "dropped" and "budget" in rows[-1]["reason"]
+    )
+    assert not any(r.startswith("select.gamma=0") for r in ran)
+
+
+def measured(folder, m, rng, documents=40, bought=("art",)):
+    rows = []
+    base = np.random.default_rng(7).normal(1.0, 0.3, documents)
+    for i in range(documents):
+        n = 50 + i
+        domain = "art" if i % 2 else "law"
+        kl = (base[i] + m[domain] + rng.normal(0, 0.05)) * n
+        rows.append({"of": "stage2", "id": f"d{i}", "speaker": "joe", "kl": kl, "count": n, "domain": domain})
+    rows.append({"of": "stage2", "id": "d0", "speaker": "eve (unseen)", "kl": 1e6, "count": 1, "domain": "art"})
+    write_jsonl(folder / "evaluate" / "divergence.jsonl", rows)
+    write_jsonl(folder / "select" / "documents.jsonl", [{"domain": d} for d in bought])
+    return folder
+
+
+def test_the_difference_of_two_arms_has_an_interval_that_covers_the_truth(tmp_path):
+    rng = np.random.default_rng(0)
+    active = [measured(tmp_path / f"a{r}", {"art": -0.2, "law": 0.0}, rng) for r in range(3)]
+    uniform = [measured(tmp_path / f"u{r}", {"art": 0.0, "law": 0.0}, rng) for r in range(3)]
+    there = compare(active, uniform, domains={"art"}.__contains__)
+    assert there.significant and there.low < -0.2 < there.high and there.replicates == 3 and there.documents == 20
+    none = compare(active, uniform, domains={"law"}.__contains__)
+    assert not none.significant and none.low < 0 < none.high
+    with pytest.raises(SaladError, match="give as many"):
+        compare(active, uniform[:2])
+    itself = compare(active, active)
+    assert (itself.value, itself.low, itself.high) == (0, 0, 0)
+
+    rows = [
+        {"status": "done", "run_dir": str(runs[r]), "values": {"select.gamma": g, "select.replicate": r}}
+        for g, runs in ((5, active), (0, uniform))
+        for r in range(3)
+    ]
+    rows.append({"status": "dropped", "run_dir": "-", "values": {"select.gamma": 1}})
+    header, lines = table(rows, "select.gamma=0")
+    assert [line[0] for line in lines] == ["select.gamma=5", "select.gamma=0"] and lines[0][1] == "3"
+    assert float(lines[0][5].split()[0]) == pytest.approx(there.value, abs=1e-3) and len(header) == 6
+    with pytest.raises(SaladError, match="not an arm"):
+        table(rows, "nobody")
