@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=6 if DEVICE == "cpu" else 64)
     parser.add_argument("--train-llm", action="store_true", help="train the LLM too")
     parser.add_argument("--no-cache", action="store_true")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     set_threads()
     torch.manual_seed(0)

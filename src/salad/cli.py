@@ -206,6 +206,7 @@ def assets_verify(
 
 def main() -> None:
     """Entry point of the `salad` command."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
     app()
 
 

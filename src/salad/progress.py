@@ -19,13 +19,13 @@ LOG_EVERY_S = 20.0
 class Bar:
     """`advance(n, note)` moves the bar; on a terminal it is drawn, elsewhere a line is printed now and then."""
 
-    def __init__(self, title: str, total: int, unit: str) -> None:
-        self.title, self.total, self.unit = title, total, unit
+    def __init__(self, title: str, total: int, unit: str, quiet: bool = False) -> None:
+        self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
         self.done, self.start_s = 0, time.monotonic()
         self.resumed = 0
         self._last_line_s = self.start_s
         self._drawn: Progress | None = None
-        if console.is_terminal:
+        if console.is_terminal and not quiet:
             self._drawn = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -45,7 +45,7 @@ class Bar:
         self.done += n
         if self._drawn is not None:
             self._drawn.update(self._task, advance=n, note=f"{self.rate:.1f} {self.unit}/s {note}")
-        elif now_s - self._last_line_s > LOG_EVERY_S:
+        elif not self.quiet and now_s - self._last_line_s > LOG_EVERY_S:
             self._last_line_s = now_s
             left_s = (self.total - self.done) / max(self.rate, 1e-9)
             print(
@@ -64,9 +64,9 @@ class Bar:
 
 
 @contextmanager
-def progress(title: str, total: int, unit: str = "items") -> Iterator[Bar]:
-    """A bar over `total` units of work; closed even when the work fails."""
-    bar = Bar(title, total, unit)
+def progress(title: str, total: int, unit: str = "items", quiet: bool = False) -> Iterator[Bar]:
+    """A bar over `total` units of work; closed even when the work fails. quiet: for all processes but the first."""
+    bar = Bar(title, total, unit, quiet)
     try:
         yield bar
     finally:

@@ -121,7 +121,8 @@ def train(
     saver = Saver(folder, schedule.keep, {keep_step, schedule.steps}, world)
     device = next(iter(parameters.values())).device.type
     before_s = time.monotonic() - seconds
-    with progress(title, schedule.steps, "steps") as bar, _Log(log if world.is_first else None) as metrics, saver:
+    shown = progress(title, schedule.steps, "steps", quiet=not world.is_first)
+    with shown as bar, _Log(log if world.is_first else None) as metrics, saver:
         bar.advance(step)
         if step == 0 and probe is not None:
             metrics.write({"step": 0, "seconds": 0.0, **totals, **probe()})
