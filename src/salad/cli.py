@@ -29,6 +29,8 @@ app = typer.Typer(
 )
 assets_app = typer.Typer(help="Pinned weights: list, fetch, check.", no_args_is_help=True)
 app.add_typer(assets_app, name="assets")
+analyze_app = typer.Typer(help="Look at results: scaling laws.", no_args_is_help=True)
+app.add_typer(analyze_app, name="analyze")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/demo.yaml.")]
 Overrides = Annotated[
@@ -129,6 +131,47 @@ def ablate(
         cells = cells_of(vary)
         rows = run_cells(recipe, cells, out, overrides=overrides or [], budget_s=budget_s, reuse=reuse or [])
         header, lines = table(rows, reference)
+        _print_table(tuple(header), [tuple(line) for line in lines])
+
+
+@app.command()
+def reproduce(
+    recipe: Annotated[Path, typer.Argument(metavar="[RECIPE]", help="The base of the grid.")] = Path(
+        "recipes/reproduce.yaml"
+    ),
+    budget: Annotated[str, typer.Option("--budget", metavar="20m", help="Time for everything: 90s, 20m, 3h.")] = "20m",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="At most so many seeds of every cell.")] = 3,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Train the paper's grid in small, as much of it as the budget allows, and write reproduce.html."""
+    with _plain_errors(debug):
+        from salad.recipe import load_recipe
+        from salad.sweep import seconds_of
+
+        budget_s, settings = seconds_of(budget), load_recipe(recipe, overrides or [])
+        from salad.stages.reproduce import reproduce as grid
+
+        table = grid(settings, budget_s=budget_s, seeds=seeds)
+        _print_table(("claim", "here", "verdict"), [(f["claim"], f["ours"], f["verdict"]) for f in table])
+        typer.echo(f"see {settings.run_dir / 'reproduce.html'}")
+
+
+@analyze_app.command("scaling")
+def analyze_scaling(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A .jsonl or .csv with one row a run.")],
+    data: Annotated[str, typer.Option("--data", metavar="COLUMN", help="Hours or tokens.")] = "hours",
+    value: Annotated[str, typer.Option("--value", metavar="COLUMN", help="What falls with it.")] = "misalignment",
+    by: Annotated[str, typer.Option("--by", metavar="A,B", help="One law for each value of these columns.")] = (
+        "speech,alpha"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Fit M(D) = E + B D^-beta with intervals, and compare it with a plain power law."""
+    with _plain_errors(debug):
+        from salad.analyze.scaling import law_table
+
+        header, lines = law_table(results, data, value, [name for name in by.split(",") if name])
         _print_table(tuple(header), [tuple(line) for line in lines])
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
+from salad.files import read_jsonl
 from salad.types import SaladError
 
-__all__ = ["Interval", "Law", "fit_law"]
+__all__ = ["Interval", "Law", "fit_law", "law_table"]
 
 BETAS = np.geomspace(0.02, 4.0, 160)
 HUBER = 1.345  # in units of the noise: 95 % efficient under normal noise (Huber 1981)
@@ -169,3 +172,42 @@ def _aicc(residual: np.ndarray, parameters: int) -> float:
     n, k = len(residual), parameters + 1  # the noise is a parameter too
     value = n * math.log(max(float((residual**2).mean()), 1e-24)) + 2 * k
     return value + 2 * k * (k + 1) / (n - k - 1) if n > k + 1 else math.inf
+
+
+def law_table(results: Path, data: str, value: str, by: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and one line for each group of rows of a .jsonl or .csv file; rows of runs that were dropped are left out.
+
+    Raises SaladError that names a missing file or column.
+    """
+    if not results.exists():
+        raise SaladError(f"RESULTS: {results} does not exist; give a .jsonl or .csv with one row a run")
+    if results.suffix == ".csv":
+        with open(results, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = read_jsonl(results)
+    rows = [row for row in rows if row.get("status", "done") == "done"]
+    groups: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+    for number, row in enumerate(rows, 1):
+        missing = [name for name in (data, value, *by) if name not in row]
+        if missing:
+            raise SaladError(f"{results} row {number}: no {', '.join(missing)}; its columns are {', '.join(row)}")
+        groups.setdefault(tuple(str(row[name]) for name in by), []).append((float(row[data]), float(row[value])))
+    header = [*by, "runs", "E", "B", "beta", f"{data} at 1.05 E", "AICc (law, power law)"]
+    lines = []
+    for key, points in sorted(groups.items()):
+        try:
+            law = fit_law(*zip(*points, strict=True))
+        except SaladError as error:
+            lines.append([*key, str(len(points)), f"not fitted: {error}", "", "", "", ""])
+            continue
+        reach = "E may be 0" if law.near_floor is None or law.power_law_suffices else _say(law.near_floor)
+        if law.near_floor is not None and law.extrapolated and not law.power_law_suffices:
+            reach += ", extrapolated"
+        parts = [_say(law.e), _say(law.b), _say(law.beta), reach, f"{law.aicc:.1f}, {law.aicc_power:.1f}"]
+        lines.append([*key, str(len(points)), *parts])
+    return header, lines
+
+
+def _say(x: Interval) -> str:
+    return f"{x.value:.3g} [{x.low:.3g}, {x.high:.3g}]"

@@ -39,12 +39,12 @@ from salad.train.checkpoint import latest_checkpoint, load_weights
 from salad.train.loop import autocast, uses_bf16
 from salad.types import Document, Result, Utterance
 
-__all__ = ["load_figures", "run"]
+__all__ = ["Setting", "answer", "items_of", "load_figures", "run"]
 
 ITEMS_AT_ONCE = 8
 
 
-class _Setting:
+class Setting:
     """What every measurement needs: held-out speech and text, the base LLM, a place to load checkpoints into."""
 
     def __init__(self, run: Run) -> None:
@@ -103,7 +103,7 @@ def run(run: Run) -> dict[str, Any]:
     keep_freed_memory()
     heldout = load_aligned(run, "heldout")
     heard = transcribe(run, folder / "transcripts", heldout, "transcribe held-out") if _needs_asr(run) else {}
-    setting = _Setting(run)
+    setting = Setting(run)
     with torch.no_grad(), autocast(uses_bf16(run.recipe.precision)):
         divergences = _divergences(setting, heard, folder)
         accuracies = _accuracies(setting, heard, folder) if run.recipe.evaluate.items else None
@@ -145,7 +145,7 @@ def _checkpoints(run: Run) -> dict[str, Path]:
     return {name: path for name, path in found.items() if path is not None}
 
 
-def _divergences(setting: _Setting, heard: dict[str, str], folder: Path) -> dict[str, Any]:
+def _divergences(setting: Setting, heard: dict[str, str], folder: Path) -> dict[str, Any]:
     """M of every checkpoint and of the controls, F, document by document and summed up."""
     run, examples = setting.run, setting.examples
     checkpoints = {name: path for name, path in _checkpoints(run).items() if _wanted(run, name)}
@@ -190,27 +190,14 @@ def _silence(run: Run) -> np.ndarray:
     return encoder.encode([np.zeros(20 * encoder.sample_rate_hz, np.float32)])[0]
 
 
-def _accuracies(setting: _Setting, heard: dict[str, str], folder: Path) -> dict[str, Any]:
+def _accuracies(setting: Setting, heard: dict[str, str], folder: Path) -> dict[str, Any]:
     """The same items read, heard, and read from a transcript."""
-    run = setting.run
-    settings = run.recipe.evaluate
-    items = build_items(setting.documents, settings.items, settings.options, settings.context_words, run.recipe.seed)
-    encoder = load_encoder(run.recipe.assets.encoder, run.recipe.threads)
-    results: dict[str, list[Result]] = {}
-    with progress("multiple choice", len(items), "items") as bar:
-        for start in range(0, len(items), ITEMS_AT_ONCE):
-            group = items[start : start + ITEMS_AT_ONCE]
-            for name, (model, prefixes) in _prefixes(setting, encoder, heard, group).items():
-                options = [[setting.ids(f" {option}") for option in item.options] for item in group]
-                scores = score_options(model, list(zip(prefixes, options, strict=True)))
-                rows = [Result(item.id, item.answer, own) for item, own in zip(group, scores, strict=True)]
-                results.setdefault(name, []).extend(rows)
-            bar.advance(len(group))
-    if setting.frozen:
-        results["text_adapted"] = results["text_base"]  # the same weights read the same text
+    settings = setting.run.recipe.evaluate
+    items = items_of(setting)
+    results = answer(setting, items, heard)
     write_jsonl(folder / "items.jsonl", [asdict(item) for item in items])
     write_jsonl(folder / "results.jsonl", [{"system": k, **asdict(r)} for k, group in results.items() for r in group])
-    draws = (settings.bootstrap, run.recipe.seed)
+    draws = (settings.bootstrap, setting.run.recipe.seed)
     groups = [item.document_id for item in items]  # items of one document share subject and voice
     figures = {k: accuracy(rows, *draws, groups=groups) for k, rows in results.items()}
     between = gap(results["text_base"], results["speech_adapted"], *draws, groups=groups)
@@ -218,27 +205,54 @@ def _accuracies(setting: _Setting, heard: dict[str, str], folder: Path) -> dict[
     return {**figures, "chance": chance, "n": len(items), "gap": asdict(between)}
 
 
+def items_of(setting: Setting) -> list[Item]:
+    """The multiple-choice items that the recipe builds from its held-out documents."""
+    settings, seed = setting.run.recipe.evaluate, setting.run.recipe.seed
+    return build_items(setting.documents, settings.items, settings.options, settings.context_words, seed)
+
+
+def answer(
+    setting: Setting, items: list[Item], heard: dict[str, str], systems: tuple[str, ...] = ()
+) -> dict[str, list[Result]]:
+    """What each system answers; `systems` names those that are asked, all of them if none is named."""
+    encoder = load_encoder(setting.run.recipe.assets.encoder, setting.run.recipe.threads)
+    results: dict[str, list[Result]] = {}
+    with progress("multiple choice", len(items), "items") as bar:
+        for start in range(0, len(items), ITEMS_AT_ONCE):
+            group = items[start : start + ITEMS_AT_ONCE]
+            for name, (model, prefixes) in _prefixes(setting, encoder, heard, group, systems).items():
+                options = [[setting.ids(f" {option}") for option in item.options] for item in group]
+                scores = score_options(model, list(zip(prefixes, options, strict=True)))
+                rows = [Result(item.id, item.answer, own) for item, own in zip(group, scores, strict=True)]
+                results.setdefault(name, []).extend(rows)
+            bar.advance(len(group))
+    if setting.frozen and "text_base" in results:
+        results["text_adapted"] = results["text_base"]  # the same weights read the same text
+    return results
+
+
 def _prefixes(
-    setting: _Setting, encoder: Any, heard: dict[str, str], items: list[Item]
+    setting: Setting, encoder: Any, heard: dict[str, str], items: list[Item], systems: tuple[str, ...]
 ) -> dict[str, tuple[SaladForConditionalGeneration, list[torch.Tensor]]]:
     """The context of each item as each system takes it in: read, heard, or read from a transcript."""
     utterances = [setting.by_document[item.document_id] for item in items]
+    base, model = setting.base, setting.model
     transcripts = [
         " ".join(words_for_ranges(u.text.split(), heard.get(u.id, ""), [item.context_words])[0])
         for item, u in zip(items, utterances, strict=True)
     ]
     contexts = [item.context for item in items]
-    prefixes = {
-        "text_base": (setting.base, [setting.read(setting.base, text) for text in contexts]),
+    ways = {
+        "text_base": (base, lambda: [setting.read(base, text) for text in contexts]),
         "speech_adapted": (
-            setting.model,
-            [_hear(setting.model, encoder, u, item) for item, u in zip(items, utterances, strict=True)],
+            model,
+            lambda: [_hear(model, encoder, u, item) for item, u in zip(items, utterances, strict=True)],
         ),
-        "cascade": (setting.base, [setting.read(setting.base, text) for text in transcripts]),
+        "cascade": (base, lambda: [setting.read(base, text) for text in transcripts]),
     }
     if not setting.frozen:
-        prefixes["text_adapted"] = (setting.model, [setting.read(setting.model, text) for text in contexts])
-    return prefixes
+        ways["text_adapted"] = (model, lambda: [setting.read(model, text) for text in contexts])
+    return {name: (by, prefixes()) for name, (by, prefixes) in ways.items() if not systems or name in systems}
 
 
 def _hear(model: SaladForConditionalGeneration, encoder: Any, utterance: Utterance, item: Item) -> torch.Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 import salad
 from salad.analyze.report import print_report, write_report
 from salad.audio import read_audio, to_samples, write_flac
+from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, read_jsonl
 from salad.model import SaladForConditionalGeneration, SaladProcessor
@@ -64,7 +63,7 @@ def run(run: Run) -> dict[str, Any]:
         "tokens": {name: rows[-1]["positions"] for name, rows in curves.items() if rows and name != "warm_start"},
         "seconds": {**seconds, "total": sum(seconds.values())},
         "ctc_samples": read_json(samples) if samples.exists() else [],
-        "machine": _machine(),
+        "machine": machine(),
     }
     write_report(report, _clips(run), run.folder("report"))
     print_report(report, console)
@@ -177,17 +176,3 @@ def _continue(model: Any, processor: Any, text: str, audio: tuple[Path, ...]) ->
         **inputs, max_new_tokens=CONTINUATION_TOKENS, do_sample=False, pad_token_id=processor.tokenizer.eos_token_id
     )
     return processor.decode(ids[0]).strip()
-
-
-def _machine() -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__, "gpu": gpu
-    }  # fmt: skip

@@ -38,11 +38,14 @@ def train_stage(
     weights: Path | None = None,
     resume: Path | None = None,
     overfit: Path | None = None,
+    folder: Path | None = None,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """Distil on `sources(tokenizer)`, from `weights` (a fresh optimiser) or `resume` (weights and optimiser).
 
     spoken: the stage's recordings and their frames, for the CTC loss beside the distillation.
     overfit: train on the first batch alone, into this folder; a sound set-up drives its loss towards zero.
+    folder: where checkpoints and logs go; None: the stage's own. seed: of the order of documents; None: the recipe's.
     """
     torch.set_num_threads(run.recipe.threads)
     keep_freed_memory()
@@ -61,7 +64,8 @@ def train_stage(
     if settings.checkpoint_activations:
         model.llm.gradient_checkpointing_enable({"use_reentrant": False})
         model.llm.train()  # transformers forms activations again only while training; its dropout is 0
-    plan = plan_batches(sources(tokenizer), settings.steps, settings.positions, run.recipe.seed)
+    seed = run.recipe.seed if seed is None else seed
+    plan = plan_batches(sources(tokenizer), settings.steps, settings.positions, seed)
     small = _is_small(plan, base) and not settings.shard_teacher
     teacher = Teacher(base, cache=small, context=context, alone=small)
     longest = max((1 + len(e.token_ids), e.id) for batch in plan for e in batch)
@@ -76,7 +80,7 @@ def train_stage(
     task: Task = DistillTask(model, teacher, plan, alpha=settings.alpha, context=context, objective=objective)
     if settings.ctc_weight:
         spans = [span for group, frames in spoken for span in ctc_spans(run, tokenizer, group, frames)]
-        beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=run.recipe.seed)
+        beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=seed)
         task = WithCTC(task, beside, settings.ctc_weight)
     schedule = Schedule(
         steps=settings.steps,
@@ -100,7 +104,7 @@ def train_stage(
         model,
         task,
         schedule,
-        run.folder(name) if overfit is None else overfit,
+        overfit or folder or run.folder(name),
         title=name,
         bf16=bf16,
         start_from=resume,

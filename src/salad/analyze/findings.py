@@ -1,0 +1,267 @@
+"""The paper's findings beside ours: what each row of a grid says, with intervals, and whether it holds here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from salad.analyze.regress import Regression, partial_r2, regress
+from salad.analyze.scaling import Law, fit_law
+from salad.types import SaladError
+
+__all__ = ["Finding", "done", "findings", "law_of", "paired_documents"]
+
+Z95 = 1.96
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the page: the claim, the paper's figure, ours, the verdict and why."""
+
+    number: str
+    claim: str
+    paper: str
+    ours: str
+    verdict: str
+    why: str = ""
+    cells: tuple[str, ...] = field(default=())
+
+
+def done(rows: Sequence[dict[str, Any]], **values: Any) -> list[dict[str, Any]]:
+    """Finished cells with these values; the plain ones (warm start, text rate) unless others are asked for."""
+    wanted = {"warm": True, "rate": "text", **values}
+    return [r for r in rows if r["status"] == "done" and all(r[k] == v for k, v in wanted.items())]
+
+
+def findings(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Finding]:
+    """All findings, in the paper's order, then ours; one that has no cells says which are missing."""
+    return [
+        _rises_without_distillation(rows),
+        _falls_with_distillation(rows),
+        _law(rows, "narrow"),
+        _law(rows, "broad"),
+        _broad_alone(rows),
+        _active(rows, base),
+        _text_stays(rows, base),
+        _speech_on_m(rows),
+        _text_on_f(rows),
+        _warm_start(rows),
+        *_rates(rows),
+    ]
+
+
+def law_of(rows: Sequence[dict[str, Any]], speech: str, alpha: float) -> Law | None:
+    """M against hours of speech of one kind, or None where fewer than four sizes are there."""
+    own = done(rows, speech=speech, alpha=alpha)
+    try:
+        return fit_law([r["hours"] for r in own], [r["misalignment"] for r in own])
+    except SaladError:
+        return None
+
+
+def _trend(rows: Sequence[dict[str, Any]], alpha: float) -> tuple[Regression | None, list[dict[str, Any]]]:
+    own = done(rows, speech="narrow", alpha=alpha)
+    try:
+        return regress(np.log2([r["hours"] for r in own]).tolist(), [r["misalignment"] for r in own]), own
+    except SaladError:
+        return None, own
+
+
+def _rises_without_distillation(rows: Sequence[dict[str, Any]]) -> Finding:
+    claim, paper = "1a. Likelihood alone (alpha = 0) on narrow speech: M rises with more of it", "rises"
+    return _slope_finding("1", claim, paper, rows, 0.0, rising=True)
+
+
+def _falls_with_distillation(rows: Sequence[dict[str, Any]]) -> Finding:
+    claim, paper = "1b. Distillation (alpha = 1) on narrow speech: M falls, then saturates", "falls to E = 0.13"
+    return _slope_finding("1", claim, paper, rows, 1.0, rising=False)
+
+
+def _slope_finding(
+    number: str, claim: str, paper: str, rows: Sequence[dict[str, Any]], alpha: float, *, rising: bool
+) -> Finding:
+    trend, own = _trend(rows, alpha)
+    if trend is None:
+        return _missing(number, claim, paper, f"narrow cells of at least four sizes at alpha {alpha:g}", own)
+    ours = f"{trend.slope:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}] nats a doubling (n = {trend.n})"
+    held = trend.low > 0 if rising else trend.high < 0
+    against = trend.high < 0 if rising else trend.low > 0
+    return _judged(number, claim, paper, ours, held, against, own)
+
+
+def _law(rows: Sequence[dict[str, Any]], speech: str) -> Finding:
+    claim = f"2. M(D) = E + B D^-beta, alpha = 1, {speech} speech"
+    paper = "E = 0.13; 47.6 B tokens to 1.05 E" if speech == "narrow" else "E = 0.04"
+    own, law = done(rows, speech=speech, alpha=1.0), law_of(rows, speech, 1.0)
+    if law is None:
+        return _missing("2", claim, paper, f"{speech} cells of four sizes at alpha 1", own)
+    ours = (
+        f"E = {law.e.value:.2f} [{law.e.low:.2f}, {law.e.high:.2f}], beta = {law.beta.value:.2f} "
+        f"[{law.beta.low:.2f}, {law.beta.high:.2f}] (n = {law.points}, D in hours)"
+    )
+    why = f"AICc {law.aicc:.1f}, of a power law without floor {law.aicc_power:.1f}. "
+    if law.near_floor is not None:
+        far = law.near_floor.value
+        why += f"1.05 E at {far:.3g} h" + (", beyond what was measured: an extrapolation." if law.extrapolated else ".")
+    if law.power_law_suffices or law.e.low <= 0:
+        return Finding("2", claim, paper, ours, OPEN, why + " A floor cannot be told from none here.", _names(own))
+    return Finding("2", claim, paper, ours, HOLDS, why, _names(own))
+
+
+def _broad_alone(rows: Sequence[dict[str, Any]]) -> Finding:
+    claim = "3. Broad speech alone (alpha = 0) does not help; with distillation it does"
+    paper = "needs distillation"
+    with_it, without = (done(rows, speech="broad", alpha=a, share=1.0) for a in (1.0, 0.0))
+    if not with_it or not without:
+        return _missing("3", claim, paper, "broad cells at alpha 1 and 0", [*with_it, *without])
+    value, low, high, n = paired_documents(without, with_it)
+    ours = (
+        f"M at alpha 0 minus M at alpha 1: {value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(with_it)} seeds)"
+    )
+    return _judged("3", claim, paper, ours, low > 0, high < 0, [*with_it, *without])
+
+
+def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
+    claim = "4. Active selection beats uniform at the same hours"
+    paper = "MMSU 52.5 v 49.5, OBQA 76.7 v 71.9, ARC-C 79.9 v 78.9"
+    active, uniform = done(rows, speech="active", alpha=1.0), done(rows, speech="uniform", alpha=1.0)
+    if not active or not uniform:
+        return _missing("4", claim, paper, "active and uniform cells", [*active, *uniform])
+    value, low, high, n = paired_documents(active, uniform)
+    inside = paired_documents(active, uniform, set(base.get("active_domains") or []))
+    ours = f"M active minus uniform: {value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(active)} seeds)"
+    why = f"In the domains that the active purchase has: {inside[0]:+.3f} [{inside[1]:+.3f}, {inside[2]:+.3f}]."
+    return _judged("4", claim, paper, ours, high < 0, low > 0, [*active, *uniform], why)
+
+
+def _text_stays(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
+    claim, paper = "5. Text ability stays (alpha = 1)", "text accuracy +0.5 and +0.9 points"
+    own = done(rows, alpha=1.0, share=1.0)
+    if not own:
+        return _missing("5", claim, paper, "cells at alpha 1", own)
+    before = base["text_accuracy"]["value"]
+    change = [100 * (r["text_accuracy"]["value"] - before) for r in own]
+    half = max(100 * (r["text_accuracy"]["high"] - r["text_accuracy"]["low"]) / 2 for r in own)
+    f = np.mean([r["forgetting"] for r in own])
+    ours = f"{np.mean(change):+.1f} points [{min(change):+.1f}, {max(change):+.1f}] over {len(own)} cells, F = {f:.4f}"
+    why = f"One cell's accuracy is known to about {half:.0f} points ({own[0]['items']} items); F is the sharper figure."
+    return _judged("5", claim, paper, ours, min(change) > -half and f < 0.1, max(change) < -half, own, why)
+
+
+def _speech_on_m(rows: Sequence[dict[str, Any]]) -> Finding:
+    own = [r for r in rows if r["status"] == "done"]
+    claim, paper = "Speech accuracy falls with log M", "leave-one-out R^2 0.75, partial R^2 0.56"
+    return _regression("R1", claim, paper, own, "misalignment", "forgetting", "speech_accuracy")
+
+
+def _text_on_f(rows: Sequence[dict[str, Any]]) -> Finding:
+    own = [r for r in rows if r["status"] == "done"]
+    claim, paper = "Text accuracy falls with F", "R^2 0.74, partial R^2 0.32"
+    return _regression("R2", claim, paper, own, "forgetting", "misalignment", "text_accuracy")
+
+
+def _regression(
+    number: str, claim: str, paper: str, own: Sequence[dict[str, Any]], of: str, given: str, accuracy: str
+) -> Finding:
+    x, z = (np.array([r[name] for r in own], dtype=float) for name in (of, given))
+    y = [r[accuracy]["value"] for r in own]
+    try:
+        line = regress((np.log(x) if of == "misalignment" else x).tolist(), y)
+        partial = partial_r2(np.log(x) if of == "misalignment" else x, z if of == "misalignment" else np.log(z), y)
+    except SaladError as error:
+        return Finding(number, claim, paper, "-", OPEN, str(error), _names(own))
+    ours = (
+        f"slope {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}], leave-one-out R^2 {line.r2_leave_one_out:.2f}, "
+        f"partial R^2 {partial:.2f} (n = {line.n})"
+    )
+    return _judged(number, claim, paper, ours, line.high < 0, line.low > 0, own)
+
+
+def _warm_start(rows: Sequence[dict[str, Any]]) -> Finding:
+    claim, paper = "Ours: seconds to the same M with the CTC warm start and without", "-"
+    cold = [r for r in rows if r["status"] == "done" and not r["warm"]]
+    warm = done(rows, speech="narrow", alpha=1.0, share=1.0)
+    if not cold or not warm:
+        return _missing("W", claim, paper, "the cold cell and a warm one", [*cold, *warm])
+    target = min(p["misalignment"] for p in cold[0]["curve"])
+    cold_s = next(p["seconds"] for p in cold[0]["curve"] if p["misalignment"] <= target)
+    reached = [p["seconds"] for p in warm[0]["curve"] if p["misalignment"] <= target]
+    if not reached:
+        ours = f"M {target:.2f} cold after {cold_s:.0f} s; not reached warm"
+        return Finding("W", claim, paper, ours, FAILS, "", _names([*cold, *warm]))
+    warm_s = warm[0]["warm_start_seconds"] + reached[0]
+    last = min(p["misalignment"] for p in warm[0]["curve"])
+    ours = (
+        f"M {target:.2f}: cold {cold_s:.0f} s, warm {warm_s:.0f} s with its own training; ratio {cold_s / warm_s:.2f}"
+    )
+    why = (
+        f"Warm goes on to {last:.2f}, which cold does not reach in its {cold[0]['steps']} steps: quality is not equal."
+    )
+    return Finding("W", claim, paper, ours, HOLDS if last < target else OPEN, why, _names([*cold, *warm]))
+
+
+def _rates(rows: Sequence[dict[str, Any]]) -> list[Finding]:
+    found = []
+    for row in [*done(rows, speech="narrow", alpha=1.0, share=1.0, seed=0), *done(rows, rate="fixed")]:
+        hz = 50 / row["stride"]
+        what = f"{hz:.3g} Hz" if row["rate"] == "fixed" else f"{hz:.3g} Hz, blanks dropped (text rate)"
+        ours = (
+            f"M {row['misalignment']:.2f} ± {Z95 * row['misalignment_se']:.2f}, "
+            f"speech {_percent(row['speech_accuracy'])}, {row['positions']:.0f} positions, {row['train_seconds']:.0f} s"
+        )
+        found.append(Finding("C", f"Ours: speech positions at {what}", "12.5 Hz", ours, "-", "", (row["cell"],)))
+    return found
+
+
+def paired_documents(
+    a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]], domains: set[str] | None = None, resamples: int = 4000
+) -> tuple[float, float, float, int]:
+    """M of cells `a` minus M of cells `b` on the same documents: mean, 95 % bootstrap over documents, documents.
+
+    Seeds are averaged first where both have them; few seeds say little of their own spread, so they are not resampled.
+    """
+    size = min(len(a), len(b))
+    tables = [[{d["id"]: d for d in r["documents"]} for r in group[:size]] for group in (a, b)]
+    common = {i for i in tables[0][0] if all(i in t for g in tables for t in g)}
+    ids = sorted(i for i in common if not domains or tables[0][0][i]["domain"] in domains)
+    if not ids:
+        return math.nan, math.nan, math.nan, 0
+    kl = [np.mean([[t[i]["kl"] for i in ids] for t in g], axis=0) for g in tables]
+    count = np.array([tables[0][0][i]["count"] for i in ids], dtype=float)
+    difference = kl[0] - kl[1]
+    drawn = np.random.default_rng(0).integers(0, len(ids), (resamples, len(ids)))
+    low, high = np.percentile(difference[drawn].sum(1) / count[drawn].sum(1), [2.5, 97.5])
+    return float(difference.sum() / count.sum()), float(low), float(high), len(ids)
+
+
+def _judged(
+    number: str,
+    claim: str,
+    paper: str,
+    ours: str,
+    held: bool,
+    against: bool,
+    own: Sequence[dict[str, Any]],
+    why: str = "",
+) -> Finding:
+    verdict = HOLDS if held else FAILS if against else OPEN
+    if verdict == OPEN and not why:
+        why = "The interval holds 0: more cells or more documents would be needed."
+    return Finding(number, claim, paper, ours, verdict, why, _names(own))
+
+
+def _missing(number: str, claim: str, paper: str, what: str, own: Sequence[dict[str, Any]]) -> Finding:
+    return Finding(number, claim, paper, "-", OPEN, f"Not run: {what}.", _names(own))
+
+
+def _names(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(row["cell"] for row in rows)
+
+
+def _percent(value: dict[str, float]) -> str:
+    return f"{100 * value['value']:.0f} % [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"

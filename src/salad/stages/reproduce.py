@@ -1,0 +1,318 @@
+"""reproduce: the paper's grid in small. A base run makes the data; each cell trains from the warm start, is measured.
+
+A cell is one training: alpha, how much speech, whether it is narrow, broad, or narrow with a little that was bought.
+Cells share text, speech, frames and the teacher's states. One that does not fit what is left of the budget is named as
+dropped, not cut short.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import salad
+from salad.analyze.reproduction import write_reproduction
+from salad.engine.machine import machine
+from salad.engine.memory import keep_freed_memory
+from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
+from salad.measure.stats import accuracy
+from salad.pipeline import Run, run_pipeline
+from salad.progress import console
+from salad.recipe import Recipe, Stage
+from salad.sequence import FrameStore
+from salad.stages.align import load_aligned
+from salad.stages.corpus import load_documents
+from salad.stages.evaluate import Setting, answer, items_of
+from salad.stages.speech import transcribe
+from salad.stages.speechlm import load_tokenizer, speech_source, text_source
+from salad.stages.synthesize import load_bought
+from salad.stages.training import train_stage
+from salad.train.checkpoint import latest_checkpoint
+from salad.train.loop import autocast, uses_bf16
+from salad.train.tasks import Source
+from salad.types import Result, Utterance
+
+__all__ = ["Cell", "grid", "reproduce", "run_grid"]
+
+PAGE_S = 20.0  # kept for the page
+ALPHAS = (1.0, 0.0, 0.5, 0.25, 0.75)
+SHARES = (0.125, 0.25, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """speech: narrow, broad (random documents of D_web, spoken), active or uniform (narrow, and a little bought).
+
+    share: of the speech and of the steps; the data and the tokens grow together, as in the paper.
+    """
+
+    speech: str
+    alpha: float
+    share: float
+    seed: int = 0
+    warm: bool = True
+    rate: str = "text"
+    stride: int = 4
+
+    @property
+    def name(self) -> str:
+        extra = ("" if self.warm else "-cold") + ("" if self.rate == "text" else f"-fixed-stride{self.stride}")
+        return f"{self.speech}-alpha{self.alpha:g}-share{self.share:g}-seed{self.seed}{extra}"
+
+
+def grid(seeds: int) -> list[Cell]:
+    """All cells, those that the findings need most first: a budget cuts the end."""
+    cells: list[Cell] = []
+    for seed in range(seeds):
+        cells += [Cell("narrow", alpha, share, seed) for share in SHARES for alpha in (1.0, 0.0)]
+        cells += [Cell("broad", alpha, 1.0, seed) for alpha in (1.0, 0.0)]
+        cells += [Cell(name, 1.0, 1.0, seed) for name in ("active", "uniform")]
+        if seed == 0:
+            cells += [
+                Cell("narrow", 1.0, 1.0, warm=False, rate="fixed"),
+                Cell("narrow", 1.0, 1.0, rate="fixed"),
+                Cell("narrow", 1.0, 1.0, rate="fixed", stride=8),
+                Cell("narrow", 1.0, 1.0, rate="fixed", stride=12),
+            ]
+        cells += [Cell("broad", 1.0, share, seed) for share in SHARES[:-1]]
+        cells += [Cell("narrow", alpha, share, seed) for share in SHARES[::-1] for alpha in ALPHAS[2:]]
+        cells += [Cell("broad", 0.0, share, seed) for share in SHARES[:-1]]
+    return cells
+
+
+def reproduce(recipe: Recipe, *, budget_s: float, seeds: int = 3) -> list[dict[str, Any]]:
+    """Run the grid within the budget and write the page; returns the findings' rows."""
+    rows, shared = run_grid(recipe, budget_s=budget_s, seeds=seeds)
+    made_on = ", ".join(f"{key} {value}" for key, value in machine().items() if value is not None)
+    made_on += f"; {recipe.threads} threads, seed {recipe.seed}, salad {salad.__version__}"
+    return write_reproduction(rows, shared, recipe.run_dir, made_on)
+
+
+def run_grid(recipe: Recipe, *, budget_s: float, seeds: int = 3) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Run the base and as many cells as fit; returns the cells' rows (also in results.jsonl) and what was shared.
+
+    The same call goes on where it stopped: finished cells are kept, and do not count against the budget.
+    """
+    start_s = time.monotonic()
+    # The base needs a Stage I for the probe alone; the cells train their own from the warm start.
+    short = recipe.stage1.model_copy(update={"steps": max(4, recipe.stage1.steps // 5)})
+    base = Run(recipe.model_copy(update={"run_dir": recipe.run_dir / "base", "stage1": short}))
+    run_pipeline(base.recipe, until="synthesize")
+    active = _buy(base, "active", {"draw": "clusters", "gamma": recipe.select.gamma})
+    uniform = _buy(base, "uniform", {"draw": "clusters", "gamma": 0.0})
+    torch.set_num_threads(recipe.threads)
+    keep_freed_memory()
+    measure = _Measure(base, recipe.stage1, {"active": active, "uniform": uniform})
+    shared = {"base": measure.base_figures(), "base_seconds": time.monotonic() - start_s}
+    write_json(recipe.run_dir / "shared.json", shared)
+    console.print(f"base: {shared['base_seconds']:.0f} s; the cells begin", highlight=False)
+    rows, times = [], _Times()
+    for cell in grid(seeds):
+        folder = recipe.run_dir / "cells" / cell.name
+        row = {**asdict(cell), "cell": cell.name, "run_dir": str(folder)}
+        left_s = budget_s - PAGE_S - (time.monotonic() - start_s)
+        if not (folder / "cell.json").exists():
+            if times.expect_s(cell) > left_s:
+                rows.append(
+                    {**row, "status": "dropped", "reason": f"needs {times.expect_s(cell):.0f} s, {left_s:.0f} left"}
+                )
+                continue
+            began_s = time.monotonic()
+            write_json(folder / "cell.json", measure.cell(cell, folder))
+            times.note(cell, time.monotonic() - began_s)
+        found = read_json(folder / "cell.json")
+        rows.append({**row, "status": "done", **found})
+        console.print(
+            f"{cell.name}: M {found['misalignment']:.3f}, F {found['forgetting']:.4f}, "
+            f"speech {found['speech_accuracy']['value']:.2f}; {found['seconds']:.0f} s", highlight=False,
+        )  # fmt: skip
+        write_jsonl(recipe.run_dir / "results.jsonl", rows)
+    write_jsonl(recipe.run_dir / "results.jsonl", rows)
+    dropped = [row["cell"] for row in rows if row["status"] == "dropped"]
+    if dropped:
+        console.print(f"[yellow]{len(dropped)} of {len(rows)} cells did not fit the budget; the page names them[/]")
+    return rows, shared
+
+
+class _Times:
+    """Seconds that a cell will take: training by its share of the steps, and what every cell takes."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, float]] = []
+
+    def note(self, cell: Cell, seconds: float) -> None:
+        self.seen.append((cell.share, seconds))
+
+    def expect_s(self, cell: Cell) -> float:
+        if not self.seen:
+            return 0.0
+        if len({share for share, _ in self.seen}) == 1:
+            return max(s for _, s in self.seen) * max(1.0, cell.share / self.seen[0][0])
+        slope, level = np.polyfit(*zip(*self.seen, strict=True), 1)
+        return 1.15 * max(level + max(slope, 0.0) * cell.share, min(s for _, s in self.seen))
+
+
+def _buy(base: Run, name: str, select: dict[str, Any]) -> Run:
+    """Another purchase from the same probe: a run that shares everything above `select` with the base."""
+    recipe = base.recipe
+    budget = recipe.select.budget_share / 4  # a little beside the narrow speech; the base buys as much as that has
+    chosen = recipe.select.model_copy(update={**select, "budget_share": budget})
+    run = Run(recipe.model_copy(update={"run_dir": recipe.run_dir.parent / name, "select": chosen}))
+    run_pipeline(run.recipe, until="synthesize", reuse=[recipe.run_dir])
+    return run
+
+
+class _Measure:
+    """Trains and measures cells; everything that they share is loaded once."""
+
+    def __init__(self, base: Run, stage: Stage, bought: dict[str, Run]) -> None:
+        self.base, self.stage, self.bought = base, stage, bought
+        self.settings: dict[tuple[Any, ...], Setting] = {}
+        self.tokenizer = load_tokenizer(base)
+        heldout = load_aligned(base, "heldout")
+        self.heard = transcribe(base, base.dir / "transcripts", heldout, "transcribe held-out")
+
+    def setting(self, cell: Cell) -> Setting:
+        key = (cell.warm, cell.rate, cell.stride)
+        if key not in self.settings:
+            self.settings[key] = Setting(self.recipe_of(cell))
+        return self.settings[key]
+
+    def recipe_of(self, cell: Cell) -> Run:
+        recipe, stage = self.base.recipe, self.stage
+        steps = max(2, round(stage.steps * cell.share))
+        changes = {
+            "alpha": cell.alpha, "steps": steps, "warmup_steps": min(stage.warmup_steps, steps // 2),
+            "checkpoint_every": steps, "probe_every": max(1, stage.steps // 8),
+        }  # fmt: skip
+        if not cell.warm:
+            changes["ctc_weight"] = 0.0
+        model = recipe.model.model_copy(update={"rate": cell.rate, "stride": cell.stride})
+        update = {"stage1": stage.model_copy(update=changes), "model": model}
+        if not cell.warm:
+            update["warm_start"] = recipe.warm_start.model_copy(update={"enabled": False})
+        return Run(recipe.model_copy(update=update))
+
+    def warmed(self, cell: Cell) -> Run:
+        """The run that holds the warm start for the cell's stride: the base, or one made from the same data."""
+        recipe = self.base.recipe
+        if cell.stride == recipe.model.stride:
+            return self.base
+        model = recipe.model.model_copy(update={"rate": cell.rate, "stride": cell.stride})
+        folder = recipe.run_dir.parent / f"warm-stride{cell.stride}"
+        run = Run(recipe.model_copy(update={"run_dir": folder, "model": model}))
+        run_pipeline(run.recipe, until="warm_start", reuse=[recipe.run_dir])
+        return run
+
+    def spoken(self, cell: Cell) -> list[tuple[str, Sequence[Utterance], FrameStore]]:
+        """The cell's recordings: a share of the narrow or of the broad speech, drawn by the cell's seed."""
+        narrow = ("speech", load_aligned(self.base, "speech"), _frames(self.base, "align", "frames-speech"))
+        broad = ("broad", load_bought(self.base), _frames(self.base, "synthesize", "frames"))
+        if cell.speech in self.bought:
+            run = self.bought[cell.speech]
+            return [narrow, ("bought", load_bought(run), _frames(run, "synthesize", "frames"))]
+        name, utterances, frames = narrow if cell.speech == "narrow" else broad
+        order = np.random.default_rng([self.base.recipe.seed, cell.seed]).permutation(len(utterances))
+        kept = order[: max(4, round(cell.share * len(utterances)))]
+        return [(name, [utterances[i] for i in sorted(kept)], frames)]
+
+    def cell(self, cell: Cell, folder: Path) -> dict[str, Any]:
+        warm = self.warmed(cell).done("warm_start")["seconds"] if cell.warm else 0.0
+        start_s = time.monotonic()
+        run, spoken = self.recipe_of(cell), self.spoken(cell)
+        settings = run.recipe.stage1
+
+        def sources(tokenizer: Any) -> list[Source]:
+            share, layouts = (1 - settings.text_share) / len(spoken), run.recipe.sequence.layouts
+            speech = [speech_source(run, tokenizer, n, share, own, frames, layouts) for n, own, frames in spoken]
+            return [*speech, text_source(run, tokenizer, settings.text_share, load_documents(run, "web"))]
+
+        weights = latest_checkpoint(self.warmed(cell).folder("warm_start")) if cell.warm else None
+        pairs = [(own, frames) for _, own, frames in spoken]
+        train_stage(run, "stage1", settings, sources, pairs, weights=weights, folder=folder, seed=cell.seed)
+        trained_s = time.monotonic() - start_s
+        curve = read_jsonl(folder / "metrics.jsonl")
+        figures = self.figures(cell, latest_checkpoint(folder))
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)  # a grid of many cells keeps figures, not weights
+        return {
+            **figures,
+            "hours": sum(u.duration_s for _, own, _ in spoken for u in own) / 3600,
+            "utterances": sum(len(own) for _, own, _ in spoken),
+            "steps": settings.steps,
+            "positions": curve[-1]["positions"],
+            "curve": [
+                {k: r[k] for k in ("step", "seconds", "positions", "misalignment")}
+                for r in curve
+                if "misalignment" in r
+            ],
+            "train_seconds": trained_s,
+            "warm_start_seconds": warm,
+            "seconds": time.monotonic() - start_s,
+        }
+
+    def figures(self, cell: Cell, checkpoint: Path) -> dict[str, Any]:
+        setting = self.setting(cell)
+        recipe = setting.run.recipe
+        with torch.no_grad(), autocast(uses_bf16(recipe.precision)):
+            model = setting.load(checkpoint)
+            m = divergence(model, setting.reader(), setting.examples, speech_ears(model))
+            f = [] if setting.frozen else forgetting(model, setting.teacher, setting.texts)
+            items = items_of(setting)
+            systems = ("speech_adapted", "text_base" if setting.frozen else "text_adapted")
+            answers = answer(setting, items, self.heard, systems)
+        documents = [{"id": r.id, "domain": r.domain, "kl": r.kl, "count": r.count} for r in m if _seen(r.speaker)]
+        seen = summary([r for r in m if _seen(r.speaker)])
+        return {
+            "misalignment": seen["all"],
+            "misalignment_se": seen["se"],
+            "by_domain": seen["by_domain"],
+            "documents": documents,
+            "forgetting": summary(f)["all"] if f else 0.0,
+            "forgetting_se": summary(f)["se"] if f else 0.0,
+            "speech_accuracy": _accuracy(answers["speech_adapted"], items, recipe),
+            "text_accuracy": _accuracy(answers["text_adapted"], items, recipe),
+            "items": len(items),
+        }
+
+    def base_figures(self) -> dict[str, Any]:
+        """What every cell is held against: the text LLM, the cascade, M of the deaf, and of the warm start alone."""
+        setting = self.setting(Cell("narrow", 1.0, 1.0))
+        recipe = self.base.recipe
+        with torch.no_grad(), autocast(uses_bf16(recipe.precision)):
+            items = items_of(setting)
+            answers = answer(setting, items, self.heard, ("text_base", "cascade"))
+            deaf = divergence(setting.base, setting.teacher, setting.examples, deaf_ears(setting.base))
+            model = setting.load(latest_checkpoint(self.base.folder("warm_start")))
+            warm = divergence(model, setting.reader(), setting.examples, speech_ears(model))
+        return {
+            "text_accuracy": _accuracy(answers["text_base"], items, recipe),
+            "cascade_accuracy": _accuracy(answers["cascade"], items, recipe),
+            "chance": float(np.mean([1 / len(i.options) for i in items])),
+            "items": len(items),
+            "deaf": summary([r for r in deaf if _seen(r.speaker)])["all"],
+            "warm_start": summary([r for r in warm if _seen(r.speaker)])["all"],
+            "warm_start_seconds": self.base.done("warm_start")["seconds"],
+            "narrow_domains": sorted({u.domain for u in load_aligned(self.base, "speech")}),
+            "active_domains": sorted({u.domain for u in load_bought(self.bought["active"])}),
+        }
+
+
+def _seen(speaker: str) -> bool:
+    return not speaker.endswith("(unseen)")
+
+
+def _frames(run: Run, stage: str, name: str) -> FrameStore:
+    return FrameStore(sorted((run.folder(stage) / name).glob("shard-*")))
+
+
+def _accuracy(results: Sequence[Result], items: Sequence[Any], recipe: Recipe) -> dict[str, float]:
+    return accuracy(results, recipe.evaluate.bootstrap, recipe.seed, groups=[item.document_id for item in items])

@@ -1,0 +1,138 @@
+"""Findings are judged by their intervals, and a page holds every number of its cells."""
+
+import re
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from salad.analyze.findings import findings, paired_documents
+from salad.analyze.reproduction import write_reproduction
+from salad.analyze.scaling import law_table
+from salad.files import read_json, write_jsonl
+from salad.stages.reproduce import Cell, _Times, grid
+from salad.types import SaladError
+
+BASE = {
+    "text_accuracy": {"value": 0.9, "low": 0.85, "high": 0.95},
+    "cascade_accuracy": {"value": 0.85, "low": 0.8, "high": 0.9},
+    "chance": 0.25, "items": 64, "deaf": 1.3, "warm_start": 1.2, "active_domains": ["law"],
+}  # fmt: skip
+SHARED = {"base": BASE, "base_seconds": 100.0}
+
+
+def row(cell, m, rng, f=0.01):
+    documents = []
+    for i in range(32):
+        kl = (m + 0.2 * np.sin(i) + rng.normal(0, 0.01)) * 80
+        documents.append({"id": f"d{i}", "domain": "law" if i % 2 else "art", "kl": kl, "count": 80})
+    found = sum(d["kl"] for d in documents) / (80 * 32)
+    speech = 0.9 - 0.4 * np.log(found + 1)
+    curve = [{"step": s, "seconds": 3.0 * s, "positions": s, "misalignment": found + 1.0 / s} for s in (1, 2, 4)]
+    return {
+        **asdict(cell), "cell": cell.name, "run_dir": "-", "status": "done", "misalignment": found,
+        "misalignment_se": 0.02, "forgetting": f, "forgetting_se": 0.001, "documents": documents,
+        "speech_accuracy": {"value": speech, "low": speech - 0.05, "high": speech + 0.05},
+        "text_accuracy": {"value": 0.9 - f, "low": 0.85 - f, "high": 0.95 - f}, "items": 64, "hours": cell.share,
+        "steps": 40, "positions": 4000.0, "train_seconds": 12.0, "seconds": 20.0, "curve": curve,
+        "warm_start_seconds": 1.0 if cell.warm else 0.0,
+    }  # fmt: skip
+
+
+def truth(cell):
+    """A world in which all findings hold."""
+    if not cell.warm:
+        return 2.0
+    if cell.speech in ("active", "uniform"):
+        return 0.6 if cell.speech == "active" else 0.7
+    if cell.alpha == 0:
+        return 1.2 + 0.1 * np.log2(8 * cell.share) + (0.1 if cell.speech == "broad" else 0.0)
+    floor = 0.5 if cell.speech == "narrow" else 0.3
+    return floor + 0.1 * cell.share**-0.7
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    return [row(c, truth(c), rng, 0.01 + 0.05 * (1 - c.alpha) + 0.01 * rng.random()) for c in grid(2)]
+
+
+def test_every_finding_holds_where_it_was_planted(rows):
+    verdicts = {f.claim[:3]: f.verdict for f in findings(rows, BASE)}
+    for claim in ("1a.", "1b.", "3. ", "4. ", "5. ", "Spe", "Tex"):
+        assert verdicts[claim] == "holds", (claim, verdicts)
+
+
+def opposite(cell):
+    if cell.speech in ("active", "uniform"):
+        return replace(cell, speech="uniform" if cell.speech == "active" else "active")
+    return replace(cell, alpha=1.0 - cell.alpha)
+
+
+def test_none_holds_where_the_opposite_was_planted():
+    rng = np.random.default_rng(1)
+    verdicts = {f.claim[:3]: f.verdict for f in findings([row(c, truth(opposite(c)), rng) for c in grid(2)], BASE)}
+    for claim in ("1a.", "1b.", "3. ", "4. "):
+        assert verdicts[claim] == "does not hold", (claim, verdicts)
+
+
+def test_what_was_not_run_is_said(rows):
+    few = [r for r in rows if r["cell"] == "narrow-alpha1-share0.125-seed0"]
+    dropped = [{**asdict(c), "cell": c.name, "status": "dropped", "reason": "9 s left"} for c in grid(1)[1:]]
+    found = findings([*few, *dropped], BASE)
+    assert all(f.verdict == "cannot tell" and f.why for f in found if f.number in "1234W")
+
+
+def test_a_cell_against_itself_differs_by_nothing(rows):
+    value, low, high, n = paired_documents(rows[:2], rows[:2])
+    assert (value, low, high, n) == (0, 0, 0, 32)
+    assert (
+        paired_documents(rows[:1], rows[:1], {"law"})[3] == 16 and paired_documents(rows[:1], rows[:1], {"-"})[3] == 0
+    )
+
+
+def test_the_page_shows_n_and_interval_of_every_cell_and_names_what_was_dropped(rows, tmp_path):
+    rows = [*rows[:-1], {**{k: rows[-1][k] for k in asdict(Cell("narrow", 1, 1))}, "cell": rows[-1]["cell"],
+                         "status": "dropped", "reason": "needs 30 s, 9 left"}]  # fmt: skip
+    table = write_reproduction(rows, SHARED, tmp_path, "a machine")
+    page = (tmp_path / "reproduce.html").read_text()
+    for r in rows[:-1]:
+        line = re.search(rf"<tr><td><code>{re.escape(r['cell'])}</code>.*?</tr>", page, re.S).group()
+        assert f"{r['misalignment']:.3f} ± " in line and "(n = 32)" in line and "(n = 64)" in line
+    assert "needs 30 s, 9 left" in page and page.count("<svg") == 2 and "a machine" in page
+    assert read_json(tmp_path / "findings.json") == [{**f, "cells": list(f["cells"])} for f in table]
+
+
+def test_the_grid_begins_with_what_the_findings_need_and_names_are_its_folders():
+    cells = grid(3)
+    assert len({c.name for c in cells}) == len(cells)
+    first = cells[:12]
+    assert {(c.alpha, c.share) for c in first if c.speech == "narrow"} == {
+        (a, s) for a in (1.0, 0.0) for s in (0.125, 0.25, 0.5, 1.0)
+    }
+    assert {c.speech for c in first} == {"narrow", "broad", "active", "uniform"}
+
+
+def test_times_are_foreseen_from_those_seen():
+    times = _Times()
+    assert times.expect_s(grid(1)[0]) == 0
+    times.note(Cell("narrow", 1.0, 0.25), 30.0)
+    assert times.expect_s(Cell("narrow", 1.0, 1.0)) == pytest.approx(120)
+    times.note(Cell("narrow", 1.0, 0.5), 40.0)
+    assert times.expect_s(Cell("narrow", 1.0, 1.0)) == pytest.approx(1.15 * 60)
+
+
+def test_laws_of_a_file_of_results(tmp_path):
+    d = np.geomspace(1, 100, 8)
+    write_jsonl(tmp_path / "r.jsonl", [
+        {"speech": "narrow", "alpha": a, "hours": x, "misalignment": 0.3 + x**-0.5} for a in (0, 1) for x in d
+    ] + [{"speech": "narrow", "alpha": 0.5, "hours": 1, "misalignment": 1.0}])  # fmt: skip
+    header, lines = law_table(tmp_path / "r.jsonl", "hours", "misalignment", ["speech", "alpha"])
+    assert [line[:3] for line in lines] == [["narrow", "0", "8"], ["narrow", "0.5", "1"], ["narrow", "1", "8"]]
+    assert lines[0][header.index("E")].startswith("0.3 [") and "not fitted" in lines[1][3]
+    (tmp_path / "r.csv").write_text("hours,misalignment\n" + "".join(f"{x},{0.3 + x**-0.5}\n" for x in d))
+    assert law_table(tmp_path / "r.csv", "hours", "misalignment", [])[1][0][1].startswith("0.3 [")
+    with pytest.raises(SaladError, match="no tokens"):
+        law_table(tmp_path / "r.csv", "tokens", "misalignment", [])
+    with pytest.raises(SaladError, match="does not exist"):
+        law_table(tmp_path / "none.csv", "hours", "misalignment", [])
