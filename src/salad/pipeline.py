@@ -166,7 +166,8 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
     parts = {name: sha256_json(values[name])[:16] for name in STAGES[stage]}
     if stage == "assets":
         parts |= {name: sha256_json(values[name])[:16] for name in ("seed", "precision", "threads")}
-        parts |= {f"asset {name}": assets.fingerprint(name)[:16] for name in sorted(set(values["assets"].values()))}
+        names = {assets.split_setting(name)[0] for name in values["assets"].values()} - set(assets.BUILT_IN)
+        parts |= {f"asset {name}": assets.fingerprint(name)[:16] for name in sorted(names)}
     if stage == "probe" and recipe.probe.max_documents > recipe.probe.documents:
         # what may be bought decides where it looks
         rule = {name: values["select"][name] for name in ("gamma", "max_cer", "score")}

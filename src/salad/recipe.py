@@ -18,7 +18,10 @@ class Section(BaseModel):
 
 
 class Assets(Section):
-    """Names from `salad assets list`, or paths of local folders in the same layout."""
+    """Names from `salad assets list`, paths of local folders in the same layout, or OWNER/NAME of models on the hub.
+
+    encoder: also "log-mel"; `:codes8` behind a Mimi (kyutai/mimi:codes8) takes 8 codebooks instead of its latents.
+    """
 
     llm: str = "smollm2-135m-instruct"
     encoder: str = "whisper-tiny.en"

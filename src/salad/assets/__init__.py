@@ -9,6 +9,7 @@ sentence-transformers folder, `human-speech` WAV files.
 from __future__ import annotations
 
 from salad.assets.gguf import llm_folder
+from salad.assets.hub import BUILT_IN, hub_folder, is_hub_name, split_setting
 from salad.assets.registry import ASSETS, Archive, Asset, HubFile, Part, PinnedFile
 from salad.assets.store import cache_dir, fingerprint, get, is_cached, verify
 
@@ -16,13 +17,17 @@ __all__ = [
     "ASSETS",
     "Archive",
     "Asset",
+    "BUILT_IN",
     "HubFile",
     "Part",
     "PinnedFile",
     "cache_dir",
     "fingerprint",
     "get",
+    "hub_folder",
     "is_cached",
+    "is_hub_name",
     "llm_folder",
+    "split_setting",
     "verify",
 ]

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
+from salad.assets.hub import hub_folder, is_hub_name
 from salad.assets.registry import ASSETS, Asset, Kind
 from salad.assets.sources import collect
 from salad.files import sha256_file, sha256_json
@@ -35,8 +36,9 @@ def cache_dir() -> Path:
 def get(name_or_path: str | Path, *, kind: Kind | None = None) -> Path:
     """Folder of a known asset, fetched and checked where it is absent; a path to a folder comes back as it is.
 
-    A known name goes before a folder of that name (write `./kokoro` for the folder). `kind` refuses an asset of
-    another kind; it says nothing about a user's own folder.
+    A known name goes before a folder of that name (write `./kokoro` for the folder), and a folder before a model of
+    that name on the hub (OWNER/NAME; unpinned, fetched by the hub's client). `kind` refuses an asset of another kind;
+    it says nothing about a user's own folder.
     """
     asset = ASSETS.get(str(name_or_path))
     if asset is None:
@@ -113,10 +115,12 @@ def known(name: str) -> Asset:
 
 def local_folder(name_or_path: str | Path) -> Path:
     folder = Path(name_or_path).expanduser()
+    if is_hub_name(str(name_or_path)):
+        return hub_folder(str(name_or_path))
     if not str(name_or_path) or not folder.is_dir():
         raise SaladError(
             f"asset: got {str(name_or_path)!r}, expected one of {', '.join(sorted(ASSETS))}, or the path of a local "
-            "folder that holds the files; correct the name or the path"
+            "folder that holds the files, or OWNER/NAME of a model on the hub; correct the name or the path"
         )
     return folder
 

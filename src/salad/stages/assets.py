@@ -15,7 +15,7 @@ def run(run: Run) -> dict[str, Any]:
     recipe = run.recipe
     voices = {*recipe.corpus.voices.shares, *recipe.synthesize.voices.shares, recipe.probe.voice}
     voices |= {recipe.corpus.heldout_voice, recipe.corpus.unseen_voice}
-    names = set(recipe.assets.model_dump().values()) - {"log-mel"}
+    names = {assets.split_setting(name)[0] for name in recipe.assets.model_dump().values()} - set(assets.BUILT_IN)
     for voice in voices:
         names |= set(assets_of_voice(voice))
     for name in sorted(names):

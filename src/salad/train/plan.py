@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig
 
 from salad import recipe
-from salad.assets import ASSETS, is_cached, llm_folder
+from salad.assets import ASSETS, hub_folder, is_cached, is_hub_name, llm_folder
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.encoder import shape_of
 from salad.recipe import Recipe
@@ -139,6 +139,8 @@ def _llm_config(settings: Recipe) -> Any:
     name = settings.assets.llm
     if name in ASSETS and not is_cached(name):
         raise SaladError(f"assets.llm: {name} is not in the cache; run `salad assets get {name}` first")
+    if is_hub_name(name):  # a plan downloads nothing
+        return AutoConfig.from_pretrained(hub_folder(name, download=False))
     return AutoConfig.from_pretrained(llm_folder(name))
 
 

@@ -1,0 +1,54 @@
+"""Models of the Hugging Face hub by name, for a recipe that names one; and the setting behind a name."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from salad.types import SaladError
+
+__all__ = ["hub_folder", "is_hub_name", "split_setting"]
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+WANTED = ("*.safetensors", "*.json", "*.txt", "model.bin", "*.model")  # never pickled weights
+BUILT_IN = ("log-mel",)  # an encoder that needs no files
+
+
+def split_setting(name: str) -> tuple[str, str]:
+    """("kyutai/mimi", "codes8") of "kyutai/mimi:codes8"; the setting is "" where there is none.
+
+    A folder whose own name holds a colon is taken as it is.
+    """
+    base, colon, setting = name.rpartition(":")
+    if not colon or Path(name).expanduser().is_dir() or "/" in setting or "\\" in setting:
+        return name, ""
+    return base, setting
+
+
+def is_hub_name(name: str) -> bool:
+    """OWNER/NAME, or OWNER/NAME@REVISION; a folder of that path goes first."""
+    return HUB_NAME.fullmatch(name) is not None and not Path(name).is_dir()
+
+
+def hub_folder(name: str, *, download: bool = True) -> Path:
+    """Folder of a hub model, OWNER/NAME or OWNER/NAME@REVISION: configuration, tokenizer and safetensors.
+
+    First `$SALAD_ASSETS_DIR/OWNER/NAME`, then the hub's own cache, then (where `download`, and unless
+    `$SALAD_ASSETS_SOURCE` is `local`) the hub.
+    """
+    repo, _, revision = name.partition("@")
+    local = os.environ.get("SALAD_ASSETS_DIR")
+    if local and (folder := Path(local).expanduser() / repo).is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    offline = not download or os.environ.get("SALAD_ASSETS_SOURCE") == "local"
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=WANTED, local_files_only=offline))
+    except Exception as error:  # the hub client raises its own, httpx's and the system's errors
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SaladError(
+            f"asset: {name} cannot be had from the hub ({first}); check the name and the connection, give the path of "
+            f"a local folder instead, or set SALAD_ASSETS_DIR to a folder that holds {repo}/"
+        ) from error
