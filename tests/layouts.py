@@ -53,7 +53,7 @@ def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
 
 
 def libriheavy(folder: Path, books: int = 3, cuts: int = 4) -> Path:
-    """libriheavy_cuts_small.jsonl.gz as its authors ship it: cuts of LibriLight's FLAC files, `text` in custom.texts."""
+    """libriheavy_cuts_small.jsonl.gz as its authors ship it: cuts of LibriLight's files, the text in custom.texts."""
     rows = []
     for book in range(books):
         recording = f"small/{100 + book}/sea_fairies_0812_librivox_64kb_mp3/0{book + 1}_baum_sea_fairies_64kb"
@@ -70,7 +70,11 @@ def libriheavy(folder: Path, books: int = 3, cuts: int = 4) -> Path:
                 "channel": 0,
                 "language": "English",
                 "speaker": str(100 + book),
-                "custom": {"texts": [text, text.upper().strip(".")], "begin_byte": 10 * n, "end_byte": 10 * n + len(text)},
+                "custom": {
+                    "texts": [text, text.upper().strip(".")],
+                    "begin_byte": 10 * n,
+                    "end_byte": 10 * n + len(text),
+                },
             }
             rows.append(
                 {
@@ -157,7 +161,9 @@ def web_rows(number: int) -> list[dict]:
     words = ("Light", "Water", "A market", "The law", "A cell", "Music", "Steel", "A river")
     return [
         {
-            "text": " ".join(f"{words[(n + k) % len(words)]} is what sentence {k} of page {n} is about." for k in range(6)),
+            "text": " ".join(
+                f"{words[(n + k) % len(words)]} is what sentence {k} of page {n} is about." for k in range(6)
+            ),
             "id": f"<urn:uuid:{n:08d}>",
             "dump": "CC-MAIN-2024-10",
             "url": f"https://example.org/{n}",
@@ -184,7 +190,7 @@ def fineweb_edu(folder: Path, documents: int = 30) -> Path:
 
 
 def smollm_corpus(folder: Path, documents: int = 30) -> Path:
-    """cosmopedia-v2/train-00000-of-00002.parquet ...: prompt, text, token_length, audience, format, seed_data; no id."""
+    """cosmopedia-v2/train-00000-of-00002.parquet ...: prompt, text, token_length, audience, ...; no id."""
     import pyarrow
     import pyarrow.parquet
 

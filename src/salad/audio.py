@@ -54,11 +54,11 @@ def read_audio(
 ) -> tuple[np.ndarray, int]:
     """Mono float32 samples in [-1, 1] and their rate in Hz (resampled to `sample_rate_hz` if given).
 
-    source: a path, or a file's bytes (then `name` names it in errors). What the bytes are decides, not the name's ending:
-    wav, flac, mp3, ogg and opus by soundfile; m4a and webm by PyAV where it is installed. Only the part from `offset_s`
-    that lasts `duration_s` is read (None: to the end); `channel` takes one channel, else all are averaged.
-    Raises SaladError where the audio cannot be decoded, is empty or cut off, holds NaN or infinity, or where the part lasts
-    more than `max_s` (found before it is decoded).
+    source: a path, or a file's bytes (then `name` names it in errors). What the bytes are decides, not the name's
+    ending: wav, flac, mp3, ogg and opus by soundfile; m4a and webm by PyAV where it is installed. Only the part from
+    `offset_s` that lasts `duration_s` is read (None: to the end); `channel` takes one channel, else all are averaged.
+    Raises SaladError where the audio cannot be decoded, is empty or cut off, holds NaN or infinity, or where the part
+    lasts more than `max_s` (found before it is decoded).
     """
     name = name or (f"{len(source)} bytes" if isinstance(source, bytes) else str(source))
     head = _head(source, name)
@@ -87,7 +87,7 @@ def _head(source: str | Path | bytes, name: str) -> bytes:
 
 
 def _container(head: bytes) -> str:
-    """FFmpeg's name of a container that libsndfile does not read. Named, so that no playlist is ever opened as audio."""
+    """FFmpeg's name of a container that libsndfile does not read. Named, so that no playlist is opened as audio."""
     if head[4:8] == b"ftyp":
         return "mp4"
     return "matroska" if head[:4] == b"\x1aE\xdf\xa3" else ""
@@ -109,11 +109,13 @@ def _read_soundfile(
             file.seek(start)
             samples = file.read(wanted, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
-        why = str(error) or "the decoder lost its way: is the file cut off?"
-        raise SaladError(f"audio: {name} cannot be decoded ({why}); replace or remove the file") from error
+        why = str(error).rstrip(" .:") or "the decoder lost its way"
+        raise SaladError(
+            f"audio: {name} cannot be decoded ({why}): is it cut off? Replace or remove the file"
+        ) from error
     if wanted - len(samples) > max(CUT_OFF_S * rate, CUT_OFF_SHARE * wanted):
         raise SaladError(
-            f"audio: {name} is cut off: {len(samples) / rate:.2f} s of {wanted / rate:.2f} s could be read; copy it again"
+            f"audio: {name} is cut off: {len(samples) / rate:.2f} s of {wanted / rate:.2f} s can be read; copy it again"
         )
     return samples, rate
 

@@ -167,7 +167,8 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
     parts = {name: sha256_json(values[name])[:16] for name in STAGES[stage]}
     if stage == "assets":
         parts |= {name: sha256_json(values[name])[:16] for name in ("seed", "precision", "threads")}
-        parts |= {f"asset {name}": assets.fingerprint(name)[:16] for name in sorted(set(values["assets"].values()))}
+        names = sorted({*values["assets"].values()} - {"log-mel"})  # which has no files
+        parts |= {f"asset {name}": assets.fingerprint(name)[:16] for name in names}
     if stage == "probe" and recipe.probe.max_documents > recipe.probe.documents:
         # what may be bought decides where it looks
         rule = {name: values["select"][name] for name in ("gamma", "max_cer", "score")}
@@ -178,6 +179,11 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
             parts["your files"] = sha256_json([[str(p), sha256_file(p)] for p in files if p.is_file()])[:16]
         places = [data.path for data in (*recipe.corpus.own_speech, *recipe.corpus.text) if data.path is not None]
         if places:
+            model = {
+                "stride": values["model"]["stride"],
+                "encoder": values["assets"]["encoder"],
+            }  # how long a document is
+            parts["length of documents"] = sha256_json({**values["sequence"], **model})[:16]
             parts["your data"] = sha256_json([_stamp(p) for place in places for p in walk(place)])[:16]
     return parts
 

@@ -62,7 +62,10 @@ class Data(Section):
 
     @property
     def title(self) -> str:
-        return self.name or (self.hub.rsplit("/", 1)[-1] if self.path is None else self.path.name.split(".", 1)[0])
+        if self.name or self.path is None:
+            return self.name or self.hub.rsplit("/", 1)[-1]
+        plain = next((part for part in reversed(self.path.parts) if not set("*?[") & set(part)), "own")
+        return plain.split(".", 1)[0] or "own"
 
 
 class Speech(Data):

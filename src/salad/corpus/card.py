@@ -68,8 +68,8 @@ def card_lines(card: dict[str, Any]) -> list[str]:
     lines = []
     if card["non_commercial"]:
         lines += [
-            f"**Not for commercial use**: {', '.join(card['non_commercial'])} may not be used commercially, and so may not "
-            "what was trained on it.",
+            f"**Not for commercial use**: {', '.join(card['non_commercial'])} may not be used commercially, and "
+            "so may not what was trained on it.",
             "",
         ]
     if card["licence_not_stated"]:
@@ -80,23 +80,29 @@ def card_lines(card: dict[str, Any]) -> list[str]:
             "| speech | kind | licence | hours | utterances | speakers | held out | set aside |",
             "|---" * 8 + "|",
         ]
-        lines += [
-            f"| {_cell(r['name'])} | {r['kind']} | {_cell(r['licence'])} | {r['hours']:.2f} | {r['utterances']} | {r['speakers']} | "
-            f"{r['heldout_hours']:.2f} h, {r['heldout_utterances']} utterances{_by(r)} | {r.get('quarantined', 0)} rows |"
-            for r in card["speech"]
-        ]
+        lines += [_speech_line(row) for row in card["speech"]]
         lines.append("")
     if card["text"]:
         lines += ["| text | licence | documents | words |", "|---" * 4 + "|"]
-        lines += [
-            f"| {_cell(r['name'])} | {_cell(r['licence'])} | {r['documents']} | {r['words']} |" for r in card["text"]
-        ]
+        for row in card["text"]:
+            lines.append(f"| {_cell(row['name'])} | {_cell(row['licence'])} | {row['documents']} | {row['words']} |")
         lines.append("")
     return lines + [f"- {note}" for note in card["notes"]]
 
 
-def _by(row: dict[str, Any]) -> str:
-    return f", by {row['heldout_by']}" if row.get("heldout_by") else ""
+def _speech_line(row: dict[str, Any]) -> str:
+    kept = f"{row['heldout_hours']:.2f} h, {row['heldout_utterances']} utterances"
+    cells = (
+        _cell(row["name"]),
+        row["kind"],
+        _cell(row["licence"]),
+        f"{row['hours']:.2f}",
+        row["utterances"],
+        row["speakers"],
+        kept + (f", by {row['heldout_by']}" if row.get("heldout_by") else ""),
+        f"{row.get('quarantined', 0)} rows",
+    )
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _cell(text: str) -> str:

@@ -25,7 +25,7 @@ HEAD_BYTES = 1 << 16
 def find_files(path: Path, wanted: str = "auto", split: str = "") -> tuple[str, list[Path]]:
     """The format (one of FORMATS) and its files, in a fixed order. `wanted` other than auto forces the format.
 
-    path: a file, a folder, or a pattern such as data/*.tar. In a folder of parquet or a saved `datasets` dictionary, `split`
+    path: a file, a folder, or a pattern such as data/*.tar. In a folder of parquet, or that `datasets` saved, `split`
     picks the part. Raises SaladError where there is nothing, or nothing that is known.
     """
     if path.is_dir() and (saved := _saved_dataset(path, split)):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,32 +14,19 @@ import numpy as np
 
 from salad.audio import to_samples, to_seconds, write_flac
 from salad.corpus.manifest import Sentence, write_utterances
-from salad.corpus.plan import num_positions, rows_of
+from salad.corpus.plan import Door, Planned, rows_of
 from salad.corpus.rows import Row, read_row
-from salad.engine import Shard
-from salad.files import write_jsonl
+from salad.engine import Shard, run_shards
+from salad.files import sha256_file, write_jsonl
 from salad.types import SaladError, Utterance, Word
 
-__all__ = ["Door", "ingest", "utterance_id"]
+__all__ = ["ingest", "ingest_documents", "utterance_id"]
 
 RATE_HZ = 16_000
+SHARD_DOCUMENTS = 64
 MAX_GAP_S = 2.0  # more silence than this between two cuts may be speech that was cut out
 MIN_GAP_S = -0.2  # cuts may overlap a little
 JOIN_S = 0.3  # put between cuts that come from different files
-
-
-@dataclass(frozen=True)
-class Door:
-    """What may pass: seconds of one row, and positions of one document (see `plan.num_positions`)."""
-
-    min_s: float
-    max_s: float
-    context: int
-    rate_hz: float
-    speech_share: float
-
-    def fits(self, seconds: float, text: str) -> bool:
-        return num_positions(seconds, text, self.rate_hz, self.speech_share) <= self.context
 
 
 @dataclass
@@ -65,10 +53,29 @@ class _Joined:
         return " ".join(row.text for row in self.rows)
 
 
+def ingest_documents(
+    documents: Sequence[Planned],
+    plan: Path,
+    sources: dict[str, tuple[str, str]],
+    door: Door,
+    folder: Path,
+    *,
+    workers: int,
+    title: str,
+) -> list[Path]:
+    """Ingest these documents of a plan; the shards' folders in order. Finished shards of the same plan stay."""
+    sha = sha256_file(plan)[:16]
+    function = functools.partial(ingest, plan=str(plan), sources=sources, door=door)
+    items = [(sha, document.number, document.source) for document in documents]
+    return run_shards(
+        function, items, folder, shard_items=SHARD_DOCUMENTS, workers=workers, title=title, unit="documents"
+    )
+
+
 def ingest(shard: Shard, folder: Path, *, plan: str, sources: dict[str, tuple[str, str]], door: Door) -> None:
     """For `run_shards`: items are (the plan's sha256, number of a document, its source).
 
-    sources: name -> (licence, language) of the recipe. Writes audio/*.flac, utterances.jsonl, sentences.jsonl (the times
+    sources: name -> (licence, language). Writes audio/*.flac, utterances.jsonl, sentences.jsonl (the times
     of rows that were joined) and quarantine.jsonl: every row that cannot be used is there with its reason.
     """
     kept, sentences, aside = [], [], []
@@ -185,8 +192,8 @@ def _read_one(row: Row, door: Door) -> np.ndarray:
         raise SaladError(f"audio: lasts {seconds:.3f} s, expected at least corpus.min_utterance_s {door.min_s:g}")
     if not door.fits(seconds, row.text):
         raise SaladError(
-            f"audio: {seconds:.1f} s with {len(row.text.split())} words may take more than sequence.context {door.context} "
-            "positions; cut the recording, each part with its text"
+            f"audio: {seconds:.1f} s with {len(row.text.split())} words may take more than "
+            f"sequence.context {door.context} positions; cut the recording, each part with its text"
         )
     return samples
 

@@ -32,7 +32,7 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def read_json_rows(path: Path, make: Callable[[dict[str, Any], str], Iterator[Row]]) -> Iterator[Row]:
-    """The rows that `make(object, name of the line)` gives for every line of JSON; a broken line is a row with a problem."""
+    """The rows that `make(object, name of the line)` gives for every line of JSON; a broken line has a problem."""
     number = 0
     try:
         for number, line in enumerate(read_lines(path), 1):

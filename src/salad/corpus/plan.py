@@ -19,7 +19,7 @@ from salad.corpus.rows import Row, check_text
 from salad.recipe import Speech
 from salad.types import SaladError
 
-__all__ = ["CHARS_PER_S", "Planned", "choose_heldout", "make_plan", "num_positions", "read_plan", "rows_of"]
+__all__ = ["CHARS_PER_S", "Door", "Planned", "choose_heldout", "make_plan", "num_positions", "read_plan", "rows_of"]
 
 CHARS_PER_S = 15.0  # of reading aloud, where a manifest does not say how long a row lasts
 BYTES_PER_TOKEN = 3.0  # fewer than any tokenizer here needs for English, so that the bound holds
@@ -40,26 +40,34 @@ class Planned:
     source: str
     recording: str
     speaker: str
+    usable: bool = True  # as far as the manifest tells
+
+
+@dataclass(frozen=True)
+class Door:
+    """What may pass: seconds of one row, and positions of one document (see `num_positions`)."""
+
+    min_s: float
+    max_s: float
+    context: int
+    rate_hz: float
+    speech_share: float
+
+    def fits(self, seconds: float, text: str | int) -> bool:
+        return num_positions(seconds, text, self.rate_hz, self.speech_share) <= self.context
 
 
 def num_positions(seconds: float, text: str | int, rate_hz: float, speech_share: float) -> int:
     """Positions of the student's sequence that a document may take, at most.
 
-    rate_hz: positions in a second of speech (the encoder's frame rate / stride). speech_share: the largest share of words
-    that an interleaving can speak. text: the text, or its length in bytes.
+    rate_hz: positions in a second of speech (the encoder's frame rate / stride). speech_share: the largest share of
+    words that an interleaving can speak. text: the text, or its length in bytes.
     """
     tokens = (text if isinstance(text, int) else len(text.encode())) / BYTES_PER_TOKEN
     return 2 + int(max(speech_share * seconds * rate_hz + (1 - speech_share) * tokens, tokens))
 
 
-def make_plan(
-    path: Path,
-    sources: Iterable[tuple[Speech, str, Iterator[Row]]],
-    *,
-    context: int,
-    rate_hz: float,
-    speech_share: float,
-) -> None:
+def make_plan(path: Path, sources: Iterable[tuple[Speech, str, Iterator[Row]]], door: Door) -> None:
     """Write the plan of `sources` (entry, format, rows) to `path`, whole or not at all.
 
     A row without usable text, or whose id was there before, stays in the plan with its problem, so that it is counted.
@@ -73,7 +81,7 @@ def make_plan(
             number = itertools.count()
             for entry, found, rows in sources:
                 _store(plan, entry, found, rows, number)
-            _group(plan, context, rate_hz, speech_share)
+            _group(plan, door)
             plan.commit()
         os.replace(aside, path)
     except sqlite3.OperationalError as error:
@@ -130,7 +138,7 @@ def _utf8(value: str) -> str:
     return value.encode("utf-8", "backslashreplace").decode()
 
 
-def _group(plan: sqlite3.Connection, context: int, rate_hz: float, speech_share: float) -> None:
+def _group(plan: sqlite3.Connection, door: Door) -> None:
     """Give every row the number of its document: rows of one recording, in order, as many as fit the context."""
     plan.execute("CREATE INDEX by_recording ON rows (source, recording)")
     ordered = plan.execute(
@@ -140,7 +148,7 @@ def _group(plan: sqlite3.Connection, context: int, rate_hz: float, speech_share:
     document, key, seconds, characters, size = -1, None, 0.0, 0, 0
     changes = []
     for n, source, recording, row_s, row_characters in ordered:
-        fits = num_positions(seconds + row_s, characters + row_characters, rate_hz, speech_share) <= context
+        fits = door.fits(seconds + row_s, characters + row_characters)
         if not (recording and key == (source, recording) and fits and size < MAX_ROWS):
             document, seconds, characters, size = document + 1, 0.0, 0, 0
         key, seconds, characters, size = (source, recording), seconds + row_s, characters + row_characters, size + 1
@@ -158,8 +166,13 @@ def _group(plan: sqlite3.Connection, context: int, rate_hz: float, speech_share:
 def read_plan(path: Path) -> tuple[list[Planned], list[dict[str, object]]]:
     """The documents in order, and the sources: {source, entry, format, rows, note}."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as plan:
-        query = "SELECT document, source, MAX(recording), MAX(speaker) FROM rows GROUP BY document ORDER BY document"
-        documents = [Planned(*row) for row in plan.execute(query)]
+        documents = [
+            Planned(*row[:4], bool(row[4]))
+            for row in plan.execute(
+                "SELECT document, source, MAX(recording), MAX(speaker), NOT MIN(problem) FROM rows "
+                "GROUP BY document ORDER BY document"
+            )
+        ]
         names = ("source", "entry", "format", "rows", "note")
         sources = [
             dict(zip(names, row, strict=True)) for row in plan.execute(f"SELECT {', '.join(names)} FROM sources")
@@ -176,13 +189,13 @@ def rows_of(path: Path, document: int) -> list[Row]:
 
 
 def choose_heldout(documents: list[Planned], share: float, at_most: int, seed: int) -> tuple[set[int], dict[str, str]]:
-    """Numbers of the documents kept for measuring, and for each source what was kept apart: speaker, recording or document.
+    """Numbers of the documents kept for measuring, and what each source was parted by: speaker, recording or document.
 
-    Whole speakers (with all their recordings) where that gives about the share; else whole recordings; else documents. The
-    choice depends on names and seed alone.
+    Whole speakers (with all their recordings) where that gives about the share; else whole recordings; else documents.
+    The choice depends on names and seed alone.
     """
     sources: dict[str, list[Planned]] = {}
-    for planned in documents:
+    for planned in filter(lambda p: p.usable, documents):
         sources.setdefault(planned.source, []).append(planned)
     chosen: set[int] = set()
     kept_by: dict[str, str] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.corpus.lines import broken_file
-from salad.corpus.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, locate, pick
+from salad.corpus.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, locate, pick
 from salad.recipe import Speech
 from salad.types import SaladError
 
@@ -45,7 +45,7 @@ def hub_files(name: str, subset: str, split: str) -> list[Path]:
 def read_parquet(files: list[Path], entry: Speech) -> Iterator[Row]:
     """One row for each row; the audio's bytes are read when their turn comes."""
     pyarrow = need_pyarrow()
-    for path in files:
+    for path, called in zip(files, labels(files), strict=True):
         try:
             file = pyarrow.parquet.ParquetFile(path)
             audio, others = _columns(file.schema_arrow, entry, path)
@@ -56,7 +56,7 @@ def read_parquet(files: list[Path], entry: Speech) -> Iterator[Row]:
                 index = 0
                 for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=leaves):
                     for value in table_rows(batch):
-                        name = f"{path.stem}-{number:06d}"
+                        name = f"{called}-{number:06d}"
                         part = ("parquet", group, index, audio) if inside else ()
                         yield _row(value, name, path, entry, audio, part)
                         index, number = index + 1, number + 1
@@ -67,7 +67,7 @@ def read_parquet(files: list[Path], entry: Speech) -> Iterator[Row]:
 def read_arrow(files: list[Path], entry: Speech) -> Iterator[Row]:
     """The same for the Arrow stream files of `datasets`, mapped into memory."""
     pyarrow = need_pyarrow()
-    for path in files:
+    for path, called in zip(files, labels(files), strict=True):
         try:
             number = 0
             with pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))) as stream:
@@ -80,7 +80,7 @@ def read_arrow(files: list[Path], entry: Speech) -> Iterator[Row]:
                         part: tuple[Any, ...] = ("arrow", number, audio)
                         if struct and empty[index].as_py():
                             value, part = {**value, audio: {"path": own[index].as_py()["path"]}}, ()
-                        yield _row(value, f"{path.stem}-{number:06d}", path, entry, audio, part)
+                        yield _row(value, f"{called}-{number:06d}", path, entry, audio, part)
                         number += 1
         except (pyarrow.ArrowException, OSError) as error:
             yield broken_file(path, f"{path}: cannot be read: {_short(error)}; is it cut off? Copy it again")
@@ -122,7 +122,7 @@ def _columns(schema: Any, entry: Speech, path: Path) -> tuple[str, list[str]]:
 
 
 def _only_paths(file: Any, audio: str) -> bool:
-    """Whether the audio column holds paths alone, its bytes being null in every row (told by the file's own statistics)."""
+    """Whether the audio column holds paths alone, its bytes being null in every row (by the file's statistics)."""
     names = [file.schema.column(i).path for i in range(len(file.schema))]
     if f"{audio}.bytes" not in names or f"{audio}.path" not in names:
         return False

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from salad.corpus.lines import broken_file, read_json_rows, read_lines
-from salad.corpus.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, locate, pick
+from salad.corpus.rows import (
+    AUDIO_FIELDS,
+    AUDIO_SUFFIXES,
+    SPEAKER_FIELDS,
+    TEXT_FIELDS,
+    Row,
+    label,
+    labels,
+    locate,
+    pick,
+)
 from salad.recipe import Speech
 from salad.types import SaladError
 
@@ -40,8 +50,9 @@ def read_folder(files: list[Path], entry: Speech) -> Iterator[Row]:
 
 def read_tables(files: list[Path], entry: Speech) -> Iterator[Row]:
     """One row for each line of a table (tab, | or comma between columns) or of metadata.jsonl."""
-    for path in files:
-        make = functools.partial(_row, path=path, entry=entry)
+    for path, called in zip(files, labels(files), strict=True):
+        before = f"{called}/" if len(files) > 1 else ""
+        make = functools.partial(_row, path=path, entry=entry, before=before)
         try:
             first = next(read_lines(path), "")
         except SaladError as error:
@@ -76,10 +87,10 @@ def _delimited(path: Path, first: str, entry: Speech, make: Any) -> Iterator[Row
         yield broken_file(path, str(error))
 
 
-def _row(value: dict[str, Any], name: str, *, path: Path, entry: Speech) -> Iterator[Row]:
+def _row(value: dict[str, Any], name: str, *, path: Path, entry: Speech, before: str) -> Iterator[Row]:
     given = pick(value, entry.audio_field, AUDIO_FIELDS)
     row = Row(
-        id=str(value.get("id") or given or name),
+        id=label(value.get("id")) or before + str(given or name),
         text=pick(value, entry.text_field, TEXT_FIELDS),
         speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
         recording=label(pick(value, entry.recording_field, ())),
@@ -103,7 +114,7 @@ def _row(value: dict[str, Any], name: str, *, path: Path, entry: Speech) -> Iter
 
 
 def _find(given: Any, root: Path, trusted: bool) -> str:
-    """The file that a table names, with or without its ending, beside the table or in the folder where such sets keep it."""
+    """The file that a table names, with or without its ending, beside the table or where such sets keep it."""
     path = locate(given, root, trusted)
     if os.path.isabs(str(given)):
         return path

@@ -10,7 +10,7 @@ from typing import Any
 
 from salad.corpus.lines import broken_file, read_json_rows
 from salad.corpus.read_tar import tar_members
-from salad.corpus.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, locate, pick
+from salad.corpus.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, locate, pick
 from salad.recipe import Speech
 from salad.types import SaladError
 
@@ -20,23 +20,24 @@ __all__ = ["read_lhotse_rows", "read_nemo", "read_shar"]
 def read_nemo(files: list[Path], entry: Speech) -> Iterator[Row]:
     """{"audio_filepath", "duration", "offset", "text", ...} a line; paths relative to the manifest or `audio_root`.
 
-    Lines with an offset are parts of a long recording: their file. https://docs.nvidia.com/nemo-framework (ASR datasets)
+    Lines with an offset are parts of a long recording: their file.
     """
-    for path in files:
-        yield from read_json_rows(path, functools.partial(_nemo_row, path=path, entry=entry))
+    for path, called in zip(files, labels(files), strict=True):
+        before = f"{called}/" if len(files) > 1 else ""
+        yield from read_json_rows(path, functools.partial(_nemo_row, path=path, entry=entry, before=before))
 
 
-def _nemo_row(value: dict[str, Any], name: str, *, path: Path, entry: Speech) -> Iterator[Row]:
+def _nemo_row(value: dict[str, Any], name: str, *, path: Path, entry: Speech, before: str) -> Iterator[Row]:
     given = pick(value, entry.audio_field, AUDIO_FIELDS)
     cut = value.get("offset") is not None
     offset_s = float(value.get("offset") or 0.0)
     row = Row(
-        id=str(value.get("id", f"{given}@{offset_s:.3f}" if cut else given)),
+        id=label(value.get("id")) or before + (f"{given}@{offset_s:.3f}" if cut else str(given)),
         text=pick(value, entry.text_field, TEXT_FIELDS),
         offset_s=offset_s,
         duration_s=None if value.get("duration") is None else float(value["duration"]),
         speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
-        recording=str(pick(value, entry.recording_field, ()) or (given if cut else "")),
+        recording=str(pick(value, entry.recording_field, ()) or (before + str(given) if cut else "")),
         start_s=offset_s if cut else None,
         licence=str(value.get("license") or value.get("licence") or ""),
         language=str(value.get("lang") or value.get("language") or ""),

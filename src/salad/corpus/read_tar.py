@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from salad.corpus.lines import broken_file
-from salad.corpus.rows import AUDIO_SUFFIXES, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, pick
+from salad.corpus.rows import AUDIO_SUFFIXES, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, pick
 from salad.recipe import Speech
 from salad.types import SaladError
 
@@ -49,23 +49,23 @@ def _ends_well(path: Path, size: int) -> bool:
 
 def read_webdataset(files: list[Path], entry: Speech) -> Iterator[Row]:
     """One row for each key. Emilia's keys <recording>_W<number> tell which rows follow each other in one recording."""
-    for path in files:
+    for path, called in zip(files, labels(files), strict=True):
         key, group = "", {}
         try:
             for name, offset, size in tar_members(path):
                 stem = _key(name)
                 if group and stem != key:
-                    yield _row(path, key, group, entry)
+                    yield _row(path, called, key, group, entry)
                     group = {}
                 key = stem
                 group[name[len(stem) :].lower()] = (offset, size)
         except SaladError as error:
             if group:
-                yield _row(path, key, group, entry)
+                yield _row(path, called, key, group, entry)
             yield broken_file(path, str(error))
             continue
         if group:
-            yield _row(path, key, group, entry)
+            yield _row(path, called, key, group, entry)
 
 
 def _key(name: str) -> str:
@@ -75,18 +75,18 @@ def _key(name: str) -> str:
     return f"{folder}/{stem}" if folder else stem
 
 
-def _row(path: Path, key: str, group: dict[str, tuple[int, int]], entry: Speech) -> Row:
+def _row(path: Path, called: str, key: str, group: dict[str, tuple[int, int]], entry: Speech) -> Row:
     audio = next(
         (where for ending, where in group.items() if PurePosixPath(f"x{ending}").suffix in AUDIO_SUFFIXES), None
     )
-    base = Row(id=key, audio=str(path))
+    base = Row(id=f"{called}/{key}", audio=str(path))
     try:
         value = _described(path, group)
     except SaladError as error:
         return base.broken(f"{path}: {key}: {error}")
     if audio is None:
         return base.broken(f"{path}: {key} has no audio beside {', '.join(group)}; expected <key>.mp3 or the like")
-    name = str(value.get("id") or value.get("_id") or key)
+    name = label(pick(value, "", ("id", "_id"))) or base.id
     recording, separator, number = name.rpartition("_W")
     follows = separator and number.isdecimal()
     return Row(

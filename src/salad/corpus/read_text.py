@@ -1,4 +1,4 @@
-"""Broad text that is there already (D_web): JSON lines, parquet as FineWeb-Edu and SmolLM-corpus ship it, plain text."""
+"""Broad text that is there already (D_web): JSON lines, plain text, parquet as FineWeb-Edu and SmolLM-corpus are."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ __all__ = [
     "Row",
     "check_text",
     "label",
+    "labels",
     "locate",
     "pick",
     "read_row",
@@ -36,9 +39,10 @@ class Row:
     """One stretch of recorded speech with its text, as a manifest names it.
 
     audio: the file that holds it. part: () for the file itself; ("bytes", offset, size) for a member of a tar;
-    ("parquet", row_group, row, column) or ("arrow", row, column) for a cell. offset_s and duration_s (None: to the end)
-    are within that audio. recording: the book or long recording it is a part of ("": it stands alone), in which it starts at
-    start_s (None: unknown, the order of the manifest counts). words: [[text, start_s, end_s], ...] from the row's start.
+    ("parquet", row_group, row, column) or ("arrow", row, column) for a cell. offset_s and duration_s (None: to the
+    end) are within that audio. recording: the book or long recording it is a part of ("": it stands alone), in which it
+    starts at start_s (None: unknown, the order of the manifest counts). words: (text, start_s, end_s) from the row's
+    start.
     problem: why the row cannot be used ("": it can, as far as the manifest tells).
     """
 
@@ -94,7 +98,7 @@ def locate(name: Any, root: Path, trusted: bool) -> str:
 
 
 def pick(row: dict[str, Any], wanted: str, known: tuple[str, ...]) -> Any:
-    """The value of field `wanted` ("a.b" reaches into a), or of the first of `known` that is there; None where none is."""
+    """The value of field `wanted` ("a.b" reaches into a), or of the first of `known` that is there; else None."""
     if wanted:
         value: Any = row
         for key in wanted.split("."):
@@ -106,6 +110,13 @@ def pick(row: dict[str, Any], wanted: str, known: tuple[str, ...]) -> Any:
 def label(value: Any) -> str:
     """A name or number as a string; "" for what is none."""
     return str(value) if isinstance(value, (str, int, float)) else ""
+
+
+def labels(files: Sequence[Path]) -> list[str]:
+    """A name for each file that no other has: the name without its ending, numbered where two are alike."""
+    stems = [path.name.split(".", 1)[0] for path in files]
+    times = Counter(stems)
+    return [stem if times[stem] == 1 else f"{stem}-file{n}" for n, stem in enumerate(stems)]
 
 
 def read_row(row: Row, sample_rate_hz: int, *, max_s: float, until_s: float | None = None) -> Any:
@@ -120,8 +131,8 @@ def read_row(row: Row, sample_rate_hz: int, *, max_s: float, until_s: float | No
     )
     if wanted is not None and wanted - len(samples) / sample_rate_hz > max(0.1, 0.02 * wanted):
         raise SaladError(
-            f"audio: {name} lasts {len(samples) / sample_rate_hz:.2f} s from {row.offset_s:.2f} s on, but the manifest says "
-            f"{wanted:.2f} s; is it cut off?"
+            f"audio: {name} lasts {len(samples) / sample_rate_hz:.2f} s from {row.offset_s:.2f} s on, but the manifest "
+            f"says {wanted:.2f} s; is it cut off?"
         )
     return samples
 

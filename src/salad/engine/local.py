@@ -64,8 +64,8 @@ def run_shards(
         if error.errno not in DISK_FULL:
             raise
         raise SaladError(
-            f"disk: no space left for {out_dir} ({error.strerror}); finished shards stay: free some space, then give the "
-            "same command again"
+            f"disk: no space left for {out_dir} ({error.strerror}); finished shards stay: free some space, then give "
+            "the same command again"
         ) from error
 
 

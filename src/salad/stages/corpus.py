@@ -1,4 +1,4 @@
-"""corpus: D_web, D_speech and the held-out part: your own data, and what the teacher writes and voices speak (simulated)."""
+"""corpus: D_web, D_speech and what is held out: your own data, and what the teacher writes and voices speak."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import asdict
 from typing import Any
 
 from salad.corpus.card import speech_source, text_source, write_card
-from salad.corpus.ingest import Door, ingest
+from salad.corpus.ingest import ingest_documents
 from salad.corpus.manifest import load_spoken, write_lhotse
-from salad.corpus.plan import CHARS_PER_S, choose_heldout, make_plan, read_plan
+from salad.corpus.plan import CHARS_PER_S, Door, choose_heldout, make_plan, read_plan
 from salad.corpus.read import read_local_text
 from salad.corpus.read_text import read_text
 from salad.corpus.sources import open_source
 from salad.corpus.topics import broad_topics, narrow_topics
 from salad.corpus.write import prompts, write_documents
 from salad.engine import run_shards
-from salad.files import read_jsonl, sha256_file, write_jsonl
+from salad.files import read_jsonl, write_jsonl
 from salad.model import load_encoder
 from salad.pipeline import Run
 from salad.recipe import Recipe
@@ -28,7 +28,6 @@ from salad.types import Document, SaladError, Utterance
 __all__ = ["assets_needed", "load_documents", "run"]
 
 HELDOUT_TOPICS = 2  # topics of each domain that nothing is trained on
-INGEST_SHARD = 64
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -130,20 +129,18 @@ def _ingest(run: Run) -> tuple[list[Utterance], list[Utterance], list[dict[str, 
     door, plan = _door(run), folder / "plan.sqlite"
     if not plan.exists():  # a resumed stage goes on with its own
         sources = ((entry, *open_source(entry)) for entry in settings.own_speech)
-        make_plan(plan, sources, context=door.context, rate_hz=door.rate_hz, speech_share=door.speech_share)
+        make_plan(plan, sources, door)
     documents, sources = read_plan(plan)
     chosen, kept_by = set(), {}
     if settings.heldout_share:
         chosen, kept_by = choose_heldout(documents, settings.heldout_share, settings.heldout_documents, run.recipe.seed)
-    sha, groups = sha256_file(plan)[:16], []
     names = {row["source"]: (row["entry"]["licence"], row["entry"]["language"]) for row in sources}
-    function = functools.partial(ingest, plan=str(plan), sources=names, door=door)
-    for name, wanted in (("own", False), ("own-heldout", True)):
-        items = [(sha, d.number, d.source) for d in documents if (d.number in chosen) == wanted]
-        folders = run_shards(
-            function, items, folder / name, shard_items=INGEST_SHARD, workers=run.recipe.engine.workers,
-            title="read recordings" if not wanted else "read held-out recordings", unit="documents",
-        )  # fmt: skip
+    groups = []
+    for name, wanted, title in (("own", False, "read recordings"), ("own-heldout", True, "read held-out recordings")):
+        own = [d for d in documents if (d.number in chosen) == wanted]
+        folders = ingest_documents(
+            own, plan, names, door, folder / name, workers=run.recipe.engine.workers, title=title
+        )
         groups.append([u for u, _ in load_spoken(folders)])
     speech, heldout = groups
     if not (speech or run.recipe.corpus.speech_documents) or not (heldout or run.recipe.corpus.heldout_per_domain):
