@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import soxr
 from salad.types import SaladError
 
 __all__ = ["num_frames", "read_audio", "resample", "split_at_quiet", "to_samples", "to_seconds", "write_flac"]
+
+CUT_OFF_S, CUT_OFF_SHARE = 0.1, 0.05  # a decoder may end a little before the header says; more is a file cut off
 
 
 def to_samples(seconds: float, sample_rate_hz: int) -> int:
@@ -38,31 +42,132 @@ def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     return soxr.resample(samples, from_hz, to_hz).astype(np.float32, copy=False)
 
 
-def read_audio(path: str | Path, sample_rate_hz: int | None = None) -> tuple[np.ndarray, int]:
+def read_audio(
+    source: str | Path | bytes,
+    sample_rate_hz: int | None = None,
+    *,
+    offset_s: float = 0.0,
+    duration_s: float | None = None,
+    channel: int | None = None,
+    max_s: float | None = None,
+    name: str = "",
+) -> tuple[np.ndarray, int]:
     """Mono float32 samples in [-1, 1] and their rate in Hz (resampled to `sample_rate_hz` if given).
 
-    Raises SaladError where the file cannot be decoded, is empty, or holds NaN or infinity.
+    source: a path, or a file's bytes (then `name` names it in errors). What the bytes are decides, not the name's
+    ending: wav, flac, mp3, ogg and opus by soundfile; m4a and webm by PyAV where it is installed. Only the part from
+    `offset_s` that lasts `duration_s` is read (None: to the end); `channel` takes one channel, else all are averaged.
+    Raises SaladError where the audio cannot be decoded, is empty or cut off, holds NaN or infinity, or where the part
+    lasts more than `max_s` (found before it is decoded).
     """
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise SaladError(f"audio: {path} cannot be decoded ({error}); replace or remove the file") from error
-    mono = samples.mean(axis=1)
+    name = name or (f"{len(source)} bytes" if isinstance(source, bytes) else str(source))
+    head = _head(source, name)
+    read = _read_av if _container(head) else _read_soundfile
+    samples, rate = read(source, name, offset_s, duration_s, max_s)
+    if channel is not None and not 0 <= channel < samples.shape[1]:
+        raise SaladError(f"audio: {name} has {samples.shape[1]} channels, but channel {channel} (from 0) was asked for")
+    mono = samples.mean(axis=1) if channel is None else samples[:, channel]
     if mono.size == 0:
-        raise SaladError(f"audio: {path} holds no samples; replace or remove the file")
+        raise SaladError(f"audio: {name} holds no samples; replace or remove the file")
     if not np.isfinite(mono).all():
-        raise SaladError(f"audio: {path} holds NaN or infinite samples; re-export the file")
+        raise SaladError(f"audio: {name} holds NaN or infinite samples; re-export the file")
     if sample_rate_hz is not None:
         mono, rate = resample(mono, rate, sample_rate_hz), sample_rate_hz
     return np.ascontiguousarray(mono, dtype=np.float32), int(rate)
 
 
+def _head(source: str | Path | bytes, name: str) -> bytes:
+    if isinstance(source, bytes):
+        return source[:16]
+    try:
+        with open(source, "rb") as file:
+            return file.read(16)
+    except OSError as error:
+        raise SaladError(f"audio: {name} cannot be opened ({error.strerror}); check the path") from None
+
+
+def _container(head: bytes) -> str:
+    """FFmpeg's name of a container that libsndfile does not read. Named, so that no playlist is opened as audio."""
+    if head[4:8] == b"ftyp":
+        return "mp4"
+    return "matroska" if head[:4] == b"\x1aE\xdf\xa3" else ""
+
+
+def _read_soundfile(
+    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, max_s: float | None
+) -> tuple[np.ndarray, int]:
+    """float32 [num_samples, num_channels] and the rate in Hz."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            rate = file.samplerate
+            start = to_samples(offset_s, rate)
+            if start and start >= file.frames:
+                raise SaladError(f"audio: {name} ends at {file.frames / rate:.2f} s, before {offset_s:.2f} s")
+            left = file.frames - start
+            wanted = left if duration_s is None else min(left, max(1, to_samples(duration_s, rate)))
+            _check_length(name, wanted / rate, max_s)
+            file.seek(start)
+            samples = file.read(wanted, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
+        why = str(error).rstrip(" .:") or "the decoder lost its way"
+        raise SaladError(
+            f"audio: {name} cannot be decoded ({why}): is it cut off? Replace or remove the file"
+        ) from error
+    if wanted - len(samples) > max(CUT_OFF_S * rate, CUT_OFF_SHARE * wanted):
+        raise SaladError(
+            f"audio: {name} is cut off: {len(samples) / rate:.2f} s of {wanted / rate:.2f} s can be read; copy it again"
+        )
+    return samples, rate
+
+
+def _read_av(
+    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, max_s: float | None
+) -> tuple[np.ndarray, int]:
+    """The same through PyAV, from the start of the file on."""
+    try:
+        import av
+    except ImportError:
+        raise SaladError(f"audio: {name} is m4a or webm, which needs PyAV; pip install av, or convert it") from None
+    parts: list[np.ndarray] = []
+    try:
+        with open(source, "rb") if not isinstance(source, bytes) else io.BytesIO(source) as file:
+            container = av.open(file, format=_container(_head(source, name)))
+            if not container.streams.audio:
+                raise SaladError(f"audio: {name} holds no audio stream; replace or remove the file")
+            rate = int(container.streams.audio[0].rate)
+            start = to_samples(offset_s, rate)
+            end = None if duration_s is None else start + max(1, to_samples(duration_s, rate))
+            whole_s = container.duration / av.time_base if container.duration else 0.0
+            _check_length(name, whole_s - offset_s if duration_s is None else duration_s, max_s)
+            to_float = av.AudioResampler(format="fltp", rate=rate)
+            at = 0
+            for frame in itertools.chain(container.decode(audio=0), [None]):
+                for piece in to_float.resample(frame):
+                    block = piece.to_ndarray().T  # [num_samples, num_channels]
+                    parts.append(block[max(0, start - at) : None if end is None else max(0, end - at)])
+                    at += len(block)
+                if end is not None and at >= end:
+                    break
+    except (av.FFmpegError, OSError) as error:
+        raise SaladError(f"audio: {name} cannot be decoded ({error}); replace or remove the file") from error
+    return np.concatenate(parts or [np.zeros((0, 1), np.float32)]), rate
+
+
+def _check_length(name: str, seconds: float, max_s: float | None) -> None:
+    if max_s is not None and seconds > max_s:
+        raise SaladError(
+            f"audio: {name} lasts {seconds:.1f} s, expected at most {max_s:g} s; cut it, each part with its text"
+        )
+
+
 def write_flac(path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> None:
-    """16-bit FLAC, written aside and renamed."""
+    """16-bit FLAC, written aside and renamed. A full disk raises OSError."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    encoded = io.BytesIO()  # libsndfile does not tell a full disk from another error; Python's own write does
+    soundfile.write(encoded, np.clip(samples, -1.0, 1.0), sample_rate_hz, format="FLAC", subtype="PCM_16")
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    soundfile.write(aside, np.clip(samples, -1.0, 1.0), sample_rate_hz, format="FLAC", subtype="PCM_16")
+    aside.write_bytes(encoded.getbuffer())
     aside.replace(path)
 
 

@@ -59,6 +59,23 @@ def stage(
 
 
 @app.command()
+def prepare(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Read the recipe's data: fetch what that needs, run the corpus stage, and show the data card."""
+    with _plain_errors(debug):
+        from salad.recipe import load_recipe
+
+        settings = load_recipe(recipe, overrides or [])
+        from salad import assets
+        from salad.pipeline import Run, run_pipeline
+        from salad.stages.corpus import assets_needed
+
+        for name in sorted(assets_needed(settings)):
+            assets.get(name)
+        run_pipeline(settings, only="corpus")
+        typer.echo((Run(settings).folder("corpus") / "data_card.md").read_text(encoding="utf-8"))
+
+
+@app.command()
 def train(
     recipe: RecipePath,
     overfit_one_batch: Annotated[

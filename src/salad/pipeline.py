@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from salad import assets
+from salad.corpus.detect import walk
 from salad.files import read_json, sha256_file, sha256_json, write_json
 from salad.progress import console
 from salad.recipe import Recipe
@@ -174,11 +175,23 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
         parts["rule of select"] = sha256_json(rule)[:16]
     if stage == "corpus":
         files = [Path(p) for p in values["corpus"]["local_text"]]
-        for folder in values["corpus"]["speech_folders"]:
-            files += sorted(p for p in Path(folder).rglob("*") if p.is_file())
         if files:
             parts["your files"] = sha256_json([[str(p), sha256_file(p)] for p in files if p.is_file()])[:16]
+        places = [data.path for data in (*recipe.corpus.own_speech, *recipe.corpus.text) if data.path is not None]
+        if places:
+            model = {
+                "stride": values["model"]["stride"],
+                "encoder": values["assets"]["encoder"],
+            }  # how long a document is
+            parts["length of documents"] = sha256_json({**values["sequence"], **model})[:16]
+            parts["your data"] = sha256_json([_stamp(p) for place in places for p in walk(place)])[:16]
     return parts
+
+
+def _stamp(path: Path) -> list[Any]:
+    """Tells whether a file changed without reading it: corpora are large."""
+    state = path.stat()
+    return [str(path), state.st_size, state.st_mtime_ns]
 
 
 def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:

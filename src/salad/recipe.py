@@ -46,10 +46,60 @@ class Voices(Section):
         return self
 
 
+class Data(Section):
+    """Data that is there already: a path (file, folder or pattern) or a name on the Hugging Face hub."""
+
+    path: Path | None = None
+    hub: str = Field("", description="a dataset of the hub; read only because it is named here")
+    subset: str = Field("", description="of a hub dataset: its configuration")
+    split: str = "train"
+    name: str = Field("", description="how figures and the data card call it; default: the path's or hub's last part")
+    licence: str = Field("", description="as its owners state it; goes into the data card and the model card")
+    text_field: str = Field("", description="field that holds the text, if it has an unusual name; a.b reaches inside")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Data:
+        if (self.path is None) == (not self.hub):
+            raise ValueError("expected either path (a file, folder or pattern) or hub (a dataset's name)")
+        return self
+
+    @property
+    def title(self) -> str:
+        if self.name or self.path is None:
+            return self.name or self.hub.rsplit("/", 1)[-1]
+        plain = next((part for part in reversed(self.path.parts) if not set("*?[") & set(part)), "own")
+        return plain.split(".", 1)[0] or "own"
+
+
+class Speech(Data):
+    format: Literal["auto", "lhotse", "shar", "webdataset", "parquet", "arrow", "table", "nemo", "folder"] = "auto"
+    audio_field: str = ""
+    speaker_field: str = ""
+    recording_field: str = Field("", description="field that names the book or recording a row is a part of")
+    audio_root: Path | None = Field(
+        None, description="the folder that a manifest's audio paths start from; default: its own"
+    )
+    language: str = Field("", description="as the data write it, such as en; rows of another language are left out")
+    max_hours: float | None = Field(None, gt=0, description="stop reading after so much audio")
+    trusted: bool = Field(False, description="let the manifest name files outside its own folder and audio_root")
+
+
+class Text(Data):
+    format: Literal["auto", "jsonl", "parquet", "text"] = "auto"
+    domain_field: str = ""
+    max_documents: int = Field(100_000, ge=1, description="the first so many are taken; all are held in memory")
+
+
 class Corpus(Section):
-    web_documents_per_topic: int = Field(3, ge=1)
-    speech_documents: int = Field(120, ge=1, description="narrow-domain documents to speak (D_speech)")
-    heldout_per_domain: int = Field(4, ge=1, description="documents of each domain kept for measuring")
+    speech: tuple[Speech, ...] = Field((), description="recordings with their text")
+    text: tuple[Text, ...] = Field((), description="broad text (D_web)")
+    heldout_share: float = Field(0.0, ge=0, lt=0.5, description="share of your own speech kept for measuring")
+    heldout_documents: int = Field(200, ge=1, description="at most so many documents of it")
+    min_utterance_s: float = Field(0.1, ge=0, description="shorter recordings are set aside")
+    max_utterance_s: float = Field(1200.0, gt=0, description="longer ones are set aside, without being decoded")
+    web_documents_per_topic: int = Field(3, ge=0, description="documents the teacher writes for D_web")
+    speech_documents: int = Field(120, ge=0, description="narrow-domain documents to write and speak (D_speech)")
+    heldout_per_domain: int = Field(4, ge=0, description="written documents of each domain kept for measuring")
     max_new_tokens: int = Field(110, ge=24)
     min_words: int = Field(40, ge=16, description="shorter documents are set aside")
     temperature: float = Field(0.7, gt=0)
@@ -67,6 +117,28 @@ class Corpus(Section):
         if self.unseen_voice in self.voices.shares:
             raise ValueError(f"unseen_voice {self.unseen_voice!r} must not be among the training voices")
         return self
+
+    @model_validator(mode="after")
+    def _something(self) -> Corpus:
+        if not (self.speech_documents or self.own_speech):
+            raise ValueError("no speech: give speech or speech_folders, or speech_documents above 0")
+        if not (self.web_documents_per_topic or self.text or self.local_text):
+            raise ValueError("no broad text (D_web): give text or local_text, or web_documents_per_topic above 0")
+        if not self.heldout_per_domain and not (self.heldout_share and self.own_speech):
+            raise ValueError("nothing to measure on: heldout_share needs speech, or heldout_per_domain must be above 0")
+        titles = [data.title for data in (*self.own_speech, *self.text)]
+        if twice := sorted({title for title in titles if titles.count(title) > 1}):
+            raise ValueError(f"two of speech and text are called {twice[0]!r}; give each its own name")
+        return self
+
+    @property
+    def own_speech(self) -> tuple[Speech, ...]:
+        """`speech`, and each of `speech_folders` as one."""
+        shorthand = [
+            Speech(path=folder, format="folder", name=f"{folder.name or 'own'}{'-' + str(n) if n else ''}")
+            for n, folder in enumerate(self.speech_folders)
+        ]
+        return (*self.speech, *shorthand)
 
 
 class Align(Section):

@@ -6,6 +6,7 @@ every worker holds itself to one thread.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -21,10 +22,12 @@ from typing import Any
 
 from salad.files import write_text
 from salad.progress import progress
+from salad.types import SaladError
 
 __all__ = ["Shard", "run_shards"]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CT2_INTRA_THREADS")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,29 @@ def run_shards(
     another number of workers gives the same files. `function` must be importable (a module's function or
     a `functools.partial` of one). With one worker or one shard it runs here, unless `fresh` asks for a process
     of its own, whose arithmetic nothing that ran before can touch. The first error stops the run and is raised;
-    finished shards stay.
+    finished shards stay. A full disk is a SaladError.
     """
+    try:
+        return _run_shards(function, items, out_dir, shard_items, workers, title, unit, fresh)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise SaladError(
+            f"disk: no space left for {out_dir} ({error.strerror}); finished shards stay: free some space, then give "
+            "the same command again"
+        ) from error
+
+
+def _run_shards(
+    function: Callable[[Shard, Path], None],
+    items: Sequence[Any],
+    out_dir: Path,
+    shard_items: int,
+    workers: int,
+    title: str,
+    unit: str,
+    fresh: bool,
+) -> list[Path]:
     out_dir.mkdir(parents=True, exist_ok=True)
     _keep_only(out_dir, plan=hashlib.sha256(f"{shard_items} {list(items)!r}".encode()).hexdigest())
     shards = [

@@ -16,12 +16,15 @@ def run(run: Run) -> dict[str, Any]:
     folder, corpus = run.folder("align"), run.folder("corpus")
     spoken = load_spoken(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
     speech = align(run, folder / "speech", spoken, "align D_speech")
-    heldout = align(
-        run, folder / "heldout", load_spoken(sorted((corpus / "heldout").glob("shard-*"))), "align held-out"
-    )
+    kept = load_spoken(sorted((corpus / "heldout").glob("shard-*")) + sorted((corpus / "own-heldout").glob("shard-*")))
+    heldout = align(run, folder / "heldout", kept, "align held-out")
     aside = gather_quarantine(folder)
     if not speech:
         raise SaladError(f"align: no utterance is usable; see {folder / 'quarantine.jsonl'} (align.min_score?)")
+    if not heldout:
+        raise SaladError(
+            f"align: nothing is left to measure on; see {folder / 'quarantine.jsonl'} (corpus.heldout_share?)"
+        )
     for name, group in (("speech", speech), ("heldout", heldout)):
         write_utterances(folder / f"{name}.jsonl", group)
         write_lhotse(group, folder / f"{name}.cuts.jsonl.gz")

@@ -6,6 +6,7 @@ from typing import Any
 
 from salad import assets
 from salad.pipeline import Run
+from salad.stages.corpus import voices_needed
 from salad.synthesize import assets_of_voice
 
 __all__ = ["run"]
@@ -13,8 +14,7 @@ __all__ = ["run"]
 
 def run(run: Run) -> dict[str, Any]:
     recipe = run.recipe
-    voices = {*recipe.corpus.voices.shares, *recipe.synthesize.voices.shares, recipe.probe.voice}
-    voices |= {recipe.corpus.heldout_voice, recipe.corpus.unseen_voice}
+    voices = voices_needed(recipe) | {*recipe.synthesize.voices.shares, recipe.probe.voice}
     names = {assets.split_setting(name)[0] for name in recipe.assets.model_dump().values()} - set(assets.BUILT_IN)
     for voice in voices:
         names |= set(assets_of_voice(voice))

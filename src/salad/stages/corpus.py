@@ -1,74 +1,200 @@
-"""corpus: D_web and the held-out texts, written by the teacher; D_speech, written and spoken (simulated)."""
+"""corpus: D_web, D_speech and what is held out: your own data, and what the teacher writes and voices speak."""
 
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import asdict
 from typing import Any
 
+from salad.corpus.card import speech_source, text_source, write_card
+from salad.corpus.ingest import ingest_documents
 from salad.corpus.manifest import load_spoken, write_lhotse
-from salad.corpus.read import find_recordings, import_recordings, read_local_text
+from salad.corpus.plan import CHARS_PER_S, Door, choose_heldout, make_plan, read_plan
+from salad.corpus.read import read_local_text
+from salad.corpus.read_text import read_text
+from salad.corpus.sources import open_source
 from salad.corpus.topics import broad_topics, narrow_topics
 from salad.corpus.write import prompts, write_documents
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
+from salad.model import load_encoder
 from salad.pipeline import Run
+from salad.recipe import Recipe
 from salad.stages.speech import assign_voices, gather_quarantine, speak
+from salad.synthesize import assets_of_voice
 from salad.train.loop import uses_bf16
-from salad.types import Document, SaladError
+from salad.types import Document, SaladError, Utterance
 
-__all__ = ["load_documents", "run"]
+__all__ = ["assets_needed", "load_documents", "run"]
 
 HELDOUT_TOPICS = 2  # topics of each domain that nothing is trained on
 
 
 def run(run: Run) -> dict[str, Any]:
     recipe, folder = run.recipe, run.folder("corpus")
+    settings = recipe.corpus
+    own_speech, own_heldout, speech_rows = _ingest(run)  # first: what is wrong with your data shows at once
+    own_text, text_rows, aside = _text(run)
     documents = _write(run)
-    web = documents["web"] + read_local_text(recipe.corpus.local_text)
-    for name, group in (("web", web), ("speech", documents["speech"]), ("heldout", documents["heldout"])):
+    web = documents["web"] + read_local_text(settings.local_text) + own_text
+    heldout_documents = documents["heldout"] + [
+        Document(u.document_id, u.text, u.source, u.domain) for u in own_heldout
+    ]
+    for name, group in (("web", web), ("speech", documents["speech"]), ("heldout", heldout_documents)):
         if len({d.id for d in group}) != len(group):
             raise SaladError(f"corpus: two documents of {name} share an id; give every document its own")
         write_jsonl(folder / f"{name}.jsonl", [asdict(d) for d in group])
-    voices = assign_voices(documents["speech"], recipe.corpus.voices.shares, recipe.seed)
-    speech = speak(run, folder / "speech", voices, "speak D_speech (simulated)")
-    recordings = find_recordings(recipe.corpus.speech_folders)
-    if recordings:
-        items = [(str(p), f"own-{i:06d}-{re.sub(r'[^A-Za-z0-9]+', '-', p.stem)}") for i, p in enumerate(recordings)]
-        workers = recipe.engine.workers
-        speech += load_spoken(
-            run_shards(
-                import_recordings, items, folder / "own", shard_items=64, workers=workers, title="read recordings"
-            )
-        )
+    voices = assign_voices(documents["speech"], settings.voices.shares, recipe.seed)
+    spoken = [u for u, _ in speak(run, folder / "speech", voices, "speak D_speech (simulated)")]
     # slow voices first: their shards are the long ones
-    unseen = [
-        (d, recipe.corpus.unseen_voice) for d in _one_a_domain(documents["heldout"], recipe.corpus.unseen_documents)
-    ]
+    unseen = [(d, settings.unseen_voice) for d in _one_a_domain(documents["heldout"], settings.unseen_documents)]
     heldout = speak(
         run,
         folder / "heldout",
-        unseen + [(d, recipe.corpus.heldout_voice) for d in documents["heldout"]],
+        unseen + [(d, settings.heldout_voice) for d in documents["heldout"]],
         "speak held-out",
     )
-    write_lhotse([u for u, _ in speech], folder / "speech.cuts.jsonl.gz")
-    write_lhotse([u for u, _ in heldout], folder / "heldout.cuts.jsonl.gz")
-    aside = gather_quarantine(folder)
+    measured = [u for u, _ in heldout]
+    if not (spoken or own_speech):
+        raise SaladError(f"corpus: no recording can be used; {folder / 'quarantine.jsonl'} says why of each")
+    write_lhotse(spoken + own_speech, folder / "speech.cuts.jsonl.gz")
+    write_lhotse(measured + own_heldout, folder / "heldout.cuts.jsonl.gz")
+    aside = gather_quarantine(folder, aside)
+    by_voice = {u.speaker: 0 for u in spoken + measured}
+    for voice in by_voice:
+        groups = ([u for u in group if u.speaker == voice] for group in (spoken, measured))
+        speech_rows.append(speech_source(f"spoken by {voice}", "synthetic", _licence_of_voice(voice), *groups))
+    written = [d for d in web if d.source.startswith("written by ")]
+    if written:
+        text_rows.append(text_source(f"written by {recipe.assets.llm}", _licences([recipe.assets.llm]), written))
+    if settings.local_text:
+        local = [d for d in web if d.source in {str(path) for path in settings.local_text}]
+        text_rows.append(text_source("local_text", "", local))
+    notes = [f"{row['name']}: {row['note']}" for row in speech_rows + text_rows if row.get("note")]
+    card = write_card(folder, speech_rows, text_rows, notes)
     return {
         "web_documents": len(web),
-        "speech_documents": len(speech),
-        "heldout_documents": len(documents["heldout"]),
-        "speech_hours": sum(u.duration_s for u, _ in speech) / 3600,
-        "heldout_hours": sum(u.duration_s for u, _ in heldout) / 3600,
+        "speech_documents": len(spoken) + len(own_speech),
+        "heldout_documents": len(heldout_documents),
+        "speech_hours": sum(u.duration_s for u in spoken + own_speech) / 3600,
+        "heldout_hours": sum(u.duration_s for u in measured + own_heldout) / 3600,
         "quarantined": len(aside),
-        "simulated": True,
+        "simulated": bool(by_voice),
+        "non_commercial": card["non_commercial"],
     }
 
 
 def load_documents(run: Run, name: str) -> list[Document]:
     """Documents of `web`, `speech` or `heldout`."""
     return [Document(**row) for row in read_jsonl(run.folder("corpus") / f"{name}.jsonl")]
+
+
+def assets_needed(recipe: Recipe) -> set[str]:
+    """What this stage reads of `salad assets list`: less than a whole run."""
+    settings, names = recipe.corpus, set()
+    if settings.web_documents_per_topic or settings.speech_documents or settings.heldout_per_domain:
+        names.add(recipe.assets.llm)
+    if settings.own_speech or settings.text:
+        names.add(recipe.assets.encoder)
+    for voice in voices_needed(recipe):
+        names |= set(assets_of_voice(voice))
+    return names - {"log-mel"}
+
+
+def voices_needed(recipe: Recipe) -> set[str]:
+    settings = recipe.corpus
+    voices = set(settings.voices.shares) if settings.speech_documents else set()
+    return voices | ({settings.heldout_voice, settings.unseen_voice} if settings.heldout_per_domain else set())
+
+
+def _door(run: Run) -> Door:
+    """The context counts sound at the encoder's own rate, and no layout speaks a larger share than this."""
+    recipe = run.recipe
+    frame_rate_hz = load_encoder(recipe.assets.encoder, recipe.threads).frame_rate_hz
+    most, least = recipe.sequence.speech_words[1], recipe.sequence.text_words[0]
+    return Door(
+        min_s=recipe.corpus.min_utterance_s,
+        max_s=recipe.corpus.max_utterance_s,
+        context=recipe.sequence.context,
+        rate_hz=frame_rate_hz / recipe.model.stride,
+        speech_share=most / (most + least),
+    )
+
+
+def _ingest(run: Run) -> tuple[list[Utterance], list[Utterance], list[dict[str, Any]]]:
+    """Your recordings: to train on, to measure on, and their rows of the data card."""
+    settings, folder = run.recipe.corpus, run.folder("corpus")
+    if not settings.own_speech:
+        return [], [], []
+    door, plan = _door(run), folder / "plan.sqlite"
+    if not plan.exists():  # a resumed stage goes on with its own
+        sources = ((entry, *open_source(entry)) for entry in settings.own_speech)
+        make_plan(plan, sources, door)
+    documents, sources = read_plan(plan)
+    chosen, kept_by = set(), {}
+    if settings.heldout_share:
+        chosen, kept_by = choose_heldout(documents, settings.heldout_share, settings.heldout_documents, run.recipe.seed)
+    names = {row["source"]: (row["entry"]["licence"], row["entry"]["language"]) for row in sources}
+    groups = []
+    for name, wanted, title in (("own", False, "read recordings"), ("own-heldout", True, "read held-out recordings")):
+        own = [d for d in documents if (d.number in chosen) == wanted]
+        folders = ingest_documents(
+            own, plan, names, door, folder / name, workers=run.recipe.engine.workers, title=title
+        )
+        groups.append([u for u, _ in load_spoken(folders)])
+    speech, heldout = groups
+    if not (speech or run.recipe.corpus.speech_documents) or not (heldout or run.recipe.corpus.heldout_per_domain):
+        gather_quarantine(folder)
+        what = "to train on" if not speech else "to measure on (corpus.heldout_share)"
+        raise SaladError(f"corpus: no recording is left {what}; {folder / 'quarantine.jsonl'} says why of each")
+    aside = [row for path in folder.glob("own*/shard-*/quarantine.jsonl") for row in read_jsonl(path)]
+    rows = []
+    for source in sources:
+        entry, name = source["entry"], source["source"]
+        of = [[u for u in group if u.source == name] for group in groups]
+        rows.append(
+            speech_source(
+                name,
+                "recorded",
+                entry["licence"],
+                *of,
+                format=source["format"],
+                rows=source["rows"],
+                quarantined=sum(row.get("source") == name for row in aside),
+                heldout_by=kept_by.get(name, ""),
+                language=entry["language"],
+                note=source["note"],
+            )  # fmt: skip
+        )
+    return speech, heldout, rows
+
+
+def _text(run: Run) -> tuple[list[Document], list[dict[str, Any]], list[dict[str, str]]]:
+    """Your broad text, its rows of the data card, and what of it could not be used."""
+    if not run.recipe.corpus.text:
+        return [], [], []
+    door = _door(run)
+    documents, rows, aside = [], [], []
+    for entry in run.recipe.corpus.text:
+        own, left_out = read_text(entry, lambda text: door.fits(len(text) / CHARS_PER_S, text))
+        note = f"stopped after max_documents: {entry.max_documents}" if len(own) == entry.max_documents else ""
+        rows.append(text_source(entry.title, entry.licence, own, note=note, quarantined=len(left_out)))
+        documents += own
+        aside += left_out
+    if not documents:
+        write_jsonl(run.folder("corpus") / "quarantine.jsonl", aside)
+        raise SaladError("corpus.text: no text can be used; corpus/quarantine.jsonl says why of each")
+    return documents, rows, aside
+
+
+def _licences(names: list[str]) -> str:
+    from salad.assets import ASSETS
+
+    return ", ".join(sorted({ASSETS[name].licence for name in names if name in ASSETS}))
+
+
+def _licence_of_voice(voice: str) -> str:
+    return _licences(list(assets_of_voice(voice)))
 
 
 def _write(run: Run) -> dict[str, list[Document]]:

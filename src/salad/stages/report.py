@@ -23,6 +23,7 @@ from salad.stages.align import load_aligned
 from salad.stages.cluster import load_clusters
 from salad.stages.corpus import load_documents
 from salad.stages.evaluate import load_figures
+from salad.stages.model_card import write_model_card
 from salad.stages.speechlm import build_model
 from salad.stages.synthesize import load_bought
 from salad.types import Utterance
@@ -67,6 +68,7 @@ def run(run: Run) -> dict[str, Any]:
     }
     write_report(report, _clips(run), run.folder("report"))
     print_report(report, console)
+    write_model_card(run)  # now with the figures of `evaluate`
     return {"page": str(run.folder("report") / "report.html")}
 
 

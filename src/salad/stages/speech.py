@@ -109,9 +109,9 @@ def transcribe(run: Run, folder: Path, utterances: Sequence[Utterance], title: s
     return {row["id"]: row["text"] for path in folders for row in read_jsonl(path / "transcripts.jsonl")}
 
 
-def gather_quarantine(folder: Path) -> list[dict[str, Any]]:
-    """One quarantine.jsonl for a stage, out of its shards'; returns its rows."""
+def gather_quarantine(folder: Path, more: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """One quarantine.jsonl for a stage, out of its shards' and `more`; returns its rows."""
     rows = [row for path in sorted(folder.rglob("shard-*/quarantine.jsonl")) for row in read_jsonl(path)]
-    rows = [{"stage": folder.name, **row} for row in rows]
+    rows = [{"stage": folder.name, **row} for row in (*rows, *more)]
     write_jsonl(folder / "quarantine.jsonl", rows)
     return rows

@@ -10,6 +10,7 @@ from salad.pipeline import Run
 from salad.sequence import FrameStore
 from salad.stages.align import load_aligned
 from salad.stages.corpus import load_documents
+from salad.stages.model_card import write_model_card
 from salad.stages.speechlm import build_model, load_tokenizer, speech_source, text_source
 from salad.stages.synthesize import load_bought
 from salad.stages.training import train_stage
@@ -58,3 +59,4 @@ def _save(run: Run) -> None:
     SaladProcessor(load_tokenizer(run), config.encoder, config.audio_token_id, config.start_token_id).save_pretrained(
         folder
     )
+    write_model_card(run)

@@ -1,0 +1,344 @@
+"""Every layout that people have is told from its content and gives the same plain rows."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from layouts import (
+    RATE_HZ,
+    TEXTS,
+    audiofolder,
+    emilia,
+    encoded,
+    fineweb_edu,
+    folder_with_texts,
+    libriheavy,
+    nemo,
+    smollm_corpus,
+    sound,
+    web_rows,
+    write_jsonl,
+    write_tar,
+)
+
+from salad.audio import read_audio
+from salad.corpus.detect import find_files
+from salad.corpus.read_text import cut_text, read_text
+from salad.corpus.rows import locate, read_row
+from salad.corpus.sources import open_source
+from salad.recipe import Speech, Text
+from salad.types import SaladError
+
+
+def rows_of(path, **settings):
+    found, rows = open_source(Speech(path=path, **settings))
+    return found, list(rows)
+
+
+def heard(row):
+    return read_row(row, RATE_HZ, max_s=60)
+
+
+# Speech
+
+
+def test_libriheavy_is_lhotse_with_the_texts_of_its_books(tmp_path):
+    found, rows = rows_of(libriheavy(tmp_path))
+    assert found == "lhotse" and len(rows) == 12 and not any(row.problem for row in rows)
+    assert rows[0].text == TEXTS[0] and rows[0].speaker == "100" and rows[1].offset_s == 2.5
+    assert len({row.recording for row in rows}) == 3
+    whole, _ = soundfile.read(rows[1].audio, dtype="float32")
+    assert np.array_equal(heard(rows[1]), whole[40_000:72_000])
+
+
+def test_lhotse_shar_as_lhotse_writes_it(tmp_path):
+    from lhotse import CutSet
+    from lhotse.shar import SharWriter
+
+    cuts = CutSet.from_file(libriheavy(tmp_path / "lh")).with_recording_path_prefix(tmp_path / "lh").to_eager()
+    (tmp_path / "shar").mkdir()
+    with SharWriter(str(tmp_path / "shar"), fields={"recording": "flac"}, shard_size=5) as writer:
+        for cut in cuts:
+            writer.write(cut)
+    found, rows = rows_of(tmp_path / "shar")
+    assert found == "shar" and [row.text for row in rows] == [row.text for row in rows_of(tmp_path / "lh")[1]]
+    for row, cut in zip(rows, cuts, strict=True):
+        assert np.abs(heard(row) - cut.load_audio()[0]).max() < 1e-4
+    assert len({row.recording for row in rows}) == 3
+
+
+def test_lhotse_alignments_come_along_and_count_from_the_row(tmp_path):
+    path = libriheavy(tmp_path, books=1, cuts=2)
+    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    words = TEXTS[1].split()
+    aligned = [[word, round(0.1 * n, 3), 0.1, 1.0] for n, word in enumerate(words)]
+    rows[1]["supervisions"][0]["alignment"] = {"word": aligned}
+    write_jsonl(path, rows)
+    row = rows_of(tmp_path)[1][1]
+    assert [word for word, _, _ in row.words] == words
+    assert row.words[3][1:] == pytest.approx((0.3, 0.4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sources": [{"type": "command", "channels": [0], "source": "touch /tmp/x"}]}, "commands and addresses"),
+        ({"sources": [{"type": "url", "channels": [0], "source": "http://example.org/a.wav"}]}, "are not followed"),
+        ({"sources": [{"type": "file", "channels": [0], "source": "../../../etc/passwd"}]}, "lies outside"),
+        ({"transforms": [{"name": "Speed", "kwargs": {"factor": 1.1}}]}, "changed on the fly"),
+    ],
+)
+def test_a_cut_that_would_run_or_fetch_something_is_refused(tmp_path, change, message):
+    path = libriheavy(tmp_path, books=1, cuts=2)
+    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    rows[0]["recording"] |= change
+    write_jsonl(path, rows)
+    first, second = rows_of(tmp_path)[1]
+    assert message in first.problem and not second.problem
+
+
+def test_emilia(tmp_path):
+    found, rows = rows_of(emilia(tmp_path))
+    assert found == "webdataset" and len(rows) == 9
+    assert rows[4].id == "EN_B00000_S00001_W000001" and rows[4].recording == "EN_B00000_S00001"
+    assert rows[4].language == "en" and rows[4].text.strip() == TEXTS[2]
+    assert abs(len(heard(rows[4])) - 2 * RATE_HZ) < 200
+
+
+def test_webdataset_with_text_files(tmp_path):
+    write_tar(tmp_path / "0.tar", [("a/1.txt", b"hello there"), ("a/1.flac", encoded(sound(1.0)))])
+    (row,) = rows_of(tmp_path)[1]
+    assert row.text == "hello there" and row.recording == "" and len(heard(row)) == RATE_HZ
+
+
+def test_nemo(tmp_path):
+    found, rows = rows_of(nemo(tmp_path))
+    assert found == "nemo" and [row.text for row in rows] == list(TEXTS)
+    assert len(heard(rows[0])) == 2 * RATE_HZ and rows[0].recording == ""
+
+
+def test_nemo_offsets_are_parts_of_their_file(tmp_path):
+    soundfile.write(tmp_path / "long.wav", sound(6.0), RATE_HZ)
+    lines = [
+        {"audio_filepath": "long.wav", "offset": o, "duration": 1.5, "text": t}
+        for o, t in zip((0, 2, 4), TEXTS, strict=False)
+    ]
+    _, rows = rows_of(write_jsonl(tmp_path / "m.json", lines))
+    assert {row.recording for row in rows} == {"long.wav"} and len({row.id for row in rows}) == 3
+    whole, _ = soundfile.read(tmp_path / "long.wav", dtype="float32")
+    assert np.array_equal(heard(rows[1]), whole[32_000:56_000])
+
+
+@pytest.mark.parametrize("metadata", ["csv", "jsonl"])
+def test_audiofolder(tmp_path, metadata):
+    found, rows = rows_of(audiofolder(tmp_path, metadata=metadata))
+    assert found == "table" and [row.text for row in rows] == list(TEXTS)
+    assert len(heard(rows[0])) == 2 * RATE_HZ
+
+
+def test_tables_of_common_voice_and_ljspeech(tmp_path):
+    for name in ("cv/clips/a.mp3", "lj/wavs/LJ001-0001.wav"):
+        (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / "cv/clips/a.mp3").write_bytes(encoded(sound(1.0), kind="MP3"))
+    soundfile.write(tmp_path / "lj/wavs/LJ001-0001.wav", sound(1.0), RATE_HZ)
+    (tmp_path / "cv/validated.tsv").write_text('client_id\tpath\tsentence\tage\nc1\ta.mp3\t"Yes," he said.\t\n')
+    (tmp_path / "lj/metadata.csv").write_text("LJ001-0001|Printing, in 1455|Printing, in fourteen fifty-five\n")
+    (found, (common,)), (_, (lj,)) = rows_of(tmp_path / "cv"), rows_of(tmp_path / "lj")
+    assert found == "table" and (common.text, common.speaker) == ('"Yes," he said.', "c1")
+    assert lj.text == "Printing, in 1455" and lj.audio.endswith("LJ001-0001.wav")
+
+
+def test_a_folder_of_audio_and_texts(tmp_path):
+    found, rows = rows_of(folder_with_texts(tmp_path / "own"))
+    assert found == "folder" and [row.text for row in rows] == list(TEXTS[:4])
+
+
+def test_hugging_face_datasets_on_disk_without_decoding(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = {
+        "audio": datasets.Audio(decode=False),
+        "text": datasets.Value("string"),
+        "book": datasets.Value("int64"),
+    }
+    rows = [
+        {"audio": {"bytes": encoded(sound(1.0, n)), "path": f"{n}.flac"}, "text": TEXTS[n], "book": n % 2}
+        for n in range(5)
+    ]
+    table = datasets.Dataset.from_list(rows).cast(datasets.Features(features))
+    table.to_parquet(tmp_path / "parquet" / "train-00000-of-00001.parquet", batch_size=2)
+    table.select([0]).to_parquet(tmp_path / "parquet" / "test-00000-of-00001.parquet")
+    table.save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": table}).save_to_disk(tmp_path / "dictionary")
+    for name, kind in (("parquet", "parquet"), ("saved", "arrow"), ("dictionary", "arrow")):
+        found, own = rows_of(tmp_path / name, recording_field="book")
+        assert found == kind and [row.text for row in own] == list(TEXTS[:5])
+        assert [row.recording for row in own] == ["0", "1", "0", "1", "0"]
+        for n in (4, 0, 3):
+            assert np.abs(heard(own[n]) - sound(1.0, n)).max() < 1e-4
+    with pytest.raises(SaladError, match="has the splits .'train'., but split is 'dev'"):
+        rows_of(tmp_path / "dictionary", split="dev")
+
+
+def test_a_dataset_whose_audio_are_paths(tmp_path):
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    soundfile.write(tmp_path / "a.wav", sound(1.0), RATE_HZ)
+    table = pyarrow.Table.from_pylist(
+        [
+            {"audio": {"bytes": None, "path": "a.wav"}, "sentence": "one"},
+            {"audio": {"bytes": None, "path": "/etc/b"}, "sentence": "two"},
+        ],
+        schema=pyarrow.schema(
+            [
+                ("audio", pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])),
+                ("sentence", pyarrow.string()),
+            ]
+        ),
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    one, two = rows_of(tmp_path / "x.parquet")[1]
+    assert len(heard(one)) == RATE_HZ and "lies outside" in two.problem
+
+
+def test_a_hub_dataset_is_read_only_when_named_and_says_why_not(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SaladError, match="hub: 'nobody/nothing' .*cannot be loaded"):
+        open_source(Speech(hub="nobody/nothing"))
+    with pytest.raises(SaladError, match="slices are not read"):
+        open_source(Speech(hub="nobody/nothing", split="train[:10]"))
+
+
+# Detection
+
+
+def test_content_decides_not_the_name(tmp_path):
+    libriheavy(tmp_path / "lh").rename(tmp_path / "lh" / "manifest.txt.gz")
+    nemo(tmp_path / "nemo").rename(tmp_path / "nemo" / "data.csv")
+    write_tar(tmp_path / "t" / "data.bin", [("1.txt", b"hello"), ("1.flac", encoded(sound(0.5)))])
+    assert [find_files(tmp_path / name)[0] for name in ("lh", "nemo", "t")] == ["lhotse", "nemo", "webdataset"]
+
+
+def test_a_format_can_be_forced_and_a_pattern_given(tmp_path):
+    nemo(tmp_path).rename(tmp_path / "a.odd")
+    assert rows_of(tmp_path / "a.odd", format="nemo")[0] == "nemo"
+    emilia(tmp_path / "e")
+    assert len(rows_of(tmp_path / "e" / "**" / "EN-*.tar")[1]) == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nothing", None, "holds no file"),
+        ("a.md", b"# A page\n", "of no known format .found 1 text.*expected one of shar, lhotse"),
+        ("r.jsonl", b'{"id": "r", "sources": [], "sampling_rate": 16000}\n', "make cuts of both first"),
+        ("t.tar.gz", None, "gunzip it first"),
+    ],
+)
+def test_what_is_not_known_is_named(tmp_path, name, content, message):
+    if name == "t.tar.gz":
+        content = gzip.compress(write_tar(tmp_path / "x", [("1.txt", b"hello")]).read_bytes())
+        (tmp_path / "x").unlink()
+    folder = tmp_path / "in"
+    folder.mkdir()
+    if content:
+        (folder / name).write_bytes(content)
+    with pytest.raises(SaladError, match=message):
+        find_files(folder)
+
+
+@pytest.mark.parametrize("name", ["../x.wav", "a/../../x.wav", "/etc/passwd", "a/\0b.wav", "", 3])
+def test_no_path_leads_out_of_its_folder(tmp_path, name):
+    with pytest.raises(SaladError, match="lies outside|expected the path"):
+        locate(name, tmp_path, trusted=False)
+
+
+def test_a_trusted_manifest_may_name_any_file(tmp_path):
+    assert locate("../x.wav", tmp_path / "a", trusted=True) == str(tmp_path / "x.wav")
+    assert locate("b/../c.wav", tmp_path, trusted=False) == str(tmp_path / "c.wav")
+
+
+# Audio
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("MP3", None), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", None)])
+def test_bytes_and_parts_of_every_kind(kind, subtype):
+    samples = sound(2.0, 3, 48_000)
+    data = encoded(samples, 48_000, kind, subtype)
+    whole, rate = read_audio(data, RATE_HZ)
+    part, _ = read_audio(data, RATE_HZ, offset_s=0.5, duration_s=1.0)
+    assert rate == RATE_HZ and abs(len(whole) - 2 * RATE_HZ) < 1200 and len(part) == RATE_HZ
+
+
+def test_m4a_by_pyav(tmp_path):
+    av = pytest.importorskip("av")
+    samples = sound(2.0, 1, 44_100)
+    with av.open(str(tmp_path / "x.m4a"), "w") as file:
+        stream = file.add_stream("aac", rate=44_100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate = 44_100
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            file.mux(packet)
+    (tmp_path / "x.m4a").rename(tmp_path / "x.wav")  # the bytes decide
+    whole, _ = read_audio(tmp_path / "x.wav", RATE_HZ)
+    part, _ = read_audio((tmp_path / "x.wav").read_bytes(), RATE_HZ, offset_s=0.5, duration_s=1.0)
+    assert abs(len(whole) - 2 * RATE_HZ) < 0.1 * RATE_HZ and len(part) == RATE_HZ
+    with pytest.raises(SaladError, match="lasts 2.0 s, expected at most 1 s"):
+        read_audio(tmp_path / "x.wav", max_s=1.0)
+    (tmp_path / "cut.m4a").write_bytes((tmp_path / "x.wav").read_bytes()[:3000])
+    with pytest.raises(SaladError, match="cut.m4a cannot be decoded"):
+        read_audio(tmp_path / "cut.m4a")
+
+
+def test_one_channel_of_two():
+    left, right = sound(1.0, 1), sound(1.0, 2)
+    data = encoded(np.stack([left, right], 1))
+    assert np.abs(read_audio(data, channel=1)[0] - right).max() < 1e-4
+    with pytest.raises(SaladError, match="has 2 channels, but channel 2"):
+        read_audio(data, channel=2)
+
+
+def test_a_playlist_is_not_opened_as_audio(tmp_path):
+    (tmp_path / "x.m4a").write_text("#EXTM3U\nhttp://example.org/a.ts\n")
+    with pytest.raises(SaladError, match="cannot be decoded"):
+        read_audio(tmp_path / "x.m4a")
+
+
+# Text
+
+
+@pytest.mark.parametrize(
+    ("write", "domains"), [(fineweb_edu, {"web"}), (smollm_corpus, {"khanacademy", "auto_math_text"})]
+)
+def test_parquet_of_fineweb_edu_and_smollm_corpus(tmp_path, write, domains):
+    pytest.importorskip("pyarrow")
+    entry = Text(path=write(tmp_path / "web"), domain_field="seed_data" if len(domains) == 2 else "")
+    documents, aside = read_text(entry, lambda text: True)
+    assert len(documents) == 30 and not aside and len({d.id for d in documents}) == 30
+    assert {d.text for d in documents} == {row["text"] for row in web_rows(30)}
+    assert {d.domain for d in documents} == domains
+    few, _ = read_text(Text(path=tmp_path / "web", max_documents=7), lambda text: True)
+    assert len(few) == 7
+
+
+def test_text_of_every_kind_and_what_is_broken(tmp_path):
+    folder = tmp_path / "t"
+    write_jsonl(folder / "a.jsonl.gz", [{"text": "Good one."}, {"body": "no text"}])
+    (folder / "b.txt").write_bytes(b"A paragraph\nof two lines.\n\ncaf\xe9 in latin\n")
+    documents, aside = read_text(Text(path=folder), lambda text: True)
+    assert [d.text for d in documents] == ["Good one.", "A paragraph of two lines."]
+    assert ["is missing" in row["reason"] or "expected a string" in row["reason"] for row in aside[:1]] == [True]
+    assert "is not UTF-8" in aside[1]["reason"]
+
+
+def test_a_long_text_is_cut_between_sentences_and_keeps_every_word():
+    text = " ".join(row["text"] for row in web_rows(5))
+    parts = cut_text(text, lambda part: len(part.split()) <= 40)
+    assert " ".join(parts) == text and all(len(part.split()) <= 40 for part in parts)
+    assert all(part.endswith(".") for part in parts)
+    assert cut_text("a b c", lambda part: False) == ["a", "b", "c"]
