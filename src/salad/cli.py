@@ -34,14 +34,18 @@ RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file,
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set one key of the recipe; may be given again.")
 ]
+EngineKind = Annotated[
+    str | None,
+    typer.Option("--engine", metavar="KIND", help="local or ray: who runs the data jobs; the files are equal."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")]
 
 
 @app.command()
-def run(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+def run(recipe: RecipePath, overrides: Overrides = None, engine: EngineKind = None, debug: Debug = False) -> None:
     """Run every stage of a recipe; what is finished and unchanged is skipped."""
     with _plain_errors(debug):
-        _run(recipe, overrides)
+        _run(recipe, _with_engine(overrides, engine))
 
 
 @app.command()
@@ -49,11 +53,12 @@ def stage(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as corpus, stage1 or report.")],
     recipe: RecipePath,
     overrides: Overrides = None,
+    engine: EngineKind = None,
     debug: Debug = False,
 ) -> None:
     """Run one stage of a recipe; the stages before it must be finished."""
     with _plain_errors(debug):
-        _run(recipe, overrides, only=name)
+        _run(recipe, _with_engine(overrides, engine), only=name)
 
 
 @app.command()
@@ -217,6 +222,10 @@ def _run(recipe: Path, overrides: list[str] | None, only: str | None = None) -> 
     from salad.pipeline import run_pipeline
 
     run_pipeline(checked, only=only)
+
+
+def _with_engine(overrides: list[str] | None, engine: str | None) -> list[str]:
+    return [*(overrides or []), *([f"engine.kind={engine}"] if engine else [])]
 
 
 def _overfit(recipe: Path, overrides: list[str] | None) -> None:

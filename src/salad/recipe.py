@@ -27,7 +27,9 @@ class Assets(Section):
 
 
 class Engine(Section):
+    kind: Literal["local", "ray"] = Field("local", description="processes of this machine, or tasks of a Ray cluster")
     workers: int = Field(2, ge=1, description="single-thread processes for data jobs")
+    tries: int = Field(3, ge=1, description="workers that one item may kill before it is set aside")
     shard_items: int = Field(16, ge=1, description="items in one shard: what a kill can lose")
 
 

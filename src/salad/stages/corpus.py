@@ -39,7 +39,13 @@ def run(run: Run) -> dict[str, Any]:
         workers = recipe.engine.workers
         speech += load_spoken(
             run_shards(
-                import_recordings, items, folder / "own", shard_items=64, workers=workers, title="read recordings"
+                import_recordings,
+                items,
+                folder / "own",
+                shard_items=64,
+                workers=workers,
+                title="read recordings",
+                set_aside=True,
             )
         )
     # slow voices first: their shards are the long ones
@@ -94,7 +100,7 @@ def _write(run: Run) -> dict[str, list[Document]]:
     )
     folders = run_shards(
         function, rows, run.folder("corpus") / "text", shard_items=settings.batch, workers=run.recipe.engine.workers,
-        title="the teacher writes", unit="documents",
+        title="the teacher writes", unit="documents", set_aside=True,
     )  # fmt: skip
     source = {row["id"]: row["source"] for row in rows}
     documents: dict[str, list[Document]] = {"web": [], "speech": [], "heldout": []}

@@ -52,6 +52,7 @@ def speak(run: Run, folder: Path, spoken: Sequence[tuple[Document, str]], title:
         workers=run.recipe.engine.workers,
         title=title,
         unit="documents",
+        set_aside=True,
     )
     return load_spoken(folders)
 
@@ -68,6 +69,7 @@ def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title
         workers=run.recipe.engine.workers,
         title=title,
         unit="utterances",
+        set_aside=True,
     )
     return [utterance for path in folders for utterance in read_utterances(path / "utterances.jsonl")]
 
@@ -105,6 +107,7 @@ def transcribe(run: Run, folder: Path, utterances: Sequence[Utterance], title: s
         workers=run.recipe.engine.workers,
         title=title,
         unit="utterances",
+        set_aside=True,
     )
     return {row["id"]: row["text"] for path in folders for row in read_jsonl(path / "transcripts.jsonl")}
 
