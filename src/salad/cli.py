@@ -86,6 +86,60 @@ def train(
 
 
 @app.command()
+def synthesize(
+    texts: Annotated[
+        list[Path], typer.Option("--texts", metavar="FILE", help="Text, or JSON lines {text, id?, domain?}.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where audio and manifests go.")],
+    voices: Annotated[
+        list[str],
+        typer.Option(
+            "--voice",
+            metavar="V[=SHARE]",
+            help="piper-joe, kokoro:NAME or openai:MODEL:VOICE@URL; several are mixed by share.",
+        ),
+    ],
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Single-thread processes.")] = 2,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    speed_jitter: Annotated[
+        float, typer.Option("--speed-jitter", min=0, max=0.3, help="0.1: each document 0.9 to 1.1 times as fast.")
+    ] = 0.0,
+    opus: Annotated[bool, typer.Option("--opus", help="Ogg Opus in place of FLAC.")] = False,
+    word_times: Annotated[bool, typer.Option("--word-times", help="Align: when each word is said.")] = False,
+    max_cer: Annotated[
+        float | None, typer.Option("--max-cer", min=0, help="Set aside what the ASR hears further off than this.")
+    ] = None,
+    asr: Annotated[
+        str, typer.Option("--asr", help="Asset or folder for --word-times and --max-cer.")
+    ] = "whisper-tiny.en",
+    engine: EngineKind = None,
+    debug: Debug = False,
+) -> None:
+    """Speak texts: numbers, units and symbols are spelled out first. The same command resumes."""
+    with _plain_errors(debug):
+        from salad.engine import using
+        from salad.synthesize.texts import parse_shares, synthesize_texts
+        from salad.types import SaladError
+
+        if engine not in (None, "local", "ray"):
+            raise SaladError(f"--engine: got {engine!r}, expected local or ray")
+        with using("ray" if engine == "ray" else "local"):
+            done = synthesize_texts(
+                texts,
+                out,
+                parse_shares(voices),
+                workers=workers,
+                seed=seed,
+                speed_jitter=speed_jitter,
+                audio="opus" if opus else "flac",
+                word_times=word_times,
+                max_cer=max_cer,
+                asr=asr,
+            )
+        _print_table(("what", "figure"), [(key, f"{value:.4g}") for key, value in done.items()])
+
+
+@app.command()
 def plan(
     recipe: RecipePath,
     devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs to spread the training over.")] = 1,

@@ -182,6 +182,11 @@ class Select(Section):
 
 class Synthesize(Section):
     voices: Voices
+    speed_jitter: float = Field(0.0, ge=0, le=0.3, description="0.1: each document 0.9 to 1.1 times as fast")
+    audio: Literal["flac", "opus"] = Field("flac", description="opus: a sixth of the disk, lossy")
+    max_cer: float | None = Field(
+        None, gt=0, description="what the ASR hears further than this from what was said is set aside; null: no check"
+    )
 
 
 class Evaluate(Section):

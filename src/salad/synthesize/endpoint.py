@@ -1,4 +1,4 @@
-"""A voice behind an OpenAI-compatible speech endpoint (`POST URL/audio/speech`). Called only where a recipe names it."""
+"""A voice behind an OpenAI-compatible speech endpoint (`POST URL/audio/speech`). Called only where it is named."""
 
 from __future__ import annotations
 

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
 from salad.audio import resample, to_samples, to_seconds, write_flac, write_opus
 from salad.corpus.manifest import Sentence, write_utterances
-from salad.engine import Shard
+from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.speakable import number_words, speakable
 from salad.synthesize.voices import Voice, load_voice
 from salad.types import Document, SaladError, Utterance
 
-__all__ = ["speak_document", "speak_documents", "speed_of", "split_sentences", "spoken_forms", "utterance_id"]
+__all__ = [
+    "assign_voices",
+    "speak_all",
+    "speak_document",
+    "speak_documents",
+    "speed_of",
+    "split_sentences",
+    "spoken_forms",
+    "utterance_id",
+]
 
+SHARD = 2  # documents
 RATE_HZ = 16_000  # what the encoder and the ASR read
 PAUSE_S = (0.15, 0.4)
 EDGE_S = 0.1  # silence before the first and after the last sentence
@@ -38,6 +51,47 @@ ABBREVIATIONS = set(
     "mr. mrs. ms. dr. prof. st. sr. jr. vs. etc. approx. no. fig. gen. gov. sen. rep. rev. inc. ltd. co. "
     "jan. feb. mar. apr. jun. jul. aug. sept. oct. nov. dec.".split()
 )
+
+
+def assign_voices(documents: Sequence[Document], shares: dict[str, float], seed: int) -> list[tuple[Document, str]]:
+    """A voice for every document, by shares; slow voices first, so that no worker idles at the end."""
+    names = sorted(shares)
+    total = sum(shares.values())
+    counts = {name: round(len(documents) * shares[name] / total) for name in names}
+    pool = [name for name in names for _ in range(max(1, counts[name]))]
+    order = random.Random(f"{seed}/voices").sample(range(len(documents)), len(documents))
+    assigned = {i: pool[n % len(pool)] for n, i in enumerate(order)}
+    return sorted(
+        ((document, assigned[i]) for i, document in enumerate(documents)), key=lambda pair: pair[1].startswith("piper")
+    )
+
+
+def speak_all(
+    spoken: Sequence[tuple[Document, str]],
+    folder: Path,
+    *,
+    seed: int,
+    workers: int,
+    title: str,
+    speed_jitter: float = 0.0,
+    audio: str = "flac",
+) -> list[Path]:
+    """Speak (document, voice) pairs shard by shard (see `speak_documents`); returns the shards' folders.
+
+    Killed, it goes on where it was: at most SHARD documents of each worker are spoken again.
+    """
+    items: list[dict[str, Any]] = []
+    for document, voice in spoken:
+        item = {"document": vars(document), "voice": voice, "licence": "", "simulated": True}
+        if speed_jitter:
+            item["speed"] = speed_of(document.id, voice, seed, speed_jitter)
+        if audio != "flac":
+            item["audio"] = audio
+        items.append(item)
+    function = functools.partial(speak_documents, seed=seed)
+    return run_shards(
+        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="documents", set_aside=True
+    )
 
 
 def utterance_id(document_id: str, voice: str) -> str:

@@ -75,8 +75,9 @@ def _abbreviation(core: str, closing: str, after: str) -> str | None:
     if core in TITLES and closing.startswith(".") and after[:1].isupper():
         return TITLES[core]
     key = core.lower()
-    if key in BEFORE_NUMBERS and closing.startswith(".") and after[:1].isdigit():
-        return BEFORE_NUMBERS[key]
+    before_number = BEFORE_NUMBERS.get(core) or BEFORE_NUMBERS.get(key)
+    if before_number and closing.startswith(".") and after[:1].isdigit():
+        return before_number
     if key in ABBREVIATIONS and (closing.startswith(".") or "." in key):
         said = ABBREVIATIONS[key]
         return said.capitalize() if core[:1].isupper() else said
