@@ -1,8 +1,8 @@
 """Speaking documents with Kokoro (int8 ONNX) on CPU: P single-thread processes (ours) against kokoro-onnx's own loop on
 the same texts, and against one process of ours. The floor: the network alone, were P processes P times as fast as one.
 
-P: --workers, default the cores. `--documents N` speaks more. Where the package kokoro-onnx is not installed, the peer is
-a plain loop over onnxruntime on all threads.
+P: --workers, default the cores. `--documents N` speaks more. Where the package kokoro-onnx is not installed, the peer
+is a plain loop over onnxruntime on all threads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a voice should say for each written word: numbers, units, abbreviations, symbols, formulae, addresses.
 
 One spoken form for each whitespace word of the written text, so that times of what is said map back to what is written.
-Words made of letters and punctuation alone stay as they are. English (US). See docs/decisions/0007.
+Words made of letters and punctuation alone stay as they are. English (US). See docs/decisions/0008.
 """
 
 from __future__ import annotations
