@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from salad.engine import Shard, run_shards
+from salad.engine import Shard, run_shards, using
+from salad.files import read_jsonl, write_jsonl
+from salad.types import SaladError
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
 
 
 def square(shard: Shard, folder: Path, fail_at: int = -1) -> None:
@@ -59,8 +63,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     )
     script = tmp_path / "main.py"
     script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    parent = subprocess.Popen([sys.executable, str(script)], env=environment)
+    parent = subprocess.Popen([sys.executable, str(script)], env=ENVIRONMENT)
     deadline = time.monotonic() + 60
     while len(pids := list(tmp_path.glob(".shard-*/pid"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -75,3 +78,144 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
 def slow(shard: Shard, folder: Path) -> None:
     (folder / "pid").write_text(str(os.getpid()))
     time.sleep(120)
+
+
+def deadly(shard: Shard, folder: Path, poison: tuple[int, ...] = (), once: str = "") -> None:
+    """Squares, in a process that a poison item kills; `once` names a file whose absence means: die this time."""
+    rows = []
+    for item in shard.items:
+        if item["id"] in poison or (once and item["id"] == 4 and not Path(once).exists()):
+            if once:
+                Path(once).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        (folder / f"{item['id']}.txt").write_text(str(item["id"] ** 2))
+    write_jsonl(folder / "quarantine.jsonl", rows)
+
+
+ROWS = [{"id": n} for n in range(10)]
+
+
+@pytest.mark.parametrize("shard_items", [1, 5])
+def test_killed_worker_is_retried(tmp_path, shard_items):
+    options = {"shard_items": shard_items, "workers": 2, "title": "t"}
+    once = functools.partial(deadly, once=str(tmp_path / "killed"))
+    killed = run_shards(once, ROWS, tmp_path / "killed-once", **options)
+    calm = run_shards(deadly, ROWS, tmp_path / "calm", **options)
+    assert (tmp_path / "killed").exists() and contents(killed) == contents(calm)
+    assert not list((tmp_path / "killed-once").glob(".shard-*"))
+
+
+def test_poison_items_are_set_aside_and_all_others_kept(tmp_path):
+    function = functools.partial(deadly, poison=(3, 9))
+    options = {"shard_items": 5, "workers": 2, "title": "t", "tries": 2}
+    folders = run_shards(function, ROWS, tmp_path / "a", set_aside=True, **options)
+    assert [sorted(p.stem for p in folder.glob("*.txt")) for folder in folders] == [list("0124"), list("5678")]
+    rows = [read_jsonl(folder / "quarantine.jsonl") for folder in folders]
+    assert rows == [[{"id": str(n), "reason": "killed its worker 2 times"}] for n in (3, 9)]
+    assert not list((tmp_path / "a").glob(".shard-*"))
+    with pytest.raises(SaladError, match="3 killed its worker 2 times"):
+        run_shards(function, ROWS[:5], tmp_path / "b", **options)
+
+
+def test_a_shard_that_is_one_poison_item(tmp_path):
+    function = functools.partial(deadly, poison=(0,))
+    [folder] = run_shards(function, ROWS[:1], tmp_path, shard_items=1, workers=2, title="t", tries=1, set_aside=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["quarantine.jsonl"]
+
+
+def crowded(shard: Shard, folder: Path) -> None:
+    if len(shard.items) > 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_shard_that_only_kills_whole_is_an_error(tmp_path):
+    with pytest.raises(SaladError, match="too little memory"):
+        run_shards(crowded, ROWS[:4], tmp_path, shard_items=4, workers=2, title="t", tries=1, set_aside=True)
+
+
+def odd_error(shard: Shard, folder: Path) -> None:
+    raise OddError(1, 2)
+
+
+class OddError(Exception):
+    """Does not survive pickling: its message is not its arguments."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def test_an_error_that_does_not_pickle_is_told(tmp_path):
+    with pytest.raises(RuntimeError, match="OddError"):
+        run_shards(odd_error, ROWS, tmp_path, shard_items=5, workers=2, title="t")
+
+
+def test_workers_that_cannot_start_blame_no_item(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(
+        "from pathlib import Path\nfrom salad.engine import run_shards\nfrom test_engine import square\n"
+        f"run_shards(square, range(4), Path({str(tmp_path)!r}), shard_items=1, workers=2, title='t', set_aside=True)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "ended before they began" in done.stderr
+    assert not list(tmp_path.glob("shard-*"))
+
+
+def paced(shard: Shard, folder: Path, calls: str) -> None:
+    """Squares, slowly, with a line in `calls` for every item begun."""
+    for item in shard.items:
+        with open(calls, "a") as file:
+            file.write(f"{item} {os.getpid()}\n")
+        time.sleep(0.4)
+        (folder / f"{item}.txt").write_text(str(item**2))
+
+
+@pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_killing_a_worker_and_the_driver_loses_nothing(tmp_path, kind):
+    if kind == "ray":
+        pytest.importorskip("ray")
+    out, calls = tmp_path / "out", tmp_path / "calls"
+    calls.touch()
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import functools\nfrom pathlib import Path\n"
+        "from salad.engine import run_shards\nfrom test_engine import paced\n"
+        f"if __name__ == '__main__':\n    function = functools.partial(paced, calls={str(calls)!r})\n"
+        f"    run_shards(function, range(24), Path({str(out)!r}), shard_items=2, workers=2, title='t', kind={kind!r})\n"
+    )
+    driver = subprocess.Popen([sys.executable, str(script)], env=ENVIRONMENT)
+    _until(lambda: len(calls.read_text().splitlines()) >= 3)
+    os.kill(int(calls.read_text().splitlines()[-1].split()[1]), signal.SIGKILL)  # a worker
+    _until(lambda: len(list(out.glob("shard-*"))) >= 5)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    finished = {path.name: (path.stat().st_mtime_ns, contents([path])) for path in out.glob("shard-*")}
+    assert 5 <= len(finished) < 12
+    folders = run_shards(
+        functools.partial(paced, calls=str(calls)), range(24), out, shard_items=2, workers=2, title="t", kind=kind
+    )
+    calm = run_shards(square, range(24), tmp_path / "calm", shard_items=2, workers=1, title="t")
+    assert contents(folders) == contents(calm)
+    assert all(finished[f.name] == (f.stat().st_mtime_ns, contents([f])) for f in folders if f.name in finished)
+    assert not list(out.glob(".shard-*"))
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_files_and_sets_poison_aside(tmp_path):
+    pytest.importorskip("ray")
+    options = {"shard_items": 3, "workers": 2, "title": "t", "tries": 2, "set_aside": True}
+    for poison in ((), (4,)):
+        function = functools.partial(deadly, poison=poison)
+        local = run_shards(function, ROWS, tmp_path / f"local{len(poison)}", **options)
+        with using("ray", tries=2):
+            ray = run_shards(function, ROWS, tmp_path / f"ray{len(poison)}", **options)
+        assert contents(local) == contents(ray)
+        assert [len(read_jsonl(folder / "quarantine.jsonl")) for folder in ray] == [0, len(poison), 0, 0]
+    with pytest.raises(ValueError, match="item 7"):
+        run_shards(functools.partial(square, fail_at=7), range(9), tmp_path / "e", kind="ray", **options)
+
+
+def _until(condition, timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

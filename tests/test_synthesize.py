@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
+import json
+import threading
+from collections.abc import Iterator
 from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from salad.audio import read_audio
-from salad.corpus.manifest import load_spoken
+from salad.audio import read_audio, write_opus
+from salad.cli import app
+from salad.corpus.manifest import load_spoken, read_utterances
 from salad.engine import Shard, run_shards
-from salad.files import read_jsonl
+from salad.files import read_jsonl, write_jsonl
 from salad.synthesize import speak, voices
-from salad.synthesize.speak import speak_document, speak_documents, split_sentences, trim_silence, utterance_id
+from salad.synthesize.heard import part_by_cer
+from salad.synthesize.speak import (
+    speak_document,
+    speak_documents,
+    speed_of,
+    split_sentences,
+    trim_silence,
+    utterance_id,
+)
+from salad.synthesize.texts import synthesize_texts
 from salad.synthesize.voices import MAX_TOKENS, PiperVoice, assets_of_voice, load_voice, token_parts
-from salad.types import Document, SaladError
+from salad.types import Document, SaladError, Utterance
 
 TEXT = "Dr. Smith saw 3.5 miles of lava. Is it hot? Yes!\n\nBread needs salt - and time, as J. B. Cook said."
 
@@ -144,6 +162,156 @@ def test_numbers_stay_whole_when_punctuation_is_kept() -> None:
     pytest.importorskip("phonemizer")
     phonemes = voices._espeak("en-us")("It rose 3.5 percent, to 1,200.")
     assert "pɔɪnt" in phonemes and "θˈaʊzənd" in phonemes and phonemes.endswith(".") and "," in phonemes
+
+
+def test_the_spoken_form_is_said_and_kept_beside_the_written_one(tmp_path: Path) -> None:
+    class Listener(Tone):
+        heard: list[str] = []
+
+        def speak(self, text: str, speed: float = 1.0) -> np.ndarray:
+            self.heard.append(text)
+            return super().speak(text)
+
+    document = Document("n", "It rose 5 km. In 1848, too.", "web")
+    _, sentences = speak_document(document, Listener(), seed=0)
+    assert Listener.heard == ["It rose five kilometers.", "In eighteen forty-eight, too."]
+    assert [s[:2] for s in sentences] == [(0, 4), (4, 7)]
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Speaks the OpenAI speech protocol: 50 ms of a tone for each character, over the speed."""
+
+    asked: list[dict[str, Any]] = []
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked["key"] = self.headers["Authorization"]
+        self.asked.append(asked)
+        if self.path != "/v1/audio/speech" or asked["model"] == "gone":
+            return self.send_error(404)
+        if len(self.asked) == 1:
+            return self.send_error(503)
+        if "refuse" in asked["input"]:
+            return self.send_error(400)
+        num = int(0.05 * len(asked["input"]) * 16_000 / asked["speed"])
+        file = io.BytesIO()
+        soundfile.write(file, 0.5 * np.sin(np.arange(num) * 0.1), 16_000, format="WAV")
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(file.getvalue())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("salad.synthesize.endpoint.WAIT_S", 0.01)
+    Endpoint.asked = []
+    load_voice.cache_clear()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def test_texts_become_speech_through_an_endpoint(
+    tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SALAD_SPEECH_KEY", "k1")
+    texts = tmp_path / "texts.jsonl"
+    write_jsonl(
+        texts, [{"id": "a", "text": "It rose 5 km."}, {"id": "b", "text": "Please refuse."}, {"text": "Plain."}]
+    )
+    command = ["synthesize", "--texts", str(texts), "--out", str(tmp_path / "out"), "--workers", "1"]
+    command += ["--voice", f"openai:tts-1:alloy@{endpoint}", "--speed-jitter", "0.2", "--opus"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    one, two = read_utterances(tmp_path / "out" / "utterances.jsonl")
+    assert (one.text, one.speaker) == ("It rose 5 km.", f"openai:tts-1:alloy@{endpoint}")
+    assert Path(one.audio).suffix == ".opus" and read_audio(one.audio)[1] == 16_000
+    assert len(read_audio(one.audio)[0]) == one.num_samples
+    assert read_jsonl(tmp_path / "out" / "spoken.jsonl") == [
+        {"id": one.id, "spoken": ["It", "rose", "five", "kilometers."]}
+    ]
+    assert [row["id"] for row in read_jsonl(tmp_path / "out" / "quarantine.jsonl")] == ["b"]
+    said = {row["input"]: row for row in Endpoint.asked}
+    assert set(said) == {"It rose five kilometers.", "Please refuse.", "Plain."}
+    assert all(0.8 <= row["speed"] <= 1.2 and row["key"] == "Bearer k1" for row in said.values())
+    assert len({row["speed"] for row in said.values()}) == 3 and len(Endpoint.asked) == 4  # one 503, asked again
+    seconds = 0.05 * len("Plain.") / said["Plain."]["speed"] + 2 * speak.EDGE_S
+    assert two.num_samples / 16_000 == pytest.approx(seconds, abs=0.01)
+    assert CliRunner().invoke(app, command).exit_code == 0 and len(Endpoint.asked) == 4  # resumed: nothing said twice
+    other = CliRunner().invoke(app, [*command, "--seed", "1"])
+    assert other.exit_code == 2 and "holds speech made with" in other.output
+
+
+def test_an_endpoint_that_is_down_stops_the_job_and_loses_no_document(tmp_path: Path, endpoint: str) -> None:
+    for name in (f"openai:gone:alloy@{endpoint}", "openai:tts-1:alloy@http://127.0.0.1:9/v1"):
+        job = functools.partial(speak_documents, seed=0)
+        items = items_of(Document("d", "A text.", "web"), voice=name)
+        with pytest.raises(SaladError, match="answered 404|failed 5 times"):
+            run_shards(job, items, tmp_path / "out", shard_items=1, workers=1, title="speak")
+        assert not list((tmp_path / "out").glob("shard-*"))
+    with pytest.raises(SaladError, match="openai:MODEL:VOICE@URL"):
+        load_voice("openai:tts-1:alloy@localhost")
+
+
+def test_speeds_differ_between_documents_and_stay_the_same() -> None:
+    speeds = [speed_of(f"d{n}", "v", 3, 0.1) for n in range(200)]
+    assert speeds == [speed_of(f"d{n}", "v", 3, 0.1) for n in range(200)]
+    assert 0.9 <= min(speeds) < 0.92 and 1.08 < max(speeds) <= 1.1
+    assert speed_of("d0", "v", 4, 0.1) != speeds[0] and speed_of("d0", "v", 3, 0.0) == 1.0
+
+
+def test_opus_of_the_same_samples_is_the_same_file(tmp_path: Path) -> None:
+    samples = (0.3 * np.sin(np.arange(40_000) * 0.1)).astype(np.float32)
+    for name in ("a", "b"):
+        write_opus(tmp_path / f"{name}.opus", samples, 16_000)
+    assert (tmp_path / "a.opus").read_bytes() == (tmp_path / "b.opus").read_bytes()
+    read, rate_hz = read_audio(tmp_path / "a.opus")
+    assert (len(read), rate_hz) == (40_000, 16_000)
+    assert np.abs(read[1000:-1000] - samples[1000:-1000]).max() < 0.1
+    assert (tmp_path / "a.opus").stat().st_size < 40_000
+
+
+def test_garbled_speech_is_set_aside_with_its_cer() -> None:
+    spoken = [Utterance(name, "In 1848 it rained.", "a.flac", 16_000, 16_000) for name in "abc"]
+    heard = {"a": "In eighteen forty-eight, it rained.", "b": "Something else was said."}
+    kept, rows = part_by_cer(spoken, heard, 0.2)
+    assert [u.id for u in kept] == ["a"] and [row["id"] for row in rows] == ["b"]
+    assert rows[0]["cer"] > 0.5 and "at most 0.2" in rows[0]["reason"]
+
+
+@pytest.mark.slow
+def test_word_times_are_those_of_what_is_said(tmp_path: Path) -> None:
+    """Piper says a year and a distance; each written word gets the time of its whole spoken form."""
+    text = "In 1848, the river rose 5 km and it flooded the town."
+    write_jsonl(
+        tmp_path / "texts.jsonl",
+        [{"id": "a", "text": text}, {"id": "b", "text": "The baker sold bread in the market."}],
+    )
+    done = synthesize_texts(
+        [tmp_path / "texts.jsonl"], tmp_path / "out", {"piper-joe": 1.0}, workers=1, word_times=True, max_cer=0.3
+    )
+    assert done["utterances"] == 2 and done["quarantined"] == 0
+    one, two = read_utterances(tmp_path / "out" / "utterances.jsonl")
+    assert [word.text for word in one.words] == text.split()
+    assert (one.text, len(two.words)) == (text, 7)
+    lasts_s = {word.text: word.end_s - word.start_s for word in one.words}
+    assert lasts_s["1848,"] > 0.6 > lasts_s["the"] and lasts_s["1848,"] > 2 * lasts_s["and"]
+    starts_s = [word.start_s for word in one.words]
+    assert starts_s == sorted(starts_s) and one.words[-1].end_s <= one.duration_s
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["piper-joe", "kokoro:jf_alpha"])
+def test_a_faster_voice_is_shorter(name: str) -> None:
+    voice = load_voice(name)
+    slow, same, fast = (len(voice.speak("A longer sentence is said here.", speed)) for speed in (0.8, 1.0, 1.25))
+    assert 1.1 < slow / same < 1.4 and 1.1 < same / fast < 1.4
+    assert same == len(voice.speak("A longer sentence is said here."))
 
 
 @pytest.mark.slow

@@ -13,7 +13,16 @@ import soxr
 
 from salad.types import SaladError
 
-__all__ = ["num_frames", "read_audio", "resample", "split_at_quiet", "to_samples", "to_seconds", "write_flac"]
+__all__ = [
+    "num_frames",
+    "read_audio",
+    "resample",
+    "split_at_quiet",
+    "to_samples",
+    "to_seconds",
+    "write_flac",
+    "write_opus",
+]
 
 CUT_OFF_S, CUT_OFF_SHARE = 0.1, 0.05  # a decoder may end a little before the header says; more is a file cut off
 
@@ -162,13 +171,47 @@ def _check_length(name: str, seconds: float, max_s: float | None) -> None:
 
 def write_flac(path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> None:
     """16-bit FLAC, written aside and renamed. A full disk raises OSError."""
-    path = Path(path)
+    _write(Path(path), samples, sample_rate_hz, "FLAC", "PCM_16")
+
+
+def write_opus(path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> None:
+    """Ogg Opus (8, 12, 16, 24 or 48 kHz), written aside and renamed; same samples, same bytes."""
+    _write(Path(path), samples, sample_rate_hz, "OGG", "OPUS")
+
+
+def _write(path: Path, samples: np.ndarray, sample_rate_hz: int, container: str, codec: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     encoded = io.BytesIO()  # libsndfile does not tell a full disk from another error; Python's own write does
-    soundfile.write(encoded, np.clip(samples, -1.0, 1.0), sample_rate_hz, format="FLAC", subtype="PCM_16")
+    soundfile.write(encoded, np.clip(samples, -1.0, 1.0), sample_rate_hz, format=container, subtype=codec)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_bytes(encoded.getbuffer())
+    data = encoded.getvalue()
+    aside.write_bytes(_with_serial_zero(data) if container == "OGG" else data)
     aside.replace(path)
+
+
+def _with_serial_zero(ogg: bytes) -> bytes:
+    """libsndfile numbers an Ogg stream at random; number 0 makes equal streams equal files (RFC 3533, section 6)."""
+    pages, at = bytearray(ogg), 0
+    while at < len(pages):
+        num_segments = pages[at + 26]
+        end = at + 27 + num_segments + sum(pages[at + 27 : at + 27 + num_segments])
+        pages[at + 14 : at + 18] = pages[at + 22 : at + 26] = bytes(4)
+        check = 0
+        for byte in pages[at:end]:
+            check = (check << 8 & 0xFFFFFFFF) ^ _OGG_CRC[check >> 24 ^ byte]
+        pages[at + 22 : at + 26] = check.to_bytes(4, "little")
+        at = end
+    return bytes(pages)
+
+
+def _crc_of(byte: int) -> int:
+    check = byte << 24
+    for _ in range(8):
+        check = (check << 1) ^ (0x104C11DB7 if check & 0x80000000 else 0)
+    return check
+
+
+_OGG_CRC = [_crc_of(byte) for byte in range(256)]
 
 
 def split_at_quiet(samples: np.ndarray, sample_rate_hz: int, max_s: float) -> list[np.ndarray]:

@@ -36,14 +36,18 @@ RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file,
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set one key of the recipe; may be given again.")
 ]
+EngineKind = Annotated[
+    str | None,
+    typer.Option("--engine", metavar="KIND", help="local or ray: who runs the data jobs; the files are equal."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")]
 
 
 @app.command()
-def run(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+def run(recipe: RecipePath, overrides: Overrides = None, engine: EngineKind = None, debug: Debug = False) -> None:
     """Run every stage of a recipe; what is finished and unchanged is skipped."""
     with _plain_errors(debug):
-        _run(recipe, overrides)
+        _run(recipe, _with_engine(overrides, engine))
 
 
 @app.command()
@@ -51,11 +55,12 @@ def stage(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as corpus, stage1 or report.")],
     recipe: RecipePath,
     overrides: Overrides = None,
+    engine: EngineKind = None,
     debug: Debug = False,
 ) -> None:
     """Run one stage of a recipe; the stages before it must be finished."""
     with _plain_errors(debug):
-        _run(recipe, overrides, only=name)
+        _run(recipe, _with_engine(overrides, engine), only=name)
 
 
 @app.command()
@@ -97,6 +102,60 @@ def train(
             return
         for name in stages.split(","):
             _run(recipe, overrides, only=name.strip())
+
+
+@app.command()
+def synthesize(
+    texts: Annotated[
+        list[Path], typer.Option("--texts", metavar="FILE", help="Text, or JSON lines {text, id?, domain?}.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where audio and manifests go.")],
+    voices: Annotated[
+        list[str],
+        typer.Option(
+            "--voice",
+            metavar="V[=SHARE]",
+            help="piper-joe, kokoro:NAME or openai:MODEL:VOICE@URL; several are mixed by share.",
+        ),
+    ],
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Single-thread processes.")] = 2,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    speed_jitter: Annotated[
+        float, typer.Option("--speed-jitter", min=0, max=0.3, help="0.1: each document 0.9 to 1.1 times as fast.")
+    ] = 0.0,
+    opus: Annotated[bool, typer.Option("--opus", help="Ogg Opus in place of FLAC.")] = False,
+    word_times: Annotated[bool, typer.Option("--word-times", help="Align: when each word is said.")] = False,
+    max_cer: Annotated[
+        float | None, typer.Option("--max-cer", min=0, help="Set aside what the ASR hears further off than this.")
+    ] = None,
+    asr: Annotated[
+        str, typer.Option("--asr", help="Asset or folder for --word-times and --max-cer.")
+    ] = "whisper-tiny.en",
+    engine: EngineKind = None,
+    debug: Debug = False,
+) -> None:
+    """Speak texts: numbers, units and symbols are spelled out first. The same command resumes."""
+    with _plain_errors(debug):
+        from salad.engine import using
+        from salad.synthesize.texts import parse_shares, synthesize_texts
+        from salad.types import SaladError
+
+        if engine not in (None, "local", "ray"):
+            raise SaladError(f"--engine: got {engine!r}, expected local or ray")
+        with using("ray" if engine == "ray" else "local"):
+            done = synthesize_texts(
+                texts,
+                out,
+                parse_shares(voices),
+                workers=workers,
+                seed=seed,
+                speed_jitter=speed_jitter,
+                audio="opus" if opus else "flac",
+                word_times=word_times,
+                max_cer=max_cer,
+                asr=asr,
+            )
+        _print_table(("what", "figure"), [(key, f"{value:.4g}") for key, value in done.items()])
 
 
 @app.command()
@@ -277,6 +336,10 @@ def _run(recipe: Path, overrides: list[str] | None, only: str | None = None) -> 
     from salad.pipeline import run_pipeline
 
     run_pipeline(checked, only=only)
+
+
+def _with_engine(overrides: list[str] | None, engine: str | None) -> list[str]:
+    return [*(overrides or []), *([f"engine.kind={engine}"] if engine else [])]
 
 
 def _overfit(recipe: Path, overrides: list[str] | None) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from salad import assets
 from salad.corpus.detect import walk
+from salad.engine import using
 from salad.files import read_json, sha256_file, sha256_json, write_json
 from salad.progress import console
 from salad.recipe import Recipe
@@ -150,7 +151,8 @@ def _run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
     console.rule(f"[bold]{stage}[/]", align="left")
     start_s = time.monotonic()
     try:
-        summary = _function(stage)(run)
+        with using(run.recipe.engine.kind, run.recipe.engine.tries):
+            summary = _function(stage)(run)
     except BaseException:
         spent = seconds + time.monotonic() - start_s
         write_json(folder / "stage.json", {**header, "status": "running", "seconds": spent})

@@ -30,7 +30,9 @@ class Assets(Section):
 
 
 class Engine(Section):
+    kind: Literal["local", "ray"] = Field("local", description="processes of this machine, or tasks of a Ray cluster")
     workers: int = Field(2, ge=1, description="single-thread processes for data jobs")
+    tries: int = Field(3, ge=1, description="workers that one item may kill before it is set aside")
     shard_items: int = Field(16, ge=1, description="items in one shard: what a kill can lose")
 
 
@@ -255,6 +257,11 @@ class Select(Section):
 
 class Synthesize(Section):
     voices: Voices
+    speed_jitter: float = Field(0.0, ge=0, le=0.3, description="0.1: each document 0.9 to 1.1 times as fast")
+    audio: Literal["flac", "opus"] = Field("flac", description="opus: a sixth of the disk, lossy")
+    max_cer: float | None = Field(
+        None, gt=0, description="what the ASR hears further than this from what was said is set aside; null: no check"
+    )
 
 
 class Evaluate(Section):

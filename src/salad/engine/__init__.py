@@ -1,5 +1,6 @@
 """Run one function over many shards, each whole or absent."""
 
-from salad.engine.local import Shard, run_shards
+from salad.engine.run import run_shards, using
+from salad.engine.shards import Shard
 
-__all__ = ["Shard", "run_shards"]
+__all__ = ["Shard", "run_shards", "using"]

@@ -1,4 +1,4 @@
-"""The local engine: a pool of single-thread processes; a finished shard is never run again.
+"""The local engine: a pool of single-thread processes.
 
 Two processes with two OpenMP threads each on two cores run 10-50 times slower than with one, so
 every worker holds itself to one thread.
@@ -6,133 +6,127 @@ every worker holds itself to one thread.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import multiprocessing
 import os
-import shutil
+import pickle
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING
 
-from salad.files import write_text
-from salad.progress import progress
+from salad.engine.shards import Attempt, perform
 from salad.types import SaladError
 
-__all__ = ["Shard", "run_shards"]
+if TYPE_CHECKING:
+    from salad.engine.run import Outcome
 
+__all__ = ["THREAD_VARIABLES", "LocalPool", "single_threaded", "torch_threads"]
+
+MAX_FAILED_STARTS = 5
+BEGUN = "begun"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CT2_INTRA_THREADS")
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-@dataclass(frozen=True)
-class Shard:
-    """What one call of the function works on: `items` in order, and the index that seeds its randomness."""
+@dataclass(eq=False)
+class _Worker:
+    process: SpawnProcess
+    pipe: Connection
+    attempt: Attempt | None = None
+    begun: bool = False  # the worker has read its attempt
 
-    index: int
-    items: tuple[Any, ...]
 
-
-def run_shards(
-    function: Callable[[Shard, Path], None],
-    items: Sequence[Any],
-    out_dir: Path,
-    *,
-    shard_items: int,
-    workers: int,
-    title: str,
-    unit: str = "items",
-    fresh: bool = False,
-) -> list[Path]:
-    """Call `function(shard, folder)` for every shard of `items`; return the shards' folders in order.
-
-    The function writes files into `folder`, which is renamed to its final place once it returns, so a
-    killed run loses at most the shards in flight. Shards depend on `items` and `shard_items` alone:
-    another number of workers gives the same files. `function` must be importable (a module's function or
-    a `functools.partial` of one). With one worker or one shard it runs here, unless `fresh` asks for a process
-    of its own, whose arithmetic nothing that ran before can touch. The first error stops the run and is raised;
-    finished shards stay. A full disk is a SaladError.
+class LocalPool:
+    """Processes of this machine, each on its own pipe: when one dies, it is known which attempt it was at, and the
+    others do not notice. A new one takes its place. (`ProcessPoolExecutor` ends all of them, and cannot tell.)
     """
-    try:
-        return _run_shards(function, items, out_dir, shard_items, workers, title, unit, fresh)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise SaladError(
-            f"disk: no space left for {out_dir} ({error.strerror}); finished shards stay: free some space, then give "
-            "the same command again"
-        ) from error
 
+    def __init__(self, workers: int) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._size = workers
+        self._workers: list[_Worker] = []
+        self._failed_starts = 0
 
-def _run_shards(
-    function: Callable[[Shard, Path], None],
-    items: Sequence[Any],
-    out_dir: Path,
-    shard_items: int,
-    workers: int,
-    title: str,
-    unit: str,
-    fresh: bool,
-) -> list[Path]:
-    out_dir.mkdir(parents=True, exist_ok=True)
-    _keep_only(out_dir, plan=hashlib.sha256(f"{shard_items} {list(items)!r}".encode()).hexdigest())
-    shards = [
-        Shard(index, tuple(items[start : start + shard_items]))
-        for index, start in enumerate(range(0, len(items), shard_items))
-    ]
-    folders = [out_dir / f"shard-{shard.index:05d}" for shard in shards]
-    left = [shard for shard, folder in zip(shards, folders, strict=True) if not folder.exists()]
-    for aside in out_dir.glob(".shard-*"):
-        shutil.rmtree(aside)
-    if not left:
-        return folders
-    with progress(title, total=len(items), unit=unit) as bar, _single_threaded():
-        bar.advance(len(items) - sum(len(shard.items) for shard in left))
-        if not fresh and (workers == 1 or len(left) == 1):
-            with _torch_threads(1):
-                for shard in left:
-                    bar.advance(_run_one(function, shard, out_dir))
-            return folders
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            min(workers, len(left)), context, initializer=_start_worker, initargs=(os.getpid(),)
-        ) as pool:
-            pending = {pool.submit(_run_one, function, shard, out_dir) for shard in left}
+    def __enter__(self) -> LocalPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.pipe.close()
+
+    def free(self) -> int:
+        return self._size - sum(worker.attempt is not None for worker in self._workers)
+
+    def submit(self, attempt: Attempt) -> None:
+        idle = [worker for worker in self._workers if worker.attempt is None and worker.process.is_alive()]
+        worker = idle[0] if idle else self._start()
+        worker.attempt = attempt
+        try:
+            worker.pipe.send(attempt)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it died while idle or at its start; `wait` sees that
+
+    def wait(self) -> Outcome:
+        from salad.engine.run import Outcome
+
+        while True:
+            busy = [worker for worker in self._workers if worker.attempt is not None]
+            ready = wait([*(worker.pipe for worker in busy), *(worker.process.sentinel for worker in busy)])
+            worker = next(w for w in busy if w.pipe in ready or w.process.sentinel in ready)
+            attempt = worker.attempt
+            assert attempt is not None
             try:
-                while pending:
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        bar.advance(future.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    return folders
+                said = worker.pipe.recv()  # what it said before it died counts
+            except (EOFError, ConnectionResetError, pickle.UnpicklingError):
+                self._remove(worker)
+                if worker.begun:
+                    return Outcome(attempt, died=True)
+                self._not_started(worker.process.exitcode)
+                self.submit(attempt)
+                continue
+            self._failed_starts = 0
+            if said == BEGUN:
+                worker.begun = True
+                continue
+            worker.attempt, worker.begun = None, False
+            return Outcome(attempt, said)
+
+    def _remove(self, worker: _Worker) -> None:
+        worker.process.join()
+        worker.pipe.close()
+        self._workers.remove(worker)
+
+    def _not_started(self, exit_code: int | None) -> None:
+        """No item is to blame for a worker that never got to it."""
+        self._failed_starts += 1
+        if self._failed_starts == MAX_FAILED_STARTS:
+            raise SaladError(
+                f"engine: {MAX_FAILED_STARTS} workers in a row ended before they began (exit code {exit_code}); their "
+                "message is above. A script that calls run_shards must do so under `if __name__ == '__main__':`"
+            )
+
+    def _start(self) -> _Worker:
+        for worker in [w for w in self._workers if w.attempt is None and not w.process.is_alive()]:
+            self._remove(worker)
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, os.getpid()))
+        with single_threaded():
+            process.start()
+        theirs.close()
+        worker = _Worker(process, ours)
+        self._workers.append(worker)
+        return worker
 
 
-def _keep_only(out_dir: Path, plan: str) -> None:
-    """Shards made from other items, or cut otherwise, are not these shards: they go."""
-    note = out_dir / "plan.txt"
-    if note.exists() and note.read_text() == plan:
-        return
-    for folder in out_dir.glob("shard-*"):
-        shutil.rmtree(folder)
-    write_text(note, plan)
-
-
-def _run_one(function: Callable[[Shard, Path], None], shard: Shard, out_dir: Path) -> int:
-    aside = out_dir / f".shard-{shard.index:05d}"
-    aside.mkdir(parents=True, exist_ok=True)
-    function(shard, aside)
-    aside.rename(out_dir / f"shard-{shard.index:05d}")
-    return len(shard.items)
-
-
-def _start_worker(parent: int) -> None:
+def _work(pipe: Connection, parent: int) -> None:
     """One thread, and no life after the parent's: a killed run must not leave writers behind."""
 
     def watch() -> None:
@@ -140,8 +134,29 @@ def _start_worker(parent: int) -> None:
             time.sleep(0.5)
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=watch, daemon=True).start()
-    _set_torch_threads(1)
+    while True:
+        try:
+            attempt = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(BEGUN)
+        pipe.send(_error_of(attempt))
+
+
+def _error_of(attempt: Attempt) -> BaseException | None:
+    """Perform it; the error it raises, with its traceback as a note, in a form that gets through a pipe."""
+    try:
+        perform(attempt)
+    except BaseException as error:
+        error.add_note(f"in a worker:\n{traceback.format_exc()}")
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            return RuntimeError(f"{error!r} in a worker:\n{traceback.format_exc()}")
+        return error
+    return None
 
 
 def _set_torch_threads(n: int) -> int:
@@ -156,7 +171,7 @@ def _set_torch_threads(n: int) -> int:
 
 
 @contextmanager
-def _torch_threads(n: int) -> Iterator[None]:
+def torch_threads(n: int) -> Iterator[None]:
     before = _set_torch_threads(n)
     try:
         yield
@@ -164,7 +179,7 @@ def _torch_threads(n: int) -> Iterator[None]:
         _set_torch_threads(before)
 
 
-class _single_threaded:
+class single_threaded:
     """Children started inside inherit one thread per library; the parent's own variables come back after."""
 
     def __enter__(self) -> None:

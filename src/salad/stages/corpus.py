@@ -220,7 +220,7 @@ def _write(run: Run) -> dict[str, list[Document]]:
     )
     folders = run_shards(
         function, rows, run.folder("corpus") / "text", shard_items=settings.batch, workers=run.recipe.engine.workers,
-        title="the teacher writes", unit="documents",
+        title="the teacher writes", unit="documents", set_aside=True,
     )  # fmt: skip
     source = {row["id"]: row["source"] for row in rows}
     documents: dict[str, list[Document]] = {"web": [], "speech": [], "heldout": []}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from salad.align.transcribe import transcribe_utterances
-from salad.align.whisper import align_utterances
 from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
@@ -17,41 +15,34 @@ from salad.model.encode import encode_pieces
 from salad.pipeline import Run
 from salad.sequence import FrameStore
 from salad.sequence.examples import draw_layout, pieces_of
-from salad.synthesize.speak import speak_documents
+from salad.synthesize.align import align_spoken
+from salad.synthesize.speak import assign_voices, speak_all
 from salad.types import Document, Utterance
 
 __all__ = ["align", "assign_voices", "encode", "gather_quarantine", "speak", "transcribe"]
 
-SPEAK_SHARD, ALIGN_SHARD = 2, 8
+TRANSCRIBE_SHARD, ALIGN_SHARD = 2, 8
 
 
-def assign_voices(documents: Sequence[Document], shares: dict[str, float], seed: int) -> list[tuple[Document, str]]:
-    """A voice for every document, by shares; slow voices first, so that no worker idles at the end."""
-    names = sorted(shares)
-    total = sum(shares.values())
-    counts = {name: round(len(documents) * shares[name] / total) for name in names}
-    pool = [name for name in names for _ in range(max(1, counts[name]))]
-    order = random.Random(f"{seed}/voices").sample(range(len(documents)), len(documents))
-    assigned = {i: pool[n % len(pool)] for n, i in enumerate(order)}
-    return sorted(
-        ((document, assigned[i]) for i, document in enumerate(documents)), key=lambda pair: pair[1].startswith("piper")
-    )
-
-
-def speak(run: Run, folder: Path, spoken: Sequence[tuple[Document, str]], title: str) -> list[tuple[Utterance, Any]]:
+def speak(
+    run: Run,
+    folder: Path,
+    spoken: Sequence[tuple[Document, str]],
+    title: str,
+    *,
+    speed_jitter: float = 0.0,
+    audio: str = "flac",
+) -> list[tuple[Utterance, Any]]:
     """Speak whole documents; returns utterances with the times of their sentences."""
-    items = [
-        {"document": vars(document), "voice": voice, "licence": "", "simulated": True} for document, voice in spoken
-    ]
-    function = functools.partial(speak_documents, seed=run.recipe.seed)
-    folders = run_shards(
-        function,
-        items,
+    recipe = run.recipe
+    folders = speak_all(
+        spoken,
         folder,
-        shard_items=SPEAK_SHARD,
-        workers=run.recipe.engine.workers,
+        seed=recipe.seed,
+        workers=recipe.engine.workers,
         title=title,
-        unit="documents",
+        speed_jitter=speed_jitter,
+        audio=audio,
     )
     return load_spoken(folders)
 
@@ -59,7 +50,7 @@ def speak(run: Run, folder: Path, spoken: Sequence[tuple[Document, str]], title:
 def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title: str) -> list[Utterance]:
     """Word times for every utterance; what falls under the threshold is left in the shards' quarantine."""
     items = [(utterance_to_dict(utterance), sentences) for utterance, sentences in spoken]
-    function = functools.partial(align_utterances, asset=run.recipe.assets.asr, min_score=run.recipe.align.min_score)
+    function = functools.partial(align_spoken, asset=run.recipe.assets.asr, min_score=run.recipe.align.min_score)
     folders = run_shards(
         function,
         items,
@@ -68,6 +59,7 @@ def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title
         workers=run.recipe.engine.workers,
         title=title,
         unit="utterances",
+        set_aside=True,
     )
     return [utterance for path in folders for utterance in read_utterances(path / "utterances.jsonl")]
 
@@ -101,10 +93,11 @@ def transcribe(run: Run, folder: Path, utterances: Sequence[Utterance], title: s
         function,
         items,
         folder,
-        shard_items=SPEAK_SHARD,
+        shard_items=TRANSCRIBE_SHARD,
         workers=run.recipe.engine.workers,
         title=title,
         unit="utterances",
+        set_aside=True,
     )
     return {row["id"]: row["text"] for path in folders for row in read_jsonl(path / "transcripts.jsonl")}
 

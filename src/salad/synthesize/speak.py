@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from salad.audio import resample, to_samples, to_seconds, write_flac
+from salad.audio import resample, to_samples, to_seconds, write_flac, write_opus
 from salad.corpus.manifest import Sentence, write_utterances
-from salad.engine import Shard
-from salad.files import write_jsonl
+from salad.engine import Shard, run_shards
+from salad.files import read_jsonl, write_jsonl
+from salad.synthesize.endpoint import EndpointDown
+from salad.synthesize.speakable import number_words, speakable
 from salad.synthesize.voices import Voice, load_voice
 from salad.types import Document, SaladError, Utterance
 
-__all__ = ["speak_document", "speak_documents", "split_sentences", "utterance_id"]
+__all__ = [
+    "assign_voices",
+    "speak_all",
+    "speak_document",
+    "speak_documents",
+    "speed_of",
+    "split_sentences",
+    "spoken_forms",
+    "utterance_id",
+]
 
+SHARD = 2  # documents
 RATE_HZ = 16_000  # what the encoder and the ASR read
 PAUSE_S = (0.15, 0.4)
 EDGE_S = 0.1  # silence before the first and after the last sentence
@@ -27,6 +42,7 @@ QUIET_DB = -50.0  # frames this far below the loudest one are no speech
 SILENT_PEAK = 1e-3
 MAX_WORDS, MAX_CHARS = 40, 280  # one sentence stays well under the aligner's 29.5 s window
 PEAK = 0.95
+WRITERS = {"flac": write_flac, "opus": write_opus}
 
 ENDS = re.compile(r"[.!?…]+[\"'”’)\]]*$")
 CLAUSE_ENDS = re.compile(r"[,;:—–][\"'”’)\]]*$")
@@ -37,8 +53,49 @@ ABBREVIATIONS = set(
 )
 
 
+def assign_voices(documents: Sequence[Document], shares: dict[str, float], seed: int) -> list[tuple[Document, str]]:
+    """A voice for every document, by shares; slow voices first, so that no worker idles at the end."""
+    names = sorted(shares)
+    total = sum(shares.values())
+    counts = {name: round(len(documents) * shares[name] / total) for name in names}
+    pool = [name for name in names for _ in range(max(1, counts[name]))]
+    order = random.Random(f"{seed}/voices").sample(range(len(documents)), len(documents))
+    assigned = {i: pool[n % len(pool)] for n, i in enumerate(order)}
+    return sorted(
+        ((document, assigned[i]) for i, document in enumerate(documents)), key=lambda pair: pair[1].startswith("piper")
+    )
+
+
+def speak_all(
+    spoken: Sequence[tuple[Document, str]],
+    folder: Path,
+    *,
+    seed: int,
+    workers: int,
+    title: str,
+    speed_jitter: float = 0.0,
+    audio: str = "flac",
+) -> list[Path]:
+    """Speak (document, voice) pairs shard by shard (see `speak_documents`); returns the shards' folders.
+
+    Killed, it goes on where it was: at most SHARD documents of each worker are spoken again.
+    """
+    items: list[dict[str, Any]] = []
+    for document, voice in spoken:
+        item = {"document": vars(document), "voice": voice, "licence": "", "simulated": True}
+        if speed_jitter:
+            item["speed"] = speed_of(document.id, voice, seed, speed_jitter)
+        if audio != "flac":
+            item["audio"] = audio
+        items.append(item)
+    function = functools.partial(speak_documents, seed=seed)
+    return run_shards(
+        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="documents", set_aside=True
+    )
+
+
 def utterance_id(document_id: str, voice: str) -> str:
-    return f"{document_id}--{voice.replace(':', '-')}"
+    return f"{document_id}--{voice.partition('@')[0].replace(':', '-')}"
 
 
 def split_sentences(text: str) -> list[tuple[int, int]]:
@@ -75,18 +132,24 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
 def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
     """Speak each item {"document": Document as dict, "voice", "licence", "simulated"}; for `run_shards`.
 
-    Writes audio/<utterance id>.flac (16 kHz), utterances.jsonl, sentences.jsonl (rows {id, simulated, sentences:
-    [[start_word, end_word, start_s, end_s], ...]}) and, for documents that could not be spoken, quarantine.jsonl (rows
-    {id, voice, reason}). An unknown voice stops the job with SaladError.
+    An item may have "speed" (1.0) and "audio" ("flac" or "opus"). Writes audio/<utterance id>.flac (16 kHz),
+    utterances.jsonl, sentences.jsonl (rows {id, simulated, sentences: [[start_word, end_word, start_s, end_s], ...]},
+    and, where it differs from the text, spoken: what was said for each of its words) and, for documents that could not
+    be spoken, quarantine.jsonl (rows {id, voice, reason}). An unknown voice, or an endpoint that is down, stops the job
+    with SaladError.
     """
+    number_words()  # where it is missing no document would be said right
     utterances, sentence_rows, failed = [], [], []
     for item in shard.items:
         document, voice = Document(**item["document"]), load_voice(item["voice"])
-        name = utterance_id(document.id, voice.name)
-        path = folder / "audio" / f"{quote(name, safe=' ')}.flac"
+        name, suffix = utterance_id(document.id, voice.name), item.get("audio", "flac")
+        path = folder / "audio" / f"{quote(name, safe=' ')}.{suffix}"
         try:
-            samples, sentences = speak_document(document, voice, seed=seed)
-            write_flac(path, samples, RATE_HZ)
+            words, spoken = document.words, speakable(document.words)
+            samples, sentences = speak_document(document, voice, seed=seed, speed=item.get("speed", 1.0), spoken=spoken)
+            WRITERS[suffix](path, samples, RATE_HZ)
+        except EndpointDown:
+            raise
         except Exception as error:  # one bad document must not end a job of many hours; the reason is kept
             reason = str(error) if isinstance(error, SaladError) else repr(error)
             failed.append({"id": document.id, "voice": voice.name, "reason": reason})
@@ -104,28 +167,33 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
             domain=document.domain,
         )
         utterances.append(utterance)
-        sentence_rows.append({"id": name, "simulated": item["simulated"], "sentences": [list(s) for s in sentences]})
+        row = {"id": name, "simulated": item["simulated"], "sentences": [list(s) for s in sentences]}
+        sentence_rows.append(row if spoken == words else {**row, "spoken": spoken})
     write_utterances(folder / "utterances.jsonl", utterances)
     write_jsonl(folder / "sentences.jsonl", sentence_rows)
     write_jsonl(folder / "quarantine.jsonl", failed)
 
 
-def speak_document(document: Document, voice: Voice, *, seed: int) -> tuple[np.ndarray, list[Sentence]]:
-    """float32 [num_samples] at 16 kHz, and the sentences in it.
+def speak_document(
+    document: Document, voice: Voice, *, seed: int, speed: float = 1.0, spoken: Sequence[str] | None = None
+) -> tuple[np.ndarray, list[Sentence]]:
+    """float32 [num_samples] at 16 kHz, and the sentences in it (in words of the document's text).
 
-    Pauses come from a generator seeded by (seed, document id, voice): the order of documents does not matter.
-    Raises SaladError where a sentence has no phonemes, is silent, or holds NaN.
+    spoken: what to say for each word of the text (default: `speakable` of them). Pauses come from a generator seeded by
+    (seed, document id, voice): the order of documents does not matter. Raises SaladError where a sentence has no
+    phonemes, is silent, or holds NaN.
     """
     rate_hz, words = voice.sample_rate_hz, document.words
     if not _sayable(words):
         raise SaladError("text: has no word that can be said; remove the document")
-    digest = hashlib.sha256(f"{seed}\n{document.id}\n{voice.name}".encode()).digest()
-    generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    spoken = speakable(words) if spoken is None else spoken
+    generator = np.random.default_rng(_number(seed, document.id, voice.name))
     pieces = [_silence(EDGE_S, rate_hz)]
     num_samples, sentences = len(pieces[0]), []
     runs = split_sentences(document.text)
     for n, (start, end) in enumerate(runs):
-        piece = trim_silence(voice.speak(" ".join(words[start:end])), rate_hz)
+        said = " ".join(spoken[start:end])
+        piece = trim_silence(voice.speak(said) if speed == 1.0 else voice.speak(said, speed), rate_hz)
         spoken_s = to_seconds(num_samples, rate_hz), to_seconds(num_samples + len(piece), rate_hz)
         sentences.append((start, end, *spoken_s))
         pause_s = generator.uniform(*PAUSE_S) if n + 1 < len(runs) else EDGE_S
@@ -133,6 +201,22 @@ def speak_document(document: Document, voice: Voice, *, seed: int) -> tuple[np.n
         num_samples += len(piece) + len(pieces[-1])
     samples = resample(np.concatenate(pieces), rate_hz, RATE_HZ)
     return samples * min(1.0, PEAK / float(np.abs(samples).max())), sentences
+
+
+def speed_of(document_id: str, voice: str, seed: int, jitter: float) -> float:
+    """Between 1 - jitter and 1 + jitter, the same for the same document, voice and seed."""
+    share = _number(seed, document_id, voice, "speed") / 2**64
+    return round(1 + jitter * (2 * share - 1), 4)
+
+
+def spoken_forms(folder: str | Path) -> dict[str, list[str]]:
+    """What was said for each word, by utterance id, where it is not what is written; from a shard's sentences.jsonl."""
+    return {row["id"]: row["spoken"] for row in read_jsonl(Path(folder) / "sentences.jsonl") if "spoken" in row}
+
+
+def _number(*parts: object) -> int:
+    """64 bits out of a hash of the parts."""
+    return int.from_bytes(hashlib.sha256("\n".join(map(str, parts)).encode()).digest()[:8], "big")
 
 
 def trim_silence(samples: np.ndarray, rate_hz: int) -> np.ndarray:

@@ -1,0 +1,242 @@
+"""Run a function over shards: what is finished is kept, a killed worker's shard is retried, a poison item is found."""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from salad.engine.local import LocalPool, single_threaded, torch_threads
+from salad.engine.shards import Attempt, Shard, cut, item_name, keep_only, perform, remove_halves
+from salad.progress import Bar, progress
+from salad.types import SaladError
+
+__all__ = ["Kind", "Outcome", "Pool", "run_shards", "using"]
+
+Kind = Literal["local", "ray"]
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Settings:
+    kind: Kind = "local"
+    tries: int = 3
+
+
+_DEFAULT = Settings()
+_settings: ContextVar[Settings] = ContextVar("settings", default=_DEFAULT)
+
+
+@contextmanager
+def using(kind: Kind = "local", tries: int = 3) -> Iterator[None]:
+    """Which engine runs the shards inside the block, and how many workers an item may kill (the recipe's `engine`)."""
+    token = _settings.set(Settings(kind, tries))
+    try:
+        yield
+    finally:
+        _settings.reset(token)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended: well, with the function's own error, or (`died`) with the end of its worker."""
+
+    attempt: Attempt
+    error: BaseException | None = None
+    died: bool = False
+
+
+class Pool(Protocol):
+    """Workers that each make one attempt at a time. An attempt that kills its worker harms no other."""
+
+    def free(self) -> int:
+        """Workers with nothing to do."""
+        ...
+
+    def submit(self, attempt: Attempt) -> None: ...
+
+    def wait(self) -> Outcome:
+        """The next attempt to end."""
+        ...
+
+
+def run_shards(
+    function: Callable[[Shard, Path], None],
+    items: Sequence[Any],
+    out_dir: Path,
+    *,
+    shard_items: int,
+    workers: int,
+    title: str,
+    unit: str = "items",
+    fresh: bool = False,
+    set_aside: bool = False,
+    kind: Kind | None = None,
+    tries: int | None = None,
+) -> list[Path]:
+    """Call `function(shard, folder)` for every shard of `items`; return the shards' folders in order.
+
+    The function writes files into `folder`, which is renamed to its final place once it returns, so a
+    killed run loses at most the shards in flight. Shards depend on `items` and `shard_items` alone:
+    another number of workers, or another engine, gives the same files. `function` must be importable (a module's
+    function or a `functools.partial` of one). With one local worker it runs here, unless `fresh` asks for a process
+    of its own, whose arithmetic nothing that ran before can touch.
+
+    A shard whose worker dies (SIGKILL, out of memory, a crash in a library) runs again. After `tries` deaths its items
+    are tried in halves until the one that kills stands alone, `tries` times again; then SaladError names it, or with
+    `set_aside` it goes to the shard's quarantine.jsonl ({id, reason}) and the others are kept. The first error that the
+    function raises stops the run once the shards in flight have ended; finished shards stay. A full disk is a
+    SaladError. `kind` and `tries` are
+    those of the surrounding `using` unless given.
+    """
+    settings = _settings.get()
+    with _full_disk_told(out_dir):
+        return _run_shards(
+            function, items, out_dir, shard_items, workers, title, unit, fresh, set_aside,
+            kind or settings.kind, tries or settings.tries,
+        )  # fmt: skip
+
+
+def _run_shards(
+    function: Callable[[Shard, Path], None],
+    items: Sequence[Any],
+    out_dir: Path,
+    shard_items: int,
+    workers: int,
+    title: str,
+    unit: str,
+    fresh: bool,
+    set_aside: bool,
+    kind: Kind,
+    tries: int,
+) -> list[Path]:
+    keep_only(out_dir, items, shard_items)
+    shards = cut(items, shard_items)
+    folders = [out_dir / shard.name for shard in shards]
+    left = [shard for shard, folder in zip(shards, folders, strict=True) if not folder.exists()]
+    if not left:
+        return folders
+    attempts = [Attempt(function, shard, out_dir, tuple(range(len(shard.items)))) for shard in left]
+    with progress(title, total=len(items), unit=unit) as bar:
+        bar.advance(len(items) - sum(len(shard.items) for shard in left))
+        if kind == "local" and workers == 1 and not fresh:
+            with single_threaded(), torch_threads(1):
+                for attempt in attempts:
+                    perform(attempt)
+                    bar.advance(len(attempt.shard.items))
+            return folders
+        try:
+            with _pool(kind, min(workers, len(left))) as pool:
+                _Drive(pool, bar, shard_items, tries, set_aside).run(attempts)
+        finally:
+            remove_halves(out_dir)  # of workers that died
+    return folders
+
+
+@contextmanager
+def _full_disk_told(out_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise SaladError(
+            f"disk: no space left for {out_dir} ({error.strerror}); finished shards stay: free some space, then give "
+            "the same command again"
+        ) from error
+
+
+def _pool(kind: Kind, workers: int) -> AbstractContextManager[Pool]:
+    if kind == "local":
+        return LocalPool(workers)
+    from salad.engine.ray import RayPool
+
+    return RayPool(workers)
+
+
+class _Drive:
+    """Keeps a pool's workers busy until every shard is whole."""
+
+    def __init__(self, pool: Pool, bar: Bar, shard_items: int, tries: int, set_aside: bool) -> None:
+        self.pool, self.bar, self.shard_items = pool, bar, shard_items
+        self.tries, self.set_aside = tries, set_aside
+        self.waiting: deque[Attempt] = deque()
+        self.deaths: Counter[tuple[int, tuple[int, ...], bool]] = Counter()
+        self.trials: Counter[int] = Counter()  # open trials of a shard
+        self.poison: dict[int, list[int]] = {}  # of a shard: places of the items that killed alone
+
+    def run(self, attempts: Sequence[Attempt]) -> None:
+        self.waiting.extend(attempts)
+        in_flight, error = 0, None
+        while in_flight or (self.waiting and error is None):
+            while self.waiting and error is None and self.pool.free():
+                self.pool.submit(self.waiting.popleft())
+                in_flight += 1
+            outcome = self.pool.wait()
+            in_flight -= 1
+            try:
+                self._ended(outcome)
+            except Exception as first:  # the others in flight may finish: hours of work may be in them
+                error = error or first
+        if error is not None:
+            raise error
+
+    def _ended(self, outcome: Outcome) -> None:
+        attempt, index = outcome.attempt, outcome.attempt.shard.index
+        if outcome.died:
+            self._died(attempt)
+        elif outcome.error is not None and not attempt.trial:
+            raise outcome.error  # a trial's own error is raised by the whole shard, later
+        elif attempt.trial:
+            self.trials[index] -= 1
+        else:
+            self.bar.advance(len(attempt.shard.items))
+        if attempt.trial and not self.trials[index]:
+            self._found(attempt)
+
+    def _died(self, attempt: Attempt) -> None:
+        index, numbers = attempt.shard.index, attempt.numbers
+        key = (index, numbers, attempt.trial)
+        self.deaths[key] += 1
+        whole = not attempt.trial
+        if whole and self.deaths[key] < self.tries:
+            self.waiting.append(attempt)
+        elif whole and index in self.poison:
+            raise SaladError(
+                f"engine: {attempt.shard.name} in {attempt.out_dir} killed its worker {self.deaths[key]} times, though "
+                "none of its items does alone; is there too little memory? Try fewer engine.workers"
+            )
+        elif len(numbers) > 1:
+            self.trials[index] -= attempt.trial
+            half = len(numbers) // 2
+            self._try(attempt, numbers[:half])
+            self._try(attempt, numbers[half:])
+        elif attempt.trial and self.deaths[key] < self.tries:
+            self.waiting.append(attempt)
+        else:
+            self.trials[index] -= attempt.trial
+            self.poison.setdefault(index, []).extend(numbers)
+            if whole:
+                self._found(attempt)
+
+    def _try(self, attempt: Attempt, numbers: tuple[int, ...]) -> None:
+        self.trials[attempt.shard.index] += 1
+        self.waiting.append(replace(attempt, numbers=numbers, trial=True))
+
+    def _found(self, attempt: Attempt) -> None:
+        """Every trial of a shard has ended: the whole of it runs again, without what killed."""
+        shard = attempt.shard
+        poison = sorted(self.poison.setdefault(shard.index, []))
+        reason = f"killed its worker {self.tries} times"
+        names = [item_name(shard.items[n], shard.index * self.shard_items + n) for n in poison]
+        if poison and not self.set_aside:
+            raise SaladError(f"engine: {', '.join(names)} {reason}; remove it from the input and run again")
+        numbers = tuple(n for n in range(len(shard.items)) if n not in poison)
+        rows = tuple({"id": name, "reason": reason} for name in names)
+        self.deaths[shard.index, numbers, False] = 0
+        self.waiting.append(replace(attempt, numbers=numbers, trial=False, rows=rows))

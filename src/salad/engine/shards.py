@@ -1,0 +1,101 @@
+"""Shards on disk: cut, whole or absent, and what one attempt at a shard does; every engine shares this."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from salad.files import read_jsonl, write_jsonl, write_text
+
+__all__ = ["Attempt", "Shard", "cut", "item_name", "keep_only", "perform", "remove_halves"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one call of the function works on: `items` in order, and the index that seeds its randomness."""
+
+    index: int
+    items: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        return f"shard-{self.index:05d}"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One call of the function in one worker.
+
+    numbers: places of the shard's items in it; a trial reads some of them and keeps nothing: it only tells whether the
+    worker lives. rows are added to the shard's quarantine.jsonl.
+    """
+
+    function: Callable[[Shard, Path], None]
+    shard: Shard
+    out_dir: Path
+    numbers: tuple[int, ...]
+    trial: bool = False
+    rows: tuple[dict[str, str], ...] = ()
+
+
+def cut(items: Sequence[Any], shard_items: int) -> list[Shard]:
+    starts = range(0, len(items), shard_items)
+    return [Shard(index, tuple(items[start : start + shard_items])) for index, start in enumerate(starts)]
+
+
+def keep_only(out_dir: Path, items: Sequence[Any], shard_items: int) -> None:
+    """Shards made from other items, or cut otherwise, are not these shards: they go; so do halves of shards."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    plan = hashlib.sha256(f"{shard_items} {list(items)!r}".encode()).hexdigest()
+    note = out_dir / "plan.txt"
+    if not (note.exists() and note.read_text() == plan):
+        for folder in out_dir.glob("shard-*"):
+            shutil.rmtree(folder)
+        write_text(note, plan)
+    remove_halves(out_dir)
+
+
+def remove_halves(out_dir: Path) -> None:
+    """What attempts left that did not end."""
+    for aside in out_dir.glob(".shard-*"):
+        shutil.rmtree(aside, ignore_errors=True)  # a worker of a killed run may still be dying in it
+
+
+def perform(attempt: Attempt) -> None:
+    """Run the function in a folder of this attempt's own, which becomes the shard's folder once it is whole.
+
+    No two attempts share a folder, so a worker that outlives a killed driver cannot mix its files into the next run's.
+    """
+    shard, final = attempt.shard, attempt.out_dir / attempt.shard.name
+    aside = attempt.out_dir / f".{shard.name}-{secrets.token_hex(4)}"
+    aside.mkdir(parents=True)
+    try:
+        attempt.function(Shard(shard.index, tuple(shard.items[n] for n in attempt.numbers)), aside)
+        if attempt.rows:
+            kept = aside / "quarantine.jsonl"
+            write_jsonl(kept, [*(read_jsonl(kept) if kept.exists() else []), *attempt.rows])
+        if not attempt.trial:
+            aside.rename(final)
+    except OSError:
+        if not final.exists():  # else another attempt was first: the same items, the same files
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def item_name(item: Any, number: int) -> str:
+    """The id of an item where it or a part of it has one, else its place in the job."""
+    return _id_in(item) or f"item {number}"
+
+
+def _id_in(item: Any) -> str:
+    if isinstance(item, dict):
+        return str(item["id"]) if "id" in item else next(filter(None, map(_id_in, item.values())), "")
+    if isinstance(item, (tuple, list)):
+        return next(filter(None, map(_id_in, item)), "")
+    return str(getattr(item, "id", ""))

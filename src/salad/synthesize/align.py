@@ -1,0 +1,54 @@
+"""Word times of what was said, told for what is written: each written word lasts as long as its spoken form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from salad.align.whisper import align_utterances
+from salad.corpus.manifest import Sentence, read_utterances, write_utterances
+from salad.engine import Shard
+from salad.synthesize.speakable import speakable
+from salad.types import Utterance, Word
+
+__all__ = ["align_spoken", "spoken_bounds"]
+
+
+def align_spoken(shard: Shard, folder: Path, *, asset: str, min_score: float) -> None:
+    """`align_utterances` on the spoken forms: items, files and errors are the same, the text stays as written."""
+    items: list[tuple[dict[str, Any], Sequence[Sentence] | None]] = []
+    written: dict[str, list[str]] = {}
+    for row, sentences in shard.items:
+        words = row["text"].split()
+        spoken = speakable(words)
+        if spoken != words:
+            written[row["id"]] = words
+            at = spoken_bounds(spoken)
+            row = {**row, "text": " ".join(spoken)}
+            if sentences is not None:
+                sentences = [(at[start], at[end], *times) for start, end, *times in sentences]
+        items.append((row, sentences))
+    align_utterances(Shard(shard.index, tuple(items)), folder, asset=asset, min_score=min_score)
+    if written:
+        texts = {row["id"]: row["text"] for row, _ in shard.items}
+        kept = read_utterances(folder / "utterances.jsonl")
+        kept = [_as_written(u, texts[u.id], written[u.id]) if u.id in written else u for u in kept]
+        write_utterances(folder / "utterances.jsonl", kept)
+
+
+def spoken_bounds(spoken: Sequence[str]) -> list[int]:
+    """Where each word's spoken form begins in all spoken words, and the end; [num_words + 1]."""
+    return [0, *accumulate(len(said.split()) for said in spoken)]
+
+
+def _as_written(utterance: Utterance, text: str, words: Sequence[str]) -> Utterance:
+    at = spoken_bounds(speakable(words))
+    said = utterance.words
+    times = tuple(
+        Word(word, said[start].start_s, said[end - 1].end_s)
+        for word, start, end in zip(words, at, at[1:], strict=False)
+    )
+    return replace(utterance, text=text, words=times)

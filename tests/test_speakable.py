@@ -1,0 +1,77 @@
+"""Spoken forms: one for each written word; plain words stay; nothing is left that a voice would stumble over."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from salad.synthesize.align import spoken_bounds
+from salad.synthesize.heard import spoken_cer
+from salad.synthesize.speakable import speakable
+
+pytest.importorskip("num2words")
+
+# What is written, and under it what is said.
+CASES = """
+In 1848, about 1,200 people (50%)
+In eighteen forty-eight, about one thousand two hundred people (fifty percent)
+3.14 and .5 and 007
+three point one four and point five and zero zero seven
+paid $5.50 or $3 million, £1
+paid five dollars and fifty cents or three million dollars, one pound
+$1.2bn over 5 km at 20°C
+one point two billion dollars over five kilometers at twenty degrees Celsius
+1 km, 5kg; 2000 m
+one kilometer, five kilograms; two thousand meters
+at 10:30. until 9am
+at ten thirty. until nine a m
+E=mc^2, H2O and x² of CO₂
+E equals m c squared, H two O and x squared of CO two
+the 1990s, 1914–1918, 10–20%
+the nineteen nineties, nineteen fourteen to nineteen eighteen, ten to twenty percent
+Dr. Smith vs. No. 5, e.g. on Jan. 5, 1999.
+Doctor Smith versus number five, for example on January five, nineteen ninety-nine.
+https://www.example.com/a-b or me@site.org.
+example dot com slash a dash b or me at site dot org.
+3/4 of the 1st B-52, AT&T & C++
+three quarters of the first B fifty-two, AT and T and C plus plus
+Call 555-1234 about v2.0.1
+Call five five five, one two three four about v two point zero point one
+2024-05-01 -5 ~10 α-helix 24/7
+May first twenty twenty-four minus five about ten alpha helix twenty-four seven
+said no. He is 5.
+said no. He is five.
+"""
+
+LINES = CASES.strip().split("\n")
+PAIRS = list(zip(LINES[::2], LINES[1::2], strict=True))
+
+
+@pytest.mark.parametrize(("written", "said"), PAIRS)
+def test_what_is_said(written: str, said: str) -> None:
+    spoken = speakable(written.split())
+    assert " ".join(spoken) == said
+    assert len(spoken) == len(written.split())
+
+
+@given(st.lists(st.text(alphabet="abcXYZéö'’-,.;:!?()\"“”…—*_/", min_size=1, max_size=12), max_size=12))
+def test_plain_words_stay(words: list[str]) -> None:
+    kept = speakable(words)
+    assert [k for k, w in zip(kept, words, strict=True) if k != w] == []
+
+
+@given(st.text(alphabet="abmxE 0123456789.,:;-–/$%#&@=+^()°²'\"*~<>", max_size=60))
+def test_every_word_gets_words_and_no_digit_is_left(text: str) -> None:
+    words = text.split()
+    spoken = speakable(words)
+    assert len(spoken) == len(words) and all(said.split() for said in spoken)
+    assert not [said for said in spoken if re.search(r"\d", said)]
+    assert spoken_bounds(spoken)[-1] == len(" ".join(spoken).split())
+
+
+def test_digits_and_words_are_heard_alike() -> None:
+    assert spoken_cer("in 1848 it cost $5", "In eighteen forty-eight it cost five dollars.") == 0
+    assert spoken_cer("in 1849", "In 1848.") > 0.1
