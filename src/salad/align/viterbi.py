@@ -9,6 +9,8 @@ from salad.types import SaladError
 __all__ = ["ctc_path", "num_repeats"]
 
 BLOCK = 512  # frames between two kept rows of scores
+WHOLE_CELLS = 4_000_000  # frames x states whose scores are all kept, in 16 MB
+ROW_CELLS = 200_000  # frames x states that a step of the forward pass holds: what a cache can
 TORCHAUDIO_CELLS = 100_000_000  # frames x states; its back-pointers take a byte each
 
 
@@ -52,83 +54,75 @@ def _torchaudio_path(scores: np.ndarray, targets: np.ndarray) -> np.ndarray | No
     return np.where(spoken != 0, np.cumsum(begins) - 1, -1)
 
 
-class _Trellis:
-    """Scores of the best paths that end in each state, frame by frame.
-
-    States alternate: blank 0, character 0, blank 1 ... character L - 1, blank L, and are kept apart:
-    blank[j] = max(blank[j], character[j - 1]) + score of the blank;
-    character[j] = max(character[j], blank[j], character[j - 1] unless it is the same class) + score of the class.
-    """
-
-    def __init__(self, targets: np.ndarray) -> None:
-        self.targets = targets
-        same = np.append(True, targets[1:] == targets[:-1])
-        self.barred = np.where(same, -np.inf, 0).astype(np.float32)
-        self._skip, self._own = np.empty((2, len(targets)), np.float32)
-
-    def start(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        blank = np.full(len(self.targets) + 1, -np.inf, np.float32)
-        character = np.full(len(self.targets), -np.inf, np.float32)
-        blank[0], character[0] = frame[0], frame[self.targets[0]]
-        return blank, character
-
-    def step(
-        self, frame: np.ndarray, blank: np.ndarray, character: np.ndarray, to_blank: np.ndarray, to_char: np.ndarray
-    ) -> None:
-        """One frame on, from (blank, character) into (to_blank, to_char), which are other arrays."""
-        np.add(character[:-1], self.barred[1:], out=self._skip[1:])
-        np.maximum(character, blank[:-1], out=to_char)
-        np.maximum(to_char[1:], self._skip[1:], out=to_char[1:])
-        np.take(frame, self.targets, out=self._own, mode="clip")  # without `mode`, `out` is copied
-        to_char += self._own
-        np.maximum(blank[1:], character, out=to_blank[1:])
-        to_blank[0] = blank[0]
-        to_blank += frame[0]
-
-    def choose(self, blank: np.ndarray, character: np.ndarray, state: int, first: int) -> int:
-        """The state before `state` on its best path, out of the scores of states `first` on of the frame before."""
-        j = state // 2
-        options = [state, state - 1] if j or state % 2 else [state]
-        if state % 2 and j and self.barred[j] == 0:
-            options.append(state - 2)
-        inside = [s for s in options if s >= first]
-        return max(inside, key=lambda s: character[s // 2 - first // 2] if s % 2 else blank[s // 2 - first // 2])
-
-
 def _own_path(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Forward once, keeping every BLOCK-th row; then back, forming again only what the path can have come through.
+    """Forward once, keeping a row now and then; then back, forming again only what the path can have come through.
 
-    In b frames a path climbs at most 2b states, so a block is formed again over BLOCK x 2 BLOCK states. Nothing else is
-    stored: num_frames / BLOCK x states floats, and no back-pointers at all.
+    States alternate: blank, character 0, blank, character 1 ... blank. In b frames a path climbs at most 2b of them, so
+    a block is formed again over BLOCK x 2 BLOCK states. Kept are num_frames / BLOCK x states floats, and no
+    back-pointers at all: the path back compares the scores themselves.
     """
-    num_frames, num_targets = len(scores), len(targets)
-    trellis = _Trellis(targets)
-    now, then = trellis.start(scores[0]), trellis.start(scores[0])
-    kept = {0: (now[0].copy(), now[1].copy())}
-    for t in range(1, num_frames):
-        trellis.step(scores[t], *now, *then)
-        now, then = then, now
-        if t % BLOCK == 0:
-            # Only differences count; near 0 float32 keeps them. A row never reaches -inf where a path is left.
-            highest = max(now[0].max(), now[1].max())
-            now[0].__isub__(highest)
-            now[1].__isub__(highest)
-            kept[t] = now[0].copy(), now[1].copy()
-    state = 2 * num_targets if now[0][-1] > now[1][-1] else 2 * num_targets - 1
+    num_frames = len(scores)
+    classes = np.zeros(2 * len(targets) + 1, dtype=np.int64)
+    classes[1::2] = targets
+    # What it costs to come from two states before: nothing, or everything to skip a blank that is needed.
+    skips = np.full(len(classes), -np.inf, np.float32)
+    skips[3::2][targets[1:] != targets[:-1]] = 0
+    block = num_frames if num_frames * len(classes) <= WHOLE_CELLS else BLOCK
+    first = np.full(len(classes), -np.inf, np.float32)
+    first[:2] = scores[0, classes[:2]]
+    kept = [first]
+    for start in range(0, num_frames - block, block):
+        last = _forward(scores[start : start + block + 1], classes, skips, kept[-1])
+        kept.append(last - last.max())  # only differences count, and float32 keeps them near 0
+
+    state = len(classes)  # one past the last, until the last block is formed
     path = np.empty(num_frames, dtype=np.int64)
-    for start in range((num_frames - 1) // BLOCK * BLOCK, -1, -BLOCK):
-        end = min(start + BLOCK, num_frames - 1)  # its state is known
-        low = max(0, state // 2 - (end - start) - 1)
-        high = min(num_targets, state // 2 + 1)
-        part = _Trellis(targets[low:high])
-        blanks = np.empty((end - start + 1, high - low + 1), np.float32)
-        characters = np.empty((end - start + 1, high - low), np.float32)
-        blanks[0], characters[0] = kept[start][0][low : high + 1], kept[start][1][low:high]
-        for t in range(start, end):
-            part.step(scores[t + 1], blanks[t - start], characters[t - start], blanks[t - start + 1],
-                      characters[t - start + 1])  # fmt: skip
-        for t in range(end, start, -1):
-            path[t] = state // 2 if state % 2 else -1
-            state = trellis.choose(blanks[t - start - 1], characters[t - start - 1], state, 2 * low)
-        path[start] = state // 2 if state % 2 else -1
-    return path
+    for start in range((len(kept) - 1) * block, -1, -block):
+        num_steps = min(block, num_frames - 1 - start)
+        low, high = max(0, state - 2 - 2 * num_steps), min(len(classes), state + 1)
+        rows = np.empty((num_steps + 1, high - low + 2), np.float32)
+        _forward(scores[start : start + num_steps + 1], classes[low:high], skips[low:high], kept.pop()[low:high], rows)
+        if state == len(classes):
+            state -= 1 + int(rows[-1, -2] >= rows[-1, -1])
+        for t in range(num_steps, 0, -1):
+            path[start + t] = state
+            before = rows[t - 1, state - low : state - low + 3].tolist()  # of states - 2, - 1 and 0
+            if before[0] > max(before[1:]) and skips[state] == 0:
+                state -= 2
+            elif before[1] > before[2]:
+                state -= 1
+        path[start] = state
+    return np.where(path % 2 == 1, path // 2, -1)
+
+
+def _forward(
+    scores: np.ndarray, classes: np.ndarray, skips: np.ndarray, first: np.ndarray, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """Score of the best path to each of S states after the last of T frames, float32 [S], from that after the first:
+    row[t, s] = max(row[t - 1, s], row[t - 1, s - 1], row[t - 1, s - 2] + skips[s]) + scores[t, classes[s]].
+
+    scores [T, num_classes] (row 0 is not read); classes, skips, first [S]. `rows`, float32 [T, 2 + S], gets every row,
+    behind two states that cannot be.
+    """
+    num_rows = max(1, min(len(scores) - 1, ROW_CELLS // len(classes)))
+    own = np.empty((num_rows, len(classes)), np.float32)
+    skipped = np.empty(len(classes), np.float32)
+    buffer = np.empty((num_rows + 1, len(classes) + 2), np.float32) if rows is None else rows
+    buffer[:, :2] = -np.inf
+    buffer[0, 2:] = first
+    last = buffer[0, 2:]
+    for start in range(1, len(scores), num_rows):
+        part = scores[start : start + num_rows]
+        np.take(part, classes, axis=1, out=own[: len(part)], mode="clip")  # without `mode`, `out` is copied
+        into = buffer[: len(part) + 1] if rows is None else rows[start - 1 : start + len(part)]
+        for two, one, same, now, score in zip(
+            into[:-1, :-2], into[:-1, 1:-1], into[:-1, 2:], into[1:, 2:], own, strict=False
+        ):
+            np.add(two, skips, skipped)
+            np.maximum(one, same, now)
+            np.maximum(now, skipped, now)
+            np.add(now, score, now)
+        last = into[-1, 2:].copy()
+        if rows is None:
+            buffer[0, 2:] = last
+    return last
