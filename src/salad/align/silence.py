@@ -17,6 +17,7 @@ HOP_S = 0.01
 SILENCE_DB = -35.0  # below the speech level
 NOISE_DB, NOISY_DB = 12.0, -25.0
 RUMBLE_HZ = 150.0
+FILTER_HOPS = 10_000
 CLICK_S, BREATH_S, LONE_S = 0.05, 0.1, 0.25
 SILENCE_S = 0.06
 PAUSE_S = 0.15  # a silence this long is never inside a word; a shorter one may be the closure of a p, t or k
@@ -40,8 +41,12 @@ def find_silences(samples: np.ndarray) -> np.ndarray:
     from scipy.signal import butter, sosfilt
 
     hop = to_samples(HOP_S, RATE_HZ)
-    voiced = sosfilt(butter(4, RUMBLE_HZ, "highpass", fs=RATE_HZ, output="sos"), samples)
-    power = (np.pad(voiced, (0, -len(samples) % hop)).reshape(-1, hop) ** 2).mean(axis=1)
+    sections = butter(4, RUMBLE_HZ, "highpass", fs=RATE_HZ, output="sos")
+    state, power = np.zeros((len(sections), 2)), []
+    for start in range(0, len(samples), FILTER_HOPS * hop):  # an hour in float64 would be half a gigabyte
+        heard, state = sosfilt(sections, samples[start : start + FILTER_HOPS * hop], zi=state)
+        power.append((np.pad(heard, (0, -len(heard) % hop)).reshape(-1, hop) ** 2).mean(axis=1))
+    power = np.concatenate(power)
     speech, floor = np.percentile(power, 95), np.percentile(power, 5)
     noise = min(floor * 10 ** (NOISE_DB / 10), speech * 10 ** (NOISY_DB / 10))
     quiet = power < max(speech * 10 ** (SILENCE_DB / 10), noise)

@@ -19,15 +19,15 @@ def ctc_path(scores: np.ndarray, targets: np.ndarray, *, own: bool = False) -> n
 
     scores: float32 [num_frames, num_classes], log-probabilities, class 0 the blank. targets: int [num_targets], no
     blanks. The path is one of highest summed score among those that read exactly `targets` (Graves et al. 2006).
-    torchaudio's `forced_align` finds it where it is installed and the audio is not long, unless `own`. Raises SaladError
-    where there are fewer frames than targets plus repeats: two equal characters need a blank between them.
+    torchaudio's `forced_align` finds it where it is installed and the audio is not long, unless `own`. Raises
+    SaladError where there are fewer frames than targets plus repeats: two equal characters need a blank between them.
     """
     targets = np.asarray(targets, dtype=np.int64)
     least = len(targets) + num_repeats(targets)
     if not len(targets) or len(scores) < least:
         raise SaladError(
-            f"audio: {len(scores)} frames cannot hold {len(targets)} characters, {least - len(targets)} of them doubled "
-            f"(expected at least {max(1, least)} frames and 1 character); does the text belong to the audio?"
+            f"audio: {len(scores)} frames cannot hold {len(targets)} characters, {least - len(targets)} of them "
+            f"doubled (expected at least {max(1, least)} frames and 1 character); does the text belong to the audio?"
         )
     scores = np.ascontiguousarray(scores, dtype=np.float32)
     if not own and len(scores) * (2 * len(targets) + 1) <= TORCHAUDIO_CELLS:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.align.transcribe import transcribe_utterances
-from salad.align.whisper import align_utterances
+from salad.align.utterances import align_utterances
 from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
@@ -59,7 +59,16 @@ def speak(run: Run, folder: Path, spoken: Sequence[tuple[Document, str]], title:
 def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title: str) -> list[Utterance]:
     """Word times for every utterance; what falls under the threshold is left in the shards' quarantine."""
     items = [(utterance_to_dict(utterance), sentences) for utterance, sentences in spoken]
-    function = functools.partial(align_utterances, asset=run.recipe.assets.asr, min_score=run.recipe.align.min_score)
+    settings = run.recipe.align
+    function = functools.partial(
+        align_utterances,
+        asset=run.recipe.assets.asr,
+        min_score=settings.min_score,
+        method=settings.method,
+        model=settings.model,
+        times=settings.times,
+        listen=settings.listen,
+    )
     folders = run_shards(
         function,
         items,
