@@ -118,10 +118,10 @@ def _forward(
         for two, one, same, now, score in zip(
             into[:-1, :-2], into[:-1, 1:-1], into[:-1, 2:], into[1:, 2:], own, strict=False
         ):
-            np.add(two, skips, skipped)
-            np.maximum(one, same, now)
-            np.maximum(now, skipped, now)
-            np.add(now, score, now)
+            np.add(two, skips, out=skipped)
+            np.maximum(one, same, out=now)
+            np.maximum(now, skipped, out=now)
+            np.add(now, score, out=now)
         last = into[-1, 2:].copy()
         if rows is None:
             buffer[0, 2:] = last
