@@ -12,7 +12,7 @@ __all__ = ["key", "spoken_pieces", "tie"]
 SYMBOLS = {"&": "and", "%": "percent", "+": "plus", "=": "equals", "@": "at", "#": "number", "°": "degrees"}
 CURRENCIES = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent")}
 NUMBER = re.compile(
-    r"(?P<money>[$£€])?(?P<whole>\d{1,3}(?:,\d{3})+|\d+)(?P<decimals>\.\d+)?(?P<tail>st|nd|rd|th|s)?(?![^\W\d_])"
+    r"(?P<money>[$£€])?(?P<whole>\d{1,3}(?:,\d{3})+|\d+)(?P<decimals>\.\d+)?(?P<tail>(?:st|nd|rd|th|s)(?![^\W\d_]))?"
 )
 CLOCK = re.compile(r"\b(\d{1,2}):(\d{2})\b")
 YEARS = range(1100, 2000)
