@@ -37,9 +37,9 @@ DICKENS = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it "
     "was the epoch of belief, it was the epoch of incredulity, it was the season of Light, it was the season of "
     "Darkness, it was the spring of hope, it was the winter of despair, we had everything before us, we had nothing "
-    "before us, we were all going direct to Heaven, we were all going direct the other way— in short, the period was so "
-    "far like the present period, that some of its noisiest authorities insisted on its being received, for good or for "
-    "evil, in the superlative degree of comparison only."
+    "before us, we were all going direct to Heaven, we were all going direct the other way— in short, the period was "
+    "so far like the present period, that some of its noisiest authorities insisted on its being received, for good or "
+    "for evil, in the superlative degree of comparison only."
 )
 # recording -> text, and (word, which of its kind from 0, seconds)
 HAND_CHECKED = {
@@ -138,8 +138,7 @@ def test_words_that_are_not_written_are_heard(tmp_path: Path) -> None:
     reasons = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "heard" / "quarantine.jsonl")}
     assert "spoken but not written" in reasons["more"] and "subscribe" in reasons["more"]
     assert "another" in reasons
-    unheard = align_utterances
-    unheard(Shard(0, shard.items[2:]), tmp_path / "score", asset=ASR, min_score=0.3)
+    align_utterances(Shard(0, shard.items[2:]), tmp_path / "score", asset=ASR, min_score=0.3)
     [row] = read_jsonl(tmp_path / "score" / "quarantine.jsonl")
     assert "min_score 0.3" in row["reason"]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from salad.align import utterances as module
 from salad.align.anchors import match_windows, windows_of
-from salad.align.imports import given_words, read_textgrid, tie_words
+from salad.align.imports import read_textgrid, tie_words
 from salad.align.spoken import spoken_pieces
 from salad.align.utterances import align_utterances
 from salad.audio import write_flac
