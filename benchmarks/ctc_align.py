@@ -36,7 +36,9 @@ def peer(scores: np.ndarray, targets: np.ndarray) -> Any:
         from ctc_segmentation import CtcSegmentationParameters, ctc_segmentation
     except ImportError:
         return None
-    settings = CtcSegmentationParameters(char_list=["_", *map(chr, range(97, 97 + NUM_CLASSES - 1))])
+    settings = CtcSegmentationParameters(
+        char_list=["_", *map(chr, range(97, 97 + NUM_CLASSES - 1))], min_window_size=max(8000, len(scores))
+    )
     truth = np.concatenate([[-1], targets]).astype(np.int64)[:, None]
     return lambda: ctc_segmentation(settings, scores, truth)
 

@@ -14,7 +14,9 @@ __all__ = ["load_aligned", "run"]
 
 
 def run(run: Run) -> dict[str, Any]:
-    folder, corpus = run.folder("align"), run.folder("corpus")
+    folder, corpus, times = run.folder("align"), run.folder("corpus"), run.recipe.align.times
+    if times is not None and not times.is_dir():
+        raise SaladError(f"align.times: {times} is not a folder; give one that holds .TextGrid or .words.json files")
     spoken = load_spoken(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
     speech = align(run, folder / "speech", spoken, "align D_speech")
     heldout = align(
