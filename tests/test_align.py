@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from salad.align import whisper
 from salad.align.silence import MIN_WORD_S, clamp, find_silences, match_silences, place_words
 from salad.align.transcribe import cer, normalise, transcribe_utterances, wer
-from salad.align.whisper import align_utterances, check_sentences, group_sentences, load_aligner
+from salad.align.utterances import align_utterances
+from salad.align.whisper import check_sentences, group_sentences, load_aligner
 from salad.audio import write_flac
 from salad.corpus.manifest import (
     load_spoken,

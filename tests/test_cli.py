@@ -118,7 +118,14 @@ def test_stage_runs_one_stage(salad, pipeline, recipe_values, write_recipe):
     assert (recipe.seed, only) == (3, "corpus")
 
 
-@pytest.mark.parametrize("command", [["run"], ["stage", "corpus"]])
+def test_align_runs_the_align_stage(salad, pipeline, recipe_values, write_recipe):
+    result = salad("align", write_recipe(recipe_values), "--set", "align.method=given", "--set", "align.times=mfa")
+    assert result.exit_code == 0, result.output
+    [(recipe, only)] = pipeline.calls
+    assert (recipe.align.method, str(recipe.align.times), only) == ("given", "mfa", "align")
+
+
+@pytest.mark.parametrize("command", [["run"], ["stage", "corpus"], ["align"]])
 def test_an_unknown_key_exits_2_and_names_the_known_ones(salad, pipeline, recipe_values, write_recipe, command):
     message = _user_error(salad(*command, write_recipe(recipe_values), "--set", "nonsense.key=1"))
     assert "nonsense: unknown key; expected one of" in message

@@ -146,6 +146,15 @@ def test_an_unseen_voice_may_not_probe(recipe_values, write_recipe):
         load_recipe(write_recipe(recipe_values), ["probe.voice=third"])
 
 
+def test_the_aligners_settings_must_fit_together(recipe_values, write_recipe):
+    path = write_recipe(recipe_values)
+    with pytest.raises(SaladError, match="method: ctc needs model"):
+        load_recipe(path, ["align.method=ctc"])
+    with pytest.raises(SaladError, match="only method: given reads it, not whisper"):
+        load_recipe(path, ["align.times=mfa"])
+    assert load_recipe(path, ["align.method=ctc", "align.model=folder"]).align.min_score == 0.3
+
+
 def test_stages_must_train_the_same_part_of_the_llm(recipe_values, write_recipe):
     with pytest.raises(SaladError, match=r"stage2.llm \(full\) must equal stage1.llm \(lora\)"):
         load_recipe(write_recipe(recipe_values), ["stage1.llm=lora"])

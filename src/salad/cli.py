@@ -105,6 +105,13 @@ def train(
 
 
 @app.command()
+def align(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Find the time of every spoken word of a recipe's corpus, and encode its speech; what is unfit is kept aside."""
+    with _plain_errors(debug):
+        _run(recipe, overrides, only="align")
+
+
+@app.command()
 def synthesize(
     texts: Annotated[
         list[Path], typer.Option("--texts", metavar="FILE", help="Text, or JSON lines {text, id?, domain?}.")

@@ -175,6 +175,11 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
         # what may be bought decides where it looks
         rule = {name: values["select"][name] for name in ("gamma", "max_cer", "score")}
         parts["rule of select"] = sha256_json(rule)[:16]
+    if stage == "align" and recipe.align.model is not None:
+        parts["asset align.model"] = assets.fingerprint(recipe.align.model)[:16]
+    if stage == "align" and recipe.align.times is not None:
+        found = sorted(p for p in recipe.align.times.rglob("*") if p.is_file())
+        parts["your word times"] = sha256_json([[str(p), sha256_file(p)] for p in found])[:16]
     if stage == "corpus":
         files = [Path(p) for p in values["corpus"]["local_text"]]
         if files:

@@ -144,9 +144,29 @@ class Corpus(Section):
 
 
 class Align(Section):
+    method: Literal["whisper", "ctc", "given"] = Field(
+        "whisper", description="given: word times that came with the recordings; our own voices' speech: whisper"
+    )
+    model: str | None = Field(
+        None, description="whisper: asset or folder, in place of assets.asr; ctc: folder of a Wav2Vec2ForCTC checkpoint"
+    )
+    times: Path | None = Field(
+        None, description="given: folder of .TextGrid (MFA's) or .words.json, by audio file name"
+    )
+    listen: bool = Field(
+        False, description="transcribe short recordings too (over 29.5 s always), to find words that the text lacks"
+    )
     min_score: float = Field(
         0.3, ge=0, le=1, description="mean token probability under which an utterance is kept aside"
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Align:
+        if self.method == "ctc" and self.model is None:
+            raise ValueError("method: ctc needs model, the folder of a Wav2Vec2ForCTC checkpoint with safetensors")
+        if self.method != "given" and self.times is not None:
+            raise ValueError(f"times: only method: given reads it, not {self.method}")
+        return self
 
 
 class Sequence(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -29,11 +30,12 @@ class SaladError(ValueError):
 
 @dataclass(frozen=True)
 class Word:
-    """One word in time."""
+    """One word in time. `score`: how sure its aligner was, in [0, 1]; nan where nobody says."""
 
     text: str
     start_s: float
     end_s: float
+    score: float = math.nan
 
 
 @dataclass(frozen=True)

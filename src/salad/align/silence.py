@@ -15,6 +15,10 @@ __all__ = ["clamp", "find_silences", "match_silences", "place_words"]
 RATE_HZ = 16_000
 HOP_S = 0.01
 SILENCE_DB = -35.0  # below the speech level
+NOISE_DB, NOISY_DB = 12.0, -25.0
+RUMBLE_HZ = 150.0
+FILTER_HOPS = 10_000
+CLICK_S, BREATH_S, LONE_S = 0.05, 0.1, 0.25
 SILENCE_S = 0.06
 PAUSE_S = 0.15  # a silence this long is never inside a word; a shorter one may be the closure of a p, t or k
 EDGE_S = 0.03
@@ -30,16 +34,33 @@ PAUSE_GAIN, CLOSURE_GAIN, PUNCTUATION_GAIN = 0.6, 0.03, 0.3
 def find_silences(samples: np.ndarray) -> np.ndarray:
     """float64 [num_silences, 2]: start and end in seconds of the quiet runs in 16 kHz samples.
 
-    Quiet: SILENCE_S or longer, SILENCE_DB below the speech level (95th percentile of the energy). A recording with a
-    high noise floor has none.
+    Quiet: SILENCE_S or longer, SILENCE_DB below the speech level (95th percentile of the energy over RUMBLE_HZ); in a
+    recording with a noise floor, within NOISE_DB of that floor, so long as this is NOISY_DB below the speech level. A
+    click of at most CLICK_S does not end a silence, nor does one of BREATH_S between silences of LONE_S or more.
     """
+    from scipy.signal import butter, sosfilt
+
     hop = to_samples(HOP_S, RATE_HZ)
-    padded = np.pad(samples, (0, -len(samples) % hop)).astype(np.float64)
-    power = (padded.reshape(-1, hop) ** 2).mean(axis=1)
-    quiet = power < np.percentile(power, 95) * 10 ** (SILENCE_DB / 10)
-    edges = np.flatnonzero(np.diff(quiet.astype(np.int8), prepend=0, append=0)).reshape(-1, 2) * HOP_S
-    edges = np.minimum(edges, to_seconds(len(samples), RATE_HZ))
-    return edges[edges[:, 1] - edges[:, 0] >= SILENCE_S - 1e-9]
+    sections = butter(4, RUMBLE_HZ, "highpass", fs=RATE_HZ, output="sos")
+    state, power = np.zeros((len(sections), 2)), []
+    for start in range(0, len(samples), FILTER_HOPS * hop):  # an hour in float64 would be half a gigabyte
+        heard, state = sosfilt(sections, samples[start : start + FILTER_HOPS * hop], zi=state)
+        power.append((np.pad(heard, (0, -len(heard) % hop)).reshape(-1, hop) ** 2).mean(axis=1))
+    power = np.concatenate(power)
+    speech, floor = np.percentile(power, 95), np.percentile(power, 5)
+    noise = min(floor * 10 ** (NOISE_DB / 10), speech * 10 ** (NOISY_DB / 10))
+    quiet = power < max(speech * 10 ** (SILENCE_DB / 10), noise)
+    edges = np.flatnonzero(np.diff(quiet.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+    edges = edges[np.diff(edges)[:, 0] >= round(SILENCE_S / HOP_S)]
+    silences: list[list[float]] = []
+    for start_s, end_s in edges * HOP_S:
+        if silences:
+            lone = min(silences[-1][1] - silences[-1][0], end_s - start_s) >= LONE_S - 1e-9
+            if start_s - silences[-1][1] <= (BREATH_S if lone else CLICK_S) + 1e-9:
+                silences[-1][1] = end_s
+                continue
+        silences.append([start_s, end_s])
+    return np.minimum(np.array(silences).reshape(-1, 2), to_seconds(len(samples), RATE_HZ))
 
 
 def place_words(

@@ -9,29 +9,29 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from salad.align.silence import MIN_WORD_S, RATE_HZ, find_silences, place_words
-from salad.audio import read_audio, to_samples, to_seconds
-from salad.corpus.manifest import Sentence, utterance_from_dict, write_utterances
-from salad.engine import Shard
-from salad.files import write_jsonl
-from salad.types import SaladError, Utterance, Word
+from salad.audio import to_samples, to_seconds
+from salad.corpus.manifest import Sentence
+from salad.types import SaladError, Word
 
-__all__ = ["WhisperAligner", "align_utterances", "load_aligner", "load_whisper"]
+__all__ = ["WINDOW_S", "WhisperAligner", "check_sentences", "group_sentences", "load_aligner", "load_whisper"]
 
 WINDOW_S = 29.5  # Whisper hears 30 s at a time
 WINDOW_TOKENS = 400  # its decoder reads at most 448, the prompt among them
 TOKEN_S = 0.02
 LAG_S = 0.05  # how late Whisper tiny.en starts a word, measured against Piper's own phoneme times and at pauses
-RATE_LIMITS = (0.3, 8.0)  # words per second
 
 
 class WhisperAligner:
     """A CTranslate2 Whisper model in `folder`, float32 on the CPU."""
+
+    any_length = False
 
     def __init__(self, folder: str | Path, threads: int = 1) -> None:
         from faster_whisper.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ class WhisperAligner:
         if sentences is None and duration_s > WINDOW_S:
             raise SaladError(
                 f"audio: {duration_s:.1f} s without sentence times, expected at most {WINDOW_S} s; "
-                "cut it into shorter recordings, each with its text"
+                "align it with `salad.align.utterances`, which finds windows first"
             )
         if sentences is not None:
             check_sentences(sentences, len(words), duration_s)
@@ -79,7 +79,10 @@ class WhisperAligner:
                 if known:
                     bounds_s[[0, -1]] = low_s, high_s
                 aligned += place_words(words[begin:end], bounds_s, silences, low_s, min(high_s, duration_s))
-        return tuple(aligned), float(np.mean(probabilities))
+        firsts = np.cumsum([0, *map(len, tokens[:-1])])
+        scores = np.add.reduceat(probabilities, firsts) / [len(word) for word in tokens]
+        scored = [replace(word, score=round(float(score), 4)) for word, score in zip(aligned, scores, strict=True)]
+        return tuple(scored), float(np.mean(probabilities))
 
     def _align_window(self, samples: np.ndarray, tokens: Sequence[Sequence[int]]) -> tuple[np.ndarray, list[float]]:
         """Start of each word and end of the last, float64 [num_words + 1], in seconds from the window's start; and the
@@ -132,49 +135,6 @@ def group_sentences(sentences: Sequence[Sentence], num_tokens: Sequence[int]) ->
         else:
             windows.append([sentence])
     return windows
-
-
-def align_utterances(shard: Shard, folder: Path, *, asset: str, min_score: float) -> None:
-    """Align each item (utterance as dict, its sentences or None); for `run_shards`.
-
-    Writes utterances.jsonl (aligned; audio relative to `folder`) and quarantine.jsonl ({id, reason}): audio that
-    cannot be read, no words, a score under `min_score`, or a speed that nobody speaks at.
-    """
-    aligner = load_aligner(asset)
-    kept: list[Utterance] = []
-    failed: list[dict[str, str]] = []
-    for row, sentences in shard.items:
-        try:
-            kept.append(align_utterance(aligner, utterance_from_dict(row), sentences, min_score=min_score))
-        except Exception as error:  # one bad recording must not end a job of many hours; the reason is kept
-            failed.append(
-                {"id": row.get("id", ""), "reason": str(error) if isinstance(error, SaladError) else repr(error)}
-            )
-    write_utterances(folder / "utterances.jsonl", kept)
-    write_jsonl(folder / "quarantine.jsonl", failed)
-
-
-def align_utterance(
-    aligner: WhisperAligner, utterance: Utterance, sentences: Sequence[Sentence] | None, *, min_score: float
-) -> Utterance:
-    """The utterance with its words in time. Raises SaladError where it is not fit for use."""
-    words = utterance.text.split()
-    if not words:
-        raise SaladError("words: the text is empty; remove the utterance")
-    samples, _ = read_audio(utterance.audio, RATE_HZ)
-    duration_s = to_seconds(len(samples), RATE_HZ)
-    low, high = RATE_LIMITS
-    if not low <= len(words) / duration_s <= high:
-        raise SaladError(
-            f"speed: {len(words)} words in {duration_s:.1f} s are {len(words) / duration_s:.2f} a second, expected "
-            f"{low} to {high}; does the text belong to the audio?"
-        )
-    aligned, score = aligner.align(samples, words, sentences)
-    if not score >= min_score:
-        raise SaladError(
-            f"score: {score:.3f}, expected at least align.min_score {min_score}; does the text belong to the audio?"
-        )
-    return utterance.aligned(aligned, score)
 
 
 @functools.cache

@@ -30,7 +30,7 @@ CUSTOM = ("source", "licence", "domain", "document_id")
 
 
 def utterance_to_dict(utterance: Utterance, folder: str | Path | None = None) -> dict[str, Any]:
-    """A JSON object; `words` becomes [[text, start_s, end_s], ...] and a nan score null.
+    """A JSON object; `words` becomes [[text, start_s, end_s(, score)], ...] and a nan score null.
 
     With `folder` (where the manifest will lie) the audio path is written relative to it; the shards' temporary folder
     is a sibling of the final one, so paths survive its renaming.
@@ -41,7 +41,7 @@ def utterance_to_dict(utterance: Utterance, folder: str | Path | None = None) ->
         "audio": _relative(utterance.audio, folder) if folder is not None else utterance.audio,
         "sample_rate_hz": utterance.sample_rate_hz,
         "num_samples": utterance.num_samples,
-        "words": [[word.text, word.start_s, word.end_s] for word in utterance.words],
+        "words": [_word_row(word) for word in utterance.words],
         "speaker": utterance.speaker,
         "source": utterance.source,
         "licence": utterance.licence,
@@ -55,7 +55,7 @@ def utterance_from_dict(row: dict[str, Any], folder: str | Path | None = None) -
     """The inverse of `utterance_to_dict`. Raises SaladError that names a missing or unknown field."""
     values = dict(row)
     try:
-        values["words"] = tuple(Word(text, start_s, end_s) for text, start_s, end_s in row.get("words", ()))
+        values["words"] = tuple(Word(*word) for word in row.get("words", ()))
         values["score"] = math.nan if row.get("score") is None else float(row["score"])
         values["audio"] = _absolute(row["audio"], folder) if folder is not None else row["audio"]
         return Utterance(**values)
@@ -118,7 +118,12 @@ def _to_cut(utterance: Utterance, folder: Path) -> Any:
     from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
     from lhotse.supervision import AlignmentItem
 
-    words = [AlignmentItem(word.text, word.start_s, word.end_s - word.start_s) for word in utterance.words]
+    words = [
+        AlignmentItem(
+            word.text, word.start_s, word.end_s - word.start_s, None if math.isnan(word.score) else word.score
+        )
+        for word in utterance.words
+    ]
     custom: dict[str, Any] = {name: getattr(utterance, name) for name in CUSTOM if getattr(utterance, name)}
     if not math.isnan(utterance.score):
         custom["score"] = utterance.score
@@ -154,7 +159,10 @@ def _from_cut(cut: Any, folder: Path) -> Utterance:
     text = supervision.text or ""
     items = (supervision.alignment or {}).get("word", [])
     # `AlignmentItem.end` rounds to 8 digits; the sum keeps the times exact.
-    words = tuple(Word(item.symbol, item.start, item.start + item.duration) for item in items)
+    words = tuple(
+        Word(item.symbol, item.start, item.start + item.duration, math.nan if item.score is None else item.score)
+        for item in items
+    )
     return Utterance(
         id=cut.id,
         text=text,
@@ -166,6 +174,11 @@ def _from_cut(cut: Any, folder: Path) -> Utterance:
         score=float(custom.get("score", math.nan)),
         **{name: str(custom.get(name, "")) for name in CUSTOM},
     )
+
+
+def _word_row(word: Word) -> list[Any]:
+    row = [word.text, word.start_s, word.end_s]
+    return row if math.isnan(word.score) else [*row, word.score]
 
 
 def _relative(audio: str, folder: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from salad.corpus.manifest import load_spoken, read_utterances, write_lhotse, write_utterances
@@ -13,7 +14,9 @@ __all__ = ["load_aligned", "run"]
 
 
 def run(run: Run) -> dict[str, Any]:
-    folder, corpus = run.folder("align"), run.folder("corpus")
+    folder, corpus, times = run.folder("align"), run.folder("corpus"), run.recipe.align.times
+    if times is not None and not times.is_dir():
+        raise SaladError(f"align.times: {times} is not a folder; give one that holds .TextGrid or .words.json files")
     spoken = load_spoken(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
     speech = align(run, folder / "speech", spoken, "align D_speech")
     kept = load_spoken(sorted((corpus / "heldout").glob("shard-*")) + sorted((corpus / "own-heldout").glob("shard-*")))
@@ -36,10 +39,16 @@ def run(run: Run) -> dict[str, Any]:
     return {
         "utterances": len(speech),
         "hours": sum(u.duration_s for u in speech) / 3600,
-        "mean_score": sum(u.score for u in speech) / len(speech),
+        "mean_score": _mean_score(speech),
         "pieces": len(store),
         "quarantined": len(aside),
     }
+
+
+def _mean_score(utterances: list[Utterance]) -> float | None:
+    """Over those that have one: given word times often come without."""
+    scores = [u.score for u in utterances if not math.isnan(u.score)]
+    return sum(scores) / len(scores) if scores else None
 
 
 def load_aligned(run: Run, name: str) -> list[Utterance]:

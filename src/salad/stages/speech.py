@@ -50,7 +50,16 @@ def speak(
 def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title: str) -> list[Utterance]:
     """Word times for every utterance; what falls under the threshold is left in the shards' quarantine."""
     items = [(utterance_to_dict(utterance), sentences) for utterance, sentences in spoken]
-    function = functools.partial(align_spoken, asset=run.recipe.assets.asr, min_score=run.recipe.align.min_score)
+    settings = run.recipe.align
+    function = functools.partial(
+        align_spoken,
+        asset=run.recipe.assets.asr,
+        min_score=settings.min_score,
+        method=settings.method,
+        model=settings.model,
+        times=settings.times,
+        listen=settings.listen,
+    )
     folders = run_shards(
         function,
         items,

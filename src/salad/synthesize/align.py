@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from salad.align.whisper import align_utterances
+from salad.align.utterances import align_utterances
 from salad.corpus.manifest import Sentence, read_utterances, write_utterances
 from salad.engine import Shard
 from salad.synthesize.speakable import speakable
@@ -17,21 +18,24 @@ from salad.types import Utterance, Word
 __all__ = ["align_spoken", "spoken_bounds"]
 
 
-def align_spoken(shard: Shard, folder: Path, *, asset: str, min_score: float) -> None:
-    """`align_utterances` on the spoken forms: items, files and errors are the same, the text stays as written."""
+def align_spoken(shard: Shard, folder: Path, *, asset: str, min_score: float, **settings: Any) -> None:
+    """`align_utterances` on the spoken forms: items, files and errors are the same, the text stays as written.
+
+    Spoken forms are what our voices were given to say, with sentence times; recordings of others without them are
+    aligned as they are written, for who knows how their numbers were read. settings: of `align_utterances`.
+    """
     items: list[tuple[dict[str, Any], Sequence[Sentence] | None]] = []
     written: dict[str, list[str]] = {}
     for row, sentences in shard.items:
         words = row["text"].split()
         spoken = speakable(words)
-        if spoken != words:
+        if spoken != words and sentences is not None:
             written[row["id"]] = words
             at = spoken_bounds(spoken)
             row = {**row, "text": " ".join(spoken)}
-            if sentences is not None:
-                sentences = [(at[start], at[end], *times) for start, end, *times in sentences]
+            sentences = [(at[start], at[end], *times) for start, end, *times in sentences]
         items.append((row, sentences))
-    align_utterances(Shard(shard.index, tuple(items)), folder, asset=asset, min_score=min_score)
+    align_utterances(Shard(shard.index, tuple(items)), folder, asset=asset, min_score=min_score, **settings)
     if written:
         texts = {row["id"]: row["text"] for row, _ in shard.items}
         kept = read_utterances(folder / "utterances.jsonl")
@@ -48,7 +52,7 @@ def _as_written(utterance: Utterance, text: str, words: Sequence[str]) -> Uttera
     at = spoken_bounds(speakable(words))
     said = utterance.words
     times = tuple(
-        Word(word, said[start].start_s, said[end - 1].end_s)
+        Word(word, said[start].start_s, said[end - 1].end_s, fmean(one.score for one in said[start:end]))
         for word, start, end in zip(words, at, at[1:], strict=False)
     )
     return replace(utterance, text=text, words=times)

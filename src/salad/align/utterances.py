@@ -1,0 +1,242 @@
+"""Align utterances with whichever method the recipe names; what is not fit for use is kept aside with its reason."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from salad.align import whisper
+from salad.align.anchors import Window, find_windows, windows_of
+from salad.align.imports import given_words
+from salad.align.silence import RATE_HZ, find_silences
+from salad.align.spoken import spoken_pieces
+from salad.audio import read_audio, to_samples, to_seconds, write_flac
+from salad.corpus.manifest import Sentence, utterance_from_dict, write_utterances
+from salad.engine import Shard
+from salad.files import write_jsonl
+from salad.types import SaladError, Utterance, Word
+
+__all__ = ["Aligner", "Method", "align_utterance", "align_utterances"]
+
+Method = Literal["whisper", "ctc", "given"]
+
+RATE_LIMITS = (0.3, 8.0)  # words per second
+LONGEST_WORD_S, LETTER_S = 1.5, 0.12  # sound that a word can fill, and more for each letter
+EDGE_SOUND_S = 1.5  # sound before the first word or after the last that may be breath or noise
+
+
+class Aligner(Protocol):
+    any_length: bool  # whether it needs no windows
+
+    def align(
+        self, samples: np.ndarray, words: Sequence[str], sentences: Sequence[Sentence] | None
+    ) -> tuple[tuple[Word, ...], float]: ...
+
+
+def align_utterances(
+    shard: Shard,
+    folder: Path,
+    *,
+    asset: str,
+    min_score: float,
+    method: Method = "whisper",
+    model: str | None = None,
+    times: Path | None = None,
+    listen: bool = False,
+) -> None:
+    """Align each item (utterance as dict, its sentences or None); for `run_shards`.
+
+    asset: the Whisper that listens, and aligns where `model` does not say otherwise; what our own voices spoke comes
+    with sentence times and without word times, and is aligned by it even if others' times are `given`.
+    Writes utterances.jsonl (aligned; audio relative to `folder`) and quarantine.jsonl ({id, reason}): audio that cannot
+    be read, no words, a score under `min_score`, a speed that nobody speaks at, words spoken but not written. A long
+    recording of which only parts can be used becomes several utterances (id-part-000 ...), each with its audio.
+    """
+    kept: list[Utterance] = []
+    failed: list[dict[str, str]] = []
+    for row, sentences in shard.items:
+        try:
+            utterance = utterance_from_dict(row)
+            if method == "given" and sentences is None:
+                kept.append(_given(utterance, times))
+                continue
+            aligner = load_ctc(model or "") if method == "ctc" else whisper.load_aligner(model or asset)
+            parts, reasons = align_utterance(aligner, utterance, sentences, folder, asset=asset, min_score=min_score,
+                                             listen=listen)  # fmt: skip
+            kept += parts
+            failed += [{"id": utterance.id, "reason": reason} for reason in reasons]
+        except Exception as error:  # one bad recording must not end a job of many hours; the reason is kept
+            failed.append(
+                {"id": row.get("id", ""), "reason": str(error) if isinstance(error, SaladError) else repr(error)}
+            )
+    write_utterances(folder / "utterances.jsonl", kept)
+    write_jsonl(folder / "quarantine.jsonl", failed)
+
+
+def align_utterance(
+    aligner: Aligner,
+    utterance: Utterance,
+    sentences: Sequence[Sentence] | None,
+    folder: Path,
+    *,
+    asset: str,
+    min_score: float,
+    listen: bool = False,
+) -> tuple[list[Utterance], list[str]]:
+    """The utterance with its words in time; or its usable parts, and why the others are not.
+
+    Without sentence times, what is longer than Whisper's window (or `listen`) is heard by `asset` first. Raises
+    SaladError where nothing is fit for use.
+    """
+    words = utterance.text.split()
+    if not words:
+        raise SaladError("words: the text is empty; remove the utterance")
+    samples, _ = read_audio(utterance.audio, RATE_HZ)
+    duration_s = to_seconds(len(samples), RATE_HZ)
+    low, high = RATE_LIMITS
+    if not low <= len(words) / duration_s <= high:
+        raise SaladError(
+            f"speed: {len(words)} words in {duration_s:.1f} s are {len(words) / duration_s:.2f} a second, expected "
+            f"{low} to {high}; does the text belong to the audio?"
+        )
+    if sentences is not None:
+        aligned, score = aligner.align(samples, words, sentences)
+        _check_score(score, min_score)
+        return [utterance.aligned(aligned, score)], []
+    silences = find_silences(samples)
+    aligned: tuple[Word, ...] | None = None
+    if listen or (duration_s > whisper.WINDOW_S and not aligner.any_length):
+        from salad.assets import get
+
+        windows = find_windows(samples, words, silences, get(asset))
+    elif duration_s > whisper.WINDOW_S:
+        aligned, _ = aligner.align(samples, words, None)
+        windows = windows_of(aligned, duration_s)
+    else:
+        windows = [Window(0, len(words), 0.0, duration_s)]
+    runs: list[list[tuple[Window, tuple[Word, ...], float]]] = [[]]
+    reasons: list[str] = []
+    for window in windows:
+        try:
+            found = _align_window(aligner, samples, words, window) if aligned is None else _scored(aligned, window)
+            where = f" from {window.start_s:.1f} s on, {found[0][0].text!r}" if len(windows) > 1 else ""
+            _check_score(found[1], min_score, where)
+            _check_sound(found[0], silences, window)
+            runs[-1].append((window, *found))
+        except SaladError as error:
+            reasons.append(str(error))
+            runs.append([])
+    runs = [run for run in runs if run]
+    if not reasons:
+        [run] = runs
+        return [utterance.aligned(*_join(run))], []
+    if not runs:
+        raise SaladError("; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""))
+    return [_cut(utterance, samples, run, n, folder) for n, run in enumerate(runs)], reasons
+
+
+def _align_window(
+    aligner: Aligner, samples: np.ndarray, words: Sequence[str], window: Window
+) -> tuple[tuple[Word, ...], float]:
+    """Words of one window, in seconds of the whole recording, and their score."""
+    if window.problem:
+        raise SaladError(window.problem)
+    own = words[window.start_word : window.end_word]
+    piece = samples[to_samples(window.start_s, RATE_HZ) : to_samples(window.end_s, RATE_HZ)]
+    aligned, score = aligner.align(piece, own, None)
+    moved = tuple(
+        replace(word, start_s=word.start_s + window.start_s, end_s=word.end_s + window.start_s) for word in aligned
+    )
+    return moved, score
+
+
+def _scored(words: Sequence[Word], window: Window) -> tuple[tuple[Word, ...], float]:
+    """A window's words out of those of the whole recording, and their mean score."""
+    own = tuple(words[window.start_word : window.end_word])
+    scores = [word.score for word in own if not math.isnan(word.score)]
+    return own, sum(scores) / len(scores) if scores else 0.0
+
+
+def _check_score(score: float, min_score: float, where: str = "") -> None:
+    if not score >= min_score:
+        raise SaladError(
+            f"score: {score:.3f}{where}, expected at least align.min_score {min_score}; does the text belong to the "
+            "audio?"
+        )
+
+
+def _check_sound(words: Sequence[Word], silences: np.ndarray, window: Window) -> None:
+    """Raise SaladError where a word or an edge holds more sound than it can: something is said that is not written."""
+    for word in words:
+        letters = sum(map(len, spoken_pieces(word.text)))
+        if (sound_s := _sound(word.start_s, word.end_s, silences)) > LONGEST_WORD_S + LETTER_S * letters:
+            raise SaladError(
+                f"words spoken but not written: {sound_s:.1f} s of sound from {word.start_s:.1f} s for {word.text!r} "
+                "alone"
+            )
+    for start_s, end_s in ((window.start_s, words[0].start_s), (words[-1].end_s, window.end_s)):
+        if (sound_s := _sound(start_s, end_s, silences)) > EDGE_SOUND_S:
+            raise SaladError(
+                f"words spoken but not written: {sound_s:.1f} s of sound from {start_s:.1f} s that the text has no "
+                "words for"
+            )
+
+
+def _sound(start_s: float, end_s: float, silences: np.ndarray) -> float:
+    """Seconds between two times that are not silent."""
+    quiet = np.minimum(silences[:, 1], end_s) - np.maximum(silences[:, 0], start_s)
+    return end_s - start_s - float(np.maximum(quiet, 0).sum())
+
+
+def _join(run: Sequence[tuple[Window, tuple[Word, ...], float]]) -> tuple[tuple[Word, ...], float]:
+    words = tuple(word for _, own, _ in run for word in own)
+    return words, sum(score * len(own) for _, own, score in run) / len(words)
+
+
+def _cut(
+    utterance: Utterance,
+    samples: np.ndarray,
+    run: Sequence[tuple[Window, tuple[Word, ...], float]],
+    number: int,
+    folder: Path,
+) -> Utterance:
+    """A usable part of a recording as an utterance of its own, with its audio beside the manifest."""
+    start_s, end_s = run[0][0].start_s, run[-1][0].end_s
+    words, score = _join(run)
+    piece = samples[to_samples(start_s, RATE_HZ) : to_samples(end_s, RATE_HZ)]
+    name = f"{utterance.id}-part-{number:03d}"
+    path = folder / "audio" / f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)}.flac"
+    write_flac(path, piece, RATE_HZ)
+    return replace(
+        utterance,
+        id=name,
+        text=" ".join(word.text for word in words),
+        audio=str(path),
+        sample_rate_hz=RATE_HZ,
+        num_samples=len(piece),
+        words=tuple(replace(word, start_s=word.start_s - start_s, end_s=word.end_s - start_s) for word in words),
+        score=score,
+        document_id=utterance.document_id or utterance.id,
+    )
+
+
+def _given(utterance: Utterance, times: Path | None) -> Utterance:
+    words = given_words(utterance, times)
+    scores = [word.score for word in words]
+    return utterance.aligned(words, float(np.mean(scores)) if utterance.words else float("nan"))
+
+
+@functools.cache
+def load_ctc(model: str) -> Aligner:
+    """The CTC aligner of an asset or folder; loaded once per process."""
+    from salad.align.ctc import CtcAligner
+    from salad.assets import get
+
+    return CtcAligner(get(model))
