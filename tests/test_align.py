@@ -222,7 +222,7 @@ def test_bad_recordings_are_quarantined_with_figures(tmp_path: Path, monkeypatch
     assert read_utterances(tmp_path / "out" / "utterances.jsonl") == []
     reasons = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "out" / "quarantine.jsonl")}
     assert list(reasons) == ["corrupt", "absent", "short", "long", "empty"]
-    assert "cannot be decoded" in reasons["corrupt"] and "cannot be decoded" in reasons["absent"]
+    assert "cannot be decoded" in reasons["corrupt"] and "cannot be opened" in reasons["absent"]
     assert "30.00 a second" in reasons["short"] and "0.20 a second" in reasons["long"]
     assert "text is empty" in reasons["empty"]
 
