@@ -226,6 +226,9 @@ def reproduce(
     ),
     budget: Annotated[str, typer.Option("--budget", metavar="20m", help="Time for everything: 90s, 20m, 3h.")] = "20m",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="At most so many seeds of every cell.")] = 3,
+    only: Annotated[
+        str, typer.Option("--only", metavar="A,B", help="Begin only cells whose names begin so: active, narrow-alpha0.")
+    ] = "",
     overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
@@ -237,7 +240,7 @@ def reproduce(
         budget_s, settings = seconds_of(budget), load_recipe(recipe, overrides or [])
         from salad.stages.reproduce import reproduce as grid
 
-        table = grid(settings, budget_s=budget_s, seeds=seeds)
+        table = grid(settings, budget_s=budget_s, seeds=seeds, only=[x for x in only.split(",") if x])
         _print_table(("claim", "here", "verdict"), [(f["claim"], f["ours"], f["verdict"]) for f in table])
         typer.echo(f"see {settings.run_dir / 'reproduce.html'}")
 

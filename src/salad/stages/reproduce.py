@@ -88,18 +88,21 @@ def grid(seeds: int) -> list[Cell]:
     return cells
 
 
-def reproduce(recipe: Recipe, *, budget_s: float, seeds: int = 3) -> list[dict[str, Any]]:
+def reproduce(recipe: Recipe, *, budget_s: float, seeds: int = 3, only: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Run the grid within the budget and write the page; returns the findings' rows."""
-    rows, shared = run_grid(recipe, budget_s=budget_s, seeds=seeds)
+    rows, shared = run_grid(recipe, budget_s=budget_s, seeds=seeds, only=only)
     made_on = ", ".join(f"{key} {value}" for key, value in machine().items() if value is not None)
     made_on += f"; {recipe.threads} threads, seed {recipe.seed}, salad {salad.__version__}"
     return write_reproduction(rows, shared, recipe.run_dir, made_on)
 
 
-def run_grid(recipe: Recipe, *, budget_s: float, seeds: int = 3) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def run_grid(
+    recipe: Recipe, *, budget_s: float, seeds: int = 3, only: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Run the base and as many cells as fit; returns the cells' rows (also in results.jsonl) and what was shared.
 
-    The same call goes on where it stopped: finished cells are kept, and do not count against the budget.
+    only: begin no cells but those whose names begin with one of these. The same call goes on where it stopped: finished
+    cells are kept, and do not count against the budget.
     """
     start_s = time.monotonic()
     # The base needs a Stage I for the probe alone; the cells train their own from the warm start.
@@ -120,6 +123,9 @@ def run_grid(recipe: Recipe, *, budget_s: float, seeds: int = 3) -> tuple[list[d
         row = {**asdict(cell), "cell": cell.name, "run_dir": str(folder)}
         left_s = budget_s - PAGE_S - (time.monotonic() - start_s)
         if not (folder / "cell.json").exists():
+            if only and not cell.name.startswith(tuple(only)):
+                rows.append({**row, "status": "dropped", "reason": f"not among {', '.join(only)}"})
+                continue
             if times.expect_s(cell) > left_s:
                 rows.append(
                     {**row, "status": "dropped", "reason": f"needs {times.expect_s(cell):.0f} s, {left_s:.0f} left"}
