@@ -31,6 +31,8 @@ assets_app = typer.Typer(help="Pinned weights: list, fetch, check.", no_args_is_
 app.add_typer(assets_app, name="assets")
 analyze_app = typer.Typer(help="Look at results: scaling laws.", no_args_is_help=True)
 app.add_typer(analyze_app, name="analyze")
+data_app = typer.Typer(help="Speech data: look it over.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/demo.yaml.")]
 Overrides = Annotated[
@@ -323,6 +325,39 @@ def assets_verify(
             raise typer.Exit(1)
 
 
+@data_app.command("inspect")
+def data_inspect(
+    place: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A run, a stage's folder, shards, a manifest, or a folder of audio.")
+    ],
+    html: Annotated[Path | None, typer.Option("--html", metavar="PATH", help="Write a page with histograms.")] = None,
+    to_json: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write all figures.")] = None,
+    headers: Annotated[
+        bool, typer.Option("--headers", help="Read headers alone: quick, but deaf to silence, clipping, duplicates.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
+    min_s: Annotated[float, typer.Option("--min-s", min=0, help="Shorter is too short.")] = 0.3,
+    max_s: Annotated[float, typer.Option("--max-s", min=0, help="Longer is too long.")] = 120.0,
+    debug: Debug = False,
+) -> None:
+    """Tell what speech data holds and what is wrong with it: hours, lengths, levels, texts, the worst files by name."""
+    with _plain_errors(debug):
+        from salad.analyze.data import fault_rows, overview_rows, quarantine_rows, write_data_page
+        from salad.corpus.inspect import inspect_data
+        from salad.files import write_json
+
+        processes = workers or len(os.sched_getaffinity(0))
+        result = inspect_data(place, decode=not headers, workers=processes, min_s=min_s, max_s=max_s)
+        if to_json is not None:
+            write_json(to_json, result)
+        if html is not None:
+            write_data_page(result, html)
+        _print_table(("what", "figure"), overview_rows(result))
+        _print_table(("fault", "utterances", "the worst", "what to do"), fault_rows(result))
+        if result["quarantine"]:
+            _print_table(("stage", "set aside because", "items", "such as"), quarantine_rows(result))
+
+
 def main() -> None:
     """Entry point of the `salad` command."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
@@ -399,10 +434,11 @@ def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*header)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # an id such as [a] is not markup
     Console().print(table)
 
 

@@ -28,7 +28,7 @@ from salad.analyze.charts import (
 from salad.analyze.values import CONTROLS, STAGES, bought_by_domain, nats, percent, pick
 from salad.audio import read_audio, to_samples, to_seconds
 
-__all__ = ["encode_clip", "render"]
+__all__ = ["encode_clip", "render", "template"]
 
 CLIP_BYTES = 60_000
 CLIP_HZ = 24_000
@@ -100,14 +100,15 @@ def domain_table(report: dict[str, Any]) -> dict[str, Any] | None:
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page of this folder; `style` is the style sheet that all of them share."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"nats": nats, "percent": percent}
-    return environment.from_string(
-        importlib.resources.files("salad.analyze").joinpath("report.html.j2").read_text(encoding="utf-8")
-    )
+    files = importlib.resources.files("salad.analyze")
+    environment.globals["style"] = Markup(files.joinpath("page.css").read_text(encoding="utf-8").strip())
+    return environment.from_string(files.joinpath(name).read_text(encoding="utf-8"))
 
 
 def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup, captions: dict[str, str]) -> str:
@@ -140,7 +141,7 @@ def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup
         key=lambda row: math.inf if (v := row.get("misalignment")) is None else -v,
     )
     quarantine = report.get("quarantine") or []
-    return _template().render(
+    return template("report.html.j2").render(
         report=report,
         pick=lambda path: pick(report, path),
         headline=headline,

@@ -1,0 +1,119 @@
+"""One recording, heard block by block: its length, level, clipping and a hash of its sound, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from salad.audio import to_samples, to_seconds
+from salad.types import SaladError
+
+__all__ = ["Heard", "hear"]
+
+BLOCK = 1 << 17  # samples
+FULL_SCALE = 0.999
+CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)  # in libsndfile's notes on a file
+STREAMED = 0x7FFFFF00  # a WAV written to a pipe tells a length like this
+SLACK_S = 0.05  # a lossy file's header may count the encoder's padding
+
+
+@dataclass(frozen=True)
+class Heard:
+    """level_db, mixed_db: of all channels and of their mono mix, dB under full scale, -200 for digital silence.
+
+    clipped is the share of samples held flat at full scale or above it; digest hashes the mono mix at 16 bits, so a
+    WAV and a FLAC of one recording share it. Without decoding, those four are nan, nan, nan and "".
+    missing_s: how much less sound was there than the header told.
+    """
+
+    duration_s: float
+    sample_rate_hz: int
+    channels: int
+    format: str
+    level_db: float = math.nan
+    mixed_db: float = math.nan
+    clipped: float = math.nan
+    digest: str = ""
+    missing_s: float = 0.0
+
+
+def hear(path: str | Path, start_s: float = 0.0, duration_s: float | None = None, decode: bool = True) -> Heard:
+    """Measure a recording, or the part of it from `start_s`; `decode=False` reads the header alone.
+
+    Raises SaladError where the file is missing, cannot be decoded, holds no samples, NaN or infinity.
+    """
+    if not Path(path).is_file():
+        raise SaladError(f"audio: {path} is missing")
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, start = file.samplerate, to_samples(start_s, file.samplerate)
+            told = max(0, file.frames - start)
+            if duration_s is not None:
+                told = to_samples(duration_s, rate)
+            elif (cut := CUT_WAV.search(file.extra_info)) and int(cut[1]) < STREAMED and int(cut[2]):
+                told = max(told, file.frames * int(cut[1]) // int(cut[2]) - start)
+            if file.frames - start <= 0:
+                raise SaladError(f"audio: {path} holds no samples" + (f" after {start_s} s" if start_s else ""))
+            if not decode:
+                have = min(told, file.frames - start)
+                return Heard(to_seconds(told, rate), rate, file.channels, file.format,
+                             missing_s=to_seconds(told - have, rate))  # fmt: skip
+            if start:
+                file.seek(start)
+            return _measure(path, file, told)
+    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        raise SaladError(f"audio: {path} cannot be decoded ({error})") from error
+
+
+def _measure(path: str | Path, file: soundfile.SoundFile, told: int) -> Heard:
+    digest = blake2b(digest_size=8)
+    heard, energy, mixed, clipped = 0, 0.0, 0.0, 0
+    for block in _blocks(file, told):
+        if not np.isfinite(block).all():
+            raise SaladError(f"audio: {path} holds NaN or infinite samples")
+        mono = block.mean(axis=1)
+        heard += len(block)
+        energy += float(np.square(block, dtype=np.float64).mean(axis=1).sum())
+        mixed += float(np.square(mono, dtype=np.float64).sum())
+        high = np.abs(block)
+        if high.max() >= FULL_SCALE:
+            full = high >= FULL_SCALE
+            flat = full & (np.diff(block, axis=0, prepend=np.nan) == 0)
+            clipped += int((flat | (high > 1.0)).any(axis=1).sum())
+        digest.update(np.clip(np.rint(mono * 32768.0), -32768, 32767).astype("<i2").tobytes())
+    if heard == 0:
+        raise SaladError(f"audio: {path} holds no samples that can be decoded")
+    missing_s = to_seconds(told - heard, file.samplerate)
+    return Heard(
+        duration_s=to_seconds(heard, file.samplerate),
+        sample_rate_hz=file.samplerate,
+        channels=file.channels,
+        format=file.format,
+        level_db=_db(energy / heard),
+        mixed_db=_db(mixed / heard),
+        clipped=clipped / heard,
+        digest=digest.hexdigest(),
+        missing_s=missing_s if missing_s > SLACK_S else 0.0,
+    )
+
+
+def _blocks(file: soundfile.SoundFile, told: int) -> Iterator[np.ndarray]:
+    """float32 [at most BLOCK, channels] until `told` samples or the end; a file cut short ends early."""
+    size = max(1, BLOCK // file.channels)
+    while told > 0:
+        block = file.read(min(size, told), dtype="float32", always_2d=True)
+        if not len(block):
+            return
+        told -= len(block)
+        yield block
+
+
+def _db(power: float) -> float:
+    return 10 * math.log10(power) if power > 1e-20 else -200.0
