@@ -74,7 +74,7 @@ class Tally:
         self.values = {"length": array("f"), "words_per_s": array("f"), "score": array("f"), "level": array("f")}
         self.hashes = {name: array("Q") for name in ("id", "digest", "speaker")}
         self.speaker_s = array("f")
-        self.speakers: list[dict[str, Any]] = []
+        self.num_speakers, self.speakers = 0, list[dict[str, Any]]()
 
     def add(self, row: dict[str, Any]) -> None:
         self.rows += 1
@@ -119,7 +119,8 @@ class Tally:
         speakers, index = np.unique(np.asarray(self.hashes["speaker"]), return_inverse=True)
         seconds = np.bincount(index, weights=np.asarray(self.speaker_s), minlength=len(speakers))
         top = {int(speakers[i]): float(seconds[i]) for i in np.argsort(-seconds, kind="stable")[:TOP_SPEAKERS]}
-        self.num_speakers, names = len(speakers), {}
+        self.num_speakers = len(speakers)
+        names: dict[int, str] = {}
         first: dict[tuple[str, int], str] = {}
         for row in rows():
             if "words" not in row:
