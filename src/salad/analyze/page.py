@@ -105,7 +105,7 @@ def template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"nats": nats, "percent": percent}
+    environment.filters |= {"nats": nats, "percent": percent, "sentence": lambda text: text[:1].upper() + text[1:]}
     files = importlib.resources.files("salad.analyze")
     environment.globals["style"] = Markup(files.joinpath("page.css").read_text(encoding="utf-8").strip())
     return environment.from_string(files.joinpath(name).read_text(encoding="utf-8"))

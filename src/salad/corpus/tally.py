@@ -47,7 +47,7 @@ HISTOGRAMS = {
     "length": ("seconds", (0, 0.5, 1, 2, 3, 5, 8, 12, 16, 20, 25, 30, 40, 60, 120, 300, 600, 3600)),
     "words_per_s": ("words per second", tuple(i / 4 for i in range(33))),
     "score": ("score, mean token probability", tuple(i / 20 for i in range(21))),
-    "level": ("dB of full scale", tuple(range(-80, 1, 4))),
+    "level": ("dB of full scale", tuple(range(-80, 1, 2))),
 }
 
 Rows = Callable[[], Iterable[dict[str, Any]]]
