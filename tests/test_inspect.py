@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tracemalloc
 from html.parser import HTMLParser
@@ -228,6 +229,38 @@ def test_faults_of_a_manifest(tmp_path):
     assert result["parts"][0]["name"] == "own" and result["parts"][0]["utterances"] == 15
     assert result["sources"] == [{"source": "tales", "licence": "CC0", "utterances": 14, "seconds": 42.0}]
     assert result["histograms"]["score"]["n"] == 14 and result["aligned"] == 14
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", 7), ("text", None), ("text", ["a"]), ("audio", 3), ("audio", None), ("speaker", 12),
+        ("sample_rate_hz", 0),
+        ("num_samples", "many"), ("num_samples", float("nan")), ("words", [["a", 0.0]]), ("words", [["a", "b", "c"]]),
+        ("words", [["a", 0.0, float("inf")]]), ("score", "good"),
+    ],
+)  # fmt: skip
+def test_a_row_of_wrong_types_is_counted_not_raised(tmp_path, name, value):
+    write_utterances(tmp_path / "utterances.jsonl", [utterance(tmp_path, "a", 1), utterance(tmp_path, "b", 2)])
+    rows = [json.loads(line) for line in (tmp_path / "utterances.jsonl").read_text().splitlines()]
+    rows[1][name] = value
+    write_jsonl(tmp_path / "utterances.jsonl", rows)
+    assert found(inspect_data(tmp_path)) == {"row": {"utterances.jsonl line 2"}}
+
+
+def test_names_that_are_not_utf8_and_names_that_lead_nowhere(tmp_path):
+    odd = plant(tmp_path / "data", "odd.wav", text=TEXTS[0].upper())
+    for suffix in (".wav", ".txt"):
+        os.rename(odd.with_suffix(suffix), os.fsencode(tmp_path / "data") + b"/caf\xe9" + suffix.encode())
+    plant(tmp_path / "data", "line\nbreak <b>.wav")
+    (tmp_path / "data" / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    result = inspect_data(tmp_path / "data")
+    assert found(result) == {
+        "all_caps": {"caf\\udce9.wav"}, "unreadable": {"gone.wav"}, "text_missing": {"gone.wav"}
+    }  # fmt: skip
+    write_data_page(result, tmp_path / "page.html")
+    (tmp_path / "nul.json").write_text(json.dumps({"audio_filepath": "a\0b.wav", "text": "a", "duration": 1}) + "\n")
+    assert inspect_data(tmp_path / "nul.json")["faults"]["unreadable"]["count"] == 1
 
 
 def test_cuts_and_nemo_lines_are_heard_from_their_own_start(tmp_path):

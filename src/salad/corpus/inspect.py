@@ -39,7 +39,7 @@ def look(shard: Shard, folder: Path, *, decode: bool, min_s: float, max_s: float
     rows = []
     for path in shard.items:
         with open(path, encoding="utf-8") as file:
-            rows += [_look_at(json.loads(line), decode, min_s, max_s) for line in file]
+            rows += [_utf8(_look_at(json.loads(line), decode, min_s, max_s)) for line in file]
         os.unlink(path)
     write_jsonl(folder / "looked.jsonl", rows)
 
@@ -68,14 +68,19 @@ def inspect_data(
         for row in _looked(folders):
             tally.add(row)
         tally.close(lambda: _looked(folders))
-    return {
-        "place": str(place),
-        "parts": [{"name": part.name, "kind": part.kind, **tally.parts.get(part.name, no_hours())} for part in parts],
-        "decoded": decode,
-        "limits": {"min_s": min_s, "max_s": max_s},
-        **tally.result(),
-        "quarantine": count_quarantine(place),
-    }
+    parts_found = [
+        {"name": part.name, "kind": part.kind, **tally.parts.get(_utf8(part.name), no_hours())} for part in parts
+    ]
+    return _utf8(
+        {
+            "place": str(place),
+            "parts": parts_found,
+            "decoded": decode,
+            "limits": {"min_s": min_s, "max_s": max_s},
+            **tally.result(),
+            "quarantine": count_quarantine(place),
+        }
+    )
 
 
 def _spool(rows: Iterator[dict[str, Any]], folder: Path) -> Iterator[str]:
@@ -161,6 +166,17 @@ def _audio_faults(item: Item, heard: Heard, min_s: float, max_s: float) -> Itera
         yield "word_times", (late_s, f"a word ends {late_s:.2f} s after the audio")
     elif starts != sorted(starts) or any(word.end_s < word.start_s for word in item.words):
         yield "word_times", (1.0, "words out of order")
+
+
+def _utf8(value: Any) -> Any:
+    """The same with what no file can hold (bytes of a name that are not UTF-8) written out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_utf8(key): _utf8(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_utf8(item) for item in value]
+    return value
 
 
 def _hash(text: str) -> int:

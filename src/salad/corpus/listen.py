@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from salad.audio import to_samples, to_seconds
+from salad.audio import read_audio, to_samples, to_seconds
 from salad.types import SaladError
 
 __all__ = ["Heard", "hear"]
@@ -20,6 +21,7 @@ __all__ = ["Heard", "hear"]
 BLOCK = 1 << 17  # samples
 FULL_SCALE = 0.999
 CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)  # in libsndfile's notes on a file
+OTHERS = {".m4a", ".mp4", ".webm", ".aac", ".wma"}
 STREAMED = 0x7FFFFF00  # a WAV written to a pipe tells a length like this
 SLACK_S = 0.05  # a lossy file's header may count the encoder's padding
 
@@ -49,10 +51,12 @@ def hear(path: str | Path, start_s: float = 0.0, duration_s: float | None = None
 
     Raises SaladError where the file is missing, cannot be decoded, holds no samples, NaN or infinity.
     """
-    if not Path(path).is_file():
-        raise SaladError(f"audio: {path} is missing")
     try:
-        with soundfile.SoundFile(path) as file:
+        if not Path(path).is_file():
+            raise SaladError(f"audio: {path} is missing")
+        if Path(path).suffix.lower() in OTHERS:
+            return _hear_other(path)
+        with soundfile.SoundFile(os.fsencode(path)) as file:  # names that are not UTF-8 too
             rate, start = file.samplerate, to_samples(start_s, file.samplerate)
             told = max(0, file.frames - start)
             if duration_s is not None:
@@ -68,8 +72,26 @@ def hear(path: str | Path, start_s: float = 0.0, duration_s: float | None = None
             if start:
                 file.seek(start)
             return _measure(path, file, told)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+    except SaladError:
+        raise
+    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise SaladError(f"audio: {path} cannot be decoded ({error})") from error
+
+
+def _hear_other(path: str | Path) -> Heard:
+    """Containers that libsndfile does not know, whole in memory, by whatever `salad.audio` reads them with."""
+    samples, rate = read_audio(path)
+    power = _db(float(np.square(samples, dtype=np.float64).mean()))
+    kind = Path(path).suffix[1:].upper()
+    return Heard(
+        to_seconds(len(samples), rate),
+        rate,
+        1,
+        kind,
+        power,
+        power,
+        digest=blake2b(_as_16_bits(samples), digest_size=8).hexdigest(),
+    )
 
 
 def _measure(path: str | Path, file: soundfile.SoundFile, told: int) -> Heard:
@@ -87,7 +109,7 @@ def _measure(path: str | Path, file: soundfile.SoundFile, told: int) -> Heard:
             full = high >= FULL_SCALE
             flat = full & (np.diff(block, axis=0, prepend=np.nan) == 0)
             clipped += int((flat | (high > 1.0)).any(axis=1).sum())
-        digest.update(np.clip(np.rint(mono * 32768.0), -32768, 32767).astype("<i2").tobytes())
+        digest.update(_as_16_bits(mono))
     if heard == 0:
         raise SaladError(f"audio: {path} holds no samples that can be decoded")
     missing_s = to_seconds(told - heard, file.samplerate)
@@ -102,6 +124,10 @@ def _measure(path: str | Path, file: soundfile.SoundFile, told: int) -> Heard:
         digest=digest.hexdigest(),
         missing_s=missing_s if missing_s > SLACK_S else 0.0,
     )
+
+
+def _as_16_bits(mono: np.ndarray) -> bytes:
+    return np.clip(np.rint(mono * 32768.0), -32768, 32767).astype("<i2").tobytes()
 
 
 def _blocks(file: soundfile.SoundFile, told: int) -> Iterator[np.ndarray]:

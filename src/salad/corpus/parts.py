@@ -103,9 +103,22 @@ def to_item(row: dict[str, Any]) -> Item:
         return _beside(Path(raw), Path(folder))
     try:
         values = json.loads(raw)
-        return {"utterance": _from_ours, "cut": _from_cut, "nemo": _from_nemo}[row["kind"]](values, folder)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        item = {"utterance": _from_ours, "cut": _from_cut, "nemo": _from_nemo}[row["kind"]](values, folder)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise SaladError(f"{error!r:.120} in {raw[:60]!r}") from error
+    for name in ("id", "audio", "text", "speaker", "source", "licence"):
+        if not isinstance(value := getattr(item, name), str):
+            raise SaladError(f"{name}: expected a string, got {value!r:.40} in {raw[:60]!r}")
+    times = [
+        item.start_s,
+        item.duration_s,
+        item.told_s,
+        item.score,
+        *(t for w in item.words for t in (w.start_s, w.end_s)),
+    ]
+    if not all(time is None or (isinstance(time, (int, float)) and math.isfinite(time)) for time in times):
+        raise SaladError(f"expected finite times and score in {raw[:60]!r}")
+    return item
 
 
 def count_quarantine(place: Path) -> list[dict[str, Any]]:
@@ -299,9 +312,11 @@ def _beside(path: Path, folder: Path) -> Item:
         beside = path.with_suffix(suffix)
         if beside.is_file():
             try:
-                text, error = beside.read_text(encoding="utf-8"), ""
+                text, error = beside.read_text(encoding="utf-8-sig"), ""
             except UnicodeDecodeError as broken:
                 error = f"{beside.name} is not UTF-8 ({broken})"
+            except OSError as broken:
+                error = f"{beside.name} cannot be read ({broken.strerror})"
             break
     return Item(
         id=path.relative_to(folder).as_posix(), audio=str(path), text=text, text_error=error, speaker=path.parent.name
