@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import resource
 import shutil
 import subprocess
@@ -20,11 +19,14 @@ import soundfile
 import soxr
 from bench import in_turn, line, set_threads
 
+from salad.corpus.ingest import ingest_documents
 from salad.corpus.manifest import load_spoken
-from salad.corpus.read import find_recordings, import_recordings
-from salad.engine import run_shards
+from salad.corpus.plan import Door, make_plan, read_plan
+from salad.corpus.sources import open_source
+from salad.recipe import Speech
 
 RATE_HZ, SHARD = 16_000, 64
+DOOR = Door(min_s=0.1, max_s=1200.0, context=2048, rate_hz=12.5, speech_share=0.6)
 KINDS = [(rate, form, channels) for rate, form in
          ((8_000, "WAV"), (16_000, "FLAC"), (22_050, "WAV"), (24_000, "MP3"), (44_100, "FLAC"), (48_000, "OGG"))
          for channels in (1, 2)]  # fmt: skip
@@ -56,9 +58,11 @@ def make_files(folder: Path, num: int, seed: int = 0) -> float:
 def ours(source: Path, out: Path, workers: int = 1) -> list[Path]:
     """What the corpus stage does with a folder of recordings."""
     shutil.rmtree(out, ignore_errors=True)
-    items = [(str(p), f"own-{i:06d}-{re.sub(r'[^A-Za-z0-9]+', '-', p.stem)}")
-             for i, p in enumerate(find_recordings([source]))]  # fmt: skip
-    return run_shards(import_recordings, items, out, shard_items=SHARD, workers=workers, title="ingest")
+    entry, plan = Speech(path=source, format="folder"), out / "plan.sqlite"
+    make_plan(plan, [(entry, *open_source(entry))], DOOR)
+    documents, sources = read_plan(plan)
+    names = {row["source"]: ("", "") for row in sources}
+    return ingest_documents(documents, plan, names, DOOR, out, workers=workers, title="ingest")
 
 
 def plain_loop(source: Path, out: Path) -> None:
