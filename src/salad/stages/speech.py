@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,21 @@ from salad.align.whisper import align_utterances
 from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
-from salad.model.encode import encode_pieces
+from salad.model.encode import FlyFrames, encode_pieces
+from salad.model.encoder import load_encoder
 from salad.pipeline import Run
-from salad.sequence import FrameStore
+from salad.progress import console
+from salad.sequence import FrameStore, Piece, check_shard
 from salad.sequence.examples import draw_layout, pieces_of
 from salad.synthesize.speak import speak_documents
+from salad.train.world import World
 from salad.types import Document, Utterance
 
-__all__ = ["align", "assign_voices", "encode", "gather_quarantine", "speak", "transcribe"]
+__all__ = ["align", "assign_voices", "encode", "gather_quarantine", "open_frames", "speak", "transcribe"]
 
-SPEAK_SHARD, ALIGN_SHARD = 2, 8
+SPEAK_SHARD, ALIGN_SHARD, ENCODE_SHARD = 2, 8, 8
+
+_encoder = functools.cache(load_encoder)
 
 
 def assign_voices(documents: Sequence[Document], shares: dict[str, float], seed: int) -> list[tuple[Document, str]]:
@@ -74,23 +80,71 @@ def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title
 
 def encode(
     run: Run, folder: Path, utterances: Sequence[Utterance], title: str, *, layouts: int, whole: bool = False
-) -> FrameStore:
-    """Frames of the speech spans of `layouts` interleavings; `whole` adds the rest of the first, for the warm start."""
-    recipe = run.recipe
-    items = []
-    for utterance in utterances:
-        pieces = {}
-        for layout in range(layouts):
-            spans = draw_layout(utterance, layout, recipe.sequence, recipe.seed)
-            with_text = whole and layout == 0
-            own = pieces_of(utterance, spans, recipe.sequence, seed=recipe.seed, with_text=with_text)
-            pieces |= {piece.key: piece for piece in own}
-        items.append((utterance.audio, list(pieces.values())))
-    function = functools.partial(encode_pieces, encoder=recipe.assets.encoder)
+) -> FrameStore | FlyFrames:
+    """Frames of the speech spans of `layouts` interleavings; `whole` adds the rest of the first, for the warm start.
+
+    Shards in `folder` that another encoder made, or that are cut off or damaged, are encoded again. With
+    `sequence.features: fly` nothing is written.
+    """
+    settings, pieces = run.recipe.sequence, functools.partial(_pieces, run, layouts=layouts, whole=whole)
+    encoder = _encoder(run.recipe.assets.encoder)
+    if settings.features == "fly":
+        return FlyFrames(encoder, pieces, utterances, stored=settings.stored)
+    for shard in sorted(folder.glob("shard-*")):
+        if why := check_shard(shard, encoder.fingerprint(), settings.stored):
+            console.print(f"encoded again: {why}", highlight=False)
+            shutil.rmtree(shard)
+    items = [(u.audio, pieces(u), utterance_to_dict(u)) for u in utterances]
+    function = functools.partial(encode_pieces, encoder=run.recipe.assets.encoder, stored=settings.stored)
     folders = run_shards(
-        function, items, folder, shard_items=ALIGN_SHARD, workers=recipe.engine.workers, title=title, unit="utterances"
+        function,
+        items,
+        folder,
+        shard_items=ENCODE_SHARD,
+        workers=run.recipe.engine.workers,
+        title=title,
+        unit="utterances",
     )
-    return FrameStore(folders)
+    return FrameStore(folders, encoder.fingerprint(), settings.stored, encoder.frames_of_codes)
+
+
+def open_frames(
+    run: Run,
+    folder: Path,
+    utterances: Sequence[Utterance],
+    *,
+    layouts: int,
+    whole: bool = False,
+    world: World | None = None,
+) -> FrameStore | FlyFrames:
+    """What `encode` left in `folder`, for a stage below it: mended there if a shard is missing, stale or damaged.
+
+    world: the processes that all open it; the first one mends. Audio is read only where something is to mend.
+    """
+    world = world or World()
+    settings, encoder = run.recipe.sequence, _encoder(run.recipe.assets.encoder)
+    if settings.features == "cache":
+        if world.is_first:
+            folders = sorted(folder.glob("shard-*"))
+            bad = any(check_shard(path, encoder.fingerprint(), settings.stored) for path in folders)
+            if bad or len(folders) != -(-len(utterances) // ENCODE_SHARD):
+                encode(run, folder, utterances, f"encode {folder.name} again", layouts=layouts, whole=whole)
+        world.barrier()
+        folders = sorted(folder.glob("shard-*"))
+        return FrameStore(folders, encoder.fingerprint(), settings.stored, encoder.frames_of_codes)
+    return encode(run, folder, utterances, "", layouts=layouts, whole=whole)
+
+
+def _pieces(run: Run, utterance: Utterance, *, layouts: int, whole: bool) -> list[Piece]:
+    """What is heard of an utterance in any of its interleavings, each piece once."""
+    recipe = run.recipe
+    pieces = {}
+    for layout in range(layouts):
+        spans = draw_layout(utterance, layout, recipe.sequence, recipe.seed)
+        with_text = whole and layout == 0
+        own = pieces_of(utterance, spans, recipe.sequence, seed=recipe.seed, with_text=with_text)
+        pieces |= {piece.key: piece for piece in own}
+    return list(pieces.values())
 
 
 def transcribe(run: Run, folder: Path, utterances: Sequence[Utterance], title: str) -> dict[str, str]:

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from salad.pipeline import Run
-from salad.sequence import FrameStore
-from salad.stages.align import load_aligned
+from salad.stages.align import load_aligned, load_frames
 from salad.stages.corpus import load_documents
 from salad.stages.speechlm import speech_source, text_source
 from salad.stages.training import train_stage
 from salad.train.checkpoint import latest_checkpoint
 from salad.train.tasks import Source
+from salad.train.world import World
 
 __all__ = ["run"]
 
 
 def run(run: Run, overfit: Path | None = None) -> dict[str, Any]:
     settings = run.recipe.stage1
-    frames = FrameStore(sorted((run.folder("align") / "frames-speech").glob("shard-*")))
     speech = load_aligned(run, "speech")
+    frames = load_frames(run, "speech", speech, World.join())
 
     def sources(tokenizer: Any) -> Sequence[Source]:
         return [

@@ -7,11 +7,10 @@ from typing import Any
 
 from salad.model import SaladProcessor
 from salad.pipeline import Run
-from salad.sequence import FrameStore
-from salad.stages.align import load_aligned
+from salad.stages.align import load_aligned, load_frames
 from salad.stages.corpus import load_documents
 from salad.stages.speechlm import build_model, load_tokenizer, speech_source, text_source
-from salad.stages.synthesize import load_bought
+from salad.stages.synthesize import load_bought, load_bought_frames
 from salad.stages.training import train_stage
 from salad.train.checkpoint import latest_checkpoint
 from salad.train.schedule import before_decay
@@ -23,15 +22,14 @@ __all__ = ["run"]
 
 
 def run(run: Run) -> dict[str, Any]:
-    settings, first = run.recipe.stage2, run.recipe.stage1
+    settings, first, world = run.recipe.stage2, run.recipe.stage1, World.join()
     step = before_decay(first.steps, first.decay_share)
     resume = run.folder("stage1") / f"checkpoint-{step:06d}"
     if not resume.exists():
         raise SaladError(f"stage2: {resume} (Stage I before its decay) is missing; run stage1 again")
 
-    old = FrameStore(sorted((run.folder("align") / "frames-speech").glob("shard-*")))
-    new = FrameStore(sorted((run.folder("synthesize") / "frames").glob("shard-*")))
     speech, bought = load_aligned(run, "speech"), load_bought(run)
+    old, new = load_frames(run, "speech", speech, world), load_bought_frames(run, bought, world)
 
     def sources(tokenizer: Any) -> Sequence[Source]:
         share, layouts = (1 - settings.text_share) / 2, run.recipe.sequence.layouts
@@ -42,7 +40,7 @@ def run(run: Run) -> dict[str, Any]:
         ]
 
     summary = train_stage(run, "stage2", settings, sources, [(speech, old), (bought, new)], resume=resume)
-    if World.join().is_first:
+    if world.is_first:
         _save(run)
     return summary
 

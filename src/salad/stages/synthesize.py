@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from salad.corpus.manifest import read_utterances, write_lhotse, write_utterances
 from salad.files import read_jsonl
 from salad.pipeline import Run
-from salad.stages.speech import align, assign_voices, encode, gather_quarantine, speak
+from salad.sequence import Frames
+from salad.stages.speech import align, assign_voices, encode, gather_quarantine, open_frames, speak
+from salad.train.world import World
 from salad.types import Document, SaladError, Utterance
 
-__all__ = ["load_bought", "run"]
+__all__ = ["load_bought", "load_bought_frames", "run"]
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -22,8 +25,7 @@ def run(run: Run) -> dict[str, Any]:
     kept = align(run, folder / "aligned", spoken, "align D_active")
     if not kept:
         raise SaladError("synthesize: no bought utterance passed alignment; see its quarantine.jsonl")
-    warm = run.recipe.warm_start.enabled
-    encode(run, folder / "frames", kept, "encode D_active", layouts=run.recipe.sequence.layouts, whole=warm)
+    encode(run, folder / "frames", kept, "encode D_active", **_heard(run))
     aside = gather_quarantine(folder)
     write_utterances(folder / "bought.jsonl", kept)
     write_lhotse(kept, folder / "bought.cuts.jsonl.gz")
@@ -37,3 +39,11 @@ def run(run: Run) -> dict[str, Any]:
 
 def load_bought(run: Run) -> list[Utterance]:
     return read_utterances(run.folder("synthesize") / "bought.jsonl")
+
+
+def load_bought_frames(run: Run, bought: Sequence[Utterance], world: World | None = None) -> Frames:
+    return open_frames(run, run.folder("synthesize") / "frames", bought, world=world, **_heard(run))
+
+
+def _heard(run: Run) -> dict[str, Any]:
+    return {"layouts": run.recipe.sequence.layouts, "whole": run.recipe.warm_start.enabled}

@@ -15,8 +15,8 @@ from salad.measure.divergence import divergence, forgetting, speech_ears, summar
 from salad.model import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
 from salad.pipeline import Run
-from salad.sequence import FrameStore
-from salad.stages.align import load_aligned
+from salad.sequence import Frames
+from salad.stages.align import load_aligned, load_frames
 from salad.stages.speechlm import build_model, ctc_spans, freeze, load_tokenizer, speech_examples, text_examples
 from salad.train.loop import Schedule, Task, autocast, train, uses_bf16
 from salad.train.tasks import CTCTask, DistillTask, OneBatch, Source, WithCTC, plan_batches
@@ -33,7 +33,7 @@ def train_stage(
     name: str,
     settings: recipe.Stage,
     sources: Callable[[Any], Sequence[Source]],
-    spoken: Sequence[tuple[Sequence[Utterance], FrameStore]],
+    spoken: Sequence[tuple[Sequence[Utterance], Frames]],
     *,
     weights: Path | None = None,
     resume: Path | None = None,
@@ -132,10 +132,11 @@ def _probe(
     run: Run, model: SaladForConditionalGeneration, teacher: Teacher, tokenizer: Any, settings: recipe.Stage, bf16: bool
 ) -> Callable[[], dict[str, float]]:
     """Live M and F on a fixed few of the held-out documents, spread over the domains."""
-    heldout = [u for u in load_aligned(run, "heldout") if u.speaker != run.recipe.corpus.unseen_voice]
+    everyone = load_aligned(run, "heldout")
+    heldout = [u for u in everyone if u.speaker != run.recipe.corpus.unseen_voice]
     heldout = sorted(heldout, key=lambda u: (u.id.split("-")[-1], u.id))
     chosen = heldout[:: max(1, len(heldout) // settings.probe_documents)][: settings.probe_documents]
-    frames = FrameStore(sorted((run.folder("align") / "frames-heldout").glob("shard-*")))
+    frames = load_frames(run, "heldout", everyone, World.join())
     examples = speech_examples(run, tokenizer, chosen, frames)
     texts = text_examples(tokenizer, [Document(u.id, u.text, u.source, u.domain) for u in chosen])
     frozen = settings.llm == "frozen"
