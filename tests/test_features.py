@@ -1,6 +1,5 @@
 """The feature cache: mapped and never loaded, keyed by its encoder, damage found; and equal to encoding on the fly."""
 
-import functools
 import os
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from test_sequence import tokenizer  # noqa: F401
 from salad.corpus.manifest import read_utterances
 from salad.model import encode as encoding
 from salad.model.encode import FlyFrames, features_of
-from salad.model.encoder import Encoder, LogMel
+from salad.model.encoder import Encoder, load_encoder
 from salad.model.teacher import Teacher
 from salad.pipeline import Run
 from salad.recipe import load_recipe
@@ -36,7 +35,9 @@ class Quantised(Encoder):
     name, sample_rate_hz, frame_rate_hz, frame_dim, causal, num_codebooks = "quantised", 16_000, 100.0, 4, False, 2
 
     def encode(self, waveforms):
-        return [np.repeat(x.reshape(len(x), 2, 40).mean(2), 2, axis=1) for x in LogMel().encode(waveforms)]
+        return [
+            np.repeat(x.reshape(len(x), 2, 40).mean(2), 2, axis=1) for x in load_encoder("log-mel").encode(waveforms)
+        ]
 
     def encode_codes(self, waveforms):
         halves = [x[:, ::2] for x in self.encode(waveforms)]
@@ -64,7 +65,7 @@ def setting(recipe_values, write_recipe, tmp_path):
     """A run whose encoder needs no files, and its utterances."""
     values = recipe_values | {
         "assets": {"encoder": "log-mel"},
-        "engine": {"workers": 1},
+        "engine": {"workers": 1, "shard_items": 8},
         "sequence": {"text_words": [1, 3], "speech_words": [2, 4], "layouts": 2},
     }
     recipe = load_recipe(write_recipe(values))
@@ -195,7 +196,7 @@ def test_a_changed_encoder_never_reads_a_stale_cache(setting, monkeypatch):
     before = frames_of(run, encode(run, folder, utterances, "t", layouts=2), utterances)
     before = [x.copy() for x in before]
 
-    class Louder(LogMel):
+    class Louder(type(load_encoder("log-mel"))):
         def encode(self, waveforms):
             return [x + 1 for x in super().encode(waveforms)]
 
@@ -252,7 +253,7 @@ def test_cache_and_fly_give_the_same_loss(setting, stored, tokenizer, monkeypatc
     cache = encode(run, folder, utterances, "t", layouts=2)
     assert cache.shards[0].kind == stored
     fly = FlyFrames(
-        encoder, lambda u: speech._pieces(run, u, layouts=2, whole=False), utterances, stored=stored, keep=3
+        encoder, lambda u: speech.heard_pieces(run, u, layouts=2, whole=False), utterances, stored=stored, keep=3
     )
     assert len(cache) == len(fly)
     for layout in (0, 1):
@@ -292,4 +293,4 @@ def test_fly_encodes_when_asked_and_remembers_few(setting, monkeypatch):
 def test_codes_need_an_encoder_that_has_them(tmp_path):
     u = make_utterances(tmp_path, 1)[0]
     with pytest.raises(SaladError, match="sequence.stored: codes, but log-mel has no codebooks"):
-        features_of(LogMel(), u.audio, [Piece(u.id, 0, 1, 0, 4000)], "codes")
+        features_of(load_encoder("log-mel"), u.audio, [Piece(u.id, 0, 1, 0, 4000)], "codes")

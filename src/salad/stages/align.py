@@ -8,11 +8,13 @@ from typing import Any
 from salad.corpus.manifest import load_spoken, read_utterances, write_lhotse, write_utterances
 from salad.pipeline import Run
 from salad.sequence import Frames
+from salad.sequence.stream import ShardSource
 from salad.stages.speech import align, encode, gather_quarantine, open_frames
+from salad.stages.streams import speech_shards
 from salad.train.world import World
 from salad.types import SaladError, Utterance
 
-__all__ = ["load_aligned", "load_frames", "run"]
+__all__ = ["load_aligned", "load_frames", "run", "speech_stream"]
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -47,6 +49,14 @@ def load_aligned(run: Run, name: str) -> list[Utterance]:
 def load_frames(run: Run, name: str, utterances: Sequence[Utterance], world: World | None = None) -> Frames:
     """Frames of the aligned utterances of `speech` or `heldout`."""
     return open_frames(run, run.folder("align") / f"frames-{name}", utterances, world=world, **_heard(run, name))
+
+
+def speech_stream(run: Run, tokenizer: Any, share: float, world: World) -> ShardSource:
+    """D_speech as a source of a stream."""
+    folder, heard = run.folder("align"), _heard(run, "speech")
+    return speech_shards(
+        run, tokenizer, "speech", share, folder / "speech.jsonl", folder / "frames-speech", world, heard["whole"]
+    )
 
 
 def _heard(run: Run, name: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dic
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
 from salad.model.encode import FlyFrames, encode_pieces
-from salad.model.encoder import load_encoder
+from salad.model.encoder import Encoder, load_encoder
 from salad.pipeline import Run
 from salad.progress import console
 from salad.sequence import FrameStore, Piece, check_shard
@@ -24,9 +24,20 @@ from salad.synthesize.speak import speak_documents
 from salad.train.world import World
 from salad.types import Document, Utterance
 
-__all__ = ["align", "assign_voices", "encode", "gather_quarantine", "open_frames", "speak", "transcribe"]
+__all__ = [
+    "align",
+    "assign_voices",
+    "encode",
+    "encoder_of",
+    "gather_quarantine",
+    "heard_pieces",
+    "mended",
+    "open_frames",
+    "speak",
+    "transcribe",
+]
 
-SPEAK_SHARD, ALIGN_SHARD, ENCODE_SHARD = 2, 8, 8
+SPEAK_SHARD, ALIGN_SHARD = 2, 8
 
 _encoder = functools.cache(load_encoder)
 
@@ -86,8 +97,8 @@ def encode(
     Shards in `folder` that another encoder made, or that are cut off or damaged, are encoded again. With
     `sequence.features: fly` nothing is written.
     """
-    settings, pieces = run.recipe.sequence, functools.partial(_pieces, run, layouts=layouts, whole=whole)
-    encoder = _encoder(run.recipe.assets.encoder)
+    settings, pieces = run.recipe.sequence, functools.partial(heard_pieces, run, layouts=layouts, whole=whole)
+    encoder = encoder_of(run)
     if settings.features == "fly":
         return FlyFrames(encoder, pieces, utterances, stored=settings.stored)
     for shard in sorted(folder.glob("shard-*")):
@@ -100,7 +111,7 @@ def encode(
         function,
         items,
         folder,
-        shard_items=ENCODE_SHARD,
+        shard_items=run.recipe.engine.shard_items,
         workers=run.recipe.engine.workers,
         title=title,
         unit="utterances",
@@ -117,25 +128,44 @@ def open_frames(
     whole: bool = False,
     world: World | None = None,
 ) -> FrameStore | FlyFrames:
-    """What `encode` left in `folder`, for a stage below it: mended there if a shard is missing, stale or damaged.
+    """What `encode` left in `folder`, for a stage below it; see `mended`."""
+    if run.recipe.sequence.features == "fly":
+        return encode(run, folder, utterances, "", layouts=layouts, whole=whole)
+    folders = mended(run, folder, len(utterances), lambda: utterances, layouts=layouts, whole=whole, world=world)
+    encoder = encoder_of(run)
+    return FrameStore(folders, encoder.fingerprint(), run.recipe.sequence.stored, encoder.frames_of_codes)
 
-    world: the processes that all open it; the first one mends. Audio is read only where something is to mend.
+
+def mended(
+    run: Run,
+    folder: Path,
+    num_utterances: int,
+    utterances: Callable[[], Sequence[Utterance]],
+    *,
+    layouts: int,
+    whole: bool = False,
+    world: World | None = None,
+) -> list[Path]:
+    """The shards that `encode` left in `folder`. Where one is missing, stale or damaged, it is encoded again first.
+
+    world: the processes that all open them; the first one mends. Audio and `utterances` are read only to mend.
     """
-    world = world or World()
-    settings, encoder = run.recipe.sequence, _encoder(run.recipe.assets.encoder)
-    if settings.features == "cache":
-        if world.is_first:
-            folders = sorted(folder.glob("shard-*"))
-            bad = any(check_shard(path, encoder.fingerprint(), settings.stored) for path in folders)
-            if bad or len(folders) != -(-len(utterances) // ENCODE_SHARD):
-                encode(run, folder, utterances, f"encode {folder.name} again", layouts=layouts, whole=whole)
-        world.barrier()
+    world, encoder = world or World(), encoder_of(run)
+    if world.is_first:
         folders = sorted(folder.glob("shard-*"))
-        return FrameStore(folders, encoder.fingerprint(), settings.stored, encoder.frames_of_codes)
-    return encode(run, folder, utterances, "", layouts=layouts, whole=whole)
+        bad = any(check_shard(path, encoder.fingerprint(), run.recipe.sequence.stored) for path in folders)
+        if bad or len(folders) != -(-num_utterances // run.recipe.engine.shard_items):
+            encode(run, folder, utterances(), f"encode {folder.name} again", layouts=layouts, whole=whole)
+    world.barrier()
+    return sorted(folder.glob("shard-*"))
 
 
-def _pieces(run: Run, utterance: Utterance, *, layouts: int, whole: bool) -> list[Piece]:
+def encoder_of(run: Run) -> Encoder:
+    """The recipe's encoder, loaded once in a process."""
+    return _encoder(run.recipe.assets.encoder)
+
+
+def heard_pieces(run: Run, utterance: Utterance, *, layouts: int, whole: bool) -> list[Piece]:
     """What is heard of an utterance in any of its interleavings, each piece once."""
     recipe = run.recipe
     pieces = {}

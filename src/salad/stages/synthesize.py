@@ -9,11 +9,13 @@ from salad.corpus.manifest import read_utterances, write_lhotse, write_utterance
 from salad.files import read_jsonl
 from salad.pipeline import Run
 from salad.sequence import Frames
+from salad.sequence.stream import ShardSource
 from salad.stages.speech import align, assign_voices, encode, gather_quarantine, open_frames, speak
+from salad.stages.streams import speech_shards
 from salad.train.world import World
 from salad.types import Document, SaladError, Utterance
 
-__all__ = ["load_bought", "load_bought_frames", "run"]
+__all__ = ["bought_stream", "load_bought", "load_bought_frames", "run"]
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -43,6 +45,14 @@ def load_bought(run: Run) -> list[Utterance]:
 
 def load_bought_frames(run: Run, bought: Sequence[Utterance], world: World | None = None) -> Frames:
     return open_frames(run, run.folder("synthesize") / "frames", bought, world=world, **_heard(run))
+
+
+def bought_stream(run: Run, tokenizer: Any, share: float, world: World) -> ShardSource:
+    """D_active as a source of a stream."""
+    folder = run.folder("synthesize")
+    return speech_shards(
+        run, tokenizer, "bought", share, folder / "bought.jsonl", folder / "frames", world, _heard(run)["whole"]
+    )
 
 
 def _heard(run: Run) -> dict[str, Any]:
