@@ -17,7 +17,7 @@ from salad.model import encode as encoding
 from salad.model.encode import FlyFrames, features_of
 from salad.model.encoder import Encoder, load_encoder
 from salad.model.teacher import Teacher
-from salad.pipeline import Run
+from salad.pipeline import Run, _inputs
 from salad.recipe import load_recipe
 from salad.sequence import FrameShard, FrameStore, Piece, check_shard, tokenise, write_frames
 from salad.sequence.examples import build_example, draw_layout
@@ -294,3 +294,18 @@ def test_codes_need_an_encoder_that_has_them(tmp_path):
     u = make_utterances(tmp_path, 1)[0]
     with pytest.raises(SaladError, match="sequence.stored: codes, but log-mel has no codebooks"):
         features_of(load_encoder("log-mel"), u.audio, [Piece(u.id, 0, 1, 0, 4000)], "codes")
+
+
+def test_how_frames_are_loaded_runs_no_data_stage_again(setting):
+    """Streaming or encoding on the fly gives align nothing to do; a stream is an input of the training alone."""
+    run, _, _ = setting
+
+    def inputs(stage, **sequence):
+        settings = run.recipe.sequence.model_copy(update=sequence)
+        return _inputs(stage, run.recipe.model_copy(update={"sequence": settings}))
+
+    for change in ({"stream": True}, {"features": "fly"}, {"stream": True, "lanes": 2}):
+        assert inputs("align", **change) == inputs("align")
+    assert inputs("align", stored="codes") != inputs("align") != inputs("align", layouts=3)
+    assert inputs("stage1", features="fly") == inputs("stage1") != inputs("stage1", stream=True)
+    assert inputs("stage1", stream=True) != inputs("stage1", stream=True, lanes=2)

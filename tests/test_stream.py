@@ -360,3 +360,24 @@ def test_two_processes_stream_as_one_and_resume_as_one(tmp_path, shard):
     for name in one:
         assert np.allclose(one[name].float(), two[name].float(), atol=2e-4), name
         assert np.allclose(one[name].float(), again[name].float(), atol=2e-4), name
+
+
+@pytest.mark.slow
+def test_a_stream_killed_equals_uninterrupted(tmp_path):
+    """SIGKILL, with a batch drawn ahead and a checkpoint perhaps half written."""
+    worker = [sys.executable, str(Path(__file__).parent / "world_worker.py"), "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SALAD_TEST_STREAM": "1", "SALAD_TEST_STEPS": "40",
+                   "SALAD_TEST_SLOW_S": "0.02"}  # fmt: skip
+    assert subprocess.run([*worker, str(tmp_path / "whole")], env=environment, capture_output=True).returncode == 0
+    for wait_s in (0.2, 0.35, 0.3):
+        process = subprocess.Popen([*worker, str(tmp_path / "parts")], env=environment, stdout=subprocess.PIPE)
+        process.stdout.readline()  # set up; the training begins
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(wait_s)
+        process.kill()
+        process.communicate()
+    assert subprocess.run([*worker, str(tmp_path / "parts")], env=environment, capture_output=True).returncode == 0
+    whole, parts = latest_checkpoint(tmp_path / "whole"), latest_checkpoint(tmp_path / "parts")
+    for name in ("weights.safetensors", "optimizer.safetensors"):
+        assert sha256_file(whole / name) == sha256_file(parts / name)
+    assert read_json(whole / "state.json")["stream"] == read_json(parts / "state.json")["stream"]

@@ -18,7 +18,7 @@ from salad.model.encode import FlyFrames, encode_pieces
 from salad.model.encoder import Encoder, load_encoder
 from salad.pipeline import Run
 from salad.progress import console
-from salad.sequence import FrameStore, Piece, check_shard
+from salad.sequence import FrameShard, FrameStore, Piece, check_shard
 from salad.sequence.examples import draw_layout, pieces_of
 from salad.synthesize.speak import speak_documents
 from salad.train.world import World
@@ -152,9 +152,10 @@ def mended(
     """
     world, encoder = world or World(), encoder_of(run)
     if world.is_first:
-        folders = sorted(folder.glob("shard-*"))
-        bad = any(check_shard(path, encoder.fingerprint(), run.recipe.sequence.stored) for path in folders)
-        if bad or len(folders) != -(-num_utterances // run.recipe.engine.shard_items):
+        expected, held = (encoder.fingerprint(), run.recipe.sequence.stored), 0
+        for path in sorted(folder.glob("shard-*")):
+            held += 0 if check_shard(path, *expected) else FrameShard(path).num_utterances
+        if held != num_utterances:
             encode(run, folder, utterances(), f"encode {folder.name} again", layouts=layouts, whole=whole)
     world.barrier()
     return sorted(folder.glob("shard-*"))
