@@ -20,7 +20,7 @@ from salad.types import Example, SaladError, Span
 VOCABULARY, DIM = 61, 6
 
 
-def make_model(rate="fixed", ctc=0, lora=0, seed=0):
+def make_model(rate="fixed", ctc=0, lora=0, seed=0, dim=DIM):
     torch.manual_seed(seed)
     llm = LlamaForCausalLM(
         LlamaConfig(
@@ -36,7 +36,7 @@ def make_model(rate="fixed", ctc=0, lora=0, seed=0):
     )
     config = SaladConfig(
         llm_config=llm.config,
-        frame_dim=DIM,
+        frame_dim=dim,
         stride=2,
         rate=rate,
         adapter_layers=1,

@@ -11,6 +11,7 @@ from test_model import make_examples, make_model
 
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
+from salad.sequence.stream import ShardSource, Stream, StreamBatches
 from salad.train.loop import Schedule, train
 from salad.train.tasks import DistillTask
 from salad.train.world import World, shard
@@ -32,7 +33,13 @@ def main() -> None:
         shard(model, world)
     steps = int(os.environ.get("SALAD_TEST_STEPS", "4"))
     batches = [[*make_examples(step % 5, num=6), plain(step)] for step in range(steps)]
-    task = DistillTask(model, Teacher(base, cache=False), batches, alpha=0.5, context=48)
+    stream = None
+    if os.environ.get("SALAD_TEST_STREAM"):
+        own = [[(example, 12) for example in batch] for batch in batches]
+        source = ShardSource("s", 1.0, [len(shard) for shard in own], own.__getitem__, lambda document, epoch: document)
+        lanes = Stream([source], positions=48, seed=1, lanes=2, buffer=2, rank=world.rank, size=world.size)
+        stream = StreamBatches(lanes, steps)
+    task = DistillTask(model, Teacher(base, cache=False), stream or batches, alpha=0.5, context=48)
     packs, pause = task.packs, float(os.environ.get("SALAD_TEST_SLOW_S", "0"))
 
     def slow(step: int) -> list:
@@ -53,7 +60,9 @@ def main() -> None:
         }
 
     folder = Path(sys.argv[2])
-    train(model, task, schedule, folder, title="t", bf16=False, probe=probe, world=world, lockstep=lockstep)
+    train(
+        model, task, schedule, folder, title="t", bf16=False, probe=probe, world=world, lockstep=lockstep, stream=stream
+    )
     world.leave()
 
 

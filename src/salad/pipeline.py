@@ -38,6 +38,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate",),
     "report": (),
 }
+LOADING = ("features", "stream", "lanes", "buffer_shards")  # settings of sequence that only training minds
 TOGETHER = ("stage1", "stage2")  # under torchrun all processes run these; the first one runs the others alone
 VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
 
@@ -166,11 +167,14 @@ def _run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
 def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
     """Fingerprints of what the stage depends on beyond the stages above it."""
     values = recipe.model_dump(mode="json")
+    loading = {name: values["sequence"].pop(name) for name in LOADING}  # changes no file of align, nor any frame
     parts = {name: sha256_json(values[name])[:16] for name in STAGES[stage]}
     if stage == "assets":
         parts |= {name: sha256_json(values[name])[:16] for name in ("seed", "precision", "threads")}
         names = {assets.split_setting(name)[0] for name in values["assets"].values()} - set(assets.BUILT_IN)
         parts |= {f"asset {name}": assets.fingerprint(name)[:16] for name in sorted(names)}
+    if stage == "stage1" and recipe.sequence.stream:
+        parts["stream"] = sha256_json([loading["lanes"], loading["buffer_shards"]])[:16]
     if stage == "probe" and recipe.probe.max_documents > recipe.probe.documents:
         # what may be bought decides where it looks
         rule = {name: values["select"][name] for name in ("gamma", "max_cer", "score")}

@@ -1,36 +1,113 @@
-"""Encode pieces of recordings with the frozen encoder, shard by shard."""
+"""Encode pieces of recordings with the frozen encoder: shard by shard onto disk, or when they are asked for."""
 
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from salad.audio import read_audio
+from salad.corpus.manifest import utterance_from_dict, write_utterances
 from salad.engine import Shard
 from salad.model.encoder import Encoder, load_encoder
-from salad.sequence.frames import Piece, write_frames
+from salad.sequence import Piece, write_frames
+from salad.sequence.frames import UTTERANCES, Key, missing
+from salad.types import SaladError, Utterance
 
-__all__ = ["encode_pieces"]
+__all__ = ["FlyFrames", "encode_pieces", "features_of"]
 
 _encoder = functools.cache(load_encoder)
 
 
-def encode_pieces(shard: Shard, folder: Path, *, encoder: str) -> None:
-    """For `run_shards`: items are (path of the audio, its pieces); writes frames.safetensors and frames.jsonl.
+def features_of(encoder: Encoder, audio: str | Path, pieces: Sequence[Piece], stored: str) -> list[np.ndarray]:
+    """For each piece its float16 frames, or its uint16 codes where `stored` is "codes".
 
-    Pieces are cut out of the recording before they are encoded, so that no frame has heard a word after its span.
+    Pieces are cut out of the recording before they are encoded, so that no frame has heard a word after its span;
+    those that share their samples share one array. Raises SaladError where the encoder has no codes.
+    """
+    if stored == "codes" and not encoder.num_codebooks:
+        raise SaladError(f"sequence.stored: codes, but {encoder.name} has no codebooks; set it to frames")
+    samples, _ = read_audio(audio, encoder.sample_rate_hz)
+    numbers: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i, piece in enumerate(pieces):
+        numbers[piece.start_sample, piece.end_sample].append(i)
+    waves = [samples[a:b] for a, b in numbers]
+    arrays = encoder.encode_codes(waves) if stored == "codes" else encoder.encode(waves)
+    out: list[np.ndarray] = [np.empty(0)] * len(pieces)
+    for same, array in zip(numbers.values(), arrays, strict=True):
+        kept = array if stored == "codes" else array.astype(np.float16)
+        for i in same:
+            out[i] = kept
+    return out
+
+
+def encode_pieces(shard: Shard, folder: Path, *, encoder: str, stored: str = "frames") -> None:
+    """For `run_shards`: items are (audio's path, its pieces) or (audio's path, its pieces, its utterance as a dict).
+
+    Writes a shard of frames, keyed by the encoder's fingerprint; utterances.jsonl holds the utterances that were given.
     """
     loaded: Encoder = _encoder(encoder)
     pieces: list[Piece] = []
-    frames = []
-    for path, own in shard.items:
-        samples, _ = read_audio(path, loaded.sample_rate_hz)
-        by_range: dict[tuple[int, int], list[Piece]] = defaultdict(list)
-        for piece in own:
-            by_range[piece.start_sample, piece.end_sample].append(piece)
-        encoded = loaded.encode([samples[a:b] for a, b in by_range])
-        for same, array in zip(by_range.values(), encoded, strict=True):
-            pieces += same
-            frames += [array] * len(same)
-    write_frames(folder, pieces, frames)
+    features: list[np.ndarray] = []
+    utterances = [utterance_from_dict(row) for _, _, *rows in shard.items for row in rows]
+    for path, own, *_ in shard.items:
+        pieces += own
+        features += features_of(loaded, path, own, stored)
+    write_frames(folder, pieces, features, encoder=loaded.fingerprint(), utterance_ids=[u.id for u in utterances])
+    write_utterances(folder / UTTERANCES, utterances)
+
+
+class FlyFrames:
+    """Frames made when they are asked for; the same numbers as from the cache, which encodes the same pieces together.
+
+    pieces: all pieces of an utterance, as the cache would keep them. The last `keep` utterances asked for are
+    remembered. utterances: those that `get` knows by their id; `of` takes any.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        pieces: Callable[[Utterance], Sequence[Piece]],
+        utterances: Iterable[Utterance] = (),
+        *,
+        stored: str = "frames",
+        keep: int = 32,
+    ) -> None:
+        self.encoder, self._pieces, self._stored, self._keep = encoder, pieces, stored, keep
+        self._known = {utterance.id: utterance for utterance in utterances}
+        self._last: OrderedDict[str, _Encoded] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(len(self._pieces(utterance)) for utterance in self._known.values())
+
+    def get(self, key: Key) -> np.ndarray:
+        """float16 [num_frames, frame_dim]."""
+        if key[0] not in self._known:
+            raise missing(key)
+        return self.of(self._known[key[0]]).get(key)
+
+    def of(self, utterance: Utterance) -> _Encoded:
+        """All pieces of one utterance, encoded unless they were among the last."""
+        if utterance.id not in self._last:
+            pieces = self._pieces(utterance)
+            arrays = features_of(self.encoder, utterance.audio, pieces, self._stored)
+            if self._stored == "codes":
+                arrays = [self.encoder.frames_of_codes(array).astype(np.float16) for array in arrays]
+            self._last[utterance.id] = _Encoded({p.key: array for p, array in zip(pieces, arrays, strict=True)})
+            if len(self._last) > self._keep:
+                self._last.popitem(last=False)
+        self._last.move_to_end(utterance.id)
+        return self._last[utterance.id]
+
+
+class _Encoded:
+    def __init__(self, frames: dict[Key, np.ndarray]) -> None:
+        self._frames = frames
+
+    def get(self, key: Key) -> np.ndarray:
+        if key not in self._frames:
+            raise missing(key)
+        return self._frames[key]

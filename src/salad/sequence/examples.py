@@ -9,8 +9,9 @@ import numpy as np
 
 from salad import recipe
 from salad.audio import to_samples
-from salad.sequence.frames import FrameStore, Piece
+from salad.sequence.frames import Piece
 from salad.sequence.interleave import cut, interleave
+from salad.sequence.store import Frames
 from salad.sequence.tokens import TokenisedDocument
 from salad.types import Document, Example, Span, Utterance
 
@@ -51,7 +52,7 @@ def _piece(utterance: Utterance, start_word: int, end_word: int) -> Piece:
 
 
 def build_example(
-    utterance: Utterance, tokens: TokenisedDocument, spans: Sequence[Span], frames: FrameStore, start_id: int
+    utterance: Utterance, tokens: TokenisedDocument, spans: Sequence[Span], frames: Frames, start_id: int
 ) -> Example:
     """The Example of one layout, with the frames of its speech spans."""
     speech = [s for s in spans if s.modality == "speech"]

@@ -1,19 +1,34 @@
-"""Frozen-encoder frames of pieces of recordings, on disk as safetensors beside a JSON-lines index."""
+"""Frozen-encoder features of pieces of recordings, in shards of safetensors that are mapped and never loaded.
+
+A shard is a folder with
+    frames.safetensors        `frames` float16 [num_frames, frame_dim], or `codes` uint16 [num_frames, num_codebooks]
+    frames.index.safetensors  where each piece lies, the encoder's fingerprint, and the sha256 of the other file
+    utterances.jsonl          the recordings that the pieces were cut from, in the index's order (what streams read)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from salad.files import read_jsonl, write_jsonl
+from salad.files import sha256_file
 from salad.types import SaladError
 
-__all__ = ["FrameStore", "Piece", "write_frames"]
+__all__ = ["Decode", "FrameShard", "Key", "Piece", "check_shard", "id_hash", "write_frames"]
+
+DATA, INDEX, UTTERANCES = "frames.safetensors", "frames.index.safetensors", "utterances.jsonl"
+NUMPY = {"F16": np.float16, "U16": np.uint16, "U8": np.uint8, "U64": np.uint64, "I32": np.int32, "I64": np.int64}
+MEND = "remove the folder and run again: its pieces are encoded anew"
+
+Key = tuple[str, int, int]  # utterance id, first word, last word + 1
+Decode = Callable[[np.ndarray], np.ndarray]  # codes [T, num_codebooks] -> frames [T, frame_dim]
 
 
 @dataclass(frozen=True)
@@ -27,41 +42,192 @@ class Piece:
     end_sample: int
 
     @property
-    def key(self) -> tuple[str, int, int]:
+    def key(self) -> Key:
         return (self.utterance_id, self.start_word, self.end_word)
 
 
-def write_frames(folder: Path, pieces: Sequence[Piece], frames: Sequence[np.ndarray]) -> None:
-    """Write frames (float [num_frames, frame_dim] for each piece) as float16 in one tensor, with their index."""
-    rows, at = [], 0
-    for piece, array in zip(pieces, frames, strict=True):
-        rows.append({**asdict(piece), "offset": at, "num_frames": len(array)})
-        at += len(array)
-    stacked = np.concatenate([array.astype(np.float16) for array in frames]) if frames else np.zeros((0, 1), np.float16)
-    save_file({"frames": stacked}, folder / "frames.safetensors")
-    write_jsonl(folder / "frames.jsonl", rows)
+def id_hash(utterance_id: str) -> int:
+    """64 bits of blake2b of an id: what indices are sorted by. The id itself is compared after it."""
+    return int.from_bytes(hashlib.blake2b(utterance_id.encode(), digest_size=8).digest(), "little")
 
 
-class FrameStore:
-    """Reads frames by (utterance id, first word, last word + 1) from any number of shard folders."""
+def write_frames(
+    folder: Path,
+    pieces: Sequence[Piece],
+    features: Sequence[np.ndarray],
+    *,
+    encoder: str = "",
+    utterance_ids: Sequence[str] = (),
+) -> None:
+    """Write features (for each piece float [T, frame_dim], or uint16 codes [T, num_codebooks]) and their index.
 
-    def __init__(self, folders: Iterable[Path]) -> None:
-        self._at: dict[tuple[str, int, int], tuple[int, int, int]] = {}
-        self._frames: list[np.ndarray] = []
-        for folder in folders:
-            with safe_open(folder / "frames.safetensors", framework="np") as file:
-                self._frames.append(file.get_tensor("frames"))
-            for row in read_jsonl(folder / "frames.jsonl"):
-                key = (row["utterance_id"], row["start_word"], row["end_word"])
-                self._at[key] = (len(self._frames) - 1, row["offset"], row["num_frames"])
+    encoder: the fingerprint of what made them; a reader that expects another refuses the shard. utterance_ids: all
+    recordings of the shard in order, those without a piece too. An array given for several pieces is kept once.
+    Index, for U utterances and P pieces: hashes uint64 [U], ids uint8 (UTF-8, joined), id_starts int64 [U + 1],
+    piece_starts int64 [U + 1], words int32 [P, 2], offsets int64 [P], lengths int32 [P].
+    """
+    ids = list(dict.fromkeys([*utterance_ids, *(piece.utterance_id for piece in pieces)]))
+    place = {utterance_id: i for i, utterance_id in enumerate(ids)}
+    order = sorted(range(len(pieces)), key=lambda i: place[pieces[i].utterance_id])
+    rows: list[np.ndarray] = []
+    at, seen = 0, dict[int, int]()
+    offsets = []
+    for i in order:
+        array = features[i]
+        if id(array) not in seen:
+            seen[id(array)] = at
+            rows.append(array if array.dtype == np.uint16 else array.astype(np.float16))
+            at += len(array)
+        offsets.append(seen[id(array)])
+    stacked = np.concatenate(rows) if rows else np.zeros((0, 1), np.float16)
+    save_file({_kind(stacked): stacked}, folder / DATA, {"encoder": encoder})
+    raw = [utterance_id.encode() for utterance_id in ids]
+    counts = np.bincount([place[pieces[i].utterance_id] for i in order], minlength=len(ids))
+    index = {
+        "hashes": np.array([id_hash(utterance_id) for utterance_id in ids], np.uint64),
+        "ids": np.frombuffer(b"".join(raw), np.uint8),
+        "id_starts": _starts([len(one) for one in raw]),
+        "piece_starts": _starts(counts),
+        "words": np.array([(pieces[i].start_word, pieces[i].end_word) for i in order], np.int32).reshape(-1, 2),
+        "offsets": np.array(offsets, np.int64),
+        "lengths": np.array([len(features[i]) for i in order], np.int32),
+    }
+    note = {"encoder": encoder, "num_frames": at, "sha256": sha256_file(folder / DATA)}
+    save_file(index, folder / INDEX, {"salad": json.dumps(note)})  # one key: safetensors keeps no order of several
 
-    def __len__(self) -> int:
-        return len(self._at)
 
-    def get(self, key: tuple[str, int, int]) -> np.ndarray:
-        """float16 [num_frames, frame_dim]."""
+def _kind(array: np.ndarray) -> str:
+    return "codes" if array.dtype == np.uint16 else "frames"
+
+
+def _starts(counts: Iterable[int] | np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(np.asarray(list(counts), np.int64))]).astype(np.int64)
+
+
+class FrameShard:
+    """One shard, opened: its headers are read, its tensors are mapped when first asked for, and never loaded.
+
+    encoder: refuse a shard that another one made. kind: `frames` or `codes`, refuse the other. decode: turns codes
+    into frames on reading. Raises SaladError that names the file where it is cut off, damaged or stale.
+    """
+
+    def __init__(
+        self, folder: Path, encoder: str | None = None, kind: str | None = None, decode: Decode | None = None
+    ) -> None:
+        self.folder, self._decode = folder, decode
+        self._data, self._index = _Tensors(folder / DATA), _Tensors(folder / INDEX)
         try:
-            shard, offset, num = self._at[key]
-        except KeyError:
-            raise SaladError(f"frames: no piece {key}; run the align stage again") from None
-        return self._frames[shard][offset : offset + num]
+            note = json.loads(self._index.metadata["salad"])
+            self.encoder, self.sha256 = str(note["encoder"]), str(note["sha256"])
+            (self.kind,) = self._data.shapes
+            self.num_frames = int(self._data.shapes[self.kind][0])
+            self.num_utterances, self.num_pieces = (self._index.shapes[name][0] for name in ("hashes", "offsets"))
+            whole = note["num_frames"] == self.num_frames and self._data.metadata.get("encoder", "") == self.encoder
+        except (KeyError, TypeError, ValueError):
+            whole = False
+        if not whole or self.kind not in ("frames", "codes"):
+            raise SaladError(f"frames: {folder / INDEX} does not belong to {DATA} beside it; {MEND}")
+        if encoder is not None and self.encoder != encoder:
+            raise SaladError(
+                f"frames: {folder / DATA} was made by another encoder ({self.encoder[:12] or 'unknown'}, "
+                f"expected {encoder[:12]}); {MEND}"
+            )
+        if kind is not None and self.num_pieces and self.kind != kind:
+            raise SaladError(f"frames: {folder / DATA} holds {self.kind}, sequence.stored wants {kind}; {MEND}")
+
+    def hashes(self) -> np.ndarray:
+        """uint64 [num_utterances], `id_hash` of each; read, not mapped."""
+        return self._index.read("hashes")
+
+    def utterance_id(self, row: int) -> str:
+        start, end = self._index.map("id_starts")[row : row + 2]
+        return self._index.map("ids")[start:end].tobytes().decode()
+
+    def get(self, key: Key) -> np.ndarray:
+        """float16 [num_frames, frame_dim] of a piece. Raises SaladError where the shard does not hold it."""
+        found = np.flatnonzero(self._index.map("hashes") == np.uint64(id_hash(key[0])))
+        for row in found:
+            if self.utterance_id(int(row)) == key[0]:
+                return self.at(int(row), key)
+        raise missing(key)
+
+    def at(self, row: int, key: Key) -> np.ndarray:
+        """The same, where the utterance's row is known."""
+        start, end = self._index.map("piece_starts")[row : row + 2]
+        words = self._index.map("words")[start:end]
+        found = np.flatnonzero((words[:, 0] == key[1]) & (words[:, 1] == key[2]))
+        if not len(found):
+            raise missing(key)
+        piece = int(start) + int(found[0])
+        offset, num = int(self._index.map("offsets")[piece]), int(self._index.map("lengths")[piece])
+        if not 0 <= offset <= offset + num <= self.num_frames:
+            raise SaladError(f"frames: {self.folder / INDEX} points beyond {DATA}; {MEND}")
+        part = self._data.map(self.kind)[offset : offset + num]
+        if self.kind == "frames":
+            return part
+        if self._decode is None:
+            raise SaladError(f"frames: {self.folder / DATA} holds codes; give the encoder's frames_of_codes to read it")
+        return self._decode(part).astype(np.float16)
+
+    def close(self) -> None:
+        """Let go of the maps; what was read stays valid, and the next read maps again."""
+        self._data.close()
+        self._index.close()
+
+
+def missing(key: Key) -> SaladError:
+    return SaladError(f"frames: no piece {key}; run the align stage again")
+
+
+def check_shard(folder: Path, encoder: str | None = None, kind: str | None = None, *, deep: bool = False) -> str:
+    """Why a shard must not be read, or "". deep: also read all of it and compare its sha256."""
+    try:
+        shard = FrameShard(folder, encoder, kind)
+    except SaladError as error:
+        return str(error)
+    if deep and sha256_file(folder / DATA) != shard.sha256:
+        return f"frames: {folder / DATA} does not have the hash it was written with; {MEND}"
+    return ""
+
+
+class _Tensors:
+    """A safetensors file. Its header is checked against its size; tensors are mapped copy-on-write or read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._views: dict[str, np.ndarray] = {}
+        try:
+            size = path.stat().st_size
+            with open(path, "rb") as file:
+                head = int.from_bytes(file.read(8), "little")
+                if size < 8 or head > size - 8:
+                    raise ValueError(f"{size} bytes")
+                header: dict[str, Any] = json.loads(file.read(head))
+            self.metadata: dict[str, str] = header.pop("__metadata__", {})
+            self.shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+            self._types = {name: np.dtype(NUMPY[entry["dtype"]]) for name, entry in header.items()}
+            self._at = {name: 8 + head + entry["data_offsets"][0] for name, entry in header.items()}
+            end = max((8 + head + entry["data_offsets"][1] for entry in header.values()), default=8 + head)
+            if end != size:
+                raise ValueError(f"{size} bytes, its header says {end}")
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            what = "is missing" if isinstance(error, FileNotFoundError) else f"is cut off or damaged ({error})"
+            raise SaladError(f"frames: {path} {what}; {MEND}") from None
+
+    def map(self, name: str) -> np.ndarray:
+        """The tensor as a view of the file. Writable as torch wants it, but the file never changes."""
+        if name not in self._views:
+            if not self._views:
+                self._views[""] = np.asarray(np.memmap(self.path, np.uint8, "c"))
+            shape, kind = self.shapes[name], self._types[name]
+            num = int(np.prod(shape)) * kind.itemsize
+            self._views[name] = self._views[""][self._at[name] : self._at[name] + num].view(kind).reshape(shape)
+        return self._views[name]
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor in memory."""
+        count = int(np.prod(self.shapes[name]))
+        return np.fromfile(self.path, self._types[name], count, offset=self._at[name]).reshape(self.shapes[name])
+
+    def close(self) -> None:
+        self._views.clear()

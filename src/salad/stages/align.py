@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from salad.corpus.manifest import load_spoken, read_utterances, write_lhotse, write_utterances
 from salad.pipeline import Run
-from salad.stages.speech import align, encode, gather_quarantine
+from salad.sequence import Frames
+from salad.sequence.stream import ShardSource
+from salad.stages.speech import align, encode, gather_quarantine, open_frames
+from salad.stages.streams import speech_shards
+from salad.train.world import World
 from salad.types import SaladError, Utterance
 
-__all__ = ["load_aligned", "run"]
+__all__ = ["load_aligned", "load_frames", "run", "speech_stream"]
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -31,11 +36,8 @@ def run(run: Run) -> dict[str, Any]:
     for name, group in (("speech", speech), ("heldout", heldout)):
         write_utterances(folder / f"{name}.jsonl", group)
         write_lhotse(group, folder / f"{name}.cuts.jsonl.gz")
-    warm = run.recipe.warm_start.enabled
-    store = encode(
-        run, folder / "frames-speech", speech, "encode D_speech", layouts=run.recipe.sequence.layouts, whole=warm
-    )
-    encode(run, folder / "frames-heldout", heldout, "encode held-out", layouts=1)
+    store = encode(run, folder / "frames-speech", speech, "encode D_speech", **_heard(run, "speech"))
+    encode(run, folder / "frames-heldout", heldout, "encode held-out", **_heard(run, "heldout"))
     return {
         "utterances": len(speech),
         "hours": sum(u.duration_s for u in speech) / 3600,
@@ -54,3 +56,23 @@ def _mean_score(utterances: list[Utterance]) -> float | None:
 def load_aligned(run: Run, name: str) -> list[Utterance]:
     """Aligned utterances of `speech` or `heldout`."""
     return read_utterances(run.folder("align") / f"{name}.jsonl")
+
+
+def load_frames(run: Run, name: str, utterances: Sequence[Utterance], world: World | None = None) -> Frames:
+    """Frames of the aligned utterances of `speech` or `heldout`."""
+    return open_frames(run, run.folder("align") / f"frames-{name}", utterances, world=world, **_heard(run, name))
+
+
+def speech_stream(run: Run, tokenizer: Any, share: float, world: World) -> ShardSource:
+    """D_speech as a source of a stream."""
+    folder, heard = run.folder("align"), _heard(run, "speech")
+    return speech_shards(
+        run, tokenizer, "speech", share, folder / "speech.jsonl", folder / "frames-speech", world, heard["whole"]
+    )
+
+
+def _heard(run: Run, name: str) -> dict[str, Any]:
+    """Which pieces of `speech` or `heldout` training and measuring hear."""
+    if name == "heldout":
+        return {"layouts": 1}
+    return {"layouts": run.recipe.sequence.layouts, "whole": run.recipe.warm_start.enabled}

@@ -30,8 +30,7 @@ from salad.model.processor import MAX_SPAN_S
 from salad.model.teacher import Teacher
 from salad.pipeline import Run
 from salad.progress import progress
-from salad.sequence import FrameStore
-from salad.stages.align import load_aligned
+from salad.stages.align import load_aligned, load_frames
 from salad.stages.corpus import load_documents
 from salad.stages.speech import transcribe
 from salad.stages.speechlm import build_model, freeze, heard_tokens, load_tokenizer, speech_examples, text_examples
@@ -52,7 +51,7 @@ class Setting:
         self.run, self.tokenizer = run, load_tokenizer(run)
         self.frozen = recipe.stage1.llm == "frozen"
         self.utterances = load_aligned(run, "heldout")
-        frames = FrameStore(sorted((run.folder("align") / "frames-heldout").glob("shard-*")))
+        frames = load_frames(run, "heldout", self.utterances)
         self.examples = speech_examples(run, self.tokenizer, self.utterances, frames)
         unseen = recipe.corpus.unseen_voice
         self.examples = [

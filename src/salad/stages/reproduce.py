@@ -27,13 +27,13 @@ from salad.measure.stats import accuracy
 from salad.pipeline import Run, run_pipeline
 from salad.progress import console
 from salad.recipe import Recipe, Stage
-from salad.sequence import FrameStore
-from salad.stages.align import load_aligned
+from salad.sequence import Frames
+from salad.stages.align import load_aligned, load_frames
 from salad.stages.corpus import load_documents
 from salad.stages.evaluate import Setting, answer, items_of
 from salad.stages.speech import transcribe
 from salad.stages.speechlm import load_tokenizer, speech_source, text_source
-from salad.stages.synthesize import load_bought
+from salad.stages.synthesize import load_bought, load_bought_frames
 from salad.stages.training import train_stage
 from salad.train.checkpoint import latest_checkpoint
 from salad.train.loop import autocast, uses_bf16
@@ -218,13 +218,13 @@ class _Measure:
         run_pipeline(run.recipe, until="warm_start", reuse=[recipe.run_dir])
         return run
 
-    def spoken(self, cell: Cell) -> list[tuple[str, Sequence[Utterance], FrameStore]]:
+    def spoken(self, cell: Cell) -> list[tuple[str, Sequence[Utterance], Frames]]:
         """The cell's recordings: a share of the narrow or of the broad speech, drawn by the cell's seed."""
-        narrow = ("speech", load_aligned(self.base, "speech"), _frames(self.base, "align", "frames-speech"))
-        broad = ("broad", load_bought(self.base), _frames(self.base, "synthesize", "frames"))
+        own = load_aligned(self.base, "speech")
+        narrow = ("speech", own, load_frames(self.base, "speech", own))
         if cell.speech in self.bought:
-            run = self.bought[cell.speech]
-            return [narrow, ("bought", load_bought(run), _frames(run, "synthesize", "frames"))]
+            return [narrow, ("bought", *_bought(self.bought[cell.speech]))]
+        broad = ("broad", *_bought(self.base))
         name, utterances, frames = narrow if cell.speech == "narrow" else broad
         order = np.random.default_rng([self.base.recipe.seed, cell.seed]).permutation(len(utterances))
         kept = order[: max(4, round(cell.share * len(utterances)))]
@@ -243,7 +243,7 @@ class _Measure:
 
         weights = latest_checkpoint(self.warmed(cell).folder("warm_start")) if cell.warm else None
         pairs = [(own, frames) for _, own, frames in spoken]
-        train_stage(run, "stage1", settings, sources, pairs, weights=weights, folder=folder, seed=cell.seed)
+        train_stage(run, "stage1", settings, sources, lambda: pairs, weights=weights, folder=folder, seed=cell.seed)
         trained_s = time.monotonic() - start_s
         curve = read_jsonl(folder / "metrics.jsonl")
         figures = self.figures(cell, latest_checkpoint(folder))
@@ -316,8 +316,9 @@ def _seen(speaker: str) -> bool:
     return not speaker.endswith("(unseen)")
 
 
-def _frames(run: Run, stage: str, name: str) -> FrameStore:
-    return FrameStore(sorted((run.folder(stage) / name).glob("shard-*")))
+def _bought(run: Run) -> tuple[Sequence[Utterance], Frames]:
+    bought = load_bought(run)
+    return bought, load_bought_frames(run, bought)
 
 
 def _accuracy(results: Sequence[Result], items: Sequence[Any], recipe: Recipe) -> dict[str, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,33 @@ from salad.align.transcribe import transcribe_utterances
 from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
-from salad.model.encode import encode_pieces
+from salad.model.encode import FlyFrames, encode_pieces
+from salad.model.encoder import Encoder, load_encoder
 from salad.pipeline import Run
-from salad.sequence import FrameStore
+from salad.progress import console
+from salad.sequence import FrameShard, FrameStore, Piece, check_shard
 from salad.sequence.examples import draw_layout, pieces_of
 from salad.synthesize.align import align_spoken
 from salad.synthesize.speak import assign_voices, speak_all
+from salad.train.world import World
 from salad.types import Document, Utterance
 
-__all__ = ["align", "assign_voices", "encode", "gather_quarantine", "speak", "transcribe"]
+__all__ = [
+    "align",
+    "assign_voices",
+    "encode",
+    "encoder_of",
+    "gather_quarantine",
+    "heard_pieces",
+    "mended",
+    "open_frames",
+    "speak",
+    "transcribe",
+]
 
 TRANSCRIBE_SHARD, ALIGN_SHARD = 2, 8
+
+_encoder = functools.cache(load_encoder)
 
 
 def speak(
@@ -75,23 +92,91 @@ def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title
 
 def encode(
     run: Run, folder: Path, utterances: Sequence[Utterance], title: str, *, layouts: int, whole: bool = False
-) -> FrameStore:
-    """Frames of the speech spans of `layouts` interleavings; `whole` adds the rest of the first, for the warm start."""
-    recipe = run.recipe
-    items = []
-    for utterance in utterances:
-        pieces = {}
-        for layout in range(layouts):
-            spans = draw_layout(utterance, layout, recipe.sequence, recipe.seed)
-            with_text = whole and layout == 0
-            own = pieces_of(utterance, spans, recipe.sequence, seed=recipe.seed, with_text=with_text)
-            pieces |= {piece.key: piece for piece in own}
-        items.append((utterance.audio, list(pieces.values())))
-    function = functools.partial(encode_pieces, encoder=recipe.assets.encoder)
+) -> FrameStore | FlyFrames:
+    """Frames of the speech spans of `layouts` interleavings; `whole` adds the rest of the first, for the warm start.
+
+    Shards in `folder` that another encoder made, or that are cut off or damaged, are encoded again. With
+    `sequence.features: fly` nothing is written.
+    """
+    settings, pieces = run.recipe.sequence, functools.partial(heard_pieces, run, layouts=layouts, whole=whole)
+    encoder = encoder_of(run)
+    if settings.features == "fly":
+        return FlyFrames(encoder, pieces, utterances, stored=settings.stored)
+    for shard in sorted(folder.glob("shard-*")):
+        if why := check_shard(shard, encoder.fingerprint(), settings.stored):
+            console.print(f"encoded again: {why}", highlight=False)
+            shutil.rmtree(shard)
+    items = [(u.audio, pieces(u), utterance_to_dict(u)) for u in utterances]
+    function = functools.partial(encode_pieces, encoder=run.recipe.assets.encoder, stored=settings.stored)
     folders = run_shards(
-        function, items, folder, shard_items=ALIGN_SHARD, workers=recipe.engine.workers, title=title, unit="utterances"
+        function,
+        items,
+        folder,
+        shard_items=run.recipe.engine.shard_items,
+        workers=run.recipe.engine.workers,
+        title=title,
+        unit="utterances",
     )
-    return FrameStore(folders)
+    return FrameStore(folders, encoder.fingerprint(), settings.stored, encoder.frames_of_codes)
+
+
+def open_frames(
+    run: Run,
+    folder: Path,
+    utterances: Sequence[Utterance],
+    *,
+    layouts: int,
+    whole: bool = False,
+    world: World | None = None,
+) -> FrameStore | FlyFrames:
+    """What `encode` left in `folder`, for a stage below it; see `mended`."""
+    if run.recipe.sequence.features == "fly":
+        return encode(run, folder, utterances, "", layouts=layouts, whole=whole)
+    folders = mended(run, folder, len(utterances), lambda: utterances, layouts=layouts, whole=whole, world=world)
+    encoder = encoder_of(run)
+    return FrameStore(folders, encoder.fingerprint(), run.recipe.sequence.stored, encoder.frames_of_codes)
+
+
+def mended(
+    run: Run,
+    folder: Path,
+    num_utterances: int,
+    utterances: Callable[[], Sequence[Utterance]],
+    *,
+    layouts: int,
+    whole: bool = False,
+    world: World | None = None,
+) -> list[Path]:
+    """The shards that `encode` left in `folder`. Where one is missing, stale or damaged, it is encoded again first.
+
+    world: the processes that all open them; the first one mends. Audio and `utterances` are read only to mend.
+    """
+    world, encoder = world or World(), encoder_of(run)
+    if world.is_first:
+        expected, held = (encoder.fingerprint(), run.recipe.sequence.stored), 0
+        for path in sorted(folder.glob("shard-*")):
+            held += 0 if check_shard(path, *expected) else FrameShard(path).num_utterances
+        if held != num_utterances:
+            encode(run, folder, utterances(), f"encode {folder.name} again", layouts=layouts, whole=whole)
+    world.barrier()
+    return sorted(folder.glob("shard-*"))
+
+
+def encoder_of(run: Run) -> Encoder:
+    """The recipe's encoder, loaded once in a process."""
+    return _encoder(run.recipe.assets.encoder)
+
+
+def heard_pieces(run: Run, utterance: Utterance, *, layouts: int, whole: bool) -> list[Piece]:
+    """What is heard of an utterance in any of its interleavings, each piece once."""
+    recipe = run.recipe
+    pieces = {}
+    for layout in range(layouts):
+        spans = draw_layout(utterance, layout, recipe.sequence, recipe.seed)
+        with_text = whole and layout == 0
+        own = pieces_of(utterance, spans, recipe.sequence, seed=recipe.seed, with_text=with_text)
+        pieces |= {piece.key: piece for piece in own}
+    return list(pieces.values())
 
 
 def transcribe(run: Run, folder: Path, utterances: Sequence[Utterance], title: str) -> dict[str, str]:

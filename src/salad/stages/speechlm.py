@@ -15,7 +15,7 @@ from salad.files import read_json
 from salad.measure.transcript import words_for_ranges
 from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
 from salad.pipeline import Run
-from salad.sequence import FrameStore, start_token_id, tokenise
+from salad.sequence import Frames, start_token_id, tokenise
 from salad.sequence.examples import build_example, draw_layout, num_positions, pieces_of, text_example
 from salad.train.checkpoint import load_weights
 from salad.train.loop import uses_bf16
@@ -90,7 +90,7 @@ def merge_linear(model: SaladForConditionalGeneration) -> None:
 
 
 def speech_examples(
-    run: Run, tokenizer: Any, utterances: Sequence[Utterance], frames: FrameStore, layout: int = 0
+    run: Run, tokenizer: Any, utterances: Sequence[Utterance], frames: Frames, layout: int = 0
 ) -> list[Example]:
     """One example of each utterance, in interleaving number `layout`."""
     start = start_token_id(tokenizer)
@@ -122,7 +122,7 @@ def text_examples(tokenizer: Any, documents: Sequence[Document]) -> list[Example
 
 
 def speech_source(
-    run: Run, tokenizer: Any, name: str, share: float, utterances: Sequence[Utterance], frames: FrameStore, layouts: int
+    run: Run, tokenizer: Any, name: str, share: float, utterances: Sequence[Utterance], frames: Frames, layouts: int
 ) -> Source:
     """All interleavings of the utterances as one source of training batches."""
     columns = [speech_examples(run, tokenizer, utterances, frames, layout) for layout in range(layouts)]
@@ -140,7 +140,7 @@ def _source(run: Run, name: str, share: float, layouts: Sequence[Sequence[Exampl
 
 
 def ctc_spans(
-    run: Run, tokenizer: Any, utterances: Sequence[Utterance], frames: FrameStore, with_text: bool = True
+    run: Run, tokenizer: Any, utterances: Sequence[Utterance], frames: Frames, with_text: bool = True
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """(frames, token ids) of every piece of the first interleaving: its speech spans, and its text spans cut up."""
     spans = []

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from salad.pipeline import Run
-from salad.sequence import FrameStore
-from salad.stages.align import load_aligned
+from salad.sequence import Frames
+from salad.sequence.stream import ShardSource
+from salad.stages.align import load_aligned, load_frames, speech_stream
 from salad.stages.corpus import load_documents
 from salad.stages.speechlm import speech_source, text_source
+from salad.stages.streams import text_shards
 from salad.stages.training import train_stage
 from salad.train.checkpoint import latest_checkpoint
 from salad.train.tasks import Source
+from salad.train.world import World
+from salad.types import Utterance
 
 __all__ = ["run"]
 
 
 def run(run: Run, overfit: Path | None = None) -> dict[str, Any]:
-    settings = run.recipe.stage1
-    frames = FrameStore(sorted((run.folder("align") / "frames-speech").glob("shard-*")))
-    speech = load_aligned(run, "speech")
+    settings, world = run.recipe.stage1, World.join()
+    share = 1 - settings.text_share
 
-    def sources(tokenizer: Any) -> Sequence[Source]:
+    @functools.cache
+    def spoken() -> Sequence[tuple[Sequence[Utterance], Frames]]:
+        speech = load_aligned(run, "speech")
+        return [(speech, load_frames(run, "speech", speech, world))]
+
+    def sources(tokenizer: Any) -> Sequence[Source] | Sequence[ShardSource]:
+        if run.recipe.sequence.stream:
+            text = text_shards(run, tokenizer, settings.text_share, run.folder("corpus") / "web.jsonl")
+            return [speech_stream(run, tokenizer, share, world), text]
+        ((speech, frames),) = spoken()
         return [
-            speech_source(
-                run, tokenizer, "speech", 1 - settings.text_share, speech, frames, run.recipe.sequence.layouts
-            ),
+            speech_source(run, tokenizer, "speech", share, speech, frames, run.recipe.sequence.layouts),
             text_source(run, tokenizer, settings.text_share, load_documents(run, "web")),
         ]
 
     weights = latest_checkpoint(run.folder("warm_start")) if run.recipe.warm_start.enabled else None
-    return train_stage(run, "stage1", settings, sources, [(speech, frames)], weights=weights, overfit=overfit)
+    return train_stage(run, "stage1", settings, sources, spoken, weights=weights, overfit=overfit)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from salad.corpus.manifest import read_utterances, write_lhotse, write_utterances
 from salad.files import read_jsonl
 from salad.pipeline import Run
-from salad.stages.speech import align, assign_voices, encode, gather_quarantine, speak, transcribe
+from salad.sequence import Frames
+from salad.sequence.stream import ShardSource
+from salad.stages.speech import align, assign_voices, encode, gather_quarantine, open_frames, speak, transcribe
+from salad.stages.streams import speech_shards
 from salad.synthesize.heard import part_by_cer
+from salad.train.world import World
 from salad.types import Document, SaladError, Utterance
 
-__all__ = ["load_bought", "run"]
+__all__ = ["bought_stream", "load_bought", "load_bought_frames", "run"]
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -36,8 +41,7 @@ def run(run: Run) -> dict[str, Any]:
     if not kept:
         gather_quarantine(folder, garbled)
         raise SaladError("synthesize: no bought utterance passed alignment and CER; see its quarantine.jsonl")
-    warm = run.recipe.warm_start.enabled
-    encode(run, folder / "frames", kept, "encode D_active", layouts=run.recipe.sequence.layouts, whole=warm)
+    encode(run, folder / "frames", kept, "encode D_active", **_heard(run))
     aside = gather_quarantine(folder, garbled)
     write_utterances(folder / "bought.jsonl", kept)
     write_lhotse(kept, folder / "bought.cuts.jsonl.gz")
@@ -51,3 +55,19 @@ def run(run: Run) -> dict[str, Any]:
 
 def load_bought(run: Run) -> list[Utterance]:
     return read_utterances(run.folder("synthesize") / "bought.jsonl")
+
+
+def load_bought_frames(run: Run, bought: Sequence[Utterance], world: World | None = None) -> Frames:
+    return open_frames(run, run.folder("synthesize") / "frames", bought, world=world, **_heard(run))
+
+
+def bought_stream(run: Run, tokenizer: Any, share: float, world: World) -> ShardSource:
+    """D_active as a source of a stream."""
+    folder = run.folder("synthesize")
+    return speech_shards(
+        run, tokenizer, "bought", share, folder / "bought.jsonl", folder / "frames", world, _heard(run)["whole"]
+    )
+
+
+def _heard(run: Run) -> dict[str, Any]:
+    return {"layouts": run.recipe.sequence.layouts, "whole": run.recipe.warm_start.enabled}

@@ -11,13 +11,16 @@ import torch
 
 from salad import recipe
 from salad.engine.memory import keep_freed_memory
+from salad.files import read_json
 from salad.measure.divergence import divergence, forgetting, speech_ears, summary
 from salad.model import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
 from salad.pipeline import Run
-from salad.sequence import FrameStore
-from salad.stages.align import load_aligned
+from salad.sequence import Frames
+from salad.sequence.stream import ShardSource
+from salad.stages.align import load_aligned, load_frames
 from salad.stages.speechlm import build_model, ctc_spans, freeze, load_tokenizer, speech_examples, text_examples
+from salad.stages.streams import count_left_out, open_stream
 from salad.train.loop import Schedule, Task, autocast, train, uses_bf16
 from salad.train.tasks import CTCTask, DistillTask, OneBatch, Source, WithCTC, plan_batches
 from salad.train.world import World, shard
@@ -32,8 +35,8 @@ def train_stage(
     run: Run,
     name: str,
     settings: recipe.Stage,
-    sources: Callable[[Any], Sequence[Source]],
-    spoken: Sequence[tuple[Sequence[Utterance], FrameStore]],
+    sources: Callable[[Any], Sequence[Source] | Sequence[ShardSource]],
+    spoken: Callable[[], Sequence[tuple[Sequence[Utterance], Frames]]],
     *,
     weights: Path | None = None,
     resume: Path | None = None,
@@ -41,8 +44,10 @@ def train_stage(
     folder: Path | None = None,
     seed: int | None = None,
 ) -> dict[str, Any]:
-    """Distil on `sources(tokenizer)`, from `weights` (a fresh optimiser) or `resume` (weights and optimiser).
+    """Distil from `weights` (a fresh optimiser) or `resume` (weights and optimiser).
 
+    sources: of a tokenizer; examples in memory, of which a plan of all batches is made, or with `sequence.stream` the
+    shards that batches are drawn from as they are needed.
     spoken: the stage's recordings and their frames, for the CTC loss beside the distillation.
     overfit: train on the first batch alone, into this folder; a sound set-up drives its loss towards zero.
     folder: where checkpoints and logs go; None: the stage's own. seed: of the order of documents; None: the recipe's.
@@ -65,21 +70,29 @@ def train_stage(
         model.llm.gradient_checkpointing_enable({"use_reentrant": False})
         model.llm.train()  # transformers forms activations again only while training; its dropout is 0
     seed = run.recipe.seed if seed is None else seed
-    plan = plan_batches(sources(tokenizer), settings.steps, settings.positions, seed)
-    small = _is_small(plan, base) and not settings.shard_teacher
+    folder = overfit or folder or run.folder(name)
+    stream, plan = None, list[list[Example]]()
+    found = sources(load_tokenizer(run))  # of its own, for a stream reads in a thread
+    if isinstance(found[0], ShardSource):
+        stream = open_stream(run, folder, settings, found, world, seed)
+    else:
+        plan = plan_batches(found, settings.steps, settings.positions, seed)
+        longest = max((1 + len(e.token_ids), e.id) for batch in plan for e in batch)
+        if longest[0] > context:
+            raise SaladError(
+                f"sequence.context: {context} positions, but {longest[1]} takes up to {longest[0]}; raise it"
+            )
+    small = stream is None and _is_small(plan, base) and not settings.shard_teacher
     teacher = Teacher(base, cache=small, context=context, alone=small)
-    longest = max((1 + len(e.token_ids), e.id) for batch in plan for e in batch)
-    if longest[0] > context:
-        raise SaladError(f"sequence.context: {context} positions, but {longest[1]} takes up to {longest[0]}; raise it")
     objective = {
         "divergence": settings.divergence,
         "temperature": settings.temperature,
         "beta": settings.jsd_beta,
         "compile": settings.compile,
     }
-    task: Task = DistillTask(model, teacher, plan, alpha=settings.alpha, context=context, objective=objective)
+    task: Task = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=context, objective=objective)
     if settings.ctc_weight:
-        spans = [span for group, frames in spoken for span in ctc_spans(run, tokenizer, group, frames)]
+        spans = [span for group, frames in spoken() for span in ctc_spans(run, tokenizer, group, frames)]
         beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=seed)
         task = WithCTC(task, beside, settings.ctc_weight)
     schedule = Schedule(
@@ -104,15 +117,21 @@ def train_stage(
         model,
         task,
         schedule,
-        overfit or folder or run.folder(name),
+        folder,
         title=name,
         bf16=bf16,
         start_from=resume,
         probe=probe,
         world=world,
         lockstep=settings.shard and world.size > 1,
+        stream=stream,
     )
-    return {"checkpoint": last.name, "steps": settings.steps, "documents": sum(map(len, plan))}
+    summary = {"checkpoint": last.name, "steps": settings.steps}
+    if stream is None:
+        return {**summary, "documents": sum(map(len, plan))}
+    lanes = read_json(last / "state.json")["stream"]["lanes"].values()
+    drawn = sum(source["documents"] for lane in lanes for source in lane.values())
+    return {**summary, "documents": drawn, "left_out": count_left_out(folder) if world.is_first else 0}
 
 
 def _is_small(plan: Sequence[Sequence[Example]], base: SaladForConditionalGeneration) -> bool:
@@ -132,10 +151,11 @@ def _probe(
     run: Run, model: SaladForConditionalGeneration, teacher: Teacher, tokenizer: Any, settings: recipe.Stage, bf16: bool
 ) -> Callable[[], dict[str, float]]:
     """Live M and F on a fixed few of the held-out documents, spread over the domains."""
-    heldout = [u for u in load_aligned(run, "heldout") if u.speaker != run.recipe.corpus.unseen_voice]
+    everyone = load_aligned(run, "heldout")
+    heldout = [u for u in everyone if u.speaker != run.recipe.corpus.unseen_voice]
     heldout = sorted(heldout, key=lambda u: (u.id.split("-")[-1], u.id))
     chosen = heldout[:: max(1, len(heldout) // settings.probe_documents)][: settings.probe_documents]
-    frames = FrameStore(sorted((run.folder("align") / "frames-heldout").glob("shard-*")))
+    frames = load_frames(run, "heldout", everyone, World.join())
     examples = speech_examples(run, tokenizer, chosen, frames)
     texts = text_examples(tokenizer, [Document(u.id, u.text, u.source, u.domain) for u in chosen])
     frozen = settings.llm == "frozen"

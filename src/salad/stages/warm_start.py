@@ -9,8 +9,8 @@ import torch
 from salad.engine.memory import keep_freed_memory
 from salad.files import write_json
 from salad.pipeline import Run
-from salad.sequence import FrameStore, tokenise
-from salad.stages.align import load_aligned
+from salad.sequence import tokenise
+from salad.stages.align import load_aligned, load_frames
 from salad.stages.corpus import load_documents
 from salad.stages.speechlm import build_model, ctc_spans, load_tokenizer
 from salad.train.checkpoint import load_weights
@@ -35,9 +35,7 @@ def run(run: Run) -> dict[str, Any]:
     for parameter in model.llm.parameters():
         parameter.requires_grad_(False)
     model.ctc.residual.requires_grad_(False)
-    spans = ctc_spans(
-        run, tokenizer, utterances, FrameStore(sorted((run.folder("align") / "frames-speech").glob("shard-*")))
-    )
+    spans = ctc_spans(run, tokenizer, utterances, load_frames(run, "speech", utterances))
     task = CTCTask(model, spans, steps=settings.steps, batch=settings.batch, seed=seed)
     schedule = Schedule(
         steps=settings.steps,
@@ -51,7 +49,7 @@ def run(run: Run) -> dict[str, Any]:
     last = train(model, task, schedule, folder, title="warm start (CTC)", bf16=bf16)
     load_weights(last, model)
     heldout = load_aligned(run, "heldout")
-    store = FrameStore(sorted((run.folder("align") / "frames-heldout").glob("shard-*")))
+    store = load_frames(run, "heldout", heldout)
     samples = _decode(
         model,
         tokenizer,

@@ -15,6 +15,7 @@ import torch
 
 from salad.files import write_jsonl
 from salad.progress import progress
+from salad.sequence.stream import Stream, StreamBatches
 from salad.train.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
 from salad.train.schedule import before_decay, wsd
 from salad.train.watch import PERF, Spikes, perf, save_batch
@@ -79,6 +80,7 @@ def train(
     probe: Callable[[], dict[str, float]] | None = None,
     world: World | None = None,
     lockstep: bool = False,
+    stream: StreamBatches | None = None,
 ) -> Path:
     """Train to the end of `schedule`, resuming from `folder` if it holds checkpoints; returns the last one.
 
@@ -87,6 +89,8 @@ def train(
     of targets in the global batch, whatever the number of packs or processes. metrics.jsonl has one row a step;
     keys that begin with "perf/" are rates of this machine, all others follow from the seed.
     lockstep: the processes share layers, so that each must take the same number of packs.
+    stream: what the task draws its batches from, where they are not a plan. Its state goes into the checkpoints, and
+    the packs of a step are then each process's own, not shared out.
     Raises SaladError on a loss that is not finite or leaps (`schedule.spike_factor` times the median of the last 20
     steps), after writing the batch to bad-batch.json.
     """
@@ -107,6 +111,8 @@ def train(
         state = load_checkpoint(resume, model, optimizer)
         step, seconds, totals = state["step"], state["seconds"], state["totals"]
         averages = {name: like(value, parameters[name]) for name, value in load_averages(resume).items()}
+        if stream is not None:
+            stream.load_state_dict(state.get("stream", {}))
     elif start_from is not None:
         load_checkpoint(start_from, model, optimizer)
     log = folder / "metrics.jsonl"
@@ -133,7 +139,7 @@ def train(
             began = time.perf_counter()
             packs = task.packs(step)
             waited = time.perf_counter() - began
-            row = _accumulate(task, packs, bf16, device, world, lockstep)
+            row = _accumulate(task, packs, bf16, device, world, lockstep, own=stream is not None)
             if not math.isfinite(row["loss"]) or spikes.is_spike(row["loss"]):
                 saver.wait()
                 raise _stopped(folder, step, packs, row, schedule.spike_factor, world)
@@ -151,6 +157,8 @@ def train(
             bar.advance(1, f"loss {row['loss']:.3f}")
             if step % schedule.checkpoint_every == 0 or step in (keep_step, schedule.steps):
                 extra = {"seconds": time.monotonic() - before_s, "totals": dict(totals)}
+                if stream is not None:
+                    extra["stream"] = Stream.join(world.gather(stream.state_dict()))
                 saver.save(model, optimizer, step, extra, averages)
     world.barrier()
     last = latest_checkpoint(folder)
@@ -159,14 +167,15 @@ def train(
 
 
 def _accumulate(
-    task: Task, packs: list[Any], bf16: bool, device: str, world: World, lockstep: bool
+    task: Task, packs: list[Any], bf16: bool, device: str, world: World, lockstep: bool, own: bool
 ) -> dict[str, float]:
-    """Gradients of one global batch, summed over its packs and over the processes that share them."""
-    count = max(1, sum(task.count(pack) for pack in packs))
+    """Gradients of one global batch, summed over its packs and over the processes that share (or `own`) them."""
+    count = sum(task.count(pack) for pack in packs)
+    count = max(1, int(world.sum({"count": count})["count"]) if own else count)
     # FSDP averages the gradients of sharded layers over the processes; the others are summed below.
     scale = world.size if lockstep else 1
     sums: dict[str, float] = {"loss": 0.0}
-    for pack, weight in world.share(packs, equal=lockstep):
+    for pack, weight in (world.own if own else world.share)(packs, equal=lockstep):
         with autocast(bf16, device):
             loss, logs = task.loss(pack)
         if weight:

@@ -15,6 +15,7 @@ from salad.model.teacher import Teacher
 from salad.objective import ctc, ctc_fits, distill
 from salad.sequence import assemble, best_fit
 from salad.sequence.examples import num_positions
+from salad.sequence.stream import StreamBatches
 from salad.train.watch import step_flops
 from salad.types import Example, SaladError
 
@@ -77,7 +78,7 @@ class DistillTask:
         self,
         model: SaladForConditionalGeneration,
         teacher: Teacher,
-        batches: Sequence[Sequence[Example]],
+        batches: Sequence[Sequence[Example]] | StreamBatches,
         *,
         alpha: float,
         context: int,

@@ -56,7 +56,8 @@ def peak_flops(device: str, bf16: bool) -> float:
     """Floating-point operations a second of a large matrix product here, the best of a few."""
     dtype = torch.bfloat16 if bf16 else torch.float32
     side = 1024 if device == "cpu" else 8192
-    a, b = torch.randn(side, side, dtype=dtype, device=device), torch.randn(side, side, dtype=dtype, device=device)
+    own = torch.Generator(device).manual_seed(0)  # the training's own numbers must not depend on being timed
+    a, b = (torch.randn(side, side, dtype=dtype, device=device, generator=own) for _ in range(2))
     best = float("inf")
     for _ in range(4):
         _wait(device)

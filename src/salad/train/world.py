@@ -45,12 +45,26 @@ class World:
             own += [(packs[0], 0.0)] * (-(-len(packs) // self.size) - len(own))
         return own
 
+    def own(self, packs: list[Any], equal: bool) -> list[tuple[Any, float]]:
+        """The same for packs that are this process's alone. equal: filled up to the most that any process has."""
+        own = [(pack, 1.0) for pack in packs]
+        if equal:
+            own += [(packs[0], 0.0)] * (max(self.gather(len(packs))) - len(own))
+        return own
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, by rank."""
+        if self.size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.size
+        distributed.all_gather_object(gathered, value)
+        return gathered
+
     def sum(self, values: Mapping[str, float]) -> dict[str, float]:
         """Each value summed over the processes; all must know the same keys only after this."""
         if self.size == 1:
             return dict(values)
-        gathered: list[Any] = [None] * self.size
-        distributed.all_gather_object(gathered, dict(values))
+        gathered = self.gather(dict(values))
         keys = dict.fromkeys(key for part in gathered for key in part)
         return {key: float(sum(part.get(key, 0.0) for part in gathered)) for key in keys}
 

@@ -1,0 +1,274 @@
+"""Examples from shards without holding the corpus: shuffled, mixed by weight, split into lanes, resumable anywhere.
+
+Every epoch of a source is one order of its documents: its shards shuffled, and then the documents of `buffer` shards
+shuffled together. Lane l of L takes the places l, l + L, l + 2 L, ... of that order, so that the lanes of an epoch read
+every document exactly once. A place is found from the seed and the epoch alone: a lane's whole state is two numbers
+for each source, and the positions that each has given. Processes share lanes, so batches do not depend on their number.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salad.files import sha256_json
+from salad.types import SaladError
+
+__all__ = ["Lines", "LeftOut", "ShardSource", "Stream", "StreamBatches"]
+
+
+class LeftOut(Exception):
+    """A document that cannot be trained on: `ShardSource.build` raises it, and the stream goes on."""
+
+    def __init__(self, id: str, reason: str) -> None:
+        super().__init__(f"{id}: {reason}")
+        self.id, self.reason = id, reason
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """Documents of one kind in shards, and their share of each batch's positions.
+
+    sizes: documents in each shard. read: a shard's documents, as they lie on disk. build: a document in the layout of
+    an epoch, and the student positions that it takes.
+    """
+
+    name: str
+    share: float
+    sizes: Sequence[int]
+    read: Callable[[int], Sequence[Any]]
+    build: Callable[[Any, int], tuple[Any, int]]
+
+
+class _Order:
+    """Which document stands at a place of an epoch; remembers one window of shards."""
+
+    def __init__(self, sizes: Sequence[int], buffer: int, seed: str) -> None:
+        self.sizes, self.buffer, self.seed = sizes, buffer, seed
+        self._epoch, self._window = -1, -1
+
+    def at(self, epoch: int, place: int) -> tuple[int, int]:
+        """(shard, row)."""
+        if epoch != self._epoch:
+            number = len(self.sizes)
+            self._shards = random.Random(f"{self.seed}/{epoch}").sample(range(number), number)
+            ends = np.cumsum([self.sizes[shard] for shard in self._shards])
+            self._starts = [0, *ends[self.buffer - 1 :: self.buffer].tolist()]
+            self._epoch, self._window = epoch, -1
+        window = bisect.bisect_right(self._starts, place) - 1
+        if window != self._window:
+            own = self._shards[window * self.buffer : (window + 1) * self.buffer]
+            self._own, self._bounds = own, np.cumsum([0, *(self.sizes[shard] for shard in own)]).tolist()
+            number = self._bounds[-1]
+            self._rows = random.Random(f"{self.seed}/{epoch}/{window}").sample(range(number), number)
+            self._window = window
+        row = self._rows[place - self._starts[window]]
+        shard = bisect.bisect_right(self._bounds, row) - 1
+        return self._own[shard], row - self._bounds[shard]
+
+
+class _Reader:
+    """One lane of one source."""
+
+    def __init__(self, source: ShardSource, lane: int, lanes: int, buffer: int, seed: int, opened: _Opened) -> None:
+        self.source, self.lane, self.lanes, self._opened = source, lane, lanes, opened
+        self.total = sum(source.sizes)
+        self._order = _Order(source.sizes, buffer, f"{seed}/{source.name}")
+        self.epoch, self.at, self.given = 0, 0, 0
+
+    @property
+    def num_own(self) -> int:
+        """Documents of an epoch that fall to this lane."""
+        return -(-(self.total - self.lane) // self.lanes)
+
+    def next(self, left_out: Callable[[LeftOut], None]) -> tuple[Any, int]:
+        for _ in range(2 * self.num_own):
+            if self.at == self.num_own:
+                self.epoch, self.at = self.epoch + 1, 0
+            shard, row = self._order.at(self.epoch, self.lane + self.at * self.lanes)
+            self.at += 1
+            try:
+                example, positions = self.source.build(self._opened.shard(self.source, shard)[row], self.epoch)
+            except LeftOut as one:
+                left_out(one)
+                continue
+            self.given += positions
+            return example, positions
+        raise SaladError(f"stream: every document of {self.source.name!r} was left out; see quarantine.jsonl for why")
+
+
+class _Opened:
+    """The shards read last, whatever lane asked for them."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep, self._shards = keep, OrderedDict[tuple[str, int], Sequence[Any]]()
+
+    def shard(self, source: ShardSource, number: int) -> Sequence[Any]:
+        key = (source.name, number)
+        if key not in self._shards:
+            self._shards[key] = source.read(number)
+            if len(self._shards) > self._keep:
+                self._shards.popitem(last=False)
+        self._shards.move_to_end(key)
+        return self._shards[key]
+
+
+class Stream:
+    """Batches of a fixed number of student positions from the lanes of this process, without end.
+
+    positions: of a whole batch over all lanes; each lane fills its part, always from the source that is furthest behind
+    its share. lanes: a multiple of `size`, the number of processes, of which this one is `rank`. buffer: shards whose
+    documents are shuffled together (and kept open). left_out: is told what is not trained on.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ShardSource],
+        *,
+        positions: int,
+        seed: int,
+        lanes: int = 1,
+        buffer: int = 16,
+        rank: int = 0,
+        size: int = 1,
+        left_out: Callable[[LeftOut], None] = lambda one: None,
+    ) -> None:
+        sources = [source for source in sources if source.share > 0 and sum(source.sizes)]
+        if not sources:
+            raise SaladError("training: no examples left to train on; see quarantine.jsonl for what was set aside")
+        if lanes % size:
+            raise SaladError(f"sequence.lanes: {lanes}, but {size} processes train; set it to a multiple of {size}")
+        few = min(sources, key=lambda source: sum(source.sizes))
+        if sum(few.sizes) < lanes:
+            raise SaladError(f"sequence.lanes: {lanes}, but {few.name!r} has only {sum(few.sizes)} documents; lower it")
+        self._positions, self._left_out = math.ceil(positions / lanes), left_out
+        opened = _Opened(2 * buffer * len(sources))
+        self._lanes = {
+            lane: [_Reader(source, lane, lanes, buffer, seed, opened) for source in sources]
+            for lane in range(rank, lanes, size)
+        }
+        sizes = [[source.name, source.share, list(source.sizes)] for source in sources]
+        self._plan = sha256_json([sizes, seed, lanes, buffer])[:16]
+
+    def draw(self) -> list[Any]:
+        """This process's part of the next batch."""
+        batch = []
+        for readers in self._lanes.values():
+            filled = 0
+            while filled < self._positions:
+                behind = min(readers, key=lambda reader: reader.given / reader.source.share)
+                example, positions = behind.next(self._left_out)
+                batch.append(example)
+                filled += positions
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the lanes of this process stand; states of all processes are joined by `join`."""
+        return {
+            "plan": self._plan,
+            "lanes": {
+                str(lane): {
+                    reader.source.name: {
+                        "epoch": reader.epoch,
+                        "at": reader.at,
+                        "given": reader.given,
+                        "documents": reader.epoch * reader.num_own + reader.at,
+                    }
+                    for reader in readers
+                }
+                for lane, readers in self._lanes.items()
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the state of any number of processes stood. Raises SaladError where it is of another stream."""
+        if state.get("plan") != self._plan or not {str(lane) for lane in self._lanes} <= set(state.get("lanes", {})):
+            raise SaladError(
+                "stream: the checkpoint was written while other shards, shares, lanes or another seed were read; "
+                "restore them, or remove the stage's checkpoints to begin again"
+            )
+        for lane, readers in self._lanes.items():
+            for reader in readers:
+                saved = state["lanes"][str(lane)][reader.source.name]
+                reader.epoch, reader.at, reader.given = saved["epoch"], saved["at"], saved["given"]
+
+    @staticmethod
+    def join(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """One state out of those of all processes."""
+        lanes = {lane: value for state in states for lane, value in state["lanes"].items()}
+        return {**states[0], "lanes": dict(sorted(lanes.items(), key=lambda item: int(item[0])))}
+
+
+class StreamBatches:
+    """A stage's batches in turn, each drawn in a thread while the step before it computes.
+
+    `batches[step]` must be asked for in order (the last one as often as wanted); `state_dict` tells the state after it.
+    """
+
+    def __init__(self, stream: Stream, steps: int) -> None:
+        self._stream, self._steps, self._step = stream, steps, 0
+        self._pool = ThreadPoolExecutor(1, "stream")
+        self._ahead: Future[tuple[list[Any], dict[str, Any]]] | None = None
+        self._batch: list[Any] = []
+        self._state = stream.state_dict()
+
+    def __getitem__(self, step: int) -> list[Any]:
+        if step == self._step - 1:
+            return self._batch
+        assert step == self._step, f"step {step} of a stream that stands at {self._step}"
+        ahead = self._ahead or self._pool.submit(self._draw)
+        self._ahead = None
+        self._batch, self._state = ahead.result()
+        self._step += 1
+        if self._step < self._steps:
+            self._ahead = self._pool.submit(self._draw)
+        return self._batch
+
+    def _draw(self) -> tuple[list[Any], dict[str, Any]]:
+        return self._stream.draw(), self._stream.state_dict()
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON; after the batch that was given last, whatever has been drawn ahead of it."""
+        return {"step": self._step, **self._state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._ahead is not None:
+            self._ahead.result()
+            self._ahead = None
+        self._stream.load_state_dict(state)
+        self._step, self._batch, self._state = state["step"], [], self._stream.state_dict()
+
+
+class Lines:
+    """A JSON-lines file as shards of `per_shard` lines: only where each begins is kept in memory."""
+
+    def __init__(self, path: Path, per_shard: int) -> None:
+        self.path = path
+        self.sizes: list[int] = []
+        self._starts: list[int] = []
+        number = per_shard
+        with open(path, "rb") as file:
+            while line := file.readline():
+                if number == per_shard:
+                    self._starts.append(file.tell() - len(line))
+                    self.sizes.append(0)
+                    number = 0
+                if line.strip():
+                    self.sizes[-1] += 1
+                    number += 1
+            self._starts.append(file.tell())
+
+    def read(self, shard: int) -> list[bytes]:
+        with open(self.path, "rb") as file:
+            file.seek(self._starts[shard])
+            raw = file.read(self._starts[shard + 1] - self._starts[shard])
+        return [line for line in raw.split(b"\n") if line.strip()]
