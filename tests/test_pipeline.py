@@ -104,3 +104,23 @@ def test_only_one_stage(calls, recipe_values, tmp_path):
 def test_a_stage_below_a_changed_unfinished_one_is_refused(recipe_values, tmp_path):
     with pytest.raises(SaladError, match="stage corpus: not finished"):
         pipeline.Run(recipe(recipe_values, tmp_path)).done("corpus")
+
+
+def test_a_later_round_has_folders_of_its_own_and_knows_those_before(recipe_values, tmp_path):
+    run = pipeline.Run(recipe(recipe_values, tmp_path))
+    third = pipeline.Run(run.recipe, round=3)
+    assert run.folder("probe") == run.dir / "probe" and third.folder("probe") == run.dir / "rounds" / "03" / "probe"
+    assert third.folder("align") == run.folder("align")
+    assert [one.round for one in third.rounds] == [1, 2, 3] and run.latest.round == 1
+    pipeline.write_json(pipeline.Run(run.recipe, round=2).folder("stage2") / "stage.json", {"status": "done"})
+    assert run.latest.round == 2
+
+
+def test_rounds_share_the_steps_and_only_the_last_decays(recipe_values, tmp_path):
+    from salad.stages.stage2 import _settings
+
+    made = recipe(recipe_values, tmp_path, rounds={"number": 3}, stage2__steps=11, stage2__decay_share=1.0)
+    rounds = [_settings(pipeline.Run(made, round=n)) for n in (1, 2, 3)]
+    assert sum(one.steps for one in rounds) == 11 and [one.decay_share for one in rounds] == [0.0, 0.0, 1.0]
+    with pytest.raises(ValueError, match=r"rounds\.number"):
+        recipe(recipe_values, tmp_path, rounds={"number": 30}, stage2__steps=11)

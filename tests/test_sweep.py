@@ -55,7 +55,7 @@ def test_cells_share_the_stages_that_their_settings_do_not_change(recipe, tmp_pa
     rows = sweep.run_cells(path, cells, tmp_path / "grid")
     assert [r["status"] for r in rows] == ["done", "done"] and not any("report" in r for r in ran)
     second = [r.split(":")[1] for r in ran if r.startswith("select.gamma=0")]
-    assert second == ["select", "synthesize", "stage2", "evaluate"]
+    assert second == ["select", "synthesize", "stage2", "rounds", "evaluate"]
     ran.clear()
     again = sweep.run_cells(path, cells, tmp_path / "grid")
     assert not ran and read_json(tmp_path / "grid" / "cells.json") == again

@@ -8,7 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from salad.progress import console
 from salad.recipe import Recipe
 from salad.types import SaladError
 
-__all__ = ["STAGES", "Run", "run_pipeline"]
+__all__ = ["ROUND", "STAGES", "Run", "run_pipeline", "run_stage"]
 
 # name -> recipe sections that change what the stage makes (beside everything above it)
 STAGES: dict[str, tuple[str, ...]] = {
@@ -32,28 +32,49 @@ STAGES: dict[str, tuple[str, ...]] = {
     "stage1": ("stage1",),
     "cluster": ("cluster",),
     "probe": ("probe",),
-    "select": ("select",),
+    "select": ("select", "rounds"),
     "synthesize": ("synthesize",),
-    "stage2": ("stage2",),
+    "stage2": ("stage2", "rounds"),
+    "rounds": ("rounds",),
     "evaluate": ("evaluate",),
     "report": (),
 }
 LOADING = ("features", "stream", "lanes", "buffer_shards")  # settings of sequence that only training minds
+ROUND = ("probe", "select", "synthesize", "stage2")  # what a further round of buying does again
 TOGETHER = ("stage1", "stage2")  # under torchrun all processes run these; the first one runs the others alone
 VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe and the directory its stages read and write."""
+    """A recipe and the directory its stages read and write.
+
+    round: of buying speech, 1 unless the recipe asks for more. The stages of a later round lie in rounds/NN/.
+    """
 
     recipe: Recipe
+    round: int = 1
 
     @property
     def dir(self) -> Path:
         return self.recipe.run_dir
 
+    @property
+    def rounds(self) -> list[Run]:
+        """This round and those before it, the first one first."""
+        return [replace(self, round=number) for number in range(1, self.round + 1)]
+
+    @property
+    def latest(self) -> Run:
+        """The last round that is finished."""
+        number = 1
+        while _state(replace(self, round=number + 1).folder("stage2")).get("status") == "done":
+            number += 1
+        return replace(self, round=number)
+
     def folder(self, stage: str) -> Path:
+        if self.round > 1 and stage in ROUND:
+            return self.dir / "rounds" / f"{self.round:02d}" / stage
         return self.dir / stage
 
     def done(self, stage: str) -> dict[str, Any]:
@@ -111,7 +132,7 @@ def run_pipeline(
             shutil.copytree(found, run.folder(stage), copy_function=os.link)
             console.print(f"[dim]{stage}: taken from {found.parent}[/]")
         elif first:
-            _run_stage(run, stage, parts)
+            run_stage(run, stage, parts)
         elif stage in TOGETHER:
             _function(stage)(run)
         if stage == until:
@@ -143,7 +164,8 @@ def _function(stage: str) -> Callable[[Run], dict[str, Any]]:
     return importlib.import_module(f"salad.stages.{stage}").run
 
 
-def _run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
+def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
+    """Run one stage and keep its stage.json; `parts` are the fingerprints of what it is made from."""
     folder = run.folder(stage)
     before = _state(folder)
     seconds = before.get("seconds", 0.0)

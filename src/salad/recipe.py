@@ -282,6 +282,14 @@ class Select(Section):
     replicate: int = Field(0, ge=0, description="another draw of documents from the same quotas")
 
 
+class Rounds(Section):
+    """Buying in rounds: probe, select, synthesise and train again with what was learnt. Each gets an equal part of the
+    budget and of Stage II's steps; the last one decays. Ours, not the paper's."""
+
+    number: int = Field(1, ge=1, le=32)
+    price: float = Field(0.0, ge=0, description="no further round once M falls by less than this for an hour bought")
+
+
 class Synthesize(Section):
     voices: Voices
     speed_jitter: float = Field(0.0, ge=0, le=0.3, description="0.1: each document 0.9 to 1.1 times as fast")
@@ -320,6 +328,7 @@ class Recipe(Section):
     select: Select = Select()
     synthesize: Synthesize
     stage2: Stage
+    rounds: Rounds = Rounds()
     evaluate: Evaluate = Evaluate()
 
     @model_validator(mode="after")
@@ -333,6 +342,8 @@ class Recipe(Section):
                 raise ValueError(f"{name}.shard needs {name}.llm: full or lora, and {name}.ctc_weight: 0")
             if stage.shard_teacher and not stage.shard:
                 raise ValueError(f"{name}.shard_teacher needs {name}.shard: true")
+        if self.rounds.number > 1 and (self.sequence.stream or self.stage2.steps < self.rounds.number):
+            raise ValueError("rounds.number above 1 needs sequence.stream: false and at least as many stage2.steps")
         if self.stage1.llm != self.stage2.llm:
             raise ValueError(f"stage2.llm ({self.stage2.llm}) must equal stage1.llm ({self.stage1.llm})")
         if self.corpus.unseen_voice in {*self.synthesize.voices.shares, self.probe.voice}:

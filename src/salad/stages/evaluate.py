@@ -140,7 +140,7 @@ def _needs_asr(run: Run) -> bool:
 
 
 def _checkpoints(run: Run) -> dict[str, Path]:
-    found = {name: latest_checkpoint(run.folder(name)) for name in ("warm_start", "stage1", "stage2")}
+    found = {name: latest_checkpoint(run.latest.folder(name)) for name in ("warm_start", "stage1", "stage2")}
     return {name: path for name, path in found.items() if path is not None}
 
 

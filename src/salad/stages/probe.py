@@ -12,7 +12,7 @@ import torch
 
 from salad.align.transcribe import cer
 from salad.engine.memory import keep_freed_memory
-from salad.files import read_json, write_json, write_jsonl
+from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import deaf_ears, speech_ears, token_divergence, transcript_ears
 from salad.model.teacher import Teacher
 from salad.pipeline import Run
@@ -39,7 +39,7 @@ class Measured(list[tuple[Utterance, Evidence, float, float]]):
 
 
 class Prober:
-    """Speaks documents and measures the model before Stage II on them, as often as it is asked."""
+    """Speaks documents and measures the model before this round of Stage II on them, as often as it is asked."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.tokenizer = run, load_tokenizer(run)
@@ -74,13 +74,14 @@ class Prober:
         return out
 
     def _load(self) -> tuple[Any, Any]:
-        """The model after Stage I, and the text LLM that it came from (the same object where that is frozen)."""
+        """The model so far, and the text LLM that it came from (the same object where that is frozen)."""
         if self._models is None:
             run = self.run
             torch.set_num_threads(run.recipe.threads)
             keep_freed_memory()
             llm = run.recipe.stage1.llm
-            model = build_model(run, latest_checkpoint(run.folder("stage1")), lora=llm == "lora")
+            trained = run.folder("stage1") if run.round == 1 else run.rounds[-2].folder("stage2")
+            model = build_model(run, latest_checkpoint(trained), lora=llm == "lora")
             base = model if llm == "frozen" else build_model(run)
             for each in {id(model): model, id(base): base}.values():
                 freeze(each, "frozen", run.recipe.precision)
@@ -98,6 +99,9 @@ def run(run: Run) -> dict[str, Any]:
     documents = load_documents(run, "web")
     seed = run.recipe.seed
     order = {c.id: np.random.default_rng([seed, c.id]).permutation(np.flatnonzero(labels == c.id)) for c in clusters}
+    heard = {r["id"] for one in run.rounds[:-1] for name in ("probe", "select")
+             for r in read_jsonl(one.folder(name) / "documents.jsonl")}  # fmt: skip
+    order = {c: np.array([i for i in members if documents[i].id not in heard], int) for c, members in order.items()}
     prober, measured = Prober(run), Measured()
     asked = dict.fromkeys(order, 0)
     wanted = {c: min(settings.documents, len(members)) for c, members in order.items()}

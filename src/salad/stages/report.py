@@ -122,7 +122,7 @@ def _quarantined_hours(run: Run) -> float:
 
 def _clips(run: Run) -> list[dict[str, Any]]:
     """A few held-out recordings with what the model writes after hearing them."""
-    folder = run.folder("stage2") / "model"
+    folder = run.latest.folder("stage2") / "model"
     model = SaladForConditionalGeneration.from_pretrained(folder).eval()
     processor = SaladProcessor.from_pretrained(folder)
     base = model if run.recipe.stage2.llm == "frozen" else build_model(run)

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, replace
 from typing import Any
 
-from salad.files import write_jsonl
+from salad.files import read_jsonl, write_jsonl
 from salad.pipeline import Run
 from salad.select import allocate, draw, near_duplicates, overlapping
 from salad.stages.corpus import load_documents
@@ -20,7 +20,7 @@ def run(run: Run) -> dict[str, Any]:
     settings, folder = run.recipe.select, run.folder("select")
     clusters, labels, seconds_per_word = load_probed(run)
     documents = load_documents(run, "web")
-    budget_s = settings.budget_share * run.done("align")["summary"]["hours"] * 3600
+    budget_s = settings.budget_share / run.recipe.rounds.number * run.done("align")["summary"]["hours"] * 3600
     if settings.draw == "random":  # one cluster of everything: no probe decides anything
         whole = replace(clusters[0], id=0, size=len(documents), misalignment=1.0, cer=0.0)
         quotas, places = allocate([whole], gamma=0, budget_s=budget_s, max_cer=settings.max_cer), [0] * len(documents)
@@ -36,7 +36,7 @@ def run(run: Run) -> dict[str, Any]:
         places,
         budget_s=budget_s,
         seconds_per_word=seconds_per_word,
-        taken={row["id"] for row in excluded},
+        taken={row["id"] for row in excluded} | _bought_before(run),
         seed=run.recipe.seed,
         replicate=settings.replicate,
     )
@@ -51,6 +51,11 @@ def run(run: Run) -> dict[str, Any]:
         "excluded": len(excluded),
         "budget_hours": budget_s / 3600,
     }
+
+
+def _bought_before(run: Run) -> set[str]:
+    """Ids that the rounds before this one bought."""
+    return {r["id"] for one in run.rounds[:-1] for r in read_jsonl(one.folder("select") / "documents.jsonl")}
 
 
 def _excluded(run: Run) -> list[dict[str, Any]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from salad.model import SaladProcessor
 from salad.pipeline import Run
+from salad.recipe import Stage
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
 from salad.stages.align import load_aligned, load_frames, speech_stream
@@ -27,20 +29,17 @@ __all__ = ["run"]
 
 
 def run(run: Run) -> dict[str, Any]:
-    settings, first, world = run.recipe.stage2, run.recipe.stage1, World.join()
-    step = before_decay(first.steps, first.decay_share)
-    resume = run.folder("stage1") / f"checkpoint-{step:06d}"
-    if not resume.exists():
-        raise SaladError(f"stage2: {resume} (Stage I before its decay) is missing; run stage1 again")
-
+    settings, world = _settings(run), World.join()
+    resume = _resume(run)
     share = (1 - settings.text_share) / 2
 
     @functools.cache
     def spoken() -> Sequence[tuple[Sequence[Utterance], Frames]]:
-        speech, bought = load_aligned(run, "speech"), load_bought(run)
+        speech = load_aligned(run, "speech")
+        bought = [(one, load_bought(one)) for one in run.rounds]
         return [
             (speech, load_frames(run, "speech", speech, world)),
-            (bought, load_bought_frames(run, bought, world)),
+            *((own, load_bought_frames(one, own, world)) for one, own in bought),
         ]
 
     def sources(tokenizer: Any) -> Sequence[Source] | Sequence[ShardSource]:
@@ -50,18 +49,45 @@ def run(run: Run) -> dict[str, Any]:
                 bought_stream(run, tokenizer, share, world),
                 text_shards(run, tokenizer, settings.text_share, run.folder("corpus") / "web.jsonl"),
             ]
-        (speech, old), (bought, new) = spoken()
+        (speech, old), *bought = spoken()
         layouts = run.recipe.sequence.layouts
+        hours = [sum(u.duration_s for u in own) for own, _ in bought]
+        names = ["bought", *(f"bought {number}" for number in range(2, run.round + 1))]
         return [
             speech_source(run, tokenizer, "speech", share, speech, old, layouts),
-            speech_source(run, tokenizer, "bought", share, bought, new, layouts),
+            *(
+                speech_source(run, tokenizer, name, share * h / sum(hours), own, new, layouts)
+                for name, h, (own, new) in zip(names, hours, bought, strict=True)
+            ),
             text_source(run, tokenizer, settings.text_share, load_documents(run, "web")),
         ]
 
-    summary = train_stage(run, "stage2", settings, sources, spoken, resume=resume)
+    seed = None if run.round == 1 else run.recipe.seed + run.round
+    summary = train_stage(run, "stage2", settings, sources, spoken, resume=resume, seed=seed)
     if world.is_first:
         _save(run)
     return summary
+
+
+def _settings(run: Run) -> Stage:
+    """Stage II's own, or a round's part of them: equal steps, the learning rate falling in the last round alone."""
+    settings, rounds = run.recipe.stage2, run.recipe.rounds.number
+    if rounds == 1:
+        return settings
+    steps = settings.steps * run.round // rounds - settings.steps * (run.round - 1) // rounds
+    decay = settings.decay_share if run.round == rounds else 0.0
+    return settings.model_copy(update={"steps": steps, "decay_share": decay})
+
+
+def _resume(run: Run) -> Path:
+    """Stage I before its decay, or the end of the round before."""
+    if run.round > 1:
+        return latest_checkpoint(run.rounds[-2].folder("stage2"))
+    first = run.recipe.stage1
+    resume = run.folder("stage1") / f"checkpoint-{before_decay(first.steps, first.decay_share):06d}"
+    if not resume.exists():
+        raise SaladError(f"stage2: {resume} (Stage I before its decay) is missing; run stage1 again")
+    return resume
 
 
 def _save(run: Run) -> None:
