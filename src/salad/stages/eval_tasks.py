@@ -29,7 +29,7 @@ SECONDS_PER_WORD = 0.4  # 150 words a minute, where no recording says how long
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the prompts and the intervals. `context`: positions that a prompt and its longest option may take."""
+    """What decides prompts and intervals. `context`: positions that a prompt and its longest option may take."""
 
     num_fewshot: int = 0
     limit: int | None = None
@@ -164,7 +164,7 @@ def _fit(prepared: _Prepared, systems: Sequence[System], settings: Settings) -> 
 
 
 def _longest_length(readers: Sequence[Reader]) -> Callable[[Sequence[Segment]], int]:
-    """Positions of segments in whichever model takes most; a spoken word counts 0.4 s where its model keeps all frames."""
+    """Positions of segments in the model that takes most; a spoken word counts 0.4 s where all frames are kept."""
 
     def positions(reader: Reader, segment: Segment) -> int:
         tokens = len(reader.tokenizer(segment.text, add_special_tokens=False)["input_ids"])
