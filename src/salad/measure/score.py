@@ -71,7 +71,10 @@ def score(
 def score_one_by_one(
     reader: Reader, requests: Sequence[Request], *, advance: Callable[[int], None] | None = None
 ) -> list[tuple[OptionScore, ...]]:
-    """The reference: one plain forward pass over prefix and option for every option."""
+    """The reference: one plain forward pass over prefix and option for every option.
+
+    Not by log_softmax: on a CPU its float32 sum over 49,152 tokens is off by 1e-5 nats a token, always to one side.
+    """
     out = []
     with reader.reading():
         for request in requests:
@@ -80,7 +83,7 @@ def score_one_by_one(
             for option in request.options:
                 logits = reader.plain_logits(torch.cat([prefix, reader.embed_ids(option[:-1])]))[len(prefix) - 1 :]
                 ids = torch.tensor(option, device=logits.device)
-                chosen = logits.log_softmax(-1).gather(1, ids[:, None])
+                chosen = (logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(-1)).double()
                 scores.append(OptionScore(float(chosen.sum()), len(option), bool((logits.argmax(-1) == ids).all())))
             out.append(tuple(scores))
             if advance:
