@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from salad.measure.divergence import DocumentKL, summary
 from salad.measure.items import build_items
-from salad.measure.stats import accuracy, gap
+from salad.measure.stats import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
 from salad.measure.transcript import words_for_ranges
 from salad.types import Document, Result, SaladError
 
@@ -115,3 +115,57 @@ def test_items_hold_the_true_next_sentence_once():
         assert len(item.context.split()) <= 15
         assert all(o not in texts[item.document_id] for i, o in enumerate(item.options) if i != item.answer)
     assert len({i.answer for i in items}) > 1
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=30), min_size=1, max_size=4))
+def test_pooled_gap_of_a_model_with_itself_is_zero(tasks):
+    pairs = [(results(correct), results(correct)) for correct in tasks]
+    for pooled in pooled_gap(pairs, 100, 0):
+        assert (pooled.value, pooled.low, pooled.high) == (0.0, 0.0, 0.0)
+        assert pooled.n == sum(map(len, tasks))
+
+
+def test_pooling_weighs_items_or_tasks():
+    small, large = [True] * 4, [True] * 16
+    pairs = [(results(small), results([False] * 4)), (results(large), results(large))]
+    by_item, by_task = pooled_gap(pairs, 100, 0)
+    assert (by_item.value, by_task.value) == (0.2, 0.5)
+    one = pooled_gap(pairs[1:], 100, 0)
+    assert one[0] == one[1]
+
+
+def test_pooled_intervals_cover_at_their_rate():
+    rng = np.random.default_rng(3)
+    hits = np.zeros(2)
+    for trial in range(200):
+        pairs = [(results(rng.random(n) < 0.8), results(rng.random(n) < right)) for n, right in ((60, 0.7), (200, 0.5))]
+        for i, (pooled, true) in enumerate(zip(pooled_gap(pairs, 400, trial), (66 / 260, 0.2), strict=True)):
+            hits[i] += pooled.low <= true <= pooled.high
+    assert hits.min() >= 180
+
+
+def test_mcnemar_by_hand():
+    first = results([True] * 8 + [False] * 2 + [True] * 5)
+    second = results([False] * 8 + [True] * 2 + [True] * 5)
+    found = mcnemar(first, second)
+    assert (found["only_first"], found["only_second"]) == (8, 2)
+    assert np.isclose(found["p"], 2 * (1 + 10 + 45) / 2**10)  # two-sided binomial, 10 fair coins, 8 heads or more
+    assert mcnemar(first, first) == {"only_first": 0, "only_second": 0, "p": 1.0}
+    with pytest.raises(SaladError, match="same items"):
+        mcnemar(first, second[:-1])
+
+
+def test_the_minimum_detectable_gap_is_found_at_its_power():
+    n, discordant = 400, 0.3
+    detectable = minimum_detectable_gap(n, discordant)
+    rng = np.random.default_rng(4)
+    first_alone = (discordant + detectable) / 2
+    found = 0
+    for _ in range(400):
+        draw = rng.random(n)
+        lost, won = (draw < first_alone).sum(), ((draw >= first_alone) & (draw < discordant)).sum()
+        found += (lost - won) / np.sqrt(lost + won) > 1.96
+    assert 0.74 < found / 400 < 0.86
+    assert minimum_detectable_gap(4 * n, discordant) < 0.55 * detectable
+    with pytest.raises(SaladError, match="0 < share"):
+        minimum_detectable_gap(n, 0.0)

@@ -183,6 +183,63 @@ def plan(
         _print_table(("for", "what", "figure"), list(rows(make_plan(settings, devices), settings)))
 
 
+@app.command("eval")
+def evaluate(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="A SALAD model's or LLM's folder or name.")
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option("--tasks", metavar="A,B=FILE", help="Names, NAME=FILE, or files of items.")
+    ] = "",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where samples and results go.")] = Path(
+        "runs/eval"
+    ),
+    base: Annotated[str | None, typer.Option("--base", help="The text LLM that MODEL started from.")] = None,
+    num_fewshot: Annotated[int, typer.Option("--num-fewshot", min=0, max=5, help="Examples, as many as fit.")] = 0,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first items of each task.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="A folder with NAME.jsonl.")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Fetch items that are not here from the hub.")] = False,
+    context: Annotated[int, typer.Option("--context", min=16, help="Positions that an item may take.")] = 2048,
+    start: Annotated[str, typer.Option("--start", help="What opens a prompt: auto, tokenizer or document.")] = "auto",
+    bf16: Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16 (logits stay in float32).")] = False,
+    device: Annotated[str, typer.Option("--device", help="Such as cpu or cuda.")] = "cpu",
+    infer_only: Annotated[bool, typer.Option("--infer-only", help="Write raw scores, no results.")] = False,
+    score_only: Annotated[
+        bool, typer.Option("--score-only", help="Results from the samples in --out; no model.")
+    ] = False,
+    resamples: Annotated[int, typer.Option("--resamples", min=1, help="Draws of the bootstrap.")] = 10_000,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Score multiple-choice tasks: accuracy with intervals, and what is lost against the text base."""
+    with _plain_errors(debug):
+        from salad.types import SaladError
+
+        if score_only == bool(model) or bool(model) != bool(tasks):
+            raise SaladError("eval: expected MODEL and --tasks, or --score-only with --out and neither of them")
+        if start not in ("auto", "tokenizer", "document"):
+            raise SaladError(f"--start: got {start!r}, expected auto, tokenizer or document")
+        from salad.stages.eval_tasks import Settings, run_eval, score_samples
+
+        if score_only:
+            typer.echo(score_samples(out), nl=False)
+            return
+        table = run_eval(
+            model or "",
+            [spec.strip() for spec in tasks.split(",") if spec.strip()],
+            out,
+            Settings(num_fewshot, limit, context, resamples, seed),
+            base=base,
+            data_dir=data,
+            hub=hub,
+            start=None if start == "auto" else start,
+            bf16=bf16,
+            device=device,
+            infer_only=infer_only,
+        )
+        typer.echo(table, nl=False)
+
+
 @app.command()
 def ablate(
     recipe: RecipePath,

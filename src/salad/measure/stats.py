@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import binomtest, norm
 
 from salad.types import Gap, Result, SaladError
 
-__all__ = ["accuracy", "gap"]
+__all__ = ["accuracy", "gap", "mcnemar", "minimum_detectable_gap", "pooled_gap"]
 
 
 def accuracy(
@@ -55,3 +56,58 @@ def _interval(
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)  # groups differ in size, so both parts vary
     low, high = np.percentile(means, [2.5, 97.5])
     return float(values.mean()), float(low), float(high)
+
+
+def mcnemar(first: Sequence[Result], second: Sequence[Result]) -> dict[str, float]:
+    """{only_first, only_second, p}: items that one of two got right alone, and McNemar's exact two-sided p.
+
+    Under no difference each such item is a fair coin (McNemar 1947; exact form, Fagerland et al. 2013).
+    """
+    _same_items(first, second)
+    only_first = sum(a.correct and not b.correct for a, b in zip(first, second, strict=True))
+    only_second = sum(b.correct and not a.correct for a, b in zip(first, second, strict=True))
+    either = only_first + only_second
+    p = float(binomtest(only_first, either).pvalue) if either else 1.0
+    return {"only_first": only_first, "only_second": only_second, "p": p}
+
+
+def pooled_gap(
+    pairs: Sequence[tuple[Sequence[Result], Sequence[Result]]], resamples: int, seed: int
+) -> tuple[Gap, Gap]:
+    """The gap over several tasks, (item-weighted, macro): each item counts alike, or each task does.
+
+    Items are resampled within their task: which tasks there are is not chance.
+    """
+    rng = np.random.default_rng(seed)
+    sizes, values, means = [], [], []
+    for first, second in pairs:
+        _same_items(first, second)
+        difference = np.array([float(a.correct) - float(b.correct) for a, b in zip(first, second, strict=True)])
+        sizes.append(len(difference))
+        values.append(difference.mean())
+        means.append(difference[rng.integers(0, len(difference), (resamples, len(difference)))].mean(axis=1))
+    n = sum(sizes)
+    out = []
+    for weights in (np.array(sizes) / n, np.full(len(sizes), 1 / len(sizes))):
+        low, high = np.percentile(weights @ np.array(means), [2.5, 97.5])
+        out.append(Gap(float(weights @ np.array(values)), float(low), float(high), n))
+    return out[0], out[1]
+
+
+def minimum_detectable_gap(n: int, discordant: float, *, level: float = 0.05, power: float = 0.8) -> float:
+    """The smallest true gap that McNemar's two-sided test on `n` items finds with probability `power`.
+
+    `discordant`: share of items that one of the two gets right and the other wrong. Solves Connor's (1987) equation
+    gap * sqrt(n) = z_level * sqrt(discordant) + z_power * sqrt(discordant - gap^2) for the gap.
+    """
+    if n < 1 or not 0 < discordant <= 1:
+        raise SaladError(f"minimum detectable gap: got n {n}, discordant {discordant}; expected n >= 1, 0 < share <= 1")
+    level_z, power_z = norm.ppf(1 - level / 2), norm.ppf(power)
+    a, b = n + power_z**2, level_z * np.sqrt(discordant * n)
+    c = discordant * (level_z**2 - power_z**2)
+    return float(min(discordant, (b + np.sqrt(max(0.0, b * b - a * c))) / a))
+
+
+def _same_items(first: Sequence[Result], second: Sequence[Result]) -> None:
+    if [r.id for r in first] != [r.id for r in second] or not first:
+        raise SaladError("gap: the two results are not of the same items in the same order")

@@ -112,13 +112,18 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.llm.get_decoder()
 
     def hidden_states(
-        self, embeddings: torch.Tensor, starts: Sequence[int], prefixes: Sequence[tuple[int, int]] | None = None
+        self,
+        embeddings: torch.Tensor,
+        starts: Sequence[int],
+        prefixes: Sequence[tuple[int, int]] | None = None,
+        head: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
     ) -> torch.Tensor:
         """Last hidden states [L, width] of documents laid end to end; embeddings [L, width].
 
-        prefixes: for each document the positions of an earlier one that it continues (see `packed_arguments`).
+        prefixes: for each document the positions of an earlier one that it continues; head: keys and values of what
+        all of them continue (see `packed_arguments`).
         """
-        arguments = packed_arguments(starts, embeddings.device, prefixes)
+        arguments = packed_arguments(starts, embeddings.device, prefixes, head)
         return self.decoder()(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
 
     def text_hidden_states(self, token_ids: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
