@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import io
@@ -256,6 +257,18 @@ def test_an_endpoint_that_is_down_stops_the_job_and_loses_no_document(tmp_path: 
         assert not list((tmp_path / "out").glob("shard-*"))
     with pytest.raises(SaladError, match="openai:MODEL:VOICE@URL"):
         load_voice("openai:tts-1:alloy@localhost")
+
+
+def test_a_full_disk_loses_no_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(speak, "load_voice", lambda name: Tone())
+    monkeypatch.setitem(speak.WRITERS, "flac", full)
+    items = items_of(Document("d", "A text.", "web"))
+    with pytest.raises(SaladError, match="no space left"):
+        run_shards(functools.partial(speak_documents, seed=0), items, tmp_path, shard_items=1, workers=1, title="speak")
+    assert not list(tmp_path.glob("shard-*"))
 
 
 def test_speeds_differ_between_documents_and_stay_the_same() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from salad.audio import resample, to_samples, to_seconds, write_flac, write_opus
 from salad.corpus.manifest import Sentence, write_utterances
 from salad.engine import Shard, run_shards
+from salad.engine.run import DISK_FULL
 from salad.files import read_jsonl, write_jsonl
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.speakable import number_words, speakable
@@ -151,6 +152,8 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
         except EndpointDown:
             raise
         except Exception as error:  # one bad document must not end a job of many hours; the reason is kept
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise  # no document's fault
             reason = str(error) if isinstance(error, SaladError) else repr(error)
             failed.append({"id": document.id, "voice": voice.name, "reason": reason})
             continue
