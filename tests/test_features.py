@@ -9,13 +9,13 @@ import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_encoder import save_mimi
 from test_model import make_model
 from test_sequence import tokenizer  # noqa: F401
 
 from salad.corpus.manifest import read_utterances
 from salad.model import encode as encoding
-from salad.model.encode import FlyFrames, features_of
-from salad.model.encoder import Encoder, load_encoder
+from salad.model.encode import FlyFrames
 from salad.model.teacher import Teacher
 from salad.pipeline import Run, _inputs
 from salad.recipe import load_recipe
@@ -27,24 +27,6 @@ from salad.train.tasks import DistillTask
 from salad.types import SaladError, Utterance, Word
 
 WORDS = "the water of the river runs to the sea and boats go with it".split()
-
-
-class Quantised(Encoder):
-    """Log-mel frames, and as codes: two codebooks, each the nearest of 300 levels of one half's mean."""
-
-    name, sample_rate_hz, frame_rate_hz, frame_dim, causal, num_codebooks = "quantised", 16_000, 100.0, 4, False, 2
-
-    def encode(self, waveforms):
-        return [
-            np.repeat(x.reshape(len(x), 2, 40).mean(2), 2, axis=1) for x in load_encoder("log-mel").encode(waveforms)
-        ]
-
-    def encode_codes(self, waveforms):
-        halves = [x[:, ::2] for x in self.encode(waveforms)]
-        return [np.clip((x + 2) * 100, 0, 299).astype(np.uint16) for x in halves]
-
-    def frames_of_codes(self, codes):
-        return np.repeat(codes.astype(np.float32) / 100 - 2, 2, axis=1)
 
 
 def make_utterances(folder, num=20, rate=16_000):
@@ -126,6 +108,16 @@ def test_an_array_given_for_several_pieces_is_kept_once(tmp_path):
     assert FrameShard(tmp_path).num_frames == 5 and np.array_equal(FrameStore([tmp_path]).get(pieces[2].key), frames[0])
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.uint16])
+def test_arrays_that_lie_column_by_column_come_back(tmp_path, kind):
+    pieces, _ = pieces_with_frames([6, 6])
+    arrays = [np.arange(18, dtype=kind).reshape(3, 6).T + kind(i) for i in range(2)]
+    assert not arrays[0].flags.c_contiguous
+    write_frames(tmp_path, pieces, arrays)
+    for piece, array in zip(pieces, arrays, strict=True):
+        assert np.array_equal(FrameStore([tmp_path], decode=lambda codes: codes).get(piece.key), array)
+
+
 def test_same_pieces_same_bytes(tmp_path):
     pieces, frames = pieces_with_frames([3, 4, 5])
     raw = []
@@ -174,7 +166,7 @@ def test_another_encoder_s_shard_is_refused(tmp_path):
     write_frames(tmp_path, pieces, frames, encoder="old")
     with pytest.raises(SaladError, match="another encoder"):
         FrameStore([tmp_path], "new")
-    with pytest.raises(SaladError, match="holds frames, sequence.stored wants codes"):
+    with pytest.raises(SaladError, match="holds frames, expected codes"):
         FrameStore([tmp_path], "old", "codes")
 
 
@@ -190,21 +182,57 @@ def equal(a, b):
     return len(a) == len(b) > 0 and all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_a_changed_encoder_never_reads_a_stale_cache(setting, monkeypatch):
-    """Each shard that another encoder made is encoded again; those that fit stay as they are."""
+def with_sequence(run, **changes):
+    return Run(run.recipe.model_copy(update={"sequence": run.recipe.sequence.model_copy(update=changes)}))
+
+
+def with_encoder(run, name):
+    return Run(run.recipe.model_copy(update={"assets": run.recipe.assets.model_copy(update={"encoder": str(name)})}))
+
+
+def test_a_changed_encoder_never_reads_a_stale_cache(setting, tmp_path, capsys):
+    """Other weights in a folder of the same layout: every shard is encoded again, as if there had been none."""
     run, utterances, folder = setting
-    before = frames_of(run, encode(run, folder, utterances, "t", layouts=2), utterances)
-    before = [x.copy() for x in before]
+    for seed in (0, 1):
+        save_mimi(tmp_path / f"mimi{seed}", seed)
+    first, second = (with_encoder(run, tmp_path / f"mimi{seed}") for seed in (0, 1))
+    before = [x.copy() for x in frames_of(run, encode(first, folder, utterances, "t", layouts=2), utterances)]
+    after = frames_of(run, open_frames(second, folder, utterances, layouts=2), utterances)
+    fresh = frames_of(run, encode(second, tmp_path / "fresh", utterances, "t", layouts=2), utterances)
+    assert equal(after, fresh) and not any(np.array_equal(x, y) for x, y in zip(before, after, strict=True))
+    assert capsys.readouterr().err.replace("\n", "").count("another encoder") == 3
+    with pytest.raises(SaladError, match="another encoder"):
+        FrameStore(sorted(folder.glob("shard-*")), speech.expected(first)[0])
 
-    class Louder(type(load_encoder("log-mel"))):
-        def encode(self, waveforms):
-            return [x + 1 for x in super().encode(waveforms)]
 
-    monkeypatch.setattr(speech, "_encoder", lambda name: Louder())
-    monkeypatch.setattr(encoding, "_encoder", lambda name: Louder())
-    after = frames_of(run, open_frames(run, folder, utterances, layouts=2), utterances)
-    assert not any(np.array_equal(x, y) for x, y in zip(before, after, strict=True))
-    assert all(np.allclose(x + 1, y, atol=2e-3) for x, y in zip(before, after, strict=True))
+def test_codes_become_frames_on_reading_and_take_little_room(setting, tmp_path):
+    """Mimi's codes: 12.5 Hz x codebooks x 2 bytes, and the frames that the encoder itself gives for them."""
+    run, utterances, folder = setting
+    save_mimi(tmp_path / "mimi")
+    codes = with_encoder(run, f"{tmp_path / 'mimi'}:codes8")
+    frames = with_sequence(codes, stored="frames")
+    kept = encode(codes, folder, utterances, "t", layouts=2)
+    whole = encode(frames, tmp_path / "frames16", utterances, "t", layouts=2)
+    assert (kept.shards[0].kind, whole.shards[0].kind) == ("codes", "frames")
+    assert equal(frames_of(run, kept, utterances), frames_of(run, whole, utterances))
+    assert kept.shards[0].num_frames == whole.shards[0].num_frames
+    size = (folder / "shard-00000" / "frames.safetensors").stat().st_size
+    assert 16 * kept.shards[0].num_frames <= size <= 16 * kept.shards[0].num_frames + 200
+    with pytest.raises(SaladError, match="frames_of_codes"):
+        frames_of(run, FrameStore(sorted(folder.glob("shard-*"))), utterances)
+    again = open_frames(frames, folder, utterances, layouts=2)  # kept as codes, wanted as frames: encoded again
+    assert again.shards[0].kind == "frames"
+
+
+def test_pieces_count_the_recording_s_own_samples(setting, tmp_path):
+    """16 kHz recordings, an encoder that hears 24 kHz: frames cover the words, not two thirds of them."""
+    run, utterances, folder = setting
+    save_mimi(tmp_path / "mimi")
+    store = encode(with_encoder(run, tmp_path / "mimi"), folder, utterances, "t", layouts=1)
+    for u in utterances:
+        for piece in speech.heard_pieces(run, u, layouts=1, whole=False):
+            seconds = (piece.end_sample - piece.start_sample) / 16_000
+            assert abs(len(store.get(piece.key)) - seconds * 12.5) <= 1.01
 
 
 @pytest.mark.parametrize("how", ["cut", "missing file", "missing shard", "half a shard"])
@@ -242,26 +270,23 @@ def test_shards_tell_their_utterances(setting):
     assert [shard.utterance_id(i) for i in range(shard.num_utterances)] == [u.id for u in utterances[:8]]
 
 
-@pytest.mark.parametrize("stored", ["frames", "codes"])
-def test_cache_and_fly_give_the_same_loss(setting, stored, tokenizer, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("encoder", ["log-mel", "mimi", "mimi:codes8"])
+def test_cache_and_fly_give_the_same_loss(setting, encoder, tokenizer, tmp_path):  # noqa: F811
     """Identical float16 frames, so an identical loss and identical gradients."""
     run, utterances, folder = setting
-    run = Run(run.recipe.model_copy(update={"sequence": run.recipe.sequence.model_copy(update={"stored": stored})}))
-    encoder = Quantised()
-    monkeypatch.setattr(speech, "_encoder", lambda name: encoder)
-    monkeypatch.setattr(encoding, "_encoder", lambda name: encoder)
+    if encoder != "log-mel":
+        save_mimi(tmp_path / "mimi")
+        encoder = f"{tmp_path}/{encoder}"
+    run = with_encoder(run, encoder)
     cache = encode(run, folder, utterances, "t", layouts=2)
-    assert cache.shards[0].kind == stored
-    fly = FlyFrames(
-        encoder, lambda u: speech.heard_pieces(run, u, layouts=2, whole=False), utterances, stored=stored, keep=3
-    )
-    assert len(cache) == len(fly)
+    fly = encode(with_sequence(run, features="fly"), folder, utterances, "t", layouts=2)
+    assert isinstance(fly, FlyFrames) and len(cache) == len(fly)
     for layout in (0, 1):
         assert equal(frames_of(run, cache, utterances, layout), frames_of(run, fly, utterances, layout))
     results = []
     for store in (cache, fly):
         torch.manual_seed(0)
-        model = make_model(dim=encoder.frame_dim)
+        model = make_model(dim=speech.encoder_of(run).frame_dim)
         pack = []
         for u in utterances[:4]:
             tokens = tokenise(tokenizer, u.text)
@@ -275,7 +300,7 @@ def test_cache_and_fly_give_the_same_loss(setting, stored, tokenizer, monkeypatc
 
 def test_fly_encodes_when_asked_and_remembers_few(setting, monkeypatch):
     run, utterances, folder = setting
-    run = Run(run.recipe.model_copy(update={"sequence": run.recipe.sequence.model_copy(update={"features": "fly"})}))
+    run = with_sequence(run, features="fly")
     heard = []
     plain = encoding.features_of
     monkeypatch.setattr(encoding, "features_of", lambda e, audio, *rest: heard.append(audio) or plain(e, audio, *rest))
@@ -290,22 +315,15 @@ def test_fly_encodes_when_asked_and_remembers_few(setting, monkeypatch):
         fly.get(("absent", 0, 1))
 
 
-def test_codes_need_an_encoder_that_has_them(tmp_path):
-    u = make_utterances(tmp_path, 1)[0]
-    with pytest.raises(SaladError, match="sequence.stored: codes, but log-mel has no codebooks"):
-        features_of(load_encoder("log-mel"), u.audio, [Piece(u.id, 0, 1, 0, 4000)], "codes")
-
-
 def test_how_frames_are_loaded_runs_no_data_stage_again(setting):
     """Streaming or encoding on the fly gives align nothing to do; a stream is an input of the training alone."""
     run, _, _ = setting
 
     def inputs(stage, **sequence):
-        settings = run.recipe.sequence.model_copy(update=sequence)
-        return _inputs(stage, run.recipe.model_copy(update={"sequence": settings}))
+        return _inputs(stage, with_sequence(run, **sequence).recipe)
 
     for change in ({"stream": True}, {"features": "fly"}, {"stream": True, "lanes": 2}):
         assert inputs("align", **change) == inputs("align")
-    assert inputs("align", stored="codes") != inputs("align") != inputs("align", layouts=3)
+    assert inputs("align", stored="frames") != inputs("align") != inputs("align", layouts=3)
     assert inputs("stage1", features="fly") == inputs("stage1") != inputs("stage1", stream=True)
     assert inputs("stage1", stream=True) != inputs("stage1", stream=True, lanes=2)

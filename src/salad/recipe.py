@@ -176,8 +176,8 @@ class Sequence(Section):
     layouts: int = Field(2, ge=1, description="different interleavings drawn of each document")
     context: int = Field(2048, ge=64, description="positions in one pack")
     features: Literal["cache", "fly"] = Field("cache", description="encode once onto disk, or each time it is heard")
-    stored: Literal["frames", "codes"] = Field(
-        "frames", description="float16 frames, or the codes of an encoder that has codebooks: smaller, and lossy"
+    stored: Literal["auto", "frames"] = Field(
+        "auto", description="auto: the codes of an encoder that has them, made into frames on reading; else float16"
     )
     stream: bool = Field(False, description="stage1 and stage2 read shards as they go, in place of a plan in memory")
     lanes: int = Field(1, ge=1, description="streams that fill a batch together; a multiple of the number of processes")

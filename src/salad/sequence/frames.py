@@ -79,7 +79,8 @@ def write_frames(
             rows.append(array if array.dtype == np.uint16 else array.astype(np.float16))
             at += len(array)
         offsets.append(seen[id(array)])
-    stacked = np.concatenate(rows) if rows else np.zeros((0, 1), np.float16)
+    # safetensors writes memory as it lies: transposed arrays must be laid out row by row first
+    stacked = np.ascontiguousarray(np.concatenate(rows)) if rows else np.zeros((0, 1), np.float16)
     save_file({_kind(stacked): stacked}, folder / DATA, {"encoder": encoder})
     raw = [utterance_id.encode() for utterance_id in ids]
     counts = np.bincount([place[pieces[i].utterance_id] for i in order], minlength=len(ids))
@@ -133,7 +134,7 @@ class FrameShard:
                 f"expected {encoder[:12]}); {MEND}"
             )
         if kind is not None and self.num_pieces and self.kind != kind:
-            raise SaladError(f"frames: {folder / DATA} holds {self.kind}, sequence.stored wants {kind}; {MEND}")
+            raise SaladError(f"frames: {folder / DATA} holds {self.kind}, expected {kind} (sequence.stored); {MEND}")
 
     def hashes(self) -> np.ndarray:
         """uint64 [num_utterances], `id_hash` of each; read, not mapped."""

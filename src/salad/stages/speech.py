@@ -12,12 +12,13 @@ from salad.align.transcribe import transcribe_utterances
 from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
-from salad.model.encode import FlyFrames, encode_pieces
-from salad.model.encoder import Encoder, load_encoder
+from salad.model.encode import FlyFrames, encode_pieces, kind_of, shared_encoder
+from salad.model.encoder import Encoder
 from salad.pipeline import Run
 from salad.progress import console
 from salad.sequence import FrameShard, FrameStore, Piece, check_shard
 from salad.sequence.examples import draw_layout, pieces_of
+from salad.sequence.frames import Decode
 from salad.synthesize.align import align_spoken
 from salad.synthesize.speak import assign_voices, speak_all
 from salad.train.world import World
@@ -28,6 +29,7 @@ __all__ = [
     "assign_voices",
     "encode",
     "encoder_of",
+    "expected",
     "gather_quarantine",
     "heard_pieces",
     "mended",
@@ -37,8 +39,6 @@ __all__ = [
 ]
 
 TRANSCRIBE_SHARD, ALIGN_SHARD = 2, 8
-
-_encoder = functools.cache(load_encoder)
 
 
 def speak(
@@ -99,11 +99,10 @@ def encode(
     `sequence.features: fly` nothing is written.
     """
     settings, pieces = run.recipe.sequence, functools.partial(heard_pieces, run, layouts=layouts, whole=whole)
-    encoder = encoder_of(run)
     if settings.features == "fly":
-        return FlyFrames(encoder, pieces, utterances, stored=settings.stored)
+        return FlyFrames(encoder_of(run), pieces, utterances, stored=settings.stored)
     for shard in sorted(folder.glob("shard-*")):
-        if why := check_shard(shard, encoder.fingerprint(), settings.stored):
+        if why := check_shard(shard, *expected(run)[:2]):
             console.print(f"encoded again: {why}", highlight=False)
             shutil.rmtree(shard)
     items = [(u.audio, pieces(u), utterance_to_dict(u)) for u in utterances]
@@ -117,7 +116,7 @@ def encode(
         title=title,
         unit="utterances",
     )
-    return FrameStore(folders, encoder.fingerprint(), settings.stored, encoder.frames_of_codes)
+    return FrameStore(folders, *expected(run))
 
 
 def open_frames(
@@ -133,8 +132,7 @@ def open_frames(
     if run.recipe.sequence.features == "fly":
         return encode(run, folder, utterances, "", layouts=layouts, whole=whole)
     folders = mended(run, folder, len(utterances), lambda: utterances, layouts=layouts, whole=whole, world=world)
-    encoder = encoder_of(run)
-    return FrameStore(folders, encoder.fingerprint(), run.recipe.sequence.stored, encoder.frames_of_codes)
+    return FrameStore(folders, *expected(run))
 
 
 def mended(
@@ -151,11 +149,11 @@ def mended(
 
     world: the processes that all open them; the first one mends. Audio and `utterances` are read only to mend.
     """
-    world, encoder = world or World(), encoder_of(run)
+    world = world or World()
     if world.is_first:
-        expected, held = (encoder.fingerprint(), run.recipe.sequence.stored), 0
+        held, wanted = 0, expected(run)[:2]
         for path in sorted(folder.glob("shard-*")):
-            held += 0 if check_shard(path, *expected) else FrameShard(path).num_utterances
+            held += 0 if check_shard(path, *wanted) else FrameShard(path).num_utterances
         if held != num_utterances:
             encode(run, folder, utterances(), f"encode {folder.name} again", layouts=layouts, whole=whole)
     world.barrier()
@@ -164,7 +162,13 @@ def mended(
 
 def encoder_of(run: Run) -> Encoder:
     """The recipe's encoder, loaded once in a process."""
-    return _encoder(run.recipe.assets.encoder)
+    return shared_encoder(run.recipe.assets.encoder)
+
+
+def expected(run: Run) -> tuple[str, str, Decode]:
+    """Which shards of frames fit the recipe, and how to read them: fingerprint, kind, codes to frames."""
+    encoder = encoder_of(run)
+    return encoder.fingerprint(), kind_of(encoder, run.recipe.sequence.stored), encoder.frames_of_codes
 
 
 def heard_pieces(run: Run, utterance: Utterance, *, layouts: int, whole: bool) -> list[Piece]:

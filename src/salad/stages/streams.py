@@ -19,7 +19,7 @@ from salad.sequence import Frames, FrameShard, start_token_id, tokenise
 from salad.sequence.examples import build_example, draw_layout, num_positions, text_example
 from salad.sequence.frames import UTTERANCES
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
-from salad.stages.speech import encoder_of, heard_pieces, mended
+from salad.stages.speech import encoder_of, expected, heard_pieces, mended
 from salad.train.world import World
 from salad.types import Document, Example, Utterance
 
@@ -70,9 +70,9 @@ def speech_shards(
     """Aligned utterances: from the shards that `encode` left in `frames`, or from `manifest`, encoded on the fly."""
     settings, layouts = run.recipe.sequence, run.recipe.sequence.layouts
     start, lines = start_token_id(tokenizer), Lines(manifest, run.recipe.engine.shard_items)
-    encoder, pieces = encoder_of(run), functools.partial(heard_pieces, run, layouts=layouts, whole=whole)
     if settings.features == "fly":
-        fly = FlyFrames(encoder, pieces, stored=settings.stored)
+        pieces = functools.partial(heard_pieces, run, layouts=layouts, whole=whole)
+        fly = FlyFrames(encoder_of(run), pieces, stored=settings.stored)
         sizes, folder = lines.sizes, lambda shard: manifest.parent
 
         def read(shard: int) -> list[tuple[int, bytes, Callable[[Utterance], Frames]]]:
@@ -81,11 +81,11 @@ def speech_shards(
     else:
         whole_list = functools.partial(read_utterances, manifest)
         folders = mended(run, frames, sum(lines.sizes), whole_list, layouts=layouts, whole=whole, world=world)
-        expects = (encoder.fingerprint(), settings.stored, encoder.frames_of_codes)
-        sizes, folder = [FrameShard(path, *expects).num_utterances for path in folders], folders.__getitem__
+        wanted = expected(run)
+        sizes, folder = [FrameShard(path, *wanted).num_utterances for path in folders], folders.__getitem__
 
         def read(shard: int) -> list[tuple[int, bytes, Callable[[Utterance], Frames]]]:
-            opened = FrameShard(folders[shard], *expects)
+            opened = FrameShard(folders[shard], *wanted)
             raw = (folders[shard] / UTTERANCES).read_bytes().split(b"\n")
             return [(shard, line, lambda utterance: opened) for line in raw if line.strip()]
 
