@@ -42,6 +42,10 @@ EngineKind = Annotated[
     str | None,
     typer.Option("--engine", metavar="KIND", help="local or ray: who runs the data jobs; the files are equal."),
 ]
+SavedModel = Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model's folder, such as RUN/stage2/model.")]
+AlignedCorpus = Annotated[
+    Path, typer.Option("--corpus", metavar="PATH", help="Utterances with word times: ours, Lhotse's, or a folder.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")]
 
 
@@ -258,6 +262,35 @@ def analyze_scaling(
 
         header, lines = law_table(results, data, value, [name for name in by.split(",") if name])
         _print_table(tuple(header), [tuple(line) for line in lines])
+
+
+@app.command()
+def divergence(
+    model: SavedModel,
+    corpus: AlignedCorpus,
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", metavar="LLM", help="The text LLM that MODEL came from; default: its run's."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and frames go.")] = Path(
+        "runs/divergence"
+    ),
+    bf16: Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16 (logits stay in float32).")] = False,
+    device: Annotated[str, typer.Option("--device", help="Such as cpu or cuda.")] = "cpu",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Single-thread processes that encode.")] = 2,
+    debug: Debug = False,
+) -> None:
+    """Measure M, F and the divergence from the teacher by domain, with the blind and deaf controls."""
+    with _plain_errors(debug):
+        from salad.stages.divergence import measure_divergence, table_of
+
+        figures = measure_divergence(model, corpus, out, teacher=teacher, bf16=bf16, device=device, workers=workers)
+        _print_table(*table_of(figures))
+        if figures["teacher"] is None:
+            typer.echo("F and the teacher's divergence are not known without the text LLM: give --teacher")
+        if figures["corpus"]["quarantined"]:
+            typer.echo(f"{figures['corpus']['quarantined']} utterances set aside: see {out / 'quarantine.jsonl'}")
+        typer.echo(f"nats per token (standard error over documents); see {out / 'divergence.json'}")
 
 
 @app.command()
