@@ -112,11 +112,13 @@ def load_saved(folder: Path) -> SaladForConditionalGeneration:
     return SaladForConditionalGeneration.from_pretrained(folder).eval()
 
 
-def untrained(model: SaladForConditionalGeneration, llm_name: str, seed: int) -> SaladForConditionalGeneration:
+def untrained(
+    model: SaladForConditionalGeneration, llm_name: str, seed: int, lora_rank: int = 0
+) -> SaladForConditionalGeneration:
     """A model of the same shape before any training: the text LLM's weights, and a fresh adapter by `seed`."""
     llm = AutoModelForCausalLM.from_pretrained(assets.llm_folder(llm_name), dtype=torch.float32)
     config = copy.deepcopy(model.config)
-    config.llm_config, config.lora_rank = llm.config, 0
+    config.llm_config, config.lora_rank = llm.config, lora_rank
     ours, theirs = (len(m.get_output_embeddings().weight) for m in (model, llm))
     if ours != theirs:
         raise SaladError(
