@@ -42,6 +42,16 @@ EngineKind = Annotated[
     str | None,
     typer.Option("--engine", metavar="KIND", help="local or ray: who runs the data jobs; the files are equal."),
 ]
+SavedModel = Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model's folder, such as RUN/stage2/model.")]
+AlignedCorpus = Annotated[
+    Path, typer.Option("--corpus", metavar="PATH", help="Utterances with word times: ours, Lhotse's, or a folder.")
+]
+Teacher = Annotated[
+    str | None, typer.Option("--teacher", metavar="LLM", help="The text LLM it came from; default: its run's.")
+]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16 (logits stay in float32).")]
+Device = Annotated[str, typer.Option("--device", help="Such as cpu or cuda.")]
+EncodeWorkers = Annotated[int, typer.Option("--workers", min=1, help="Single-thread processes that encode.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")]
 
 
@@ -318,6 +328,96 @@ def analyze_scaling(
 
         header, lines = law_table(results, data, value, [name for name in by.split(",") if name])
         _print_table(tuple(header), [tuple(line) for line in lines])
+
+
+@app.command()
+def divergence(
+    model: SavedModel,
+    corpus: AlignedCorpus,
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", metavar="LLM", help="The text LLM that MODEL came from; default: its run's."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and frames go.")] = Path(
+        "runs/divergence"
+    ),
+    bf16: Bf16 = False,
+    device: Device = "cpu",
+    workers: EncodeWorkers = 2,
+    debug: Debug = False,
+) -> None:
+    """Measure M, F and the divergence from the teacher by domain, with the blind and deaf controls."""
+    with _plain_errors(debug):
+        from salad.stages.divergence import measure_divergence, table_of
+
+        figures = measure_divergence(model, corpus, out, teacher=teacher, bf16=bf16, device=device, workers=workers)
+        _print_table(*table_of(figures))
+        if figures["teacher"] is None:
+            typer.echo("F and the teacher's divergence are not known without the text LLM: give --teacher")
+        if figures["corpus"]["quarantined"]:
+            typer.echo(f"{figures['corpus']['quarantined']} utterances set aside: see {out / 'quarantine.jsonl'}")
+        typer.echo(f"nats per token (standard error over documents); see {out / 'divergence.json'}")
+
+
+@app.command()
+def retention(
+    model: SavedModel,
+    corpus: AlignedCorpus,
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="X", help="A checkpoint, a model, or init; default: the encoder.")
+    ] = None,
+    teacher: Teacher = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and frames go.")] = Path(
+        "runs/retention"
+    ),
+    layouts: Annotated[int, typer.Option("--layouts", min=1, help="Interleavings of each document.")] = 2,
+    bf16: Bf16 = False,
+    device: Device = "cpu",
+    workers: EncodeWorkers = 2,
+    debug: Debug = False,
+) -> None:
+    """Probe every layer for the voice and the speaking rate: what of them distillation has erased."""
+    with _plain_errors(debug):
+        from salad.stages.retention import measure_retention, table_of
+
+        figures = measure_retention(
+            model, corpus, out, before=before, teacher=teacher, layouts=layouts, bf16=bf16, device=device,
+            workers=workers,
+        )  # fmt: skip
+        _print_table(*table_of(figures))
+        if figures["quarantined"]:
+            typer.echo(f"{figures['quarantined']} utterances set aside: see {out / 'quarantine.jsonl'}")
+        typer.echo(f"{figures['spans']} spans of {figures['documents']} documents; see {out / 'retention.json'}")
+
+
+@app.command()
+def answer(
+    model: SavedModel,
+    prompts: Annotated[
+        Path, typer.Option("--prompts", metavar="FILE", help="Lines {id, text, audio, prompt?, answers?}.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where answers and figures go.")] = Path(
+        "runs/answer"
+    ),
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
+    top_k: Annotated[int, typer.Option("--top-k", min=0, help="0: greedy; the paper samples among 250.")] = 0,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.01, help="Where --top-k is given.")] = 0.7,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    bf16: Bf16 = False,
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Answer open prompts read and heard: overlap with references and with each other, and divergence of the two."""
+    with _plain_errors(debug):
+        from salad.measure.openended import Sampling
+        from salad.stages.answers import answer_prompts, table_of
+
+        sampling = Sampling(max_new_tokens, top_k, temperature, seed)
+        figures = answer_prompts(model, prompts, out, sampling, bf16=bf16, device=device)
+        _print_table(*table_of(figures))
+        if figures["prompts"]["quarantined"]:
+            typer.echo(f"{figures['prompts']['quarantined']} prompts set aside: see {out / 'quarantine.jsonl'}")
+        typer.echo(f"see {out / 'answers.jsonl'}")
 
 
 @app.command()

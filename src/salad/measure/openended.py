@@ -1,0 +1,138 @@
+"""Open-ended answers from speech against answers from text: overlap with a reference, or with each other, and the
+divergence of the two answer distributions where there is no reference."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from salad.model.modeling import SaladForConditionalGeneration
+from salad.objective.distill import kl_per_position
+
+__all__ = ["Sampling", "answer", "answer_divergence", "exact_match", "normalise", "token_f1"]
+
+
+def normalise(text: str) -> str:
+    """SQuAD's: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016, evaluate-v1.1)."""
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def exact_match(answer: str, references: Sequence[str]) -> float:
+    """1 where the answer equals a reference after `normalise`, else 0."""
+    return float(any(normalise(answer) == normalise(reference) for reference in references))
+
+
+def token_f1(answer: str, references: Sequence[str]) -> float:
+    """The best F1 of the answer's words against a reference's; two empty ones agree."""
+    return max((_f1(normalise(answer).split(), normalise(reference).split()) for reference in references), default=0.0)
+
+
+def _f1(one: list[str], other: list[str]) -> float:
+    if not one or not other:
+        return float(one == other)
+    same = sum((Counter(one) & Counter(other)).values())
+    return 2 * same / (len(one) + len(other))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn. top_k 0: greedy. The paper's appendix samples with top-k 250 and temperature 0.7."""
+
+    max_new_tokens: int = 64
+    top_k: int = 0
+    temperature: float = 0.7
+    seed: int = 0
+
+
+class _Draw(LogitsProcessor):
+    """Leaves one token per row: the draw among the top k, by Gumbel's trick with a generator of the row's own.
+
+    torch's own sampling would draw all rows from one stream, so an answer would depend on what it was batched with.
+    """
+
+    def __init__(self, sampling: Sampling, indices: Sequence[int]) -> None:
+        self.sampling = sampling
+        self.generators = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + i) for i in indices]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        top, ids = scores.float().topk(min(self.sampling.top_k, scores.shape[-1]), dim=-1)
+        noise = torch.stack([torch.rand(top.shape[-1], generator=g, dtype=torch.float64) for g in self.generators])
+        gumbel = -(-noise.clamp(1e-300, 1 - 1e-16).log()).log()
+        chosen = (top.double().cpu() / self.sampling.temperature + gumbel).argmax(-1, keepdim=True)
+        only = torch.full_like(scores, -torch.inf)
+        return only.scatter(1, ids.gather(1, chosen.to(ids.device)), 0.0)
+
+
+@torch.no_grad()
+def answer(
+    model: SaladForConditionalGeneration,
+    prompts: Sequence[torch.Tensor],
+    sampling: Sampling,
+    end_ids: Sequence[int],
+    indices: Sequence[int] | None = None,
+) -> list[list[int]]:
+    """Token ids of the answer to each prompt (embeddings [length, width]), without the token that ended it.
+
+    `indices` number the prompts for the draw (default: 0, 1, ...): the same number and seed draw alike in any batch.
+    """
+    longest = max(len(prompt) for prompt in prompts)
+    device = prompts[0].device
+    embeds = torch.stack([torch.nn.functional.pad(p, (0, 0, longest - len(p), 0)) for p in prompts])
+    mask = torch.stack([(torch.arange(longest, device=device) >= longest - len(p)).long() for p in prompts])
+    draw = [_Draw(sampling, indices or range(len(prompts)))] if sampling.top_k else []
+    out = model.llm.generate(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        temperature=None,
+        top_k=None,
+        top_p=None,
+        eos_token_id=list(end_ids) or None,
+        pad_token_id=end_ids[0] if end_ids else 0,
+        logits_processor=LogitsProcessorList(draw),
+    )
+    answers = []
+    for row in out.tolist():
+        stop = next((i for i, token in enumerate(row) if token in end_ids), len(row))
+        answers.append(row[:stop])
+    return answers
+
+
+@torch.no_grad()
+def answer_divergence(
+    model: SaladForConditionalGeneration,
+    reference: Sequence[torch.Tensor],
+    other: Sequence[torch.Tensor],
+    answers: Sequence[Sequence[int]],
+    end_id: int | None = None,
+) -> list[tuple[float, int]]:
+    """(summed KL in nats, tokens) of each answer: KL(model after `reference` || model after `other`) at its tokens.
+
+    reference, other: two prompts of each item as embeddings [length, width], its answer behind each of them. With
+    `end_id` the choice to end there counts too, so that an empty answer has one token. Documents are packed.
+    """
+    table, head = model.get_input_embeddings(), model.get_output_embeddings().weight.float()
+    out = []
+    for first, second, ids in zip(reference, other, answers, strict=True):
+        count = len(ids) + (end_id is not None)
+        if not count:
+            out.append((0.0, 0))
+            continue
+        tokens = table(torch.tensor(list(ids), dtype=torch.long, device=first.device)).to(first.dtype)
+        packed, starts = torch.cat([first, tokens, second, tokens]), [0, len(first) + len(ids)]
+        hidden = model.hidden_states(packed, [*starts, starts[1] + len(second) + len(ids)])
+        at = [torch.arange(count, device=first.device) + begin + len(prompt) - 1
+              for begin, prompt in zip(starts, (first, second), strict=True)]  # fmt: skip
+        with torch.autocast(first.device.type, enabled=False):
+            logits = [hidden[rows].float() @ head.T for rows in at]
+            out.append((float(kl_per_position(*logits).sum()), count))
+    return out

@@ -1,0 +1,217 @@
+"""What a model's states still tell of the speaker: a linear probe for voice and for speaking rate, layer by layer.
+
+The probe is ridge regression on standardised states, of classes (least squares, each voice weighted alike) or of a
+number; its penalty is chosen within the training folds. Documents are kept apart: a text that was trained on is never
+scored. Chance is what the same probe finds with the labels shuffled (Hewitt & Liang 2019 ask for such a control).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from salad.model.attention import packed_arguments
+from salad.model.modeling import SaladForConditionalGeneration
+from salad.sequence import assemble, best_fit
+from salad.types import Example, SaladError
+
+__all__ = ["Probed", "layer_states", "probe", "retention"]
+
+PENALTIES = 10.0 ** np.arange(-3, 4)  # of the mean squared singular value
+POSITIONS = 1024  # in one forward pass
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A probe's out-of-fold results. `value`: balanced accuracy of voices, or R^2 of a number; `chance`: its mean over
+    shuffled labels, `chance_high` their 95th percentile. `draws`: the value over resampled documents, float [B]."""
+
+    value: float
+    chance: float
+    chance_high: float
+    draws: np.ndarray
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        low, high = np.percentile(self.draws, [2.5, 97.5])
+        return float(low), float(high)
+
+
+def layer_states(model: SaladForConditionalGeneration, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    """States averaged over each speech span, float32 [spans, width] by layer, spans in the examples' order.
+
+    encoder: the frozen encoder's frames. adapter: its output, before anything is dropped. llm-00: what the LLM reads
+    in place of the words. llm-01 ...: the output of each of its layers at the speech positions, in context (the last
+    one after the final norm).
+    """
+    device = model.get_input_embeddings().weight.device
+    found: dict[str, dict[int, np.ndarray]] = {}
+    sizes = [1 + len(e.token_ids) for e in examples]
+    first = np.cumsum([0, *(len(e.speech_frames) for e in examples)])
+    for group in best_fit(sizes, max([POSITIONS, *sizes])):
+        part = [examples[i] for i in group]
+        spans = [int(first[i]) + k for i in group for k in range(len(examples[i].speech_frames))]
+        frames = [torch.from_numpy(f).float().to(device) for e in part for f in e.speech_frames]
+        if not frames:
+            continue
+        with torch.no_grad():
+            adapted, all_lengths = model.adapter(frames)
+            speech, lengths = model.speech_embeddings(frames)
+            packed = assemble(part, lengths)
+            ids, rows = (torch.from_numpy(x).to(device) for x in (packed.student_ids, packed.speech_rows))
+            states = model.decoder()(
+                inputs_embeds=model.merge(ids, speech, rows)[None],
+                output_hidden_states=True,
+                **packed_arguments(packed.student_starts, device),
+            ).hidden_states
+        means = {"encoder": [f.mean(0) for f in frames], "adapter": _means(adapted, all_lengths)}
+        means |= {f"llm-{n:02d}": _means(layer[0, rows], lengths) for n, layer in enumerate(states)}
+        for name, values in means.items():
+            own = found.setdefault(name, {})
+            own |= {span: value.float().cpu().numpy() for span, value in zip(spans, values, strict=True)}
+    return {name: np.stack([own[i] for i in sorted(own)]) for name, own in found.items()}
+
+
+def _means(states: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+    return [part.mean(0) for part in states.split(list(lengths))]
+
+
+def probe(
+    states: np.ndarray,
+    labels: Sequence[str] | np.ndarray,
+    groups: Sequence[str],
+    *,
+    recordings: Sequence[str] | None = None,
+    folds: int = 5,
+    shuffles: int = 20,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Probed:
+    """Probe `states` [n, d] for `labels`: strings are classes, floats a number. `groups`: the document of each row.
+
+    Labels are shuffled by `recordings` where these have one label each (a voice), else row by row. Two calls with the
+    same groups, resamples and seed draw the same documents: their `draws` are paired.
+    Raises SaladError where there are fewer than two documents, or one class alone.
+    """
+    labels, classes = np.asarray(labels), []
+    if labels.dtype.kind in "US":
+        classes, labels = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise SaladError(f"retention: every span is of the voice {classes[0]!r}; a probe needs two voices or more")
+    documents, group = np.unique(np.asarray(groups), return_inverse=True)
+    if len(documents) < 2:
+        raise SaladError("retention: all spans are of one document; a probe needs two documents or more")
+    rng = np.random.default_rng([seed, 1])
+    shuffled = [_shuffle(labels, recordings, rng) for _ in range(shuffles)]
+    columns = np.stack([labels, *shuffled])  # [1 + shuffles, n]
+    fold = _folds(group, labels if len(classes) else None, min(folds, len(documents)), seed)
+    guesses = _out_of_fold(np.asarray(states, dtype=np.float64), columns, fold, len(classes))
+    values = [_value(guess, column, None, len(classes)) for guess, column in zip(guesses, columns, strict=True)]
+    rng = np.random.default_rng([seed, 2])
+    draws = []
+    for _ in range(resamples):
+        weight = np.bincount(rng.integers(len(documents), size=len(documents)), minlength=len(documents))[group]
+        draws.append(_value(guesses[0], labels, weight, len(classes)))
+    by_chance = np.array(values[1:]) if shuffles else np.array([1 / len(classes) if len(classes) else 0.0])
+    return Probed(values[0], float(by_chance.mean()), float(np.percentile(by_chance, 95)), np.array(draws))
+
+
+def retention(after: Probed, before: Probed) -> dict[str, float] | None:
+    """(after - chance) / (before - chance) with its 95 % interval over documents; None where before shows nothing.
+
+    1: nothing was lost; 0: the probe finds no more than in shuffled labels.
+    """
+    if before.value <= max(before.chance_high, 0.0) or before.interval[0] <= before.chance:
+        return None
+    ratios = (after.draws - after.chance) / np.maximum(before.draws - before.chance, 1e-9)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    value = (after.value - after.chance) / (before.value - before.chance)
+    return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def _shuffle(labels: np.ndarray, recordings: Sequence[str] | None, rng: np.random.Generator) -> np.ndarray:
+    if recordings is None:
+        return rng.permutation(labels)
+    _, at, of = np.unique(np.asarray(recordings), return_index=True, return_inverse=True)
+    return rng.permutation(labels[at])[of]
+
+
+def _folds(group: np.ndarray, classes: np.ndarray | None, folds: int, seed: int) -> np.ndarray:
+    """Fold of each row: whole documents, dealt out so that every fold gets some of each class."""
+    order = np.random.default_rng([seed, 0]).permutation(group.max() + 1)
+    if classes is not None:  # sorted by the rarest class that a document holds
+        rarity = np.bincount(classes)[classes]
+        kind = np.array([classes[group == g][rarity[group == g].argmin()] for g in order])
+        order = order[np.argsort(kind, kind="stable")]
+    fold = np.empty(len(order), dtype=int)
+    fold[order] = np.arange(len(order)) % folds
+    return fold[group]
+
+
+def _out_of_fold(states: np.ndarray, columns: np.ndarray, fold: np.ndarray, num_classes: int) -> np.ndarray:
+    """Guess of each row by a probe that saw no row of its fold: [columns, n]; all columns share the factorisations."""
+    out = np.zeros(columns.shape)
+    for held in np.unique(fold):
+        train, inner = fold != held, fold[fold != held]
+        errors = np.zeros((len(PENALTIES), len(columns)))
+        for inside in np.unique(inner) if len(np.unique(inner)) > 1 else []:
+            fit = inner != inside
+            scores = _fit(states[train][fit], columns[:, train][:, fit], states[train][~fit], num_classes)
+            for p, own in enumerate(scores):
+                errors[p] += _errors(own, columns[:, train][:, ~fit], num_classes)
+        best = errors.argmin(0)
+        scores = _fit(states[train], columns[:, train], states[~train], num_classes)
+        for c in range(len(columns)):
+            own = scores[best[c], c]
+            out[c, ~train] = own.argmax(-1) if num_classes else own[:, 0]
+    return out
+
+
+def _fit(train: np.ndarray, columns: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
+    """Ridge scores of the test rows for every penalty: [penalties, columns, rows, classes or 1]."""
+    mean, spread = train.mean(0), train.std(0)
+    spread = np.where(spread > 1e-8 * max(1e-30, float(spread.max())), spread, np.inf)
+    train, test = (train - mean) / spread, (test - mean) / spread
+    targets = _targets(columns, num_classes)  # [columns, rows, outputs]
+    centre = targets.mean(1, keepdims=True)
+    wide = train.shape[1] >= len(train)  # factorise the smaller of the two Gram matrices
+    values, vectors = np.linalg.eigh(train @ train.T if wide else train.T @ train)
+    values = values.clip(min=0)
+    inside = vectors.T @ (targets - centre if wide else train.T @ (targets - centre))
+    cross = (test @ train.T if wide else test) @ vectors
+    scale = values.mean() or 1.0
+    return np.stack(
+        [np.einsum("tk,cko->cto", cross / (values + penalty * scale), inside) + centre for penalty in PENALTIES]
+    )
+
+
+def _targets(columns: np.ndarray, num_classes: int) -> np.ndarray:
+    """Numbers as they are; classes as +1 / -1, centred, each scaled by how rare it is, so that none is drowned."""
+    if not num_classes:
+        return columns[:, :, None].astype(np.float64)
+    hot = np.eye(num_classes)[columns]
+    count = hot.sum(1, keepdims=True).clip(min=1)
+    return (hot - hot.mean(1, keepdims=True)) / np.sqrt(count / columns.shape[1])
+
+
+def _errors(scores: np.ndarray, columns: np.ndarray, num_classes: int) -> np.ndarray:
+    """Of each column: the share that is wrong, each class weighted alike; or the summed squared error."""
+    if not num_classes:
+        return ((scores[..., 0] - columns) ** 2).sum(1)
+    guesses = scores.argmax(-1)
+    return np.array([-_value(g, c, None, num_classes) * len(c) for g, c in zip(guesses, columns, strict=True)])
+
+
+def _value(guess: np.ndarray, labels: np.ndarray, weight: np.ndarray | None, num_classes: int) -> float:
+    weight = np.ones(len(labels)) if weight is None else weight
+    if num_classes:
+        total = np.bincount(labels, weights=weight, minlength=num_classes)
+        right = np.bincount(labels, weights=weight * (guess == labels), minlength=num_classes)
+        return float((right[total > 0] / total[total > 0]).mean())
+    mean = np.average(labels, weights=weight)
+    return float(
+        1 - np.average((labels - guess) ** 2, weights=weight) / np.average((labels - mean) ** 2, weights=weight)
+    )

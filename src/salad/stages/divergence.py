@@ -1,0 +1,154 @@
+"""`salad divergence`: M, its blind and deaf controls, the teacher's divergence and F of a saved model on any corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from salad import assets
+from salad.engine.memory import keep_freed_memory
+from salad.files import sha256_json, write_json, write_jsonl
+from salad.measure.divergence import DocumentKL, deaf_ears, divergence, forgetting, speech_ears, summary
+from salad.model.teacher import Teacher
+from salad.progress import progress
+from salad.stages.listening import Listening, Measured, read_corpus, silence
+from salad.train.loop import autocast
+from salad.types import Example
+
+__all__ = ["COLUMNS", "measure_divergence", "table_of"]
+
+COLUMNS = ("misalignment", "blind", "deaf", "teacher", "forgetting")
+Rows = dict[str, list[DocumentKL]]
+
+
+def measure_divergence(
+    model: Path,
+    corpus: Path,
+    out: Path,
+    *,
+    teacher: str | None = None,
+    bf16: bool = False,
+    device: str = "cpu",
+    workers: int = 2,
+) -> dict[str, Any]:
+    """Nats per token with standard errors, whole and by domain; writes divergence.json and divergence.jsonl to `out`.
+
+    misalignment: KL(adapted LLM on the text || model on the interleaved document), eq. 2; blind hears silence, deaf
+    nothing. teacher: KL(original LLM on the text || model on the interleaved document), eq. 5. forgetting: KL(original
+    LLM || adapted LLM) on text, eq. 3. The last two are left out where the original LLM is not known.
+    """
+    keep_freed_memory()
+    setting, found = Listening(model, teacher, device), read_corpus(corpus)
+    rows = _measure(setting, found, out, bf16, device, workers)
+    figures = {
+        "model": {"path": str(model), "fingerprint": assets.fingerprint(model), "llm_frozen": setting.frozen},
+        "teacher": setting.teacher_name,
+        "corpus": {
+            "path": str(corpus),
+            "sha256": sha256_json([[u.id, u.text] for u in (*found.utterances, *found.documents)]),
+            "utterances": len(found.utterances),
+            "documents": len(found.texts),
+            "quarantined": len(found.aside),
+        },
+        "sequence": setting.sequence.model_dump(mode="json"),
+        "seed": setting.seed,
+        "precision": "bf16" if bf16 else "fp32",
+        **_figures(rows),
+    }
+    write_jsonl(out / "divergence.jsonl", [{"of": k, **asdict(row)} for k, group in rows.items() for row in group])
+    write_jsonl(out / "quarantine.jsonl", [{"stage": "divergence", **row} for row in found.aside])
+    write_json(out / "divergence.json", figures)
+    return figures
+
+
+def _measure(setting: Listening, found: Measured, out: Path, bf16: bool, device: str, workers: int) -> Rows:
+    model, base = setting.model, setting.base
+    spoken: list[Example] = []
+    if found.utterances:
+        spoken = setting.examples(found.utterances, setting.encode(found.utterances, out, workers=workers))
+    unspoken, texts = setting.texts(found.documents), setting.texts(found.texts)
+    original = Teacher(base, cache=True) if base is not None else None
+    reading = original if original is not None and setting.frozen else Teacher(model, cache=True)  # eq. 2's P
+    hush = dict(zip([e.id for e in spoken], silence(model, spoken), strict=True)) if spoken else {}
+
+    def hearing(reader: Teacher) -> list[DocumentKL]:
+        by_ear = divergence(model, reader, spoken, speech_ears(model)) if spoken else []
+        return by_ear + (divergence(model, reader, unspoken, deaf_ears(model)) if unspoken else [])
+
+    rows: Rows = {}
+    with progress("divergences", 5, "passes") as bar, torch.no_grad(), autocast(bf16, device):
+        rows["misalignment"] = hearing(reading)
+        bar.advance()
+        if spoken:
+            rows["blind"] = divergence(model, reading, spoken, speech_ears(model, lambda e: hush[e.id]))
+            bar.advance()
+            rows["deaf"] = divergence(model, reading, spoken, deaf_ears(model))
+            bar.advance()
+        if original is not None:
+            rows["teacher"] = rows["misalignment"] if reading is original else hearing(original)
+            bar.advance()
+            rows["forgetting"] = forgetting(model, original, texts)
+            bar.advance()
+    return rows
+
+
+def _figures(rows: Rows) -> dict[str, Any]:
+    """{all: {figure: {value, se, n_documents, n_tokens}}, by_domain, by_voice, recovered}."""
+    domains = sorted({row.domain for group in rows.values() for row in group if row.domain})
+    voices = sorted({row.speaker for row in rows["misalignment"] if row.speaker})
+    return {
+        "all": {name: _one(group) for name, group in rows.items()},
+        "recovered": _recovered(rows),
+        "by_domain": {d: _part(rows, "domain", d) for d in domains},
+        "by_voice": {v: _part({k: g for k, g in rows.items() if k != "forgetting"}, "speaker", v) for v in voices},
+    }
+
+
+def _part(rows: Rows, field: str, value: str) -> dict[str, Any]:
+    own = {name: [row for row in group if getattr(row, field) == value] for name, group in rows.items()}
+    return {name: _one(group) for name, group in own.items() if group} | {"recovered": _recovered(own)}
+
+
+def _one(rows: Sequence[DocumentKL]) -> dict[str, Any]:
+    known = summary(rows)
+    se = known["se"] if np.isfinite(known["se"]) else None
+    return {"value": known["all"], "se": se, "n_documents": known["n_documents"], "n_tokens": known["n_tokens"]}
+
+
+def _recovered(rows: Rows) -> dict[str, float | None] | None:
+    """1 - M / deaf over the same spoken documents, its error by linearisation with documents as sampling units."""
+    deaf = rows.get("deaf", [])
+    m = {row.id: row.kl for row in rows["misalignment"]}
+    kl, without = np.array([m[row.id] for row in deaf]), np.array([row.kl for row in deaf])
+    if not len(deaf) or without.sum() <= 0:
+        return None
+    ratio = kl.sum() / without.sum()
+    spread = (kl - ratio * without).var(ddof=1) * len(deaf) if len(deaf) > 1 else np.nan
+    se = float(np.sqrt(spread) / without.sum())
+    return {"value": float(1 - ratio), "se": se if np.isfinite(se) else None}
+
+
+def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and lines for the terminal: all, then each domain and each voice."""
+    names = [name for name in COLUMNS if name in figures["all"]]
+    header = ("of", "documents", "tokens", *names, "recovered")
+    whole = {**figures["all"], "recovered": figures["recovered"]}
+    parts = [("all", whole), *figures["by_domain"].items()]
+    parts += [(f"voice {voice}", part) for voice, part in figures["by_voice"].items() if len(figures["by_voice"]) > 1]
+    lines = []
+    for name, part in parts:
+        counted = part.get("misalignment") or part["forgetting"]
+        cells = [_shown(part.get(column)) for column in (*names, "recovered")]
+        lines.append((name, str(counted["n_documents"]), str(counted["n_tokens"]), *cells))
+    return header, lines
+
+
+def _shown(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return "-"
+    return f"{cell['value']:.3f}" + ("" if cell["se"] is None else f" ({cell['se']:.3f})")
