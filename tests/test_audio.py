@@ -1,3 +1,7 @@
+import io
+import os
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -81,3 +85,89 @@ def test_flac_is_written_whole(tmp_path):
     got, rate = read_audio(tmp_path / "a" / "x.flac")
     assert rate == 16_000 and np.abs(got - x).max() < 1e-4
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.flac"]
+
+
+def noise(seconds, rate_hz=16_000, seed=0):
+    return np.random.default_rng(seed).normal(0, 0.1, round(seconds * rate_hz)).astype(np.float32)
+
+
+def packed(samples, kind, rate_hz=16_000, subtype=None):
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "AIFF", "AU"])
+def test_a_file_cut_in_the_middle_is_not_taken_for_a_short_one(tmp_path, kind):
+    """libsndfile mends the header of such a file in silence."""
+    data = packed(noise(3.0), kind, subtype="PCM_16")
+    path = tmp_path / "x.bin"
+    path.write_bytes(data[: len(data) // 3])
+    for source in (path, path.read_bytes()):
+        with pytest.raises(SaladError, match=r"is cut off: (0\.9|1\.0)\d s of 3.00 s can be read"):
+            read_audio(source)
+    assert len(read_audio(path, duration_s=0.5)[0]) == 8000  # what is there can be read
+    path.write_bytes(data)
+    assert len(read_audio(path)[0]) == 48_000
+
+
+def test_a_wav_written_to_a_pipe_tells_no_length(tmp_path):
+    data = bytearray(packed(noise(1.0), "WAV", subtype="PCM_16"))
+    data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
+    assert len(read_audio(bytes(data))[0]) == 16_000
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_a_cut_ogg_is_found_by_its_last_page(tmp_path, subtype):
+    data = packed(noise(8.0), "OGG", subtype=subtype)
+    path = tmp_path / "x.ogg"
+    for part in (0.3, 0.5, 0.99):
+        path.write_bytes(data[: int(part * len(data))])
+        for source in (path, path.read_bytes()):
+            with pytest.raises(SaladError, match="cut off in the middle of a page"):
+                read_audio(source)
+    path.write_bytes(data)
+    assert abs(len(read_audio(path)[0]) - 8 * 16_000) < 1000
+
+
+def test_channels_that_cancel_each_other_out_are_named(tmp_path):
+    left, right = noise(1.0), noise(1.0, seed=1)
+    soundfile.write(tmp_path / "x.wav", np.stack([left, 0.01 * right - left], 1), 16_000)
+    with pytest.raises(SaladError, match="2 channels that cancel each other out"):
+        read_audio(tmp_path / "x.wav")
+    assert np.abs(read_audio(tmp_path / "x.wav", channel=0)[0] - left).max() < 1e-3
+    for others in ([np.zeros_like(left)] * 7, [noise(1.0, seed=n) for n in range(1, 8)], [left]):
+        soundfile.write(tmp_path / "y.wav", np.stack([left, *others], 1), 16_000)
+        assert len(read_audio(tmp_path / "y.wav")[0]) == 16_000
+
+
+def test_a_rate_that_no_speech_has_is_a_damaged_header(tmp_path):
+    soundfile.write(tmp_path / "x.wav", noise(0.01), 7)
+    with pytest.raises(SaladError, match="rate of 7 Hz, expected at least 4000"):
+        read_audio(tmp_path / "x.wav")
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".wma", "wmav2"), (".aac", "aac"), (".webm", "libopus")])
+def test_kinds_that_pyav_reads(tmp_path, suffix, codec):
+    av = pytest.importorskip("av")
+    path = tmp_path / f"x{suffix}"
+    with av.open(str(path), "w", format={".wma": "asf", ".aac": "adts"}.get(suffix)) as file:
+        stream = file.add_stream(codec, rate=48_000, layout="mono")
+        stream.bit_rate = 64_000
+        frame = av.AudioFrame.from_ndarray(noise(2.0, 48_000)[None], format="fltp", layout="mono")
+        frame.sample_rate = 48_000
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            file.mux(packet)
+    shutil.move(path, tmp_path / "x.wav")  # the bytes decide
+    x, rate = read_audio(tmp_path / "x.wav", 16_000)
+    assert rate == 16_000 and abs(len(x) - 32_000) < 3200 and 0.03 < x.std() < 0.2
+
+
+def test_a_name_that_is_not_utf8_is_read_and_can_be_written_down(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav")
+    with open(path, "wb") as file:
+        file.write(packed(noise(1.0), "WAV"))
+    assert len(read_audio(path)[0]) == 16_000
+    with pytest.raises(SaladError) as error:
+        read_audio(path, max_s=0.5)
+    assert b"udcff.wav" in str(error.value).encode()

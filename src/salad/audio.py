@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import soxr
 from salad.types import SaladError
 
 __all__ = [
+    "frames_told",
     "num_frames",
     "read_audio",
     "resample",
@@ -25,6 +27,12 @@ __all__ = [
 ]
 
 CUT_OFF_S, CUT_OFF_SHARE = 0.1, 0.05  # a decoder may end a little before the header says; more is a file cut off
+LEAST_RATE_HZ = 4000  # speech at less cannot be understood; a damaged header tells such rates
+CANCELLED = 0.01  # share of the channels' power that their mix keeps at least, unless they cancel each other out
+CUT = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)  # libsndfile's notes
+STREAMED = 0x7FFFFF00  # a file written to a pipe tells a length like this
+OGG_TAIL = 1 << 16  # more bytes than a page can have
+CONTAINERS = {b"\x1aE\xdf\xa3": "matroska", b"\x30\x26\xb2\x75": "asf", b"#!AMR": "amr"}
 
 
 def to_samples(seconds: float, sample_rate_hz: int) -> int:
@@ -64,13 +72,17 @@ def read_audio(
     """Mono float32 samples in [-1, 1] and their rate in Hz (resampled to `sample_rate_hz` if given).
 
     source: a path, or a file's bytes (then `name` names it in errors). What the bytes are decides, not the name's
-    ending: wav, flac, mp3, ogg and opus by soundfile; m4a and webm by PyAV where it is installed. Only the part from
-    `offset_s` that lasts `duration_s` is read (None: to the end); `channel` takes one channel, else all are averaged.
-    Raises SaladError where the audio cannot be decoded, is empty or cut off, holds NaN or infinity, or where the part
-    lasts more than `max_s` (found before it is decoded).
+    ending: wav, flac, mp3, ogg and opus by soundfile; m4a, webm, wma, amr and aac by PyAV where it is installed. Only
+    the part from `offset_s` that lasts `duration_s` is read (None: to the end); `channel` takes one channel, else all
+    are averaged. Raises SaladError where the audio cannot be decoded, is empty or cut off, holds NaN or infinity, has
+    channels that cancel each other out or a rate no speech has, or where the part lasts more than `max_s` (found before
+    it is decoded).
     """
     name = name or (f"{len(source)} bytes" if isinstance(source, bytes) else str(source))
+    name = name.encode("utf-8", "backslashreplace").decode()  # a file's name need not be UTF-8; what we say of it must
     head = _head(source, name)
+    if head[:4] == b"OggS" and duration_s is None:
+        _check_ogg_end(source, name)
     read = _read_av if _container(head) else _read_soundfile
     samples, rate = read(source, name, offset_s, duration_s, max_s)
     if channel is not None and not 0 <= channel < samples.shape[1]:
@@ -80,6 +92,13 @@ def read_audio(
         raise SaladError(f"audio: {name} holds no samples; replace or remove the file")
     if not np.isfinite(mono).all():
         raise SaladError(f"audio: {name} holds NaN or infinite samples; re-export the file")
+    if channel is None and samples.shape[1] > 1:
+        power = float(np.vdot(samples, samples)) / samples.size
+        if float(np.vdot(mono, mono)) / mono.size < CANCELLED * power:
+            raise SaladError(
+                f"audio: {name} has {samples.shape[1]} channels that cancel each other out (one is inverted), so that "
+                "their mix is silent; export one channel alone"
+            )
     if sample_rate_hz is not None:
         mono, rate = resample(mono, rate, sample_rate_hz), sample_rate_hz
     return np.ascontiguousarray(mono, dtype=np.float32), int(rate)
@@ -99,7 +118,36 @@ def _container(head: bytes) -> str:
     """FFmpeg's name of a container that libsndfile does not read. Named, so that no playlist is opened as audio."""
     if head[4:8] == b"ftyp":
         return "mp4"
-    return "matroska" if head[:4] == b"\x1aE\xdf\xa3" else ""
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # ADTS; an MP3 has a layer there
+        return "aac"
+    return next((name for mark, name in CONTAINERS.items() if head.startswith(mark)), "")
+
+
+def frames_told(file: soundfile.SoundFile) -> int:
+    """Frames that the header tells of; more than `file.frames` where a WAV, AIFF or AU is cut off.
+
+    libsndfile mends such a header and only notes it in `extra_info`.
+    """
+    found = CUT.search(file.extra_info)
+    if found is None or int(found[1]) >= STREAMED or not int(found[2]):
+        return file.frames
+    return max(file.frames, file.frames * int(found[1]) // int(found[2]))
+
+
+def _check_ogg_end(source: str | Path | bytes, name: str) -> None:
+    """Raise SaladError where the last page is not whole (RFC 3533, section 6): decoders end there without a word."""
+    if isinstance(source, bytes):
+        tail = source[-OGG_TAIL:]
+    else:
+        with open(source, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - OGG_TAIL))
+            tail = file.read()
+    at = tail.rfind(b"OggS")
+    if at < 0:
+        return
+    segments = tail[at + 27 : at + 27 + tail[at + 26]] if len(tail) > at + 26 else b""
+    if len(tail) <= at + 26 or len(tail) < at + 27 + tail[at + 26] + sum(segments):
+        raise SaladError(f"audio: {name} is cut off in the middle of a page; copy it again")
 
 
 def _read_soundfile(
@@ -107,12 +155,13 @@ def _read_soundfile(
 ) -> tuple[np.ndarray, int]:
     """float32 [num_samples, num_channels] and the rate in Hz."""
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            rate = file.samplerate
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source)) as file:
+            rate, frames, told = file.samplerate, file.frames, frames_told(file)
+            _check_rate(name, rate)
             start = to_samples(offset_s, rate)
             if start and start >= file.frames:
                 raise SaladError(f"audio: {name} ends at {file.frames / rate:.2f} s, before {offset_s:.2f} s")
-            left = file.frames - start
+            left = told - start
             wanted = left if duration_s is None else min(left, max(1, to_samples(duration_s, rate)))
             _check_length(name, wanted / rate, max_s)
             file.seek(start)
@@ -122,7 +171,8 @@ def _read_soundfile(
         raise SaladError(
             f"audio: {name} cannot be decoded ({why}): is it cut off? Replace or remove the file"
         ) from error
-    if wanted - len(samples) > max(CUT_OFF_S * rate, CUT_OFF_SHARE * wanted):
+    slack_s = CUT_OFF_S if told > frames else max(CUT_OFF_S, CUT_OFF_SHARE * wanted / rate)
+    if (wanted - len(samples)) / rate > slack_s:
         raise SaladError(
             f"audio: {name} is cut off: {len(samples) / rate:.2f} s of {wanted / rate:.2f} s can be read; copy it again"
         )
@@ -136,7 +186,9 @@ def _read_av(
     try:
         import av
     except ImportError:
-        raise SaladError(f"audio: {name} is m4a or webm, which needs PyAV; pip install av, or convert it") from None
+        raise SaladError(
+            f"audio: {name} is m4a, webm, wma, amr or aac, which needs PyAV; pip install av, or convert it"
+        ) from None
     parts: list[np.ndarray] = []
     try:
         with open(source, "rb") if not isinstance(source, bytes) else io.BytesIO(source) as file:
@@ -144,6 +196,7 @@ def _read_av(
             if not container.streams.audio:
                 raise SaladError(f"audio: {name} holds no audio stream; replace or remove the file")
             rate = int(container.streams.audio[0].rate)
+            _check_rate(name, rate)
             start = to_samples(offset_s, rate)
             end = None if duration_s is None else start + max(1, to_samples(duration_s, rate))
             whole_s = container.duration / av.time_base if container.duration else 0.0
@@ -160,6 +213,14 @@ def _read_av(
     except (av.FFmpegError, OSError) as error:
         raise SaladError(f"audio: {name} cannot be decoded ({error}); replace or remove the file") from error
     return np.concatenate(parts or [np.zeros((0, 1), np.float32)]), rate
+
+
+def _check_rate(name: str, rate_hz: int) -> None:
+    if rate_hz < LEAST_RATE_HZ:
+        raise SaladError(
+            f"audio: {name} says a rate of {rate_hz} Hz, expected at least {LEAST_RATE_HZ}; is its header damaged? "
+            "Export it again"
+        )
 
 
 def _check_length(name: str, seconds: float, max_s: float | None) -> None:

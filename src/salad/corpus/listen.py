@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,16 +12,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from salad.audio import read_audio, to_samples, to_seconds
+from salad.audio import frames_told, read_audio, to_samples, to_seconds
 from salad.types import SaladError
 
 __all__ = ["Heard", "hear"]
 
 BLOCK = 1 << 17  # samples
 FULL_SCALE = 0.999
-CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)  # in libsndfile's notes on a file
 OTHERS = {".m4a", ".mp4", ".webm", ".aac", ".wma"}
-STREAMED = 0x7FFFFF00  # a WAV written to a pipe tells a length like this
 SLACK_S = 0.05  # a lossy file's header may count the encoder's padding
 
 
@@ -61,8 +58,8 @@ def hear(path: str | Path, start_s: float = 0.0, duration_s: float | None = None
             told = max(0, file.frames - start)
             if duration_s is not None:
                 told = to_samples(duration_s, rate)
-            elif (cut := CUT_WAV.search(file.extra_info)) and int(cut[1]) < STREAMED and int(cut[2]):
-                told = max(told, file.frames * int(cut[1]) // int(cut[2]) - start)
+            else:
+                told = max(told, frames_told(file) - start)
             if file.frames - start <= 0:
                 raise SaladError(f"audio: {path} holds no samples" + (f" after {start_s} s" if start_s else ""))
             if not decode:
