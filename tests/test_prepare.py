@@ -264,7 +264,7 @@ FAULTS = {
     "zero length": (_audio(lambda: encoded(sound(0.0), kind="WAV")), "holds no samples|before|says 2.00 s"),
     "not audio": (_audio(lambda: b"hello" * 99), "cannot be decoded"),
     "truncated FLAC": (_audio(lambda: encoded(sound(2.0))[:12_000]), "cannot be decoded .*cut off"),
-    "truncated WAV": (_audio(lambda: encoded(sound(2.0), kind="WAV")[:30_000]), "manifest says 2.00 s; is it cut off"),
+    "truncated WAV": (_audio(lambda: encoded(sound(2.0), kind="WAV")[:30_000]), "is cut off: 0.94 s of 2.00 s"),
     "NaN": (_audio(lambda: encoded(np.full(32_000, np.nan), **with_bad)), "NaN or infinite"),
     "infinity": (_audio(lambda: encoded(np.r_[sound(1.9), np.full(1600, np.inf)], **with_bad)), "NaN or infinite"),
     "no text": (_line(lambda row: {**row, "text": " "}), "text: is missing or empty"),
