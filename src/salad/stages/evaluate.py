@@ -71,6 +71,7 @@ class Setting:
         for each in {id(self.model): self.model, id(self.base): self.base}.values():
             freeze(each, "frozen", recipe.precision)
         self.teacher = Teacher(self.base, cache=True)
+        self.item_frames: dict[tuple[str, tuple[int, int]], list[torch.Tensor]] = {}
 
     def load(self, checkpoint: Path) -> SaladForConditionalGeneration:
         load_weights(checkpoint, self.model)
@@ -245,7 +246,7 @@ def _prefixes(
         "text_base": (base, lambda: [setting.read(base, text) for text in contexts]),
         "speech_adapted": (
             model,
-            lambda: [_hear(model, encoder, u, item) for item, u in zip(items, utterances, strict=True)],
+            lambda: [_hear(setting, encoder, u, item) for item, u in zip(items, utterances, strict=True)],
         ),
         "cascade": (base, lambda: [setting.read(base, text) for text in transcripts]),
     }
@@ -254,15 +255,19 @@ def _prefixes(
     return {name: (by, prefixes()) for name, (by, prefixes) in ways.items() if not systems or name in systems}
 
 
-def _hear(model: SaladForConditionalGeneration, encoder: Any, utterance: Utterance, item: Item) -> torch.Tensor:
-    """The context as sound alone: cut out of the recording, encoded, and put behind the start token."""
-    samples, rate = read_audio(utterance.audio, encoder.sample_rate_hz)
-    first, last = item.context_words
-    start, end = (to_samples(t, rate) for t in (utterance.words[first].start_s, utterance.words[last - 1].end_s))
-    spans = encoder.encode(split_at_quiet(samples[start:end], rate, MAX_SPAN_S))
-    speech, _ = model.speech_embeddings([torch.from_numpy(span) for span in spans])
-    table = model.get_input_embeddings()
-    return torch.cat([table(torch.tensor([model.config.start_token_id])), speech.to(table.weight.dtype)])
+def _hear(setting: Setting, encoder: Any, utterance: Utterance, item: Item) -> torch.Tensor:
+    """The context as sound alone: cut out of the recording, encoded once, and put behind the start token."""
+    key = (utterance.id, tuple(item.context_words))
+    if key not in setting.item_frames:
+        samples, rate = read_audio(utterance.audio, encoder.sample_rate_hz)
+        first, last = item.context_words
+        start, end = (to_samples(t, rate) for t in (utterance.words[first].start_s, utterance.words[last - 1].end_s))
+        spans = encoder.encode(split_at_quiet(samples[start:end], rate, MAX_SPAN_S))
+        setting.item_frames[key] = [torch.from_numpy(span) for span in spans]
+    speech, _ = setting.model.speech_embeddings(setting.item_frames[key])
+    table = setting.model.get_input_embeddings()
+    start_token = table(torch.tensor([setting.model.config.start_token_id]))
+    return torch.cat([start_token, speech.to(table.weight.dtype)])
 
 
 def load_figures(run: Run) -> dict[str, Any]:
