@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from salad.progress import progress
+from salad.select.prices import settle
 from salad.select.rows import Rows, check_rows
 from salad.select.transport import fill, price_of_sizes
 from salad.types import SaladError
@@ -28,7 +29,7 @@ SAMPLE_POINTS, SAMPLE_CELLS = 1 << 16, 1 << 27  # points to learn on; cells of t
 BOUNDARY_CELLS = 1 << 25
 FULL_PASSES = 3
 HOT, COLD = 0.4, 0.03  # first and last temperature of the centroids, as shares of the mean margin between two clusters
-WARM, COOLING = 0.05, 0.7  # the prices' first temperature, as a share of the mean square, and its factor a step
+WARM = 0.05  # the temperature that the prices are first learned at, as a share of the mean square
 WIDE_GAP = 1e-3  # a larger gap than this has more points settled
 SLACK = 1e-6  # costs that differ by less, as a share of the mean square, count as equal
 
@@ -86,82 +87,50 @@ class _Large:
     def __init__(self, rows: Rows, k: int, rng: np.random.Generator) -> None:
         self.rows, self.k, self.rng = rows, k, rng
         self.device = rows.device
-        self.scale = max(rows.mean_square, 1e-12 * float((rows.mean**2).sum()), 1e-20)  # copies of one point: noise
+        self.scale = max(rows.mean_square, 1e-10 * float((rows.mean**2).sum()), 1e-20)  # copies of one point: noise
         if not self.scale < 1e30:
             raise SaladError(f"x: mean square {self.scale:.1e} is too large for float32; divide x by a constant")
         self.prices = torch.zeros(k, dtype=torch.float64, device=self.device)
         self.temperature = self.scale
 
-    def run(self, sample: int, iterations: int) -> BalancedClusters:
-        self._learn(sample, iterations)
-        if sample < self.rows.num:
-            for _ in range(FULL_PASSES):
-                self._full_pass()
+    def run(self, num_sample: int, iterations: int) -> BalancedClusters:
+        num, everything = self.rows.num, num_sample == self.rows.num
+        index = np.arange(num) if everything else np.sort(self.rng.choice(num, num_sample, replace=False))
+        sample = self.rows.take(index)
+        cost = torch.empty(num_sample, self.k, device=self.device)
+        first = np.sort(self.rng.choice(num_sample, self.k, replace=False))
+        self.centroids = sample[torch.from_numpy(first).to(self.device)]
+        for iteration in range(iterations):
+            share = self._price(sample, cost, iteration / max(1, iterations - 1))
+            self.centroids = (share.T @ sample) / share.sum(0)[:, None].clamp(min=1e-6)
+            self.rows.bar.advance(num_sample)
+        for _ in range(0 if everything else FULL_PASSES):
+            self._price(sample, cost, 1.0)
+            self._full_pass()
+        self._price(sample, cost, 1.0)
+        del sample, cost
         labels, gap = self._assign()
         centroids, inertia = self.rows.means(labels, self.k)
         return BalancedClusters(labels, centroids, inertia, gap)
 
-    def _learn(self, sample: int, iterations: int) -> None:
-        num = self.rows.num
-        index = np.sort(self.rng.choice(num, sample, replace=False)) if sample < num else np.arange(num)
-        x = self.rows.take(index)
-        self.centroids = x[torch.from_numpy(np.sort(self.rng.choice(sample, self.k, replace=False))).to(self.device)]
-        cost = torch.empty(sample, self.k, device=self.device)
-        for iteration in range(iterations):
-            torch.addmm((self.centroids**2).sum(1), x, self.centroids.T, alpha=-2, out=cost)
-            progress = iteration / max(1, iterations - 1)
-            self.temperature = self._mean_margin(cost) * HOT * (COLD / HOT) ** progress
-            share = self._settle(cost, self.temperature)
-            self.centroids = (share.T @ x) / share.sum(0)[:, None].clamp(min=1e-6)
-            self.rows.bar.advance(sample)
-
-    def _mean_margin(self, cost: torch.Tensor) -> float:
-        """How much dearer the second best cluster is than the best: what a temperature is measured by."""
+    def _price(self, x: torch.Tensor, cost: torch.Tensor, progress: float) -> torch.Tensor:
+        """Temperature and prices for the centroids, learned on rows x [n, dim]; returns the rows' shares [n, k]."""
+        torch.addmm((self.centroids**2).sum(1), x, self.centroids.T, alpha=-2, out=cost)
         best = (cost + self.prices.to(cost.dtype)).topk(min(2, self.k), 1, largest=False).values
-        return max(float((best[:, -1] - best[:, 0]).mean()), 1e-6 * self.scale)
-
-    def _settle(self, cost: torch.Tensor, cold: float, outside: torch.Tensor | None = None) -> torch.Tensor:
-        """Balance the soft assignment of `cost` [n, k] as it cools to `cold`; returns it, [n, k].
-
-        outside [k]: points of each cluster beyond these n. Newton's steps lose their way where it is cold and the
-        prices are far off, so a balance that fails is tried again from a higher temperature.
-        """
-        outside = torch.zeros_like(self.prices) if outside is None else outside.to(self.prices)
-        even = (len(cost) + float(outside.sum())) / self.k
-        share = torch.empty_like(cost)
-        warm = max(WARM * self.scale, cold)
-        while True:
-            temperature = warm
-            while True:
-                torch.add(cost, self.prices.to(cost.dtype), out=share)
-                torch.softmax(share.div_(-temperature), 1, out=share)
-                load = share.sum(0).double()
-                if temperature <= cold:
-                    break
-                self._step(load, load + outside - even, (share.T @ share).double(), temperature)
-                temperature = max(temperature * COOLING, cold)
-            if float((load + outside).max()) <= 1.2 * even + 1 or warm > 2 * self.scale:
-                return share
-            warm *= 2
-
-    def _step(self, load: torch.Tensor, excess: torch.Tensor, overlap: torch.Tensor, temperature: float) -> None:
-        """Newton's step for the dual: gradient `excess`, curvature (diag(load) - shares' Gram) / temperature."""
-        curvature = torch.diag(load + 1e-3 * load.mean() + 1e-12) - overlap
-        step = torch.linalg.solve(curvature, excess) * temperature
-        step -= step.mean()
-        self.prices += step * min(1.0, 4 * temperature / max(float(step.abs().max()), 1e-30))
+        margin = max(float((best[:, -1] - best[:, 0]).mean()), 1e-3 * self.scale)
+        self.temperature = margin * HOT * (COLD / HOT) ** progress
+        self.prices, share = settle(cost, self.prices, warm=WARM * self.scale, cold=self.temperature)
+        return share
 
     def _full_pass(self) -> None:
-        """One Newton step and one soft update of the centroids on all points."""
-        load, overlap, total = 0.0, 0.0, 0.0
+        """Move the centroids to the soft means of all points."""
+        load, total = 0.0, 0.0
         bias = ((self.centroids**2).sum(1) + self.prices.float()) / -self.temperature
         for _, x in self.rows.blocks():
             share = torch.addmm(bias, x, self.centroids.T, alpha=2 / self.temperature).softmax(1)
             load = load + share.sum(0).double()
-            overlap = overlap + (share.T @ share).double()
             total = total + (share.T @ x).double()
         self.centroids = (total / load[:, None].clamp(min=1e-6)).float()
-        self._step(load, load - load.mean(), overlap, self.temperature)
 
     def _assign(self) -> tuple[np.ndarray, float]:
         """The cheapest balanced assignment to the centroids: labels int64 [N] and its gap.
@@ -180,8 +149,10 @@ class _Large:
             away[near] = False
             outside = np.bincount(labels[away], minlength=self.k)
             cost = self._costs(near)
-            self._settle(cost, self.temperature / 5, torch.from_numpy(outside))
-            cost, prices = cost.cpu().numpy(), self.prices.cpu().numpy()
+            warm = min(WARM * self.scale, float(margin[near].max()) / 4)  # prices are near: stay within the margins
+            cold = self.temperature / 5
+            prices, _ = settle(cost, self.prices, warm=warm, cold=cold, outside=torch.from_numpy(outside))
+            cost, prices = cost.cpu().numpy(), prices.cpu().numpy()
             filled = fill(cost, (cost + prices).argmin(1), prices, outside, slack=SLACK * self.scale)
             num_near *= 4
             if filled is None:
