@@ -7,7 +7,6 @@ from salad.select import (
     Estimate,
     Evidence,
     allocate,
-    balanced_kmeans,
     draw,
     explain,
     fixed_probes,
@@ -18,28 +17,6 @@ from salad.select import (
     unsettled,
 )
 from salad.types import Cluster, Document, SaladError
-
-
-@given(st.integers(1, 60), st.integers(1, 12), st.integers(0, 5))
-def test_sizes_differ_by_at_most_one(n, k, seed):
-    x = np.random.default_rng(seed).normal(size=(n, 5))
-    if k > n:
-        with pytest.raises(SaladError, match="cluster.k"):
-            balanced_kmeans(x, k, seed=seed)
-        return
-    labels, centroids = balanced_kmeans(x, k, seed=seed)
-    sizes = np.bincount(labels, minlength=k)
-    assert sizes.max() - sizes.min() <= 1 and sizes.sum() == n and centroids.shape == (k, 5)
-    again, _ = balanced_kmeans(x, k, seed=seed)
-    assert np.array_equal(labels, again)
-
-
-def test_finds_balanced_blobs():
-    rng = np.random.default_rng(0)
-    truth = np.repeat(np.arange(4), 25)
-    x = rng.normal(size=(100, 8)) * 0.1 + np.eye(4, 8)[truth] * 5
-    labels, _ = balanced_kmeans(x, 4, seed=0)
-    assert all(len(set(labels[truth == c])) == 1 for c in range(4))
 
 
 def make_clusters(ms, cers=None, size=10):

@@ -1,46 +1,223 @@
-"""K-means whose clusters differ in size by at most one."""
+"""K-means whose clusters differ in size by at most one, on millions of points.
+
+    1. Prices and centroids are learned on a sample: distances, then the prices that balance soft assignments at a
+       falling temperature (entropic transport, its dual maximised by Newton's method), then new centroids.
+    2. A few soft passes over all points, one Newton step each, carry both over.
+    3. Under the last prices nearly all points are where they belong. Those between two clusters are settled exactly
+       (`transport.fill`); the prices prove how far the result can be from the cheapest (`BalancedClusters.gap`).
+
+Few points (up to EXACT_POINTS) take Lloyd's iteration in float64 with an exact assignment at every step.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-from scipy.optimize import linear_sum_assignment
+from dataclasses import dataclass
 
+import numpy as np
+import torch
+
+from salad.progress import progress
+from salad.select.prices import settle
+from salad.select.rows import Rows, check_rows
+from salad.select.transport import fill, price_of_sizes
 from salad.types import SaladError
 
-__all__ = ["balanced_kmeans"]
+__all__ = ["BalancedClusters", "balanced_kmeans"]
+
+EXACT_POINTS, EXACT_CELLS = 4096, 1 << 20
+SAMPLE_POINTS, SAMPLE_CELLS = 1 << 16, 1 << 27  # points to learn on; cells of their distances, 512 MB in float32
+BOUNDARY_CELLS = 1 << 25
+FULL_PASSES = 3
+HOT, COLD = 0.4, 0.03  # first and last temperature of the centroids, as shares of the mean margin between two clusters
+WARM = 0.05  # the temperature that the prices are first learned at, as a share of the mean square
+WIDE_GAP = 1e-3  # a larger gap than this has more points settled
+SLACK = 1e-6  # costs that differ by less, as a share of the mean square, count as equal
 
 
-def balanced_kmeans(x: np.ndarray, k: int, *, seed: int, iterations: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    """Labels int64 [N] and centroids float32 [k, dim] of `x` float [N, dim]; sizes differ by at most one.
+@dataclass(frozen=True)
+class BalancedClusters:
+    """labels int64 [N]; centroids float32 [k, dim], the means; inertia: mean squared distance of a point to its own.
 
-    Lloyd's iteration whose assignment step is exact: the cheapest way to fill k clusters of floor(N/k) or
-    ceil(N/k) places. Deterministic by seed. Meant for thousands of points (the assignment is O(N^3)).
+    gap: the last assignment's cost over the cheapest balanced one for the same centroids, minus 1, at most
+    (from the dual; 0 is proof that it is the cheapest).
     """
-    if not 1 <= k <= len(x):
-        raise SaladError(f"cluster.k: got {k}, expected 1 to {len(x)} (the number of documents)")
+
+    labels: np.ndarray
+    centroids: np.ndarray
+    inertia: float
+    gap: float
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Points of each cluster, int64 [k]: floor(N/k) or ceil(N/k)."""
+        return np.bincount(self.labels, minlength=len(self.centroids))
+
+
+def balanced_kmeans(
+    x: np.ndarray, k: int, *, seed: int, iterations: int = 20, device: str | torch.device = "cpu"
+) -> BalancedClusters:
+    """Part `x` [N, dim] (any float type, may be memory-mapped: read in blocks) into `k` clusters of equal size.
+
+    Every size is floor(N/k) or ceil(N/k) exactly; which clusters get the point more is chosen at least cost.
+    Deterministic by seed: blocks are fixed, so nothing depends on how x is stored. Another number of threads, device or
+    release of torch may round differently, and so end in other, equally good clusters.
+    Memory beside x: some hundred MB for k up to a few thousand. Raises SaladError for k, shape, NaN, infinity.
+    """
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise SaladError(f"x: got shape {tuple(x.shape)}, expected [points, dimensions]")
+    num = len(x)
+    if not 1 <= k <= num:
+        raise SaladError(f"cluster.k: got {k}, expected 1 to {num} (the number of documents)")
+    if iterations < 1:
+        raise SaladError(f"iterations: got {iterations}, expected 1 or more")
     rng = np.random.default_rng(seed)
-    x = np.asarray(x, dtype=np.float64)
-    centroids = _spread(x, k, rng)
-    places = np.arange(len(x)) % k  # the first N % k clusters have one place more
-    labels = np.full(len(x), -1)
+    if num <= EXACT_POINTS and num * k <= EXACT_CELLS:
+        check_rows(x)
+        return _exact(np.array(x, dtype=np.float64), k, rng, iterations)
+    sample = min(num, SAMPLE_POINTS, max(2 * k, SAMPLE_CELLS // k))
+    passes = 3 + FULL_PASSES * (sample < num)
+    with progress("balanced k-means", passes * num + iterations * sample, "rows") as bar, torch.no_grad():
+        rows = Rows(x, torch.device(device), bar)
+        return _Large(rows, k, rng).run(sample, iterations)
+
+
+class _Large:
+    """Prices float64 [k] and centroids float32 [k, dim] (about the mean of x) of many points."""
+
+    def __init__(self, rows: Rows, k: int, rng: np.random.Generator) -> None:
+        self.rows, self.k, self.rng = rows, k, rng
+        self.device = rows.device
+        self.scale = max(rows.mean_square, 1e-10 * float((rows.mean**2).sum()), 1e-20)  # copies of one point: noise
+        if not self.scale < 1e30:
+            raise SaladError(f"x: mean square {self.scale:.1e} is too large for float32; divide x by a constant")
+        self.prices = torch.zeros(k, dtype=torch.float64, device=self.device)
+        self.temperature = self.scale
+
+    def run(self, num_sample: int, iterations: int) -> BalancedClusters:
+        num, everything = self.rows.num, num_sample == self.rows.num
+        index = np.arange(num) if everything else np.sort(self.rng.choice(num, num_sample, replace=False))
+        sample = self.rows.take(index)
+        cost = torch.empty(num_sample, self.k, device=self.device)
+        first = np.sort(self.rng.choice(num_sample, self.k, replace=False))
+        self.centroids = sample[torch.from_numpy(first).to(self.device)]
+        for iteration in range(iterations):
+            share = self._price(sample, cost, iteration / max(1, iterations - 1))
+            self.centroids = (share.T @ sample) / share.sum(0)[:, None].clamp(min=1e-6)
+            self.rows.bar.advance(num_sample)
+        for _ in range(0 if everything else FULL_PASSES):
+            self._price(sample, cost, 1.0)
+            self._full_pass()
+        self._price(sample, cost, 1.0)
+        del sample, cost
+        labels, gap = self._assign()
+        centroids, inertia = self.rows.means(labels, self.k)
+        return BalancedClusters(labels, centroids, inertia, gap)
+
+    def _price(self, x: torch.Tensor, cost: torch.Tensor, progress: float) -> torch.Tensor:
+        """Temperature and prices for the centroids, learned on rows x [n, dim]; returns the rows' shares [n, k]."""
+        torch.addmm((self.centroids**2).sum(1), x, self.centroids.T, alpha=-2, out=cost)
+        best = (cost + self.prices.to(cost.dtype)).topk(min(2, self.k), 1, largest=False).values
+        margin = max(float((best[:, -1] - best[:, 0]).mean()), 1e-3 * self.scale)
+        self.temperature = margin * HOT * (COLD / HOT) ** progress
+        self.prices, share = settle(cost, self.prices, warm=WARM * self.scale, cold=self.temperature)
+        return share
+
+    def _full_pass(self) -> None:
+        """Move the centroids to the soft means of all points."""
+        load, total = 0.0, 0.0
+        bias = ((self.centroids**2).sum(1) + self.prices.float()) / -self.temperature
+        for _, x in self.rows.blocks():
+            share = torch.addmm(bias, x, self.centroids.T, alpha=2 / self.temperature).softmax(1)
+            load = load + share.sum(0).double()
+            total = total + (share.T @ x).double()
+        self.centroids = (total / load[:, None].clamp(min=1e-6)).float()
+
+    def _assign(self) -> tuple[np.ndarray, float]:
+        """The cheapest balanced assignment to the centroids: labels int64 [N] and its gap.
+
+        Points keep their cluster under the prices so far but for those with the smallest margins, `near`, which are
+        settled exactly. A point outside keeps its best cluster at the new prices too unless they moved by more than
+        its margin; what that can cost at most enters the gap.
+        """
+        num, old = self.rows.num, self.prices.clone()
+        labels, margin, best = self._cheapest(old)
+        old = old.cpu().numpy()
+        num_near = max(BOUNDARY_CELLS // self.k, 1)
+        while True:
+            near = np.arange(num) if num_near >= num else np.sort(np.argpartition(margin, num_near)[:num_near])
+            away = np.ones(num, dtype=bool)
+            away[near] = False
+            outside = np.bincount(labels[away], minlength=self.k)
+            cost = self._costs(near)
+            warm = min(WARM * self.scale, float(margin[near].max()) / 4)  # prices are near: stay within the margins
+            cold = self.temperature / 5
+            prices, _ = settle(cost, self.prices, warm=warm, cold=cold, outside=torch.from_numpy(outside))
+            cost, prices = cost.cpu().numpy(), prices.cpu().numpy()
+            filled = fill(cost, (cost + prices).argmin(1), prices, outside, slack=SLACK * self.scale)
+            num_near *= 4
+            if filled is None:
+                continue
+            moved, prices = filled
+            shift = prices - old
+            short = np.maximum(shift[labels] - shift.min() - margin, 0)[away].sum(dtype=np.float64)
+            kept = best - float(old @ np.bincount(labels, minlength=self.k)) - _cost_of(cost, labels[near])
+            primal = kept + _cost_of(cost, moved)
+            dual = kept + float(prices @ outside) - short
+            dual += float((cost + prices).min(1).sum(dtype=np.float64)) - price_of_sizes(num, prices)
+            gap = max(primal - dual, 0.0) / max(dual, 1e-30)
+            if gap <= WIDE_GAP or len(near) == num:
+                labels[near] = moved
+                return labels, gap
+
+    def _cheapest(self, prices: torch.Tensor) -> tuple[np.ndarray, np.ndarray, float]:
+        """Every point's best cluster [N], its margin over the second best [N], and the sum of cost + price."""
+        labels, margin = np.empty(self.rows.num, np.int64), np.full(self.rows.num, np.inf, np.float32)
+        bias, total = (self.centroids**2).sum(1) + prices.float(), 0.0
+        for at, x in self.rows.blocks():
+            best = torch.addmm(bias, x, self.centroids.T, alpha=-2).topk(min(2, self.k), 1, largest=False)
+            labels[at] = best.indices[:, 0].cpu().numpy()
+            if self.k > 1:
+                margin[at] = (best.values[:, 1] - best.values[:, 0]).cpu().numpy()
+            total += float((x**2).sum(dtype=torch.float64) + best.values[:, 0].sum(dtype=torch.float64))
+        return labels, margin, total
+
+    def _costs(self, index: np.ndarray) -> torch.Tensor:
+        """Squared distances of some rows, less their squared norm, [len(index), k]."""
+        cost = torch.empty(len(index), self.k, device=self.device)
+        for at in range(0, len(index), self.rows.block):
+            part = cost[at : at + self.rows.block]
+            x = self.rows.take(index[at : at + self.rows.block])
+            torch.addmm((self.centroids**2).sum(1), x, self.centroids.T, alpha=-2, out=part)
+        return cost
+
+
+def _cost_of(cost: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.take_along_axis(cost, labels[:, None], 1).sum(dtype=np.float64))
+
+
+def _exact(x: np.ndarray, k: int, rng: np.random.Generator, iterations: int) -> BalancedClusters:
+    """Lloyd's iteration whose assignment is the cheapest balanced one; stops where it repeats."""
+    x_mean = x.mean(0)
+    x = x - x_mean
+    centroids, prices = _spread(x, k, rng), np.zeros(k)
+    labels, gap = np.full(len(x), -1), 0.0
     for _ in range(iterations):
-        distances = ((x[:, None] - centroids[None]) ** 2).sum(-1) if len(x) * k < 1 << 20 else _distances(x, centroids)
-        rows, columns = linear_sum_assignment(distances[:, places])
-        new = np.empty_like(labels)
-        new[rows] = places[columns]
+        cost = (x**2).sum(1)[:, None] - 2 * x @ centroids.T + (centroids**2).sum(1)
+        filled = fill(cost, (cost + prices).argmin(1), prices, np.zeros(k, dtype=np.int64))
+        assert filled is not None
+        new, prices = filled
+        dual = float((cost + prices).min(1).sum()) - price_of_sizes(len(x), prices)
+        gap = max(_cost_of(cost, new) - dual, 0.0) / dual if dual > 1e-12 else 0.0
         if np.array_equal(new, labels):
             break
         labels = new
         centroids = np.stack([x[labels == c].mean(axis=0) for c in range(k)])
-    return labels, centroids.astype(np.float32)
-
-
-def _distances(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    return (x**2).sum(1)[:, None] - 2 * x @ centroids.T + (centroids**2).sum(1)[None]
+    inertia = float(((x - centroids[labels]) ** 2).sum() / len(x))
+    return BalancedClusters(labels, (centroids + x_mean).astype(np.float32), inertia, gap)
 
 
 def _spread(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means++ starting points."""
+    """k-means++ starting points (Arthur and Vassilvitskii, 2007)."""
     chosen = [int(rng.integers(len(x)))]
     nearest = ((x - x[chosen[0]]) ** 2).sum(1)
     for _ in range(k - 1):

@@ -35,14 +35,20 @@ def run(run: Run) -> dict[str, Any]:
         fresh=True,
     )
     embeddings = join_embeddings(folders, folder / "embeddings.npy")
-    labels, centroids = balanced_kmeans(embeddings, settings.k, seed=run.recipe.seed)
-    tensors = {"labels": labels, "centroids": centroids}
+    clusters = balanced_kmeans(embeddings, settings.k, seed=run.recipe.seed)
+    tensors = {"labels": clusters.labels, "centroids": clusters.centroids}
     aside = folder / ".clusters.tmp"
     save_file(tensors, aside)
     os.replace(aside, folder / "clusters.safetensors")
-    write_json(folder / "top_words.json", top_words(texts, labels))
-    sizes = np.bincount(labels)
-    return {"clusters": len(sizes), "smallest": int(sizes.min()), "largest": int(sizes.max())}
+    write_json(folder / "top_words.json", top_words(texts, clusters.labels))
+    sizes = clusters.sizes
+    return {
+        "clusters": len(sizes),
+        "smallest": int(sizes.min()),
+        "largest": int(sizes.max()),
+        "inertia": clusters.inertia,
+        "gap": clusters.gap,
+    }
 
 
 def load_clusters(run: Run) -> tuple[list[Cluster], np.ndarray]:
