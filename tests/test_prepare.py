@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -264,7 +265,18 @@ FAULTS = {
     "zero length": (_audio(lambda: encoded(sound(0.0), kind="WAV")), "holds no samples|before|says 2.00 s"),
     "not audio": (_audio(lambda: b"hello" * 99), "cannot be decoded"),
     "truncated FLAC": (_audio(lambda: encoded(sound(2.0))[:12_000]), "cannot be decoded .*cut off"),
+<<<<<<< HEAD
     "truncated WAV": (_audio(lambda: encoded(sound(2.0), kind="WAV")[:30_000]), "is cut off: 0.94 s of 2.00 s"),
+=======
+    "truncated WAV": (_audio(lambda: encoded(sound(2.0), kind="WAV")[:30_000]), "is cut off: 0.94 s of 2.00 s can be"),
+    "silence": (_audio(lambda: encoded(np.zeros(32_000))), "2.00 s of digital silence with 11 words"),
+    "inverted stereo": (_audio(lambda: encoded(np.stack([sound(2.0), -sound(2.0)], 1))), "cancel each other out"),
+    "7 Hz": (_audio(lambda: encoded(sound(1.0), 7, "WAV")), "a rate of 7 Hz, expected at least 4000"),
+    "same sound": (_audio(lambda: encoded(sound(2.0, 1, 8_000), 8_000)), "the same sound as .*, which is kept"),
+    "subtitles": (_line(lambda row: {**row, "text": "1\n00:00:01,000 --> 00:00:03,000\nhello"}), "holds times .*words"),
+    "labels": (_line(lambda row: {**row, "text": "0 1200 sil\n1200 2400 h\n2400 3000 i\n"}), "holds times .*labels"),
+    "too many words": (_line(lambda row: {**row, "text": "hello " * 25}), "25 words in 2.00 s are 12.5 a second"),
+>>>>>>> 04cdffc9df5f0c25f42bd509aff3221be9de411b
     "NaN": (_audio(lambda: encoded(np.full(32_000, np.nan), **with_bad)), "NaN or infinite"),
     "infinity": (_audio(lambda: encoded(np.r_[sound(1.9), np.full(1600, np.inf)], **with_bad)), "NaN or infinite"),
     "no text": (_line(lambda row: {**row, "text": " "}), "text: is missing or empty"),
@@ -366,6 +378,34 @@ def test_a_folder_with_broken_texts_loses_nothing(prepare, tmp_path):
     assert "no alone.txt or .lab" in reasons["alone.wav"]
     assert "empty" in reasons["empty.wav"] and "UTF-8" in reasons["latin.wav"]
     assert len(both(run)) + len(reasons) == 8
+
+
+def test_a_name_that_is_not_utf8_is_kept_and_can_be_written_down(prepare, tmp_path):
+    own = folder_with_texts(tmp_path / "own", 5)
+    for n, name in enumerate((b"/\xff", b"/\xfe")):
+        path = os.fsencode(own) + name
+        with open(path + b".wav", "wb") as audio, open(path + b".txt", "wb") as text:
+            audio.write(encoded(sound(1.2, 9), kind="WAV")[: -1 if n == 0 else 9000])
+            text.write(b"hello there")
+    run, summary = prepare(corpus_keys={"speech_folders": [str(own)]})
+    assert len(both(run)) == 6 and summary["quarantined"] == 1
+    assert "udcfe.wav is cut off" in aside(run)["\\udcfe.wav"]
+
+
+def test_the_same_sound_is_never_on_both_sides(prepare, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    for n in range(40):  # each sound under two names, in two kinds of file
+        suffix, kind = (".wav", "WAV") if n % 2 else (".flac", "FLAC")
+        (own / f"{n:02d}{suffix}").write_bytes(encoded(sound(1.5, n // 2), kind=kind))
+        (own / f"{n:02d}.txt").write_text(TEXTS[n % 6])
+    run, summary = prepare(corpus_keys={"speech_folders": [str(own)]})
+    kept = both(run)
+    assert len(kept) == 20 and summary["quarantined"] == 20 and len(spoken(run, "own-heldout")) >= 4
+    assert len({soundfile.read(u.audio)[0].tobytes() for u, _ in kept}) == 20
+    assert read_json(run.folder("corpus") / "data_card.json")["speech"][0]["quarantined"] == 20
+    again = corpus.run(run)
+    assert again == summary and len(aside(run)) == 20
 
 
 def test_a_full_disk_stops_the_run_and_keeps_finished_shards(prepare, tmp_path, monkeypatch):
@@ -520,6 +560,25 @@ def test_changed_data_are_read_again(tmp_path, monkeypatch, recipe_values):
     assert CliRunner().invoke(app, arguments).exit_code == 0
     summary = Run(load_recipe(RECIPES / "nemo.yaml", overrides)).done("corpus")["summary"]
     assert summary["speech_documents"] + summary["heldout_documents"] == 4
+
+
+def test_recordings_added_after_a_kill_are_read(tmp_path, monkeypatch):
+    """The plan of a stage that was cut off is of the files that were there then."""
+    monkeypatch.chdir(tmp_path)
+    nemo(tmp_path / "data" / "nemo", lines=4)
+    write_jsonl(tmp_path / "web.jsonl", web_rows(10))
+    overrides = [*NO_WEIGHTS, "corpus.web_documents_per_topic=0", "corpus.text=[{path: web.jsonl}]"]
+    recipe = load_recipe(RECIPES / "nemo.yaml", overrides)
+    write = ingest.write_flac
+    monkeypatch.setattr(ingest, "write_flac", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(recipe, until="corpus")
+    assert (recipe.run_dir / "corpus" / "plan.sqlite").exists()
+    monkeypatch.setattr(ingest, "write_flac", write)
+    nemo(tmp_path / "data" / "nemo", lines=6)
+    run_pipeline(recipe, until="corpus")
+    summary = Run(recipe).done("corpus")["summary"]
+    assert summary["speech_documents"] + summary["heldout_documents"] == 6
 
 
 @pytest.mark.parametrize(

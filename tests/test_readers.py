@@ -244,6 +244,8 @@ def test_what_is_not_known_is_named(tmp_path, name, content, message):
     if name == "t.tar.gz":
         content = gzip.compress(write_tar(tmp_path / "x", [("1.txt", b"hello")]).read_bytes())
         (tmp_path / "x").unlink()
+    with pytest.raises(SaladError, match="in does not exist"):
+        find_files(tmp_path / "in")
     folder = tmp_path / "in"
     folder.mkdir()
     if content:
@@ -261,6 +263,158 @@ def test_no_path_leads_out_of_its_folder(tmp_path, name):
 def test_a_trusted_manifest_may_name_any_file(tmp_path):
     assert locate("../x.wav", tmp_path / "a", trusted=True) == str(tmp_path / "x.wav")
     assert locate("b/../c.wav", tmp_path, trusted=False) == str(tmp_path / "c.wav")
+
+
+# Folders as they come from a disk
+
+
+def recorded(folder, *names, text=None):
+    """Recordings that can be told apart, with or without a text beside each."""
+    for n, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(sound(1.0, n), kind="MP3" if name.endswith(".mp3") else "WAV"))
+        if text is not None:
+            path.with_suffix(".txt").write_text(text)
+    return folder
+
+
+def texts_of(folder, **settings):
+    """Id -> text, or the problem."""
+    return {row.id: row.problem or row.text for row in rows_of(folder, **settings)[1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("README.md", "# Recordings, by me\nmade in 2020, at home\n"),
+        ("notes.csv", "date,mood\n2020,good\n"),
+        ("settings.json", '{"gain": 3}\n'),
+        ("prices.csv", "when;how much\nMay;3\n"),
+    ],
+)
+def test_a_page_or_list_beside_recordings_does_not_hide_them(tmp_path, name, content):
+    recorded(tmp_path, "a.wav", "b.wav", text="hello")
+    (tmp_path / name).write_text(content)
+    assert rows_of(tmp_path)[0] == "folder" and texts_of(tmp_path) == {"a.wav": "hello", "b.wav": "hello"}
+    (tmp_path / "list.csv").write_text("path,text\na.wav,good morning\n")
+    found, rows = rows_of(tmp_path)
+    assert found == "table" and [row.text for row in rows] == ["good morning"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("m.csv", "path;text\na.wav;well, hello\nb.wav;good night\n"),
+        ("m.csv", "a.wav;well, hello\nb.wav;good night\n"),
+        ("m.csv", 'wav_file,words\na.wav,"well, hello"\nb.wav,good night\n'),
+        ("m.csv", 'words,wav_file\n"well, hello",a.wav\ngood night,b.wav\n'),
+        ("m.tsv", "speaker\trecording\ttext\nme\ta.wav\twell, hello\nme\tb.wav\tgood night\n"),
+        ("m.csv", "path|text\n.\\a.wav|well, hello\nb.wav|good night\n"),
+        ("m.csv", "\ufeffpath\ttext\na.wav\twell, hello\nb.wav\tgood night\n"),
+        ("m.txt", "path\ttext\na.wav\twell, hello\nb.wav\tgood night\n"),
+        ("m.json", '[{"audio_filepath": "a.wav", "text": "well, hello"},\n'
+                   ' {"audio_filepath": "b.wav", "text": "good night"}]'),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_tables_as_spreadsheets_and_windows_write_them(tmp_path, name, content, encoding):
+    (recorded(tmp_path, "a.wav", "b.wav") / name).write_text(content.removeprefix("\ufeff" * (encoding == "utf-16")),
+                                                             encoding=encoding)  # fmt: skip
+    rows = rows_of(tmp_path)[1]
+    assert [row.text for row in rows] == ["well, hello", "good night"] and not any(row.problem for row in rows)
+    assert [len(heard(row)) for row in rows] == [RATE_HZ] * 2
+
+
+def test_a_table_without_a_known_text_says_so_and_guesses_nothing(tmp_path):
+    (recorded(tmp_path, "a.wav") / "m.csv").write_text("clip,who,words\na.wav,Anna Lee,hello\n")
+    assert "none of the columns audio, who, words" in texts_of(tmp_path)["a.wav"]
+    assert texts_of(tmp_path, text_field="words") == {"a.wav": "hello"}
+
+
+def test_a_json_array_cut_in_the_middle_or_with_other_things_is_named(tmp_path):
+    folder = recorded(tmp_path / "d", "a.wav")
+    (folder / "m.json").write_text('[{"audio_filepath": "a.wav", "text": "hello"}, 3]')
+    first, second = rows_of(folder)[1]
+    assert first.text == "hello" and not first.problem
+    assert second.problem.endswith("m.json item 2: expected a JSON object, got 3")
+    (folder / "m.json").write_text('[{"audio_filepath": "a.wav", "text": "hel')
+    (row,) = rows_of(folder)[1]
+    assert "is not whole JSON" in row.problem
+
+
+def test_windows_paths_lead_no_further_than_others(tmp_path):
+    assert locate("clips\\a.wav", tmp_path, trusted=False) == str(tmp_path / "clips" / "a.wav")
+    with pytest.raises(SaladError, match="lies outside"):
+        locate("..\\..\\etc\\passwd", tmp_path, trusted=False)
+    (tmp_path / "a\\b.wav").touch()
+    assert locate("a\\b.wav", tmp_path, trusted=False) == str(tmp_path / "a\\b.wav")
+
+
+def test_librispeech_as_it_is_shipped(tmp_path):
+    recorded(tmp_path, "dev/84/121/84-121-0000.wav", "dev/84/121/84-121-0001.wav", "dev/84/122/84-122-0000.wav")
+    (tmp_path / "README.TXT").write_text("LibriSpeech, a corpus of read speech\n")
+    (tmp_path / "SPEAKERS.TXT").write_text(";ID |SEX| SUBSET\n84 | F | dev-clean\n")
+    (tmp_path / "dev/84/121/84-121.trans.txt").write_text("84-121-0000 GO DO YOU HEAR\n84-121-0001 BUT IN LESS\n")
+    (tmp_path / "dev/84/122/84-122.trans.txt").write_text("84-122-0001 ANOTHER\n")
+    found, rows = rows_of(tmp_path)
+    assert found == "folder" and [row.text for row in rows] == ["GO DO YOU HEAR", "BUT IN LESS", ""]
+    assert [row.speaker for row in rows[:2]] == ["84", "84"] and "no 84-122-0000.txt or .lab" in rows[2].problem
+
+
+def test_vctk_as_it_is_shipped(tmp_path):
+    names = [f"wav48_silence_trimmed/p225/p225_00{n}_mic{m}.wav" for n in (1, 2) for m in (1, 2)]
+    recorded(tmp_path, *names)
+    for n in (1, 2):
+        path = tmp_path / f"txt/p225/p225_00{n}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"Please call Stella {n}.")
+    (tmp_path / "speaker-info.txt").write_text("ID  AGE  GENDER  ACCENTS\np225  23  F  English\n")
+    found, rows = rows_of(tmp_path)
+    assert found == "folder" and {row.speaker for row in rows} == {"p225"}
+    first, second = rows[::2], rows[1::2]
+    assert [row.text for row in first] == ["Please call Stella 1.", "Please call Stella 2."]
+    assert all("is of p225_00" in row.problem for row in second)
+
+
+def test_one_text_is_of_one_recording_and_the_lossless_one_is_kept(tmp_path):
+    recorded(tmp_path, "a.mp3", "a.wav", "b.mp3", text="hello")
+    found = texts_of(tmp_path)
+    assert found["a.wav"] == found["b.mp3"] == "hello" and "a.txt is of a.wav already" in found["a.mp3"]
+
+
+@pytest.mark.parametrize(
+    ("audio", "text", "data"),
+    [
+        ("A.WAV", "A.TXT", b"hello"),
+        ("a.wav", "a.LAB", b"hello"),
+        ("a.wav", "a.txt", "hello".encode("utf-16")),
+        ("a.wav", "a.txt", b"\xfe\xff" + "hello".encode("utf-16-be")),
+        ("a.wav", "a.txt", b"\xef\xbb\xbfhello"),
+    ],
+)
+def test_texts_as_windows_writes_them(tmp_path, audio, text, data):
+    (recorded(tmp_path, audio) / text).write_bytes(data)
+    assert texts_of(tmp_path) == {audio: "hello"}
+
+
+def test_every_recording_has_a_row_also_behind_links_and_of_kinds_nobody_reads(tmp_path):
+    recorded(tmp_path / "disk", "s/a.wav", text="hello")
+    folder = recorded(tmp_path / "own", "b.wav", text="hello")
+    (folder / "link").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "back").symlink_to(folder)  # round in a circle
+    for name, head in (("c.wma", b"\x30\x26\xb2\x75"), ("d.amr", b"#!AMR\n"), ("e.ape", b"MAC ")):
+        (folder / name).write_bytes(head + bytes(100))
+        (folder / name).with_suffix(".txt").write_text("hello")
+    for name in ("__MACOSX/x.wav", "._b.wav"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\0\5\26\7")
+    rows = {row.id: row for row in rows_of(folder)[1]}
+    assert set(rows) == {"b.wav", "link/s/a.wav", "c.wma", "d.amr", "e.ape"}
+    assert len(heard(rows["link/s/a.wav"])) == RATE_HZ
+    for name in ("c.wma", "d.amr", "e.ape"):
+        with pytest.raises(SaladError, match=f"{name} .*(cannot be decoded|holds no audio|needs PyAV)"):
+            heard(rows[name])
 
 
 # Audio

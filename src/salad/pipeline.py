@@ -223,8 +223,8 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
 
 def _stamp(path: Path) -> list[Any]:
     """Tells whether a file changed without reading it: corpora are large."""
-    state = path.stat()
-    return [str(path), state.st_size, state.st_mtime_ns]
+    state = path.stat() if path.exists() else path.lstat()  # a broken link is named by its reader
+    return [str(path).encode("utf-8", "backslashreplace").decode(), state.st_size, state.st_mtime_ns]
 
 
 def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:

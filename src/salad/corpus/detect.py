@@ -6,11 +6,13 @@ import glob
 import gzip
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
 
-from salad.corpus.rows import AUDIO_SUFFIXES
+from salad.corpus.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, decode_text
+from salad.corpus.table import names_audio
 from salad.files import read_json
 from salad.types import SaladError
 
@@ -20,20 +22,26 @@ FORMATS = ("shar", "lhotse", "webdataset", "parquet", "arrow", "nemo", "table", 
 SIDECARS = {".txt", ".lab"}
 TAR_MARK = slice(257, 262)  # where POSIX tars say "ustar"
 HEAD_BYTES = 1 << 16
+NOT_DATA = {"__MACOSX", "@eaDir"}  # what a Mac's zip or a disk station puts beside
+MAX_LISTS = 2  # texts in a folder that belong to no recording and may be a table of them
 
 
-def find_files(path: Path, wanted: str = "auto", split: str = "") -> tuple[str, list[Path]]:
+def find_files(
+    path: Path, wanted: str = "auto", split: str = "", fields: tuple[str, str] = ("", "")
+) -> tuple[str, list[Path]]:
     """The format (one of FORMATS) and its files, in a fixed order. `wanted` other than auto forces the format.
 
     path: a file, a folder, or a pattern such as data/*.tar. In a folder of parquet, or that `datasets` saved, `split`
-    picks the part. Raises SaladError where there is nothing, or nothing that is known.
+    picks the part; `fields` are the columns of audio and text that the user named. Raises
+    SaladError where there is nothing, or nothing that is known.
     """
     if path.is_dir() and (saved := _saved_dataset(path, split)):
         return "arrow", saved
     files = walk(path)
     if not files:
-        raise SaladError(f"corpus: {path} holds no file; check the path")
-    by_format = _by_format(files)
+        what = "holds no file" if path.exists() or glob.has_magic(str(path)) else "does not exist"
+        raise SaladError(f"corpus: {path} {what}; check the path")
+    by_format = _by_format(files, None if wanted == "table" else fields)
     if wanted != "auto":
         found = by_format.get(wanted) or [f for f in files if f.suffix.lower() not in AUDIO_SUFFIXES]
         if not found:
@@ -53,8 +61,11 @@ def find_files(path: Path, wanted: str = "auto", split: str = "") -> tuple[str, 
     )
 
 
-def _by_format(files: list[Path]) -> dict[str, list[Path]]:
-    """Files by format. Of files with the same ending only the first that is not empty is opened."""
+def _by_format(files: list[Path], fields: tuple[str, str] | None) -> dict[str, list[Path]]:
+    """Files by format. Of files with the same ending only the first that is not empty is opened.
+
+    With `fields`, a table beside recordings counts only where it names recordings.
+    """
     kinds: dict[str, str] = {}
     found: dict[str, list[Path]] = {}
     for path in files:
@@ -72,10 +83,28 @@ def _by_format(files: list[Path]) -> dict[str, list[Path]]:
         cuts = [p for p in found["lhotse"] if p.name.startswith("cuts.")]
         if cuts and any(p.name.startswith("recording.") for p in found["webdataset"]):
             found["shar"] = cuts
+    if found.get("folder") and fields is not None:  # a page or a list that lies beside recordings does not hide them
+        pages = found.pop("table", [])
+        for path in pages or _lists(found["folder"], found.get("text", [])):
+            if names_audio(path, *fields):
+                found.setdefault("table", []).append(path)
+            elif pages:
+                found.setdefault("text", []).append(path)
     tables = found.get("table", [])
     if len(tables) > 1:  # an audiofolder may hold metadata.csv in every folder; other tables beside it are not its own
         found["table"] = [p for p in tables if p.stem == "metadata"] or tables
     return found
+
+
+def _lists(recordings: list[Path], texts: list[Path]) -> list[Path]:
+    """Texts that may be a table of the recordings; none where a recording has a text of its own name."""
+    stems = {path.with_suffix("") for path in recordings}
+    by_folder: dict[Path, list[Path]] = {}
+    for text in texts:
+        if text.with_suffix("") in stems:
+            return []
+        by_folder.setdefault(text.parent, []).append(text)
+    return [text for group in by_folder.values() if len(group) <= MAX_LISTS for text in group]
 
 
 def kind_of(path: Path) -> str:
@@ -103,10 +132,15 @@ def kind_of(path: Path) -> str:
     if (
         head[:4] in (b"RIFF", b"fLaC", b"OggS", b"FORM", b".snd", b"\x1aE\xdf\xa3")
         or head[:3] == b"ID3"
-        or (head[4:8] == b"ftyp" or (head[0] == 0xFF and head[1] & 0xE0 == 0xE0))
+        or head[:5] == b"#!AMR"
+        or head[:4] == b"\x30\x26\xb2\x75"
+        or (head[4:8] == b"ftyp" or (head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[:2] != b"\xff\xfe"))
     ):
         return "folder"
-    return _kind_of_line(path, head.decode("utf-8", "replace").lstrip().split("\n", 1)[0])
+    text = decode_text(head).lstrip()
+    if re.match(r"\[\s*\{", text):  # a JSON array, on one line or many
+        return _kind_of_object(path, {key: None for key in (*AUDIO_FIELDS, "supervisions") if f'"{key}"' in text})
+    return _kind_of_line(path, text.split("\n", 1)[0])
 
 
 def _kind_of_line(path: Path, line: str) -> str:
@@ -116,7 +150,7 @@ def _kind_of_line(path: Path, line: str) -> str:
         except ValueError:  # longer than the head, or one object over many lines
             value = {key: None for key in ("supervisions", "audio_filepath", "file_name") if f'"{key}"' in line}
         return _kind_of_object(path, value)
-    for delimiter in ("\t", "|", ","):
+    for delimiter in ("\t", "|", ",", ";"):
         if len(line.split(delimiter)) > 1:
             return "table"
     return "text"
@@ -159,14 +193,22 @@ def _saved_dataset(path: Path, split: str) -> list[Path]:
 
 
 def walk(path: Path) -> list[Path]:
-    """Files of a folder (hidden ones left out), of a pattern, or the file itself; [] where there is nothing."""
+    """Files of a folder (hidden ones left out), of a pattern, or the file itself; [] where there is nothing.
+
+    Links to folders are followed, each folder once.
+    """
     if not path.exists() and glob.has_magic(str(path)):
         return [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(p)]
     if not path.is_dir():
         return [path] if path.exists() else []
-    found = []
-    for root, folders, names in os.walk(path):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
+    found, seen = [], set()
+    for root, folders, names in os.walk(path, followlinks=True):
+        state = os.stat(root)
+        if (state.st_dev, state.st_ino) in seen:
+            folders[:] = []
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NOT_DATA)
         found += [Path(root) / name for name in sorted(names) if not name.startswith(".")]
     return found
 

@@ -15,7 +15,7 @@ import numpy as np
 from salad.audio import to_samples, to_seconds, write_flac
 from salad.corpus.manifest import Sentence, write_utterances
 from salad.corpus.plan import Door, Planned, rows_of
-from salad.corpus.rows import Row, read_row
+from salad.corpus.rows import Row, read_row, utf8
 from salad.engine import Shard, run_shards
 from salad.files import sha256_file, write_jsonl
 from salad.types import SaladError, Utterance, Word
@@ -27,6 +27,8 @@ SHARD_DOCUMENTS = 64
 MAX_GAP_S = 2.0  # more silence than this between two cuts may be speech that was cut out
 MIN_GAP_S = -0.2  # cuts may overlap a little
 JOIN_S = 0.3  # put between cuts that come from different files
+MAX_WORDS_PER_S, PACE_SLACK_S = 8.0, 0.5  # nobody speaks faster; a short row may have lost its edges
+SILENT = 1e-4  # a peak of three steps of 16 bits: digital silence, dithered or not
 
 
 @dataclass
@@ -90,6 +92,7 @@ def ingest(shard: Shard, folder: Path, *, plan: str, sources: dict[str, tuple[st
                 sentences.append({"id": utterance.id, "simulated": False, "sentences": [list(s) for s in times]})
         for refused in aside[before:]:
             refused["source"] = source
+            refused["reason"] = utf8(refused["reason"])
     write_utterances(folder / "utterances.jsonl", kept)
     write_jsonl(folder / "sentences.jsonl", sentences)
     write_jsonl(folder / "quarantine.jsonl", [{"stage": "corpus", **row} for row in aside])
@@ -190,12 +193,25 @@ def _read_one(row: Row, door: Door) -> np.ndarray:
     seconds = to_seconds(len(samples), RATE_HZ)
     if seconds < door.min_s:
         raise SaladError(f"audio: lasts {seconds:.3f} s, expected at least corpus.min_utterance_s {door.min_s:g}")
+    _check_sound(row, samples)
     if not door.fits(seconds, row.text):
         raise SaladError(
             f"audio: {seconds:.1f} s with {len(row.text.split())} words may take more than "
             f"sequence.context {door.context} positions; cut the recording, each part with its text"
         )
     return samples
+
+
+def _check_sound(row: Row, samples: np.ndarray) -> None:
+    """Raise SaladError where a row holds no sound, or more words than anybody can say in it."""
+    seconds, num_words = to_seconds(len(samples), RATE_HZ), len(row.text.split())
+    if np.abs(samples).max(initial=0.0) < SILENT:
+        raise SaladError(f"audio: {seconds:.2f} s of digital silence with {num_words} words; record or export it again")
+    if num_words > MAX_WORDS_PER_S * (seconds + PACE_SLACK_S):
+        raise SaladError(
+            f"speed: {num_words} words in {seconds:.2f} s are {num_words / seconds:.1f} a second, expected at most "
+            f"{MAX_WORDS_PER_S:g}; is the recording cut off, or the text another's?"
+        )
 
 
 def _read_together(run: list[Row], door: Door) -> tuple[list[Row], np.ndarray, list[tuple[int, int]]]:
@@ -211,6 +227,8 @@ def _read_together(run: list[Row], door: Door) -> tuple[list[Row], np.ndarray, l
         times.append((start, at))
     if any(end <= start for start, end in times):
         raise SaladError("not as one")
+    for row, (start, end) in zip(run, times, strict=True):
+        _check_sound(row, samples[start:end])
     return run, samples, times
 
 

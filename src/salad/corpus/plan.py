@@ -9,13 +9,14 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from salad.corpus.rows import Row, check_text
+from salad.corpus.rows import Row, check_text, utf8
 from salad.recipe import Speech
 from salad.types import SaladError
 
@@ -24,6 +25,7 @@ __all__ = ["CHARS_PER_S", "Door", "Planned", "choose_heldout", "make_plan", "num
 CHARS_PER_S = 15.0  # of reading aloud, where a manifest does not say how long a row lasts
 BYTES_PER_TOKEN = 3.0  # fewer than any tokenizer here needs for English, so that the bound holds
 MAX_ROWS = 512  # in one document, whatever their length
+TIMED = re.compile(r"\d\d:\d\d[.,]\d{3} --> |^(?:\d+ \d+ \S+ ){2}")  # subtitles (SRT, VTT), HTK's labels
 
 SCHEMA = """
 CREATE TABLE rows (n INTEGER PRIMARY KEY, source TEXT, id TEXT, recording TEXT, speaker TEXT, start_s REAL,
@@ -126,16 +128,15 @@ def _checked(row: Row, entry: Speech) -> Row:
             text = check_text(row.text)
         except SaladError as error:
             problem = str(error)
+    if not problem and (timed := TIMED.search(text)):
+        problem = f"text: holds times ({timed.group()!r}) of subtitles or labels; leave the words alone in it"
     if not problem and row.language and entry.language and row.language.lower() != entry.language.lower():
         problem = f"language: {row.language!r}, and the recipe asks for {entry.language!r}"
     if not problem and row.duration_s is not None and not row.duration_s > 0:
         problem = f"duration: {row.duration_s} s, expected more than 0"
-    clean = {key: _utf8(value) if isinstance(value, str) else value for key, value in asdict(row).items()}
-    return Row(**{**clean, "text": text, "problem": _utf8(problem)})
-
-
-def _utf8(value: str) -> str:
-    return value.encode("utf-8", "backslashreplace").decode()
+    clean = {key: utf8(value) if isinstance(value, str) else value for key, value in asdict(row).items()}
+    # a file is opened by its own name, whether that is UTF-8 or not
+    return Row(**{**clean, "audio": row.audio, "text": text, "problem": utf8(problem)})
 
 
 def _group(plan: sqlite3.Connection, door: Door) -> None:

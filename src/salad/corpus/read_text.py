@@ -86,7 +86,8 @@ def _files(entry: Text) -> list[Path]:
         return hub_files(entry.hub, entry.subset, entry.split)
     files = walk(entry.path)
     if not files:
-        raise SaladError(f"corpus.text: {entry.path} holds no file; check the path")
+        what = "holds no file" if entry.path.exists() else "does not exist"
+        raise SaladError(f"corpus.text: {entry.path} {what}; check the path")
     return files
 
 

@@ -31,5 +31,5 @@ def open_source(entry: Speech) -> tuple[str, Iterator[Row]]:
     """The format of an entry, and its rows one at a time. Raises SaladError where nothing known lies there."""
     if entry.path is None:
         return "hub", read_arrow(hub_files(entry.hub, entry.subset, entry.split), entry)
-    found, files = find_files(entry.path, entry.format, entry.split)
+    found, files = find_files(entry.path, entry.format, entry.split, (entry.audio_field, entry.text_field))
     return found, READERS[found](files, entry)

@@ -1,4 +1,4 @@
-"""`salad answer`: the same open prompts read and heard: answers, their overlap, how far their distributions part."""
+"""`salad answer`: the same open prompts read and heard; answers, their overlap, how far their distributions part."""
 
 from __future__ import annotations
 

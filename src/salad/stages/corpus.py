@@ -14,6 +14,7 @@ from salad.corpus.read import read_local_text
 from salad.corpus.read_text import read_text
 from salad.corpus.sources import open_source
 from salad.corpus.topics import broad_topics, narrow_topics
+from salad.corpus.twins import set_twins_aside
 from salad.corpus.write import prompts, write_documents
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
@@ -135,13 +136,15 @@ def _ingest(run: Run) -> tuple[list[Utterance], list[Utterance], list[dict[str, 
     if settings.heldout_share:
         chosen, kept_by = choose_heldout(documents, settings.heldout_share, settings.heldout_documents, run.recipe.seed)
     names = {row["source"]: (row["entry"]["licence"], row["entry"]["language"]) for row in sources}
-    groups = []
+    shards = []
     for name, wanted, title in (("own", False, "read recordings"), ("own-heldout", True, "read held-out recordings")):
         own = [d for d in documents if (d.number in chosen) == wanted]
         folders = ingest_documents(
             own, plan, names, door, folder / name, workers=run.recipe.engine.workers, title=title
         )
-        groups.append([u for u, _ in load_spoken(folders)])
+        shards.append(folders)
+    set_twins_aside([*shards[1], *shards[0]])  # what is measured on stays
+    groups = [[u for u, _ in load_spoken(folders)] for folders in shards]
     speech, heldout = groups
     if not (speech or run.recipe.corpus.speech_documents) or not (heldout or run.recipe.corpus.heldout_per_domain):
         gather_quarantine(folder)
