@@ -61,7 +61,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     try:
         import pyarrow.parquet
     except ImportError:
-        raise SaladError("tasks: a Parquet file needs pyarrow; run `pip install 'salad-speech[eval]'`") from None
+        raise SaladError("tasks: a Parquet file needs pyarrow; run `pip install 'salad-speech[data]'`") from None
     try:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
