@@ -1,6 +1,6 @@
 """What a model's states still tell of the speaker: a linear probe for voice and for speaking rate, layer by layer.
 
-The probe is ridge regression on standardised states, of classes (least squares, each voice weighted alike) or of a
+The probe is ridge regression on standardised states, of classes (least squares, then the nearest class) or of a
 number; its penalty is chosen within the training folds. Documents are kept apart: a text that was trained on is never
 scored. Chance is what the same probe finds with the labels shuffled (Hewitt & Liang 2019 ask for such a control).
 """
@@ -20,7 +20,7 @@ from salad.types import Example, SaladError
 
 __all__ = ["Probed", "layer_states", "probe", "retention"]
 
-PENALTIES = 10.0 ** np.arange(-3, 4)  # of the mean squared singular value
+PENALTIES = 10.0 ** np.arange(-3, 4)  # of the mean squared norm of a row
 POSITIONS = 1024  # in one forward pass
 
 
@@ -94,16 +94,18 @@ def probe(
 
     Labels are shuffled by `recordings` where these have one label each (a voice), else row by row. Two calls with the
     same groups, resamples and seed draw the same documents: their `draws` are paired.
-    Raises SaladError where there are fewer than two documents, or one class alone.
+    Raises SaladError where there are fewer than three documents, or one class alone.
     """
     labels, classes = np.asarray(labels), []
     if labels.dtype.kind in "US":
         classes, labels = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
-            raise SaladError(f"retention: every span is of the voice {classes[0]!r}; a probe needs two voices or more")
+            raise SaladError(
+                f"retention: every span is of the voice {str(classes[0])!r}; a probe needs two voices or more"
+            )
     documents, group = np.unique(np.asarray(groups), return_inverse=True)
-    if len(documents) < 2:
-        raise SaladError("retention: all spans are of one document; a probe needs two documents or more")
+    if len(documents) < 3:
+        raise SaladError(f"retention: the spans are of {len(documents)} documents; a probe needs three or more")
     rng = np.random.default_rng([seed, 1])
     shuffled = [_shuffle(labels, recordings, rng) for _ in range(shuffles)]
     columns = np.stack([labels, *shuffled])  # [1 + shuffles, n]
@@ -152,22 +154,41 @@ def _folds(group: np.ndarray, classes: np.ndarray | None, folds: int, seed: int)
 
 
 def _out_of_fold(states: np.ndarray, columns: np.ndarray, fold: np.ndarray, num_classes: int) -> np.ndarray:
-    """Guess of each row by a probe that saw no row of its fold: [columns, n]; all columns share the factorisations."""
+    """Guess of each row by a probe that saw no row of its fold: [columns, n]; all columns share the factorisations.
+
+    Folds within the training rows choose the penalty, and say where the scores of each class lie: a row goes to the
+    nearest class, so that a rare voice is not drowned.
+    """
     out = np.zeros(columns.shape)
     for held in np.unique(fold):
         train, inner = fold != held, fold[fold != held]
-        errors = np.zeros((len(PENALTIES), len(columns)))
-        for inside in np.unique(inner) if len(np.unique(inner)) > 1 else []:
-            fit = inner != inside
-            scores = _fit(states[train][fit], columns[:, train][:, fit], states[train][~fit], num_classes)
-            for p, own in enumerate(scores):
-                errors[p] += _errors(own, columns[:, train][:, ~fit], num_classes)
-        best = errors.argmin(0)
-        scores = _fit(states[train], columns[:, train], states[~train], num_classes)
-        for c in range(len(columns)):
-            own = scores[best[c], c]
-            out[c, ~train] = own.argmax(-1) if num_classes else own[:, 0]
+        own = columns[:, train]
+        inside = np.zeros((len(PENALTIES), *own.shape, num_classes or 1))
+        for apart in np.unique(inner):
+            fit = inner != apart
+            inside[:, :, ~fit] = _fit(states[train][fit], own[:, fit], states[train][~fit], num_classes)
+        centres = _centres(inside, own, num_classes) if num_classes else None
+        guesses = _guess(inside, centres)
+        errors = [[-_value(g, c, None, num_classes) for g, c in zip(each, own, strict=True)] for each in guesses]
+        best = np.argmin(errors, axis=0)
+        guesses = _guess(_fit(states[train], own, states[~train], num_classes), centres)
+        out[:, ~train] = guesses[best, np.arange(len(columns))]
     return out
+
+
+def _centres(scores: np.ndarray, columns: np.ndarray, num_classes: int) -> np.ndarray:
+    """Mean score of each class: [penalties, columns, classes, classes]; far away where a class has no row."""
+    hot = np.eye(num_classes)[columns]
+    count = hot.sum(1)[None, :, :, None]
+    means = np.swapaxes(hot, 1, 2)[None] @ scores / np.maximum(count, 1)
+    return np.where(count > 0, means, 1e6)
+
+
+def _guess(scores: np.ndarray, centres: np.ndarray | None) -> np.ndarray:
+    """[penalties, columns, rows] of scores [penalties, columns, rows, outputs]."""
+    if centres is None:
+        return scores[..., 0]
+    return ((centres**2).sum(-1)[:, :, None] - 2 * scores @ np.swapaxes(centres, 2, 3)).argmin(-1)
 
 
 def _fit(train: np.ndarray, columns: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
@@ -182,27 +203,18 @@ def _fit(train: np.ndarray, columns: np.ndarray, test: np.ndarray, num_classes: 
     values = values.clip(min=0)
     inside = vectors.T @ (targets - centre if wide else train.T @ (targets - centre))
     cross = (test @ train.T if wide else test) @ vectors
-    scale = values.mean() or 1.0
+    scale = values.sum() / len(train) or 1.0
     return np.stack(
         [np.einsum("tk,cko->cto", cross / (values + penalty * scale), inside) + centre for penalty in PENALTIES]
     )
 
 
 def _targets(columns: np.ndarray, num_classes: int) -> np.ndarray:
-    """Numbers as they are; classes as +1 / -1, centred, each scaled by how rare it is, so that none is drowned."""
+    """[columns, rows, outputs]: numbers as they are; of classes one output each, scaled by how rare it is."""
     if not num_classes:
         return columns[:, :, None].astype(np.float64)
     hot = np.eye(num_classes)[columns]
-    count = hot.sum(1, keepdims=True).clip(min=1)
-    return (hot - hot.mean(1, keepdims=True)) / np.sqrt(count / columns.shape[1])
-
-
-def _errors(scores: np.ndarray, columns: np.ndarray, num_classes: int) -> np.ndarray:
-    """Of each column: the share that is wrong, each class weighted alike; or the summed squared error."""
-    if not num_classes:
-        return ((scores[..., 0] - columns) ** 2).sum(1)
-    guesses = scores.argmax(-1)
-    return np.array([-_value(g, c, None, num_classes) * len(c) for g, c in zip(guesses, columns, strict=True)])
+    return hot / np.sqrt(hot.mean(1, keepdims=True).clip(min=1e-9))
 
 
 def _value(guess: np.ndarray, labels: np.ndarray, weight: np.ndarray | None, num_classes: int) -> float:
@@ -211,7 +223,7 @@ def _value(guess: np.ndarray, labels: np.ndarray, weight: np.ndarray | None, num
         total = np.bincount(labels, weights=weight, minlength=num_classes)
         right = np.bincount(labels, weights=weight * (guess == labels), minlength=num_classes)
         return float((right[total > 0] / total[total > 0]).mean())
-    mean = np.average(labels, weights=weight)
-    return float(
-        1 - np.average((labels - guess) ** 2, weights=weight) / np.average((labels - mean) ** 2, weights=weight)
-    )
+    spread = np.average((labels - np.average(labels, weights=weight)) ** 2, weights=weight)
+    if spread < 1e-12:  # nothing varies, so there is nothing to tell
+        return 0.0
+    return float(1 - np.average((labels - guess) ** 2, weights=weight) / spread)
