@@ -287,7 +287,10 @@ class Rounds(Section):
     budget and of Stage II's steps; the last one decays. Ours, not the paper's."""
 
     number: int = Field(1, ge=1, le=32)
-    price: float = Field(0.0, ge=0, description="no further round once M falls by less than this for an hour bought")
+    price: float = Field(
+        0.0,
+        description="no further round once M falls by less than this for an hour bought; below 0: rounds at any price",
+    )
 
 
 class Synthesize(Section):
