@@ -150,12 +150,19 @@ def _check_ogg_end(source: str | Path | bytes, name: str) -> None:
         raise SaladError(f"audio: {name} is cut off in the middle of a page; copy it again")
 
 
+def _as_soundfile_wants(source: str | Path | bytes) -> io.BytesIO | str | bytes:
+    """A name that is not UTF-8 as its bytes; soundfile takes any other as a string."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    return os.fsencode(source) if re.search("[\ud800-\udfff]", str(source)) else str(source)
+
+
 def _read_soundfile(
     source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, max_s: float | None
 ) -> tuple[np.ndarray, int]:
     """float32 [num_samples, num_channels] and the rate in Hz."""
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source)) as file:
+        with soundfile.SoundFile(_as_soundfile_wants(source)) as file:
             rate, frames, told = file.samplerate, file.frames, frames_told(file)
             _check_rate(name, rate)
             start = to_samples(offset_s, rate)

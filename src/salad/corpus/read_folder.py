@@ -54,6 +54,9 @@ def read_folder(files: list[Path], entry: Speech) -> Iterator[Row]:
             elif root.is_dir():
                 where = _text_apart(path, root)
                 text = decode_text(where.read_bytes()) if where is not None else ""
+        except SaladError as error:
+            yield row.broken(f"text: {error}")
+            continue
         except OSError as error:
             yield row.broken(f"text: {where or path.parent} cannot be read ({error.strerror}); check its rights")
             continue
