@@ -18,6 +18,7 @@ from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, sha256_file, sha256_json, write_jsonl
 from salad.measure.noise import disturbed
 from salad.measure.task import Say, Task
+from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.speak import RATE_HZ, speak_document
 from salad.synthesize.voices import assets_of_voice, load_voice
 from salad.types import Document, SaladError
@@ -76,6 +77,8 @@ def _speak_shard(shard: Shard, folder: Path, *, voice: str, seed: int) -> None:
         document = Document(id=sha256_json(text), text=text, source="items")  # pauses depend on the text, not on the id
         try:
             samples, _ = speak_document(document, engine, seed=seed)
+        except EndpointDown:
+            raise
         except SaladError as error:
             failed.append({"id": text, "reason": f"{voice} cannot say it: {error}"})
             continue

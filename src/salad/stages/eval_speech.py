@@ -110,7 +110,7 @@ def run_speech_eval(
         for name in ("", *speech.conditions, *speech.controls):
             heard = _Heard(tasks, spoken, encoder, name, settings.seed)
             inputs = {"voice": voice, "trained": known, "condition": name, "form": speech.form, "audio": heard.key}
-            place = "/".join(_plain(part) for part in (voice, name) if part)
+            place = "/".join(_plain(part) for part in (voice.partition("@")[0], name) if part)
             systems.append(_listener(place, adapted.reader, heard, inputs))
             if transcripts is not None and name not in speech.controls:
                 systems.append(_cascade(place, systems[0].reader, heard, inputs, transcripts))

@@ -17,6 +17,7 @@ from salad.measure.prompt import MAX_SHOTS, Request, Segment, Sound, num_shots, 
 from salad.measure.reader import Reader, load_reader
 from salad.measure.results import check_rows, comparisons, results_of, results_table, sample_row
 from salad.measure.score import score
+from salad.measure.spoken_results import clean_systems, spoken_figures, spoken_tables
 from salad.measure.task import Task, TaskItem, find_task, load_items
 from salad.model import SaladForConditionalGeneration
 from salad.progress import progress
@@ -295,9 +296,13 @@ def score_samples(out: Path) -> str:
     settings = plan["settings"]
     figures = comparisons(samples, metrics, settings["resamples"], settings["seed"])
     write_json(out / "figures.json", figures | {"skipped": {t: len(d["skipped"]) for t, d in plan["tasks"].items()}})
-    table = results_table(figures)
+    shown = clean_systems(plan["systems"])
+    table = results_table(figures, shown)
+    write_text(out / "table.tex", results_table(figures, shown, latex=True))
+    if spoken := spoken_figures(plan["systems"], samples, metrics, settings["resamples"], settings["seed"]):
+        write_json(out / "speech.json", spoken)
+        table += spoken_tables(spoken)
     write_text(out / "table.md", table)
-    write_text(out / "table.tex", results_table(figures, latex=True))
     return table
 
 
