@@ -153,7 +153,7 @@ def test_the_same_run_gives_the_same_bytes(run_dir, items, asr_folder):
     assert first.exit_code == second.exit_code == 0, second.output
     assert files(items / "one") == files(items / "two")
     again = CliRunner().invoke(app, ["eval", "--score-only", "--out", str(items / "two")])
-    assert again.output == second.output.partition("| task")[1] + second.output.partition("| task")[2]
+    assert again.output == (items / "one" / "table.md").read_text() and again.output in second.output
 
 
 def test_what_is_heard_decides(run_dir, items):
@@ -237,10 +237,7 @@ def test_voices_speak_each_text_once_and_are_compared(run_dir, items):
     finally:
         server.shutdown()
         server.server_close()
-    assert (
-        sorted(set(spoken)) == sorted(spoken, key=str)[:0] + sorted(set(spoken))
-        and spoken.count("All men are old") == 1
-    )
+    assert spoken.count("All men are old") == 1 and len(set(spoken)) == 8  # the second run found them in the cache
     assert [row["id"] for row in read_jsonl(items / "out" / "quarantine.jsonl")] == ["mine/q2"]  # "seas" is refused
     report = read_json(items / "out" / "speech.json")
     rows = {row["voice"]: row for row in report["systems"].values()}
@@ -359,7 +356,7 @@ def test_speed_moves_the_pitch_and_a_room_rings():
     room = disturbed(click, RATE_HZ, "reverb:0.4", 0).astype(float)
     parts = [np.sum(room[a : a + 1600] ** 2) for a in (1600, 3200)]  # 0.1 s apart: 60 dB * 0.1 / 0.4
     assert 10 * np.log10(parts[0] / parts[1]) == pytest.approx(15, abs=1)
-    assert np.sum(room**2) == pytest.approx(1.0, rel=1e-3) and not room[6500:].any() is True
+    assert np.sum(room**2) == pytest.approx(1.0, rel=1e-3)
 
 
 def test_conditions_are_written_in_full():
