@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import shutil
@@ -219,6 +220,29 @@ def evaluate(
     ] = False,
     resamples: Annotated[int, typer.Option("--resamples", min=1, help="Draws of the bootstrap.")] = 10_000,
     seed: Annotated[int, typer.Option("--seed")] = 0,
+    speech: Annotated[bool, typer.Option("--speech", help="Also speak the items to MODEL, and to a cascade.")] = False,
+    voices: Annotated[
+        str, typer.Option("--voices", metavar="A,B", help="Such as piper-joe,kokoro:af_heart. Default: piper-joe.")
+    ] = "",
+    recordings: Annotated[
+        Path | None, typer.Option("--recordings", metavar="DIR", help="Real recordings of the items: ID.wav or .flac.")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--form", help="context: options are text. all: they are spoken too, the letter is scored.")
+    ] = "context",
+    asr: Annotated[
+        str, typer.Option("--asr", help="Asset, hub name or folder of the cascade's ASR; none: no cascade.")
+    ] = "whisper-tiny.en",
+    noise: Annotated[
+        str, typer.Option("--noise", metavar="A,B", help="Such as white:10,reverb,codec,speed:1.2,telephone.")
+    ] = "",
+    control: Annotated[
+        str, typer.Option("--control", metavar="A,B", help="shuffled: another item's recording. silence: none.")
+    ] = "",
+    audio_cache: Annotated[
+        Path | None, typer.Option("--audio-cache", metavar="DIR", help="Where spoken items and transcripts are kept.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that speak.")] = 2,
     debug: Debug = False,
 ) -> None:
     """Score multiple-choice tasks: accuracy with intervals, and what is lost against the text base."""
@@ -229,14 +253,31 @@ def evaluate(
             raise SaladError("eval: expected MODEL and --tasks, or --score-only with --out and neither of them")
         if start not in ("auto", "tokenizer", "document"):
             raise SaladError(f"--start: got {start!r}, expected auto, tokenizer or document")
+        if not speech and (voices or recordings or noise or control):
+            raise SaladError("eval: --voices, --recordings, --noise and --control are about speech; add --speech")
         from salad.stages.eval_tasks import Settings, run_eval, score_samples
 
         if score_only:
             typer.echo(score_samples(out), nl=False)
             return
-        table = run_eval(
+        evaluation = run_eval
+        if speech:
+            from salad.stages.eval_speech import Speech, run_speech_eval
+
+            heard = Speech(
+                _names(voices) or (() if recordings else ("piper-joe",)),
+                recordings,
+                form,
+                "" if asr == "none" else asr,
+                _names(noise),
+                _names(control),
+                audio_cache,
+                workers,
+            )
+            evaluation = functools.partial(run_speech_eval, speech=heard)
+        table = evaluation(
             model or "",
-            [spec.strip() for spec in tasks.split(",") if spec.strip()],
+            list(_names(tasks)),
             out,
             Settings(num_fewshot, limit, context, resamples, seed),
             base=base,
@@ -542,6 +583,10 @@ def _run(recipe: Path, overrides: list[str] | None, only: str | None = None) -> 
 
 def _with_engine(overrides: list[str] | None, engine: str | None) -> list[str]:
     return [*(overrides or []), *([f"engine.kind={engine}"] if engine else [])]
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _overfit(recipe: Path, overrides: list[str] | None) -> None:

@@ -15,7 +15,7 @@ from salad.measure.task import Say, Task, TaskItem, render
 from salad.sequence import start_token_id
 from salad.types import Modality
 
-__all__ = ["MAX_SHOTS", "Request", "Segment", "Sound", "Start", "Unit", "num_shots", "request", "segments"]
+__all__ = ["MAX_SHOTS", "Request", "Segment", "Sound", "Start", "Unit", "num_shots", "read_out", "request", "segments"]
 
 MAX_SHOTS = 5
 Start = Literal["tokenizer", "document"]
@@ -23,10 +23,11 @@ Start = Literal["tokenizer", "document"]
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of the prompt in one modality; `text` is what is read or said."""
+    """A run of the prompt in one modality; `text` is what is read or said, `owner` (task/id) the item that says it."""
 
     modality: Modality
     text: str
+    owner: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -53,26 +54,36 @@ def segments(task: Task, item: TaskItem, modality: Modality, shots: Sequence[Tas
 
     In the text version all of it is one text segment; in the speech version the template's `say` parts are speech.
     """
-    parts: list[tuple[Modality, str]] = []
+    parts: list[Segment] = []
     for shot in shots:
         parts += _template(task, shot, modality)
-        parts.append(("text", task.option_delimiter + task.answers(shot)[shot.answer] + task.shot_delimiter))
-    parts += _template(task, item, modality)
+        answer = task.option_delimiter + task.answers(shot)[shot.answer] + task.shot_delimiter
+        parts.append(Segment("text", answer))
+    return _joined([*parts, *_template(task, item, modality)])
+
+
+def read_out(prompt: Sequence[Segment], heard: Callable[[Segment], str]) -> list[Segment]:
+    """The text version of a spoken prompt, with what was heard in place of what was said: a cascade's prompt."""
+    return _joined([Segment("text", heard(s)) if s.modality == "speech" else s for s in prompt])
+
+
+def _joined(parts: Sequence[Segment]) -> list[Segment]:
+    """Without empty parts, and with text that touches text made one; one empty segment where nothing is left."""
     out: list[Segment] = []
-    for kind, text in parts:
-        if out and kind == out[-1].modality == "text":
-            out[-1] = Segment("text", out[-1].text + text)
-        elif text:
-            out.append(Segment(kind, text))
-    return out
+    for part in parts:
+        if out and part.modality == out[-1].modality == "text":
+            out[-1] = Segment("text", out[-1].text + part.text)
+        elif part.text:
+            out.append(part)
+    return out or [Segment("text", "")]
 
 
-def _template(task: Task, item: TaskItem, modality: Modality) -> list[tuple[Modality, str]]:
-    parts: list[tuple[Modality, str]] = []
+def _template(task: Task, item: TaskItem, modality: Modality) -> list[Segment]:
+    parts: list[Segment] = []
     for part in task.prompt:
         spoken = isinstance(part, Say)
-        text = render(part.say if spoken else part, item)
-        parts.append((modality if spoken else "text", text))
+        text, owner = render(part.say if spoken else part, item), f"{task.task}/{item.id}"
+        parts.append(Segment(modality, text, owner) if spoken else Segment("text", text))
     return parts
 
 

@@ -174,11 +174,14 @@ def _lost(pairs: Mapping[str, tuple[Sequence[Result], Sequence[Result]]], resamp
     return {"tasks": out, "all items": everything, "mean of tasks": asdict(by_task)}
 
 
-def results_table(figures: Mapping[str, Any], *, latex: bool = False) -> str:
-    """Accuracy of each system and what it loses against the text base, in per cent with 95 % intervals."""
-    systems = list(figures["accuracy"])
+def results_table(figures: Mapping[str, Any], systems: Sequence[str] = (), *, latex: bool = False) -> str:
+    """Accuracy of each system and what it loses against the text base, in per cent with 95 % intervals.
+
+    systems: those to show, by default all.
+    """
+    systems = list(systems or figures["accuracy"])
     lost = [name for name in systems if name in figures["lost"]]
-    header = ["task", "metric", "n", "chance", *systems, *(f"{REFERENCE} - {name}" for name in lost)]
+    header = ["task", "metric", "n", "chance", *systems, *(f"{_loss(name)}{REFERENCE} - {name}" for name in lost)]
     rows = []
     for task, metric in figures["metric"].items():
         own = [figures["accuracy"][system].get(task) for system in systems]
@@ -190,6 +193,12 @@ def results_table(figures: Mapping[str, Any], *, latex: bool = False) -> str:
         n = str(figures["lost"][lost[0]][title]["n"])
         rows.append([title, "", n, "", *[""] * len(systems), *(_points(figures["lost"][s][title]) for s in lost)])
     return _latex(header, rows) if latex else _markdown(header, rows)
+
+
+def _loss(system: str) -> str:
+    """What the paper calls this difference."""
+    names = {"text_adapted": "forgetting: ", "speech_adapted": "gap: "}
+    return names.get(system.partition("/")[0], "")
 
 
 def _percent(value: Mapping[str, float]) -> str:

@@ -13,17 +13,19 @@ from typing import Any
 
 from salad import assets
 from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl, write_text
-from salad.measure.prompt import MAX_SHOTS, Request, Segment, Sound, num_shots, request, segments
+from salad.measure.prompt import MAX_SHOTS, Request, Segment, Sound, num_shots, read_out, request, segments
 from salad.measure.reader import Reader, load_reader
 from salad.measure.results import check_rows, comparisons, results_of, results_table, sample_row
 from salad.measure.score import score
+from salad.measure.spoken_results import clean_systems, spoken_figures, spoken_tables
 from salad.measure.task import Task, TaskItem, find_task, load_items
 from salad.model import SaladForConditionalGeneration
 from salad.progress import progress
 from salad.types import Modality, SaladError
 
-__all__ = ["Settings", "System", "infer", "run_eval", "score_samples"]
+__all__ = ["Prepared", "Settings", "System", "base_of", "infer", "prepare", "run_eval", "score_samples", "systems_of"]
 
+GROUP = 256  # spoken requests whose frames are held at a time
 SECONDS_PER_WORD = 0.4  # 150 words a minute, where no recording says how long
 
 
@@ -42,8 +44,9 @@ class Settings:
 class System:
     """A column of the table: a model that takes items in one modality.
 
-    `sound` gives the recording of a speech segment; `inputs` says, for the fingerprint, what else shapes what it hears
-    (voice, noise).
+    `sound` gives the recording of a speech segment, and `seconds` how long it lasts; `transcript` makes a cascade of
+    it: what an ASR heard is read in place of a sound. `inputs` says, for the fingerprint, what else shapes what it
+    hears (voice, noise, ASR).
     """
 
     name: str
@@ -51,6 +54,8 @@ class System:
     modality: Modality = "text"
     sound: Callable[[Segment], Sound] | None = None
     inputs: Any = None
+    seconds: Callable[[Segment], float] | None = None
+    transcript: Callable[[Segment], str] | None = None
 
     def described(self, fingerprint: str) -> dict[str, Any]:
         reader = self.reader
@@ -65,7 +70,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """A task whose items, few-shot examples and numbers of shots are settled, the same for every system."""
 
     task: Task
@@ -101,13 +106,24 @@ def run_eval(
     infer_only: bool = False,
 ) -> str:
     """Infer and score; returns the table, or "" with `infer_only`."""
-    tasks = [(task, data_dir, hub, path) for task, path in map(find_task, specs)]
+    loaded = prepare(specs, settings, data_dir, hub)
+    infer(systems_of(model, base, start=start, bf16=bf16, device=device), loaded, out, settings)
+    return "" if infer_only else score_samples(out)
+
+
+def prepare(
+    specs: Sequence[str],
+    settings: Settings,
+    data_dir: Path | None = None,
+    hub: bool = False,
+    change: Callable[[Task], Task] | None = None,
+) -> list[Prepared]:
+    """Items and few-shot examples of each task; `change` gives it another form."""
+    tasks = [(change(task) if change else task, data_dir, hub, path) for task, path in map(find_task, specs)]
     names = [task.task for task, *_ in tasks]
     if len(set(names)) < len(names):
         raise SaladError(f"tasks: got {', '.join(names)}, expected each name once; rename the file of one")
-    loaded = [_load(*each, settings) for each in tasks]
-    infer(systems_of(model, base, start=start, bf16=bf16, device=device), loaded, out, settings)
-    return "" if infer_only else score_samples(out)
+    return [_load(*each, settings) for each in tasks]
 
 
 def systems_of(
@@ -117,20 +133,20 @@ def systems_of(
     reader = load_reader(model, start=start, bf16=bf16, device=device)
     if base is None and not reader.hears:
         return [System("text_base", reader)]
-    base = base or _base_of(Path(model))
+    base = base or base_of(Path(model))
     out = []
     if base is not None:
         out.append(System("text_base", load_reader(base, start=reader.start, bf16=bf16, device=device)))
     return [*out, System("text_adapted", reader)]
 
 
-def _base_of(folder: Path) -> str | None:
+def base_of(folder: Path) -> str | None:
     """The text LLM that a run's model started from: RUN/stage2/model lies beside RUN/recipe.json."""
     recipe = folder.absolute().parent.parent / "recipe.json"
     return read_json(recipe)["assets"]["llm"] if recipe.is_file() else None
 
 
-def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, settings: Settings) -> _Prepared:
+def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, settings: Settings) -> Prepared:
     """Items and few-shot examples; without a split of their own the first items are the examples, and not scored."""
     found = load_items(task, path, data_dir=data_dir, hub=hub)
     assert found is not None
@@ -143,12 +159,12 @@ def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, setti
             skipped += [{"id": item.id, "reason": "used as a few-shot example"} for item in shots]
             items = items[wanted:]
     num_rows = len(found.items) + len(found.skipped)
-    return _Prepared(task, items[: settings.limit], shots, (), num_rows, tuple(skipped))
+    return Prepared(task, items[: settings.limit], shots, (), num_rows, tuple(skipped))
 
 
-def _fit(prepared: _Prepared, systems: Sequence[System], settings: Settings) -> _Prepared:
+def _fit(prepared: Prepared, systems: Sequence[System], settings: Settings) -> Prepared:
     """Give each item as many few-shot examples as fit its spoken version; set aside what fits with none."""
-    length = _longest_length([system.reader for system in systems])
+    length = _longest_length(systems)
     context = min([settings.context, *(system.reader.window for system in systems)])
     kept, numbers, skipped = [], [], list(prepared.skipped)
     for item in prepared.items:
@@ -160,29 +176,41 @@ def _fit(prepared: _Prepared, systems: Sequence[System], settings: Settings) -> 
             numbers.append(number)
     if not kept:
         raise SaladError(f"context: no item of {prepared.task.task} fits {context} positions; raise --context")
-    return _Prepared(prepared.task, tuple(kept), prepared.shots, tuple(numbers), prepared.num_rows, tuple(skipped))
+    return Prepared(prepared.task, tuple(kept), prepared.shots, tuple(numbers), prepared.num_rows, tuple(skipped))
 
 
-def _longest_length(readers: Sequence[Reader]) -> Callable[[Sequence[Segment]], int]:
-    """Positions of segments in the model that takes most; a spoken word counts 0.4 s where all frames are kept."""
+def _longest_length(systems: Sequence[System]) -> Callable[[Sequence[Segment]], int]:
+    """Positions of segments in the system that takes most, with all frames kept; text is counted once a tokenizer."""
 
-    def positions(reader: Reader, segment: Segment) -> int:
-        tokens = len(reader.tokenizer(segment.text, add_special_tokens=False)["input_ids"])
-        model = reader.model
+    def positions(system: System, segment: Segment) -> int:
+        reader, model, text = system.reader, system.reader.model, segment.text
+        if segment.modality == "speech" and system.transcript is not None:
+            text = system.transcript(segment)
+        tokens = len(reader.tokenizer(text, add_special_tokens=False)["input_ids"])
         if segment.modality == "text" or not isinstance(model, SaladForConditionalGeneration):
             return tokens
-        rate_hz = model.config.frame_rate_hz / model.config.stride
-        spoken = int(len(segment.text.split()) * SECONDS_PER_WORD * rate_hz) + 1
+        seconds = system.seconds(segment) if system.seconds else len(text.split()) * SECONDS_PER_WORD
+        spoken = int(seconds * model.config.frame_rate_hz / model.config.stride) + 1
         return tokens if model.config.rate == "text" else max(tokens, spoken)
 
-    return lambda own: max(1 + sum(positions(reader, segment) for segment in own) for reader in readers)
+    return lambda own: max(1 + sum(positions(system, segment) for segment in own) for system in systems)
 
 
-def infer(systems: Sequence[System], tasks: Sequence[_Prepared], out: Path, settings: Settings) -> None:
-    """Write samples of every system and task, eval.json that names them, and quarantine.jsonl of what was skipped."""
+def infer(
+    systems: Sequence[System],
+    tasks: Sequence[Prepared],
+    out: Path,
+    settings: Settings,
+    more: dict[str, Any] | None = None,
+) -> None:
+    """Write samples of every system and task, eval.json that names them, and quarantine.jsonl of what was skipped.
+
+    more: what else eval.json is to hold.
+    """
     tasks = [_fit(prepared, systems, settings) for prepared in tasks]
     plan: dict[str, Any] = {
         "settings": asdict(settings),
+        **(more or {}),
         "tasks": {prepared.task.task: prepared.described for prepared in tasks},
         "systems": {},
     }
@@ -212,16 +240,25 @@ def infer(systems: Sequence[System], tasks: Sequence[_Prepared], out: Path, sett
     write_json(out / "eval.json", plan)
 
 
-def _samples(system: System, prepared: _Prepared, advance: Callable[[int], None]) -> list[dict[str, Any]]:
+def _samples(system: System, prepared: Prepared, advance: Callable[[int], None]) -> list[dict[str, Any]]:
     """One row for each item, in order; items with equally many examples are scored together and share them."""
-    task, rows = prepared.task, {}
+    task, rows, wide = prepared.task, {}, len(prepared.items)
+    modality = "speech" if system.transcript else system.modality
     for number in sorted(set(prepared.num_shots)):
-        own = [i for i, n in enumerate(prepared.num_shots) if n == number]
-        prompts = [segments(task, prepared.items[i], system.modality, prepared.shots[:number]) for i in own]
-        requests = [_request(system, task, prepared.items[i], prompt) for i, prompt in zip(own, prompts, strict=True)]
-        scores = score(system.reader, requests, advance=advance)
-        for i, prompt, options in zip(own, prompts, scores, strict=True):
-            rows[i] = sample_row(i, task, prepared.items[i], prompt, options, num_shots=number)
+        same = [i for i, n in enumerate(prepared.num_shots) if n == number]
+        step = GROUP if system.sound else wide
+        for own in (same[at : at + step] for at in range(0, len(same), step)):
+            said = [segments(task, prepared.items[i], modality, prepared.shots[:number]) for i in own]
+            prompts = [read_out(prompt, system.transcript) for prompt in said] if system.transcript else said
+            requests = [
+                _request(system, task, prepared.items[i], prompt) for i, prompt in zip(own, prompts, strict=True)
+            ]
+            scores = score(system.reader, requests, advance=advance)
+            for i, spoken, prompt, options in zip(own, said, prompts, scores, strict=True):
+                rows[i] = sample_row(i, task, prepared.items[i], prompt, options, num_shots=number)
+                if system.transcript:
+                    speech = [segment for segment in spoken if segment.modality == "speech"]
+                    rows[i] |= {"said": [s.text for s in speech], "heard": [system.transcript(s) for s in speech]}
     return [rows[i] for i in range(len(prepared.items))]
 
 
@@ -259,9 +296,13 @@ def score_samples(out: Path) -> str:
     settings = plan["settings"]
     figures = comparisons(samples, metrics, settings["resamples"], settings["seed"])
     write_json(out / "figures.json", figures | {"skipped": {t: len(d["skipped"]) for t, d in plan["tasks"].items()}})
-    table = results_table(figures)
+    shown = clean_systems(plan["systems"])
+    table = results_table(figures, shown)
+    write_text(out / "table.tex", results_table(figures, shown, latex=True))
+    if spoken := spoken_figures(plan["systems"], samples, metrics, settings["resamples"], settings["seed"]):
+        write_json(out / "speech.json", spoken)
+        table += spoken_tables(spoken)
     write_text(out / "table.md", table)
-    write_text(out / "table.tex", results_table(figures, latex=True))
     return table
 
 
