@@ -16,12 +16,12 @@ from test_features import WORDS, make_utterances
 from test_sequence import tokenizer  # noqa: F401
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from salad.corpus.manifest import write_utterances
+from salad.corpus.manifest import read_utterances, write_utterances
 from salad.files import read_json, read_jsonl, sha256_file, write_jsonl
 from salad.pipeline import Run
 from salad.recipe import load_recipe
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
-from salad.stages import stage1
+from salad.stages import stage1, stage2
 from salad.stages.align import _heard, load_frames, speech_stream
 from salad.stages.speech import encode
 from salad.stages.speechlm import speech_examples
@@ -281,6 +281,25 @@ def test_stage1_killed_and_resumed_from_the_stream_equals_uninterrupted(make_run
     assert metrics(whole) == metrics(parts)
 
 
+def test_stage2_streams_old_and_bought_speech_and_text(make_run, monkeypatch):
+    """A third of the positions each, whatever the sizes of the sources."""
+    run = make_run("run")
+    stage = run.recipe.stage1.model_copy(update={"steps": 3, "warmup_steps": 0})
+    run = Run(run.recipe.model_copy(update={"stage2": stage}))
+    stage1.run(run)
+    own = read_utterances(run.folder("align") / "heldout.jsonl")
+    write_utterances(run.folder("synthesize") / "bought.jsonl", own)
+    encode(run, run.folder("synthesize") / "frames", own, "t", layouts=2)
+    monkeypatch.setattr(stage2, "_save", lambda run: None)  # its model card tells of a corpus stage, which was not run
+    summary = stage2.run(run)
+    lane = read_json(latest_checkpoint(run.folder("stage2")) / "state.json")["stream"]["lanes"]["0"]
+    assert set(lane) == {"speech", "bought", "text"} and summary["documents"] == sum(
+        s["documents"] for s in lane.values()
+    )
+    given_ = [source["given"] for source in lane.values()]
+    assert max(given_) - min(given_) < 40 and sum(given_) >= 3 * 150
+
+
 def test_cache_and_fly_train_the_same_weights(make_run):
     cache, fly = make_run("cache"), make_run("fly", features="fly")
     stage1.run(cache)
@@ -292,8 +311,6 @@ def test_cache_and_fly_train_the_same_weights(make_run):
 
 def test_a_stream_gives_the_examples_that_a_plan_has(make_run, tokenizer):  # noqa: F811
     run = make_run("run")
-    from salad.corpus.manifest import read_utterances
-
     utterances = read_utterances(run.folder("align") / "speech.jsonl")
     source = speech_stream(run, tokenizer, 1.0, World())
     assert sum(source.sizes) == 17 and len(source.sizes) == 5

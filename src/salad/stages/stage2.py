@@ -43,16 +43,20 @@ def run(run: Run) -> dict[str, Any]:
         ]
 
     def sources(tokenizer: Any) -> Sequence[Source] | Sequence[ShardSource]:
+        names = ["bought", *(f"bought {number}" for number in range(2, run.round + 1))]
         if run.recipe.sequence.stream:
+            hours = [sum(u.duration_s for u in load_bought(one)) for one in run.rounds]
             return [
                 speech_stream(run, tokenizer, share, world),
-                bought_stream(run, tokenizer, share, world),
+                *(
+                    bought_stream(one, tokenizer, name, share * h / sum(hours), world)
+                    for name, h, one in zip(names, hours, run.rounds, strict=True)
+                ),
                 text_shards(run, tokenizer, settings.text_share, run.folder("corpus") / "web.jsonl"),
             ]
         (speech, old), *bought = spoken()
         layouts = run.recipe.sequence.layouts
         hours = [sum(u.duration_s for u in own) for own, _ in bought]
-        names = ["bought", *(f"bought {number}" for number in range(2, run.round + 1))]
         return [
             speech_source(run, tokenizer, "speech", share, speech, old, layouts),
             *(

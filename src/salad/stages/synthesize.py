@@ -61,11 +61,11 @@ def load_bought_frames(run: Run, bought: Sequence[Utterance], world: World | Non
     return open_frames(run, run.folder("synthesize") / "frames", bought, world=world, **_heard(run))
 
 
-def bought_stream(run: Run, tokenizer: Any, share: float, world: World) -> ShardSource:
+def bought_stream(run: Run, tokenizer: Any, name: str, share: float, world: World) -> ShardSource:
     """D_active as a source of a stream."""
     folder = run.folder("synthesize")
     return speech_shards(
-        run, tokenizer, "bought", share, folder / "bought.jsonl", folder / "frames", world, _heard(run)["whole"]
+        run, tokenizer, name, share, folder / "bought.jsonl", folder / "frames", world, _heard(run)["whole"]
     )
 
 
