@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,12 +84,13 @@ class Transcripts:
         self.asr, self._folder = asr, folder / asr.fingerprint[:16]
         self._known: dict[str, str] = {}
 
-    def of(self, key: str, samples: Any) -> str:
-        """`key` stands for the samples; `samples()` gives them (float32 at 16 kHz) where they must be heard."""
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        if digest not in self._known:
+    def of(self, key: str, samples: Callable[[], np.ndarray]) -> str:
+        """`key` stands for the samples in this process; `samples()` gives them (float32 at 16 kHz)."""
+        if key not in self._known:
+            wave = np.ascontiguousarray(samples(), dtype=np.float32)
+            digest = hashlib.sha256(wave.tobytes()).hexdigest()
             path = self._folder / digest[:2] / f"{digest}.json"
             if not path.is_file():
-                write_json(path, {"asr": self.asr.name, "key": key, "text": self.asr.transcribe(samples())})
-            self._known[digest] = read_json(path)["text"]
-        return self._known[digest]
+                write_json(path, {"asr": self.asr.name, "text": self.asr.transcribe(wave)})
+            self._known[key] = read_json(path)["text"]
+        return self._known[key]

@@ -13,7 +13,7 @@ from salad import assets
 from salad.audio import resample, split_at_quiet
 from salad.files import read_json, sha256_json
 from salad.measure.asr import RATE_HZ, Transcripts, load_asr
-from salad.measure.noise import condition
+from salad.measure.noise import REVISION, condition
 from salad.measure.prompt import Segment, Sound, segments
 from salad.measure.reader import Reader
 from salad.measure.spoken import (
@@ -29,6 +29,7 @@ from salad.measure.task import TaskItem
 from salad.model import load_encoder
 from salad.model.encoder import Encoder
 from salad.model.processor import MAX_SPAN_S
+from salad.progress import progress
 from salad.stages.eval_tasks import Prepared, Settings, System, infer, prepare, score_samples, systems_of
 from salad.synthesize.voices import assets_of_voice
 from salad.types import SaladError
@@ -114,6 +115,7 @@ def run_speech_eval(
             systems.append(_listener(place, adapted.reader, heard, inputs))
             if transcripts is not None and name not in speech.controls:
                 systems.append(_cascade(place, systems[0].reader, heard, inputs, transcripts))
+    _listen(systems, tasks)
     infer(systems, tasks, out, settings)
     return "" if infer_only else score_samples(out)
 
@@ -132,7 +134,8 @@ def _trained_on(model: Path) -> set[str] | None:
     if not recipe.is_file():
         return None
     found = read_json(recipe)
-    return {voice for part in ("corpus", "synthesize") for voice in found[part]["voices"]["shares"]}
+    parts = (found.get(part, {}) for part in ("corpus", "synthesize"))
+    return {voice for part in parts for voice in part.get("voices", {}).get("shares", {})}
 
 
 def _said(prepared: Prepared, items: Iterable[TaskItem]) -> list[Segment]:
@@ -185,7 +188,7 @@ class _Heard:
         self._instead = _shuffled(tasks, seed) if name == "shuffled" else {}
         self._encoded = lru_cache(SOUNDS)(self._encode)
         rows = [[*self._key_of(s), s.owner, s.text] for p in tasks for s in _said(p, (*p.shots, *p.items))]
-        self.key = sha256_json([encoder.fingerprint(), seed if name else 0, name, rows])
+        self.key = sha256_json([encoder.fingerprint(), [seed, REVISION] if name else [], name, rows])
 
     def recording(self, segment: Segment) -> Recording:
         own = (segment.owner, segment.text)
@@ -227,6 +230,17 @@ def _shuffled(tasks: Sequence[Prepared], seed: int) -> dict[tuple[str, str], tup
                 instead = says[other][min(at, len(says[other]) - 1)]
                 out[segment.owner, segment.text] = (instead.owner, instead.text)
     return out
+
+
+def _listen(systems: Sequence[System], tasks: Sequence[Prepared]) -> None:
+    """Transcribe before anything is scored: what the ASR wrote counts for how many examples fit."""
+    cascades = [system.transcript for system in systems if system.transcript]
+    said = [segment for prepared in tasks for segment in _said(prepared, (*prepared.shots, *prepared.items))]
+    with progress("transcribe", len(cascades) * len(said), "recordings") as bar:
+        for transcript in cascades:
+            for segment in said:
+                transcript(segment)
+                bar.advance()
 
 
 def _listener(place: str, reader: Reader, heard: _Heard, inputs: dict[str, Any]) -> System:

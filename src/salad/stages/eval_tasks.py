@@ -180,20 +180,38 @@ def _fit(prepared: Prepared, systems: Sequence[System], settings: Settings) -> P
 
 
 def _longest_length(systems: Sequence[System]) -> Callable[[Sequence[Segment]], int]:
-    """Positions of segments in the system that takes most, with all frames kept; text is counted once a tokenizer."""
+    """Positions of segments in the system that takes most, with all frames kept; text is counted once a tokenizer.
+
+    Where nothing is heard, a spoken word counts 0.4 s all the same: text alone gets the examples that speech would.
+    """
+
+    readers = {id(system.reader): system for system in reversed(systems)}.values()  # one of each for text
+    counts: dict[tuple[int, str], int] = {}
+    recorded = any(system.seconds for system in systems)
+
+    def tokens(reader: Reader, text: str) -> int:
+        key = (id(reader), text)
+        if key not in counts:
+            counts[key] = len(reader.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return counts[key]
 
     def positions(system: System, segment: Segment) -> int:
-        reader, model, text = system.reader, system.reader.model, segment.text
-        if segment.modality == "speech" and system.transcript is not None:
-            text = system.transcript(segment)
-        tokens = len(reader.tokenizer(text, add_special_tokens=False)["input_ids"])
-        if segment.modality == "text" or not isinstance(model, SaladForConditionalGeneration):
-            return tokens
+        model, text = system.reader.model, segment.text
+        read = recorded and system.seconds is None
+        if segment.modality == "text" or read or not isinstance(model, SaladForConditionalGeneration):
+            heard = segment.modality == "speech" and system.transcript
+            return tokens(system.reader, system.transcript(segment) if heard else text)
         seconds = system.seconds(segment) if system.seconds else len(text.split()) * SECONDS_PER_WORD
         spoken = int(seconds * model.config.frame_rate_hz / model.config.stride) + 1
-        return tokens if model.config.rate == "text" else max(tokens, spoken)
+        number = tokens(system.reader, text)
+        return number if model.config.rate == "text" else max(number, spoken)
 
-    return lambda own: max(1 + sum(positions(system, segment) for segment in own) for system in systems)
+    def length(own: Sequence[Segment]) -> int:
+        text = {id(s.reader): sum(positions(s, part) for part in own if part.modality == "text") for s in readers}
+        speech = [part for part in own if part.modality == "speech"]
+        return max(1 + text[id(s.reader)] + sum(positions(s, part) for part in speech) for s in systems)
+
+    return length
 
 
 def infer(
