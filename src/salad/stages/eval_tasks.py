@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from salad import assets
+from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl, write_text
 from salad.measure.prompt import MAX_SHOTS, Request, Segment, Sound, num_shots, read_out, request, segments
 from salad.measure.reader import Reader, load_reader
@@ -225,6 +226,7 @@ def infer(
 
     more: what else eval.json is to hold.
     """
+    keep_freed_memory()
     tasks = [_fit(prepared, systems, settings) for prepared in tasks]
     plan: dict[str, Any] = {
         "settings": asdict(settings),
