@@ -18,13 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING
 
-from salad.engine.shards import Attempt, perform
+from salad.engine.shards import Attempt, Outcome, perform
 from salad.types import SaladError
-
-if TYPE_CHECKING:
-    from salad.engine.run import Outcome
 
 __all__ = ["THREAD_VARIABLES", "LocalPool", "single_threaded", "torch_threads"]
 
@@ -75,8 +71,6 @@ class LocalPool:
             pass  # it died while idle or at its start; `wait` sees that
 
     def wait(self) -> Outcome:
-        from salad.engine.run import Outcome
-
         while True:
             busy = [worker for worker in self._workers if worker.attempt is not None]
             ready = wait([*(worker.pipe for worker in busy), *(worker.process.sentinel for worker in busy)])

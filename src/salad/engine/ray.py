@@ -13,8 +13,7 @@ import sys
 from typing import Any
 
 from salad.engine.local import THREAD_VARIABLES
-from salad.engine.run import Outcome
-from salad.engine.shards import Attempt, perform
+from salad.engine.shards import Attempt, Outcome, perform
 from salad.types import SaladError
 
 __all__ = ["RayPool"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from salad.engine.local import LocalPool, single_threaded, torch_threads
-from salad.engine.shards import Attempt, Shard, cut, item_name, keep_only, perform, remove_halves
+from salad.engine.shards import Attempt, Outcome, Shard, cut, item_name, keep_only, perform, remove_halves
 from salad.progress import Bar, progress
 from salad.types import SaladError
 
@@ -40,15 +40,6 @@ def using(kind: Kind = "local", tries: int = 3) -> Iterator[None]:
         yield
     finally:
         _settings.reset(token)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended: well, with the function's own error, or (`died`) with the end of its worker."""
-
-    attempt: Attempt
-    error: BaseException | None = None
-    died: bool = False
 
 
 class Pool(Protocol):

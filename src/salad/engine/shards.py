@@ -12,7 +12,7 @@ from typing import Any
 
 from salad.files import read_jsonl, write_jsonl, write_text
 
-__all__ = ["Attempt", "Shard", "cut", "item_name", "keep_only", "perform", "remove_halves"]
+__all__ = ["Attempt", "Outcome", "Shard", "cut", "item_name", "keep_only", "perform", "remove_halves"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,15 @@ class Attempt:
     numbers: tuple[int, ...]
     trial: bool = False
     rows: tuple[dict[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended: well, with the function's own error, or (`died`) with the end of its worker."""
+
+    attempt: Attempt
+    error: BaseException | None = None
+    died: bool = False
 
 
 def cut(items: Sequence[Any], shard_items: int) -> list[Shard]:

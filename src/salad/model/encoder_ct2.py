@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from salad.model.encoder import Encoder, Weights
+from salad.model.encoder_base import Encoder, Weights
 
 __all__ = ["WhisperCT2"]
 

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from salad.model.encoder import Encoder, Shape, Weights
+from salad.model.encoder_base import Encoder, Shape, Weights
 from salad.types import SaladError
 
 __all__ = ["TorchEncoder", "Wav2Vec2", "Whisper", "exact_float32", "shape_of_config"]
