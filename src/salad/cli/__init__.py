@@ -1,0 +1,30 @@
+"""The `salad` command. Heavy libraries are imported inside the commands, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from salad.cli import results, things, work
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Give a text LLM ears without making it dumber (arXiv 2510.13632).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for part in (work, results, things):
+    app.add_typer(part.app)
+app.add_typer(results.analyze_app, name="analyze")
+app.add_typer(things.assets_app, name="assets")
+app.add_typer(things.data_app, name="data")
+
+
+def main() -> None:
+    """Entry point of the `salad` command."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
+    app()

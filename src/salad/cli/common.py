@@ -1,0 +1,88 @@
+"""What the commands share: their options, plain errors, tables."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AlignedCorpus", "Bf16", "Debug", "Device", "EncodeWorkers", "EngineKind", "Overrides", "RecipePath", "SavedModel",
+    "Teacher", "names", "plain_errors", "print_table", "run_recipe",
+]  # fmt: skip
+
+USER_ERROR = 2
+INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/demo.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set one key of the recipe; may be given again.")
+]
+EngineKind = Annotated[
+    str | None,
+    typer.Option("--engine", metavar="KIND", help="local or ray: who runs the data jobs; the files are equal."),
+]
+SavedModel = Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model's folder, such as RUN/stage2/model.")]
+AlignedCorpus = Annotated[
+    Path, typer.Option("--corpus", metavar="PATH", help="Utterances with word times: ours, Lhotse's, or a folder.")
+]
+Teacher = Annotated[
+    str | None, typer.Option("--teacher", metavar="LLM", help="The text LLM it came from; default: its run's.")
+]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16 (logits stay in float32).")]
+Device = Annotated[str, typer.Option("--device", help="Such as cpu or cuda.")]
+EncodeWorkers = Annotated[int, typer.Option("--workers", min=1, help="Single-thread processes that encode.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")]
+
+
+def run_recipe(recipe: Path, overrides: list[str] | None, only: str | None = None) -> None:
+    from salad.recipe import load_recipe
+
+    checked = load_recipe(recipe, overrides or [])  # before the pipeline: a typo answers at once
+    from salad.pipeline import run_pipeline
+
+    run_pipeline(checked, only=only)
+
+
+def names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
+
+
+@contextmanager
+def plain_errors(debug: bool) -> Iterator[None]:
+    """A user's error is one red message and exit code 2; Ctrl-C is 130. A bug keeps its traceback."""
+    from salad.types import SaladError
+
+    try:
+        yield
+    except SaladError as error:
+        if debug:
+            raise
+        typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(USER_ERROR) from None
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        again = shlex.join(["salad", *sys.argv[1:]])
+        typer.secho(f"\nInterrupted. The same command resumes: {again}", fg=typer.colors.YELLOW, err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A drawn table for a person; tab-separated lines for a pipe, which has no width."""
+    if not sys.stdout.isatty():
+        typer.echo("\n".join("\t".join(row) for row in (header, *rows)))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*map(Text, row))  # an id such as [a] is not markup
+    Console().print(table)
