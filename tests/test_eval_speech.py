@@ -287,14 +287,15 @@ def test_a_text_model_cannot_hear_and_speech_must_be_asked_for(run_dir, items):
 # ASR
 
 
-def test_transcripts_are_made_once_and_by_whom_is_known(asr_folder, tmp_path):
+def test_transcripts_are_made_once_and_by_whom_is_known(asr_folder, tmp_path, monkeypatch):
     asr = load_asr(str(asr_folder))
     text = asr.transcribe(tone(300))
     assert text == asr.transcribe(tone(300)) and set(text) <= set("ETA ")
     heard = Transcripts(asr, tmp_path)
     assert heard.of("one", lambda: tone(300)) == text
-    again = Transcripts(asr, tmp_path)
-    assert again.of("one", lambda: pytest.fail("kept, so not heard again")) == text
+    monkeypatch.setattr(asr, "transcribe", lambda samples: pytest.fail("kept, so not transcribed again"))
+    assert heard.of("one", lambda: pytest.fail("known, so not read again")) == text
+    assert Transcripts(asr, tmp_path).of("another name", lambda: tone(300)) == text
     (tmp_path / "empty").mkdir()
     with pytest.raises(SaladError, match="neither model.bin nor config.json"):
         load_asr(str(tmp_path / "empty"))
