@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,19 +16,20 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from salad import assets, recipe
-from salad.corpus.detect import kind_of
+from salad.corpus.detect import kind_of as kind_of_file
 from salad.corpus.manifest import read_lhotse, utterance_from_dict
 from salad.engine import run_shards
 from salad.files import read_json, read_jsonl, sha256_json
-from salad.model import SaladForConditionalGeneration, load_encoder
-from salad.model.encode import encode_pieces
-from salad.sequence import FrameStore, start_token_id, tokenise
+from salad.model import SaladForConditionalGeneration
+from salad.model.encode import encode_pieces, kind_of, shared_encoder
+from salad.sequence import FrameStore, check_shard, start_token_id, tokenise
 from salad.sequence.examples import build_example, draw_layout, pieces_of, text_example
 from salad.types import Document, Example, SaladError, Utterance
 
 __all__ = ["Listening", "Measured", "load_saved", "read_corpus", "same_weights", "silence", "untrained"]
 
 ENCODE_SHARD = 8
+SILENCE_S = 20  # as `evaluate` has it: Whisper's frames of silence depend on how long it lasts
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Listening:
     def encode(self, utterances: Sequence[Utterance], out: Path, *, layouts: int = 1, workers: int = 2) -> FrameStore:
         """Frames of the speech spans, kept in `out` by encoder and by spans: a second command hears them at once."""
         name = self.model.config.encoder
-        encoder = load_encoder(name)
+        encoder = shared_encoder(name)
         if encoder.frame_dim != self.model.config.frame_dim:
             raise SaladError(
                 f"model: {self.folder} hears frames of {self.model.config.frame_dim}, but its encoder {name} gives "
@@ -96,13 +98,17 @@ class Listening:
                 spans = draw_layout(u, layout, self.sequence, self.seed)
                 pieces |= {p.key: p for p in pieces_of(u, spans, self.sequence, seed=self.seed)}
             items.append((u.audio, list(pieces.values())))
-        stamp = [encoder.fingerprint(), [[path, Path(path).stat().st_mtime_ns] for path, _ in items]]
-        folder = out / "frames" / sha256_json([*stamp, repr(items)])[:12]
-        function = functools.partial(encode_pieces, encoder=name)
-        return FrameStore(
-            run_shards(function, items, folder, shard_items=ENCODE_SHARD, workers=workers, title="encode",
-                       unit="utterances")
-        )  # fmt: skip
+        fits = encoder.fingerprint(), kind_of(encoder, self.sequence.stored)
+        changed = [[path, Path(path).stat().st_mtime_ns] for path, _ in items]
+        folder = out / "frames" / sha256_json([fits, changed, repr(items)])[:12]
+        for shard in sorted(folder.glob("shard-*")):
+            if check_shard(shard, *fits):  # cut off, damaged, or of an older format
+                shutil.rmtree(shard)
+        function = functools.partial(encode_pieces, encoder=name, stored=self.sequence.stored)
+        folders = run_shards(
+            function, items, folder, shard_items=ENCODE_SHARD, workers=workers, title="encode", unit="utterances"
+        )
+        return FrameStore(folders, *fits, encoder.frames_of_codes)
 
 
 def load_saved(folder: Path) -> SaladForConditionalGeneration:
@@ -140,9 +146,10 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 def silence(model: SaladForConditionalGeneration, examples: Sequence[Example]) -> list[list[np.ndarray]]:
     """For each example, as many frames of digital silence as each of its speech spans has."""
-    encoder = load_encoder(model.config.encoder)
+    encoder = shared_encoder(model.config.encoder)
     longest = max((len(span) for e in examples for span in e.speech_frames), default=1)
-    samples = int(np.ceil((longest + 1) / encoder.frame_rate_hz)) * encoder.sample_rate_hz
+    seconds = max(SILENCE_S, int(np.ceil((longest + 1) / encoder.frame_rate_hz)))
+    samples = seconds * encoder.sample_rate_hz
     hush = encoder.encode([np.zeros(min(samples, encoder.max_samples or samples), np.float32)])[0]
     return [[hush[: len(span)] for span in e.speech_frames] for e in examples]
 
@@ -156,7 +163,7 @@ def read_corpus(path: Path) -> Measured:
     found: list[Utterance] = []
     documents: list[Document] = []
     for file in _manifests(path):
-        if kind_of(file) == "lhotse":
+        if kind_of_file(file) == "lhotse":
             found += read_lhotse(file)
             continue
         for number, row in enumerate(_rows(file), 1):
