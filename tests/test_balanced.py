@@ -71,7 +71,7 @@ def test_sizes_of_many_differ_by_at_most_one(n, k, seed, scale, offset):
     k = min(k, n)
     with pytest.MonkeyPatch.context() as patch:
         take_the_way_of_millions(patch)
-        clusters, again = (balanced_kmeans(x, k, seed=seed) for _ in range(2))
+        clusters, again = (balanced_kmeans(x, k, seed=seed, iterations=4) for _ in range(2))
     check(clusters, x, k)
     assert np.array_equal(clusters.labels, again.labels) and np.array_equal(clusters.centroids, again.centroids)
 
@@ -147,7 +147,7 @@ def test_another_block_gives_as_good_clusters(block):
     for rows_in_block in (64, block):
         with pytest.MonkeyPatch.context() as patch:
             take_the_way_of_millions(patch, rows_in_block)
-            clusters = balanced_kmeans(x, 5, seed=0)
+            clusters = balanced_kmeans(x, 5, seed=0, iterations=10)
         check(clusters, x, 5)
         inertia.append(clusters.inertia)
     assert inertia[1] == pytest.approx(inertia[0], rel=0.01)
@@ -171,7 +171,7 @@ def test_a_memory_mapped_file_gives_the_labels_of_memory(tmp_path, exact):
 
 @pytest.mark.parametrize("n", [50, 5000])
 def test_copies_of_one_point_are_shared_out(n):
-    clusters = balanced_kmeans(np.full((n, 6), 0.3), 7, seed=0)
+    clusters = balanced_kmeans(np.full((n, 6), 0.3), 7, seed=0, iterations=3)
     assert clusters.sizes.max() - clusters.sizes.min() <= 1
     assert clusters.inertia == pytest.approx(0, abs=1e-9) and np.allclose(clusters.centroids, 0.3)
 

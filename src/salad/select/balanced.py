@@ -26,11 +26,11 @@ __all__ = ["BalancedClusters", "balanced_kmeans"]
 
 EXACT_POINTS, EXACT_CELLS = 4096, 1 << 20
 SAMPLE_POINTS, SAMPLE_CELLS = 1 << 16, 1 << 27  # points to learn on; cells of their distances, 512 MB in float32
-BOUNDARY_CELLS = 1 << 25
+BOUNDARY_POINTS, BOUNDARY_CELLS = 1 << 17, 1 << 25  # points to settle exactly at first
 FULL_PASSES = 3
 HOT, COLD = 0.4, 0.03  # first and last temperature of the centroids, as shares of the mean margin between two clusters
 WARM = 0.05  # the temperature that the prices are first learned at, as a share of the mean square
-WIDE_GAP = 1e-3  # a larger gap than this has more points settled
+WIDE_GAP = 1e-3  # a larger gap has twice as many points settled
 SLACK = 1e-6  # costs that differ by less, as a share of the mean square, count as equal
 
 
@@ -91,6 +91,7 @@ class _Large:
         if not self.scale < 1e30:
             raise SaladError(f"x: mean square {self.scale:.1e} is too large for float32; divide x by a constant")
         self.prices = torch.zeros(k, dtype=torch.float64, device=self.device)
+        self.unseen = torch.zeros_like(self.prices)  # load [k] that the sample lacks, or minus what it has too much
         self.temperature = self.scale
 
     def run(self, num_sample: int, iterations: int) -> BalancedClusters:
@@ -105,8 +106,8 @@ class _Large:
             self.centroids = (share.T @ sample) / share.sum(0)[:, None].clamp(min=1e-6)
             self.rows.bar.advance(num_sample)
         for _ in range(0 if everything else FULL_PASSES):
-            self._price(sample, cost, 1.0)
-            self._full_pass()
+            load = self._price(sample, cost, 1.0).sum(0).double()
+            self.unseen = self._full_pass() * (num_sample / num) - load
         self._price(sample, cost, 1.0)
         del sample, cost
         labels, gap = self._assign()
@@ -119,11 +120,12 @@ class _Large:
         best = (cost + self.prices.to(cost.dtype)).topk(min(2, self.k), 1, largest=False).values
         margin = max(float((best[:, -1] - best[:, 0]).mean()), 1e-3 * self.scale)
         self.temperature = margin * HOT * (COLD / HOT) ** progress
-        self.prices, share = settle(cost, self.prices, warm=WARM * self.scale, cold=self.temperature)
+        warm, cold = WARM * self.scale, self.temperature
+        self.prices, share = settle(cost, self.prices, warm=warm, cold=cold, outside=self.unseen)
         return share
 
-    def _full_pass(self) -> None:
-        """Move the centroids to the soft means of all points."""
+    def _full_pass(self) -> torch.Tensor:
+        """Move the centroids to the soft means of all points; returns the loads [k] they had before."""
         load, total = 0.0, 0.0
         bias = ((self.centroids**2).sum(1) + self.prices.float()) / -self.temperature
         for _, x in self.rows.blocks():
@@ -131,6 +133,7 @@ class _Large:
             load = load + share.sum(0).double()
             total = total + (share.T @ x).double()
         self.centroids = (total / load[:, None].clamp(min=1e-6)).float()
+        return load
 
     def _assign(self) -> tuple[np.ndarray, float]:
         """The cheapest balanced assignment to the centroids: labels int64 [N] and its gap.
@@ -139,35 +142,34 @@ class _Large:
         settled exactly. A point outside keeps its best cluster at the new prices too unless they moved by more than
         its margin; what that can cost at most enters the gap.
         """
-        num, old = self.rows.num, self.prices.clone()
-        labels, margin, best = self._cheapest(old)
-        old = old.cpu().numpy()
-        num_near = max(BOUNDARY_CELLS // self.k, 1)
+        num, part = self.rows.num, min(1.0, BOUNDARY_POINTS / self.rows.num, BOUNDARY_CELLS / self.k / self.rows.num)
         while True:
-            near = np.arange(num) if num_near >= num else np.sort(np.argpartition(margin, num_near)[:num_near])
+            old = self.prices.cpu().numpy()
+            labels, margin, best = self._cheapest(self.prices)
+            near = _nearest(labels, margin, self.k, part)
             away = np.ones(num, dtype=bool)
             away[near] = False
             outside = np.bincount(labels[away], minlength=self.k)
             cost = self._costs(near)
-            warm = min(WARM * self.scale, float(margin[near].max()) / 4)  # prices are near: stay within the margins
+            warm = min(WARM * self.scale, float(margin[near].mean()) / 2)  # prices are near: stay within the margins
             cold = self.temperature / 5
-            prices, _ = settle(cost, self.prices, warm=warm, cold=cold, outside=torch.from_numpy(outside))
-            cost, prices = cost.cpu().numpy(), prices.cpu().numpy()
+            settled, _ = settle(cost, self.prices, warm=warm, cold=cold, outside=torch.from_numpy(outside))
+            cost, prices = cost.cpu().numpy(), settled.cpu().numpy()
             filled = fill(cost, (cost + prices).argmin(1), prices, outside, slack=SLACK * self.scale)
-            num_near *= 4
-            if filled is None:
-                continue
-            moved, prices = filled
-            shift = prices - old
-            short = np.maximum(shift[labels] - shift.min() - margin, 0)[away].sum(dtype=np.float64)
-            kept = best - float(old @ np.bincount(labels, minlength=self.k)) - _cost_of(cost, labels[near])
-            primal = kept + _cost_of(cost, moved)
-            dual = kept + float(prices @ outside) - short
-            dual += float((cost + prices).min(1).sum(dtype=np.float64)) - price_of_sizes(num, prices)
-            gap = max(primal - dual, 0.0) / max(dual, 1e-30)
-            if gap <= WIDE_GAP or len(near) == num:
-                labels[near] = moved
-                return labels, gap
+            if filled is not None:
+                moved, prices = filled
+                shift = prices - old
+                short = np.maximum(shift[labels] - shift.min() - margin, 0)[away].sum(dtype=np.float64)
+                kept = best - float(old @ np.bincount(labels, minlength=self.k)) - _cost_of(cost, labels[near])
+                primal = kept + _cost_of(cost, moved)
+                dual = kept + float(prices @ outside) - short
+                dual += float((cost + prices).min(1).sum(dtype=np.float64)) - price_of_sizes(num, prices)
+                gap = max(primal - dual, 0.0) / max(dual, 1e-30)
+                if gap <= WIDE_GAP or len(near) == num:
+                    labels[near] = moved
+                    return labels, gap
+                self.prices = torch.from_numpy(prices).to(self.device)
+            part = min(1.0, 2 * part)
 
     def _cheapest(self, prices: torch.Tensor) -> tuple[np.ndarray, np.ndarray, float]:
         """Every point's best cluster [N], its margin over the second best [N], and the sum of cost + price."""
@@ -189,6 +191,15 @@ class _Large:
             x = self.rows.take(index[at : at + self.rows.block])
             torch.addmm((self.centroids**2).sum(1), x, self.centroids.T, alpha=-2, out=part)
         return cost
+
+
+def _nearest(labels: np.ndarray, margin: np.ndarray, k: int, part: float) -> np.ndarray:
+    """Points [n], sorted, with the smallest margins of their cluster: this part of it, and twice its surplus."""
+    sizes = np.bincount(labels, minlength=k)
+    quotas = np.ceil(part * sizes) + 2 * np.maximum(sizes - len(labels) // k, 0)
+    order = np.lexsort((margin, labels))
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(order[rank < np.repeat(quotas, sizes)])
 
 
 def _cost_of(cost: np.ndarray, labels: np.ndarray) -> float:
