@@ -129,6 +129,7 @@ def test_figures_of_a_saved_model(tmp_path):
     assert {row["layer"] for row in rows} == {"encoder", "adapter", "llm-00", "llm-01", "llm-02"}
     voice = {row["layer"]: row for row in rows if row["of"] == "voice"}
     assert voice["encoder"]["after"]["value"] > 0.95 and voice["encoder"]["retention"]["value"] == 1.0
+    assert all(row["of_encoder"]["value"] <= 1.01 for row in voice.values())
     assert voice["adapter"]["before"] is not None and 0.3 < voice["adapter"]["chance"] < 0.7
     assert figures == read_json(tmp_path / "out" / "retention.json") and figures["voices"] == {"a": 6, "b": 6}
     again = measure_retention(model, corpus, tmp_path / "out", before="init", teacher=str(llm), workers=1)

@@ -124,13 +124,14 @@ def probe(
 def retention(after: Probed, before: Probed) -> dict[str, float] | None:
     """(after - chance) / (before - chance) with its 95 % interval over documents; None where before shows nothing.
 
-    1: nothing was lost; 0: the probe finds no more than in shuffled labels.
+    Their chances are averaged. 1: nothing was lost; 0: the probe finds no more than in shuffled labels.
     """
-    if before.value <= max(before.chance_high, 0.0) or before.interval[0] <= before.chance:
+    if before.value <= max(before.chance_high, 0.0) or before.interval[0] <= max(before.chance, 0.0):
         return None
-    ratios = (after.draws - after.chance) / np.maximum(before.draws - before.chance, 1e-9)
+    chance = (after.chance + before.chance) / 2  # two estimates of one thing
+    ratios = (after.draws - chance) / np.maximum(before.draws - chance, 1e-9)
     low, high = np.percentile(ratios, [2.5, 97.5])
-    value = (after.value - after.chance) / (before.value - before.chance)
+    value = (after.value - chance) / (before.value - chance)
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 

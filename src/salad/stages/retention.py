@@ -42,7 +42,8 @@ def measure_retention(
     """Probe every layer for voice (balanced accuracy) and rate (R^2 of words a second about the voice's mean).
 
     `before`: a checkpoint's folder, another model's, or "init" (the text LLM with a fresh adapter); its layers are
-    compared with the model's. None compares every layer with the frozen encoder's frames. Writes retention.json,
+    compared with the model's (`retention`). Every layer is also compared with the frozen encoder's frames
+    (`of_encoder`), which is all there is where `before` is None. Writes retention.json,
     retention.jsonl (one row for each label and layer) and quarantine.jsonl to `out`.
     """
     keep_freed_memory()
@@ -78,7 +79,8 @@ def measure_retention(
                 own = probes["after"][name]
                 reference = probes["before"][name] if before is not None else probes["after"][SAME_EARS]
                 rows.append({"of": of, "layer": name, "after": _plain(own), "before": _plain(reference),
-                             "chance": own.chance, "retention": retention(own, reference)})  # fmt: skip
+                             "chance": own.chance, "retention": retention(own, reference),
+                             "of_encoder": retention(own, probes["after"][SAME_EARS])})  # fmt: skip
     figures = {
         "model": {"path": str(model), "fingerprint": assets.fingerprint(model)},
         "before": before or SAME_EARS,
@@ -87,7 +89,7 @@ def measure_retention(
         "voices": dict(sorted(Counter(u.speaker for u in utterances).items())),
         "words_per_second": {"mean": float(np.mean(rates)), "sd": float(np.std(rates))},
         "quarantined": len(aside),
-        "layers": {of: {r["layer"]: {k: r[k] for k in ("after", "before", "chance", "retention")}
+        "layers": {of: {r["layer"]: {k: r[k] for k in ("after", "before", "chance", "retention", "of_encoder")}
                         for r in rows if r["of"] == of} for of in labels},
     }  # fmt: skip
     write_jsonl(out / "retention.jsonl", rows)
@@ -160,16 +162,17 @@ def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, 
     """Header and a line for each layer."""
     header: tuple[str, ...] = ("layer",)
     for of in figures["layers"]:
-        header += (of, f"{of}, {figures['before']}", f"{of} retained")
+        header += (of, f"{of}, {Path(figures['before']).name}", "retained", "of the encoder's")
     layers = figures["layers"]
     lines = []
     for name in next(iter(layers.values())):
         line: tuple[str, ...] = (name,)
         for of in layers:
             cell = layers[of][name]
-            line += (_interval(cell["after"]), f"{cell['before']['value']:.2f}", _interval(cell["retention"]))
+            line += (_interval(cell["after"]), f"{cell['before']['value']:.2f}")
+            line += (_interval(cell["retention"]), _interval(cell["of_encoder"]))
         lines.append(line)
-    chance = [("chance", *(x for of in layers for x in (f"{layers[of][SAME_EARS]['chance']:.2f}", "", "")))]
+    chance = [("chance", *(x for of in layers for x in (f"{layers[of][SAME_EARS]['chance']:.2f}", "", "", "")))]
     return header, lines + chance
 
 
