@@ -101,7 +101,7 @@ def spoken_tables(figures: Mapping[str, Any]) -> str:
     rows = list(figures["systems"].values())
     clean = [row for row in rows if not row["condition"]]
     base = ["system", "voice", "trained on it", "n", "accuracy", "chance", f"gap to {REFERENCE}", "WER", "CER"]
-    lines = [[r["kind"], r["voice"], r["trained"], *_figures(r), _interval(r.get("gap")), *_errors(r)] for r in clean]
+    lines = [[r["kind"], r["voice"], _trained(r), *_figures(r), _interval(r.get("gap")), *_errors(r)] for r in clean]
     for kind, spread in figures["spread"].items():
         text = f"{_percent(spread['mean'])}, {_percent(spread['lowest'])} to {_percent(spread['highest'])}"
         lines.append([kind, "all voices", "", "", f"{text}, sd {_percent(spread['sd'])}", "", "", "", ""])
@@ -116,6 +116,11 @@ def spoken_tables(figures: Mapping[str, Any]) -> str:
         ]
         text += f"\nNoise and controls (all items):\n\n{_markdown(base, lines)}"
     return text
+
+
+def _trained(row: Mapping[str, Any]) -> str:
+    """Whether the model was trained on the voice; a cascade's text base was trained on none."""
+    return "" if "asr" in row else str(row["trained"])
 
 
 def _figures(row: Mapping[str, Any]) -> list[str]:
