@@ -19,6 +19,7 @@ def take_the_way_of_millions(patch, block=64):
     """Few points learn on a sample, pass over blocks, and settle a boundary of few points."""
     patch.setattr(balanced, "EXACT_POINTS", 0)
     patch.setattr(balanced, "SAMPLE_POINTS", 150)
+    patch.setattr(balanced, "SAMPLE_EACH", 2)
     patch.setattr(balanced, "BOUNDARY_CELLS", 200)
     patch.setattr(rows, "BLOCK", block)
 

@@ -2,7 +2,7 @@
 
     1. Prices and centroids are learned on a sample: distances, then the prices that balance soft assignments at a
        falling temperature (entropic transport, its dual maximised by Newton's method), then new centroids.
-    2. A few soft passes over all points, one Newton step each, carry both over.
+    2. A few passes over all points move the centroids, and tell which loads the sample gets wrong.
     3. Under the last prices nearly all points are where they belong. Those between two clusters are settled exactly
        (`transport.fill`); the prices prove how far the result can be from the cheapest (`BalancedClusters.gap`).
 
@@ -18,14 +18,15 @@ import torch
 
 from salad.progress import progress
 from salad.select.prices import settle
-from salad.select.rows import Rows, check_rows
+from salad.select.rows import Rows, check_rows, sums_of
 from salad.select.transport import fill, price_of_sizes
 from salad.types import SaladError
 
 __all__ = ["BalancedClusters", "balanced_kmeans"]
 
 EXACT_POINTS, EXACT_CELLS = 4096, 1 << 20
-SAMPLE_POINTS, SAMPLE_CELLS = 1 << 16, 1 << 27  # points to learn on; cells of their distances, 512 MB in float32
+SAMPLE_POINTS, SAMPLE_EACH = 1 << 15, 256  # points to learn on, or so many for each cluster
+SAMPLE_CELLS = 1 << 27  # of their distances: 512 MB in float32
 BOUNDARY_POINTS, BOUNDARY_CELLS = 1 << 17, 1 << 25  # points to settle exactly at first
 FULL_PASSES = 3
 HOT, COLD = 0.4, 0.03  # first and last temperature of the centroids, as shares of the mean margin between two clusters
@@ -74,8 +75,8 @@ def balanced_kmeans(
     if num <= EXACT_POINTS and num * k <= EXACT_CELLS:
         check_rows(x)
         return _exact(np.array(x, dtype=np.float64), k, rng, iterations)
-    sample = min(num, SAMPLE_POINTS, max(2 * k, SAMPLE_CELLS // k))
-    passes = 3 + FULL_PASSES * (sample < num)
+    sample = min(num, max(SAMPLE_POINTS, SAMPLE_EACH * k), max(2 * k, SAMPLE_CELLS // k))
+    passes = 3 + FULL_PASSES * (sample < num)  # first look, assignment, means
     with progress("balanced k-means", passes * num + iterations * sample, "rows") as bar, torch.no_grad():
         rows = Rows(x, torch.device(device), bar)
         return _Large(rows, k, rng).run(sample, iterations)
@@ -106,8 +107,12 @@ class _Large:
             self.centroids = (share.T @ sample) / share.sum(0)[:, None].clamp(min=1e-6)
             self.rows.bar.advance(num_sample)
         for _ in range(0 if everything else FULL_PASSES):
-            load = self._price(sample, cost, 1.0).sum(0).double()
-            self.unseen = self._full_pass() * (num_sample / num) - load
+            self._price(sample, cost, 1.0)
+            here = torch.bincount((cost + self.prices.to(cost.dtype)).argmin(1), minlength=self.k)
+            labels, _, _, total = self._cheapest(self.prices)
+            load = torch.from_numpy(np.bincount(labels, minlength=self.k)).to(self.device)
+            self.unseen = load * (num_sample / num) - here.double()
+            self.centroids = torch.where(load[:, None] > 0, total / load[:, None], self.centroids).float()
         self._price(sample, cost, 1.0)
         del sample, cost
         labels, gap = self._assign()
@@ -124,64 +129,65 @@ class _Large:
         self.prices, share = settle(cost, self.prices, warm=warm, cold=cold, outside=self.unseen)
         return share
 
-    def _full_pass(self) -> torch.Tensor:
-        """Move the centroids to the soft means of all points; returns the loads [k] they had before."""
-        load, total = 0.0, 0.0
-        bias = ((self.centroids**2).sum(1) + self.prices.float()) / -self.temperature
-        for _, x in self.rows.blocks():
-            share = torch.addmm(bias, x, self.centroids.T, alpha=2 / self.temperature).softmax(1)
-            load = load + share.sum(0).double()
-            total = total + (share.T @ x).double()
-        self.centroids = (total / load[:, None].clamp(min=1e-6)).float()
-        return load
-
     def _assign(self) -> tuple[np.ndarray, float]:
         """The cheapest balanced assignment to the centroids: labels int64 [N] and its gap.
 
         Points keep their cluster under the prices so far but for those with the smallest margins, `near`, which are
         settled exactly. A point outside keeps its best cluster at the new prices too unless they moved by more than
-        its margin; what that can cost at most enters the gap.
+        its margin; what that can cost at most enters the gap. Where that is too much, a pass at the new prices tells
+        what it costs in fact, and is where the next try begins.
         """
-        num, part = self.rows.num, min(1.0, BOUNDARY_POINTS / self.rows.num, BOUNDARY_CELLS / self.k / self.rows.num)
+        num, k = self.rows.num, self.k
+        part, found, primal = min(1.0, BOUNDARY_POINTS / num, BOUNDARY_CELLS / k / num), None, 0.0
+        prices = self.prices.cpu().numpy()
         while True:
-            old = self.prices.cpu().numpy()
-            labels, margin, best = self._cheapest(self.prices)
-            near = _nearest(labels, margin, self.k, part)
+            old, start = prices, torch.from_numpy(prices).to(self.device)
+            labels, margin, best, _ = self._cheapest(start)
+            if found is not None and _gap(primal, best - price_of_sizes(num, old)) <= WIDE_GAP:
+                return found, _gap(primal, best - price_of_sizes(num, old))
+            near = _nearest(labels, margin, k, part)
             away = np.ones(num, dtype=bool)
             away[near] = False
-            outside = np.bincount(labels[away], minlength=self.k)
+            outside = np.bincount(labels[away], minlength=k)
             cost = self._costs(near)
             warm = min(WARM * self.scale, float(margin[near].mean()) / 2)  # prices are near: stay within the margins
-            cold = self.temperature / 5
-            settled, _ = settle(cost, self.prices, warm=warm, cold=cold, outside=torch.from_numpy(outside))
-            cost, prices = cost.cpu().numpy(), settled.cpu().numpy()
+            cold, fixed = self.temperature / 5, torch.from_numpy(outside)
+            prices = settle(cost, start, warm=warm, cold=cold, outside=fixed)[0].cpu().numpy()
+            cost = cost.cpu().numpy()
             filled = fill(cost, (cost + prices).argmin(1), prices, outside, slack=SLACK * self.scale)
-            if filled is not None:
-                moved, prices = filled
-                shift = prices - old
-                short = np.maximum(shift[labels] - shift.min() - margin, 0)[away].sum(dtype=np.float64)
-                kept = best - float(old @ np.bincount(labels, minlength=self.k)) - _cost_of(cost, labels[near])
-                primal = kept + _cost_of(cost, moved)
-                dual = kept + float(prices @ outside) - short
-                dual += float((cost + prices).min(1).sum(dtype=np.float64)) - price_of_sizes(num, prices)
-                gap = max(primal - dual, 0.0) / max(dual, 1e-30)
-                if gap <= WIDE_GAP or len(near) == num:
-                    labels[near] = moved
-                    return labels, gap
-                self.prices = torch.from_numpy(prices).to(self.device)
             part = min(1.0, 2 * part)
+            if filled is None:
+                prices, found = old, None
+                continue
+            moved, prices = filled
+            shift = prices - old
+            short = np.maximum(shift[labels] - shift.min() - margin, 0)[away].sum(dtype=np.float64)
+            kept = best - float(old @ np.bincount(labels, minlength=k)) - _cost_of(cost, labels[near])
+            primal = kept + _cost_of(cost, moved)
+            dual = kept + float(prices @ outside) - short
+            dual += float((cost + prices).min(1).sum(dtype=np.float64)) - price_of_sizes(num, prices)
+            labels[near] = moved
+            found = labels
+            if _gap(primal, dual) <= WIDE_GAP or len(near) == num:
+                return found, _gap(primal, dual)
 
-    def _cheapest(self, prices: torch.Tensor) -> tuple[np.ndarray, np.ndarray, float]:
-        """Every point's best cluster [N], its margin over the second best [N], and the sum of cost + price."""
-        labels, margin = np.empty(self.rows.num, np.int64), np.full(self.rows.num, np.inf, np.float32)
-        bias, total = (self.centroids**2).sum(1) + prices.float(), 0.0
+    def _cheapest(self, prices: torch.Tensor) -> tuple[np.ndarray, np.ndarray, float, torch.Tensor]:
+        """One pass: every point's best cluster [N], its margin over the second best [N], the sum of cost + price,
+        and the sums of each cluster's points, float64 [k, dim]."""
+        num, k = self.rows.num, self.k
+        labels, margin = np.empty(num, np.int64), np.full(num, np.inf, np.float32)
+        bias, best = (self.centroids**2).sum(1) + prices.float(), self.rows.mean_square * num
+        total = torch.zeros(self.centroids.shape, dtype=torch.float64, device=self.device)
+        cost = torch.empty(self.rows.block, k, device=self.device)
         for at, x in self.rows.blocks():
-            best = torch.addmm(bias, x, self.centroids.T, alpha=-2).topk(min(2, self.k), 1, largest=False)
-            labels[at] = best.indices[:, 0].cpu().numpy()
-            if self.k > 1:
-                margin[at] = (best.values[:, 1] - best.values[:, 0]).cpu().numpy()
-            total += float((x**2).sum(dtype=torch.float64) + best.values[:, 0].sum(dtype=torch.float64))
-        return labels, margin, total
+            torch.addmm(bias, x, self.centroids.T, alpha=-2, out=cost[: len(x)])
+            two = cost[: len(x)].topk(min(2, k), 1, largest=False)
+            labels[at] = two.indices[:, 0].cpu().numpy()
+            if k > 1:
+                margin[at] = (two.values[:, 1] - two.values[:, 0]).cpu().numpy()
+            best += float(two.values[:, 0].sum(dtype=torch.float64))
+            total += sums_of(x, two.indices[:, 0], k)
+        return labels, margin, best, total
 
     def _costs(self, index: np.ndarray) -> torch.Tensor:
         """Squared distances of some rows, less their squared norm, [len(index), k]."""
@@ -191,6 +197,10 @@ class _Large:
             x = self.rows.take(index[at : at + self.rows.block])
             torch.addmm((self.centroids**2).sum(1), x, self.centroids.T, alpha=-2, out=part)
         return cost
+
+
+def _gap(primal: float, dual: float) -> float:
+    return max(primal - dual, 0.0) / max(dual, 1e-30)
 
 
 def _nearest(labels: np.ndarray, margin: np.ndarray, k: int, part: float) -> np.ndarray:
@@ -218,7 +228,7 @@ def _exact(x: np.ndarray, k: int, rng: np.random.Generator, iterations: int) -> 
         assert filled is not None
         new, prices = filled
         dual = float((cost + prices).min(1).sum()) - price_of_sizes(len(x), prices)
-        gap = max(_cost_of(cost, new) - dual, 0.0) / dual if dual > 1e-12 else 0.0
+        gap = _gap(_cost_of(cost, new), dual) if dual > 1e-12 else 0.0
         if np.array_equal(new, labels):
             break
         labels = new

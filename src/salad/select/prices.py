@@ -15,6 +15,7 @@ COOLING = 0.7
 NEAR = 2.0  # Newton where no load is further than this factor from even
 MOST_STEPS = 10  # at one temperature
 TRIES = 7
+CURVED = 1 << 14  # rows that the curvature is estimated from
 
 
 def settle(
@@ -32,15 +33,14 @@ def settle(
     for _ in range(TRIES):
         prices, temperature, steps = first, warm, 0
         while True:
-            torch.add(cost, prices.to(cost.dtype), out=share)
-            torch.softmax(share.div_(-temperature), 1, out=share)
-            soft = share.sum(0).double()
-            load = soft + outside
+            torch.sub((prices / -temperature).to(cost.dtype), cost, alpha=1 / temperature, out=share)
+            torch.softmax(share, 1, out=share)
+            load = share.sum(0).double() + outside
             if temperature <= cold:
                 break
             near = even / NEAR <= float(load.min()) and float(load.max()) <= even * NEAR
             if near:
-                prices = prices + _newton(soft, load - even, (share.T @ share).double(), temperature)
+                prices = prices + _newton(share, load - even, temperature)
             else:
                 prices = prices + temperature * torch.log(load.clamp(min=1e-30) / even)
             prices = prices - prices.mean()
@@ -53,8 +53,11 @@ def settle(
     return prices, share
 
 
-def _newton(soft: torch.Tensor, excess: torch.Tensor, overlap: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Curvature (diag(soft loads) - the shares' Gram matrix) / temperature; a step of at most 4 temperatures."""
+def _newton(share: torch.Tensor, excess: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Step of at most 4 temperatures; curvature (diag(loads) - the shares' Gram matrix) / temperature, by some rows."""
+    every = max(1, len(share) // CURVED)
+    rows = share[::every].contiguous()
+    soft, overlap = rows.sum(0).double() * every, (rows.T @ rows).double() * every
     curvature = torch.diag(soft + 1e-3 * soft.mean() + 1e-12) - overlap
     step = torch.linalg.solve(curvature, excess) * temperature
     step = step - step.mean()

@@ -10,13 +10,13 @@ import torch
 from salad.progress import Bar
 from salad.types import SaladError
 
-__all__ = ["Rows", "check_rows"]
+__all__ = ["Rows", "check_rows", "sums_of"]
 
 BLOCK = 4096  # rows; with 128 clusters a block's distances are 2 MB and stay in cache
 
 
-def check_rows(block: np.ndarray, first: int = 0) -> None:
-    """Raises SaladError that names the first row with NaN or infinity; `first`: the number of the block's first row."""
+def check_rows(block: np.ndarray, first: int = 0) -> np.ndarray:
+    """`block` itself. Raises SaladError that names a row with NaN or infinity; `first`: number of the first row."""
     if not np.isfinite(block.sum(dtype=np.float64)):
         bad = np.flatnonzero(~np.isfinite(block).all(1))
         if len(bad):
@@ -24,6 +24,12 @@ def check_rows(block: np.ndarray, first: int = 0) -> None:
                 f"x: row {first + bad[0]} holds NaN or infinity, expected finite numbers; "
                 "embed that document again, or leave it out"
             )
+    return block
+
+
+def sums_of(x: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
+    """Sums of the rows of x [n, dim] with each label, [k, dim]."""
+    return torch.zeros(k, x.shape[1], device=x.device).index_add_(0, labels, x)
 
 
 class Rows:
@@ -36,14 +42,19 @@ class Rows:
     def __init__(self, x: np.ndarray, device: torch.device, bar: Bar) -> None:
         self.x, self.device, self.bar, self.block = x, device, bar, BLOCK
         self.num, self.dim = x.shape
-        total = np.zeros(self.dim)
-        for at in self._slices():
-            part = np.asarray(x[at], dtype=np.float32)
-            check_rows(part, at.start)
-            total += part.sum(0, dtype=np.float64)
-        self.mean = (total / self.num).astype(np.float32)
+        self.mean = check_rows(np.asarray(x[: self.block], dtype=np.float32)).mean(0)
         self._shift = torch.from_numpy(self.mean).to(device)
-        self.mean_square = sum(float((part**2).sum(dtype=torch.float64)) for _, part in self.blocks()) / self.num
+        total, squares = torch.zeros(self.dim, dtype=torch.float64, device=device), 0.0
+        for at, part in self.blocks():
+            sums = part.sum(0, dtype=torch.float64)
+            if not bool(torch.isfinite(sums).all()):
+                check_rows(np.asarray(x[at], dtype=np.float32), at.start)
+            total += sums
+            squares += float((part * part).sum())
+        off = total / self.num  # of the first block's mean from the mean
+        self.mean = (self.mean + off.cpu().numpy()).astype(np.float32)
+        self._shift = torch.from_numpy(self.mean).to(device)
+        self.mean_square = max(squares / self.num - float((off**2).sum()), 0.0)
 
     def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """Every row once, in order."""
@@ -64,7 +75,7 @@ class Rows:
         total = torch.zeros(k, self.dim, dtype=torch.float64, device=self.device)
         for at, part in self.blocks():
             here = torch.from_numpy(labels[at]).to(self.device)
-            total += torch.zeros(k, self.dim, device=self.device).index_add_(0, here, part)
+            total += sums_of(part, here, k)
         sizes = torch.from_numpy(np.bincount(labels, minlength=k)).to(self.device)
         means = total / sizes[:, None]
         inertia = self.mean_square - float(((total * means).sum()) / self.num)
