@@ -62,7 +62,7 @@ def balanced_kmeans(
     Every size is floor(N/k) or ceil(N/k) exactly; which clusters get the point more is chosen at least cost.
     Deterministic by seed: blocks are fixed, so nothing depends on how x is stored. Another number of threads, device or
     release of torch may round differently, and so end in other, equally good clusters.
-    Memory beside x: some hundred MB for k up to a few thousand. Raises SaladError for k, shape, NaN, infinity.
+    Memory beside x: under 2 GB for k up to a few thousand. Raises SaladError for k, shape, NaN, infinity.
     """
     if x.ndim != 2 or x.shape[1] == 0:
         raise SaladError(f"x: got shape {tuple(x.shape)}, expected [points, dimensions]")
