@@ -200,7 +200,7 @@ class _Large:
 
 
 def _gap(primal: float, dual: float) -> float:
-    return max(primal - dual, 0.0) / max(dual, 1e-30)
+    return float(max(primal - dual, 0.0) / max(dual, 1e-30))
 
 
 def _nearest(labels: np.ndarray, margin: np.ndarray, k: int, part: float) -> np.ndarray:
