@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from salad.progress import progress
-from salad.select import balanced, balanced_kmeans, rows
+from salad.select import balanced, balanced_kmeans, blocks
 from salad.select.balanced import _Large
-from salad.select.rows import Rows
+from salad.select.blocks import Rows
 from salad.select.transport import fill, price_of_sizes
 from salad.types import SaladError
 
@@ -21,7 +21,7 @@ def take_the_way_of_millions(patch, block=64):
     patch.setattr(balanced, "SAMPLE_POINTS", 150)
     patch.setattr(balanced, "SAMPLE_EACH", 2)
     patch.setattr(balanced, "BOUNDARY_CELLS", 200)
-    patch.setattr(rows, "BLOCK", block)
+    patch.setattr(blocks, "BLOCK", block)
 
 
 @pytest.fixture

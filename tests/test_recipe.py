@@ -35,7 +35,7 @@ def test_a_recipe_cannot_be_changed(recipe_values, write_recipe):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_recipes_load(path):
-    load_recipe(path)
+    assert load_recipe(path).run_dir.parts[0] == "runs"
 
 
 # --set

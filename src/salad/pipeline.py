@@ -68,7 +68,7 @@ class Run:
     def latest(self) -> Run:
         """The last round that is finished."""
         number = 1
-        while _state(replace(self, round=number + 1).folder("stage2")).get("status") == "done":
+        while replace(self, round=number + 1).finished("stage2"):
             number += 1
         return replace(self, round=number)
 
@@ -77,12 +77,14 @@ class Run:
             return self.dir / "rounds" / f"{self.round:02d}" / stage
         return self.dir / stage
 
+    def finished(self, stage: str) -> bool:
+        return _state(self.folder(stage)).get("status") == "done"
+
     def done(self, stage: str) -> dict[str, Any]:
         """stage.json of a finished stage. Raises SaladError where it is not finished."""
-        state = _state(self.folder(stage))
-        if state.get("status") != "done":
+        if not self.finished(stage):
             raise SaladError(f"stage {stage}: not finished in {self.dir}; run `salad run` or that stage first")
-        return state
+        return _state(self.folder(stage))
 
 
 def run_pipeline(

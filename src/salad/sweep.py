@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from salad.files import read_json, write_json
-from salad.pipeline import run_pipeline
+from salad.pipeline import Run, run_pipeline
 from salad.progress import console
 from salad.recipe import load_recipe
 from salad.types import SaladError
@@ -81,9 +81,7 @@ def run_cells(
     rows: list[dict[str, Any]] = []
     for number, (cell, settings) in enumerate(zip(cells, checked, strict=True), 1):
         figures = settings.run_dir / "evaluate" / "figures.json"
-        finished = (settings.run_dir / "evaluate" / "stage.json").exists() and read_json(
-            settings.run_dir / "evaluate" / "stage.json"
-        ).get("status") == "done"
+        finished = Run(settings).finished("evaluate")
         left_s = None if budget_s is None else budget_s - (time.monotonic() - start_s)
         row: dict[str, Any] = {"cell": cell.name, "values": dict(cell.values), "run_dir": str(settings.run_dir)}
         if left_s is not None and not finished and longest_s > left_s:

@@ -12,9 +12,10 @@ import numpy as np
 from salad.files import read_jsonl
 from salad.types import SaladError
 
-__all__ = ["Difference", "arms_of", "compare", "document_sums", "table"]
+__all__ = ["Difference", "arms_of", "compare", "document_sums", "paired", "table"]
 
 REPLICATE = "select.replicate"
+Sums = Mapping[str, tuple[float, int, str]]  # of each document: summed KL, tokens, domain
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def document_sums(run_dir: Path, of: str = "stage2") -> dict[str, tuple[float, int, str]]:
+def document_sums(run_dir: Path, of: str = "stage2") -> Sums:
     """{document of a seen voice: (summed KL, tokens, domain)} of a run's divergence.jsonl."""
     rows = read_jsonl(Path(run_dir) / "evaluate" / "divergence.jsonl")
     found = {
@@ -73,22 +74,33 @@ def compare(
     if len(arm) != len(reference) or not arm:
         raise SaladError(f"compare: {len(arm)} runs against {len(reference)}; give as many of both")
     sums = [[document_sums(run) for run in runs] for runs in (arm, reference)]
-    shared = set.intersection(*(set(one) for runs in sums for one in runs))
-    ids = sorted(i for i in shared if domains(sums[0][0][i][2]))
+    return paired(*sums, domains=domains, replicates=True, resamples=resamples, seed=seed)
+
+
+def paired(
+    arm: Sequence[Sums],
+    reference: Sequence[Sums],
+    *,
+    domains: Callable[[str], bool],
+    replicates: bool,
+    resamples: int,
+    seed: int,
+) -> Difference:
+    """The same of tables {document: (summed KL, tokens, domain)}; without `replicates` only documents are resampled."""
+    shared = set.intersection(*(set(one) for runs in (arm, reference) for one in runs))
+    ids = sorted(i for i in shared if domains(arm[0][i][2]))
     if not ids:
         raise SaladError("compare: the runs share no measured document in these domains")
-    kl = np.array([[[one[i][0] for i in ids] for one in runs] for runs in sums])  # [2, replicates, documents]
-    count = np.array([sums[0][0][i][1] for i in ids], dtype=float)
+    kl = [np.array([[one[i][0] for i in ids] for one in runs]) for runs in (arm, reference)]  # [replicates, documents]
+    count = np.array([arm[0][i][1] for i in ids], dtype=float)
     difference = kl[0] - kl[1]
     value = difference.sum() / (count.sum() * len(arm))
     rng = np.random.default_rng(seed)
-    replicates = rng.integers(0, len(arm), (resamples, len(arm)))
-    documents = rng.integers(0, len(ids), (resamples, len(ids)))
+    size = (resamples, len(arm))
+    rows = rng.integers(0, len(arm), size) if replicates else np.broadcast_to(np.arange(len(arm)), size)
+    columns = rng.integers(0, len(ids), (resamples, len(ids)))
     drawn = np.array(
-        [
-            difference[rs][:, ds].sum() / (count[ds].sum() * len(rs))
-            for rs, ds in zip(replicates, documents, strict=True)
-        ]
+        [difference[rs][:, ds].sum() / (count[ds].sum() * len(rs)) for rs, ds in zip(rows, columns, strict=True)]
     )
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Difference(float(value), float(low), float(high), len(arm), len(ids))
@@ -133,7 +145,7 @@ def _pairs(
     return [(r, by_replicate[key]) for r in arm for key in [r["values"].get(REPLICATE, 0)] if key in by_replicate]
 
 
-def _mean(sums: Mapping[str, tuple[float, int, str]], domains: set[str] | None = None) -> float:
+def _mean(sums: Sums, domains: set[str] | None = None) -> float:
     rows = [(kl, n) for kl, n, domain in sums.values() if domains is None or domain in domains]
     return sum(kl for kl, _ in rows) / max(1, sum(n for _, n in rows))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from salad.analyze.ablation import paired
 from salad.analyze.regress import Regression, partial_r2, regress
 from salad.analyze.scaling import Law, fit_law
 from salad.types import SaladError
@@ -226,17 +227,17 @@ def paired_documents(
     Seeds are averaged first where both have them; few seeds say little of their own spread, so they are not resampled.
     """
     size = min(len(a), len(b))
-    tables = [[{d["id"]: d for d in r["documents"]} for r in group[:size]] for group in (a, b)]
-    common = {i for i in tables[0][0] if all(i in t for g in tables for t in g)}
-    ids = sorted(i for i in common if not domains or tables[0][0][i]["domain"] in domains)
-    if not ids:
+    tables = [
+        [{d["id"]: (d["kl"], d["count"], d["domain"]) for d in row["documents"]} for row in group[:size]]
+        for group in (a, b)
+    ]
+    try:
+        found = paired(
+            *tables, domains=lambda d: not domains or d in domains, replicates=False, resamples=resamples, seed=0
+        )
+    except SaladError:  # none in these domains
         return math.nan, math.nan, math.nan, 0
-    kl = [np.mean([[t[i]["kl"] for i in ids] for t in g], axis=0) for g in tables]
-    count = np.array([tables[0][0][i]["count"] for i in ids], dtype=float)
-    difference = kl[0] - kl[1]
-    drawn = np.random.default_rng(0).integers(0, len(ids), (resamples, len(ids)))
-    low, high = np.percentile(difference[drawn].sum(1) / count[drawn].sum(1), [2.5, 97.5])
-    return float(difference.sum() / count.sum()), float(low), float(high), len(ids)
+    return found.value, found.low, found.high, found.documents
 
 
 def _judged(

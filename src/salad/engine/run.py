@@ -82,50 +82,31 @@ def run_shards(
     are tried in halves until the one that kills stands alone, `tries` times again; then SaladError names it, or with
     `set_aside` it goes to the shard's quarantine.jsonl ({id, reason}) and the others are kept. The first error that the
     function raises stops the run once the shards in flight have ended; finished shards stay. A full disk is a
-    SaladError. `kind` and `tries` are
-    those of the surrounding `using` unless given.
+    SaladError. `kind` and `tries` are those of the surrounding `using` unless given.
     """
     settings = _settings.get()
+    kind, tries = kind or settings.kind, tries or settings.tries
     with _full_disk_told(out_dir):
-        return _run_shards(
-            function, items, out_dir, shard_items, workers, title, unit, fresh, set_aside,
-            kind or settings.kind, tries or settings.tries,
-        )  # fmt: skip
-
-
-def _run_shards(
-    function: Callable[[Shard, Path], None],
-    items: Sequence[Any],
-    out_dir: Path,
-    shard_items: int,
-    workers: int,
-    title: str,
-    unit: str,
-    fresh: bool,
-    set_aside: bool,
-    kind: Kind,
-    tries: int,
-) -> list[Path]:
-    keep_only(out_dir, items, shard_items)
-    shards = cut(items, shard_items)
-    folders = [out_dir / shard.name for shard in shards]
-    left = [shard for shard, folder in zip(shards, folders, strict=True) if not folder.exists()]
-    if not left:
-        return folders
-    attempts = [Attempt(function, shard, out_dir, tuple(range(len(shard.items)))) for shard in left]
-    with progress(title, total=len(items), unit=unit) as bar:
-        bar.advance(len(items) - sum(len(shard.items) for shard in left))
-        if kind == "local" and workers == 1 and not fresh:
-            with single_threaded(), torch_threads(1):
-                for attempt in attempts:
-                    perform(attempt)
-                    bar.advance(len(attempt.shard.items))
+        keep_only(out_dir, items, shard_items)
+        shards = cut(items, shard_items)
+        folders = [out_dir / shard.name for shard in shards]
+        left = [shard for shard, folder in zip(shards, folders, strict=True) if not folder.exists()]
+        if not left:
             return folders
-        try:
-            with _pool(kind, min(workers, len(left))) as pool:
-                _Drive(pool, bar, shard_items, tries, set_aside).run(attempts)
-        finally:
-            remove_halves(out_dir)  # of workers that died
+        attempts = [Attempt(function, shard, out_dir, tuple(range(len(shard.items)))) for shard in left]
+        with progress(title, total=len(items), unit=unit) as bar:
+            bar.advance(len(items) - sum(len(shard.items) for shard in left))
+            if kind == "local" and workers == 1 and not fresh:
+                with single_threaded(), torch_threads(1):
+                    for attempt in attempts:
+                        perform(attempt)
+                        bar.advance(len(attempt.shard.items))
+                return folders
+            try:
+                with _pool(kind, min(workers, len(left))) as pool:
+                    _Drive(pool, bar, shard_items, tries, set_aside).run(attempts)
+            finally:
+                remove_halves(out_dir)  # of workers that died
     return folders
 
 

@@ -54,7 +54,7 @@ class Reader:
 
     @cached_property
     def head_weight(self) -> torch.Tensor:
-        """[vocabulary, width], float32: logits in less would blur the scores (shared/PERFORMANCE, numerics)."""
+        """[vocabulary, width], float32: logits in less would blur the scores."""
         return self.llm.get_output_embeddings().weight.detach().float()
 
     @contextmanager

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from salad.progress import progress
+from salad.select.blocks import Rows, check_rows, sums_of
 from salad.select.prices import settle
-from salad.select.rows import Rows, check_rows, sums_of
 from salad.select.transport import fill, price_of_sizes
 from salad.types import SaladError
 

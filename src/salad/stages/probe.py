@@ -49,7 +49,8 @@ class Prober:
         """Probe documents, each with the cluster that it stands for; what cannot be used is left in quarantine."""
         run, voice = self.run, self.run.recipe.probe.voice
         spoken = speak(run, folder / "speech", [(document, voice) for document, _ in chosen], f"speak {title}")
-        return self.listen(folder, align(run, folder / "aligned", spoken, f"align {title}"), dict_of(chosen), title)
+        utterances = align(run, folder / "aligned", spoken, f"align {title}")
+        return self.listen(folder, utterances, {document.id: cluster for document, cluster in chosen}, title)
 
     def listen(self, folder: Path, utterances: Sequence[Utterance], cluster_of: dict[str, int], title: str) -> Measured:
         """The same for recordings that are aligned already."""
@@ -87,10 +88,6 @@ class Prober:
                 freeze(each, "frozen", run.recipe.precision)
             self._models = model, base
         return self._models
-
-
-def dict_of(chosen: Sequence[tuple[Document, int]]) -> dict[str, int]:
-    return {document.id: cluster for document, cluster in chosen}
 
 
 def run(run: Run) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def run(run: Run) -> dict[str, Any]:
             break
         this = replace(run, round=number)
         for stage in ROUND:
-            if not _finished(this, stage):
+            if not this.finished(stage):
                 run_stage(this, stage, {"round": str(number)})
         rows.append(_gain(this))
     write_json(run.folder("rounds") / "rounds.json", rows)
@@ -38,14 +38,6 @@ def run(run: Run) -> dict[str, Any]:
         "hours": sum(row["hours"] for row in rows),
         "gain_per_hour": rows[-1]["gain_per_hour"],
     }
-
-
-def _finished(run: Run, stage: str) -> bool:
-    try:
-        run.done(stage)
-    except SaladError:
-        return False
-    return True
 
 
 def _gain(run: Run) -> dict[str, Any]:
