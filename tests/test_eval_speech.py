@@ -17,14 +17,18 @@ from salad.audio import write_flac
 from salad.cli import app
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.asr import Transcripts, load_asr
+from salad.measure.items import Item
 from salad.measure.noise import condition, disturbed
 from salad.measure.prompt import segments
 from salad.measure.spoken import everything_spoken, others
 from salad.measure.spoken_results import error_rates
 from salad.measure.task import TaskItem, find_task
 from salad.model import SaladConfig, SaladForConditionalGeneration
+from salad.pipeline import Run
+from salad.recipe import Recipe
+from salad.stages.evaluate import _accuracies
 from salad.synthesize.voices import load_voice
-from salad.types import SaladError
+from salad.types import Result, SaladError
 
 RATE_HZ = 16_000
 CONDITIONS = ["white:10", "reverb", "codec:opus", "codec:mp3", "speed:1.2", "telephone", "white:10+telephone"]
@@ -116,6 +120,30 @@ def scores(rows):
 
 def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_run_tells_its_own_items_and_its_tasks_together(run_dir, items, recipe_values, tmp_path):
+    """With a real voice and a real ASR: what the report's table of tasks is made of."""
+    recipe_values["run_dir"] = str(run_dir)
+    recipe_values["corpus"] |= {"heldout_voice": "piper-joe"}
+    recipe_values["evaluate"] = {"bootstrap": 200, "tasks": [str(items / "mine.jsonl")]}
+    run = Run(Recipe.model_validate(recipe_values))
+    own = [Item(f"d{i}:8", f"d{i}", "music", (0, 8), "Once", ("a", "b", "c", "d"), 0) for i in range(4)]
+    right, wrong = (0.0, -1.0, -1.0, -1.0), (-1.0, 0.0, -1.0, -1.0)
+    answers = {
+        "text_base": [Result(item.id, 0, right) for item in own],
+        "speech_adapted": [Result(item.id, 0, wrong) for item in own],
+    }
+    figures = _accuracies(run, own, answers, tmp_path / "evaluate")
+    nexts, task, everything = figures["tasks"]
+    assert (nexts["task"], nexts["gap"]["value"], nexts["chance"]) == ("next sentence", 1.0, 0.25)
+    assert (task["task"], task["n"], task["chance"]) == ("mine", 8, 0.5)
+    lost = task["text_base"]["value"] - task["speech_adapted"]["value"]
+    assert task["gap"]["value"] == pytest.approx(lost) and {"text_adapted", "cascade"} <= task.keys()
+    assert everything["n"] == 12 and everything["gap"]["value"] == pytest.approx((4 + 8 * lost) / 12)
+    heard = samples(tmp_path, "cascade/piper-joe", "evaluate/tasks")
+    assert any(word in row["heard"][0].lower() for row in heard for word in ("boats", "seas", "lamps"))
 
 
 # The table

@@ -134,6 +134,18 @@ def test_pooling_weighs_items_or_tasks():
     assert one[0] == one[1]
 
 
+def test_pooling_resamples_whole_groups():
+    right = [True] * 20 + [False] * 20
+    pairs = [(results([True] * 40), results(right))]
+    alone, _ = pooled_gap(pairs, 2000, 0)
+    groups = [str(i // 10) for i in range(40)]  # four documents, each all right or all wrong
+    together, _ = pooled_gap(pairs, 2000, 0, groups=[groups])
+    assert alone.value == together.value == 0.5
+    assert together.high - together.low > 2 * (alone.high - alone.low)
+    same = gap(*pairs[0], 2000, 0, groups=groups)
+    assert (together.low, together.high) == (same.low, same.high)
+
+
 def test_pooled_intervals_cover_at_their_rate():
     rng = np.random.default_rng(3)
     hits = np.zeros(2)

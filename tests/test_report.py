@@ -18,7 +18,7 @@ from rich.console import Console
 
 from salad.analyze import print_report, write_report
 from salad.analyze.charts import thin
-from salad.analyze.page import CLIP_BYTES, encode_clip
+from salad.analyze.page import CLIP_BYTES, encode_clip, task_table
 from salad.analyze.report import captions, headline, plain, rank_correlation
 from salad.analyze.svg import ticks
 from salad.analyze.values import bought_by_domain, duration, nats, percent, pick
@@ -406,6 +406,26 @@ def test_clip_fits_and_says_when_it_is_cut(tmp_path: Path) -> None:
     assert abs(len(samples) / rate - 8) < 0.1
     html = written(fake_report(), [{"title": "long", "audio": str(tmp_path / "long.flac")}], tmp_path)
     assert re.search(r"The first \d+ of 50 seconds", html)
+
+
+def test_tasks_beside_the_next_sentence_are_shown(tmp_path: Path) -> None:
+    report = fake_report()
+    assert task_table(report) is None  # one set of items has its figure already
+    own = report["accuracy"]
+    heard = {"value": 0.525, "low": 0.4, "high": 0.65}
+    read, lost = own["text_base"], {"value": 0.2, "low": 0.1, "high": 0.3, "n": 60}
+    own["tasks"] = [
+        {"task": "next sentence", **own},
+        {"task": "salad_howto", "n": 60, "chance": 0.5, "text_base": read, "speech_adapted": heard, "gap": lost},
+        {"task": "all items", "n": 270, "gap": {"value": 0.19, "low": 0.12, "high": 0.26, "n": 270}},
+    ]  # fmt: skip
+    write_report(report, [], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    for text in ("salad_howto", "all items", "52 [40.0,\xa065.0]", "19 [12.0,\xa026.0]"):
+        assert text in page
+    console = Console(record=True, width=200)
+    print_report(report, console)
+    assert "salad_howto" in console.export_text()
 
 
 def test_terminal_table() -> None:

@@ -30,6 +30,7 @@ NAMES = [
     "voicebench_mmsu",
     "voicebench_openbookqa",
 ]
+OURS = ["salad_howto", "salad_science"]
 # A row as the hub has it, and the prompt that lm-eval's own template makes of it (VoiceBench: as its data has it).
 HUB_ROWS = {
     "arc_easy": (
@@ -160,12 +161,23 @@ def run(*arguments):
 
 
 def test_the_tasks_are_there_by_lm_evals_names():
-    assert task_names() == NAMES
+    assert task_names() == sorted([*NAMES, *OURS])
     for name in NAMES:
         task, path = find_task(name)
         assert task.task == name and path is None
         assert task.source.hub and task.source.licence and task.description
         assert any(isinstance(part, Say) for part in task.prompt)
+
+
+@pytest.mark.parametrize(("name", "options"), [("salad_science", 4), ("salad_howto", 2)])
+def test_our_own_items_come_along_and_give_no_place_away(name, options):
+    task, path = find_task(name)
+    found = load_items(task, path)
+    assert len(found.items) == 60 and not found.skipped
+    assert all(len(set(item.choices)) == options for item in found.items)
+    assert len({item.context for item in found.items}) == 60
+    places = [item.answer for item in found.items]
+    assert {places.count(place) for place in range(options)} == {60 // options}
 
 
 @pytest.mark.parametrize("name", HUB_ROWS)

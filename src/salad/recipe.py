@@ -279,6 +279,9 @@ class Select(Section):
     max_cer: float = Field(0.35, gt=0, description="clusters above are taken for TTS artefacts")
     near_duplicate: float = Field(0.8, gt=0, le=1, description="Jaccard of five-word shingles; 1: only equal texts")
     overlap_words: int = Field(13, ge=3, description="so many words in a row as an evaluation text: never bought")
+    evaluation: tuple[str, ...] = Field(
+        (), description="tasks, as `salad eval --tasks` takes them, whose items no text may hold; held-out texts always"
+    )
     replicate: int = Field(0, ge=0, description="another draw of documents from the same quotas")
 
 
@@ -311,6 +314,9 @@ class Evaluate(Section):
     options: int = Field(4, ge=2)
     context_words: int = Field(60, ge=5)
     bootstrap: int = Field(2000, ge=100)
+    tasks: tuple[str, ...] = Field(
+        (), description="multiple-choice tasks, as `salad eval --tasks` takes them, read and heard in heldout_voice"
+    )
 
 
 class Recipe(Section):

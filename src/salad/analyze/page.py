@@ -25,10 +25,10 @@ from salad.analyze.charts import (
     draw_warm_start,
     figure,
 )
-from salad.analyze.values import CONTROLS, STAGES, bought_by_domain, nats, percent, pick
+from salad.analyze.values import ACCURACIES, CONTROLS, STAGES, bought_by_domain, interval, nats, percent, pick
 from salad.audio import read_audio, to_samples, to_seconds
 
-__all__ = ["encode_clip", "render", "template"]
+__all__ = ["encode_clip", "render", "task_table", "template"]
 
 CLIP_BYTES = 60_000
 CLIP_HZ = 24_000
@@ -99,6 +99,28 @@ def domain_table(report: dict[str, Any]) -> dict[str, Any] | None:
     return {"columns": [name for name, _, _ in columns], "rows": rows}
 
 
+def task_table(report: dict[str, Any]) -> dict[str, Any] | None:
+    """Accuracies of each set of items and the gap, as headings and rows of text; None where there is but one set."""
+    tasks = pick(report, "accuracy.tasks") or []
+    if len(tasks) < 2:
+        return None
+    systems = [key for key in ACCURACIES if any(key in row for row in tasks)]
+
+    def cell(value: dict[str, Any] | None) -> str:
+        return f"{100 * value['value']:.0f} {interval(value)}" if value else ""
+
+    rows = [
+        {
+            "name": row["task"],
+            "n": str(row["n"]),
+            "chance": f"{100 * row['chance']:.0f}" if "chance" in row else "",
+            "cells": [*(cell(row.get(key)) for key in systems), cell(row.get("gap"))],
+        }
+        for row in tasks
+    ]
+    return {"columns": [*(ACCURACIES[key] for key in systems), "gap, text − speech"], "rows": rows}
+
+
 @functools.cache
 def template(name: str) -> jinja2.Template:
     """A page of this folder; `style` is the style sheet that all of them share."""
@@ -149,6 +171,7 @@ def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup
         selection=selection,
         clips=with_audio(whole(clips, CLIP_KEYS)),
         domains=domain_table(report),
+        tasks=task_table(report),
         stages=STAGES,
         measured=next((key for key in reversed(STAGES) if pick(report, f"misalignment.{key}.n_tokens")), "stage2"),
         samples=whole(report.get("ctc_samples"), "reference decoded"),

@@ -16,8 +16,19 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 
-from salad.analyze.page import render
-from salad.analyze.values import ACCURACIES, CONTROLS, STAGES, bought_by_domain, duration, nats, percent, pick
+from salad.analyze.page import render, task_table
+from salad.analyze.values import (
+    ACCURACIES,
+    CONTROLS,
+    STAGES,
+    bought_by_domain,
+    duration,
+    interval,
+    nats,
+    percent,
+    pick,
+    points,
+)
 from salad.files import write_json, write_text
 
 __all__ = ["print_report", "write_report"]
@@ -111,8 +122,8 @@ def _headline_misalignment(report: dict[str, Any]) -> Markup:
 
 def _headline_accuracy(report: dict[str, Any]) -> Markup:
     def a(key: str) -> Markup:
-        interval = _interval(pick(report, f"accuracy.{key}"))
-        return Markup("{}{}").format(number(report, f"accuracy.{key}.value", percent), interval and f" {interval}")
+        around = interval(pick(report, f"accuracy.{key}"))
+        return Markup("{}{}").format(number(report, f"accuracy.{key}.value", percent), around and f" {around}")
 
     if pick(report, "accuracy.speech_adapted.value") is None:
         return Markup("accuracy on speech was not scored")
@@ -130,16 +141,6 @@ def _headline_accuracy(report: dict[str, Any]) -> Markup:
     if pick(report, "accuracy.chance") is not None:
         sentence += Markup(" (chance {})").format(number(report, "accuracy.chance", percent))
     return sentence
-
-
-def _interval(value: dict[str, Any] | None) -> str:
-    if not value or value.get("low") is None or value.get("high") is None:
-        return ""
-    return f"[{100 * value['low']:.1f},\xa0{100 * value['high']:.1f}]".replace("-", "−")
-
-
-def points(share: float) -> str:
-    return percent(share).replace("%", "points")
 
 
 def captions(report: dict[str, Any]) -> dict[str, str]:
@@ -175,13 +176,13 @@ def _say_accuracy(report: dict[str, Any]) -> str:
     speech, chance = pick(report, "accuracy.speech_adapted"), pick(report, "accuracy.chance")
     if not speech or speech.get("value") is None:
         return "" if not any(pick(report, f"accuracy.{key}.value") for key in ACCURACIES) else "Speech was not scored."
-    text = f"SALAD, hearing, is right in {percent(speech['value'])} {_interval(speech)}".rstrip()
+    text = f"SALAD, hearing, is right in {percent(speech['value'])} {interval(speech)}".rstrip()
     if chance is not None and speech.get("low") is not None:
         text += f", {'above' if speech['low'] > chance else 'not clearly above'} the chance of {percent(chance)}"
     gap = pick(report, "accuracy.gap")
     if gap and gap.get("value") is not None:
         text += f"; the gap between text and speech is {points(gap['value'])}"
-        text += f" {_interval(gap)}" if _interval(gap) else ""
+        text += f" {interval(gap)}" if interval(gap) else ""
         if gap.get("low") is not None and gap["low"] <= 0 <= (gap.get("high") or 0):
             text += ", an interval that holds 0"
     return f"{text}."
@@ -319,11 +320,20 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         table.add_column(column, justify="right")
     for key, name in ACCURACIES.items():
         value = pick(report, f"accuracy.{key}")
-        table.add_row(name, show(pick(report, f"accuracy.{key}.value"), percent), _interval(value) or "–")
+        table.add_row(name, show(pick(report, f"accuracy.{key}.value"), percent), interval(value) or "–")
     gap = pick(report, "accuracy.gap")
-    table.add_row("gap, text − speech", show(pick(report, "accuracy.gap.value"), points), _interval(gap) or "–")
+    table.add_row("gap, text − speech", show(pick(report, "accuracy.gap.value"), points), interval(gap) or "–")
     table.add_row("chance", show(pick(report, "accuracy.chance"), percent), "")
     console.print(table)
+
+    if tasks := task_table(report):
+        table = Table(title_justify="left")
+        table.add_column("items")
+        for column in ("n", "chance", *tasks["columns"]):
+            table.add_column(column, justify="right")
+        for row in tasks["rows"]:
+            table.add_row(row["name"], row["n"], row["chance"], *row["cells"])
+        console.print(table)
 
     hours = {key: pick(report, f"speech_hours.{key}") for key in ("stage1", "bought")}
     said = [f"{show(h, '{:.2f}'.format)} h {key}" for key, h in hours.items()]

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ACCURACIES", "CONTROLS", "STAGES", "bought_by_domain", "duration", "nats", "percent", "pick"]
+__all__ = [
+    "ACCURACIES",
+    "CONTROLS",
+    "STAGES",
+    "bought_by_domain",
+    "duration",
+    "interval",
+    "nats",
+    "percent",
+    "pick",
+    "points",
+]
 
 STAGES = {"init": "untrained", "warm_start": "warm start", "stage1": "Stage I", "stage2": "Stage II"}
 CONTROLS = {"cascade": "cascade", "deaf": "deaf", "blind": "blind"}
@@ -32,6 +43,17 @@ def nats(value: float, sign: bool = False) -> str:
 def percent(value: float) -> str:
     text = f"{100 * value:.1f}"
     return f"{'0.0' if float(text) == 0 else text}\xa0%".replace("-", "−")  # never broken over two lines
+
+
+def points(share: float) -> str:
+    return percent(share).replace("%", "points")
+
+
+def interval(value: dict[str, Any] | None) -> str:
+    """`[low, high]` of {low, high} in per cent; "" where there is none."""
+    if not value or value.get("low") is None or value.get("high") is None:
+        return ""
+    return f"[{100 * value['low']:.1f},\xa0{100 * value['high']:.1f}]".replace("-", "−")
 
 
 def duration(seconds: float) -> str:

@@ -42,7 +42,13 @@ def gap(
 def _interval(
     values: np.ndarray, resamples: int, seed: int, groups: Sequence[str] | None
 ) -> tuple[float, float, float]:
-    """Mean of `values` [n], and the 2.5 and 97.5 percentiles of the mean over all items of the groups drawn.
+    """Mean of `values` [n], and the 2.5 and 97.5 percentiles of the means that are drawn."""
+    low, high = np.percentile(_draws(values, resamples, np.random.default_rng(seed), groups), [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
+
+
+def _draws(values: np.ndarray, resamples: int, rng: np.random.Generator, groups: Sequence[str] | None) -> np.ndarray:
+    """Means [resamples] of `values` [n] over all items of the groups drawn; without groups each item is its own.
 
     The cluster bootstrap (Davison & Hinkley 1997, 3.8): items of one group are not independent, groups are.
     """
@@ -52,10 +58,8 @@ def _interval(
             raise SaladError(f"groups: got {len(groups)} labels for {len(values)} results; give each result one label")
         _, index = np.unique(np.asarray(groups), return_inverse=True)
         sums, counts = np.bincount(index, weights=values), np.bincount(index)
-    drawn = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)  # groups differ in size, so both parts vary
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
+    drawn = rng.integers(0, len(sums), (resamples, len(sums)))
+    return sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)  # groups differ in size, so both parts vary
 
 
 def mcnemar(first: Sequence[Result], second: Sequence[Result]) -> dict[str, float]:
@@ -72,20 +76,25 @@ def mcnemar(first: Sequence[Result], second: Sequence[Result]) -> dict[str, floa
 
 
 def pooled_gap(
-    pairs: Sequence[tuple[Sequence[Result], Sequence[Result]]], resamples: int, seed: int
+    pairs: Sequence[tuple[Sequence[Result], Sequence[Result]]],
+    resamples: int,
+    seed: int,
+    *,
+    groups: Sequence[Sequence[str] | None] | None = None,
 ) -> tuple[Gap, Gap]:
     """The gap over several tasks, (item-weighted, macro): each item counts alike, or each task does.
 
-    Items are resampled within their task: which tasks there are is not chance.
+    Items, or the `groups` of each task as in `accuracy`, are resampled within their task: which tasks there are is not
+    chance.
     """
     rng = np.random.default_rng(seed)
     sizes, values, means = [], [], []
-    for first, second in pairs:
+    for (first, second), labels in zip(pairs, groups or [None] * len(pairs), strict=True):
         _same_items(first, second)
         difference = np.array([float(a.correct) - float(b.correct) for a, b in zip(first, second, strict=True)])
         sizes.append(len(difference))
         values.append(difference.mean())
-        means.append(difference[rng.integers(0, len(difference), (resamples, len(difference)))].mean(axis=1))
+        means.append(_draws(difference, resamples, rng, labels))
     n = sum(sizes)
     out = []
     for weights in (np.array(sizes) / n, np.full(len(sizes), 1 / len(sizes))):

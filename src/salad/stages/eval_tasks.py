@@ -24,7 +24,18 @@ from salad.model import SaladForConditionalGeneration
 from salad.progress import progress
 from salad.types import Modality, SaladError
 
-__all__ = ["Prepared", "Settings", "System", "base_of", "infer", "prepare", "run_eval", "score_samples", "systems_of"]
+__all__ = [
+    "Prepared",
+    "Settings",
+    "System",
+    "base_of",
+    "infer",
+    "load_samples",
+    "prepare",
+    "run_eval",
+    "score_samples",
+    "systems_of",
+]
 
 GROUP = 256  # spoken requests whose frames are held at a time
 SECONDS_PER_WORD = 0.4  # 150 words a minute, where no recording says how long
@@ -296,8 +307,8 @@ def _request(system: System, task: Task, item: TaskItem, prompt: Sequence[Segmen
     return made
 
 
-def score_samples(out: Path) -> str:
-    """Read what inference wrote in `out`; write results, figures and the table (Markdown, LaTeX). Needs no model."""
+def load_samples(out: Path) -> tuple[dict[str, Any], dict[str, dict[str, list[dict[str, Any]]]]]:
+    """What inference wrote in `out`: its plan, and rows by system and task. Raises SaladError where some is missing."""
     if not (out / "eval.json").is_file():
         raise SaladError(f"samples: {out} holds no eval.json; run `salad eval MODEL --tasks ... --out {out}` first")
     plan = read_json(out / "eval.json")
@@ -310,6 +321,13 @@ def score_samples(out: Path) -> str:
             rows = read_jsonl(out / name / file)
             check_rows(rows, str(out / name / file))
             samples[name][task] = rows
+    return plan, samples
+
+
+def score_samples(out: Path) -> str:
+    """Read what inference wrote in `out`; write results, figures and the table (Markdown, LaTeX). Needs no model."""
+    plan, samples = load_samples(out)
+    for name, system in plan["systems"].items():
         key = sha256_json([system, plan["tasks"]])[:12]
         write_json(out / name / f"results_{key}.json", results_of(system, plan["tasks"], samples[name]))
     metrics = {task: described["config"]["metric"] for task, described in plan["tasks"].items()}

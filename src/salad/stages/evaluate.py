@@ -22,8 +22,9 @@ from salad.measure.divergence import (
     transcript_ears,
 )
 from salad.measure.items import Item, build_items
+from salad.measure.results import result_of
 from salad.measure.score import score_options
-from salad.measure.stats import accuracy, gap
+from salad.measure.stats import accuracy, gap, pooled_gap
 from salad.measure.transcript import words_for_ranges
 from salad.model import SaladForConditionalGeneration, load_encoder
 from salad.model.processor import MAX_SPAN_S
@@ -32,6 +33,8 @@ from salad.pipeline import Run
 from salad.progress import progress
 from salad.stages.align import load_aligned, load_frames
 from salad.stages.corpus import load_documents
+from salad.stages.eval_speech import Speech, run_speech_eval
+from salad.stages.eval_tasks import Settings, load_samples
 from salad.stages.speech import transcribe
 from salad.stages.speechlm import build_model, freeze, heard_tokens, load_tokenizer, speech_examples, text_examples
 from salad.train.checkpoint import latest_checkpoint, load_weights
@@ -106,7 +109,9 @@ def run(run: Run) -> dict[str, Any]:
     setting = Setting(run)
     with torch.no_grad(), autocast(uses_bf16(run.recipe.precision)):
         divergences = _divergences(setting, heard, folder)
-        accuracies = _accuracies(setting, heard, folder) if run.recipe.evaluate.items else None
+        items = items_of(setting) if run.recipe.evaluate.items else []
+        results = answer(setting, items, heard)
+    accuracies = _accuracies(run, items, results, folder) if items else None
     m = {name: row["all"] for name, row in divergences["misalignment"].items()}
     domains = divergences["misalignment"]
     figures = {
@@ -190,19 +195,58 @@ def _silence(run: Run) -> np.ndarray:
     return encoder.encode([np.zeros(20 * encoder.sample_rate_hz, np.float32)])[0]
 
 
-def _accuracies(setting: Setting, heard: dict[str, str], folder: Path) -> dict[str, Any]:
-    """The same items read, heard, and read from a transcript."""
-    settings = setting.run.recipe.evaluate
-    items = items_of(setting)
-    results = answer(setting, items, heard)
+def _accuracies(run: Run, items: list[Item], results: dict[str, list[Result]], folder: Path) -> dict[str, Any]:
+    """The same items read, heard, and read from a transcript; `tasks`: those of the recipe beside them, and all."""
+    settings, seed = run.recipe.evaluate, run.recipe.seed
     write_jsonl(folder / "items.jsonl", [asdict(item) for item in items])
     write_jsonl(folder / "results.jsonl", [{"system": k, **asdict(r)} for k, group in results.items() for r in group])
-    draws = (settings.bootstrap, setting.run.recipe.seed)
     groups = [item.document_id for item in items]  # items of one document share subject and voice
-    figures = {k: accuracy(rows, *draws, groups=groups) for k, rows in results.items()}
-    between = gap(results["text_base"], results["speech_adapted"], *draws, groups=groups)
-    chance = float(np.mean([1 / len(item.options) for item in items]))
-    return {**figures, "chance": chance, "n": len(items), "gap": asdict(between)}
+    figures = _compared(results, [len(item.options) for item in items], settings.bootstrap, seed, groups)
+    rows, pairs = [{"task": "next sentence", **figures}], [(results["text_base"], results["speech_adapted"])]
+    for task, (own, options) in _tasks(run, folder / "tasks").items():
+        rows.append({"task": task, **_compared(own, options, settings.bootstrap, seed)})
+        pairs.append((own["text_base"], own["speech_adapted"]))
+    if len(pairs) > 1:
+        labels = [groups, *[None] * (len(pairs) - 1)]
+        everything, _ = pooled_gap(pairs, settings.bootstrap, seed, groups=labels)
+        rows.append({"task": "all items", "n": everything.n, "gap": asdict(everything)})
+    return {**figures, "tasks": rows}
+
+
+def _compared(
+    results: dict[str, list[Result]], options: list[int], resamples: int, seed: int, groups: list[str] | None = None
+) -> dict[str, Any]:
+    """Accuracy of each system, chance by the numbers of options, and the gap between reading and hearing."""
+    between = gap(results["text_base"], results["speech_adapted"], resamples, seed, groups=groups)
+    return {
+        **{name: accuracy(rows, resamples, seed, groups=groups) for name, rows in results.items()},
+        "chance": float(np.mean([1 / number for number in options])),
+        "n": len(options),
+        "gap": asdict(between),
+    }
+
+
+def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Result]], list[int]]]:
+    """Of each of the recipe's tasks: results by system, heard in the held-out voice, and numbers of options."""
+    recipe, voice = run.recipe, run.recipe.corpus.heldout_voice
+    if not recipe.evaluate.tasks:
+        return {}
+    run_speech_eval(
+        str(run.latest.folder("stage2") / "model"),
+        recipe.evaluate.tasks,
+        out,
+        Settings(resamples=recipe.evaluate.bootstrap, seed=recipe.seed),
+        Speech(voices=(voice,), workers=recipe.engine.workers),
+        bf16=uses_bf16(recipe.precision),
+    )
+    plan, samples = load_samples(out)
+    own = {name.partition("/")[0]: rows for name, rows in samples.items()}  # one voice: speech_adapted/NAME
+    found = {}
+    for task, described in plan["tasks"].items():
+        metric = described["config"]["metric"]
+        results = {system: [result_of(row, metric) for row in rows[task]] for system, rows in own.items()}
+        found[task] = (results, [len(row["options"]) for row in own["text_base"][task]])
+    return found
 
 
 def items_of(setting: Setting) -> list[Item]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from salad.files import read_jsonl, write_jsonl
+from salad.measure.task import find_task, load_items
 from salad.pipeline import Run
 from salad.select import allocate, draw, near_duplicates, overlapping
 from salad.stages.corpus import load_documents
@@ -63,12 +64,16 @@ def _excluded(run: Run) -> list[dict[str, Any]]:
     settings = run.recipe.select
     documents, heldout = load_documents(run, "web"), load_documents(run, "heldout")
     texts = [d.text for d in documents]
-    seen = overlapping(texts, [d.text for d in heldout], settings.overlap_words)
+    evaluation = [d.text for d in heldout]
+    for task, path in map(find_task, settings.evaluation):
+        loaded = load_items(task, path)
+        evaluation += [f"{item.context} {item.choices[item.answer]}" for item in loaded.items] if loaded else []
+    seen = overlapping(texts, evaluation, settings.overlap_words)
     again = near_duplicates(texts, settings.near_duplicate)
     rows = []
     for document, overlaps, earlier in zip(documents, seen, again, strict=True):
         if overlaps:
-            reason = f"shares {settings.overlap_words} words in a row with a held-out document"
+            reason = f"shares {settings.overlap_words} words in a row with a held-out document or an item"
         elif earlier is not None:
             reason = f"nearly the same text as {documents[earlier].id}"
         else:
