@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -149,6 +149,39 @@ def test_job_writes_what_loads_and_quarantines_the_rest(tmp_path: Path, monkeypa
     rows = read_jsonl(folders[0] / "quarantine.jsonl")
     assert [row["id"] for row in rows] == ["nan", "mute"]
     assert "NaN" in rows[0]["reason"] and "no word" in rows[1]["reason"]
+
+
+def test_what_a_killed_attempt_said_is_not_said_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mortal(Tone):
+        said: ClassVar[list[str]] = []
+        dies = True
+
+        def speak(self, text: str) -> np.ndarray:
+            if Mortal.dies and text.startswith("Second"):
+                raise KeyboardInterrupt  # as a SIGKILL: nothing after it runs
+            Mortal.said.append(text)
+            return super().speak(text)
+
+    monkeypatch.setattr(speak, "load_voice", lambda name: Mortal())
+    texts = ("First of three.", "Second in 1848.", "Third and last.")
+    items = items_of(*(Document(f"d{n}", text, "web") for n, text in enumerate(texts)))
+    job = functools.partial(speak_documents, seed=0)
+
+    def spoken(folder: Path) -> dict[str, bytes]:
+        [shard] = run_shards(job, items, folder, shard_items=3, workers=1, title="speak")
+        return {path.name: path.read_bytes().replace(str(folder).encode(), b"") for path in shard.rglob("*.*")}
+
+    with pytest.raises(KeyboardInterrupt):
+        spoken(tmp_path / "killed")
+    Mortal.dies = False
+    resumed = spoken(tmp_path / "killed")
+    assert [text.split()[0] for text in Mortal.said] == ["First", "Second", "Third"]
+    assert not list((tmp_path / "killed").glob(".*"))
+    assert resumed == spoken(tmp_path / "calm") and len(resumed) == 6
+    with pytest.raises(KeyboardInterrupt):  # other items: what was kept is not theirs
+        Mortal.dies, items = True, items[1:]
+        spoken(tmp_path / "killed")
+    assert len(list((tmp_path / "killed").rglob("*.flac"))) == 0
 
 
 def test_unknown_voice_names_those_that_exist() -> None:

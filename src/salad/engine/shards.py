@@ -12,7 +12,9 @@ from typing import Any
 
 from salad.files import read_jsonl, write_jsonl, write_text
 
-__all__ = ["Attempt", "Outcome", "Shard", "cut", "item_name", "keep_only", "perform", "remove_halves"]
+__all__ = ["Attempt", "Outcome", "Shard", "cut", "item_name", "keep_only", "kept_folder", "perform", "remove_halves"]
+
+KEPT = ".kept-"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def keep_only(out_dir: Path, items: Sequence[Any], shard_items: int) -> None:
     plan = hashlib.sha256(f"{shard_items} {list(items)!r}".encode()).hexdigest()
     note = out_dir / "plan.txt"
     if not (note.exists() and note.read_text() == plan):
-        for folder in out_dir.glob("shard-*"):
+        for folder in (*out_dir.glob("shard-*"), *out_dir.glob(f"{KEPT}*")):
             shutil.rmtree(folder)
         write_text(note, plan)
     remove_halves(out_dir)
@@ -90,11 +92,20 @@ def perform(attempt: Attempt) -> None:
             write_jsonl(kept, [*(read_jsonl(kept) if kept.exists() else []), *attempt.rows])
         if not attempt.trial:
             aside.rename(final)
+            shutil.rmtree(kept_folder(aside, shard), ignore_errors=True)
     except OSError:
         if not final.exists():  # else another attempt was first: the same items, the same files
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def kept_folder(folder: Path, shard: Shard) -> Path:
+    """Where a function that works in `folder` may keep what outlives a killed attempt, for the next attempt to find.
+
+    It goes once the shard is whole. Two attempts may write there at once: write atomically, the same for the same item.
+    """
+    return folder.parent / f"{KEPT}{shard.name}"
 
 
 def item_name(item: Any, number: int) -> str:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import random
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import numpy as np
 
 from salad.audio import resample, to_samples, to_seconds, write_flac, write_opus
 from salad.corpus.manifest import Sentence, write_utterances
-from salad.engine import Shard, run_shards
+from salad.engine import Shard, kept_folder, run_shards
 from salad.engine.run import DISK_FULL
-from salad.files import read_jsonl, write_jsonl
+from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.speakable import number_words, speakable
 from salad.synthesize.voices import Voice, load_voice
@@ -79,7 +80,7 @@ def speak_all(
 ) -> list[Path]:
     """Speak (document, voice) pairs shard by shard (see `speak_documents`); returns the shards' folders.
 
-    Killed, it goes on where it was: at most SHARD documents of each worker are spoken again.
+    Killed, it goes on where it was: at most one document of each worker is spoken again.
     """
     items: list[dict[str, Any]] = []
     for document, voice in spoken:
@@ -140,15 +141,16 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
     with SaladError.
     """
     number_words()  # where it is missing no document would be said right
+    kept = kept_folder(folder, shard)
     utterances, sentence_rows, failed = [], [], []
     for item in shard.items:
         document, voice = Document(**item["document"]), load_voice(item["voice"])
         name, suffix = utterance_id(document.id, voice.name), item.get("audio", "flac")
         path = folder / "audio" / f"{quote(name, safe=' ')}.{suffix}"
         try:
-            words, spoken = document.words, speakable(document.words)
-            samples, sentences = speak_document(document, voice, seed=seed, speed=item.get("speed", 1.0), spoken=spoken)
-            WRITERS[suffix](path, samples, RATE_HZ)
+            said = _said(item, document, voice, kept / path.name, seed)
+            path.parent.mkdir(exist_ok=True)
+            shutil.copyfile(kept / path.name, path)
         except EndpointDown:
             raise
         except Exception as error:  # one bad document must not end a job of many hours; the reason is kept
@@ -162,7 +164,7 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
             text=document.text,
             audio=str(path),
             sample_rate_hz=RATE_HZ,
-            num_samples=len(samples),
+            num_samples=said["num_samples"],
             speaker=voice.name,
             source=document.source,
             licence=item["licence"],
@@ -170,11 +172,22 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
             domain=document.domain,
         )
         utterances.append(utterance)
-        row = {"id": name, "simulated": item["simulated"], "sentences": [list(s) for s in sentences]}
-        sentence_rows.append(row if spoken == words else {**row, "spoken": spoken})
+        row = {"id": name, "simulated": item["simulated"], "sentences": said["sentences"]}
+        sentence_rows.append(row if said["spoken"] == document.words else {**row, "spoken": said["spoken"]})
     write_utterances(folder / "utterances.jsonl", utterances)
     write_jsonl(folder / "sentences.jsonl", sentence_rows)
     write_jsonl(folder / "quarantine.jsonl", failed)
+
+
+def _said(item: dict[str, Any], document: Document, voice: Voice, audio: Path, seed: int) -> dict[str, Any]:
+    """Speak one document into `audio`, with a note beside it; what a killed attempt has said is not said again."""
+    note = audio.with_name(f"{audio.name}.json")
+    if not (note.exists() and audio.exists()):
+        spoken = speakable(document.words)
+        samples, sentences = speak_document(document, voice, seed=seed, speed=item.get("speed", 1.0), spoken=spoken)
+        WRITERS[audio.suffix[1:]](audio, samples, RATE_HZ)
+        write_json(note, {"num_samples": len(samples), "sentences": [list(s) for s in sentences], "spoken": spoken})
+    return read_json(note)
 
 
 def speak_document(
