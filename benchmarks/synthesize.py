@@ -22,8 +22,9 @@ import numpy as np
 from bench import line, set_threads
 
 from salad.assets import get
+from salad.files import read_json
 from salad.synthesize.speak import speak_document
-from salad.synthesize.voices import KOKORO_HZ, KokoroVoice, load_voice
+from salad.synthesize.voices import KOKORO_HZ, KokoroVoice, load_voice, onnx_network
 from salad.types import Document
 
 VOICE = "kokoro:af_heart"
@@ -42,7 +43,7 @@ def documents(num: int) -> list[Document]:
 def ours(texts: list[Document]) -> float:
     """Seconds of speech."""
     voice = load_voice(VOICE)
-    return sum(len(speak_document(document, voice, seed=0)[0]) for document in texts) / 16_000
+    return sum(len(speak_document(document, voice, seed=0).samples) for document in texts) / 16_000
 
 
 def peer() -> tuple[str, Callable[[list[Document]], float]]:
@@ -55,8 +56,8 @@ def peer() -> tuple[str, Callable[[list[Document]], float]]:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(folder / "kokoro.onnx"), providers=["CPUExecutionProvider"])
-        plain = KokoroVoice("peer", folder, style, british=False)
-        plain._run = session.run
+        vocab = read_json(folder / "vocab.json")["vocab"]
+        plain = KokoroVoice("peer", onnx_network(session.run), vocab, style, british=False)
         return "onnxruntime loop, all threads", lambda texts: sum(len(plain.speak(d.text)) for d in texts) / KOKORO_HZ
     with tempfile.TemporaryDirectory() as aside:
         path = Path(aside) / "voices.npz"

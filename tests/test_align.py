@@ -239,7 +239,8 @@ SENTENCES = (
 @pytest.fixture(scope="session")
 def spoken() -> tuple[str, np.ndarray, list[tuple[int, int, float, float]]]:
     text = " ".join(SENTENCES)
-    samples, sentences = speak_document(Document("bread", text, "test"), load_voice("piper-joe"), seed=0)
+    said = speak_document(Document("bread", text, "test"), load_voice("piper-joe"), seed=0)
+    samples, sentences = said.samples, said.sentences
     return text, samples, sentences
 
 

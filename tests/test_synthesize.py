@@ -6,7 +6,9 @@ import errno
 import functools
 import hashlib
 import io
+import itertools
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -17,16 +19,18 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from salad.audio import read_audio, write_opus
 from salad.cli import app
-from salad.corpus.manifest import load_spoken, read_utterances
+from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
 from salad.synthesize import speak, voices
+from salad.synthesize.align import align_spoken
 from salad.synthesize.heard import part_by_cer
 from salad.synthesize.speak import (
     speak_document,
@@ -37,7 +41,15 @@ from salad.synthesize.speak import (
     utterance_id,
 )
 from salad.synthesize.texts import synthesize_texts
-from salad.synthesize.voices import MAX_TOKENS, PiperVoice, assets_of_voice, load_voice, token_parts
+from salad.synthesize.voices import (
+    MAX_TOKENS,
+    PiperVoice,
+    assets_of_voice,
+    load_voice,
+    token_parts,
+    torch_network,
+    word_spans,
+)
 from salad.types import Document, SaladError, Utterance
 
 TEXT = "Dr. Smith saw 3.5 miles of lava. Is it hot? Yes!\n\nBread needs salt - and time, as J. B. Cook said."
@@ -117,10 +129,10 @@ def test_trim_keeps_the_speech_and_a_margin() -> None:
 
 def test_sentence_times_frame_the_sound() -> None:
     document = Document("d1", TEXT, "test")
-    samples, sentences = speak_document(document, Tone(), seed=1)
-    again, _ = speak_document(document, Tone(), seed=1)
-    assert np.array_equal(samples, again)
-    assert not np.array_equal(samples[:100_000], speak_document(document, Tone(), seed=2)[0][:100_000])
+    said = speak_document(document, Tone(), seed=1)
+    samples, sentences = said.samples, said.sentences
+    assert np.array_equal(samples, speak_document(document, Tone(), seed=1).samples) and said.words == ()
+    assert not np.array_equal(samples[:100_000], speak_document(document, Tone(), seed=2).samples[:100_000])
     assert [(start, end) for start, end, _, _ in sentences] == split_sentences(TEXT)
     assert np.abs(samples).max() <= speak.PEAK + 1e-6
     for (*_, before_s), (_, _, after_s, _) in zip(sentences, sentences[1:], strict=False):
@@ -207,7 +219,7 @@ def test_the_spoken_form_is_said_and_kept_beside_the_written_one(tmp_path: Path)
             return super().speak(text)
 
     document = Document("n", "It rose 5 km. In 1848, too.", "web")
-    _, sentences = speak_document(document, Listener(), seed=0)
+    sentences = speak_document(document, Listener(), seed=0).sentences
     assert Listener.heard == ["It rose five kilometers.", "In eighteen forty-eight, too."]
     assert [s[:2] for s in sentences] == [(0, 4), (4, 7)]
 
@@ -320,6 +332,98 @@ def test_opus_of_the_same_samples_is_the_same_file(tmp_path: Path) -> None:
     assert (len(read), rate_hz) == (40_000, 16_000)
     assert np.abs(read[1000:-1000] - samples[1000:-1000]).max() < 0.1
     assert (tmp_path / "a.opus").stat().st_size < 40_000
+
+
+class Clock(Tone):
+    """Tone, with the time of each word: its letters' share of the sound."""
+
+    def speak_timed(self, text: str, speed: float = 1.0) -> tuple[np.ndarray, list[tuple[float, float]]]:
+        samples, edge_s = self.speak(text), 3000 / self.sample_rate_hz
+        starts = [edge_s + 0.05 * match.start() for match in re.finditer(r"\S+", text)]
+        return samples, [(s, s + 0.05 * len(word)) for s, word in zip(starts, text.split(), strict=True)]
+
+
+def test_words_that_the_voice_times_need_no_aligner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speak, "load_voice", lambda name: Clock())
+    text = "It rained in 1848. The river rose."
+    items = items_of(Document("d", text, "web"))
+    job = functools.partial(speak_documents, seed=0)
+    folders = run_shards(job, items, tmp_path / "speech", shard_items=1, workers=1, title="speak")
+    [(utterance, sentences)] = load_spoken(folders)
+    assert [word.text for word in utterance.words] == text.split() and utterance.score == 1.0
+    said = "It rained in eighteen forty-eight."
+    lasts_s = [word.end_s - word.start_s for word in utterance.words]
+    assert lasts_s[3] == pytest.approx(0.05 * len("eighteen forty-eight."), abs=1e-6)
+    for word, (start, _, start_s, end_s) in zip(utterance.words, [sentences[0]] * 4 + [sentences[1]] * 3, strict=True):
+        assert start_s - 1e-9 <= word.start_s < word.end_s <= end_s + 1e-9 and start in (0, 4)
+    assert utterance.words[0].start_s == pytest.approx(sentences[0][2] + speak.MARGIN_S, abs=0.011)
+    assert utterance.words[3].end_s - utterance.words[0].start_s == pytest.approx(0.05 * len(said), abs=1e-6)
+    rows = [(utterance_to_dict(utterance), sentences)]
+    align_spoken(Shard(0, tuple(rows)), tmp_path, asset="no such ASR", min_score=0.5)  # nobody listens
+    assert read_utterances(tmp_path / "utterances.jsonl")[0].words == utterance.words
+
+
+def test_words_are_found_in_a_sentences_phonemes() -> None:
+    assert word_spans("hɛlˈoʊ, wˈɜːld!", ["hɛlˈoʊ,", "wˈɜːld!"]) == [(0, 6), (8, 14)]
+    spans = word_spans("lˈæst ʌvðə dˈeɪ", ["lˈæst", "ˈʌv", "ðˈə", "dˈeɪ"])  # "of the" is said as one
+    assert spans is not None and spans[0] == (0, 5) and spans[3] == (11, 15)
+    assert [spans[1][0], spans[2][1]] == [6, 10] and spans[1][1] <= spans[2][0] + 1
+    assert word_spans("lˈæst dˈeɪ", ["lˈæst", "—", "dˈeɪ"]) is None  # a dash has no sound
+    assert word_spans("lˈæst", ["lˈæst", ""]) is None
+
+
+@given(st.lists(st.text("abcdefg", min_size=1, max_size=6), min_size=1, max_size=8), st.data())
+def test_word_spans_are_in_order_and_inside(singles: list[str], data: st.DataObject) -> None:
+    joints = data.draw(st.lists(st.sampled_from([" ", ""]), min_size=len(singles), max_size=len(singles)))
+    phonemes = "".join(a + b for a, b in zip(singles, joints, strict=True)).strip()
+    spans = word_spans(phonemes, singles)
+    if spans is not None:
+        assert len(spans) == len(singles)
+        assert all(0 <= start < end <= len(phonemes) for start, end in spans)
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+        assert [phonemes[start:end].replace(" ", "") for start, end in spans] == singles
+
+
+def test_kokoro_in_torch_says_when_each_word_is_said(tmp_path: Path) -> None:
+    """Kokoro's own classes with small random weights: times add up, and the same text gives the same samples."""
+    kokoro = pytest.importorskip("kokoro.model")
+    symbols = ' ;:,.!?—…"()“”abcdefghijklmnopqrstuvwxyzˈˌːəɛɪɔɹʃʊʌæðŋɑɜɾᵻɡɚoʊ'
+    small = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = {
+        "vocab": {symbol: n for n, symbol in enumerate(dict.fromkeys(symbols), 1)}, "n_token": 100, "hidden_dim": 512,
+        "style_dim": 128, "n_layer": 1, "max_dur": 50, "dropout": 0.2, "text_encoder_kernel_size": 5, "n_mels": 80,
+        "plbert": {**small, "max_position_embeddings": 512, "dropout": 0.1},
+        "istftnet": {
+            "upsample_kernel_sizes": [20, 12], "upsample_rates": [10, 6], "gen_istft_hop_size": 5,
+            "gen_istft_n_fft": 20, "resblock_dilation_sizes": [[1, 3, 5]] * 3, "resblock_kernel_sizes": [3, 7, 11],
+            "upsample_initial_channel": 512,
+        },
+    }  # fmt: skip
+    torch.manual_seed(0)
+    weights = {}
+
+    class Random(kokoro.KModel):  # as the file would be, if it were there
+        pass
+
+    torch.save({}, tmp_path / "none.pth")
+    made = Random("hexgrad/Kokoro-82M", config=config, model=str(tmp_path / "none.pth"))
+    for part in ("bert", "bert_encoder", "predictor", "text_encoder", "decoder"):
+        weights[part] = getattr(made, part).state_dict()
+    (tmp_path / "none.pth").unlink()
+    torch.save(weights, tmp_path / "kokoro.pth")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    voice = load_voice(f"kokoro-torch:af_heart@{tmp_path}")
+    assert voice.name == "kokoro-torch:af_heart"
+    samples, times = voice.speak_timed("The last of the rain fell.")
+    assert np.array_equal(samples, voice.speak("The last of the rain fell.")) and np.isfinite(samples).all()
+    assert times is not None and len(times) == 6
+    assert all(start < end for start, end in times) and 0 < times[0][0] and times[-1][1] < len(samples) / 24_000
+    assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(times))
+    assert len(voice.speak("The last of the rain fell.", 2.0)) < len(samples)
+    (tmp_path / "kokoro.pth").unlink()
+    torch_network.cache_clear()
+    with pytest.raises(SaladError, match="holds 0 .pth files"):
+        torch_network(tmp_path)
 
 
 def test_garbled_speech_is_set_aside_with_its_cer() -> None:

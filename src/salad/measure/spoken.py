@@ -76,13 +76,13 @@ def _speak_shard(shard: Shard, folder: Path, *, voice: str, seed: int) -> None:
     for text, path in shard.items:
         document = Document(id=sha256_json(text), text=text, source="items")  # pauses depend on the text, not on the id
         try:
-            samples, _ = speak_document(document, engine, seed=seed)
+            said = speak_document(document, engine, seed=seed)
         except EndpointDown:
             raise
         except SaladError as error:
             failed.append({"id": text, "reason": f"{voice} cannot say it: {error}"})
             continue
-        write_flac(path, samples, RATE_HZ)
+        write_flac(path, said.samples, RATE_HZ)
     write_jsonl(folder / "quarantine.jsonl", failed)
 
 

@@ -69,7 +69,7 @@ class Cell:
 
 
 def grid(seeds: int) -> list[Cell]:
-    """All cells, those that the findings need most first: a budget cuts the end."""
+    """All cells, those that the findings need most first, for every seed: a budget cuts the end."""
     cells: list[Cell] = []
     for seed in range(seeds):
         cells += [Cell("narrow", alpha, share, seed) for share in SHARES for alpha in (1.0, 0.0)]
@@ -82,6 +82,7 @@ def grid(seeds: int) -> list[Cell]:
                 Cell("narrow", 1.0, 1.0, rate="fixed", stride=8),
                 Cell("narrow", 1.0, 1.0, rate="fixed", stride=12),
             ]
+    for seed in range(seeds):
         cells += [Cell("broad", 1.0, share, seed) for share in SHARES[:-1]]
         cells += [Cell("narrow", alpha, share, seed) for share in SHARES[::-1] for alpha in ALPHAS[2:]]
         cells += [Cell("broad", 0.0, share, seed) for share in SHARES[:-1]]

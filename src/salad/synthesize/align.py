@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from salad.align.utterances import align_utterances
-from salad.corpus.manifest import Sentence, read_utterances, write_utterances
+from salad.corpus.manifest import Sentence, read_utterances, utterance_from_dict, write_utterances
 from salad.engine import Shard
 from salad.synthesize.speakable import speakable
 from salad.types import Utterance, Word
@@ -22,11 +22,16 @@ def align_spoken(shard: Shard, folder: Path, *, asset: str, min_score: float, **
     """`align_utterances` on the spoken forms: items, files and errors are the same, the text stays as written.
 
     Spoken forms are what our voices were given to say, with sentence times; recordings of others without them are
-    aligned as they are written, for who knows how their numbers were read. settings: of `align_utterances`.
+    aligned as they are written, for who knows how their numbers were read. A voice that told its words' times needs no
+    aligner: they are kept. settings: of `align_utterances`.
     """
     items: list[tuple[dict[str, Any], Sequence[Sentence] | None]] = []
     written: dict[str, list[str]] = {}
+    told: dict[str, Utterance] = {}
     for row, sentences in shard.items:
+        if row.get("words") and sentences is not None:
+            told[row["id"]] = utterance_from_dict(row)
+            continue
         words = row["text"].split()
         spoken = speakable(words)
         if spoken != words and sentences is not None:
@@ -36,11 +41,13 @@ def align_spoken(shard: Shard, folder: Path, *, asset: str, min_score: float, **
             sentences = [(at[start], at[end], *times) for start, end, *times in sentences]
         items.append((row, sentences))
     align_utterances(Shard(shard.index, tuple(items)), folder, asset=asset, min_score=min_score, **settings)
-    if written:
+    if written or told:
         texts = {row["id"]: row["text"] for row, _ in shard.items}
         kept = read_utterances(folder / "utterances.jsonl")
         kept = [_as_written(u, texts[u.id], written[u.id]) if u.id in written else u for u in kept]
-        write_utterances(folder / "utterances.jsonl", kept)
+        order = {row["id"]: place for place, (row, _) in enumerate(shard.items)}
+        kept = [*kept, *told.values()]
+        write_utterances(folder / "utterances.jsonl", sorted(kept, key=lambda u: order.get(u.id, len(order))))
 
 
 def spoken_bounds(spoken: Sequence[str]) -> list[int]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import random
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,13 +24,15 @@ from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.speakable import number_words, speakable
 from salad.synthesize.voices import Voice, load_voice
-from salad.types import Document, SaladError, Utterance
+from salad.types import Document, SaladError, Utterance, Word
 
 __all__ = [
+    "Said",
     "assign_voices",
     "speak_all",
     "speak_document",
     "speak_documents",
+    "speech_bounds",
     "speed_of",
     "split_sentences",
     "spoken_forms",
@@ -53,6 +57,18 @@ ABBREVIATIONS = set(
     "mr. mrs. ms. dr. prof. st. sr. jr. vs. etc. approx. no. fig. gen. gov. sen. rep. rev. inc. ltd. co. "
     "jan. feb. mar. apr. jun. jul. aug. sept. oct. nov. dec.".split()
 )
+
+
+@dataclass(frozen=True)
+class Said:
+    """A document as sound: float32 [num_samples] at 16 kHz, its sentences, and the times of the document's words.
+
+    `sentences` count words of the document's text; `words` is empty where the voice does not tell when it says what.
+    """
+
+    samples: np.ndarray
+    sentences: list[Sentence]
+    words: tuple[Word, ...] = ()
 
 
 def assign_voices(documents: Sequence[Document], shares: dict[str, float], seed: int) -> list[tuple[Document, str]]:
@@ -135,10 +151,10 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
     """Speak each item {"document": Document as dict, "voice", "licence", "simulated"}; for `run_shards`.
 
     An item may have "speed" (1.0) and "audio" ("flac" or "opus"). Writes audio/<utterance id>.flac (16 kHz),
-    utterances.jsonl, sentences.jsonl (rows {id, simulated, sentences: [[start_word, end_word, start_s, end_s], ...]},
-    and, where it differs from the text, spoken: what was said for each of its words) and, for documents that could not
-    be spoken, quarantine.jsonl (rows {id, voice, reason}). An unknown voice, or an endpoint that is down, stops the job
-    with SaladError.
+    utterances.jsonl (with word times where the voice tells them), sentences.jsonl (rows {id, simulated, sentences:
+    [[start_word, end_word, start_s, end_s], ...]}, and, where it differs from the text, spoken: what was said for each
+    of its words) and, for documents that could not be spoken, quarantine.jsonl (rows {id, voice, reason}). An unknown
+    voice, or an endpoint that is down, stops the job with SaladError.
     """
     number_words()  # where it is missing no document would be said right
     kept = kept_folder(folder, shard)
@@ -171,6 +187,8 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
             document_id=document.id,
             domain=document.domain,
         )
+        if said["words"]:
+            utterance = utterance.aligned(tuple(Word(**word) for word in said["words"]), 1.0)
         utterances.append(utterance)
         row = {"id": name, "simulated": item["simulated"], "sentences": said["sentences"]}
         sentence_rows.append(row if said["spoken"] == document.words else {**row, "spoken": said["spoken"]})
@@ -184,16 +202,17 @@ def _said(item: dict[str, Any], document: Document, voice: Voice, audio: Path, s
     note = audio.with_name(f"{audio.name}.json")
     if not (note.exists() and audio.exists()):
         spoken = speakable(document.words)
-        samples, sentences = speak_document(document, voice, seed=seed, speed=item.get("speed", 1.0), spoken=spoken)
-        WRITERS[audio.suffix[1:]](audio, samples, RATE_HZ)
-        write_json(note, {"num_samples": len(samples), "sentences": [list(s) for s in sentences], "spoken": spoken})
+        said = speak_document(document, voice, seed=seed, speed=item.get("speed", 1.0), spoken=spoken)
+        WRITERS[audio.suffix[1:]](audio, said.samples, RATE_HZ)
+        rows = {"sentences": [list(s) for s in said.sentences], "words": [vars(word) for word in said.words]}
+        write_json(note, {"num_samples": len(said.samples), "spoken": spoken, **rows})
     return read_json(note)
 
 
 def speak_document(
     document: Document, voice: Voice, *, seed: int, speed: float = 1.0, spoken: Sequence[str] | None = None
-) -> tuple[np.ndarray, list[Sentence]]:
-    """float32 [num_samples] at 16 kHz, and the sentences in it (in words of the document's text).
+) -> Said:
+    """The document, sentence by sentence.
 
     spoken: what to say for each word of the text (default: `speakable` of them). Pauses come from a generator seeded by
     (seed, document id, voice): the order of documents does not matter. Raises SaladError where a sentence has no
@@ -205,18 +224,43 @@ def speak_document(
     spoken = speakable(words) if spoken is None else spoken
     generator = np.random.default_rng(_number(seed, document.id, voice.name))
     pieces = [_silence(EDGE_S, rate_hz)]
-    num_samples, sentences = len(pieces[0]), []
+    num_samples, sentences, timed = len(pieces[0]), [], []
     runs = split_sentences(document.text)
     for n, (start, end) in enumerate(runs):
-        said = " ".join(spoken[start:end])
-        piece = trim_silence(voice.speak(said) if speed == 1.0 else voice.speak(said, speed), rate_hz)
-        spoken_s = to_seconds(num_samples, rate_hz), to_seconds(num_samples + len(piece), rate_hz)
-        sentences.append((start, end, *spoken_s))
+        samples, times = _speak(voice, " ".join(spoken[start:end]), speed)
+        first, last = speech_bounds(samples, rate_hz)
+        before_s = to_seconds(num_samples, rate_hz)
+        sentences.append((start, end, before_s, to_seconds(num_samples + last - first, rate_hz)))
+        if times is not None:
+            shift_s = before_s - to_seconds(first, rate_hz)
+            timed += _word_times(words[start:end], spoken[start:end], times, shift_s, sentences[-1][2:])
         pause_s = generator.uniform(*PAUSE_S) if n + 1 < len(runs) else EDGE_S
-        pieces += [piece, _silence(pause_s, rate_hz)]
-        num_samples += len(piece) + len(pieces[-1])
+        pieces += [samples[first:last], _silence(pause_s, rate_hz)]
+        num_samples += last - first + len(pieces[-1])
     samples = resample(np.concatenate(pieces), rate_hz, RATE_HZ)
-    return samples * min(1.0, PEAK / float(np.abs(samples).max())), sentences
+    loud = samples * min(1.0, PEAK / float(np.abs(samples).max()))
+    return Said(loud, sentences, tuple(timed) if len(timed) == len(words) else ())
+
+
+def _speak(voice: Voice, text: str, speed: float) -> tuple[np.ndarray, Sequence[tuple[float, float]] | None]:
+    say, faster = getattr(voice, "speak_timed", None), () if speed == 1.0 else (speed,)
+    return say(text, *faster) if say else (voice.speak(text, *faster), None)
+
+
+def _word_times(
+    words: Sequence[str],
+    spoken: Sequence[str],
+    times: Sequence[tuple[float, float]],
+    shift_s: float,
+    within_s: tuple[float, float],
+) -> list[Word]:
+    """The written words, each from the start of its first spoken word to the end of its last one; [] where a word has
+    no sound of its own."""
+    at = [0, *itertools.accumulate(len(said.split()) for said in spoken)]
+    if at[-1] != len(times) or len(set(at)) != len(at):
+        return []
+    bounds = [(times[start][0] + shift_s, times[end - 1][1] + shift_s) for start, end in itertools.pairwise(at)]
+    return [Word(word, *np.clip(own, *within_s).tolist(), 1.0) for word, own in zip(words, bounds, strict=True)]
 
 
 def speed_of(document_id: str, voice: str, seed: int, jitter: float) -> float:
@@ -236,7 +280,12 @@ def _number(*parts: object) -> int:
 
 
 def trim_silence(samples: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Without the silence a voice adds before and after a sentence; MARGIN_S of it stays.
+    """Without the silence a voice adds before and after a sentence; see `speech_bounds`."""
+    return samples[slice(*speech_bounds(samples, rate_hz))]
+
+
+def speech_bounds(samples: np.ndarray, rate_hz: int) -> tuple[int, int]:
+    """First and last + 1 sample of a sentence's speech, with MARGIN_S of the silence around it.
 
     Raises SaladError where there is no speech at all, or NaN or infinity.
     """
@@ -249,7 +298,7 @@ def trim_silence(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     power = (padded.reshape(-1, hop) ** 2).mean(axis=1)
     loud = np.flatnonzero(power > power.max() * 10 ** (QUIET_DB / 10))
     margin = to_samples(MARGIN_S, rate_hz)
-    return samples[max(0, loud[0] * hop - margin) : (loud[-1] + 1) * hop + margin]
+    return max(0, int(loud[0]) * hop - margin), min(len(samples), int(loud[-1] + 1) * hop + margin)
 
 
 def _silence(seconds: float, rate_hz: int) -> np.ndarray:

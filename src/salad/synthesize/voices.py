@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from salad.files import read_json
+from salad.files import read_json, sha256_json
 from salad.synthesize.endpoint import EndpointVoice
 from salad.types import SaladError
 
@@ -19,6 +20,7 @@ __all__ = ["KokoroVoice", "PiperVoice", "Voice", "assets_of_voice", "load_voice"
 
 MAX_TOKENS = 500  # Kokoro was trained on at most 510 phonemes at a time
 KOKORO_HZ = 24_000
+SILENT = ' ;:,.!?—…"()“”'  # of Kokoro's symbols: pauses, which belong to no word
 ENGLISH_VOICES = (
     "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sarah af_sky am_adam am_echo "
     "am_eric am_fenrir am_liam am_michael am_onyx am_puck am_santa bf_alice bf_emma bf_isabella bf_lily bm_daniel "
@@ -30,8 +32,14 @@ JAPANESE_VOICES = "jf_alpha jf_gongitsune jf_nezumi jf_tebukuro jm_kumo".split()
 MARKS = re.compile(r'[;:,.!?…"“”)]+(?=[\s")”]|$)|(?<!\S)["“(]+|\s*—\s*')
 
 
+Network = Callable[[Sequence[int], np.ndarray, float], tuple[np.ndarray, np.ndarray | None]]
+
+
 class Voice(Protocol):
-    """One speaker. `speak` returns float32 [num_samples], mono, at `sample_rate_hz`."""
+    """One speaker. `speak` returns float32 [num_samples], mono, at `sample_rate_hz`.
+
+    One that knows when it says each word has `speak_timed` too, which returns that as well.
+    """
 
     name: str
     sample_rate_hz: int
@@ -70,39 +78,120 @@ class PiperVoice:
 
 
 class KokoroVoice:
-    """A Kokoro-82M voice on one thread. Its graph draws no noise, so it is deterministic as it is.
+    """A Kokoro-82M voice: the int8 ONNX export on one thread, or torch on a GPU, which also tells when words are said.
 
-    style: float32 [num_rows, 256]; row n - 1 is the style of a text of n phonemes.
+    style: float32 [num_rows, 256]; row n - 1 is the style of a text of n phonemes. network: phoneme tokens, a style
+    [1, 256] and a speed in; samples out, and the length of each token where it tells (its unit does not matter).
     """
 
     sample_rate_hz = KOKORO_HZ
 
-    def __init__(self, name: str, folder: Path, style: np.ndarray, *, british: bool) -> None:
+    def __init__(self, name: str, network: Network, vocab: dict[str, int], style: np.ndarray, *, british: bool) -> None:
         self.name = name
-        self._run: Callable[..., Any] = _session(folder / "kokoro.onnx").run
-        self._vocab: dict[str, int] = read_json(folder / "vocab.json")["vocab"]
+        self._network, self._vocab = network, vocab
         self._style = np.ascontiguousarray(style, dtype=np.float32).reshape(-1, 256)
-        self._british = british
+        self._language = "en-gb" if british else "en-us"
 
     def speak(self, text: str, speed: float = 1.0) -> np.ndarray:
+        return self.speak_timed(text, speed)[0]
+
+    def speak_timed(self, text: str, speed: float = 1.0) -> tuple[np.ndarray, list[tuple[float, float]] | None]:
+        """Samples, and start and end in seconds of each whitespace word; None where the network does not tell."""
         parts = list(token_parts(text, self._tokens))
         if not parts:
             raise SaladError(f"text: {text[:80]!r} has no phonemes for {self.name}; remove it from the document")
-        return np.concatenate([self._speak_tokens(tokens, speed) for tokens in parts])
+        said = [self._speak_tokens(tokens, speed) for tokens in parts]
+        samples = np.concatenate([own for own, _ in said])
+        if len(said) > 1 or said[0][1] is None:
+            return samples, None
+        ends_s = np.cumsum(said[0][1]) / np.sum(said[0][1]) * len(samples) / KOKORO_HZ
+        spans = word_spans(self._phonemes(text), [self._phonemes(word) for word in text.split()])
+        # ends_s[0] ends the start token: symbol i is said from ends_s[i] to ends_s[i + 1]
+        return samples, spans and [(float(ends_s[start]), float(ends_s[end])) for start, end in spans]
+
+    def _phonemes(self, text: str) -> str:
+        return "".join(symbol for symbol in _espeak(self._language)(text) if symbol in self._vocab)
 
     def _tokens(self, text: str) -> list[int]:
-        phonemes = _espeak("en-gb" if self._british else "en-us")(text)
-        tokens = [self._vocab[symbol] for symbol in phonemes if symbol in self._vocab]
-        return tokens if any(symbol.isalpha() for symbol in phonemes) else []
+        phonemes = self._phonemes(text)
+        return [self._vocab[symbol] for symbol in phonemes] if any(map(str.isalpha, phonemes)) else []
 
-    def _speak_tokens(self, tokens: list[int], speed: float) -> np.ndarray:
+    def _speak_tokens(self, tokens: list[int], speed: float) -> tuple[np.ndarray, np.ndarray | None]:
         row = min(len(tokens), len(self._style)) - 1
-        inputs = {
-            "tokens": np.array([[0, *tokens, 0]], dtype=np.int64),
-            "style": self._style[row : row + 1],
-            "speed": np.array([speed], dtype=np.float32),
-        }
-        return np.asarray(self._run(None, inputs)[0], dtype=np.float32).ravel()
+        samples, lengths = self._network([0, *tokens, 0], self._style[row : row + 1], speed)
+        return np.asarray(samples, dtype=np.float32).ravel(), lengths
+
+
+def onnx_network(run: Callable[..., Any]) -> Network:
+    """Kokoro's ONNX export, which gives samples alone and draws no noise. run: of an onnxruntime session."""
+
+    def network(tokens: Sequence[int], style: np.ndarray, speed: float) -> tuple[np.ndarray, None]:
+        inputs = {"tokens": np.array([tokens], np.int64), "style": style, "speed": np.array([speed], np.float32)}
+        return run(None, inputs)[0], None
+
+    return network
+
+
+@functools.cache
+def torch_network(folder: Path) -> tuple[Network, dict[str, int]]:
+    """Kokoro in torch (the package `kokoro`), on a GPU where there is one; and its phonemes' numbers.
+
+    folder: config.json and one .pth of the model's repository; tensors alone are read from it. The noise in its source
+    is drawn from a generator that the tokens seed: same text, same samples, in any order. Raises SaladError where the
+    package or a file is missing.
+    """
+    import torch
+
+    try:
+        from kokoro.model import KModel
+    except ImportError as error:
+        raise SaladError("voice: kokoro-torch needs the package kokoro: pip install salad-speech[kokoro]") from error
+    weights = sorted(folder.glob("*.pth"))
+    if len(weights) != 1 or not (folder / "config.json").is_file():
+        raise SaladError(f"voice: {folder} holds {len(weights)} .pth files; expected one, and config.json beside it")
+    config = read_json(folder / "config.json")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = KModel("hexgrad/Kokoro-82M", config=config, model=str(weights[0])).to(device).eval()
+
+    def network(tokens: Sequence[int], style: np.ndarray, speed: float) -> tuple[np.ndarray, np.ndarray]:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.inference_mode():
+            torch.manual_seed(int(sha256_json(list(tokens))[:15], 16))
+            ids = torch.tensor([tokens], device=device)
+            samples, lengths = model.forward_with_tokens(ids, torch.from_numpy(style).to(device), speed)
+        return samples.cpu().numpy(), lengths.cpu().numpy()
+
+    return network, config["vocab"]
+
+
+def word_spans(phonemes: str, singles: Sequence[str]) -> list[tuple[int, int]] | None:
+    """First and last + 1 symbol in `phonemes` of each word of a sentence; None where a word has no sound of its own.
+
+    singles: each word's phonemes when said alone. Where the sentence has as many parts between spaces, they are the
+    words; else ("of the" is said as one) the singles, strung together, are laid along it by the fewest edits.
+    """
+    parts = [(match.start(), match.end()) for match in re.finditer(r"\S+", phonemes)]
+    if len(parts) != len(singles):
+        from rapidfuzz.distance import Levenshtein
+
+        alone = ["".join(single.split()) for single in singles]
+        pairs = [
+            (block.src_start + i, block.dest_start + i)
+            for block in Levenshtein.opcodes("".join(alone), phonemes)
+            if block.tag in ("equal", "replace")
+            for i in range(block.src_end - block.src_start)
+        ]
+        if not pairs:
+            return None
+        bounds = np.cumsum([0, *map(len, alone)])
+        at = np.interp(bounds, [a for a, _ in pairs] + [pairs[-1][0] + 1], [b for _, b in pairs] + [pairs[-1][1] + 1])
+        parts = [(round(start), round(end)) for start, end in itertools.pairwise(at)]
+    spans = []
+    for start, end in parts:
+        own = phonemes[start:end]
+        if not any(map(str.isalpha, own)):
+            return None
+        spans.append((start + len(own) - len(own.lstrip(SILENT)), end - len(own) + len(own.rstrip(SILENT))))
+    return spans
 
 
 def token_parts(text: str, tokens_of: Callable[[str], list[int]]) -> Iterator[list[int]]:
@@ -128,17 +217,26 @@ def assets_of_voice(name: str) -> tuple[str, ...]:
         EndpointVoice(name)  # refuses a name that is no address
         return ()
     family, _, speaker = name.partition(":")
+    speaker, _, folder = speaker.partition("@")
+    if family == "kokoro-torch" and speaker in ENGLISH_VOICES and folder:
+        return (folder, "kokoro-voices")
+    if folder:
+        family = ""  # only that one takes a folder
     if family == "kokoro" and speaker in JAPANESE_VOICES:
         return ("kokoro",)
     if family == "kokoro" and speaker in ENGLISH_VOICES:
         return ("kokoro", "kokoro-voices")
     known = ", ".join(["piper-joe", *(f"kokoro:{speaker}" for speaker in (*ENGLISH_VOICES, *JAPANESE_VOICES))])
-    raise SaladError(f"voice: got {name!r}, expected one of {known}, or openai:MODEL:VOICE@URL")
+    raise SaladError(
+        f"voice: got {name!r}, expected one of {known}, kokoro-torch:NAME@FOLDER (an English one, "
+        "with config.json and the .pth of Kokoro-82M), or openai:MODEL:VOICE@URL"
+    )
 
 
 @functools.cache
 def load_voice(name: str) -> Voice:
-    """The voice of a recipe: "piper-joe", "kokoro:NAME" such as "kokoro:af_heart", or "openai:MODEL:VOICE@URL".
+    """The voice of a recipe: "piper-joe", "kokoro:NAME" such as "kokoro:af_heart", "kokoro-torch:NAME@FOLDER" (for a
+    GPU; see `torch_network`), or "openai:MODEL:VOICE@URL".
 
     Loaded once per process. Raises SaladError for an unknown name; the message lists those that exist.
     """
@@ -149,13 +247,18 @@ def load_voice(name: str) -> Voice:
     folders = [get(asset) for asset in assets_of_voice(name)]
     if name == "piper-joe":
         return PiperVoice(name, folders[0] / "en_US-joe-medium.onnx")
-    speaker = name.partition(":")[2]
+    family, _, speaker = name.partition("@")[0].partition(":")
     if speaker in JAPANESE_VOICES:
         with np.load(folders[0] / "voices_ja.npz", allow_pickle=False) as styles:
             style = styles[speaker]
     else:
         style = np.fromfile(folders[1] / "voices" / f"{speaker}.bin", dtype="<f4")
-    return KokoroVoice(name, folders[0], style, british=speaker.startswith("b"))
+    if family == "kokoro-torch":
+        network, vocab = torch_network(folders[0])
+    else:
+        network = onnx_network(_session(folders[0] / "kokoro.onnx").run)
+        vocab = read_json(folders[0] / "vocab.json")["vocab"]
+    return KokoroVoice(name.partition("@")[0], network, vocab, style, british=speaker.startswith("b"))
 
 
 @functools.cache
