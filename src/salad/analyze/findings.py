@@ -44,6 +44,7 @@ def findings(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Findi
     return [
         _rises_without_distillation(rows),
         _falls_with_distillation(rows),
+        *_own_domains(rows, base),
         _law(rows, "narrow"),
         _law(rows, "broad"),
         _broad_alone(rows),
@@ -65,12 +66,20 @@ def law_of(rows: Sequence[dict[str, Any]], speech: str, alpha: float) -> Law | N
         return None
 
 
-def _trend(rows: Sequence[dict[str, Any]], alpha: float) -> tuple[Regression | None, list[dict[str, Any]]]:
+def _trend(
+    rows: Sequence[dict[str, Any]], alpha: float, domains: Sequence[str] = ()
+) -> tuple[Regression | None, list[dict[str, Any]]]:
     own = done(rows, speech="narrow", alpha=alpha)
     try:
-        return regress(np.log2([r["hours"] for r in own]).tolist(), [r["misalignment"] for r in own]), own
+        return regress(np.log2([r["hours"] for r in own]).tolist(), [_m(r, domains) for r in own]), own
     except SaladError:
         return None, own
+
+
+def _m(row: dict[str, Any], domains: Sequence[str]) -> float:
+    """M of a cell, or only over documents of these domains."""
+    inside = [d for d in row["documents"] if d["domain"] in domains]
+    return sum(d["kl"] for d in inside) / sum(d["count"] for d in inside) if inside else row["misalignment"]
 
 
 def _rises_without_distillation(rows: Sequence[dict[str, Any]]) -> Finding:
@@ -83,10 +92,32 @@ def _falls_with_distillation(rows: Sequence[dict[str, Any]]) -> Finding:
     return _slope_finding("1", claim, paper, rows, 1.0, rising=False)
 
 
+def _own_domains(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Finding]:
+    """The same two slopes over held-out texts of the domains that the narrow speech is of."""
+    domains = base.get("narrow_domains") or []
+    if not any(d["domain"] in domains for r in done(rows, speech="narrow") for d in r["documents"]):
+        return []
+    where, paper = f"in the speech's own domains ({', '.join(domains)})", "not told apart"
+    return [
+        _slope_finding("1", f"1{letter}. {how}, {where}", paper, rows, alpha, rising=rising, domains=domains)
+        for letter, how, alpha, rising in (
+            ("c", "alpha = 0: M rises", 0.0, True),
+            ("d", "alpha = 1: M falls", 1.0, False),
+        )
+    ]
+
+
 def _slope_finding(
-    number: str, claim: str, paper: str, rows: Sequence[dict[str, Any]], alpha: float, *, rising: bool
+    number: str,
+    claim: str,
+    paper: str,
+    rows: Sequence[dict[str, Any]],
+    alpha: float,
+    *,
+    rising: bool,
+    domains: Sequence[str] = (),
 ) -> Finding:
-    trend, own = _trend(rows, alpha)
+    trend, own = _trend(rows, alpha, domains)
     if trend is None:
         return _missing(number, claim, paper, f"narrow cells of at least four sizes at alpha {alpha:g}", own)
     ours = f"{trend.slope:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}] nats a doubling (n = {trend.n})"

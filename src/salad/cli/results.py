@@ -164,9 +164,12 @@ def ablate(
 
 @app.command()
 def reproduce(
-    recipe: Annotated[Path, typer.Argument(metavar="[RECIPE]", help="The base of the grid.")] = Path(
-        "recipes/reproduce.yaml"
-    ),
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RECIPE]", help="The base of the grid; default: recipes/reproduce.yaml, from an hour on its -long."
+        ),
+    ] = None,
     budget: Annotated[str, typer.Option("--budget", metavar="20m", help="Time for everything: 90s, 20m, 3h.")] = "20m",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="At most so many seeds of every cell.")] = 3,
     only: Annotated[
@@ -180,7 +183,10 @@ def reproduce(
         from salad.recipe import load_recipe
         from salad.sweep import seconds_of
 
-        budget_s, settings = seconds_of(budget), load_recipe(recipe, overrides or [])
+        budget_s = seconds_of(budget)
+        if recipe is None:
+            recipe = Path("recipes") / ("reproduce-long.yaml" if budget_s >= 3600 else "reproduce.yaml")
+        settings = load_recipe(recipe, overrides or [])
         from salad.stages.reproduce import reproduce as grid
 
         table = grid(settings, budget_s=budget_s, seeds=seeds, only=[x for x in only.split(",") if x])

@@ -35,6 +35,7 @@ from salad.stages.speech import transcribe
 from salad.stages.speechlm import load_tokenizer, speech_source, text_source
 from salad.stages.synthesize import load_bought, load_bought_frames
 from salad.stages.training import train_stage
+from salad.stages.warm_start import train_ctc
 from salad.train.checkpoint import latest_checkpoint
 from salad.train.loop import autocast, uses_bf16
 from salad.train.tasks import Source
@@ -208,31 +209,48 @@ class _Measure:
             update["warm_start"] = recipe.warm_start.model_copy(update={"enabled": False})
         return Run(recipe.model_copy(update=update))
 
-    def warmed(self, cell: Cell) -> Run:
-        """The run that holds the warm start for the cell's stride: the base, or one made from the same data."""
-        recipe = self.base.recipe
-        if cell.stride == recipe.model.stride:
-            return self.base
-        model = recipe.model.model_copy(update={"rate": cell.rate, "stride": cell.stride})
-        folder = recipe.run_dir.parent / f"warm-stride{cell.stride}"
-        run = Run(recipe.model_copy(update={"run_dir": folder, "model": model}))
-        run_pipeline(run.recipe, until="warm_start", reuse=[recipe.run_dir])
-        return run
+    def warmed(self, cell: Cell) -> tuple[Path, float]:
+        """Weights after a CTC warm start on the cell's own share of narrow or broad speech, and its seconds.
+
+        Cells that differ in alpha alone, and those that buy a little beside all of the narrow speech, share it.
+        """
+        kind = "broad" if cell.speech == "broad" else "narrow"
+        folder = self.base.dir.parent / "warm" / f"{kind}-share{cell.share:g}-seed{cell.seed}-stride{cell.stride}"
+        note = folder / "seconds.json"
+        if not note.exists():
+            start_s = time.monotonic()
+            run, own = self.recipe_of(cell), self.share_of(kind, cell)
+            settings = run.recipe.warm_start
+            steps = max(10, round(settings.steps * cell.share))
+            changes = {
+                "steps": steps,
+                "checkpoint_every": steps,
+                "warmup_steps": min(settings.warmup_steps, steps // 2),
+            }
+            train_ctc(run, *own, folder, settings.model_copy(update=changes), cell.seed)
+            write_json(note, time.monotonic() - start_s)
+        return latest_checkpoint(folder), read_json(note)
 
     def spoken(self, cell: Cell) -> list[tuple[str, Sequence[Utterance], Frames]]:
-        """The cell's recordings: a share of the narrow or of the broad speech, drawn by the cell's seed."""
-        own = load_aligned(self.base, "speech")
-        narrow = ("speech", own, load_frames(self.base, "speech", own))
-        if cell.speech in self.bought:
-            return [narrow, ("bought", *_bought(self.bought[cell.speech]))]
-        broad = ("broad", *_bought(self.base))
-        name, utterances, frames = narrow if cell.speech == "narrow" else broad
+        """The cell's recordings: a share of the narrow or of the broad speech; or all narrow speech and a purchase."""
+        if cell.speech not in self.bought:
+            return [(cell.speech, *self.share_of(cell.speech, cell))]
+        return [("narrow", *self.share_of("narrow", cell)), ("bought", *_bought(self.bought[cell.speech]))]
+
+    def share_of(self, kind: str, cell: Cell) -> tuple[Sequence[Utterance], Frames]:
+        """The cell's share of the narrow or of the broad speech, drawn by its seed."""
+        if kind == "narrow":
+            utterances = load_aligned(self.base, "speech")
+            frames = load_frames(self.base, "speech", utterances)
+        else:
+            utterances, frames = _bought(self.base)
         order = np.random.default_rng([self.base.recipe.seed, cell.seed]).permutation(len(utterances))
         kept = order[: max(4, round(cell.share * len(utterances)))]
-        return [(name, [utterances[i] for i in sorted(kept)], frames)]
+        return [utterances[i] for i in sorted(kept)], frames
 
     def cell(self, cell: Cell, folder: Path) -> dict[str, Any]:
-        warm = self.warmed(cell).done("warm_start")["seconds"] if cell.warm else 0.0
+        began_s = time.monotonic()
+        weights, warm_s = self.warmed(cell) if cell.warm else (None, 0.0)
         start_s = time.monotonic()
         run, spoken = self.recipe_of(cell), self.spoken(cell)
         settings = run.recipe.stage1
@@ -242,7 +260,6 @@ class _Measure:
             speech = [speech_source(run, tokenizer, n, share, own, frames, layouts) for n, own, frames in spoken]
             return [*speech, text_source(run, tokenizer, settings.text_share, load_documents(run, "web"))]
 
-        weights = latest_checkpoint(self.warmed(cell).folder("warm_start")) if cell.warm else None
         pairs = [(own, frames) for _, own, frames in spoken]
         train_stage(run, "stage1", settings, sources, lambda: pairs, weights=weights, folder=folder, seed=cell.seed)
         trained_s = time.monotonic() - start_s
@@ -262,8 +279,8 @@ class _Measure:
                 if "misalignment" in r
             ],
             "train_seconds": trained_s,
-            "warm_start_seconds": warm,
-            "seconds": time.monotonic() - start_s,
+            "warm_start_seconds": warm_s,
+            "seconds": time.monotonic() - began_s,
         }
 
     def figures(self, cell: Cell, checkpoint: Path) -> dict[str, Any]:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from salad.engine.memory import keep_freed_memory
 from salad.files import write_json
+from salad.model import SaladForConditionalGeneration
 from salad.pipeline import Run
-from salad.sequence import tokenise
+from salad.recipe import WarmStart
+from salad.sequence import Frames, tokenise
 from salad.stages.align import load_aligned, load_frames
 from salad.stages.corpus import load_documents
 from salad.stages.speechlm import build_model, ctc_spans, load_tokenizer
 from salad.train.checkpoint import load_weights
 from salad.train.loop import Schedule, autocast, train, uses_bf16
 from salad.train.tasks import CTCTask
+from salad.types import Utterance
 
-__all__ = ["run"]
+__all__ = ["run", "train_ctc"]
 
 
 def run(run: Run) -> dict[str, Any]:
-    settings, folder, seed = run.recipe.warm_start, run.folder("warm_start"), run.recipe.seed
+    settings, folder = run.recipe.warm_start, run.folder("warm_start")
     if not settings.enabled:
         return {"skipped": "warm_start.enabled is false"}
     torch.set_num_threads(run.recipe.threads)
@@ -31,23 +36,8 @@ def run(run: Run) -> dict[str, Any]:
     utterances = load_aligned(run, "speech")
     seen = {int(i) for text in texts + [u.text for u in utterances] for i in tokenise(tokenizer, text).token_ids}
     write_json(folder / "vocabulary.json", sorted(seen))
-    model = build_model(run)
-    for parameter in model.llm.parameters():
-        parameter.requires_grad_(False)
-    model.ctc.residual.requires_grad_(False)
-    spans = ctc_spans(run, tokenizer, utterances, load_frames(run, "speech", utterances))
-    task = CTCTask(model, spans, steps=settings.steps, batch=settings.batch, seed=seed)
-    schedule = Schedule(
-        steps=settings.steps,
-        lr={"adapter": settings.lr, "ctc": settings.lr},
-        weight_decay=0.01,
-        warmup_steps=settings.warmup_steps,
-        decay_share=0.3,
-        checkpoint_every=settings.checkpoint_every,
-    )
+    model, task, last = train_ctc(run, utterances, load_frames(run, "speech", utterances), folder, settings)
     bf16 = uses_bf16(run.recipe.precision)
-    last = train(model, task, schedule, folder, title="warm start (CTC)", bf16=bf16)
-    load_weights(last, model)
     heldout = load_aligned(run, "heldout")
     store = load_frames(run, "heldout", heldout)
     samples = _decode(
@@ -57,7 +47,44 @@ def run(run: Run) -> dict[str, Any]:
         bf16,
     )
     write_json(folder / "samples.json", samples)
-    return {"spans": len(spans), "impossible": task.impossible, "vocabulary": len(seen), "checkpoint": last.name}
+    return {
+        "spans": len(task.spans) + task.impossible,
+        "impossible": task.impossible,
+        "vocabulary": len(seen),
+        "checkpoint": last.name,
+    }
+
+
+def train_ctc(
+    run: Run,
+    utterances: Sequence[Utterance],
+    frames: Frames,
+    folder: Path,
+    settings: WarmStart,
+    seed: int | None = None,
+) -> tuple[SaladForConditionalGeneration, CTCTask, Path]:
+    """The adapter and its CTC head on these recordings: the trained model, its task, the last checkpoint in `folder`.
+
+    seed: of the order of spans; None: the recipe's. The run's warm_start/vocabulary.json names the classes.
+    """
+    model, tokenizer = build_model(run), load_tokenizer(run)
+    for parameter in model.llm.parameters():
+        parameter.requires_grad_(False)
+    model.ctc.residual.requires_grad_(False)
+    spans = ctc_spans(run, tokenizer, utterances, frames)
+    seed = run.recipe.seed if seed is None else seed
+    task = CTCTask(model, spans, steps=settings.steps, batch=settings.batch, seed=seed)
+    schedule = Schedule(
+        steps=settings.steps,
+        lr={"adapter": settings.lr, "ctc": settings.lr},
+        weight_decay=0.01,
+        warmup_steps=settings.warmup_steps,
+        decay_share=0.3,
+        checkpoint_every=settings.checkpoint_every,
+    )
+    last = train(model, task, schedule, folder, title="warm start (CTC)", bf16=uses_bf16(run.recipe.precision))
+    load_weights(last, model)
+    return model, task, last
 
 
 @torch.no_grad()
