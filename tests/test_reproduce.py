@@ -76,6 +76,19 @@ def test_none_holds_where_the_opposite_was_planted():
         assert verdicts[claim] == "does not hold", (claim, verdicts)
 
 
+def test_the_speechs_own_domains_have_slopes_of_their_own():
+    rng = np.random.default_rng(2)
+    rows = [row(c, 1.0, rng) for c in grid(2)]
+    for r in rows:  # M moves in one domain, and against it in the other
+        tilt = (-1 if r["alpha"] == 1 else 1) * 0.2 * np.log2(8 * r["share"])
+        for d in r["documents"]:
+            d["kl"] += d["count"] * tilt * (1 if d["domain"] == "art" else -1)
+    found = {f.claim[:3]: f for f in findings(rows, BASE | {"narrow_domains": ["art"]})}
+    assert found["1c."].verdict == found["1d."].verdict == "holds" and "art" in found["1c."].claim
+    assert found["1b."].verdict != "holds"
+    assert "1c." not in {f.claim[:3] for f in findings(rows, BASE)}
+
+
 def test_what_was_not_run_is_said(rows):
     few = [r for r in rows if r["cell"] == "narrow-alpha1-share0.125-seed0"]
     dropped = [{**asdict(c), "cell": c.name, "status": "dropped", "reason": "9 s left"} for c in grid(1)[1:]]
