@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,10 @@ class Setting:
         self.texts = text_examples(self.tokenizer, [d for d in self.documents if d.id in measured])
         self.model = build_model(run, lora=recipe.stage1.llm == "lora")
         self.base = self.model if self.frozen else build_model(run)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         for each in {id(self.model): self.model, id(self.base): self.base}.values():
-            freeze(each, "frozen", recipe.precision)
+            freeze(each, "frozen", recipe.precision, self.device)
+            each.to(self.device)
         self.teacher = Teacher(self.base, cache=True)
         self.item_frames: dict[tuple[str, tuple[int, int]], list[torch.Tensor]] = {}
 
@@ -85,7 +88,15 @@ class Setting:
 
     def read(self, model: SaladForConditionalGeneration, text: str) -> torch.Tensor:
         """Embeddings of the start token and the text: [1 + tokens, width]."""
-        return model.get_input_embeddings()(torch.tensor([model.config.start_token_id, *self.ids(text)]))
+        ids = torch.tensor([model.config.start_token_id, *self.ids(text)], device=self.device)
+        return model.get_input_embeddings()(ids)
+
+    def reading(self) -> AbstractContextManager[Any]:
+        """Without gradients, in the recipe's precision."""
+        stack = ExitStack()
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(autocast(uses_bf16(self.run.recipe.precision, self.device), self.device))
+        return stack
 
     def reader(self) -> Teacher:
         """P on text: the adapted model itself; the same as Q where the LLM is frozen."""
@@ -107,7 +118,7 @@ def run(run: Run) -> dict[str, Any]:
     heldout = load_aligned(run, "heldout")
     heard = transcribe(run, folder / "transcripts", heldout, "transcribe held-out") if _needs_asr(run) else {}
     setting = Setting(run)
-    with torch.no_grad(), autocast(uses_bf16(run.recipe.precision)):
+    with setting.reading():
         divergences = _divergences(setting, heard, folder)
         items = items_of(setting) if run.recipe.evaluate.items else []
         results = answer(setting, items, heard)
@@ -231,13 +242,15 @@ def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Result]], list
     recipe, voice = run.recipe, run.recipe.corpus.heldout_voice
     if not recipe.evaluate.tasks:
         return {}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     run_speech_eval(
         str(run.latest.folder("stage2") / "model"),
         recipe.evaluate.tasks,
         out,
         Settings(resamples=recipe.evaluate.bootstrap, seed=recipe.seed),
         Speech(voices=(voice,), workers=recipe.engine.workers),
-        bf16=uses_bf16(recipe.precision),
+        bf16=uses_bf16(recipe.precision, device),
+        device=device,
     )
     plan, samples = load_samples(out)
     own = {name.partition("/")[0]: rows for name, rows in samples.items()}  # one voice: speech_adapted/NAME
@@ -307,10 +320,10 @@ def _hear(setting: Setting, encoder: Any, utterance: Utterance, item: Item) -> t
         first, last = item.context_words
         start, end = (to_samples(t, rate) for t in (utterance.words[first].start_s, utterance.words[last - 1].end_s))
         spans = encoder.encode(split_at_quiet(samples[start:end], rate, MAX_SPAN_S))
-        setting.item_frames[key] = [torch.from_numpy(span) for span in spans]
+        setting.item_frames[key] = [torch.from_numpy(span).to(setting.device) for span in spans]
     speech, _ = setting.model.speech_embeddings(setting.item_frames[key])
     table = setting.model.get_input_embeddings()
-    start_token = table(torch.tensor([setting.model.config.start_token_id]))
+    start_token = table(torch.tensor([setting.model.config.start_token_id], device=setting.device))
     return torch.cat([start_token, speech.to(table.weight.dtype)])
 
 

@@ -37,7 +37,6 @@ from salad.stages.synthesize import load_bought, load_bought_frames
 from salad.stages.training import train_stage
 from salad.stages.warm_start import train_ctc
 from salad.train.checkpoint import latest_checkpoint
-from salad.train.loop import autocast, uses_bf16
 from salad.train.tasks import Source
 from salad.types import Result, Utterance
 
@@ -286,7 +285,7 @@ class _Measure:
     def figures(self, cell: Cell, checkpoint: Path) -> dict[str, Any]:
         setting = self.setting(cell)
         recipe = setting.run.recipe
-        with torch.no_grad(), autocast(uses_bf16(recipe.precision)):
+        with setting.reading():
             model = setting.load(checkpoint)
             m = divergence(model, setting.reader(), setting.examples, speech_ears(model))
             f = [] if setting.frozen else forgetting(model, setting.teacher, setting.texts)
@@ -311,7 +310,7 @@ class _Measure:
         """What every cell is held against: the text LLM, the cascade, M of the deaf, and of the warm start alone."""
         setting = self.setting(Cell("narrow", 1.0, 1.0))
         recipe = self.base.recipe
-        with torch.no_grad(), autocast(uses_bf16(recipe.precision)):
+        with setting.reading():
             items = items_of(setting)
             answers = answer(setting, items, self.heard, ("text_base", "cascade"))
             deaf = divergence(setting.base, setting.teacher, setting.examples, deaf_ears(setting.base))

@@ -37,14 +37,14 @@ def run(run: Run) -> dict[str, Any]:
     seen = {int(i) for text in texts + [u.text for u in utterances] for i in tokenise(tokenizer, text).token_ids}
     write_json(folder / "vocabulary.json", sorted(seen))
     model, task, last = train_ctc(run, utterances, load_frames(run, "speech", utterances), folder, settings)
-    bf16 = uses_bf16(run.recipe.precision)
+    device = next(model.parameters()).device.type
     heldout = load_aligned(run, "heldout")
     store = load_frames(run, "heldout", heldout)
     samples = _decode(
         model,
         tokenizer,
         ctc_spans(run, tokenizer, heldout, store, with_text=False)[:: max(1, len(heldout) // 4)][:8],
-        bf16,
+        uses_bf16(run.recipe.precision, device),
     )
     write_json(folder / "samples.json", samples)
     return {
@@ -67,7 +67,8 @@ def train_ctc(
 
     seed: of the order of spans; None: the recipe's. The run's warm_start/vocabulary.json names the classes.
     """
-    model, tokenizer = build_model(run), load_tokenizer(run)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, tokenizer = build_model(run).to(device), load_tokenizer(run)
     for parameter in model.llm.parameters():
         parameter.requires_grad_(False)
     model.ctc.residual.requires_grad_(False)
@@ -82,7 +83,7 @@ def train_ctc(
         decay_share=0.3,
         checkpoint_every=settings.checkpoint_every,
     )
-    last = train(model, task, schedule, folder, title="warm start (CTC)", bf16=uses_bf16(run.recipe.precision))
+    last = train(model, task, schedule, folder, title="warm start (CTC)", bf16=uses_bf16(run.recipe.precision, device))
     load_weights(last, model)
     return model, task, last
 
@@ -90,10 +91,10 @@ def train_ctc(
 @torch.no_grad()
 def _decode(model: Any, tokenizer: Any, spans: list[Any], bf16: bool) -> list[dict[str, str]]:
     """What the CTC head reads in held-out spans, beside what was said."""
-    out = []
+    out, device = [], next(model.parameters()).device
     for frames, ids in spans:
-        with autocast(bf16):
-            logits, lengths = model.ctc_logits([torch.from_numpy(frames).float()])
+        with autocast(bf16, device.type):
+            logits, lengths = model.ctc_logits([torch.from_numpy(frames).float().to(device)])
         best = logits.argmax(-1)
         keep, _ = model.ctc.kept(best, lengths)
         classes = best[keep & (best > 0)]
