@@ -72,7 +72,7 @@ def test_a_cell_that_does_not_fit_the_budget_is_named(recipe, tmp_path, monkeypa
     assert not any(r.startswith("select.gamma=0") for r in ran)
 
 
-def measured(folder, m, rng, documents=40, bought=("art",)):
+def measured(folder, m, rng, documents=40, bought=("art", "art", "law")):
     rows = []
     base = np.random.default_rng(7).normal(1.0, 0.3, documents)
     for i in range(documents):
@@ -82,14 +82,15 @@ def measured(folder, m, rng, documents=40, bought=("art",)):
         rows.append({"of": "stage2", "id": f"d{i}", "speaker": "joe", "kl": kl, "count": n, "domain": domain})
     rows.append({"of": "stage2", "id": "d0", "speaker": "eve (unseen)", "kl": 1e6, "count": 1, "domain": "art"})
     write_jsonl(folder / "evaluate" / "divergence.jsonl", rows)
-    write_jsonl(folder / "select" / "documents.jsonl", [{"domain": d} for d in bought])
+    write_jsonl(folder / "select" / "documents.jsonl", [{"domain": d, "text": "a b c"} for d in bought])
     return folder
 
 
 def test_the_difference_of_two_arms_has_an_interval_that_covers_the_truth(tmp_path):
     rng = np.random.default_rng(0)
     active = [measured(tmp_path / f"a{r}", {"art": -0.2, "law": 0.0}, rng) for r in range(3)]
-    uniform = [measured(tmp_path / f"u{r}", {"art": 0.0, "law": 0.0}, rng) for r in range(3)]
+    even = {"bought": ("art", "law")}
+    uniform = [measured(tmp_path / f"u{r}", {"art": 0.0, "law": 0.0}, rng, **even) for r in range(3)]
     there = compare(active, uniform, domains={"art"}.__contains__)
     assert there.significant and there.low < -0.2 < there.high and there.replicates == 3 and there.documents == 20
     none = compare(active, uniform, domains={"law"}.__contains__)
@@ -107,6 +108,7 @@ def test_the_difference_of_two_arms_has_an_interval_that_covers_the_truth(tmp_pa
     rows.append({"status": "dropped", "run_dir": "-", "values": {"select.gamma": 1}})
     header, lines = table(rows, "select.gamma=0")
     assert [line[0] for line in lines] == ["select.gamma=5", "select.gamma=0"] and lines[0][1] == "3"
-    assert float(lines[0][5].split()[0]) == pytest.approx(there.value, abs=1e-3) and len(header) == 6
+    assert len(header) == len(lines[0]) == len(lines[1]) == 7 and lines[0][6] == "art"
+    assert float(lines[0][5].split()[0]) == pytest.approx(there.value, abs=1e-3)
     with pytest.raises(SaladError, match="not an arm"):
         table(rows, "nobody")

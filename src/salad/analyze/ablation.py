@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,8 @@ def paired(
 
 
 def table(rows: Sequence[Mapping[str, Any]], reference: str | None = None) -> tuple[list[str], list[list[str]]]:
-    """Header and lines for people: each arm's M (all and bought domains), and its difference to the reference arm.
+    """Header and lines for people: each arm's M, and its difference to the reference arm, in all domains and in those
+    of which it bought a larger share of its words.
 
     reference: an arm's name as `arms_of` gives it; the last arm if None. Arms are compared over the replicates that
     both finished.
@@ -118,23 +120,22 @@ def table(rows: Sequence[Mapping[str, Any]], reference: str | None = None) -> tu
     name = reference if reference is not None else list(arms)[-1]
     if name not in arms:
         raise SaladError(f"reference: {name!r} is not an arm; expected one of {'; '.join(arms)}")
-    header = ["arm", "runs", "M", "M where speech was bought", f"M minus {name}", "the same where bought"]
+    header = ["arm", "runs", "M", f"M minus {name}", "M where it buys more", "the same there", "where"]
     lines = []
     for arm, own in arms.items():
-        m = [_mean(document_sums(Path(r["run_dir"]))) for r in own]
-        bought = set().union(*(_bought(Path(r["run_dir"])) for r in (*own, *arms[name])))
-        inside = [_mean(document_sums(Path(r["run_dir"])), bought) for r in own]
-        line = [arm, str(len(own)), f"{np.mean(m):.3f}", f"{np.mean(inside):.3f}"]
-        if arm == name:
-            lines.append([*line, "", ""])
-            continue
+        runs = [Path(r["run_dir"]) for r in own]
+        line = [arm, str(len(own)), f"{np.mean([_mean(document_sums(run)) for run in runs]):.3f}"]
         pairs = _pairs(own, arms[name])
-        if not pairs:
-            lines.append([*line, "no replicate in common", ""])
+        if arm == name or not pairs:
+            lines.append([*line, "" if arm == name else "no replicate in common", "", "", ""])
             continue
-        runs = [[Path(r["run_dir"]) for r in side] for side in zip(*pairs, strict=True)]
-        everywhere, there = compare(*runs), compare(*runs, domains=bought.__contains__)
-        lines.append([*line, _say(everywhere), _say(there)])
+        sides = [[Path(r["run_dir"]) for r in side] for side in zip(*pairs, strict=True)]
+        more = _bought_more(*sides)
+        inside = np.mean([_mean(document_sums(run), more) for run in runs])
+        there = compare(*sides, domains=more.__contains__) if more else None
+        lines.append(
+            [*line, _say(compare(*sides)), f"{inside:.3f}", _say(there) if there else "", ", ".join(sorted(more))]
+        )
     return header, lines
 
 
@@ -150,8 +151,18 @@ def _mean(sums: Sums, domains: set[str] | None = None) -> float:
     return sum(kl for kl, _ in rows) / max(1, sum(n for _, n in rows))
 
 
-def _bought(run_dir: Path) -> set[str]:
-    return {row["domain"] for row in read_jsonl(run_dir / "select" / "documents.jsonl")}
+def _bought_more(arm: Sequence[Path], reference: Sequence[Path]) -> set[str]:
+    """Domains of which the arm's purchases hold a larger share of words than the reference's."""
+    own, other = (_shares(runs) for runs in (arm, reference))
+    return {domain for domain, share in own.items() if share > other.get(domain, 0.0)}
+
+
+def _shares(runs: Sequence[Path]) -> dict[str, float]:
+    words: Counter[str] = Counter()
+    for run in runs:
+        for row in read_jsonl(run / "select" / "documents.jsonl"):
+            words[row["domain"]] += len(row["text"].split())
+    return {domain: number / words.total() for domain, number in words.items()}
 
 
 def _say(d: Difference) -> str:
