@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -447,3 +449,25 @@ def test_a_gpu_gives_what_the_cpu_gives(shelf, name):
         assert_close(b, a, 1e-4)
     for wave, together in zip(waves, gpu.encode(waves), strict=True):
         assert_close(together, gpu.encode([wave])[0])
+
+
+def test_loading_whisper_leaves_torch_its_threads():
+    """CTranslate2 sets OpenMP's threads, which torch computes with: a training would go on with one."""
+    program = """
+import numpy as np, torch
+from salad.align.whisper import load_whisper
+from salad.assets import get
+from salad.model import load_encoder
+torch.set_num_threads(2)
+torch.ones(2000, 2000) @ torch.ones(2000, 2000)
+encoder, wave = load_encoder("whisper-tiny.en"), np.zeros(16_000, np.float32)
+print(torch.get_num_threads())
+encoder.encode([wave])
+print(torch.get_num_threads())
+listener = load_whisper(get("whisper-tiny.en"))
+print(torch.get_num_threads())
+list(listener.transcribe(wave)[0])
+print(torch.get_num_threads())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["2"] * 4, done.stderr

@@ -18,6 +18,7 @@ import numpy as np
 from salad.align.silence import MIN_WORD_S, RATE_HZ, find_silences, place_words
 from salad.audio import to_samples, to_seconds
 from salad.corpus.manifest import Sentence
+from salad.engine.local import keep_torch_threads
 from salad.types import SaladError, Word
 
 __all__ = ["WINDOW_S", "WhisperAligner", "check_sentences", "group_sentences", "load_aligner", "load_whisper"]
@@ -150,4 +151,6 @@ def load_whisper(folder: Path, threads: int = 1) -> Any:
     """faster-whisper's model in `folder`, on the CPU, shared by the aligner and the transcriber of a process."""
     from faster_whisper import WhisperModel
 
-    return WhisperModel(str(folder), device="cpu", compute_type="float32", cpu_threads=threads, local_files_only=True)
+    settings = {"device": "cpu", "compute_type": "float32", "local_files_only": True}
+    with keep_torch_threads():
+        return WhisperModel(str(folder), cpu_threads=threads, **settings)

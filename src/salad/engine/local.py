@@ -22,7 +22,7 @@ from multiprocessing.context import SpawnProcess
 from salad.engine.shards import Attempt, Outcome, perform
 from salad.types import SaladError
 
-__all__ = ["THREAD_VARIABLES", "LocalPool", "single_threaded", "torch_threads"]
+__all__ = ["THREAD_VARIABLES", "LocalPool", "keep_torch_threads", "single_threaded", "torch_threads"]
 
 MAX_FAILED_STARTS = 5
 BEGUN = "begun"
@@ -171,6 +171,17 @@ def torch_threads(n: int) -> Iterator[None]:
         yield
     finally:
         _set_torch_threads(before)
+
+
+@contextmanager
+def keep_torch_threads() -> Iterator[None]:
+    """Torch's threads stay what they were: as it is loaded, a CTranslate2 model sets OpenMP's, which torch
+    shares, and all that torch computes afterwards would run on so many.
+    """
+    import torch
+
+    with torch_threads(torch.get_num_threads()):
+        yield
 
 
 class single_threaded:

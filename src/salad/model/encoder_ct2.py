@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from salad.engine.local import keep_torch_threads
 from salad.model.encoder_base import Encoder, Weights
 
 __all__ = ["WhisperCT2"]
@@ -28,9 +29,10 @@ class WhisperCT2(Encoder):
         self.name = name
         self.weights = Weights(folder)
         kind, _, index = device.partition(":")
-        self._whisper: Any = ctranslate2.models.Whisper(
-            str(folder), device=kind, device_index=int(index or 0), compute_type="float32", intra_threads=threads
-        )
+        with keep_torch_threads():
+            self._whisper: Any = ctranslate2.models.Whisper(
+                str(folder), device=kind, device_index=int(index or 0), compute_type="float32", intra_threads=threads
+            )
         self._mel = FeatureExtractor(feature_size=self._whisper.n_mels)
         self.frame_dim = self.encode([np.zeros(1600, np.float32)])[0].shape[1]
 
