@@ -140,7 +140,7 @@ def test_a_run_tells_its_own_items_and_its_tasks_together(run_dir, items, recipe
     assert (nexts["task"], nexts["gap"]["value"], nexts["chance"]) == ("next sentence", 1.0, 0.25)
     assert (task["task"], task["n"], task["chance"]) == ("mine", 8, 0.5)
     lost = task["text_base"]["value"] - task["speech_adapted"]["value"]
-    assert task["gap"]["value"] == pytest.approx(lost) and {"text_adapted", "cascade"} <= task.keys()
+    assert task["gap"]["value"] == pytest.approx(lost) and {"text_adapted", "cascade", "blind"} <= task.keys()
     assert everything["n"] == 12 and everything["gap"]["value"] == pytest.approx((4 + 8 * lost) / 12)
     heard = samples(tmp_path, "cascade/piper-joe", "evaluate/tasks")
     assert any(word in row["heard"][0].lower() for row in heard for word in ("boats", "seas", "lamps"))

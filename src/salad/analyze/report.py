@@ -16,7 +16,7 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 
-from salad.analyze.page import render, task_table
+from salad.analyze.page import render
 from salad.analyze.values import (
     ACCURACIES,
     CONTROLS,
@@ -326,13 +326,16 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     table.add_row("chance", show(pick(report, "accuracy.chance"), percent), "")
     console.print(table)
 
-    if tasks := task_table(report):
-        table = Table(title_justify="left")
-        table.add_column("items")
-        for column in ("n", "chance", *tasks["columns"]):
+    tasks = pick(report, "accuracy.tasks") or []
+    if len(tasks) > 1:
+        table = Table("items", title_justify="left")
+        systems = {"text_base": "read", "speech_adapted": "heard", "blind": "silence", "cascade": "cascade"}
+        for column in ("n", "chance", *systems.values(), "gap, points"):
             table.add_column(column, justify="right")
-        for row in tasks["rows"]:
-            table.add_row(row["name"], row["n"], row["chance"], *row["cells"])
+        for row in tasks:
+            values = [row.get("chance"), *((row.get(key) or {}).get("value") for key in systems)]
+            cells = ["" if value is None else f"{100 * value:.0f}" for value in values]
+            table.add_row(row["task"], str(row["n"]), *cells, f"{100 * row['gap']['value']:.0f} {interval(row['gap'])}")
         console.print(table)
 
     hours = {key: pick(report, f"speech_hours.{key}") for key in ("stage1", "bought")}

@@ -25,6 +25,7 @@ from salad.measure.divergence import (
 from salad.measure.items import Item, build_items
 from salad.measure.results import result_of
 from salad.measure.score import score_options
+from salad.measure.spoken import SILENCE
 from salad.measure.stats import accuracy, gap, pooled_gap
 from salad.measure.transcript import words_for_ranges
 from salad.model import SaladForConditionalGeneration, load_encoder
@@ -238,7 +239,10 @@ def _compared(
 
 
 def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Result]], list[int]]]:
-    """Of each of the recipe's tasks: results by system, heard in the held-out voice, and numbers of options."""
+    """Of each of the recipe's tasks: results by system, heard in the held-out voice, and numbers of options.
+
+    `blind` hears silence: what the options alone give away.
+    """
     recipe, voice = run.recipe, run.recipe.corpus.heldout_voice
     if not recipe.evaluate.tasks:
         return {}
@@ -248,12 +252,14 @@ def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Result]], list
         recipe.evaluate.tasks,
         out,
         Settings(resamples=recipe.evaluate.bootstrap, seed=recipe.seed),
-        Speech(voices=(voice,), workers=recipe.engine.workers),
+        Speech(voices=(voice,), controls=(SILENCE,), workers=recipe.engine.workers),
         bf16=uses_bf16(recipe.precision, device),
         device=device,
     )
     plan, samples = load_samples(out)
-    own = {name.partition("/")[0]: rows for name, rows in samples.items()}  # one voice: speech_adapted/NAME
+    names = {f"speech_adapted/{voice}": "speech_adapted", f"cascade/{voice}": "cascade"}
+    names |= {f"speech_adapted/{voice}/{SILENCE}": "blind"}
+    own = {names.get(system, system): rows for system, rows in samples.items()}
     found = {}
     for task, described in plan["tasks"].items():
         metric = described["config"]["metric"]
