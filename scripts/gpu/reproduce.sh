@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# On the machine with the GPU, in a checkout of this repository, once all parts are there: unpack, run the grid, no network.
+#   scripts/gpu/reproduce.sh BUNDLES WORK [BUDGET] [RECIPE]
+# Results lie in WORK/run: reproduce.html, findings.json, results.jsonl.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+bundles=$1 work=$2 budget=${3:-25m} recipe=${4:-recipes/reproduce-long.yaml}
+[[ -d $work/run ]] || python3 scripts/gpu/bundle.py unpack "$bundles" "$work"
+if compgen -G "$work/wheels/*.whl" >/dev/null; then
+    python3 -m pip install -q --no-index --no-deps --upgrade --target "$work/site" "$work"/wheels/*.whl
+fi
+export PYTHONPATH="$PWD/src:$work/site${PYTHONPATH:+:$PYTHONPATH}" SALAD_CACHE="$work/cache" HF_HUB_OFFLINE=1
+python3 -m salad.cli reproduce "$recipe" --budget "$budget" --set run_dir="$work/run"
