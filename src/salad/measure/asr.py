@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from salad import assets
 from salad.align.transcribe import transcribe
@@ -38,7 +39,7 @@ class WhisperAsr:
         self.name, self.fingerprint, self._folder = name, assets.fingerprint(name), folder
 
     def transcribe(self, samples: np.ndarray) -> str:
-        return transcribe(samples, self._folder)
+        return transcribe(samples, self._folder, threads=torch.get_num_threads())
 
 
 class TransformersAsr:
