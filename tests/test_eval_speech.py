@@ -123,10 +123,11 @@ def files(folder):
 
 
 @pytest.mark.slow
-def test_a_run_tells_its_own_items_and_its_tasks_together(run_dir, items, recipe_values, tmp_path):
+@pytest.mark.parametrize("voice", ["piper-joe", "kokoro:jf_alpha"])
+def test_a_run_tells_its_own_items_and_its_tasks_together(run_dir, items, recipe_values, tmp_path, voice):
     """With a real voice and a real ASR: what the report's table of tasks is made of."""
     recipe_values["run_dir"] = str(run_dir)
-    recipe_values["corpus"] |= {"heldout_voice": "piper-joe"}
+    recipe_values["corpus"] |= {"heldout_voice": voice}
     recipe_values["evaluate"] = {"bootstrap": 200, "tasks": [str(items / "mine.jsonl")]}
     run = Run(Recipe.model_validate(recipe_values))
     own = [Item(f"d{i}:8", f"d{i}", "music", (0, 8), "Once", ("a", "b", "c", "d"), 0) for i in range(4)]
@@ -142,7 +143,9 @@ def test_a_run_tells_its_own_items_and_its_tasks_together(run_dir, items, recipe
     lost = task["text_base"]["value"] - task["speech_adapted"]["value"]
     assert task["gap"]["value"] == pytest.approx(lost) and {"text_adapted", "cascade", "blind"} <= task.keys()
     assert everything["n"] == 12 and everything["gap"]["value"] == pytest.approx((4 + 8 * lost) / 12)
-    heard = samples(tmp_path, "cascade/piper-joe", "evaluate/tasks")
+    alone = _accuracies(run, [], {}, tmp_path / "evaluate")  # no next-sentence items: the task is told all the same
+    assert alone == {"tasks": [task]}
+    heard = samples(tmp_path, f"cascade/{voice.replace(':', '-')}", "evaluate/tasks")
     assert any(word in row["heard"][0].lower() for row in heard for word in ("boats", "seas", "lamps"))
 
 

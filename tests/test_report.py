@@ -419,6 +419,7 @@ def test_tasks_beside_the_next_sentence_are_shown(tmp_path: Path) -> None:
         {"task": "salad_howto", "n": 60, "chance": 0.5, "text_base": read, "speech_adapted": heard, "gap": lost},
         {"task": "all items", "n": 270, "gap": {"value": 0.19, "low": 0.12, "high": 0.26, "n": 270}},
     ]  # fmt: skip
+    assert task_table({"accuracy": {"tasks": own["tasks"][1:2]}}) is not None  # a task alone has no figure else
     write_report(report, [], tmp_path)
     page = (tmp_path / "report.html").read_text()
     for text in ("salad_howto", "all items", "52 [40.0,\xa065.0]", "19 [12.0,\xa026.0]"):

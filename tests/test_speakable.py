@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salad.synthesize.align import spoken_bounds
 from salad.synthesize.heard import spoken_cer
-from salad.synthesize.speakable import speakable
+from salad.synthesize.speakable import speakable, spoken_bounds
 
 pytest.importorskip("num2words")
 

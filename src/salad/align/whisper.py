@@ -151,6 +151,7 @@ def load_whisper(folder: Path, threads: int = 1) -> Any:
     """faster-whisper's model in `folder`, on the CPU, shared by the aligner and the transcriber of a process."""
     from faster_whisper import WhisperModel
 
-    settings = {"device": "cpu", "compute_type": "float32", "local_files_only": True}
     with keep_torch_threads():
-        return WhisperModel(str(folder), cpu_threads=threads, **settings)
+        return WhisperModel(
+            str(folder), device="cpu", compute_type="float32", cpu_threads=threads, local_files_only=True
+        )

@@ -99,11 +99,8 @@ def _own_domains(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[F
         return []
     where, paper = f"in the speech's own domains ({', '.join(domains)})", "not told apart"
     return [
-        _slope_finding("1", f"1{letter}. {how}, {where}", paper, rows, alpha, rising=rising, domains=domains)
-        for letter, how, alpha, rising in (
-            ("c", "alpha = 0: M rises", 0.0, True),
-            ("d", "alpha = 1: M falls", 1.0, False),
-        )
+        _slope_finding("1", f"{claim}, {where}", paper, rows, alpha, rising=alpha == 0, domains=domains)
+        for claim, alpha in (("1c. alpha = 0: M rises", 0.0), ("1d. alpha = 1: M falls", 1.0))
     ]
 
 

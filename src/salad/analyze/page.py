@@ -25,7 +25,17 @@ from salad.analyze.charts import (
     draw_warm_start,
     figure,
 )
-from salad.analyze.values import ACCURACIES, CONTROLS, STAGES, bought_by_domain, interval, nats, percent, pick
+from salad.analyze.values import (
+    ACCURACIES,
+    CONTROLS,
+    STAGES,
+    bought_by_domain,
+    interval,
+    nats,
+    percent,
+    pick,
+    task_rows,
+)
 from salad.audio import read_audio, to_samples, to_seconds
 
 __all__ = ["encode_clip", "render", "task_table", "template"]
@@ -100,9 +110,9 @@ def domain_table(report: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def task_table(report: dict[str, Any]) -> dict[str, Any] | None:
-    """Accuracies of each set of items and the gap, as headings and rows of text; None where there is but one set."""
-    tasks = pick(report, "accuracy.tasks") or []
-    if len(tasks) < 2:
+    """Accuracies of each set of items and the gap, as headings and rows of text; None where `task_rows` has none."""
+    tasks = task_rows(report)
+    if not tasks:
         return None
     names = ACCURACIES | {"blind": "SALAD hears silence"}
     systems = [key for key in names if any(key in row for row in tasks)]

@@ -28,6 +28,7 @@ from salad.analyze.values import (
     percent,
     pick,
     points,
+    task_rows,
 )
 from salad.files import write_json, write_text
 
@@ -326,8 +327,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     table.add_row("chance", show(pick(report, "accuracy.chance"), percent), "")
     console.print(table)
 
-    tasks = pick(report, "accuracy.tasks") or []
-    if len(tasks) > 1:
+    if tasks := task_rows(report):
         table = Table("items", title_justify="left")
         systems = {"text_base": "read", "speech_adapted": "heard", "blind": "silence", "cascade": "cascade"}
         for column in ("n", "chance", *systems.values(), "gap, points"):

@@ -7,6 +7,7 @@ from typing import Any
 __all__ = [
     "ACCURACIES",
     "CONTROLS",
+    "NEXT_SENTENCE",
     "STAGES",
     "bought_by_domain",
     "duration",
@@ -15,6 +16,7 @@ __all__ = [
     "percent",
     "pick",
     "points",
+    "task_rows",
 ]
 
 STAGES = {"init": "untrained", "warm_start": "warm start", "stage1": "Stage I", "stage2": "Stage II"}
@@ -25,6 +27,9 @@ ACCURACIES = {
     "speech_adapted": "SALAD hears",
     "cascade": "cascade hears",
 }
+
+
+NEXT_SENTENCE = "next sentence"  # what the items from held-out documents are called beside tasks
 
 
 def pick(report: dict[str, Any], path: str) -> Any:
@@ -43,6 +48,12 @@ def nats(value: float, sign: bool = False) -> str:
 def percent(value: float) -> str:
     text = f"{100 * value:.1f}"
     return f"{'0.0' if float(text) == 0 else text}\xa0%".replace("-", "−")  # never broken over two lines
+
+
+def task_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Figures of each set of items and of all; none where there are but the next sentences, which have their own."""
+    rows = pick(report, "accuracy.tasks") or []
+    return rows if any(row["task"] != NEXT_SENTENCE for row in rows) else []
 
 
 def points(share: float) -> str:

@@ -1,4 +1,4 @@
-"""What a result was made on."""
+"""What this machine is, and which device computes here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import platform
 from pathlib import Path
 from typing import Any
 
-__all__ = ["machine"]
+__all__ = ["default_device", "machine"]
+
+
+def default_device() -> str:
+    """ "cuda" where torch finds a GPU, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def machine() -> dict[str, Any]:

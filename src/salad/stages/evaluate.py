@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 
 from salad.align.transcribe import cer, wer
+from salad.analyze.values import NEXT_SENTENCE
 from salad.audio import read_audio, split_at_quiet, to_samples
+from salad.engine.machine import default_device
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, write_json, write_jsonl
 from salad.measure.divergence import (
@@ -73,7 +76,7 @@ class Setting:
         self.texts = text_examples(self.tokenizer, [d for d in self.documents if d.id in measured])
         self.model = build_model(run, lora=recipe.stage1.llm == "lora")
         self.base = self.model if self.frozen else build_model(run)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = default_device()
         for each in {id(self.model): self.model, id(self.base): self.base}.values():
             freeze(each, "frozen", recipe.precision, self.device)
             each.to(self.device)
@@ -92,12 +95,11 @@ class Setting:
         ids = torch.tensor([model.config.start_token_id, *self.ids(text)], device=self.device)
         return model.get_input_embeddings()(ids)
 
-    def reading(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def reading(self) -> Iterator[None]:
         """Without gradients, in the recipe's precision."""
-        stack = ExitStack()
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(autocast(uses_bf16(self.run.recipe.precision, self.device), self.device))
-        return stack
+        with torch.no_grad(), autocast(uses_bf16(self.run.recipe.precision, self.device), self.device):
+            yield
 
     def reader(self) -> Teacher:
         """P on text: the adapted model itself; the same as Q where the LLM is frozen."""
@@ -122,8 +124,8 @@ def run(run: Run) -> dict[str, Any]:
     with setting.reading():
         divergences = _divergences(setting, heard, folder)
         items = items_of(setting) if run.recipe.evaluate.items else []
-        results = answer(setting, items, heard)
-    accuracies = _accuracies(run, items, results, folder) if items else None
+        results = answer(setting, items, heard) if items else {}
+    accuracies = _accuracies(run, items, results, folder) if items or run.recipe.evaluate.tasks else None
     m = {name: row["all"] for name, row in divergences["misalignment"].items()}
     domains = divergences["misalignment"]
     figures = {
@@ -143,7 +145,7 @@ def run(run: Run) -> dict[str, Any]:
     }
     write_json(folder / "figures.json", figures)
     shown = {"recovered": figures["recovered"], **{f"M {name}": value for name, value in m.items()}}
-    if accuracies is not None:
+    if items:
         shown |= {f"{k} accuracy": accuracies[f"{k}_adapted"]["value"] for k in ("speech", "text")}
     return shown
 
@@ -210,16 +212,20 @@ def _silence(run: Run) -> np.ndarray:
 def _accuracies(run: Run, items: list[Item], results: dict[str, list[Result]], folder: Path) -> dict[str, Any]:
     """The same items read, heard, and read from a transcript; `tasks`: those of the recipe beside them, and all."""
     settings, seed = run.recipe.evaluate, run.recipe.seed
-    write_jsonl(folder / "items.jsonl", [asdict(item) for item in items])
-    write_jsonl(folder / "results.jsonl", [{"system": k, **asdict(r)} for k, group in results.items() for r in group])
-    groups = [item.document_id for item in items]  # items of one document share subject and voice
-    figures = _compared(results, [len(item.options) for item in items], settings.bootstrap, seed, groups)
-    rows, pairs = [{"task": "next sentence", **figures}], [(results["text_base"], results["speech_adapted"])]
+    figures: dict[str, Any] = {}
+    rows, pairs, labels = [], [], []
+    if items:
+        write_jsonl(folder / "items.jsonl", [asdict(item) for item in items])
+        answers = [{"system": k, **asdict(r)} for k, group in results.items() for r in group]
+        write_jsonl(folder / "results.jsonl", answers)
+        labels = [[item.document_id for item in items]]  # items of one document share subject and voice
+        figures = _compared(results, [len(item.options) for item in items], settings.bootstrap, seed, labels[0])
+        rows, pairs = [{"task": NEXT_SENTENCE, **figures}], [(results["text_base"], results["speech_adapted"])]
     for task, (own, options) in _tasks(run, folder / "tasks").items():
         rows.append({"task": task, **_compared(own, options, settings.bootstrap, seed)})
         pairs.append((own["text_base"], own["speech_adapted"]))
+        labels.append(None)
     if len(pairs) > 1:
-        labels = [groups, *[None] * (len(pairs) - 1)]
         everything, _ = pooled_gap(pairs, settings.bootstrap, seed, groups=labels)
         rows.append({"task": "all items", "n": everything.n, "gap": asdict(everything)})
     return {**figures, "tasks": rows}
@@ -246,7 +252,7 @@ def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Result]], list
     recipe, voice = run.recipe, run.recipe.corpus.heldout_voice
     if not recipe.evaluate.tasks:
         return {}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     run_speech_eval(
         str(run.latest.folder("stage2") / "model"),
         recipe.evaluate.tasks,
@@ -257,9 +263,10 @@ def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Result]], list
         device=device,
     )
     plan, samples = load_samples(out)
-    names = {f"speech_adapted/{voice}": "speech_adapted", f"cascade/{voice}": "cascade"}
-    names |= {f"speech_adapted/{voice}/{SILENCE}": "blind"}
-    own = {names.get(system, system): rows for system, rows in samples.items()}
+    own = {}
+    for name, system in plan["systems"].items():  # one voice: a kind, and the kind that hears silence
+        silent = (system["inputs"] or {}).get("condition") == SILENCE
+        own["blind" if silent else name.partition("/")[0]] = samples[name]
     found = {}
     for task, described in plan["tasks"].items():
         metric = described["config"]["metric"]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from salad import recipe
+from salad.engine.machine import default_device
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json
 from salad.measure.divergence import divergence, forgetting, speech_ears, summary
@@ -57,7 +58,7 @@ def train_stage(
     tokenizer = load_tokenizer(run)
     model = build_model(run, weights, lora=settings.llm == "lora")
     base = model if settings.llm == "frozen" else _base(run)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     freeze(model, settings.llm, run.recipe.precision, device)
     world, context = World.join(), run.recipe.sequence.context
     model.to(device)
@@ -143,7 +144,7 @@ def _is_small(plan: Sequence[Sequence[Example]], base: SaladForConditionalGenera
 def _base(run: Run) -> SaladForConditionalGeneration:
     """The original LLM on its own, where training changes the student's."""
     base = build_model(run)
-    freeze(base, "frozen", run.recipe.precision, "cuda" if torch.cuda.is_available() else "cpu")
+    freeze(base, "frozen", run.recipe.precision, default_device())
     return base
 
 

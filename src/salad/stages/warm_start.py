@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from salad.engine.machine import default_device
 from salad.engine.memory import keep_freed_memory
 from salad.files import write_json
 from salad.model import SaladForConditionalGeneration
@@ -67,7 +68,7 @@ def train_ctc(
 
     seed: of the order of spans; None: the recipe's. The run's warm_start/vocabulary.json names the classes.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     model, tokenizer = build_model(run).to(device), load_tokenizer(run)
     for parameter in model.llm.parameters():
         parameter.requires_grad_(False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,10 +11,10 @@ from typing import Any
 from salad.align.utterances import align_utterances
 from salad.corpus.manifest import Sentence, read_utterances, utterance_from_dict, write_utterances
 from salad.engine import Shard
-from salad.synthesize.speakable import speakable
+from salad.synthesize.speakable import speakable, spoken_bounds
 from salad.types import Utterance, Word
 
-__all__ = ["align_spoken", "spoken_bounds"]
+__all__ = ["align_spoken"]
 
 
 def align_spoken(shard: Shard, folder: Path, *, asset: str, min_score: float, **settings: Any) -> None:
@@ -48,11 +47,6 @@ def align_spoken(shard: Shard, folder: Path, *, asset: str, min_score: float, **
         order = {row["id"]: place for place, (row, _) in enumerate(shard.items)}
         kept = [*kept, *told.values()]
         write_utterances(folder / "utterances.jsonl", sorted(kept, key=lambda u: order.get(u.id, len(order))))
-
-
-def spoken_bounds(spoken: Sequence[str]) -> list[int]:
-    """Where each word's spoken form begins in all spoken words, and the end; [num_words + 1]."""
-    return [0, *accumulate(len(said.split()) for said in spoken)]
 
 
 def _as_written(utterance: Utterance, text: str, words: Sequence[str]) -> Utterance:

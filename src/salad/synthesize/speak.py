@@ -22,7 +22,7 @@ from salad.engine import Shard, kept_folder, run_shards
 from salad.engine.run import DISK_FULL
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.synthesize.endpoint import EndpointDown
-from salad.synthesize.speakable import number_words, speakable
+from salad.synthesize.speakable import number_words, speakable, spoken_bounds
 from salad.synthesize.voices import Voice, load_voice
 from salad.types import Document, SaladError, Utterance, Word
 
@@ -256,7 +256,7 @@ def _word_times(
 ) -> list[Word]:
     """The written words, each from the start of its first spoken word to the end of its last one; [] where a word has
     no sound of its own."""
-    at = [0, *itertools.accumulate(len(said.split()) for said in spoken)]
+    at = spoken_bounds(spoken)
     if at[-1] != len(times) or len(set(at)) != len(at):
         return []
     bounds = [(times[start][0] + shift_s, times[end - 1][1] + shift_s) for start, end in itertools.pairwise(at)]

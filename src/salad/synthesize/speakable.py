@@ -7,6 +7,7 @@ Words made of letters and punctuation alone stay as they are. English (US). See 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Sequence
 
@@ -24,7 +25,7 @@ from salad.synthesize.symbols import (
 )
 from salad.types import SaladError
 
-__all__ = ["number_words", "speakable"]
+__all__ = ["number_words", "speakable", "spoken_bounds"]
 
 NUM = r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
 WORD = re.compile(r"""^(["'“‘(\[{*_]*)(.*?)([.,;:!?"'”’)\]}*_…]*)$""", re.DOTALL)
@@ -115,6 +116,11 @@ def year(digits: str) -> str:
 
 def _words(value: int, to: str = "cardinal") -> str:
     return str(number_words()(value, to=to)).replace(",", "")
+
+
+def spoken_bounds(spoken: Sequence[str]) -> list[int]:
+    """Where each word's spoken form begins in all spoken words, and the end; [num_words + 1]."""
+    return [0, *itertools.accumulate(len(said.split()) for said in spoken)]
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from salad.engine.machine import default_device
 from salad.files import read_json, sha256_json
 from salad.synthesize.endpoint import EndpointVoice
 from salad.types import SaladError
@@ -150,7 +151,7 @@ def torch_network(folder: Path) -> tuple[Network, dict[str, int]]:
     if len(weights) != 1 or not (folder / "config.json").is_file():
         raise SaladError(f"voice: {folder} holds {len(weights)} .pth files; expected one, and config.json beside it")
     config = read_json(folder / "config.json")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(default_device())
     model = KModel("hexgrad/Kokoro-82M", config=config, model=str(weights[0])).to(device).eval()
 
     def network(tokens: Sequence[int], style: np.ndarray, speed: float) -> tuple[np.ndarray, np.ndarray]:
@@ -217,11 +218,10 @@ def assets_of_voice(name: str) -> tuple[str, ...]:
         EndpointVoice(name)  # refuses a name that is no address
         return ()
     family, _, speaker = name.partition(":")
-    speaker, _, folder = speaker.partition("@")
-    if family == "kokoro-torch" and speaker in ENGLISH_VOICES and folder:
-        return (folder, "kokoro-voices")
-    if folder:
-        family = ""  # only that one takes a folder
+    if family == "kokoro-torch":
+        speaker, _, folder = speaker.partition("@")
+        if speaker in ENGLISH_VOICES and folder:
+            return (folder, "kokoro-voices")
     if family == "kokoro" and speaker in JAPANESE_VOICES:
         return ("kokoro",)
     if family == "kokoro" and speaker in ENGLISH_VOICES:
