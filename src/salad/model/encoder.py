@@ -42,8 +42,8 @@ def load_encoder(name: str, threads: int = 1, device: str = "cpu") -> Encoder:
     """Encoder by name: "log-mel" (no files), an asset, a hub name, or a local folder; `:codes8` asks for 8 codebooks.
 
     A folder's config.json tells what it holds: Mimi, Whisper, Wav2Vec2, HuBERT or WavLM through transformers; one with
-    CTranslate2's model.bin is Whisper. `threads` is for CTranslate2; the others run in torch's pool, which is the
-    process's to size. `device`: "cpu", "cuda" or "cuda:N"; log-mel stays on the CPU.
+    CTranslate2's model.bin is Whisper. `threads` is for CTranslate2; on a CPU the others run on one thread, so that a
+    worker of one thread and the trainer hear the same. `device`: "cpu", "cuda" or "cuda:N"; log-mel stays on the CPU.
     """
     base, setting = assets.split_setting(name)
     if setting and not (setting.startswith("codes") and setting[5:].isdecimal()):

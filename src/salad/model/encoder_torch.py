@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from salad.engine.local import torch_threads
 from salad.model.encoder_base import Encoder, Shape, Weights
 from salad.types import SaladError
 
@@ -184,11 +185,13 @@ def shape_of_config(config: Any) -> Shape:
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """No gradients, no autocast, no TF32: frames do not depend on who asks for them."""
+    """No gradients, no autocast, no TF32, on a CPU one thread: frames do not depend on who asks for them."""
     precision = torch.get_float32_matmul_precision()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cpu":  # sums are split by thread, and the cache is written by workers of one thread
+            stack.enter_context(torch_threads(1))
         if device.type == "cuda":
             stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
         torch.set_float32_matmul_precision("highest")
