@@ -1,7 +1,10 @@
 """Bundles for a machine without a network: what was packed is whole again, and nothing damaged gets in."""
 
+import hashlib
 import importlib.util
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -53,3 +56,33 @@ def test_missing_and_damaged_parts_are_named_and_patterns_choose(tmp_path):
         bundle.unpack(tmp_path / "out", tmp_path / "again")
     with pytest.raises(SystemExit, match="is no folder"):
         bundle.pack(tmp_path / "out", {"run": tmp_path / "nowhere"}, 4096)
+
+
+def test_links_are_packed_as_what_they_show(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "a").write_bytes(b"sound")
+    (tmp_path / "run" / "b").symlink_to("a")
+    (tmp_path / "run" / "c").hardlink_to(tmp_path / "run" / "a")
+    bundle.pack(tmp_path / "out", {"run": tmp_path / "run"}, 4096)
+    bundle.unpack(tmp_path / "out", tmp_path / "back")
+    assert tree(tmp_path / "back" / "run") == dict.fromkeys("abc", b"sound")
+    assert not (tmp_path / "back" / "run" / "b").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "name, kind", [("../outside", tarfile.REGTYPE), ("/outside", tarfile.REGTYPE), ("in", tarfile.SYMTYPE)]
+)
+def test_nothing_is_written_outside(tmp_path, name, kind):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, "/etc"
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        tar.addfile(member)
+    part = stream.getvalue()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "part-000").write_bytes(part)
+    row = {"name": "part-000", "bytes": len(part), "sha256": hashlib.sha256(part).hexdigest()}
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps({"parts": [row], "files": 1}))
+    with pytest.raises(SystemExit, match="expected a plain file under"):
+        bundle.unpack(tmp_path / "out", tmp_path / "back")
+    assert not (tmp_path / "outside").exists()
