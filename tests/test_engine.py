@@ -1,6 +1,7 @@
 """Shards are whole or absent, and the same whatever the number of workers."""
 
 import functools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -147,6 +148,24 @@ class OddError(Exception):
 def test_an_error_that_does_not_pickle_is_told(tmp_path):
     with pytest.raises(RuntimeError, match="OddError"):
         run_shards(odd_error, ROWS, tmp_path, shard_items=5, workers=2, title="t")
+
+
+held = []
+
+
+def locking(shard: Shard, folder: Path) -> None:
+    held.append(multiprocessing.Lock())  # a semaphore of the system, given back when the process ends by itself
+
+
+def test_workers_give_back_what_they_hold(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(
+        "from pathlib import Path\nfrom salad.engine import run_shards\nfrom test_engine import locking\n"
+        f"if __name__ == '__main__':\n    run_shards(locking, range(2), Path({str(tmp_path)!r}),"
+        " shard_items=1, workers=2, title='t')\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "leaked" not in done.stderr
 
 
 def test_workers_that_cannot_start_blame_no_item(tmp_path):

@@ -25,6 +25,7 @@ from salad.types import SaladError
 __all__ = ["THREAD_VARIABLES", "LocalPool", "keep_torch_threads", "single_threaded", "torch_threads"]
 
 MAX_FAILED_STARTS = 5
+PATIENCE_S = 5.0  # for all idle workers together to end by themselves
 BEGUN = "begun"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CT2_INTRA_THREADS")
 
@@ -52,11 +53,18 @@ class LocalPool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Idle workers end by themselves, so that what they hold of the system (semaphores) is given back; those that
+        are at work, or take their time, are killed.
+        """
         for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.process.join()
+            if worker.attempt is not None:
+                worker.process.kill()
             worker.pipe.close()
+        until_s = time.monotonic() + PATIENCE_S
+        for worker in self._workers:
+            worker.process.join(max(0.0, until_s - time.monotonic()))
+            worker.process.kill()
+            worker.process.join()
 
     def free(self) -> int:
         return self._size - sum(worker.attempt is not None for worker in self._workers)
@@ -133,7 +141,7 @@ def _work(pipe: Connection, parent: int) -> None:
     while True:
         try:
             attempt = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
         pipe.send(BEGUN)
         pipe.send(_error_of(attempt))
