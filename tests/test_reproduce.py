@@ -59,7 +59,7 @@ def rows():
 
 def test_every_finding_holds_where_it_was_planted(rows):
     verdicts = {f.claim[:3]: f.verdict for f in findings(rows, BASE)}
-    for claim in ("1a.", "1b.", "3. ", "4. ", "5. ", "Spe", "Tex"):
+    for claim in ("1a.", "1b.", "1e.", "3. ", "4. ", "5. ", "Spe", "Tex"):
         assert verdicts[claim] == "holds", (claim, verdicts)
 
 
@@ -72,7 +72,7 @@ def opposite(cell):
 def test_none_holds_where_the_opposite_was_planted():
     rng = np.random.default_rng(1)
     verdicts = {f.claim[:3]: f.verdict for f in findings([row(c, truth(opposite(c)), rng) for c in grid(2)], BASE)}
-    for claim in ("1a.", "1b.", "3. ", "4. "):
+    for claim in ("1a.", "1b.", "1e.", "3. ", "4. "):
         assert verdicts[claim] == "does not hold", (claim, verdicts)
 
 

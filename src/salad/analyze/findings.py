@@ -45,6 +45,7 @@ def findings(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Findi
         _rises_without_distillation(rows),
         _falls_with_distillation(rows),
         *_own_domains(rows, base),
+        _same_speech(rows),
         _law(rows, "narrow"),
         _law(rows, "broad"),
         _broad_alone(rows),
@@ -102,6 +103,26 @@ def _own_domains(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[F
         _slope_finding("1", f"{claim}, {where}", paper, rows, alpha, rising=alpha == 0, domains=domains)
         for claim, alpha in (("1c. alpha = 0: M rises", 0.0), ("1d. alpha = 1: M falls", 1.0))
     ]
+
+
+def _same_speech(rows: Sequence[dict[str, Any]]) -> Finding:
+    """Pairs of cells that differ in alpha alone: what both hear alike falls away, what the objective does is left."""
+    claim, paper = "1e. On the same narrow speech: M at alpha 0 minus M at alpha 1", "above 0, and growing with data"
+    with_it, without = ({(r["share"], r["seed"]): r for r in done(rows, speech="narrow", alpha=a)} for a in (1.0, 0.0))
+    keys = sorted(set(with_it) & set(without))
+    if not keys:
+        return _missing("1", claim, paper, "narrow cells at alpha 1 and 0 of one share and seed", [])
+    pairs = [(without[key], with_it[key]) for key in keys]
+    value, low, high, n = paired_documents(*zip(*pairs, strict=True), replicates=len(pairs) > 1)
+    ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(pairs)} pairs of cells)"
+    try:
+        line = regress(
+            [math.log2(b["hours"]) for _, b in pairs], [a["misalignment"] - b["misalignment"] for a, b in pairs]
+        )
+        why = f"A doubling of the speech adds {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}] (n = {line.n})."
+    except SaladError:
+        why = ""
+    return _judged("1", claim, paper, ours, low > 0, high < 0, [cell for pair in pairs for cell in pair], why)
 
 
 def _slope_finding(
@@ -248,11 +269,17 @@ def _rates(rows: Sequence[dict[str, Any]]) -> list[Finding]:
 
 
 def paired_documents(
-    a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]], domains: set[str] | None = None, resamples: int = 4000
+    a: Sequence[dict[str, Any]],
+    b: Sequence[dict[str, Any]],
+    domains: set[str] | None = None,
+    resamples: int = 4000,
+    *,
+    replicates: bool = False,
 ) -> tuple[float, float, float, int]:
     """M of cells `a` minus M of cells `b` on the same documents: mean, 95 % bootstrap over documents, documents.
 
-    Seeds are averaged first where both have them; few seeds say little of their own spread, so they are not resampled.
+    Cells are averaged; few seeds say little of their own spread, so pairs of cells are only resampled where
+    `replicates` asks for it.
     """
     size = min(len(a), len(b))
     tables = [
@@ -261,7 +288,7 @@ def paired_documents(
     ]
     try:
         found = paired(
-            *tables, domains=lambda d: not domains or d in domains, replicates=False, resamples=resamples, seed=0
+            *tables, domains=lambda d: not domains or d in domains, replicates=replicates, resamples=resamples, seed=0
         )
     except SaladError:  # none in these domains
         return math.nan, math.nan, math.nan, 0
