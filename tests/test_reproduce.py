@@ -16,6 +16,7 @@ from salad.types import SaladError
 BASE = {
     "text_accuracy": {"value": 0.9, "low": 0.85, "high": 0.95},
     "cascade_accuracy": {"value": 0.85, "low": 0.8, "high": 0.9},
+    "text_by_document": [{"id": f"d{i}", "correct": 2 - (i % 8 == 0), "count": 2} for i in range(32)],
     "chance": 0.25, "items": 64, "deaf": 1.3, "warm_start": 1.2, "active_domains": ["law"],
 }  # fmt: skip
 SHARED = {"base": BASE, "base_seconds": 100.0}
@@ -31,6 +32,7 @@ def row(cell, m, rng, f=0.01):
     curve = [{"step": s, "seconds": 3.0 * s, "positions": s, "misalignment": found + 1.0 / s} for s in (1, 2, 4)]
     return {
         **asdict(cell), "cell": cell.name, "run_dir": "-", "status": "done", "misalignment": found,
+        "text_by_document": [{**d, "correct": d["correct"] - (f > 0.2)} for d in BASE["text_by_document"]],
         "misalignment_se": 0.02, "forgetting": f, "forgetting_se": 0.001, "documents": documents,
         "speech_accuracy": {"value": speech, "low": speech - 0.05, "high": speech + 0.05},
         "text_accuracy": {"value": 0.9 - f, "low": 0.85 - f, "high": 0.95 - f}, "items": 64, "hours": cell.share,
@@ -87,6 +89,13 @@ def test_the_speechs_own_domains_have_slopes_of_their_own():
     assert found["1c."].verdict == found["1d."].verdict == "holds" and "art" in found["1c."].claim
     assert found["1b."].verdict != "holds"
     assert "1c." not in {f.claim[:3] for f in findings(rows, BASE)}
+
+
+def test_lost_text_ability_is_seen():
+    rng = np.random.default_rng(3)
+    for f, verdict in ((0.01, "holds"), (0.5, "does not hold")):
+        found = {x.number: x for x in findings([row(Cell("narrow", 1.0, 1.0), 1.0, rng, f)], BASE)}["5"]
+        assert found.verdict == verdict and "64 items of 32 documents" in found.ours
 
 
 def test_what_was_not_run_is_said(rows):

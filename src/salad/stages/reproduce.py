@@ -23,6 +23,7 @@ from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
+from salad.measure.items import Item
 from salad.measure.stats import accuracy
 from salad.pipeline import Run, run_pipeline
 from salad.progress import console
@@ -42,7 +43,7 @@ from salad.types import Result, Utterance
 
 __all__ = ["Cell", "grid", "reproduce", "run_grid"]
 
-PAGE_S = 20.0  # kept for the page
+PAGE_S = 45.0  # kept for the start of Python and for the page
 ALPHAS = (1.0, 0.0, 0.5, 0.25, 0.75)
 SHARES = (0.125, 0.25, 0.5, 1.0)
 
@@ -303,6 +304,7 @@ class _Measure:
             "forgetting_se": summary(f)["se"] if f else 0.0,
             "speech_accuracy": _accuracy(answers["speech_adapted"], items, recipe),
             "text_accuracy": _accuracy(answers["text_adapted"], items, recipe),
+            "text_by_document": _by_document(answers["text_adapted"], items),
             "items": len(items),
         }
 
@@ -320,6 +322,7 @@ class _Measure:
             "text_accuracy": _accuracy(answers["text_base"], items, recipe),
             "cascade_accuracy": _accuracy(answers["cascade"], items, recipe),
             "chance": float(np.mean([1 / len(i.options) for i in items])),
+            "text_by_document": _by_document(answers["text_base"], items),
             "items": len(items),
             "deaf": summary([r for r in deaf if _seen(r.speaker)])["all"],
             "warm_start": summary([r for r in warm if _seen(r.speaker)])["all"],
@@ -338,5 +341,15 @@ def _bought(run: Run) -> tuple[Sequence[Utterance], Frames]:
     return bought, load_bought_frames(run, bought)
 
 
-def _accuracy(results: Sequence[Result], items: Sequence[Any], recipe: Recipe) -> dict[str, float]:
+def _by_document(results: Sequence[Result], items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Items and right answers of each document."""
+    tables: dict[str, dict[str, Any]] = {}
+    for result, item in zip(results, items, strict=True):
+        own = tables.setdefault(item.document_id, {"id": item.document_id, "correct": 0, "count": 0})
+        own["correct"] += int(result.correct)
+        own["count"] += 1
+    return list(tables.values())
+
+
+def _accuracy(results: Sequence[Result], items: Sequence[Item], recipe: Recipe) -> dict[str, float]:
     return accuracy(results, recipe.evaluate.bootstrap, recipe.seed, groups=[item.document_id for item in items])
