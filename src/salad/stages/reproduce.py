@@ -77,12 +77,8 @@ def grid(seeds: int) -> list[Cell]:
         cells += [Cell("broad", alpha, 1.0, seed) for alpha in (1.0, 0.0)]
         cells += [Cell(name, 1.0, 1.0, seed) for name in ("active", "uniform")]
         if seed == 0:
-            cells += [
-                Cell("narrow", 1.0, 1.0, warm=False, rate="fixed"),
-                Cell("narrow", 1.0, 1.0, rate="fixed"),
-                Cell("narrow", 1.0, 1.0, rate="fixed", stride=8),
-                Cell("narrow", 1.0, 1.0, rate="fixed", stride=12),
-            ]
+            cells.append(Cell("narrow", 1.0, 1.0, warm=False, rate="fixed"))
+    cells += [Cell("narrow", 1.0, 1.0, rate="fixed", stride=stride) for stride in (4, 8, 12)]
     for seed in range(seeds):
         cells += [Cell("broad", 1.0, share, seed) for share in SHARES[:-1]]
         cells += [Cell("narrow", alpha, share, seed) for share in SHARES[::-1] for alpha in ALPHAS[2:]]
