@@ -153,6 +153,22 @@ def test_a_missing_recipe_exits_2_and_names_it(salad, pipeline, tmp_path):
     assert "nowhere.yaml does not exist" in _user_error(salad("run", tmp_path / "nowhere.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("speech", [{"path": "nowhere/cuts.jsonl.gz"}], "corpus.speech: nowhere/cuts.jsonl.gz does not exist"),
+        ("text", [{"path": "nowhere/*.parquet"}], r"corpus.text: nowhere/*.parquet does not exist"),
+        ("speech_folders", ["nowhere"], "corpus.speech_folders: nowhere does not exist"),
+    ],
+)
+def test_data_that_are_not_there_are_named_before_anything_is_fetched(
+    salad, recipe_values, write_recipe, key, value, named
+):
+    recipe_values["corpus"][key] = value
+    recipe_values["assets"] = {"encoder": "someone/not-here"}
+    assert named in " ".join(_user_error(salad("prepare", write_recipe(recipe_values))).split())
+
+
 def test_bad_yaml_exits_2_and_says_where(salad, pipeline, tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text("stage1: [\n", encoding="utf-8")

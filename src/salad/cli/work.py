@@ -53,8 +53,9 @@ def prepare(recipe: RecipePath, overrides: Overrides = None, debug: Debug = Fals
         settings = load_recipe(recipe, overrides or [])
         from salad import assets
         from salad.pipeline import Run, run_pipeline
-        from salad.stages.corpus import assets_needed
+        from salad.stages.corpus import assets_needed, check_places
 
+        check_places(settings.corpus)
         for name in sorted(assets_needed(settings)):
             assets.get(name)
         run_pipeline(settings, only="corpus")
