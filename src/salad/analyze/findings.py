@@ -142,7 +142,8 @@ def _slope_finding(
     ours = f"{trend.slope:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}] nats a doubling (n = {trend.n})"
     held = trend.low > 0 if rising else trend.high < 0
     against = trend.high < 0 if rising else trend.low > 0
-    return _judged(number, claim, paper, ours, held, against, own)
+    why = "A cell's warm start hears better the more speech it has, whatever alpha is; 1e takes that away." * rising
+    return _judged(number, claim, paper, ours, held, against, own, why)
 
 
 def _law(rows: Sequence[dict[str, Any]], speech: str) -> Finding:
