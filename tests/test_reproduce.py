@@ -98,6 +98,14 @@ def test_lost_text_ability_is_seen():
         assert found.verdict == verdict and "64 items of 32 documents" in found.ours
 
 
+def test_a_small_loss_is_within_the_margin_or_open():
+    rng, documents = np.random.default_rng(3), [{"id": f"d{i}", "correct": 4, "count": 4} for i in range(32)]
+    one = row(Cell("narrow", 1.0, 1.0), 1.0, rng)
+    one["text_by_document"] = [{**d, "correct": 4 - (i < 4)} for i, d in enumerate(documents)]  # 3 points, 0.8 to 5.5
+    found = {x.number: x for x in findings([one], BASE | {"text_by_document": documents})}["5"]
+    assert found.verdict == "cannot tell" and "more items" in found.why
+
+
 def test_what_was_not_run_is_said(rows):
     few = [r for r in rows if r["cell"] == "narrow-alpha1-share0.125-seed0"]
     dropped = [{**asdict(c), "cell": c.name, "status": "dropped", "reason": "9 s left"} for c in grid(1)[1:]]
@@ -142,6 +150,9 @@ def test_times_are_foreseen_from_those_seen():
     assert times.expect_s(Cell("narrow", 1.0, 1.0)) == pytest.approx(120)
     times.note(Cell("narrow", 1.0, 0.5), 40.0)
     assert times.expect_s(Cell("narrow", 1.0, 1.0)) == pytest.approx(1.15 * 60)
+    times.note(Cell("narrow", 1.0, 0.5), 40.0, warm_s=100.0)  # it trained a warm start beside
+    assert times.expect_s(Cell("narrow", 0.0, 1.0)) == pytest.approx(1.15 * 60)
+    assert times.expect_s(Cell("broad", 1.0, 1.0), warms=True) == pytest.approx(1.15 * 260)
 
 
 def test_laws_of_a_file_of_results(tmp_path):

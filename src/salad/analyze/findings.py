@@ -68,6 +68,15 @@ def law_of(rows: Sequence[dict[str, Any]], speech: str, alpha: float) -> Law | N
         return None
 
 
+def _pairs(
+    first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The cells of both that have a partner of the same share and seed, in one order."""
+    one, other = ({(r["share"], r["seed"]): r for r in rows} for rows in (first, second))
+    keys = sorted(set(one) & set(other))
+    return [one[key] for key in keys], [other[key] for key in keys]
+
+
 def _trend(
     rows: Sequence[dict[str, Any]], alpha: float, domains: Sequence[str] = ()
 ) -> tuple[Regression | None, list[dict[str, Any]]]:
@@ -108,22 +117,21 @@ def _own_domains(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[F
 
 def _same_speech(rows: Sequence[dict[str, Any]]) -> Finding:
     """Pairs of cells that differ in alpha alone: what both hear alike falls away, what the objective does is left."""
-    claim, paper = "1e. On the same narrow speech: M at alpha 0 minus M at alpha 1", "above 0, and growing with data"
-    with_it, without = ({(r["share"], r["seed"]): r for r in done(rows, speech="narrow", alpha=a)} for a in (1.0, 0.0))
-    keys = sorted(set(with_it) & set(without))
-    if not keys:
+    claim, paper = "1e. On the same narrow speech: M at alpha 0 minus M at alpha 1", "above 0"
+    with_it, without = _pairs(*(done(rows, speech="narrow", alpha=a) for a in (1.0, 0.0)))
+    if not with_it:
         return _missing("1", claim, paper, "narrow cells at alpha 1 and 0 of one share and seed", [])
-    pairs = [(without[key], with_it[key]) for key in keys]
-    value, low, high, n = paired_documents(*zip(*pairs, strict=True), replicates=len(pairs) > 1)
-    ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(pairs)} pairs of cells)"
+    value, low, high, n = paired_documents(without, with_it)
+    ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(with_it)} pairs of cells)"
     try:
         line = regress(
-            [math.log2(b["hours"]) for _, b in pairs], [a["misalignment"] - b["misalignment"] for a, b in pairs]
+            np.log2([r["hours"] for r in with_it]).tolist(),
+            [a["misalignment"] - b["misalignment"] for a, b in zip(without, with_it, strict=True)],
         )
         why = f"A doubling of the speech adds {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}] (n = {line.n})."
     except SaladError:
         why = ""
-    return _judged("1", claim, paper, ours, low > 0, high < 0, [cell for pair in pairs for cell in pair], why)
+    return _judged("1", claim, paper, ours, low > 0, high < 0, [*with_it, *without], why)
 
 
 def _slope_finding(
@@ -142,7 +150,9 @@ def _slope_finding(
     ours = f"{trend.slope:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}] nats a doubling (n = {trend.n})"
     held = trend.low > 0 if rising else trend.high < 0
     against = trend.high < 0 if rising else trend.low > 0
-    why = "A cell's warm start hears better the more speech it has, whatever alpha is; 1e takes that away." * rising
+    why = ""
+    if rising and not held:
+        why = "A cell's warm start may hear better the more speech it has, whatever alpha is; 1e takes that away."
     return _judged(number, claim, paper, ours, held, against, own, why)
 
 
@@ -168,7 +178,7 @@ def _law(rows: Sequence[dict[str, Any]], speech: str) -> Finding:
 def _broad_alone(rows: Sequence[dict[str, Any]]) -> Finding:
     claim = "3. Broad speech alone (alpha = 0) does not help; with distillation it does"
     paper = "needs distillation"
-    with_it, without = (done(rows, speech="broad", alpha=a, share=1.0) for a in (1.0, 0.0))
+    with_it, without = _pairs(*(done(rows, speech="broad", alpha=a, share=1.0) for a in (1.0, 0.0)))
     if not with_it or not without:
         return _missing("3", claim, paper, "broad cells at alpha 1 and 0", [*with_it, *without])
     value, low, high, n = paired_documents(without, with_it)
@@ -181,7 +191,7 @@ def _broad_alone(rows: Sequence[dict[str, Any]]) -> Finding:
 def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
     claim = "4. Active selection beats uniform at the same hours"
     paper = "MMSU 52.5 v 49.5, OBQA 76.7 v 71.9, ARC-C 79.9 v 78.9"
-    active, uniform = done(rows, speech="active", alpha=1.0), done(rows, speech="uniform", alpha=1.0)
+    active, uniform = _pairs(*(done(rows, speech=name, alpha=1.0) for name in ("active", "uniform")))
     if not active or not uniform:
         return _missing("4", claim, paper, "active and uniform cells", [*active, *uniform])
     value, low, high, n = paired_documents(active, uniform)
@@ -209,10 +219,9 @@ def _text_stays(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding
         f"{value:+.1f} points [{low:+.1f}, {high:+.1f}] ({own[0]['items']} items of {change.documents} documents, "
         f"{len(own)} cells); F = {f:.4f} nats a token"
     )
-    why = (
-        "" if low > -TEXT_MARGIN or high < 0 else f"The interval reaches below -{TEXT_MARGIN:g}: more items are needed."
-    )
-    return _judged("5", claim, paper, ours, low > -TEXT_MARGIN, high < 0, own, why)
+    against = high < -TEXT_MARGIN
+    why = "" if against or low > -TEXT_MARGIN else f"The interval holds -{TEXT_MARGIN:g}: more items would be needed."
+    return _judged("5", claim, paper, ours, low > -TEXT_MARGIN, against, own, why)
 
 
 def _speech_on_m(rows: Sequence[dict[str, Any]]) -> Finding:
@@ -285,13 +294,10 @@ def paired_documents(
     b: Sequence[dict[str, Any]],
     domains: set[str] | None = None,
     resamples: int = 4000,
-    *,
-    replicates: bool = False,
 ) -> tuple[float, float, float, int]:
     """M of cells `a` minus M of cells `b` on the same documents: mean, 95 % bootstrap over documents, documents.
 
-    Cells are averaged; few seeds say little of their own spread, so pairs of cells are only resampled where
-    `replicates` asks for it.
+    Pairs of cells are averaged first; few seeds say little of their own spread, so they are not resampled.
     """
     size = min(len(a), len(b))
     tables = [
@@ -300,7 +306,7 @@ def paired_documents(
     ]
     try:
         found = paired(
-            *tables, domains=lambda d: not domains or d in domains, replicates=replicates, resamples=resamples, seed=0
+            *tables, domains=lambda d: not domains or d in domains, replicates=False, resamples=resamples, seed=0
         )
     except SaladError:  # none in these domains
         return math.nan, math.nan, math.nan, 0
@@ -318,8 +324,8 @@ def _judged(
     why: str = "",
 ) -> Finding:
     verdict = HOLDS if held else FAILS if against else OPEN
-    if verdict == OPEN and not why:
-        why = "The interval holds 0: more cells or more documents would be needed."
+    if verdict == OPEN and "interval holds" not in why:
+        why = f"The interval holds 0: more cells or more documents would be needed. {why}".strip()
     return Finding(number, claim, paper, ours, verdict, why, _names(own))
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import salad
 from salad.analyze.reproduction import write_reproduction
 from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
-from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.items import Item
 from salad.measure.stats import accuracy
@@ -120,18 +120,20 @@ def run_grid(
         folder = recipe.run_dir / "cells" / cell.name
         row = {**asdict(cell), "cell": cell.name, "run_dir": str(folder)}
         left_s = budget_s - PAGE_S - (time.monotonic() - start_s)
-        if not (folder / "cell.json").exists():
+        if not measure.finished(cell, folder):
             if only and not cell.name.startswith(tuple(only)):
                 rows.append({**row, "status": "dropped", "reason": f"not among {', '.join(only)}"})
                 continue
-            if times.expect_s(cell) > left_s:
-                rows.append(
-                    {**row, "status": "dropped", "reason": f"needs {times.expect_s(cell):.0f} s, {left_s:.0f} left"}
-                )
+            warms = measure.must_warm(cell)
+            expected_s = times.expect_s(cell, warms)
+            if expected_s > left_s:
+                rows.append({**row, "status": "dropped", "reason": f"needs {expected_s:.0f} s, {left_s:.0f} left"})
                 continue
             began_s = time.monotonic()
-            write_json(folder / "cell.json", measure.cell(cell, folder))
-            times.note(cell, time.monotonic() - began_s)
+            found = measure.cell(cell, folder)
+            write_json(folder / "cell.json", found)
+            warm_s = found["warm_start_seconds"] if warms else 0.0
+            times.note(cell, time.monotonic() - began_s - warm_s, warm_s)
         found = read_json(folder / "cell.json")
         rows.append({**row, "status": "done", **found})
         console.print(
@@ -147,21 +149,27 @@ def run_grid(
 
 
 class _Times:
-    """Seconds that a cell will take: training by its share of the steps, and what every cell takes."""
+    """Seconds that a cell will take: training by its share of the steps, what every cell takes, and its warm start
+    where no cell before it left one.
+    """
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, float]] = []
+        self.warm: list[float] = []  # seconds for a share of 1
 
-    def note(self, cell: Cell, seconds: float) -> None:
+    def note(self, cell: Cell, seconds: float, warm_s: float = 0.0) -> None:
         self.seen.append((cell.share, seconds))
+        if warm_s:
+            self.warm.append(warm_s / cell.share)
 
-    def expect_s(self, cell: Cell) -> float:
+    def expect_s(self, cell: Cell, warms: bool = False) -> float:
         if not self.seen:
             return 0.0
+        warm_s = 1.15 * cell.share * max(self.warm, default=0.0) if warms else 0.0
         if len({share for share, _ in self.seen}) == 1:
-            return max(s for _, s in self.seen) * max(1.0, cell.share / self.seen[0][0])
+            return warm_s + max(s for _, s in self.seen) * max(1.0, cell.share / self.seen[0][0])
         slope, level = np.polyfit(*zip(*self.seen, strict=True), 1)
-        return 1.15 * max(level + max(slope, 0.0) * cell.share, min(s for _, s in self.seen))
+        return warm_s + 1.15 * max(level + max(slope, 0.0) * cell.share, min(s for _, s in self.seen))
 
 
 def _buy(base: Run, name: str, select: dict[str, Any]) -> Run:
@@ -210,10 +218,11 @@ class _Measure:
 
         Cells that differ in alpha alone, and those that buy a little beside all of the narrow speech, share it.
         """
-        kind = "broad" if cell.speech == "broad" else "narrow"
-        folder = self.base.dir.parent / "warm" / f"{kind}-share{cell.share:g}-seed{cell.seed}-stride{cell.stride}"
-        note = folder / "seconds.json"
-        if not note.exists():
+        kind, folder = _warm_kind(cell), self.warm_folder(cell)
+        note = folder / "warm.json"
+        if self.must_warm(cell):
+            if folder.exists():
+                shutil.rmtree(folder)
             start_s = time.monotonic()
             run, own = self.recipe_of(cell), self.share_of(kind, cell)
             settings = run.recipe.warm_start
@@ -224,8 +233,38 @@ class _Measure:
                 "warmup_steps": min(settings.warmup_steps, steps // 2),
             }
             train_ctc(run, *own, folder, settings.model_copy(update=changes), cell.seed)
-            write_json(note, time.monotonic() - start_s)
-        return latest_checkpoint(folder), read_json(note)
+            write_json(note, {"key": self.warm_key(cell), "seconds": time.monotonic() - start_s})
+        return latest_checkpoint(folder), read_json(note)["seconds"]
+
+    def warm_folder(self, cell: Cell) -> Path:
+        name = f"{_warm_kind(cell)}-share{cell.share:g}-seed{cell.seed}-stride{cell.stride}"
+        return self.base.dir.parent / "warm" / name
+
+    def must_warm(self, cell: Cell) -> bool:
+        """Whether the cell's warm start is still to be trained."""
+        return cell.warm and not _holds(self.warm_folder(cell) / "warm.json", self.warm_key(cell))
+
+    def finished(self, cell: Cell, folder: Path) -> bool:
+        """Whether the cell was run, with these settings on these data; what another recipe left is removed."""
+        if _holds(folder / "cell.json", self.key(cell)):
+            return True
+        if (folder / "cell.json").exists():
+            shutil.rmtree(folder)
+        return False
+
+    def key(self, cell: Cell) -> str:
+        """Fingerprint of all that a cell's figures depend on: its recipe, and what the shared data were made from."""
+        return self._key(cell, [self.base, *([self.bought[cell.speech]] if cell.speech in self.bought else [])])
+
+    def warm_key(self, cell: Cell) -> str:
+        """The same of a warm start, which knows nothing of alpha, of what is bought beside, or of the text rate."""
+        plain = replace(cell, speech=_warm_kind(cell), alpha=1.0, rate="text")
+        return self._key(plain, [self.base], {"stage1", "stage2", "evaluate"})
+
+    def _key(self, cell: Cell, runs: Sequence[Run], without: Collection[str] = ()) -> str:
+        excluded = {"run_dir", "threads", "engine", *without}
+        values = self.recipe_of(cell).recipe.model_dump(mode="json", exclude=excluded)
+        return sha256_json([values, [run.done("synthesize")["inputs"] for run in runs]])[:16]
 
     def spoken(self, cell: Cell) -> list[tuple[str, Sequence[Utterance], Frames]]:
         """The cell's recordings: a share of the narrow or of the broad speech; or all narrow speech and a purchase."""
@@ -265,6 +304,7 @@ class _Measure:
             shutil.rmtree(checkpoint)  # a grid of many cells keeps figures, not weights
         return {
             **figures,
+            "key": self.key(cell),
             "hours": sum(u.duration_s for _, own, _ in spoken for u in own) / 3600,
             "utterances": sum(len(own) for _, own, _ in spoken),
             "steps": settings.steps,
@@ -326,6 +366,14 @@ class _Measure:
             "narrow_domains": sorted({u.domain for u in load_aligned(self.base, "speech")}),
             "active_domains": sorted({u.domain for u in load_bought(self.bought["active"])}),
         }
+
+
+def _holds(path: Path, key: str) -> bool:
+    return path.exists() and read_json(path).get("key") == key
+
+
+def _warm_kind(cell: Cell) -> str:
+    return "broad" if cell.speech == "broad" else "narrow"
 
 
 def _seen(speaker: str) -> bool:
