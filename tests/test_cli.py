@@ -153,6 +153,7 @@ def test_a_missing_recipe_exits_2_and_names_it(salad, pipeline, tmp_path):
     assert "nowhere.yaml does not exist" in _user_error(salad("run", tmp_path / "nowhere.yaml"))
 
 
+@pytest.mark.parametrize("command", ["prepare", "run"])
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
@@ -162,11 +163,11 @@ def test_a_missing_recipe_exits_2_and_names_it(salad, pipeline, tmp_path):
     ],
 )
 def test_data_that_are_not_there_are_named_before_anything_is_fetched(
-    salad, recipe_values, write_recipe, key, value, named
+    salad, recipe_values, write_recipe, command, key, value, named
 ):
     recipe_values["corpus"][key] = value
     recipe_values["assets"] = {"encoder": "someone/not-here"}
-    assert named in " ".join(_user_error(salad("prepare", write_recipe(recipe_values))).split())
+    assert named in " ".join(_user_error(salad(command, write_recipe(recipe_values))).split())
 
 
 def test_bad_yaml_exits_2_and_says_where(salad, pipeline, tmp_path):

@@ -136,7 +136,7 @@ def unpack(folder: Path, dest: Path) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 shutil.copyfileobj(source, file)
-            path.chmod(member.mode & 0o755)
+            path.chmod(member.mode & 0o755 | 0o600)
             number += 1
     return number
 

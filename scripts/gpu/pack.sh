@@ -17,6 +17,12 @@ for name in smollm2-135m-instruct whisper-tiny.en; do  # the demo's LLM and enco
     cp -rL "$folder/." "$stage/cache/${folder#"$cache"/}"
 done
 [[ -z $wheels ]] || cp "$wheels"/*.whl "$stage/wheels"
-# Weights of the base are not needed (each cell trains its own), nor are cells that were run here.
-"$python" scripts/gpu/bundle.py pack "$out" run="$run" cache="$stage/cache" wheels="$stage/wheels" \
-    --without '*checkpoint-*' --without 'cells/*' --without 'warm/*' --without '*/model/*'
+# Left out: what each cell trains anew, cells that were run here, and what `active` and `uniform` share with the base, from
+# which that machine links it again. The base's warm start goes along: it is measured.
+without=(--without 'base/stage1/checkpoint-*' --without 'cells/*' --without 'warm/*' --without '*/model/*')
+for arm in active uniform; do
+    for part in assets corpus align warm_start stage1 cluster probe; do
+        without+=(--without "$arm/$part/*")
+    done
+done
+"$python" scripts/gpu/bundle.py pack "$out" run="$run" cache="$stage/cache" wheels="$stage/wheels" "${without[@]}"

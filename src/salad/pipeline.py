@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from salad import assets
-from salad.corpus.detect import walk
+from salad.corpus.detect import check_places, walk
 from salad.engine import using
 from salad.files import read_json, sha256_file, sha256_json, write_json
 from salad.progress import console
@@ -101,6 +101,8 @@ def run_pipeline(
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
     run = Run(recipe)
     first, meet = _others()
+    if not reuse and only in (None, "assets", "corpus") and _state(run.folder("corpus")).get("status") != "done":
+        check_places(recipe.corpus)  # before models are fetched
     if first:
         run.dir.mkdir(parents=True, exist_ok=True)
         write_json(run.dir / "recipe.json", recipe.model_dump(mode="json"))

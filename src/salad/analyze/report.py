@@ -127,6 +127,8 @@ def _headline_accuracy(report: dict[str, Any]) -> Markup:
         return Markup("{}{}").format(number(report, f"accuracy.{key}.value", percent), around and f" {around}")
 
     if pick(report, "accuracy.speech_adapted.value") is None:
+        if task_rows(report):
+            return Markup("accuracy is told task by task below")
         return Markup("accuracy on speech was not scored")
     items = number(report, "accuracy.n", str) + " " if pick(report, "accuracy.n") is not None else Markup("")
     sentence = Markup("hearing the context of {}multiple-choice items it is right in {}").format(

@@ -52,8 +52,9 @@ def prepare(recipe: RecipePath, overrides: Overrides = None, debug: Debug = Fals
 
         settings = load_recipe(recipe, overrides or [])
         from salad import assets
+        from salad.corpus.detect import check_places
         from salad.pipeline import Run, run_pipeline
-        from salad.stages.corpus import assets_needed, check_places
+        from salad.stages.corpus import assets_needed
 
         check_places(settings.corpus)
         for name in sorted(assets_needed(settings)):

@@ -14,9 +14,10 @@ from typing import Any
 from salad.corpus.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, decode_text
 from salad.corpus.table import names_audio
 from salad.files import read_json
+from salad.recipe import Corpus
 from salad.types import SaladError
 
-__all__ = ["FORMATS", "find_files", "kind_of", "walk"]
+__all__ = ["FORMATS", "check_places", "find_files", "kind_of", "walk"]
 
 FORMATS = ("shar", "lhotse", "webdataset", "parquet", "arrow", "nemo", "table", "folder")  # first match wins
 SIDECARS = {".txt", ".lab"}
@@ -24,6 +25,17 @@ TAR_MARK = slice(257, 262)  # where POSIX tars say "ustar"
 HEAD_BYTES = 1 << 16
 NOT_DATA = {"__MACOSX", "@eaDir"}  # what a Mac's zip or a disk station puts beside
 MAX_LISTS = 2  # texts in a folder that belong to no recording and may be a table of them
+
+
+def check_places(settings: Corpus) -> None:
+    """Raises SaladError where a path of `corpus` names nothing: before anything large is fetched, or read."""
+    places = [("speech", path) for entry in settings.speech for path in (entry.path, entry.audio_root)]
+    places += [("speech_folders", path) for path in settings.speech_folders]
+    places += [("text", entry.path) for entry in settings.text]
+    places += [("local_text", path) for path in settings.local_text]
+    for kind, path in places:
+        if path and not path.exists() and next(glob.iglob(str(path), recursive=True), None) is None:
+            raise SaladError(f"corpus.{kind}: {path} does not exist; check the path, or put the data there")
 
 
 def find_files(

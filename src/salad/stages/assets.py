@@ -6,7 +6,7 @@ from typing import Any
 
 from salad import assets
 from salad.pipeline import Run
-from salad.stages.corpus import check_places, voices_needed
+from salad.stages.corpus import voices_needed
 from salad.synthesize import assets_of_voice
 
 __all__ = ["run"]
@@ -14,7 +14,6 @@ __all__ = ["run"]
 
 def run(run: Run) -> dict[str, Any]:
     recipe = run.recipe
-    check_places(recipe.corpus)
     voices = voices_needed(recipe) | {*recipe.synthesize.voices.shares, recipe.probe.voice}
     names = {assets.split_setting(name)[0] for name in recipe.assets.model_dump().values()} - set(assets.BUILT_IN)
     for voice in voices:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import glob
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +20,7 @@ from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
 from salad.model import load_encoder
 from salad.pipeline import Run
-from salad.recipe import Corpus, Recipe
+from salad.recipe import Recipe
 from salad.stages.speech import assign_voices, gather_quarantine, speak
 from salad.synthesize import assets_of_voice
 from salad.train.loop import uses_bf16
@@ -101,17 +100,6 @@ def assets_needed(recipe: Recipe) -> set[str]:
     for voice in voices_needed(recipe):
         names |= set(assets_of_voice(voice))
     return names - {"log-mel"}
-
-
-def check_places(settings: Corpus) -> None:
-    """Raises SaladError where a path of `corpus` names nothing: before anything large is fetched, or read."""
-    places = [("speech", entry.path) for entry in settings.speech]
-    places += [("speech_folders", path) for path in settings.speech_folders]
-    places += [("text", entry.path) for entry in settings.text]
-    places += [("local_text", path) for path in settings.local_text]
-    for kind, path in places:
-        if path and not path.exists() and next(glob.iglob(str(path), recursive=True), None) is None:
-            raise SaladError(f"corpus.{kind}: {path} does not exist; check the path, or put the data there")
 
 
 def voices_needed(recipe: Recipe) -> set[str]:
