@@ -9,8 +9,10 @@ import pytest
 from salad.analyze.findings import findings, paired_documents
 from salad.analyze.reproduction import write_reproduction
 from salad.analyze.scaling import law_table
-from salad.files import read_json, write_jsonl
-from salad.stages.reproduce import Cell, _Times, grid
+from salad.files import read_json, write_json, write_jsonl
+from salad.pipeline import Run
+from salad.recipe import load_recipe
+from salad.stages.reproduce import Cell, _Measure, _Times, grid
 from salad.types import SaladError
 
 BASE = {
@@ -153,6 +155,36 @@ def test_times_are_foreseen_from_those_seen():
     times.note(Cell("narrow", 1.0, 0.5), 40.0, warm_s=100.0)  # it trained a warm start beside
     assert times.expect_s(Cell("narrow", 0.0, 1.0)) == pytest.approx(1.15 * 60)
     assert times.expect_s(Cell("broad", 1.0, 1.0), warms=True) == pytest.approx(1.15 * 260)
+
+
+def measure_of(recipe):
+    """As the grid makes it, without what training and measuring need."""
+    measure = object.__new__(_Measure)
+    base = Run(recipe.model_copy(update={"run_dir": recipe.run_dir / "base"}))
+    write_json(base.folder("synthesize") / "stage.json", {"status": "done", "inputs": {"corpus": "a"}})
+    measure.base, measure.stage, measure.bought = base, recipe.stage1, {}
+    return measure
+
+
+def test_a_cell_is_kept_while_its_recipe_and_data_are_the_same(recipe_values, write_recipe):
+    recipe = load_recipe(write_recipe(recipe_values))
+    cell, other = Cell("narrow", 1.0, 0.5), Cell("narrow", 0.0, 0.5)
+    measure, folder = measure_of(recipe), recipe.run_dir / "cells" / cell.name
+    write_json(folder / "cell.json", {"key": measure.key(cell)})
+    write_json(measure.warm_folder(cell) / "warm.json", {"key": measure.warm_key(cell)})
+    assert measure.finished(cell, folder) and not measure.must_warm(cell)
+    assert measure.key(other) != measure.key(cell) and not measure.must_warm(other)  # alpha shares the warm start
+    assert not measure.must_warm(Cell("active", 1.0, 0.5)) and measure.must_warm(Cell("broad", 1.0, 0.5))
+
+    slower = recipe.model_copy(update={"stage1": recipe.stage1.model_copy(update={"lr_llm": 1e-6})})
+    assert not measure_of(slower).must_warm(cell)  # a warm start knows nothing of Stage I
+    assert not measure_of(slower).finished(cell, folder) and not folder.exists()
+
+    longer = recipe.model_copy(update={"warm_start": recipe.warm_start.model_copy(update={"steps": 7})})
+    assert measure_of(longer).must_warm(cell)
+    measure = measure_of(recipe)
+    write_json(measure.base.folder("synthesize") / "stage.json", {"status": "done", "inputs": {"corpus": "b"}})
+    assert measure.must_warm(cell)
 
 
 def test_laws_of_a_file_of_results(tmp_path):
