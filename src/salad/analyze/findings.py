@@ -47,6 +47,8 @@ def findings(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Findi
         _falls_with_distillation(rows),
         *_own_domains(rows, base),
         _same_speech(rows),
+        _from_warm_start(rows, 0.0),
+        _from_warm_start(rows, 1.0),
         _law(rows, "narrow"),
         _law(rows, "broad"),
         _broad_alone(rows),
@@ -90,7 +92,12 @@ def _trend(
 def _m(row: dict[str, Any], domains: Sequence[str]) -> float:
     """M of a cell, or only over documents of these domains."""
     inside = [d for d in row["documents"] if d["domain"] in domains]
-    return sum(d["kl"] for d in inside) / sum(d["count"] for d in inside) if inside else row["misalignment"]
+    return _mean(inside) if inside else row["misalignment"]
+
+
+def _mean(documents: Sequence[dict[str, Any]]) -> float:
+    """Nats per token over all documents' tokens."""
+    return sum(d["kl"] for d in documents) / sum(d["count"] for d in documents)
 
 
 def _rises_without_distillation(rows: Sequence[dict[str, Any]]) -> Finding:
@@ -132,6 +139,25 @@ def _same_speech(rows: Sequence[dict[str, Any]]) -> Finding:
     except SaladError:
         why = ""
     return _judged("1", claim, paper, ours, low > 0, high < 0, [*with_it, *without], why)
+
+
+def _from_warm_start(rows: Sequence[dict[str, Any]], alpha: float) -> Finding:
+    """M of narrow cells minus M of the warm starts that they began from: what the objective itself does to M."""
+    rising = alpha == 0
+    claim = f"1{'f' if rising else 'g'}. alpha = {alpha:g}, narrow speech: M after training minus M of its warm start"
+    paper = "above 0" if rising else "below 0"
+    own = [r for r in done(rows, speech="narrow", alpha=alpha) if r.get("before")]
+    if not own:
+        return _missing("1", claim, paper, f"narrow cells at alpha {alpha:g}", own)
+    value, low, high, n = paired_documents(own, [{"documents": r["before"]} for r in own])
+    ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(own)} cells)"
+    try:
+        line = regress(np.log2([r["hours"] for r in own]).tolist(), [_m(r, ()) - _mean(r["before"]) for r in own])
+        why = f"A doubling of the speech adds {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}] (n = {line.n})."
+    except SaladError:
+        why = ""
+    held, against = (low > 0, high < 0) if rising else (high < 0, low > 0)
+    return _judged("1", claim, paper, ours, held, against, own, why)
 
 
 def _slope_finding(

@@ -22,7 +22,7 @@ from salad.analyze.reproduction import write_reproduction
 from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
-from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
+from salad.measure.divergence import DocumentKL, deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.items import Item
 from salad.measure.stats import accuracy
 from salad.pipeline import Run, run_pipeline
@@ -37,7 +37,7 @@ from salad.stages.speechlm import load_tokenizer, speech_source, text_source
 from salad.stages.synthesize import load_bought, load_bought_frames
 from salad.stages.training import train_stage
 from salad.stages.warm_start import train_ctc
-from salad.train.checkpoint import latest_checkpoint
+from salad.train.checkpoint import latest_checkpoint, load_weights
 from salad.train.tasks import Source
 from salad.types import Result, Utterance
 
@@ -135,7 +135,7 @@ def run_grid(
             warm_s = found["warm_start_seconds"] if warms else 0.0
             times.note(cell, time.monotonic() - began_s - warm_s, warm_s)
         found = read_json(folder / "cell.json")
-        rows.append({**row, "status": "done", **found})
+        rows.append({**row, "status": "done", **found, "before": measure.before(cell)})
         console.print(
             f"{cell.name}: M {found['misalignment']:.3f}, F {found['forgetting']:.4f}, "
             f"speech {found['speech_accuracy']['value']:.2f}; {found['seconds']:.0f} s", highlight=False,
@@ -236,6 +236,19 @@ class _Measure:
             write_json(note, {"key": self.warm_key(cell), "seconds": time.monotonic() - start_s})
         return latest_checkpoint(folder), read_json(note)["seconds"]
 
+    def before(self, cell: Cell) -> list[dict[str, Any]]:
+        """M of the cell's warm start, document by document: what the cell's own training begins from; [] if cold."""
+        if not cell.warm:
+            return []
+        note = self.warm_folder(cell) / f"before-{cell.rate}.json"
+        if not note.exists():
+            setting, (weights, _) = self.setting(cell), self.warmed(cell)
+            load_weights(weights, setting.base)  # not the student, whose LLM may hold another cell's LoRA
+            with setting.reading():
+                measured = divergence(setting.base, setting.teacher, setting.examples, speech_ears(setting.base))
+            write_json(note, [_document(r) for r in measured if _seen(r.speaker)])
+        return read_json(note)
+
     def warm_folder(self, cell: Cell) -> Path:
         name = f"{_warm_kind(cell)}-share{cell.share:g}-seed{cell.seed}-stride{cell.stride}"
         return self.base.dir.parent / "warm" / name
@@ -329,7 +342,7 @@ class _Measure:
             items = items_of(setting)
             systems = ("speech_adapted", "text_base" if setting.frozen else "text_adapted")
             answers = answer(setting, items, self.heard, systems)
-        documents = [{"id": r.id, "domain": r.domain, "kl": r.kl, "count": r.count} for r in m if _seen(r.speaker)]
+        documents = [_document(r) for r in m if _seen(r.speaker)]
         seen = summary([r for r in m if _seen(r.speaker)])
         return {
             "misalignment": seen["all"],
@@ -374,6 +387,10 @@ def _holds(path: Path, key: str) -> bool:
 
 def _warm_kind(cell: Cell) -> str:
     return "broad" if cell.speech == "broad" else "narrow"
+
+
+def _document(r: DocumentKL) -> dict[str, Any]:
+    return {"id": r.id, "domain": r.domain, "kl": r.kl, "count": r.count}
 
 
 def _seen(speaker: str) -> bool:
