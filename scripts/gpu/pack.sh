@@ -25,4 +25,7 @@ for arm in active uniform; do
         without+=(--without "$arm/$part/*")
     done
 done
+for old in $(find "$run/base/warm_start" -maxdepth 1 -name 'checkpoint-*' -printf '%f\n' | sort | head -n -1); do
+    without+=(--without "base/warm_start/$old/*")
+done
 "$python" scripts/gpu/bundle.py pack "$out" run="$run" cache="$stage/cache" wheels="$stage/wheels" "${without[@]}"
