@@ -130,15 +130,17 @@ def _same_speech(rows: Sequence[dict[str, Any]]) -> Finding:
         return _missing("1", claim, paper, "narrow cells at alpha 1 and 0 of one share and seed", [])
     value, low, high, n = paired_documents(without, with_it)
     ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(with_it)} pairs of cells)"
-    try:
-        line = regress(
-            np.log2([r["hours"] for r in with_it]).tolist(),
-            [a["misalignment"] - b["misalignment"] for a, b in zip(without, with_it, strict=True)],
-        )
-        why = f"A doubling of the speech adds {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}] (n = {line.n})."
-    except SaladError:
-        why = ""
+    why = _growth(with_it, [a["misalignment"] - b["misalignment"] for a, b in zip(without, with_it, strict=True)])
     return _judged("1", claim, paper, ours, low > 0, high < 0, [*with_it, *without], why)
+
+
+def _growth(rows: Sequence[dict[str, Any]], values: Sequence[float]) -> str:
+    """How these grow with the cells' hours, in words; "" where there are too few."""
+    try:
+        line = regress(np.log2([r["hours"] for r in rows]).tolist(), values)
+    except SaladError:
+        return ""
+    return f"A doubling of the speech adds {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}] (n = {line.n})."
 
 
 def _from_warm_start(rows: Sequence[dict[str, Any]], alpha: float) -> Finding:
@@ -151,11 +153,7 @@ def _from_warm_start(rows: Sequence[dict[str, Any]], alpha: float) -> Finding:
         return _missing("1", claim, paper, f"narrow cells at alpha {alpha:g}", own)
     value, low, high, n = paired_documents(own, [{"documents": r["before"]} for r in own])
     ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(own)} cells)"
-    try:
-        line = regress(np.log2([r["hours"] for r in own]).tolist(), [_m(r, ()) - _mean(r["before"]) for r in own])
-        why = f"A doubling of the speech adds {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}] (n = {line.n})."
-    except SaladError:
-        why = ""
+    why = _growth(own, [r["misalignment"] - _mean(r["before"]) for r in own])
     held, against = (low > 0, high < 0) if rising else (high < 0, low > 0)
     return _judged("1", claim, paper, ours, held, against, own, why)
 

@@ -132,6 +132,7 @@ def run_grid(
             began_s = time.monotonic()
             found = measure.cell(cell, folder)
             write_json(folder / "cell.json", found)
+            measure.before(cell)  # a part of what a cell takes
             warm_s = found["warm_start_seconds"] if warms else 0.0
             times.note(cell, time.monotonic() - began_s - warm_s, warm_s)
         found = read_json(folder / "cell.json")
@@ -241,13 +242,14 @@ class _Measure:
         if not cell.warm:
             return []
         note = self.warm_folder(cell) / f"before-{cell.rate}.json"
-        if not note.exists():
+        key = self._key(replace(cell, speech=_warm_kind(cell), alpha=1.0), [self.base], {"stage1", "stage2"})
+        if not _holds(note, key):
             setting, (weights, _) = self.setting(cell), self.warmed(cell)
             load_weights(weights, setting.base)  # not the student, whose LLM may hold another cell's LoRA
             with setting.reading():
                 measured = divergence(setting.base, setting.teacher, setting.examples, speech_ears(setting.base))
-            write_json(note, [_document(r) for r in measured if _seen(r.speaker)])
-        return read_json(note)
+            write_json(note, {"key": key, "documents": [_document(r) for r in measured if _seen(r.speaker)]})
+        return read_json(note)["documents"]
 
     def warm_folder(self, cell: Cell) -> Path:
         name = f"{_warm_kind(cell)}-share{cell.share:g}-seed{cell.seed}-stride{cell.stride}"
