@@ -122,6 +122,17 @@ def test_what_was_not_run_is_said(rows):
     assert told == ["1g."] and all(f.why for f in found if f.verdict == "cannot tell")  # it needs no more than one cell
 
 
+def test_a_warm_starts_seconds_are_set_against_the_colds():
+    rng = np.random.default_rng(5)
+    cells = [Cell("narrow", 1.0, 1.0), Cell("narrow", 1.0, 1.0, warm=False, rate="fixed")]
+    worse = "does not hold"
+    for warm, ratio, verdict in ((0.8, "12.00", "holds"), (1.02, "0.92", worse), (1.5, None, worse)):
+        rows = [row(cells[0], warm, rng), row(cells[1], 1.05, rng)]  # before it, warm is 0.1 worse; cold takes 12 s
+        found = {f.number: f for f in findings(rows, BASE)}["W"]
+        assert found.verdict == verdict and (ratio is None or f"ratio {ratio}" in found.ours), found
+        assert ("the warm start alone" in found.ours, "all of it" in found.ours) == (warm == 0.8, warm == 1.02)
+
+
 def test_a_cell_against_itself_differs_by_nothing(rows):
     value, low, high, n = paired_documents(rows[:2], rows[:2])
     assert (value, low, high, n) == (0, 0, 0, 32)

@@ -46,6 +46,7 @@ __all__ = ["Cell", "grid", "reproduce", "run_grid"]
 PAGE_S = 45.0  # kept for the start of Python and for the page
 ALPHAS = (1.0, 0.0, 0.5, 0.25, 0.75)
 SHARES = (0.125, 0.25, 0.5, 1.0)
+COLD_STEPS = 3  # times the steps where there is no warm start: at least the seconds that the two parts take
 
 
 @dataclass(frozen=True)
@@ -201,13 +202,13 @@ class _Measure:
 
     def recipe_of(self, cell: Cell) -> Run:
         recipe, stage = self.base.recipe, self.stage
-        steps = max(2, round(stage.steps * cell.share))
+        steps = max(2, round(stage.steps * cell.share)) * (1 if cell.warm else COLD_STEPS)
         changes = {
             "alpha": cell.alpha, "steps": steps, "warmup_steps": min(stage.warmup_steps, steps // 2),
             "checkpoint_every": steps, "probe_every": max(1, stage.steps // 8),
         }  # fmt: skip
-        if not cell.warm:
-            changes["ctc_weight"] = 0.0
+        if not cell.warm:  # the adapter begins from noise, as the warm start's does, and so at its rate
+            changes |= {"ctc_weight": 0.0, "lr_adapter": recipe.warm_start.lr}
         model = recipe.model.model_copy(update={"rate": cell.rate, "stride": cell.stride})
         update = {"stage1": stage.model_copy(update=changes), "model": model}
         if not cell.warm:
