@@ -146,7 +146,7 @@ def run_grid(
     write_jsonl(recipe.run_dir / "results.jsonl", rows)
     dropped = [row["cell"] for row in rows if row["status"] == "dropped"]
     if dropped:
-        console.print(f"[yellow]{len(dropped)} of {len(rows)} cells did not fit the budget; the page names them[/]")
+        console.print(f"[yellow]{len(dropped)} of {len(rows)} cells were not run; the page names each with the reason[/]")
     return rows, shared
 
 
