@@ -78,7 +78,7 @@ def grid(seeds: int) -> list[Cell]:
         cells += [Cell("broad", alpha, 1.0, seed) for alpha in (1.0, 0.0)]
         cells += [Cell(name, 1.0, 1.0, seed) for name in ("active", "uniform")]
         if seed == 0:
-            cells.append(Cell("narrow", 1.0, 1.0, warm=False, rate="fixed"))
+            cells += [Cell(speech, 1.0, 1.0, warm=False, rate="fixed") for speech in ("broad", "narrow")]
     cells += [Cell("narrow", 1.0, 1.0, rate="fixed", stride=stride) for stride in (4, 8, 12)]
     for seed in range(seeds):
         cells += [Cell("broad", 1.0, share, seed) for share in SHARES[:-1]]
@@ -146,7 +146,9 @@ def run_grid(
     write_jsonl(recipe.run_dir / "results.jsonl", rows)
     dropped = [row["cell"] for row in rows if row["status"] == "dropped"]
     if dropped:
-        console.print(f"[yellow]{len(dropped)} of {len(rows)} cells were not run; the page names each with the reason[/]")
+        console.print(
+            f"[yellow]{len(dropped)} of {len(rows)} cells were not run; the page names each with the reason[/]"
+        )
     return rows, shared
 
 
