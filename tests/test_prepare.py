@@ -479,16 +479,15 @@ def test_a_model_card_says_what_went_in(prepare, tmp_path):
     write_jsonl(run.folder("stage2") / "metrics.jsonl", [{"step": 2, "misalignment": 0.5, "forgetting": 0.0}])
     write_model_card(run)
     assert "at step 2 on a few held-out documents: M 0.500" in page.read_text()
-    figures = {
-        "misalignment": {"stage2": {"all": 0.4}},
-        "accuracy": {"speech_adapted": {"value": 0.6, "low": 0, "high": 1}},
-    }
+    heard, gap = {"value": 0.6, "low": 0.5, "high": 0.7}, {"value": 0.1, "low": -0.02, "high": 0.2, "n": 50}
+    tasks = [{"task": "mine", "speech_adapted": heard, "chance": 0.25, "n": 50, "gap": gap}]  # no next sentences
+    tasks += [{"task": "all items", "n": 50, "gap": gap}]
+    figures = {"misalignment": {"stage2": {"all": 0.4}}, "accuracy": {"tasks": tasks}}
     write_json(run.folder("evaluate") / "figures.json", figures)
     write_model_card(run)
-    assert (
-        "| misalignment M, nats per token | 0.400 |" in page.read_text()
-        and "speech_adapted | 0.600 |" in page.read_text()
-    )
+    assert "| misalignment M, nats per token | 0.400 |" in page.read_text()
+    assert "| mine | 50 | 25 | 60 [50, 70] | 10 [-2, 20] |" in page.read_text()
+    assert "| all items | 50 |  |  | 10 [-2, 20] |" in page.read_text()
 
 
 def test_a_pattern_is_called_by_its_folder(tmp_path):

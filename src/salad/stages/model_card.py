@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -15,6 +16,13 @@ from salad.pipeline import Run
 __all__ = ["write_model_card"]
 
 PAPER = "https://arxiv.org/abs/2510.13632"
+SYSTEMS = {
+    "text_base": "read, before",
+    "text_adapted": "read",
+    "speech_adapted": "heard",
+    "blind": "silence heard",
+    "cascade": "cascade",
+}
 
 
 def write_model_card(run: Run) -> None:
@@ -93,7 +101,27 @@ def _measured(figures: dict[str, Any]) -> list[str]:
     ]
     if "stage2" in figures.get("forgetting", {}):
         rows.append(("forgetting F, nats per token", figures["forgetting"]["stage2"]["all"]))
-    for name, row in (figures.get("accuracy") or {}).items():
-        if isinstance(row, dict) and {"value", "low", "high"} <= row.keys():
-            rows.append((f"{'gap (text - speech)' if name == 'gap' else 'accuracy, ' + name}", row["value"]))
-    return ["| figure | value |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in rows)]
+    table = ["| figure | value |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in rows)]
+    tasks = (figures.get("accuracy") or {}).get("tasks") or []
+    return [*table, *_accuracies(tasks)] if tasks else table
+
+
+def _accuracies(tasks: Sequence[dict[str, Any]]) -> list[str]:
+    """Multiple choice, task by task, in per cent with 95 % intervals; the gap is what was read before minus heard."""
+    columns = {key: name for key, name in SYSTEMS.items() if any(key in task for task in tasks)}
+    lines = [
+        "",
+        "Multiple choice, in per cent [95 % interval]; the gap in points, what the base LLM reads minus what is heard:",
+        "",
+        f"| task | items | chance | {' | '.join(columns.values())} | gap |",
+        f"|{'---|' * (len(columns) + 4)}",
+    ]
+    for task in tasks:
+        chance = f"{100 * task['chance']:.0f}" if "chance" in task else ""
+        cells = [_interval(task.get(key)) for key in (*columns, "gap")]
+        lines.append(f"| {task['task']} | {task['n']} | {chance} | {' | '.join(cells)} |")
+    return lines
+
+
+def _interval(row: dict[str, float] | None) -> str:
+    return f"{100 * row['value']:.0f} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]" if row else ""
