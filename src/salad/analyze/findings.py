@@ -129,7 +129,7 @@ def _same_speech(rows: Sequence[dict[str, Any]]) -> Finding:
     if not with_it:
         return _missing("1", claim, paper, "narrow cells at alpha 1 and 0 of one share and seed", [])
     value, low, high, n = paired_documents(without, with_it)
-    ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(with_it)} pairs of cells)"
+    ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, pairs of cells: {len(with_it)})"
     why = _growth(with_it, [a["misalignment"] - b["misalignment"] for a, b in zip(without, with_it, strict=True)])
     return _judged("1", claim, paper, ours, low > 0, high < 0, [*with_it, *without], why)
 
@@ -206,9 +206,8 @@ def _broad_alone(rows: Sequence[dict[str, Any]]) -> Finding:
     if not with_it or not without:
         return _missing("3", claim, paper, "broad cells at alpha 1 and 0", [*with_it, *without])
     value, low, high, n = paired_documents(without, with_it)
-    ours = (
-        f"M at alpha 0 minus M at alpha 1: {value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(with_it)} seeds)"
-    )
+    of = f"({n} documents, pairs of cells: {len(with_it)})"
+    ours = f"M at alpha 0 minus M at alpha 1: {value:+.3f} [{low:+.3f}, {high:+.3f}] {of}"
     return _judged("3", claim, paper, ours, low > 0, high < 0, [*with_it, *without])
 
 
@@ -220,7 +219,9 @@ def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
         return _missing("4", claim, paper, "active and uniform cells", [*active, *uniform])
     value, low, high, n = paired_documents(active, uniform)
     inside = paired_documents(active, uniform, set(base.get("active_domains") or []))
-    ours = f"M active minus uniform: {value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(active)} seeds)"
+    ours = (
+        f"M active minus uniform: {value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, pairs of cells: {len(active)})"
+    )
     why = f"In the domains that the active purchase has: {inside[0]:+.3f} [{inside[1]:+.3f}, {inside[2]:+.3f}]."
     return _judged("4", claim, paper, ours, high < 0, low > 0, [*active, *uniform], why)
 

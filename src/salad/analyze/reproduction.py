@@ -75,7 +75,8 @@ def _draw_scaling(rows: Sequence[dict[str, Any]]) -> Markup | None:
             if law is not None:
                 at = np.geomspace(min(x), max(x), 60)
                 axis.plot(at, law(at), color=colour, linewidth=1)
-        axis.set(xscale="log", xlabel=f"hours of {kind} speech", ylabel="M, nats per token")
+        axis.set(xlabel=f"hours of {kind} speech", ylabel="M, nats per token")
+        _log_x(axis, (1.0, 2.0, 3.0, 5.0, 7.0))
         axis.legend(frameon=False, fontsize=8)
     return _svg(figure)
 
@@ -91,7 +92,7 @@ def _draw_accuracy(rows: Sequence[dict[str, Any]]) -> Markup | None:
         name = "M" if of == "misalignment" else "F"
         axis.set(xlabel=f"{name}, nats per token", ylabel=what.replace("_", " "))
     if min(r["misalignment"] for r in own) > 0:
-        axes[0].set_xscale("log")
+        _log_x(axes[0], (1.0, 1.2, 1.4, 1.7, 2.0, 2.5, *range(3, 10)))
     return _svg(figure)
 
 
@@ -104,6 +105,16 @@ def _axes(number: int) -> tuple[Any, list[Any]]:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.2)
     return figure, axes
+
+
+def _log_x(axis: Any, ticks: Sequence[float]) -> None:
+    """A logarithmic x axis with these ticks in each decade, written as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=ticks))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 def _svg(figure: Any) -> Markup:

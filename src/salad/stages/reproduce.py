@@ -25,7 +25,7 @@ from salad.files import read_json, read_jsonl, sha256_json, write_json, write_js
 from salad.measure.divergence import DocumentKL, deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.items import Item
 from salad.measure.stats import accuracy
-from salad.pipeline import Run, run_pipeline
+from salad.pipeline import STAGES, Run, run_pipeline
 from salad.progress import console
 from salad.recipe import Recipe, Stage
 from salad.sequence import Frames
@@ -113,9 +113,9 @@ def run_grid(
     torch.set_num_threads(recipe.threads)
     keep_freed_memory()
     measure = _Measure(base, recipe.stage1, {"active": active, "uniform": uniform})
-    shared = {"base": measure.base_figures(), "base_seconds": time.monotonic() - start_s}
+    shared = {"base": measure.base_figures(), "base_seconds": _shared_seconds(base, active, uniform)}
     write_json(recipe.run_dir / "shared.json", shared)
-    console.print(f"base: {shared['base_seconds']:.0f} s; the cells begin", highlight=False)
+    console.print(f"base: ready after {time.monotonic() - start_s:.0f} s; the cells begin", highlight=False)
     rows, times = [], _Times()
     for cell in grid(seeds):
         folder = recipe.run_dir / "cells" / cell.name
@@ -184,6 +184,13 @@ def _buy(base: Run, name: str, select: dict[str, Any]) -> Run:
     run = Run(recipe.model_copy(update={"run_dir": recipe.run_dir.parent / name, "select": chosen}))
     run_pipeline(run.recipe, until="synthesize", reuse=[recipe.run_dir])
     return run
+
+
+def _shared_seconds(base: Run, *purchases: Run) -> float:
+    """Seconds of all stages that the cells share, whenever they were run."""
+    until = list(STAGES)[: list(STAGES).index("synthesize") + 1]
+    own = [(base, stage) for stage in until] + [(run, s) for run in purchases for s in ("select", "synthesize")]
+    return sum(run.done(stage)["seconds"] for run, stage in own)
 
 
 class _Measure:
