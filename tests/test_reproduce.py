@@ -144,6 +144,12 @@ def test_a_warm_start_may_save_seconds_only_where_something_was_heard():
     assert everywhere.verdict != "holds" and inside.verdict == "holds" and "above 12.00" in inside.ours
 
 
+def test_accuracy_on_m_is_told_with_and_without_the_cells_that_began_cold(rows):
+    deaf = [{**r, "misalignment": 0.3, "speech_accuracy": {"value": 0.25, "low": 0.15, "high": 0.35}} for r in rows[:6]]
+    found = {f.number: f for f in findings([*rows, *({**r, "warm": False} for r in deaf)], BASE)}["R1"]
+    assert found.verdict != "holds" and found.why.endswith("holds.") and "25 % [15, 35]" in found.why
+
+
 def test_a_cell_against_itself_differs_by_nothing(rows):
     value, low, high, n = paired_documents(rows[:2], rows[:2])
     assert (value, low, high, n) == (0, 0, 0, 32)

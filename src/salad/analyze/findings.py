@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -191,11 +191,14 @@ def _law(rows: Sequence[dict[str, Any]], speech: str) -> Finding:
         f"[{law.beta.low:.2f}, {_plain(law.beta.high)}] (n = {law.points}, D in hours)"
     )
     why = f"AICc {law.aicc:.1f}, of a power law without floor {law.aicc_power:.1f}. "
+    if not math.isfinite(law.aicc):
+        why = "Too few points to weigh it against a power law without floor. "
     if law.near_floor is not None:
         far = law.near_floor.value
         why += f"1.05 E at {far:.3g} h" + (", beyond what was measured: an extrapolation." if law.extrapolated else ".")
     if law.power_law_suffices or law.e.low <= 0:
-        return Finding("2", claim, paper, ours, OPEN, why + " A floor cannot be told from none here.", _names(own))
+        why = f"{why.strip()} A floor cannot be told from none here."
+        return Finding("2", claim, paper, ours, OPEN, why, _names(own))
     return Finding("2", claim, paper, ours, HOLDS, why, _names(own))
 
 
@@ -252,7 +255,13 @@ def _text_stays(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding
 def _speech_on_m(rows: Sequence[dict[str, Any]]) -> Finding:
     own = [r for r in rows if r["status"] == "done"]
     claim, paper = "Speech accuracy falls with log M", "leave-one-out R^2 0.75, partial R^2 0.56"
-    return _regression("R1", claim, paper, own, "misalignment", "forgetting", "speech_accuracy")
+    found = _regression("R1", claim, paper, own, "misalignment", "forgetting", "speech_accuracy")
+    if not (warm := [r for r in own if r["warm"]]) or len(warm) == len(own):
+        return found
+    rest = _regression("R1", claim, paper, warm, "misalignment", "forgetting", "speech_accuracy")
+    heard = ", ".join(_percent(r["speech_accuracy"]) for r in own if not r["warm"])
+    why = f"{found.why} Left out the cells that had no warm start, which hear {heard}: {rest.ours}, {rest.verdict}."
+    return replace(found, why=why.strip())
 
 
 def _text_on_f(rows: Sequence[dict[str, Any]]) -> Finding:
