@@ -12,7 +12,7 @@ from salad.analyze.scaling import law_table
 from salad.files import read_json, write_json, write_jsonl
 from salad.pipeline import Run
 from salad.recipe import load_recipe
-from salad.stages.reproduce import Cell, _Measure, _Times, grid
+from salad.stages.reproduce import Cell, _alone, _Measure, _Times, grid
 from salad.types import SaladError
 
 BASE = {
@@ -190,6 +190,7 @@ def test_times_are_foreseen_from_those_seen():
     times.note(Cell("narrow", 1.0, 0.5), 40.0, warm_s=100.0)  # it trained a warm start beside
     assert times.expect_s(Cell("narrow", 0.0, 1.0)) == pytest.approx(1.15 * 60)
     assert times.expect_s(Cell("broad", 1.0, 1.0), warms=True) == pytest.approx(1.15 * 260)
+    assert times.expect_s(Cell("narrow", 1.0, 1.0, warm=False)) == pytest.approx(1.15 * 140)  # three times the steps
 
 
 def measure_of(recipe):
@@ -204,22 +205,45 @@ def measure_of(recipe):
 def test_a_cell_is_kept_while_its_recipe_and_data_are_the_same(recipe_values, write_recipe):
     recipe = load_recipe(write_recipe(recipe_values))
     cell, other = Cell("narrow", 1.0, 0.5), Cell("narrow", 0.0, 0.5)
-    measure, folder = measure_of(recipe), recipe.run_dir / "cells" / cell.name
+    measure = measure_of(recipe)
+    folder = measure.begin(cell)
+    assert measure.begin(cell) == folder and not measure.finished(cell)  # a cell that was cut off goes on
+    (folder / "checkpoint-000024").mkdir()
     write_json(folder / "cell.json", {"key": measure.key(cell)})
     write_json(measure.warm_folder(cell) / "warm.json", {"key": measure.warm_key(cell)})
-    assert measure.finished(cell, folder) and not measure.must_warm(cell)
+    assert measure.finished(cell) and not measure.must_warm(cell)
     assert measure.key(other) != measure.key(cell) and not measure.must_warm(other)  # alpha shares the warm start
     assert not measure.must_warm(Cell("active", 1.0, 0.5)) and measure.must_warm(Cell("broad", 1.0, 0.5))
 
     slower = recipe.model_copy(update={"stage1": recipe.stage1.model_copy(update={"lr_llm": 1e-6})})
     assert not measure_of(slower).must_warm(cell)  # a warm start knows nothing of Stage I
-    assert not measure_of(slower).finished(cell, folder) and not folder.exists()
+    assert not measure_of(slower).finished(cell) and (folder / "cell.json").exists()  # looking removes nothing
+    assert [p.name for p in measure_of(slower).begin(cell).iterdir()] == ["key.json"]  # nor is an old training gone on
+    assert (recipe.run_dir / "replaced" / cell.name / "cell.json").exists() and not measure.finished(cell)
 
     longer = recipe.model_copy(update={"warm_start": recipe.warm_start.model_copy(update={"steps": 7})})
     assert measure_of(longer).must_warm(cell)
     measure = measure_of(recipe)
     write_json(measure.base.folder("synthesize") / "stage.json", {"status": "done", "inputs": {"corpus": "b"}})
     assert measure.must_warm(cell)
+
+
+def test_rows_come_from_the_disk_whoever_ran_the_cell(recipe_values, write_recipe):
+    recipe = load_recipe(write_recipe(recipe_values))
+    measure, cells = measure_of(recipe), [Cell("narrow", 1.0, 0.5), Cell("narrow", 0.0, 0.5), Cell("broad", 1.0, 0.5)]
+    write_json(measure.begin(cells[1]) / "cell.json", {"key": measure.key(cells[1]), "misalignment": 0.5})
+    rows = measure.rows(cells, {cells[0].name: "9 s left"})
+    assert [r["status"] for r in rows] == ["dropped", "done", "dropped"] and rows[1]["misalignment"] == 0.5
+    assert [r.get("reason") for r in rows] == ["9 s left", None, "not begun yet"]
+
+
+def test_a_part_of_a_run_is_held_by_one_process(tmp_path):
+    with _alone(tmp_path, "cell") as mine, _alone(tmp_path, "cell", wait=False) as second:
+        assert mine and not second
+        with _alone(tmp_path, "other", wait=False) as third:
+            assert third
+    with _alone(tmp_path, "cell", wait=False) as again:
+        assert again
 
 
 def test_laws_of_a_file_of_results(tmp_path):

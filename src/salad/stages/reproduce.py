@@ -7,15 +7,17 @@ dropped, not cut short.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 import salad
 from salad.analyze.reproduction import write_reproduction
@@ -69,6 +71,11 @@ class Cell:
         extra = ("" if self.warm else "-cold") + ("" if self.rate == "text" else f"-fixed-stride{self.stride}")
         return f"{self.speech}-alpha{self.alpha:g}-share{self.share:g}-seed{self.seed}{extra}"
 
+    @property
+    def work(self) -> float:
+        """Steps of training, in those of a share of 1 with a warm start."""
+        return self.share * (1 if self.warm else COLD_STEPS)
+
 
 def grid(seeds: int) -> list[Cell]:
     """All cells, those that the findings need most first, for every seed: a budget cuts the end."""
@@ -107,42 +114,49 @@ def run_grid(
     # The base needs a Stage I for the probe alone; the cells train their own from the warm start.
     short = recipe.stage1.model_copy(update={"steps": max(4, recipe.stage1.steps // 5)})
     base = Run(recipe.model_copy(update={"run_dir": recipe.run_dir / "base", "stage1": short}))
-    run_pipeline(base.recipe, until="synthesize")
-    active = _buy(base, "active", {"draw": "clusters", "gamma": recipe.select.gamma})
-    uniform = _buy(base, "uniform", {"draw": "clusters", "gamma": 0.0})
-    torch.set_num_threads(recipe.threads)
-    keep_freed_memory()
-    measure = _Measure(base, recipe.stage1, {"active": active, "uniform": uniform})
-    shared = {"base": measure.base_figures(), "base_seconds": _shared_seconds(base, active, uniform)}
-    write_json(recipe.run_dir / "shared.json", shared)
+    with _alone(recipe.run_dir, "base"):
+        run_pipeline(base.recipe, until="synthesize")
+        active = _buy(base, "active", {"draw": "clusters", "gamma": recipe.select.gamma})
+        uniform = _buy(base, "uniform", {"draw": "clusters", "gamma": 0.0})
+        torch.set_num_threads(recipe.threads)
+        keep_freed_memory()
+        measure = _Measure(base, recipe.stage1, {"active": active, "uniform": uniform})
+        shared = {"base": measure.base_figures(), "base_seconds": _shared_seconds(base, active, uniform)}
+        write_json(recipe.run_dir / "shared.json", shared)
     console.print(f"base: ready after {time.monotonic() - start_s:.0f} s; the cells begin", highlight=False)
-    rows, times = [], _Times()
-    for cell in grid(seeds):
-        folder = recipe.run_dir / "cells" / cell.name
-        row = {**asdict(cell), "cell": cell.name, "run_dir": str(folder)}
+    cells, times, reasons = grid(seeds), _Times(), dict[str, str]()
+    for cell in cells:
+        if measure.finished(cell):
+            found = read_json(measure.folder(cell) / "cell.json")
+            times.note(cell, found["seconds"], found["warm_start_seconds"])
+    for cell in cells:
+        if measure.finished(cell):
+            continue
+        if only and not cell.name.startswith(tuple(only)):
+            reasons[cell.name] = f"not among {', '.join(only)}"
+            continue
         left_s = budget_s - PAGE_S - (time.monotonic() - start_s)
-        if not measure.finished(cell, folder):
-            if only and not cell.name.startswith(tuple(only)):
-                rows.append({**row, "status": "dropped", "reason": f"not among {', '.join(only)}"})
-                continue
-            warms = measure.must_warm(cell)
-            expected_s = times.expect_s(cell, warms)
-            if expected_s > left_s:
-                rows.append({**row, "status": "dropped", "reason": f"needs {expected_s:.0f} s, {left_s:.0f} left"})
+        warms = measure.must_warm(cell)
+        expected_s = times.expect_s(cell, warms)
+        if expected_s > left_s:
+            reasons[cell.name] = f"needs {expected_s:.0f} s, {left_s:.0f} left"
+            continue
+        with _alone(recipe.run_dir, cell.name, wait=False) as mine:
+            if not mine or measure.finished(cell):
+                reasons[cell.name] = "another process was running it"
                 continue
             began_s = time.monotonic()
-            found = measure.cell(cell, folder)
-            write_json(folder / "cell.json", found)
+            found = measure.cell(cell, measure.begin(cell))
             measure.before(cell)  # a part of what a cell takes
+            write_json(measure.folder(cell) / "cell.json", found)
             warm_s = found["warm_start_seconds"] if warms else 0.0
             times.note(cell, time.monotonic() - began_s - warm_s, warm_s)
-        found = read_json(folder / "cell.json")
-        rows.append({**row, "status": "done", **found, "before": measure.before(cell)})
         console.print(
             f"{cell.name}: M {found['misalignment']:.3f}, F {found['forgetting']:.4f}, "
             f"speech {found['speech_accuracy']['value']:.2f}; {found['seconds']:.0f} s", highlight=False,
         )  # fmt: skip
-        write_jsonl(recipe.run_dir / "results.jsonl", rows)
+        write_jsonl(recipe.run_dir / "results.jsonl", measure.rows(cells, reasons))
+    rows = measure.rows(cells, reasons)  # also those that another process has finished meanwhile
     write_jsonl(recipe.run_dir / "results.jsonl", rows)
     dropped = [row["cell"] for row in rows if row["status"] == "dropped"]
     if dropped:
@@ -152,9 +166,28 @@ def run_grid(
     return rows, shared
 
 
+@contextlib.contextmanager
+def _alone(run_dir: Path, name: str, wait: bool = True) -> Iterator[bool]:
+    """Hold a part of the run against other processes; False where another one has it and we do not wait."""
+    (run_dir / "locks").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_dir / "locks" / f"{name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            yield False
+            return
+        console.print(f"{name}: another process has it; waiting", highlight=False)
+        lock.acquire()
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 class _Times:
-    """Seconds that a cell will take: training by its share of the steps, what every cell takes, and its warm start
-    where no cell before it left one.
+    """Seconds that a cell will take: training by its work (the share of the steps), what every cell takes, and its warm
+    start where no cell before it left one.
     """
 
     def __init__(self) -> None:
@@ -162,7 +195,7 @@ class _Times:
         self.warm: list[float] = []  # seconds for a share of 1
 
     def note(self, cell: Cell, seconds: float, warm_s: float = 0.0) -> None:
-        self.seen.append((cell.share, seconds))
+        self.seen.append((cell.work, seconds))
         if warm_s:
             self.warm.append(warm_s / cell.share)
 
@@ -170,10 +203,10 @@ class _Times:
         if not self.seen:
             return 0.0
         warm_s = 1.15 * cell.share * max(self.warm, default=0.0) if warms else 0.0
-        if len({share for share, _ in self.seen}) == 1:
-            return warm_s + max(s for _, s in self.seen) * max(1.0, cell.share / self.seen[0][0])
+        if len({work for work, _ in self.seen}) == 1:
+            return warm_s + max(s for _, s in self.seen) * max(1.0, cell.work / self.seen[0][0])
         slope, level = np.polyfit(*zip(*self.seen, strict=True), 1)
-        return warm_s + 1.15 * max(level + max(slope, 0.0) * cell.share, min(s for _, s in self.seen))
+        return warm_s + 1.15 * max(level + max(slope, 0.0) * cell.work, min(s for _, s in self.seen))
 
 
 def _buy(base: Run, name: str, select: dict[str, Any]) -> Run:
@@ -211,7 +244,7 @@ class _Measure:
 
     def recipe_of(self, cell: Cell) -> Run:
         recipe, stage = self.base.recipe, self.stage
-        steps = max(2, round(stage.steps * cell.share)) * (1 if cell.warm else COLD_STEPS)
+        steps = max(2, round(stage.steps * cell.work))
         changes = {
             "alpha": cell.alpha, "steps": steps, "warmup_steps": min(stage.warmup_steps, steps // 2),
             "checkpoint_every": steps, "probe_every": max(1, stage.steps // 8),
@@ -231,7 +264,9 @@ class _Measure:
         """
         kind, folder = _warm_kind(cell), self.warm_folder(cell)
         note = folder / "warm.json"
-        if self.must_warm(cell):
+        with _alone(self.base.dir.parent, f"warm-{folder.name}"):
+            if not self.must_warm(cell):
+                return latest_checkpoint(folder), read_json(note)["seconds"]
             if folder.exists():
                 shutil.rmtree(folder)
             start_s = time.monotonic()
@@ -251,8 +286,7 @@ class _Measure:
         """M of the cell's warm start, document by document: what the cell's own training begins from; [] if cold."""
         if not cell.warm:
             return []
-        note = self.warm_folder(cell) / f"before-{cell.rate}.json"
-        key = self._key(replace(cell, speech=_warm_kind(cell), alpha=1.0), [self.base], {"stage1", "stage2"})
+        note, key = self._before(cell)
         if not _holds(note, key):
             setting, (weights, _) = self.setting(cell), self.warmed(cell)
             load_weights(weights, setting.base)  # not the student, whose LLM may hold another cell's LoRA
@@ -260,6 +294,27 @@ class _Measure:
                 measured = divergence(setting.base, setting.teacher, setting.examples, speech_ears(setting.base))
             write_json(note, {"key": key, "documents": [_document(r) for r in measured if _seen(r.speaker)]})
         return read_json(note)["documents"]
+
+    def _before(self, cell: Cell) -> tuple[Path, str]:
+        key = self._key(replace(cell, speech=_warm_kind(cell), alpha=1.0), [self.base], {"stage1", "stage2"})
+        return self.warm_folder(cell) / f"before-{cell.rate}.json", key
+
+    def rows(self, cells: Sequence[Cell], reasons: Mapping[str, str]) -> list[dict[str, Any]]:
+        """What each cell found, or why it was not run; from what lies on the disk, whoever left it there."""
+        rows = []
+        for cell in cells:
+            folder = self.folder(cell)
+            row = {**asdict(cell), "cell": cell.name, "run_dir": str(folder)}
+            if not self.finished(cell):
+                rows.append({**row, "status": "dropped", "reason": reasons.get(cell.name, "not begun yet")})
+                continue
+            before = _holds(*self._before(cell)) if cell.warm else False
+            documents = self.before(cell) if before else []  # read, never measured here
+            rows.append({**row, "status": "done", **read_json(folder / "cell.json"), "before": documents})
+        return rows
+
+    def folder(self, cell: Cell) -> Path:
+        return self.base.dir.parent / "cells" / cell.name
 
     def warm_folder(self, cell: Cell) -> Path:
         name = f"{_warm_kind(cell)}-share{cell.share:g}-seed{cell.seed}-stride{cell.stride}"
@@ -269,13 +324,20 @@ class _Measure:
         """Whether the cell's warm start is still to be trained."""
         return cell.warm and not _holds(self.warm_folder(cell) / "warm.json", self.warm_key(cell))
 
-    def finished(self, cell: Cell, folder: Path) -> bool:
-        """Whether the cell was run, with these settings on these data; what another recipe left is removed."""
-        if _holds(folder / "cell.json", self.key(cell)):
-            return True
-        if (folder / "cell.json").exists():
-            shutil.rmtree(folder)
-        return False
+    def finished(self, cell: Cell) -> bool:
+        """Whether the cell was run, with these settings on these data."""
+        return _holds(self.folder(cell) / "cell.json", self.key(cell))
+
+    def begin(self, cell: Cell) -> Path:
+        """The cell's folder. What other settings or data left there, finished or not, is kept in replaced/."""
+        folder, key = self.folder(cell), self.key(cell)
+        if folder.exists() and not _holds(folder / "key.json", key):
+            aside = self.base.dir.parent / "replaced" / cell.name
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.parent.mkdir(exist_ok=True)
+            folder.rename(aside)
+        write_json(folder / "key.json", {"key": key})
+        return folder
 
     def key(self, cell: Cell) -> str:
         """Fingerprint of all that a cell's figures depend on: its recipe, and what the shared data were made from."""
@@ -311,7 +373,6 @@ class _Measure:
     def cell(self, cell: Cell, folder: Path) -> dict[str, Any]:
         began_s = time.monotonic()
         weights, warm_s = self.warmed(cell) if cell.warm else (None, 0.0)
-        start_s = time.monotonic()
         run, spoken = self.recipe_of(cell), self.spoken(cell)
         settings = run.recipe.stage1
 
@@ -322,7 +383,6 @@ class _Measure:
 
         pairs = [(own, frames) for _, own, frames in spoken]
         train_stage(run, "stage1", settings, sources, lambda: pairs, weights=weights, folder=folder, seed=cell.seed)
-        trained_s = time.monotonic() - start_s
         curve = read_jsonl(folder / "metrics.jsonl")
         figures = self.figures(cell, latest_checkpoint(folder))
         for checkpoint in folder.glob("checkpoint-*"):
@@ -339,7 +399,7 @@ class _Measure:
                 for r in curve
                 if "misalignment" in r
             ],
-            "train_seconds": trained_s,
+            "train_seconds": curve[-1]["seconds"],  # of all processes that had a part in it
             "warm_start_seconds": warm_s,
             "seconds": time.monotonic() - began_s,
         }
