@@ -79,6 +79,15 @@ def test_regression_against_a_hand_made_leave_one_out():
         regress([1, 1, 1, 1], [1, 2, 3, 4])
 
 
+@pytest.mark.parametrize("n", [5, 8, 16])
+def test_slopes_of_noise_leave_their_interval_as_often_as_it_says(n):
+    rng, missed = np.random.default_rng(n), 0
+    for _ in range(400):
+        found = regress(rng.normal(size=n), rng.normal(size=n))
+        missed += not found.low < 0 < found.high
+    assert 0.02 < missed / 400 < 0.08
+
+
 def test_partial_r2_takes_away_what_the_other_explains():
     rng = np.random.default_rng(0)
     f, noise = rng.normal(size=400), rng.normal(size=400)

@@ -6,7 +6,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bundles=$1 work=$2 budget=${3:-25m} recipe=${4:-recipes/reproduce-long.yaml}
-[[ -d $work/run ]] || python3 scripts/gpu/bundle.py unpack "$bundles" "$work"
+if [[ ! -e $work/unpacked ]]; then  # once, and again where it was cut off
+    python3 scripts/gpu/bundle.py unpack "$bundles" "$work"
+    touch "$work/unpacked"
+fi
 if compgen -G "$work/wheels/*.whl" >/dev/null; then
     python3 -m pip install -q --no-index --no-deps --upgrade --target "$work/site" "$work"/wheels/*.whl
 fi

@@ -13,7 +13,7 @@ import numpy as np
 from salad.files import read_jsonl
 from salad.types import SaladError
 
-__all__ = ["Difference", "arms_of", "compare", "document_sums", "paired", "table"]
+__all__ = ["Difference", "arms_of", "bought_more", "compare", "document_sums", "paired", "table"]
 
 REPLICATE = "select.replicate"
 Sums = Mapping[str, tuple[float, int, str]]  # of each document: summed KL, tokens, domain
@@ -130,7 +130,7 @@ def table(rows: Sequence[Mapping[str, Any]], reference: str | None = None) -> tu
             lines.append([*line, "" if arm == name else "no replicate in common", "", "", ""])
             continue
         sides = [[Path(r["run_dir"]) for r in side] for side in zip(*pairs, strict=True)]
-        more = _bought_more(*sides)
+        more = bought_more(*sides)
         inside = np.mean([_mean(document_sums(run), more) for run in runs])
         there = compare(*sides, domains=more.__contains__) if more else None
         lines.append(
@@ -151,7 +151,7 @@ def _mean(sums: Sums, domains: set[str] | None = None) -> float:
     return sum(kl for kl, _ in rows) / max(1, sum(n for _, n in rows))
 
 
-def _bought_more(arm: Sequence[Path], reference: Sequence[Path]) -> set[str]:
+def bought_more(arm: Sequence[Path], reference: Sequence[Path]) -> set[str]:
     """Domains of which the arm's purchases hold a larger share of words than the reference's."""
     own, other = (_shares(runs) for runs in (arm, reference))
     return {domain for domain, share in own.items() if share > other.get(domain, 0.0)}

@@ -16,7 +16,7 @@ from salad.types import SaladError
 
 __all__ = ["Finding", "done", "findings", "law_of", "paired_documents"]
 
-Z95 = 1.96
+FEW = 3  # pairs of cells from which on an interval holds the chance of training, too
 TEXT_MARGIN = 5.0  # points
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
 
@@ -47,10 +47,12 @@ def findings(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Findi
         _falls_with_distillation(rows),
         *_own_domains(rows, base),
         _same_speech(rows),
-        _from_warm_start(rows, 0.0),
-        _from_warm_start(rows, 1.0),
+        _from_warm_start("1", "1f. Likelihood alone, narrow speech", rows, "narrow", 0.0, "above 0", base),
+        _from_warm_start("1", "1g. Distillation, narrow speech", rows, "narrow", 1.0, "below 0", base),
         _law(rows, "narrow"),
         _law(rows, "broad"),
+        _from_warm_start("3", "3a. Likelihood alone, broad speech", rows, "broad", 0.0, "does not help", base),
+        _from_warm_start("3", "3b. Distillation, broad speech", rows, "broad", 1.0, "helps", base),
         _broad_alone(rows),
         _active(rows, base),
         _text_stays(rows, base),
@@ -106,7 +108,7 @@ def _rises_without_distillation(rows: Sequence[dict[str, Any]]) -> Finding:
 
 
 def _falls_with_distillation(rows: Sequence[dict[str, Any]]) -> Finding:
-    claim, paper = "1b. Distillation (alpha = 1) on narrow speech: M falls, then saturates", "falls to E = 0.13"
+    claim, paper = "1b. Distillation (alpha = 1) on narrow speech: M falls with more of it", "falls to E = 0.13"
     return _slope_finding("1", claim, paper, rows, 1.0, rising=False)
 
 
@@ -143,19 +145,29 @@ def _growth(rows: Sequence[dict[str, Any]], values: Sequence[float]) -> str:
     return f"A doubling of the speech adds {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}] (n = {line.n})."
 
 
-def _from_warm_start(rows: Sequence[dict[str, Any]], alpha: float) -> Finding:
-    """M of narrow cells minus M of the warm starts that they began from: what the objective itself does to M."""
+def _from_warm_start(
+    number: str,
+    what: str,
+    rows: Sequence[dict[str, Any]],
+    speech: str,
+    alpha: float,
+    paper: str,
+    base: dict[str, Any],
+) -> Finding:
+    """M of cells minus M of the warm starts that they began from: what the objective itself does to M."""
     rising = alpha == 0
-    claim = f"1{'f' if rising else 'g'}. alpha = {alpha:g}, narrow speech: M after training minus M of its warm start"
-    paper = "above 0" if rising else "below 0"
-    own = [r for r in done(rows, speech="narrow", alpha=alpha) if r.get("before")]
+    claim = f"{what}: M after training is {'above' if rising else 'below'} its warm start's"
+    own = [r for r in done(rows, speech=speech, alpha=alpha) if r.get("before")]
     if not own:
-        return _missing("1", claim, paper, f"narrow cells at alpha {alpha:g}", own)
+        return _missing(number, claim, paper, f"{speech} cells at alpha {alpha:g}", own)
     value, low, high, n = paired_documents(own, [{"documents": r["before"]} for r in own])
     ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(own)} cells)"
     why = _growth(own, [r["misalignment"] - _mean(r["before"]) for r in own])
+    if rising and (base.get("written_at") or 1.0) < 1.0:
+        why += f" The text was sampled from the LLM itself at temperature {base['written_at']:g}: a part of this may be"
+        why += " that likelihood makes it as certain, whatever the domain."
     held, against = (low > 0, high < 0) if rising else (high < 0, low > 0)
-    return _judged("1", claim, paper, ours, held, against, own, why)
+    return _judged(number, claim, paper, ours, held, against, own, f"{_few(own)} {why}".strip())
 
 
 def _slope_finding(
@@ -174,10 +186,19 @@ def _slope_finding(
     ours = f"{trend.slope:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}] nats a doubling (n = {trend.n})"
     held = trend.low > 0 if rising else trend.high < 0
     against = trend.high < 0 if rising else trend.low > 0
-    why = ""
-    if rising and not held:
-        why = "A cell's warm start may hear better the more speech it has, whatever alpha is; 1e takes that away."
-    return _judged(number, claim, paper, ours, held, against, own, why)
+    return _judged(number, claim, paper, ours, held, against, own, _warm_trend(own, domains))
+
+
+def _warm_trend(own: Sequence[dict[str, Any]], domains: Sequence[str]) -> str:
+    """How much of a slope the warm starts alone have: they, too, hear more where there is more speech."""
+    begun = [{"documents": r["before"], "misalignment": _mean(r["before"])} for r in own if r.get("before")]
+    if len(begun) < len(own):
+        return ""
+    line = regress(np.log2([r["hours"] for r in own]).tolist(), [_m(r, domains) for r in begun])
+    return (
+        f"The cells' warm starts, each on its own share of the speech, alone: {line.slope:+.3f} "
+        f"[{line.low:+.3f}, {line.high:+.3f}]. What the objective adds to them: 1e to 1g."
+    )
 
 
 def _law(rows: Sequence[dict[str, Any]], speech: str) -> Finding:
@@ -193,17 +214,18 @@ def _law(rows: Sequence[dict[str, Any]], speech: str) -> Finding:
     why = f"AICc {law.aicc:.1f}, of a power law without floor {law.aicc_power:.1f}. "
     if not math.isfinite(law.aicc):
         why = "Too few points to weigh it against a power law without floor. "
-    if law.near_floor is not None:
-        far = law.near_floor.value
-        why += f"1.05 E at {far:.3g} h" + (", beyond what was measured: an extrapolation." if law.extrapolated else ".")
+    why += "The warm starts scale with D as well. "
     if law.power_law_suffices or law.e.low <= 0:
-        why = f"{why.strip()} A floor cannot be told from none here."
-        return Finding("2", claim, paper, ours, OPEN, why, _names(own))
+        return Finding("2", claim, paper, ours, OPEN, f"{why}A floor cannot be told from none here.", _names(own))
+    if law.near_floor is not None:
+        far = law.near_floor
+        why += f"1.05 E at {far.value:.3g} h [{far.low:.3g}, {_plain(far.high)}]"
+        why += ", beyond what was measured: an extrapolation." if law.extrapolated else "."
     return Finding("2", claim, paper, ours, HOLDS, why, _names(own))
 
 
 def _broad_alone(rows: Sequence[dict[str, Any]]) -> Finding:
-    claim = "3. Broad speech alone (alpha = 0) does not help; with distillation it does"
+    claim = "3c. On the same broad speech: M at alpha 0 minus M at alpha 1"
     paper = "needs distillation"
     with_it, without = _pairs(*(done(rows, speech="broad", alpha=a, share=1.0) for a in (1.0, 0.0)))
     if not with_it or not without:
@@ -211,7 +233,7 @@ def _broad_alone(rows: Sequence[dict[str, Any]]) -> Finding:
     value, low, high, n = paired_documents(without, with_it)
     of = f"({n} documents, pairs of cells: {len(with_it)})"
     ours = f"M at alpha 0 minus M at alpha 1: {value:+.3f} [{low:+.3f}, {high:+.3f}] {of}"
-    return _judged("3", claim, paper, ours, low > 0, high < 0, [*with_it, *without])
+    return _judged("3", claim, paper, ours, low > 0, high < 0, [*with_it, *without], _few(with_it))
 
 
 def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
@@ -225,8 +247,11 @@ def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
     ours = (
         f"M active minus uniform: {value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, pairs of cells: {len(active)})"
     )
-    why = f"In the domains that the active purchase has: {inside[0]:+.3f} [{inside[1]:+.3f}, {inside[2]:+.3f}]."
-    return _judged("4", claim, paper, ours, high < 0, low > 0, [*active, *uniform], why)
+    where = f"In the {len(base.get('active_domains') or [])} domains of which active buys a larger share"
+    why = f"{where}: {inside[0]:+.3f} [{inside[1]:+.3f}, {inside[2]:+.3f}]. Seeds share one purchase of each kind."
+    if not (low > 0 or high < 0):
+        why = f"The interval holds 0: more purchases would be needed (`salad ablate` draws them). {why}"
+    return _judged("4", claim, paper, ours, high < 0, low > 0, [*active, *uniform], f"{why} {_few(active)}".strip())
 
 
 def _text_stays(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
@@ -288,49 +313,61 @@ def _regression(
 
 
 def _warm_start(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Finding]:
-    """Over all documents, and for narrow speech also over those of its domains: nothing else was to be heard."""
-    domains = tuple(base.get("narrow_domains") or ())
-    found = [_warm_start_of(rows, speech, ()) for speech in ("narrow", "broad")]
-    if domains and found[0].cells:
-        found.insert(1, _warm_start_of(rows, "narrow", domains))
+    """Cold cells beside warm ones: at the text rate, which only a warm start makes possible, and at the cold's own.
+
+    Over all documents, and for narrow speech also over those of its domains: nothing else was to be heard.
+    """
+    found, finished = [], [r for r in rows if r["status"] == "done"]
+    for speech in ("narrow", "broad"):
+        cold = [r for r in finished if not r["warm"] and r["speech"] == speech]
+        warm = [
+            r for rate in ("text", "fixed") for r in done(finished, speech=speech, alpha=1.0, share=1.0, rate=rate)
+            if r.get("before") and (rate == "text" or cold and r["stride"] == cold[0]["stride"])
+        ]  # fmt: skip
+        partners = {r["rate"]: r for r in reversed(warm)}  # the first of each rate
+        if not cold or not partners:
+            claim = f"Ours: the CTC warm start saves seconds to the same M, {speech} speech"
+            found.append(_missing("W", claim, "-", f"the cold {speech} cell and a warm one", []))
+            continue
+        places = [(), tuple(base.get("narrow_domains") or ())] if speech == "narrow" else [()]
+        for domains in dict.fromkeys(places):
+            found += [
+                _warm_start_of(partners[rate], cold[0], domains) for rate in ("text", "fixed") if rate in partners
+            ]
     return found
 
 
-def _warm_start_of(rows: Sequence[dict[str, Any]], speech: str, domains: Sequence[str]) -> Finding:
+def _warm_start_of(with_it: dict[str, Any], without: dict[str, Any], domains: Sequence[str]) -> Finding:
     """Whether the cold cell ends as near the text LLM as the warm one's warm start alone, or failing that its end.
 
-    Where it does not, its seconds over the warm's are a lower bound of the ratio at equal quality; where it does, the
-    cold's seconds are those at which its live M was first what it ended at.
+    Where it does not, its seconds over the warm's are a lower bound of the ratio at equal quality. Where it does,
+    nothing is judged: a live M on a few documents does not tell when each was there first.
     """
+    speech, rate = with_it["speech"], "at the text rate" if with_it["rate"] == "text" else f"at {_hz(with_it)}"
     where = f", in its own domains ({', '.join(domains)})" if domains else ""
-    claim, paper = f"Ours: the CTC warm start saves seconds to the same M, {speech} speech{where}", "-"
-    cold = [r for r in rows if r["status"] == "done" and not r["warm"] and r["speech"] == speech]
-    warm = [r for r in done(rows, speech=speech, alpha=1.0, share=1.0) if r.get("before")]
-    if not cold or not warm:
-        return _missing("W", claim, paper, f"the cold {speech} cell and a warm one", [])
-    without, with_it = cold[0], warm[0]
+    claim, paper = f"Ours: the CTC warm start, read {rate}, saves seconds to the same M, {speech} speech{where}", "-"
     began, trained = with_it["warm_start_seconds"], with_it["warm_start_seconds"] + with_it["train_seconds"]
     moments = [("the warm start alone", began, with_it["before"]), ("all of it", trained, with_it["documents"])]
     compared = [paired_documents([{"documents": m[2]}], [without], set(domains)) for m in moments]
     best = next((n for n, (_, _, high, _) in enumerate(compared) if high < 0), len(moments) - 1)
     (what, warm_s, documents), (value, low, high, n) = moments[best], compared[best]
-    total, ended = without["train_seconds"], without["curve"][-1]["misalignment"]
-    reached = next(p["seconds"] for p in without["curve"] if p["misalignment"] <= ended)
-    ratio = (total if high < 0 else reached) / warm_s
+    total = without["train_seconds"]
+    ratio = total / warm_s
     groups = (documents, without["documents"])
     at_warm, at_cold = (_mean([d for d in group if not domains or d["domain"] in domains]) for group in groups)
     ours = (
         f"warm M {at_warm:.2f} after {warm_s:.0f} s ({what}), cold {at_cold:.2f} after {total:.0f} s; warm minus cold "
         f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents); ratio of seconds "
-        + (f"above {ratio:.2f}" if high < 0 else f"{ratio:.2f}")
+        + (f"above {ratio:.2f}" if high < 0 else "not told")
     )
     speeches = " and ".join(_percent(r["speech_accuracy"]) for r in (with_it, without))
-    why = f"Speech accuracy at the end, warm and cold: {speeches}."
+    why = f"Speech accuracy at the end, warm and cold: {speeches}. Cold reads at {_hz(without)}, with no CTC "
+    why += "loss beside distillation either. Seconds of the clock, with whatever else the machine did."
     if high >= 0:
-        why += f" Cold's live M was first what it ended at after {reached:.0f} s."
+        why = why if low > 0 else f"The interval holds 0. {why}"
         if speech == "narrow" and not domains:
             why += " In most of these domains nothing was heard: M there is how well a model guesses."
-        verdict = FAILS if low > 0 or ratio <= 1 else OPEN
+        verdict = FAILS if low > 0 else OPEN
     else:
         verdict = HOLDS if ratio > 1 else OPEN  # a lower bound that does not tell
     return Finding("W", claim, paper, ours, verdict, why, _names([with_it, without]))
@@ -338,15 +375,23 @@ def _warm_start_of(rows: Sequence[dict[str, Any]], speech: str, domains: Sequenc
 
 def _rates(rows: Sequence[dict[str, Any]]) -> list[Finding]:
     found = []
-    for row in [*done(rows, speech="narrow", alpha=1.0, share=1.0, seed=0), *done(rows, rate="fixed")]:
-        hz = 50 / row["stride"]
-        what = f"{hz:.3g} Hz" if row["rate"] == "fixed" else f"{hz:.3g} Hz, blanks dropped (text rate)"
+    text = done(rows, speech="narrow", alpha=1.0, share=1.0, seed=0)
+    for row in [*text, *done(rows, rate="fixed")]:
+        what = _hz(row) if row["rate"] == "fixed" else f"{_hz(row)}, blanks dropped (text rate)"
         ours = (
-            f"M {row['misalignment']:.2f} ± {Z95 * row['misalignment_se']:.2f}, "
-            f"speech {_percent(row['speech_accuracy'])}, {row['positions']:.0f} positions, {row['train_seconds']:.0f} s"
+            f"M {row['misalignment']:.2f}, speech {_percent(row['speech_accuracy'])}, "
+            f"{row['train_seconds']:.0f} s for {row['positions']:.0f} positions"
         )
-        found.append(Finding("C", f"Ours: speech positions at {what}", "12.5 Hz", ours, "-", "", (row["cell"],)))
+        if text and row["rate"] == "fixed":
+            value, low, high, n = paired_documents([row], text[:1])
+            ours += f"; M minus the text rate's {value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents)"
+        why = "A batch holds as many positions at every rate: at a lower one it holds more speech."
+        found.append(Finding("C", f"Ours: speech positions at {what}", "12.5 Hz", ours, "-", why, (row["cell"],)))
     return found
+
+
+def _hz(row: dict[str, Any]) -> str:
+    return f"{50 / row['stride']:.3g} Hz"
 
 
 def paired_documents(
@@ -355,9 +400,10 @@ def paired_documents(
     domains: set[str] | None = None,
     resamples: int = 4000,
 ) -> tuple[float, float, float, int]:
-    """M of cells `a` minus M of cells `b` on the same documents: mean, 95 % bootstrap over documents, documents.
+    """M of cells `a` minus M of cells `b` on the same documents: mean, 95 % bootstrap, documents.
 
-    Pairs of cells are averaged first; few seeds say little of their own spread, so they are not resampled.
+    Documents are resampled, and pairs of cells as well from FEW on: each is another training. Fewer say little of
+    their own spread.
     """
     size = min(len(a), len(b))
     tables = [
@@ -366,7 +412,7 @@ def paired_documents(
     ]
     try:
         found = paired(
-            *tables, domains=lambda d: not domains or d in domains, replicates=False, resamples=resamples, seed=0
+            *tables, domains=lambda d: not domains or d in domains, replicates=size >= FEW, resamples=resamples, seed=0
         )
     except SaladError:  # none in these domains
         return math.nan, math.nan, math.nan, 0
@@ -387,6 +433,10 @@ def _judged(
     if verdict == OPEN and "interval holds" not in why:
         why = f"The interval holds 0: more cells or more documents would be needed. {why}".strip()
     return Finding(number, claim, paper, ours, verdict, why, _names(own))
+
+
+def _few(pairs: Sequence[dict[str, Any]]) -> str:
+    return "" if len(pairs) >= FEW else "Over documents alone: the chance of training is not in this interval."
 
 
 def _missing(number: str, claim: str, paper: str, what: str, own: Sequence[dict[str, Any]]) -> Finding:

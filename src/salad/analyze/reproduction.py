@@ -30,15 +30,18 @@ def write_reproduction(
     source = importlib.resources.files("salad.analyze").joinpath("reproduce.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
     finished, base = [r for r in rows if r["status"] == "done"], shared["base"]
+    again = _between_seeds(finished)
     intro = (
         f"{len(finished)} of {len(rows)} cells were run, in {sum(r['seconds'] for r in finished) / 60:.0f} minutes "
         f"after {shared['base_seconds'] / 60:.0f} minutes for the data that they share. The text LLM reads "
         f"{_percent(base['text_accuracy'])} of {base['items']} items right, the cascade hears "
         f"{_percent(base['cascade_accuracy'])}, chance is {100 * base['chance']:.0f} %. M is {base['deaf']:.2f} "
-        f"without the spoken words and {base['warm_start']:.2f} after the warm start."
-    )
+        f"without the spoken words and {base['warm_start']:.2f} after the base's warm start on all narrow speech. "
+        + (f"Trained again with another seed, a cell's M differs by {again[0]:.3f} (standard deviation; {again[1]} "
+           "cells)." if again else "")
+    )  # fmt: skip
     html = page.render(
-        findings=found, rows=rows, figures=_figures(rows), machine=machine, intro=intro, percent=_percent
+        findings=found, rows=rows, figures=_figures(rows, base), machine=machine, intro=intro, percent=_percent
     )
     write_text(Path(folder) / "reproduce.html", html)
     write_json(Path(folder) / "findings.json", table)
@@ -49,16 +52,30 @@ def _percent(value: dict[str, float]) -> str:
     return f"{100 * value['value']:.0f} % [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
 
 
-def _figures(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _between_seeds(rows: Sequence[dict[str, Any]]) -> tuple[float, int] | None:
+    """Standard deviation of M between trainings that differ in their seed alone, and of how many cells it is."""
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    for row in rows:
+        key = tuple(row[k] for k in ("speech", "alpha", "share", "warm", "rate", "stride"))
+        groups.setdefault(key, []).append(row["misalignment"])
+    several = [group for group in groups.values() if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in several)
+    if not freedom:
+        return None
+    return float(np.sqrt(sum(np.var(group) * len(group) for group in several) / freedom)), sum(map(len, several))
+
+
+def _figures(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[dict[str, Any]]:
     drawn = [
-        (_draw_scaling(rows), "M against hours of speech, by alpha; bars are 95 % intervals over documents, "
-         "the line is the fitted law where four sizes allow one."),
+        (_draw_scaling(rows, base["deaf"]), "M against hours of speech, by alpha, and the law fitted where four sizes "
+         "allow one; dotted: M of a model that is not given the spoken words. Bars are 95 % intervals over documents, "
+         "most of which is what documents differ by: the findings compare cells document by document."),
         (_draw_accuracy(rows), "Speech accuracy against M, and text accuracy against F, one point a cell."),
     ]  # fmt: skip
     return [{"svg": svg, "caption": caption} for svg, caption in drawn if svg is not None]
 
 
-def _draw_scaling(rows: Sequence[dict[str, Any]]) -> Markup | None:
+def _draw_scaling(rows: Sequence[dict[str, Any]], deaf: float) -> Markup | None:
     kinds = [k for k in ("narrow", "broad") if done(rows, speech=k)]
     if not kinds:
         return None
@@ -75,6 +92,7 @@ def _draw_scaling(rows: Sequence[dict[str, Any]]) -> Markup | None:
             if law is not None:
                 at = np.geomspace(min(x), max(x), 60)
                 axis.plot(at, law(at), color=colour, linewidth=1)
+        axis.axhline(deaf, color="#777", linewidth=1, linestyle=":", label="deaf")
         axis.set(xlabel=f"hours of {kind} speech", ylabel="M, nats per token")
         _log_x(axis, (1.0, 2.0, 3.0, 5.0, 7.0))
         axis.legend(frameon=False, fontsize=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +102,10 @@ def fit_law(data: Sequence[float], misalignment: Sequence[float], *, resamples: 
         value = float((b / (0.05 * e)) ** (1 / beta) * unit)
         near = Interval(value, *(float(v) for v in np.percentile(np.minimum(reach, 1e30), [2.5, 97.5])))
     power = _power_law(x, m)
+    floor = interval(found[:, 0], float(e))
+    most = max(floor.value, float(m.min()) * (1 + 2 * noise))  # a floor lies under what was measured, but for its noise
     return Law(
-        e=interval(found[:, 0], float(e)),
+        e=replace(floor, high=min(floor.high, most)),
         b=interval(scaled, float(b * unit**beta), log=True),
         beta=interval(found[:, 2], float(beta), log=True),
         noise=noise,

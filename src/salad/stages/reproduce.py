@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import salad
+from salad.analyze.ablation import bought_more
 from salad.analyze.reproduction import write_reproduction
 from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
@@ -449,7 +450,8 @@ class _Measure:
             "warm_start": summary([r for r in warm if _seen(r.speaker)])["all"],
             "warm_start_seconds": self.base.done("warm_start")["seconds"],
             "narrow_domains": sorted({u.domain for u in load_aligned(self.base, "speech")}),
-            "active_domains": sorted({u.domain for u in load_bought(self.bought["active"])}),
+            "active_domains": sorted(bought_more([self.bought["active"].dir], [self.bought["uniform"].dir])),
+            "written_at": recipe.corpus.temperature if recipe.corpus.speech_documents else None,
         }
 
 
