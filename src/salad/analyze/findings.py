@@ -166,8 +166,10 @@ def _from_warm_start(
     if rising and (base.get("written_at") or 1.0) < 1.0:
         why += f" The text was sampled from the LLM itself at temperature {base['written_at']:g}: a part of this may be"
         why += " that likelihood makes it as certain, whatever the domain."
+    if not rising:
+        why += " The warm start has heard the same speech: this is what distillation adds to it."
     held, against = (low > 0, high < 0) if rising else (high < 0, low > 0)
-    return _judged(number, claim, paper, ours, held, against, own, f"{_few(own)} {why}".strip())
+    return _judged(number, claim, paper, ours, held, against, own, f"{_few(own)} {why.strip()}".strip())
 
 
 def _slope_finding(
