@@ -140,7 +140,7 @@ def run_grid(
         warms = measure.must_warm(cell)
         expected_s = times.expect_s(cell, warms)
         if expected_s > left_s:
-            reasons[cell.name] = f"needs {expected_s:.0f} s, {left_s:.0f} left"
+            reasons[cell.name] = f"needs {expected_s:.0f} s, {max(0.0, left_s):.0f} left"
             continue
         with _alone(recipe.run_dir, cell.name, wait=False) as mine:
             if not mine or measure.finished(cell):
