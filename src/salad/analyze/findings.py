@@ -14,7 +14,7 @@ from salad.analyze.regress import Regression, partial_r2, regress
 from salad.analyze.scaling import Law, fit_law
 from salad.types import SaladError
 
-__all__ = ["Finding", "done", "findings", "law_of", "paired_documents"]
+__all__ = ["Finding", "done", "findings", "law_of", "paired_documents", "percent"]
 
 FEW = 3  # pairs of cells from which on an interval holds the chance of training, too
 TEXT_MARGIN = 5.0  # points
@@ -286,7 +286,7 @@ def _speech_on_m(rows: Sequence[dict[str, Any]]) -> Finding:
     if not (warm := [r for r in own if r["warm"]]) or len(warm) == len(own):
         return found
     rest = _regression("R1", claim, paper, warm, "misalignment", "forgetting", "speech_accuracy")
-    heard = ", ".join(_percent(r["speech_accuracy"]) for r in own if not r["warm"])
+    heard = ", ".join(percent(r["speech_accuracy"]) for r in own if not r["warm"])
     why = f"{found.why} Left out the cells that had no warm start, which hear {heard}: {rest.ours}, {rest.verdict}."
     return replace(found, why=why.strip())
 
@@ -362,7 +362,7 @@ def _warm_start_of(with_it: dict[str, Any], without: dict[str, Any], domains: Se
         f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents); ratio of seconds "
         + (f"above {ratio:.2f}" if high < 0 else "not told")
     )
-    speeches = " and ".join(_percent(r["speech_accuracy"]) for r in (with_it, without))
+    speeches = " and ".join(percent(r["speech_accuracy"]) for r in (with_it, without))
     why = f"Speech accuracy at the end, warm and cold: {speeches}. Cold reads at {_hz(without)}, with no CTC "
     why += "loss beside distillation either. Seconds of the clock, with whatever else the machine did."
     if high >= 0:
@@ -381,7 +381,7 @@ def _rates(rows: Sequence[dict[str, Any]]) -> list[Finding]:
     for row in [*text, *done(rows, rate="fixed")]:
         what = _hz(row) if row["rate"] == "fixed" else f"{_hz(row)}, blanks dropped (text rate)"
         ours = (
-            f"M {row['misalignment']:.2f}, speech {_percent(row['speech_accuracy'])}, "
+            f"M {row['misalignment']:.2f}, speech {percent(row['speech_accuracy'])}, "
             f"{row['train_seconds']:.0f} s for {row['positions']:.0f} positions"
         )
         if text and row["rate"] == "fixed":
@@ -453,5 +453,6 @@ def _plain(value: float) -> str:
     return f"{value:.2f}" if value < 100 else "any"
 
 
-def _percent(value: dict[str, float]) -> str:
+def percent(value: dict[str, float]) -> str:
+    """An accuracy with its interval: 45 % [33, 58]."""
     return f"{100 * value['value']:.0f} % [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"

@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from salad.analyze.findings import done, findings, law_of
+from salad.analyze.findings import done, findings, law_of, percent
 from salad.files import write_json, write_text
 
 __all__ = ["write_reproduction"]
@@ -34,22 +34,18 @@ def write_reproduction(
     intro = (
         f"{len(finished)} of {len(rows)} cells were run, in {sum(r['seconds'] for r in finished) / 60:.0f} minutes "
         f"after {shared['base_seconds'] / 60:.0f} minutes for the data that they share. The text LLM reads "
-        f"{_percent(base['text_accuracy'])} of {base['items']} items right, the cascade hears "
-        f"{_percent(base['cascade_accuracy'])}, chance is {100 * base['chance']:.0f} %. M is {base['deaf']:.2f} "
+        f"{percent(base['text_accuracy'])} of {base['items']} items right, the cascade hears "
+        f"{percent(base['cascade_accuracy'])}, chance is {100 * base['chance']:.0f} %. M is {base['deaf']:.2f} "
         f"without the spoken words and {base['warm_start']:.2f} after the base's warm start on all narrow speech. "
         + (f"Trained again with another seed, a cell's M differs by {again[0]:.3f} (standard deviation; {again[1]} "
            "cells)." if again else "")
     )  # fmt: skip
     html = page.render(
-        findings=found, rows=rows, figures=_figures(rows, base), machine=machine, intro=intro, percent=_percent
+        findings=found, rows=rows, figures=_figures(rows, base), machine=machine, intro=intro, percent=percent
     )
     write_text(Path(folder) / "reproduce.html", html)
     write_json(Path(folder) / "findings.json", table)
     return table
-
-
-def _percent(value: dict[str, float]) -> str:
-    return f"{100 * value['value']:.0f} % [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
 
 
 def _between_seeds(rows: Sequence[dict[str, Any]]) -> tuple[float, int] | None:
