@@ -21,7 +21,7 @@ from salad.progress import console
 from salad.recipe import Recipe
 from salad.types import SaladError
 
-__all__ = ["ROUND", "STAGES", "Run", "run_pipeline", "run_stage"]
+__all__ = ["ROUND", "STAGES", "Run", "run_pipeline", "run_stage", "set_aside"]
 
 # name -> recipe sections that change what the stage makes (beside everything above it)
 STAGES: dict[str, tuple[str, ...]] = {
@@ -127,7 +127,7 @@ def run_pipeline(
             if state.get("status") == "done" and first:
                 console.print(f"{stage}: runs again, because {why}; its last result is kept in replaced/{stage}")
             if first:
-                _set_aside(run, stage)
+                set_aside(run.folder(stage), run.dir / "replaced" / stage)
             meet()
             above_ran = stage
         elif not state:
@@ -236,12 +236,11 @@ def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
     return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
 
 
-def _set_aside(run: Run, stage: str) -> None:
+def set_aside(folder: Path, target: Path) -> None:
     """A result that no longer fits the recipe moves out of the way; only the last one is kept."""
-    target = run.dir / "replaced" / stage
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
-    run.folder(stage).rename(target)
+    folder.rename(target)
 
 
 def _state(folder: Path) -> dict[str, Any]:

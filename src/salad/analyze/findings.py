@@ -46,14 +46,14 @@ def findings(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Findi
         _rises_without_distillation(rows),
         _falls_with_distillation(rows),
         *_own_domains(rows, base),
-        _same_speech(rows),
+        _same_speech("1", "1e. On the same narrow speech", rows, "narrow", "above 0"),
         _from_warm_start("1", "1f. Likelihood alone, narrow speech", rows, "narrow", 0.0, "above 0", base),
         _from_warm_start("1", "1g. Distillation, narrow speech", rows, "narrow", 1.0, "below 0", base),
         _law(rows, "narrow"),
         _law(rows, "broad"),
         _from_warm_start("3", "3a. Likelihood alone, broad speech", rows, "broad", 0.0, "does not help", base),
         _from_warm_start("3", "3b. Distillation, broad speech", rows, "broad", 1.0, "helps", base),
-        _broad_alone(rows),
+        _same_speech("3", "3c. On the same broad speech", rows, "broad", "needs distillation"),
         _active(rows, base),
         _text_stays(rows, base),
         _speech_on_m(rows),
@@ -124,16 +124,17 @@ def _own_domains(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[F
     ]
 
 
-def _same_speech(rows: Sequence[dict[str, Any]]) -> Finding:
+def _same_speech(number: str, what: str, rows: Sequence[dict[str, Any]], speech: str, paper: str) -> Finding:
     """Pairs of cells that differ in alpha alone: what both hear alike falls away, what the objective does is left."""
-    claim, paper = "1e. On the same narrow speech: M at alpha 0 minus M at alpha 1", "above 0"
-    with_it, without = _pairs(*(done(rows, speech="narrow", alpha=a) for a in (1.0, 0.0)))
+    claim = f"{what}: M at alpha 0 minus M at alpha 1"
+    with_it, without = _pairs(*(done(rows, speech=speech, alpha=a) for a in (1.0, 0.0)))
     if not with_it:
-        return _missing("1", claim, paper, "narrow cells at alpha 1 and 0 of one share and seed", [])
+        return _missing(number, claim, paper, f"{speech} cells at alpha 1 and 0 of one share and seed", [])
     value, low, high, n = paired_documents(without, with_it)
     ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, pairs of cells: {len(with_it)})"
     why = _growth(with_it, [a["misalignment"] - b["misalignment"] for a, b in zip(without, with_it, strict=True)])
-    return _judged("1", claim, paper, ours, low > 0, high < 0, [*with_it, *without], why)
+    cells = [*with_it, *without]
+    return _judged(number, claim, paper, ours, low > 0, high < 0, cells, f"{_few(with_it)} {why}".strip())
 
 
 def _growth(rows: Sequence[dict[str, Any]], values: Sequence[float]) -> str:
@@ -224,18 +225,6 @@ def _law(rows: Sequence[dict[str, Any]], speech: str) -> Finding:
         why += f"1.05 E at {far.value:.3g} h [{far.low:.3g}, {_plain(far.high)}]"
         why += ", beyond what was measured: an extrapolation." if law.extrapolated else "."
     return Finding("2", claim, paper, ours, HOLDS, why, _names(own))
-
-
-def _broad_alone(rows: Sequence[dict[str, Any]]) -> Finding:
-    claim = "3c. On the same broad speech: M at alpha 0 minus M at alpha 1"
-    paper = "needs distillation"
-    with_it, without = _pairs(*(done(rows, speech="broad", alpha=a, share=1.0) for a in (1.0, 0.0)))
-    if not with_it or not without:
-        return _missing("3", claim, paper, "broad cells at alpha 1 and 0", [*with_it, *without])
-    value, low, high, n = paired_documents(without, with_it)
-    of = f"({n} documents, pairs of cells: {len(with_it)})"
-    ours = f"M at alpha 0 minus M at alpha 1: {value:+.3f} [{low:+.3f}, {high:+.3f}] {of}"
-    return _judged("3", claim, paper, ours, low > 0, high < 0, [*with_it, *without], _few(with_it))
 
 
 def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
@@ -364,7 +353,9 @@ def _warm_start_of(with_it: dict[str, Any], without: dict[str, Any], domains: Se
     )
     speeches = " and ".join(percent(r["speech_accuracy"]) for r in (with_it, without))
     why = f"Speech accuracy at the end, warm and cold: {speeches}. Cold reads at {_hz(without)}, with no CTC "
-    why += "loss beside distillation either. Seconds of the clock, with whatever else the machine did."
+    why += (
+        f"loss beside distillation either. Seconds of the clock, with whatever else the machine did. {_few([without])}"
+    )
     if high >= 0:
         why = why if low > 0 else f"The interval holds 0. {why}"
         if speech == "narrow" and not domains:

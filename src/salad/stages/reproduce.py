@@ -28,7 +28,7 @@ from salad.files import read_json, read_jsonl, sha256_json, write_json, write_js
 from salad.measure.divergence import DocumentKL, deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.items import Item
 from salad.measure.stats import accuracy
-from salad.pipeline import STAGES, Run, run_pipeline
+from salad.pipeline import STAGES, Run, run_pipeline, set_aside
 from salad.progress import console
 from salad.recipe import Recipe, Stage
 from salad.sequence import Frames
@@ -309,8 +309,8 @@ class _Measure:
             if not self.finished(cell):
                 rows.append({**row, "status": "dropped", "reason": reasons.get(cell.name, "not begun yet")})
                 continue
-            before = _holds(*self._before(cell)) if cell.warm else False
-            documents = self.before(cell) if before else []  # read, never measured here
+            known = cell.warm and _holds(*self._before(cell))
+            documents = self.before(cell) if known else []  # read, never measured here
             rows.append({**row, "status": "done", **read_json(folder / "cell.json"), "before": documents})
         return rows
 
@@ -333,10 +333,7 @@ class _Measure:
         """The cell's folder. What other settings or data left there, finished or not, is kept in replaced/."""
         folder, key = self.folder(cell), self.key(cell)
         if folder.exists() and not _holds(folder / "key.json", key):
-            aside = self.base.dir.parent / "replaced" / cell.name
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.parent.mkdir(exist_ok=True)
-            folder.rename(aside)
+            set_aside(folder, self.base.dir.parent / "replaced" / cell.name)
         write_json(folder / "key.json", {"key": key})
         return folder
 
