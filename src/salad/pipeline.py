@@ -29,6 +29,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "corpus": ("corpus",),
     "align": ("align", "sequence"),
     "warm_start": ("model", "warm_start"),
+    "spell": ("spell",),
     "stage1": ("stage1",),
     "cluster": ("cluster",),
     "probe": ("probe",),

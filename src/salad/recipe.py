@@ -206,9 +206,37 @@ class Model(Section):
         "fixed", description="text: drop positions the CTC head calls blank or repeat"
     )
 
+    ears: Literal["single", "symbols"] = Field(
+        "single",
+        description="single: the paper's adapter; symbols: frames -> phones or letters -> tokens, for little speech",
+    )
+    symbols: Literal["phones", "letters"] = Field(
+        "phones", description="of ears: symbols; letters where espeak does not know the language"
+    )
+    language: str = Field("en-us", description="of the phones, as espeak calls it")
+    lower_layers: int = Field(4, ge=1, description="ears: symbols, frames -> symbols")
+    lower_width: int = Field(256, ge=8)
+    upper_layers: int = Field(3, ge=1, description="ears: symbols, symbols -> tokens")
+    upper_width: int = Field(256, ge=8)
+    upper_heads: int = Field(4, ge=1)
+    depth: int = Field(12, ge=2, description="symbols of a token that its class is built from, counted from its end")
+
     def shape(self) -> dict[str, Any]:
         """What `SaladConfig` takes by the same names."""
-        return self.model_dump(exclude={"llm_config"})
+        names = (
+            "adapter_layers",
+            "adapter_width",
+            "adapter_mlp",
+            "adapter_heads",
+            "adapter_kv_heads",
+            "stride",
+            "rate",
+        )
+        shape = {name: getattr(self, name) for name in (*names, "ears")}
+        if self.ears == "symbols":
+            parts = ("lower_layers", "lower_width", "upper_layers", "upper_width", "upper_heads", "depth")
+            shape["ears_shape"] = {name: getattr(self, name) for name in parts}
+        return shape
 
 
 class WarmStart(Section):
@@ -220,6 +248,25 @@ class WarmStart(Section):
     checkpoint_every: int = Field(100, ge=1)
 
 
+class Spell(Section):
+    """The upper part of `model.ears: symbols` from text alone, and the noise that it reads through. Ours."""
+
+    steps: int = Field(400, ge=1)
+    batch: int = Field(40, ge=1, description="runs of words in a step")
+    lr: float = Field(2e-3, gt=0)
+    warmup_steps: int = Field(20, ge=0)
+    checkpoint_every: int = Field(50, ge=1)
+    lists_share: float = Field(0.3, ge=0, lt=1, description="share of runs that are words in no order")
+    error_rate: float = Field(1.5, ge=0, description="mistakes up to so many times as often as the ears make them")
+    noise: Literal["heard", "uniform"] = Field(
+        "heard", description="heard: posteriors of recordings that the lower part was not trained on; uniform: made up"
+    )
+    kept_back: float = Field(0.1, gt=0, lt=0.5, description="share of D_speech that noise is taken from")
+    kl_steps: int = Field(0, ge=0, description="of the last steps, so many distil the LLM on simulated documents too")
+    kl_positions: int = Field(500, ge=64, description="student positions of simulated documents in such a step")
+    kl_weight: float = Field(1.0, ge=0)
+
+
 class Stage(Section):
     """One stage of training. The paper's stage II decays from its start: decay_share 1."""
 
@@ -228,6 +275,10 @@ class Stage(Section):
     alpha: float = Field(1.0, ge=0, le=1, description="1: distillation only; 0: next-token NLL only")
     ctc_weight: float = Field(0.0, ge=0, description="weight of a CTC loss beside it (ours; needs the warm start)")
     ctc_batch: int = Field(16, ge=1, description="speech spans in a step of that CTC loss")
+    spell_weight: float = Field(
+        0.0, ge=0, description="weight of the spelling loss beside it, on text and on speech (model.ears: symbols)"
+    )
+    spell_batch: int = Field(24, ge=1, description="runs of text, and as many pieces of speech, in a step of that loss")
     text_share: float = Field(1 / 3, ge=0, lt=1, description="share of plain-text documents, against forgetting")
     llm: Literal["frozen", "lora", "full"] = "full"
     lora_rank: int = Field(16, ge=1)
@@ -331,6 +382,7 @@ class Recipe(Section):
     sequence: Sequence = Sequence()
     model: Model = Model()
     warm_start: WarmStart = WarmStart()
+    spell: Spell = Spell()
     stage1: Stage
     cluster: Cluster = Cluster()
     probe: Probe
@@ -344,6 +396,12 @@ class Recipe(Section):
     def _consistent(self) -> Recipe:
         if self.model.rate == "text" and not self.warm_start.enabled:
             raise ValueError("model.rate: text needs warm_start.enabled: true, whose CTC head finds the blanks")
+        if self.model.ears == "symbols" and not (self.warm_start.enabled and self.model.rate == "text"):
+            raise ValueError("model.ears: symbols needs warm_start.enabled: true and model.rate: text")
+        if self.model.ears == "symbols" and self.sequence.stream:
+            raise ValueError("model.ears: symbols needs sequence.stream: false")
+        if self.model.ears == "single" and max(self.stage1.spell_weight, self.stage2.spell_weight) > 0:
+            raise ValueError("spell_weight needs model.ears: symbols, whose upper part it trains")
         if not self.warm_start.enabled and max(self.stage1.ctc_weight, self.stage2.ctc_weight) > 0:
             raise ValueError("ctc_weight needs warm_start.enabled: true, which makes the CTC head")
         for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):

@@ -15,7 +15,9 @@ class SaladConfig(PreTrainedConfig):
     llm_config: the configuration of any causal LM. encoder: name of the frozen encoder.
     frame_rate_hz, frame_dim: what the encoder gives. stride: frames stacked into one adapter position.
     rate: "fixed" keeps every adapter position; "text" drops those the CTC head calls blank or repeats.
-    ctc_vocab_size: rows of the CTC head (0: no head). lora_rank: 0 unless the LLM carries LoRA weights.
+    ctc_vocab_size: rows of the CTC head (0: no head). ears: "single" is the paper's adapter; "symbols" hears symbols
+    first (`symbols`: an alphabet as `salad.text.phonemes.Symbols.to_dict` gives it; `ears_shape`: sizes of both parts;
+    `causal`: whether a position may see those after it in its span). lora_rank: 0 unless the LLM carries LoRA weights.
     audio_token_id: placeholder in `input_ids`; it lies outside the LLM's vocabulary and is never embedded.
     """
 
@@ -36,6 +38,10 @@ class SaladConfig(PreTrainedConfig):
         adapter_heads: int = 9,
         adapter_kv_heads: int = 3,
         ctc_vocab_size: int = 0,
+        ears: str = "single",
+        symbols: dict[str, Any] | None = None,
+        ears_shape: dict[str, int] | None = None,
+        causal: bool = True,
         lora_rank: int = 0,
         start_token_id: int = 0,
         audio_token_id: int | None = None,
@@ -55,6 +61,10 @@ class SaladConfig(PreTrainedConfig):
         self.adapter_heads = adapter_heads
         self.adapter_kv_heads = adapter_kv_heads
         self.ctc_vocab_size = ctc_vocab_size
+        self.ears = ears
+        self.symbols = symbols
+        self.ears_shape = ears_shape
+        self.causal = causal
         self.lora_rank = lora_rank
         self.start_token_id = start_token_id
         self.audio_token_id = self.llm_config.vocab_size if audio_token_id is None else audio_token_id

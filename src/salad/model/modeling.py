@@ -14,6 +14,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from salad.model.adapter import Adapter, CTCHead
 from salad.model.attention import NAME, packed_arguments
 from salad.model.config import SaladConfig
+from salad.model.ears import SymbolEars
+from salad.model.ears.lower import pool_runs
+from salad.model.ears.symbol_ears import Readout
 from salad.types import SaladError
 
 __all__ = ["SaladForConditionalGeneration"]
@@ -24,12 +27,16 @@ class Heard:
     """Spans laid end to end: embeddings [sum of lengths, llm width] for the LLM; CTC logits [sum of all_lengths, C].
 
     `lengths`: positions that each span keeps; `all_lengths`: its adapter positions before any is dropped.
+    token_ids: int64 [sum of lengths], the likeliest token at each position (-1: none); None where nothing tells.
+    symbols: what ears in two parts heard in each span, None for others.
     """
 
     embeddings: torch.Tensor
     lengths: list[int]
     ctc_logits: torch.Tensor | None
     all_lengths: list[int]
+    token_ids: torch.Tensor | None = None
+    symbols: list[list[int]] | None = None
 
 
 class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -47,9 +54,11 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: SaladConfig) -> None:
         super().__init__(config)
         self.llm = AutoModelForCausalLM.from_config(config.llm_config, attn_implementation=NAME)
-        self.adapter = Adapter(config)
+        self.adapter = SymbolEars(config) if config.ears == "symbols" else Adapter(config)
         self.ctc = CTCHead(config) if config.ctc_vocab_size else None
         self.post_init()
+        if config.ears == "symbols":  # likewise
+            self.adapter.reset()
         if config.lora_rank:  # after the initialisation above, which would make LoRA's zeros random
             self._add_lora(config.lora_rank)
 
@@ -88,17 +97,39 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         hidden, lengths = self.adapter(frames)
         return self.ctc(hidden, self.get_input_embeddings().weight), lengths
 
-    def hear(self, frames: Sequence[torch.Tensor]) -> Heard:
-        """What the LLM reads for each span, and the CTC scores it was made from."""
+    def hear(self, frames: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> Heard:
+        """What the LLM reads for each span, and the CTC scores it was made from.
+
+        readout: "argmax" gives the LLM the likeliest token's own embedding in place of the expected one (a measure).
+        """
+        table = self.get_input_embeddings().weight
+        if isinstance(self.adapter, SymbolEars):
+            scores, states, lengths = self.adapter.lower(frames)
+            runs = pool_runs(scores, states, lengths)
+            read = self.adapter.read(runs.posteriors, runs.states, runs.lengths, table, readout=readout)
+            return Heard(read.embeddings, read.lengths, scores, lengths, read.token_ids, read.symbols)
         hidden, lengths = self.adapter(frames)
         if self.ctc is None:
             return Heard(hidden, lengths, None, lengths)
-        table = self.get_input_embeddings().weight
         logits = self.ctc(hidden, table)
-        if self.config.rate == "fixed":
-            return Heard(self.ctc.embed(hidden, logits, table), lengths, logits, lengths)
-        keep, kept_lengths = self.ctc.kept(logits.detach().argmax(dim=-1), lengths)
-        return Heard(self.ctc.embed(hidden[keep], logits[keep], table), kept_lengths, logits, lengths)
+        best = logits.detach().argmax(dim=-1)
+        kept_lengths = lengths
+        if self.config.rate == "text":
+            keep, kept_lengths = self.ctc.kept(best, lengths)
+            hidden, scores, best = hidden[keep], logits[keep], best[keep]
+        else:
+            scores = logits
+        ids = torch.where(best > 0, self.ctc.token_ids[best - 1], -1)
+        embeddings = table[ids.clamp(min=0)] if readout == "argmax" else self.ctc.embed(hidden, scores, table)
+        return Heard(embeddings, kept_lengths, logits, lengths, ids)
+
+    def hear_symbols(self, posteriors: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> Heard:
+        """What the LLM reads for spans of symbols [n, S] that were heard, or simulated; no frame is asked for."""
+        lengths = [len(span) for span in posteriors]
+        read = self.adapter.read(
+            torch.cat(list(posteriors)), None, lengths, self.get_input_embeddings().weight, readout=readout
+        )
+        return Heard(read.embeddings, read.lengths, None, lengths, read.token_ids, read.symbols)
 
     def speech_embeddings(self, frames: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
         """What the LLM reads for each span: [total positions, llm width] and the positions of each span."""

@@ -8,16 +8,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from salad import assets
 from salad.files import read_json
 from salad.measure.transcript import words_for_ranges
 from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
+from salad.model.ears import Lexicon
 from salad.pipeline import Run
 from salad.sequence import Frames, start_token_id, tokenise
 from salad.sequence.examples import build_example, draw_layout, num_positions, pieces_of, text_example
-from salad.train.checkpoint import load_weights
+from salad.sequence.spelling import SpelledText, spell
+from salad.text.phonemes import Symbols
+from salad.train.checkpoint import latest_checkpoint, load_weights
+from salad.train.ears_tasks import SymbolSpan
 from salad.train.loop import uses_bf16
 from salad.train.tasks import Source
 from salad.types import Document, Example, SaladError, Utterance
@@ -25,12 +30,16 @@ from salad.types import Document, Example, SaladError, Utterance
 __all__ = [
     "build_model",
     "ctc_spans",
+    "ears_checkpoint",
     "freeze",
     "heard_tokens",
+    "load_lexicon",
+    "load_symbols",
     "load_tokenizer",
     "merge_linear",
     "speech_examples",
     "speech_source",
+    "symbol_spans",
     "text_examples",
     "text_source",
 ]
@@ -49,13 +58,16 @@ def build_model(
     encoder = load_encoder(recipe.assets.encoder)
     tokenizer = load_tokenizer(run)
     ctc = run.folder("warm_start") / "vocabulary.json"
+    two_parts = recipe.model.ears == "symbols"
     config = SaladConfig(
         llm_config=AutoConfig.from_pretrained(folder),
         encoder=recipe.assets.encoder,
         frame_rate_hz=encoder.frame_rate_hz,
         frame_dim=encoder.frame_dim,
         **recipe.model.shape(),
-        ctc_vocab_size=len(read_json(ctc)) if recipe.warm_start.enabled else 0,
+        ctc_vocab_size=len(read_json(ctc)) if recipe.warm_start.enabled and not two_parts else 0,
+        symbols=load_symbols(run).to_dict() if two_parts else None,
+        causal=encoder.causal,
         lora_rank=recipe.stage1.lora_rank if lora else 0,
         start_token_id=start_token_id(tokenizer),
     )
@@ -64,9 +76,28 @@ def build_model(
     model = SaladForConditionalGeneration.from_llm(llm, config)
     if model.ctc is not None:
         model.ctc.token_ids.copy_(torch.tensor(read_json(ctc)))
+    if two_parts:
+        model.adapter.learn_lexicon(load_lexicon(run))
     if checkpoint is not None:
         load_weights(checkpoint, model, averaged=averaged)
     return model.eval()
+
+
+def load_symbols(run: Run) -> Symbols:
+    """The alphabet that the warm start chose."""
+    return Symbols.from_dict(read_json(run.folder("warm_start") / "symbols.json"))
+
+
+def load_lexicon(run: Run) -> Lexicon:
+    """How the LLM's tokens sound; made by the warm start."""
+    return Lexicon(**load_file(run.folder("warm_start") / "lexicon.safetensors"))
+
+
+def ears_checkpoint(run: Run) -> Path | None:
+    """What Stage I begins from: the ears after their own stages, or nothing."""
+    if not run.recipe.warm_start.enabled:
+        return None
+    return latest_checkpoint(run.folder("spell" if run.recipe.model.ears == "symbols" else "warm_start"))
 
 
 def freeze(model: SaladForConditionalGeneration, llm: str, precision: str, device: str = "cpu") -> None:
@@ -151,3 +182,30 @@ def ctc_spans(
             ids = tokens.token_ids[tokens.word_starts[piece.start_word] : tokens.word_starts[piece.end_word]]
             spans.append((frames.get(piece.key), ids))
     return spans
+
+
+def symbol_spans(
+    run: Run,
+    tokenizer: Any,
+    symbols: Symbols,
+    utterances: Sequence[Utterance],
+    frames: Frames,
+    with_text: bool = True,
+) -> list[tuple[SymbolSpan, SpelledText]]:
+    """The same pieces with the symbols said in them and the times of their words, and how their text is spelled."""
+    out = []
+    for utterance in utterances:
+        text = spell(tokenizer, utterance.text, symbols)
+        layout = draw_layout(utterance, 0, run.recipe.sequence, run.recipe.seed)
+        for piece in pieces_of(utterance, layout, run.recipe.sequence, seed=run.recipe.seed, with_text=with_text):
+            own = text.cut(piece.start_word, piece.end_word)
+            words = utterance.words[piece.start_word : piece.end_word]
+            bounds = list(zip(own.symbol_starts[:-1].tolist(), own.symbol_starts[1:].tolist(), words, strict=True))
+            times = tuple(
+                (first, last - 1, word.start_s - words[0].start_s, word.end_s - words[0].start_s)
+                for first, last, word in bounds
+                if last - 1 > first  # the last one is the boundary
+            )
+            if times:
+                out.append((SymbolSpan(frames.get(piece.key), own.symbols[:-1], times), own))
+    return out

@@ -12,10 +12,9 @@ from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
 from salad.stages.align import load_aligned, load_frames, speech_stream
 from salad.stages.corpus import load_documents
-from salad.stages.speechlm import speech_source, text_source
+from salad.stages.speechlm import ears_checkpoint, speech_source, text_source
 from salad.stages.streams import text_shards
 from salad.stages.training import train_stage
-from salad.train.checkpoint import latest_checkpoint
 from salad.train.tasks import Source
 from salad.train.world import World
 from salad.types import Utterance
@@ -42,5 +41,4 @@ def run(run: Run, overfit: Path | None = None) -> dict[str, Any]:
             text_source(run, tokenizer, settings.text_share, load_documents(run, "web")),
         ]
 
-    weights = latest_checkpoint(run.folder("warm_start")) if run.recipe.warm_start.enabled else None
-    return train_stage(run, "stage1", settings, sources, spoken, weights=weights, overfit=overfit)
+    return train_stage(run, "stage1", settings, sources, spoken, weights=ears_checkpoint(run), overfit=overfit)

@@ -20,10 +20,11 @@ from salad.pipeline import Run
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
 from salad.stages.align import load_aligned, load_frames
+from salad.stages.ears import ears_sides
 from salad.stages.speechlm import build_model, ctc_spans, freeze, load_tokenizer, speech_examples, text_examples
 from salad.stages.streams import count_left_out, open_stream
 from salad.train.loop import Schedule, Task, autocast, train, uses_bf16
-from salad.train.tasks import CTCTask, DistillTask, OneBatch, Source, WithCTC, plan_batches
+from salad.train.tasks import CTCTask, DistillTask, OneBatch, Source, Together, WithCTC, plan_batches
 from salad.train.world import World, shard
 from salad.types import Document, Example, SaladError, Utterance
 
@@ -92,7 +93,9 @@ def train_stage(
         "compile": settings.compile,
     }
     task: Task = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=context, objective=objective)
-    if settings.ctc_weight:
+    if run.recipe.model.ears == "symbols":
+        task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed))
+    elif settings.ctc_weight:
         spans = [span for group, frames in spoken() for span in ctc_spans(run, tokenizer, group, frames)]
         beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=seed)
         task = WithCTC(task, beside, settings.ctc_weight)

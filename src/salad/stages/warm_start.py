@@ -17,6 +17,7 @@ from salad.recipe import WarmStart
 from salad.sequence import Frames, tokenise
 from salad.stages.align import load_aligned, load_frames
 from salad.stages.corpus import load_documents
+from salad.stages.ears import lower_part
 from salad.stages.speechlm import build_model, ctc_spans, load_tokenizer
 from salad.train.checkpoint import load_weights
 from salad.train.loop import Schedule, autocast, train, uses_bf16
@@ -32,6 +33,8 @@ def run(run: Run) -> dict[str, Any]:
         return {"skipped": "warm_start.enabled is false"}
     torch.set_num_threads(run.recipe.threads)
     keep_freed_memory()
+    if run.recipe.model.ears == "symbols":
+        return lower_part(run)
     tokenizer = load_tokenizer(run)
     texts = [d.text for name in ("speech", "web") for d in load_documents(run, name)]
     utterances = load_aligned(run, "speech")

@@ -17,6 +17,7 @@ from salad.assets import ASSETS, hub_folder, is_cached, is_hub_name, llm_folder
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.encoder import shape_of
 from salad.recipe import Recipe
+from salad.text.phonemes import Symbols
 from salad.types import SaladError
 
 __all__ = ["GPUS", "Plan", "StagePlan", "make_plan", "meta_model"]
@@ -64,7 +65,7 @@ class Plan:
 
 def meta_model(settings: Recipe) -> SaladForConditionalGeneration:
     """The recipe's model without memory for its weights."""
-    shape = shape_of(settings.assets.encoder)
+    shape, two_parts = shape_of(settings.assets.encoder), settings.model.ears == "symbols"
     config = SaladConfig(
         llm_config=_llm_config(settings),
         encoder=settings.assets.encoder,
@@ -72,7 +73,8 @@ def meta_model(settings: Recipe) -> SaladForConditionalGeneration:
         frame_dim=shape.frame_dim,
         **settings.model.shape(),
         lora_rank=settings.stage1.lora_rank if settings.stage1.llm == "lora" else 0,
-        ctc_vocab_size=1 if settings.warm_start.enabled else 0,  # its rows are the LLM's own: no parameters
+        ctc_vocab_size=1 if settings.warm_start.enabled and not two_parts else 0,  # rows are the LLM's: no parameters
+        symbols=Symbols("phones", ("#", *map(str, range(63)))).to_dict() if two_parts else None,  # about an alphabet
     )
     with torch.device("meta"):
         return SaladForConditionalGeneration(config)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from salad.model.modeling import SaladForConditionalGeneration
+from salad.model.modeling import Heard, SaladForConditionalGeneration
 from salad.model.teacher import Teacher
 from salad.objective import ctc, ctc_fits, distill
 from salad.sequence import assemble, best_fit
 from salad.sequence.examples import num_positions
 from salad.sequence.stream import StreamBatches
+from salad.train.ears_tasks import SimulatedBatches
 from salad.train.watch import step_flops
 from salad.types import Example, SaladError
 
-__all__ = ["CTCTask", "DistillTask", "OneBatch", "Source", "WithCTC", "plan_batches"]
+__all__ = ["CTCTask", "DistillTask", "OneBatch", "Side", "Source", "Together", "WithCTC", "plan_batches"]
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,22 @@ def _stream(source: Source, rng: random.Random):  # type: ignore[no-untyped-def]
 class DistillTask:
     """alpha * divergence + (1 - alpha) * NLL at the text tokens of interleaved documents (eqs. 5 and 6).
 
-    objective: further settings of `salad.objective.distill`, such as divergence and temperature.
+    objective: further settings of `salad.objective.distill`, such as divergence and temperature. hear: what makes the
+    student's embeddings of the spoken spans; None: `model.hear`, of frames.
     """
 
     def __init__(
         self,
         model: SaladForConditionalGeneration,
         teacher: Teacher,
-        batches: Sequence[Sequence[Example]] | StreamBatches,
+        batches: Sequence[Sequence[Example]] | StreamBatches | SimulatedBatches,
         *,
         alpha: float,
         context: int,
         objective: dict[str, Any] | None = None,
+        hear: Callable[[Sequence[torch.Tensor]], Heard] | None = None,
     ) -> None:
+        self.hear = hear or model.hear
         self.model, self.teacher, self.batches = model, teacher, batches
         self.alpha, self.context, self.objective = alpha, context, objective or {}
         self.llm_frozen = not any(p.requires_grad for p in model.llm.parameters())
@@ -117,7 +121,7 @@ class DistillTask:
         device = head.device
         frames = [torch.from_numpy(span).float().to(device) for example in pack for span in example.speech_frames]
         if frames:
-            heard = self.model.hear(frames)
+            heard = self.hear(frames)
             speech, lengths, all_lengths = heard.embeddings, heard.lengths, heard.all_lengths
         else:
             speech, lengths, all_lengths = self.model.get_input_embeddings().weight[:0], [], []
@@ -240,6 +244,48 @@ class WithCTC:
             return self.distillation.loss(members)
         loss, logs = self.ctc.loss(members)
         return factor * loss, {"ctc_sum": float(loss.detach()), "ctc_targets": logs["targets"], "flops": logs["flops"]}
+
+
+@dataclass(frozen=True)
+class Side:
+    """A task beside the main one: `weight` times the mean of its own loss is added from step `first` on."""
+
+    name: str
+    task: Any
+    weight: float
+    first: int = 0
+
+
+class Together:
+    """A main task and others beside it. Each loss is a mean over its own targets of the global batch."""
+
+    def __init__(self, main: Any, sides: Sequence[Side]) -> None:
+        self.main, self.sides = main, sides
+
+    def packs(self, step: int) -> list[tuple[Side | None, float, Any]]:
+        """(None, 1, pack) of the main task; (side, factor on its sum, pack) of the others."""
+        packs = self.main.packs(step)
+        targets = sum(self.main.count(pack) for pack in packs)
+        out: list[tuple[Side | None, float, Any]] = [(None, 1.0, pack) for pack in packs]
+        for side in self.sides:
+            if step >= side.first:
+                own = side.task.packs(step - side.first)
+                factor = side.weight * targets / max(1, sum(side.task.count(pack) for pack in own))
+                out += [(side, factor, pack) for pack in own]  # the loop divides by `targets`
+        return out
+
+    def count(self, pack: tuple[Side | None, float, Any]) -> int:
+        return self.main.count(pack[2]) if pack[0] is None else 0
+
+    def loss(self, pack: tuple[Side | None, float, Any]) -> tuple[torch.Tensor | None, dict[str, float]]:
+        side, factor, own = pack
+        if side is None:
+            return self.main.loss(own)
+        loss, logs = side.task.loss(own)
+        kept = {"flops": logs.get("flops", 0.0)}
+        if loss is not None:
+            kept |= {f"{side.name}_sum": float(loss.detach()), f"{side.name}_targets": logs.get("targets", 0)}
+        return None if loss is None else factor * loss, kept
 
 
 class OneBatch:

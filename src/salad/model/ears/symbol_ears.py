@@ -1,0 +1,141 @@
+"""Both parts of the ears together: spans of frames in, embeddings at text rate out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from salad.model.ears.blocks import Block
+from salad.model.ears.lexicon import TRAITS, Lexicon
+from salad.model.ears.lower import Lower, Runs, pool_runs
+from salad.model.ears.upper import Upper
+from salad.text.phonemes import Symbols
+
+__all__ = ["SymbolEars", "Symbolic"]
+
+SHARPEN = 2.0  # what the LLM reads is sharper than what was learnt (EARS: 1 worse, 4 no better)
+BEST = 64  # classes that a read-out mixes
+CHUNK = 512  # positions scored against all classes at a time
+
+Readout = Literal["mixed", "argmax"]
+
+
+@dataclass(frozen=True)
+class Symbolic:
+    """What the LLM reads: embeddings [sum of lengths, llm width]; token_ids int64 [sum of lengths], the best of each.
+
+    symbols: what was heard in each span, one symbol a run.
+    """
+
+    embeddings: torch.Tensor
+    lengths: list[int]
+    token_ids: torch.Tensor
+    symbols: list[list[int]]
+
+
+class SymbolEars(nn.Module):
+    """`lower`: frames -> symbols; `upper`: symbols -> tokens. See `salad.model.config.SaladConfig` for the shape."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.symbols = Symbols.from_dict(config.symbols)
+        shape, llm = config.ears_shape, config.llm_config
+        num, depth = len(self.symbols), shape["depth"]
+        empty = Lexicon(
+            torch.zeros(llm.vocab_size, depth, dtype=torch.long),
+            torch.zeros(llm.vocab_size, len(TRAITS)),
+            torch.zeros(llm.vocab_size, dtype=torch.bool),
+        )
+        self.lower = Lower(
+            config.frame_dim,
+            config.frame_rate_hz,
+            config.stride,
+            num,
+            layers=shape["lower_layers"],
+            width=shape["lower_width"],
+            causal=config.causal,
+        )
+        self.upper = Upper(
+            empty,
+            num,
+            shape["lower_width"],
+            llm.hidden_size,
+            layers=shape["upper_layers"],
+            width=shape["upper_width"],
+            heads=shape["upper_heads"],
+            causal=config.causal,
+        )
+
+    def reset(self) -> None:
+        """Weights of a fresh pair of ears."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                for linear in (module.mix, module.up):
+                    nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+                nn.init.normal_(module.down.weight, std=0.5 * module.down.in_features**-0.5)
+                nn.init.normal_(module.conv.weight, std=module.kernel**-0.5)
+                nn.init.zeros_(module.conv.bias)
+                if module.heads:
+                    nn.init.normal_(module.qkv.weight, std=module.qkv.in_features**-0.5)
+                    nn.init.normal_(module.attended.weight, std=0.5 * module.attended.in_features**-0.5)
+        nn.init.normal_(self.lower.in_proj.weight, std=self.lower.in_proj.in_features**-0.5)
+        self.upper.reset()
+
+    def learn_lexicon(self, lexicon: Lexicon) -> None:
+        """Take over how the LLM's tokens sound."""
+        self.upper.sounds.copy_(lexicon.sounds)
+        self.upper.traits.copy_(lexicon.traits)
+        self.upper.sayable.copy_(lexicon.sayable)
+
+    def runs(self, frames: Sequence[torch.Tensor]) -> Runs:
+        scores, states, lengths = self.lower(frames)
+        return pool_runs(scores, states, lengths)
+
+    def read(
+        self,
+        posteriors: torch.Tensor,
+        states: torch.Tensor | None,
+        lengths: Sequence[int],
+        table: torch.Tensor,
+        *,
+        readout: Readout = "mixed",
+    ) -> Symbolic:
+        """Symbols [N, S] as they were heard -> what the LLM reads; table [V, llm width] its embeddings."""
+        query, emit, hidden, positions = self.upper(posteriors, states, lengths)
+        keep, kept = kept_positions(emit, positions)
+        embeddings, ids = self._mixed(query[keep], table, readout)
+        if readout == "mixed":
+            embeddings = embeddings + self.upper.residual(hidden[keep])
+        best = posteriors.detach().argmax(-1).split(list(lengths))
+        return Symbolic(embeddings, kept, ids, [row.tolist() for row in best])
+
+    def _mixed(self, query: torch.Tensor, table: torch.Tensor, readout: Readout) -> tuple[torch.Tensor, torch.Tensor]:
+        """Expected embedding under the sharpened scores of the best classes, and the best class."""
+        with torch.no_grad():
+            vectors, bias = self.upper.classes(table)
+            found = [torch.addmm(bias, part, vectors.T).topk(min(BEST, len(bias))).indices for part in query.detach().split(CHUNK)]
+            best = torch.cat(found)
+        if readout == "argmax":
+            return table[best[:, 0]].float(), best[:, 0]
+        few, place = best.unique(return_inverse=True)
+        vectors, bias = self.upper.classes(table, few)
+        scores = torch.einsum("nd,nkd->nk", query, vectors[place]) + bias[place]
+        weights = (SHARPEN * scores).softmax(-1)
+        return torch.einsum("nk,nkw->nw", weights, table[best].float()), best[:, 0]
+
+
+def kept_positions(emit: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
+    """Where a token ends: bool [P], and how many of each span; at least one a span."""
+    keep = emit.detach() > 0
+    counts, at = [], 0
+    for length in lengths:
+        span = slice(at, at + length)
+        if not keep[span].any():
+            keep[at + int(emit[span].detach().argmax())] = True
+        counts.append(int(keep[span].sum()))
+        at += length
+    return keep, counts

@@ -1,0 +1,1 @@
+"""How text is said: the symbols (phones, letters) that stand between sound and spelling."""
