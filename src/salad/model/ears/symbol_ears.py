@@ -43,6 +43,7 @@ class SymbolEars(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.symbols = Symbols.from_dict(config.symbols)
+        self._classes: tuple[Any, torch.Tensor, torch.Tensor] | None = None
         shape, llm = config.ears_shape, config.llm_config
         num, depth = len(self.symbols), shape["depth"]
         empty = Lexicon(
@@ -116,16 +117,28 @@ class SymbolEars(nn.Module):
     def _mixed(self, query: torch.Tensor, table: torch.Tensor, readout: Readout) -> tuple[torch.Tensor, torch.Tensor]:
         """Expected embedding under the sharpened scores of the best classes, and the best class."""
         with torch.no_grad():
-            vectors, bias = self.upper.classes(table)
-            found = [torch.addmm(bias, part, vectors.T).topk(min(BEST, len(bias))).indices for part in query.detach().split(CHUNK)]
+            vectors, bias = self._all_classes(table)
+            found = [
+                torch.addmm(bias, part, vectors.T).topk(min(BEST, len(bias))).indices
+                for part in query.detach().split(CHUNK)
+            ]
             best = torch.cat(found)
         if readout == "argmax":
             return table[best[:, 0]].float(), best[:, 0]
         few, place = best.unique(return_inverse=True)
         vectors, bias = self.upper.classes(table, few)
-        scores = torch.einsum("nd,nkd->nk", query, vectors[place]) + bias[place]
-        weights = (SHARPEN * scores).softmax(-1)
-        return torch.einsum("nk,nkw->nw", weights, table[best].float()), best[:, 0]
+        with torch.autocast(table.device.type, enabled=False):
+            scores = torch.einsum("nd,nkd->nk", query, vectors[place]) + bias[place]
+            weights = (SHARPEN * scores).softmax(-1)
+            return torch.einsum("nk,nkw->nw", weights, table[best].float()), best[:, 0]
+
+    def _all_classes(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors and biases of every token, without gradients; made again when anything they are made of changed."""
+        made_of = [table, *self.upper.parameters()]
+        key = tuple((t.data_ptr(), t._version) for t in made_of)
+        if self._classes is None or self._classes[0] != key:
+            self._classes = key, *self.upper.classes(table)
+        return self._classes[1:]
 
 
 def kept_positions(emit: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, list[int]]:

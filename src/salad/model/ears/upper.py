@@ -108,7 +108,7 @@ class Upper(nn.Module):
             sounds = self.sounds if ids is None else self.sounds[ids]
             traits = (self.traits if ids is None else self.traits[ids]).float()
             rows = (table if ids is None else table[ids]).float()
-            rows = rows / table.detach().float().std()
+            rows = functional.rms_norm(rows, rows.shape[-1:])
             known = functional.pad(self.symbol, (0, 0, 1, 0))  # symbol 0 of `sounds` is none
             vectors = known[sounds.long()].flatten(1)
             bias = (
