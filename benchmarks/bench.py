@@ -13,10 +13,14 @@ from typing import Any
 
 import torch
 
+from salad.engine.machine import flush_subnormals
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+BUDGET_S, LEAST_ROUNDS = 90.0, 3  # a file without arguments ends within five minutes, on a slow processor too
 
 
 def set_threads() -> None:
+    flush_subnormals()  # as the processes of `salad` do
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
 
 
@@ -32,12 +36,21 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def in_turn(candidates: Mapping[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
-    """Median seconds of each candidate; they alternate, so that a slow moment of the machine hits all of them."""
-    for run in candidates.values():
+def in_turn(
+    candidates: Mapping[str, Callable[[], Any]], rounds: int = 5, *, budget_s: float = BUDGET_S, warm: bool = False
+) -> dict[str, float]:
+    """Median seconds of each candidate; they alternate, so that a slow moment of the machine hits all of them.
+
+    Past `budget_s` no further round begins, but LEAST_ROUNDS (or `rounds`, where that is fewer) are always made.
+    warm: each has run before.
+    """
+    began = time.perf_counter()
+    for run in () if warm else candidates.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(rounds):
+    for number in range(rounds):
+        if number >= LEAST_ROUNDS and time.perf_counter() - began > budget_s:
+            break
         for name, run in candidates.items():
             _wait()
             start = time.perf_counter()

@@ -14,24 +14,27 @@ import torch
 from bench import DEVICE, in_turn, line, set_threads
 from transformers import LlamaConfig
 
+from salad.engine.precision import Shape, decide, measure
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.teacher import Teacher
 from salad.sequence import assemble
 from salad.stages.speechlm import freeze
-from salad.train.loop import autocast, uses_bf16
+from salad.train.loop import autocast
 from salad.train.tasks import DistillTask
 from salad.types import Example, Span
 
 
-def documents(number: int, vocab: int, frame_dim: int, stride: int, seed: int = 0) -> list[Example]:
-    """Interleaved documents whose lengths vary as those of running text do (the log-normal of packing.py, in tokens),
+def documents(
+    number: int, vocab: int, frame_dim: int, stride: int, seed: int = 0, length: float = 1.0
+) -> list[Example]:
+    """Interleaved documents whose lengths vary as those of running text do (`length` times packing.py's, in tokens),
     with spoken spans of about 13 tokens and 4 s."""
     rng = np.random.default_rng(seed)
     out = []
     for index in range(number):
         spans, bounds, frames, at = [], [], [], 0
-        length = min(1500, max(16, int(rng.lognormal(5.6, 0.8))))
-        while at < length:
+        tokens = min(1500, max(16, int(length * rng.lognormal(5.6, 0.8))))
+        while at < tokens:
             for modality, size in (("speech", int(rng.integers(7, 20))), ("text", int(rng.integers(14, 40)))):
                 spans.append(Span(modality, at, at + size))
                 bounds.append((at, at + size))
@@ -45,10 +48,12 @@ def documents(number: int, vocab: int, frame_dim: int, stride: int, seed: int = 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=6 if DEVICE == "cpu" else 64)
+    parser.add_argument("--documents", type=int, default=3 if DEVICE == "cpu" else 64)
+    parser.add_argument("--length", type=float, default=0.5 if DEVICE == "cpu" else 1.0, help="times that of texts")
     parser.add_argument("--train-llm", action="store_true", help="train the LLM too")
     parser.add_argument("--no-cache", action="store_true")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     set_threads()
     torch.manual_seed(0)
@@ -58,13 +63,18 @@ def main() -> None:
     model = SaladForConditionalGeneration(config).to(DEVICE).eval()
     base = SaladForConditionalGeneration(config).to(DEVICE).eval()
     base.load_state_dict(model.state_dict())
-    bf16 = uses_bf16("auto", DEVICE)
+    bf16 = decide(
+        arguments.precision,
+        "train",
+        DEVICE,
+        lambda: measure(Shape.of(llm.to_dict()), torch.get_num_threads(), trained=arguments.train_llm),
+    )
     straightforward = SaladForConditionalGeneration(config).to(DEVICE).eval()
     straightforward.load_state_dict(model.state_dict())
-    freeze(straightforward, "full" if arguments.train_llm else "frozen", "auto", DEVICE)
-    freeze(model, "full" if arguments.train_llm else "frozen", "auto", DEVICE)
-    freeze(base, "frozen", "auto", DEVICE)
-    examples = documents(arguments.documents, llm.vocab_size, 384, 4)
+    freeze(straightforward, "full" if arguments.train_llm else "frozen", bf16=bf16)
+    freeze(model, "full" if arguments.train_llm else "frozen", bf16=bf16)
+    freeze(base, "frozen", bf16=bf16)
+    examples = documents(arguments.documents, llm.vocab_size, 384, 4, length=arguments.length)
     teacher = Teacher(base, cache=not arguments.no_cache)
     task = DistillTask(model, teacher, [examples], alpha=1.0, context=2048)
     positions = 0
@@ -112,7 +122,7 @@ def main() -> None:
         return total
 
     losses = ours(), peer()
-    times = in_turn({"ours": ours, "peer": peer}, arguments.rounds)
+    times = in_turn({"ours": ours, "peer": peer}, arguments.rounds, warm=True)
     line(
         "train_step",
         times["ours"],
@@ -122,6 +132,7 @@ def main() -> None:
         abs(losses[0] / losses[1] - 1) < 0.05,
         positions=int(positions),
         positions_per_s=round(positions / times["ours"]),
+        precision="bf16" if bf16 else "fp32",
         llm="trained" if arguments.train_llm else "frozen",
         teacher="cached" if not arguments.no_cache else "each step",
         losses=[round(x, 5) for x in losses],

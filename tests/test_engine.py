@@ -1,6 +1,7 @@
 """Shards are whole or absent, and the same whatever the number of workers."""
 
 import functools
+import json
 import multiprocessing
 import os
 import signal
@@ -9,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from salad.engine import Shard, run_shards, using
+from salad.engine import Shard, machine, run_shards, using
+from salad.engine.machine import flush_subnormals, flushed
 from salad.files import read_jsonl, write_jsonl
 from salad.types import SaladError
 
@@ -238,3 +241,27 @@ def _until(condition, timeout_s: float = 120) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def tiny_products(shard: Shard, folder: Path) -> None:
+    """Products below float32's smallest normal number, by torch, by numpy, and by a matrix product."""
+    import torch
+
+    row = np.full((64, 64), 1e-20, np.float32)
+    found = [float((torch.tensor([1e-30]) * 1e-10)[0]), float(np.float32(1e-30) * np.float32(1e-10)),
+             float((row @ row).max())]  # fmt: skip
+    (folder / "products.json").write_text(json.dumps(found))
+
+
+@pytest.mark.skipif(machine._c_library() is None, reason="flushes on x86-64 with the GNU C library alone")
+@pytest.mark.parametrize("fresh", [True, False])
+def test_subnormals_are_flushed_in_a_worker_and_not_left_so_here(tmp_path, fresh):
+    before = flush_subnormals(False)
+    try:
+        (out,) = run_shards(tiny_products, [0], tmp_path, shard_items=1, workers=1, title="t", fresh=fresh)
+        assert json.loads((out / "products.json").read_text()) == [0.0, 0.0, 0.0]
+        assert float(np.float32(1e-30) * np.float32(1e-10)) > 0
+        with flushed():
+            assert float(np.float32(1e-30) * np.float32(1e-10)) == 0
+    finally:
+        flush_subnormals(bool(before))

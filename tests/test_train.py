@@ -217,8 +217,8 @@ def test_a_span_too_short_for_ctc_adds_nothing():
 def test_the_llm_learns_while_the_teacher_stays(tmp_path, llm):
     """With LoRA or all weights trained: the loss falls, only what should move moves, and F becomes positive."""
     base, model = make_model(), make_model(lora=2 if llm == "lora" else 0)
-    freeze(base, "frozen", "fp32")
-    freeze(model, llm, "fp32")
+    freeze(base, "frozen", bf16=False)
+    freeze(model, llm, bf16=False)
     names = [name for name in trainable(model) if name.startswith("llm.")]
     assert names and all("lora_" in name for name in names) == (llm == "lora")
     examples = make_examples(5, num=6)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from salad import assets
 from salad.corpus.detect import check_places, walk
 from salad.engine import using
+from salad.engine.precision import Timing, Use, decide, measured
 from salad.files import read_json, sha256_file, sha256_json, write_json
 from salad.progress import console
 from salad.recipe import Recipe
@@ -41,6 +43,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "report": (),
 }
 LOADING = ("features", "stream", "lanes", "buffer_shards")  # settings of sequence that only training minds
+MEASURED = "measured precision"
 ROUND = ("probe", "select", "synthesize", "stage2")  # what a further round of buying does again
 TOGETHER = ("stage1", "stage2")  # under torchrun all processes run these; the first one runs the others alone
 VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
@@ -78,6 +81,19 @@ class Run:
             return self.dir / "rounds" / f"{self.round:02d}" / stage
         return self.dir / stage
 
+    def uses_bf16(self, use: Use, device: str = "cpu") -> bool:
+        """Whether `use` computes in bf16: as the recipe says, or where the run's own timings found it faster.
+
+        They are taken once, by the assets stage, and kept beside its result: a run that goes on elsewhere keeps them.
+        """
+        return decide(self.recipe.precision, use, device, self.timings)
+
+    def timings(self) -> Mapping[Use, Timing]:
+        recipe = self.recipe
+        trained = recipe.stage1.llm == "full"
+        llm = functools.partial(assets.llm_folder, recipe.assets.llm)
+        return measured(llm, recipe.threads, trained=trained, keep=_kept_precision(self.dir))
+
     def finished(self, stage: str) -> bool:
         return _state(self.folder(stage)).get("status") == "done"
 
@@ -110,8 +126,8 @@ def run_pipeline(
     parts: dict[str, str] = {}
     above_ran = ""
     for stage in STAGES:
-        parts |= _inputs(stage, recipe)
         meet()  # what the first process wrote about the stage before is there for all
+        parts |= _inputs(stage, recipe)
         state = _state(run.folder(stage))
         meet()  # and nobody writes before all have read
         changed = _changed(state.get("inputs"), parts) if state else []
@@ -134,6 +150,7 @@ def run_pipeline(
         elif not state:
             above_ran = ""  # nothing below can be finished: it never ran
         if first and not state and (found := _same_elsewhere(stage, parts, reuse)):
+            shutil.rmtree(run.folder(stage), ignore_errors=True)  # what a stage run before it left there is no result
             shutil.copytree(found, run.folder(stage), copy_function=os.link)
             console.print(f"[dim]{stage}: taken from {found.parent}[/]")
         elif first:
@@ -211,6 +228,8 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
     if stage == "align" and recipe.align.times is not None:
         found = sorted(p for p in recipe.align.times.rglob("*") if p.is_file())
         parts["your word times"] = sha256_json([[str(p), sha256_file(p)] for p in found])[:16]
+    if stage == "corpus" and recipe.precision == "auto" and (kept := _kept_precision(recipe.run_dir)).exists():
+        parts[MEASURED] = sha256_json({use: timing["bf16"] for use, timing in read_json(kept)["uses"].items()})[:16]
     if stage == "corpus":
         files = [Path(p) for p in values["corpus"]["local_text"]]
         if files:
@@ -226,6 +245,10 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
     return parts
 
 
+def _kept_precision(run_dir: Path) -> Path:
+    return run_dir / "assets" / "precision.json"
+
+
 def _stamp(path: Path) -> list[Any]:
     """Tells whether a file changed without reading it: corpora are large."""
     state = path.stat() if path.exists() else path.lstat()  # a broken link is named by its reader
@@ -234,6 +257,8 @@ def _stamp(path: Path) -> list[Any]:
 
 def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
     before = before or {}
+    if MEASURED not in before:  # made before precision was measured: a run that goes on is not made anew for that
+        now = {key: value for key, value in now.items() if key != MEASURED}
     return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
 
 

@@ -374,7 +374,9 @@ class Recipe(Section):
     seed: int = 0
     run_dir: Path
     threads: int = Field(2, ge=1, description="threads of the training process")
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: a GPU computes in bf16, a CPU where the run's own timings find it 1.15 times as fast"
+    )
     assets: Assets = Assets()
     engine: Engine = Engine()
     corpus: Corpus

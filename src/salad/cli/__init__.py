@@ -27,4 +27,7 @@ app.add_typer(things.data_app, name="data")
 def main() -> None:
     """Entry point of the `salad` command."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
+    from salad.engine.machine import flush_subnormals
+
+    flush_subnormals()  # before numpy and torch start their threads, which inherit it
     app()

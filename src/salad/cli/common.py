@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 __all__ = [
-    "AlignedCorpus", "Bf16", "Debug", "Device", "EncodeWorkers", "EngineKind", "Overrides", "RecipePath", "SavedModel",
-    "Teacher", "names", "plain_errors", "print_table", "run_recipe",
+    "AlignedCorpus", "Debug", "Device", "EncodeWorkers", "EngineKind", "Overrides", "Precision", "RecipePath",
+    "SavedModel", "Teacher", "names", "plain_errors", "print_table", "run_recipe", "takes_bf16",
 ]  # fmt: skip
 
 USER_ERROR = 2
@@ -34,7 +34,9 @@ AlignedCorpus = Annotated[
 Teacher = Annotated[
     str | None, typer.Option("--teacher", metavar="LLM", help="The text LLM it came from; default: its run's.")
 ]
-Bf16 = Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16 (logits stay in float32).")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="fp32, bf16 (logits stay in float32), or auto: bf16 if it is faster here.")
+]
 Device = Annotated[str, typer.Option("--device", help="Such as cpu or cuda.")]
 EncodeWorkers = Annotated[int, typer.Option("--workers", min=1, help="Single-thread processes that encode.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")]
@@ -47,6 +49,30 @@ def run_recipe(recipe: Path, overrides: list[str] | None, only: str | None = Non
     from salad.pipeline import run_pipeline
 
     run_pipeline(checked, only=only)
+
+
+def takes_bf16(precision: str, model: str | Path, device: str, *, writes: bool = False) -> bool:
+    """Whether to multiply in bf16; `auto` times both on this CPU, once a process, with torch's threads.
+
+    writes: the model writes more than it scores.
+    """
+    from salad.types import SaladError
+
+    if precision not in ("auto", "fp32", "bf16"):
+        raise SaladError(f"--precision: got {precision!r}, expected auto, fp32 or bf16")
+    if precision != "auto":
+        return precision == "bf16"
+    import torch
+
+    from salad import assets
+    from salad.engine.precision import decide, measured
+
+    def timings():  # type: ignore[no-untyped-def]
+        folder = Path(model).expanduser()
+        own = (lambda: folder) if (folder / "config.json").is_file() else (lambda: assets.llm_folder(model))
+        return measured(own, torch.get_num_threads())
+
+    return decide("auto", "write" if writes else "score", device, timings)
 
 
 def names(listed: str) -> tuple[str, ...]:

@@ -10,17 +10,18 @@ import typer
 
 from salad.cli.common import (
     AlignedCorpus,
-    Bf16,
     Debug,
     Device,
     EncodeWorkers,
     Overrides,
+    Precision,
     RecipePath,
     SavedModel,
     Teacher,
     names,
     plain_errors,
     print_table,
+    takes_bf16,
 )
 
 __all__ = ["analyze_app", "app"]
@@ -47,7 +48,7 @@ def evaluate(
     hub: Annotated[bool, typer.Option("--hub", help="Fetch items that are not here from the hub.")] = False,
     context: Annotated[int, typer.Option("--context", min=16, help="Positions that an item may take.")] = 2048,
     start: Annotated[str, typer.Option("--start", help="What opens a prompt: auto, tokenizer or document.")] = "auto",
-    bf16: Annotated[bool, typer.Option("--bf16", help="Multiply in bfloat16 (logits stay in float32).")] = False,
+    precision: Precision = "fp32",
     device: Annotated[str, typer.Option("--device", help="Such as cpu or cuda.")] = "cpu",
     infer_only: Annotated[bool, typer.Option("--infer-only", help="Write raw scores, no results.")] = False,
     score_only: Annotated[
@@ -119,7 +120,7 @@ def evaluate(
             data_dir=data,
             hub=hub,
             start=None if start == "auto" else start,
-            bf16=bf16,
+            bf16=takes_bf16(precision, model or "", device),
             device=device,
             infer_only=infer_only,
         )
@@ -223,7 +224,7 @@ def divergence(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and frames go.")] = Path(
         "runs/divergence"
     ),
-    bf16: Bf16 = False,
+    precision: Precision = "fp32",
     device: Device = "cpu",
     workers: EncodeWorkers = 2,
     debug: Debug = False,
@@ -232,6 +233,7 @@ def divergence(
     with plain_errors(debug):
         from salad.stages.divergence import measure_divergence, table_of
 
+        bf16 = takes_bf16(precision, model, device)
         figures = measure_divergence(model, corpus, out, teacher=teacher, bf16=bf16, device=device, workers=workers)
         print_table(*table_of(figures))
         if figures["teacher"] is None:
@@ -253,7 +255,7 @@ def retention(
         "runs/retention"
     ),
     layouts: Annotated[int, typer.Option("--layouts", min=1, help="Interleavings of each document.")] = 2,
-    bf16: Bf16 = False,
+    precision: Precision = "fp32",
     device: Device = "cpu",
     workers: EncodeWorkers = 2,
     debug: Debug = False,
@@ -262,6 +264,7 @@ def retention(
     with plain_errors(debug):
         from salad.stages.retention import measure_retention, table_of
 
+        bf16 = takes_bf16(precision, model, device)
         figures = measure_retention(
             model, corpus, out, before=before, teacher=teacher, layouts=layouts, bf16=bf16, device=device,
             workers=workers,
@@ -285,7 +288,7 @@ def answer(
     top_k: Annotated[int, typer.Option("--top-k", min=0, help="0: greedy; the paper samples among 250.")] = 0,
     temperature: Annotated[float, typer.Option("--temperature", min=0.01, help="Where --top-k is given.")] = 0.7,
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    bf16: Bf16 = False,
+    precision: Precision = "fp32",
     device: Device = "cpu",
     debug: Debug = False,
 ) -> None:
@@ -295,6 +298,7 @@ def answer(
         from salad.stages.answers import answer_prompts, table_of
 
         sampling = Sampling(max_new_tokens, top_k, temperature, seed)
+        bf16 = takes_bf16(precision, model, device, writes=True)
         figures = answer_prompts(model, prompts, out, sampling, bf16=bf16, device=device)
         print_table(*table_of(figures))
         if figures["prompts"]["quarantined"]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from salad.engine.machine import flushed
 from salad.files import read_jsonl, write_jsonl, write_text
 
 __all__ = ["Attempt", "Outcome", "Shard", "cut", "item_name", "keep_only", "kept_folder", "perform", "remove_halves"]
@@ -80,13 +81,15 @@ def remove_halves(out_dir: Path) -> None:
 def perform(attempt: Attempt) -> None:
     """Run the function in a folder of this attempt's own, which becomes the shard's folder once it is whole.
 
+    Subnormal numbers count as zero there, in whatever process and engine it runs.
     No two attempts share a folder, so a worker that outlives a killed driver cannot mix its files into the next run's.
     """
     shard, final = attempt.shard, attempt.out_dir / attempt.shard.name
     aside = attempt.out_dir / f".{shard.name}-{secrets.token_hex(4)}"
     aside.mkdir(parents=True)
     try:
-        attempt.function(Shard(shard.index, tuple(shard.items[n] for n in attempt.numbers)), aside)
+        with flushed():
+            attempt.function(Shard(shard.index, tuple(shard.items[n] for n in attempt.numbers)), aside)
         if attempt.rows:
             kept = aside / "quarantine.jsonl"
             write_jsonl(kept, [*(read_jsonl(kept) if kept.exists() else []), *attempt.rows])

@@ -19,6 +19,7 @@ from salad.model import SaladProcessor
 from salad.model.processor import AUDIO, MAX_SPAN_S
 from salad.progress import progress
 from salad.stages.listening import load_saved
+from salad.stages.speechlm import freeze
 from salad.train.loop import autocast
 from salad.types import SaladError
 
@@ -83,6 +84,7 @@ def answer_prompts(
     keep_freed_memory()
     found, aside = load_prompts(prompts)
     speaking = load_saved(model).to(device)
+    freeze(speaking, "frozen", bf16=bf16)  # its matrices would be cast at every new token
     processor = SaladProcessor.from_pretrained(model)
     end = processor.tokenizer.eos_token_id
     ends = sorted({i for i in (end, processor.start_token_id) if i is not None})

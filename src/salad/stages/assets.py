@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from salad import assets
+from salad.engine.machine import default_device
+from salad.engine.precision import summary
 from salad.pipeline import Run
 from salad.stages.corpus import voices_needed
 from salad.synthesize import assets_of_voice
@@ -21,4 +23,12 @@ def run(run: Run) -> dict[str, Any]:
     for name in sorted(names):
         assets.get(name)
     assets.llm_folder(recipe.assets.llm)
-    return {"assets": sorted(names)}
+    return {"assets": sorted(names), "precision": _precision(run)}
+
+
+def _precision(run: Run) -> str:
+    """What each use of the LLM computes in."""
+    if run.recipe.precision != "auto":
+        return run.recipe.precision
+    measured = summary(run.timings())
+    return measured if default_device() == "cpu" else f"bf16 on the GPU; on the CPU {measured}"

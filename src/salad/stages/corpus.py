@@ -23,7 +23,6 @@ from salad.pipeline import Run
 from salad.recipe import Recipe
 from salad.stages.speech import assign_voices, gather_quarantine, speak
 from salad.synthesize import assets_of_voice
-from salad.train.loop import uses_bf16
 from salad.types import Document, SaladError, Utterance
 
 __all__ = ["assets_needed", "load_documents", "run"]
@@ -219,7 +218,7 @@ def _write(run: Run) -> dict[str, list[Document]]:
         temperature=settings.temperature,
         top_k=settings.top_k,
         seed=seed,
-        bf16=uses_bf16(run.recipe.precision),
+        bf16=run.uses_bf16("write"),
     )
     folders = run_shards(
         function, rows, run.folder("corpus") / "text", shard_items=settings.batch, workers=run.recipe.engine.workers,

@@ -33,7 +33,7 @@ from salad.synthesize.speakable import speakable
 from salad.text.phonemes import BOUNDARY, Symbols
 from salad.train.checkpoint import latest_checkpoint
 from salad.train.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
-from salad.train.loop import Schedule, autocast, train, uses_bf16
+from salad.train.loop import Schedule, autocast, train
 from salad.train.tasks import DistillTask, Side, Source, Together, plan_batches
 from salad.types import Document, Example, SaladError, Utterance
 
@@ -67,7 +67,7 @@ def lower_part(run: Run) -> dict[str, Any]:
         decay_share=0.3,
         checkpoint_every=settings.checkpoint_every,
     )
-    bf16 = uses_bf16(run.recipe.precision, device)
+    bf16 = run.uses_bf16("train", device)
     last = train(model, task, schedule, folder, title="frames to symbols (CTC)", bf16=bf16)
     heldout = load_aligned(run, "heldout")
     spans = symbol_spans(run, tokenizer, symbols, heldout, load_frames(run, "heldout", heldout), with_text=False)
@@ -90,8 +90,8 @@ def upper_part(run: Run) -> dict[str, Any]:
     keep_freed_memory()
     tokenizer, symbols = load_tokenizer(run), load_symbols(run)
     model = build_model(run, latest_checkpoint(run.folder("warm_start"))).to(device)
-    freeze(model, "frozen", run.recipe.precision, device)
-    bf16 = uses_bf16(run.recipe.precision, device)
+    bf16 = run.uses_bf16("train", device)
+    freeze(model, "frozen", bf16=bf16)
     with torch.no_grad(), autocast(bf16, device):
         noise = noise_of(run, model, tokenizer, symbols)
     _save_noise(noise, folder / "noise.safetensors")

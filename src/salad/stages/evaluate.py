@@ -43,7 +43,7 @@ from salad.stages.eval_tasks import Settings, load_samples
 from salad.stages.speech import transcribe
 from salad.stages.speechlm import build_model, freeze, heard_tokens, load_tokenizer, speech_examples, text_examples
 from salad.train.checkpoint import latest_checkpoint, load_weights
-from salad.train.loop import autocast, uses_bf16
+from salad.train.loop import autocast
 from salad.types import Document, Result, Utterance
 
 __all__ = ["Setting", "answer", "items_of", "load_figures", "run"]
@@ -78,7 +78,7 @@ class Setting:
         self.base = self.model if self.frozen else build_model(run)
         self.device = default_device()
         for each in {id(self.model): self.model, id(self.base): self.base}.values():
-            freeze(each, "frozen", recipe.precision, self.device)
+            freeze(each, "frozen", bf16=run.uses_bf16("score", self.device))
             each.to(self.device)
         self.teacher = Teacher(self.base, cache=True)
         self.item_frames: dict[tuple[str, tuple[int, int]], list[torch.Tensor]] = {}
@@ -98,7 +98,7 @@ class Setting:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Without gradients, in the recipe's precision."""
-        with torch.no_grad(), autocast(uses_bf16(self.run.recipe.precision, self.device), self.device):
+        with torch.no_grad(), autocast(self.run.uses_bf16("score", self.device), self.device):
             yield
 
     def reader(self) -> Teacher:
@@ -259,7 +259,7 @@ def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Result]], list
         out,
         Settings(resamples=recipe.evaluate.bootstrap, seed=recipe.seed),
         Speech(voices=(voice,), controls=(SILENCE,), workers=recipe.engine.workers),
-        bf16=uses_bf16(recipe.precision, device),
+        bf16=run.uses_bf16("score", device),
         device=device,
     )
     plan, samples = load_samples(out)

@@ -23,7 +23,7 @@ from salad.stages.corpus import load_documents
 from salad.stages.speech import align, encode, gather_quarantine, speak, transcribe
 from salad.stages.speechlm import build_model, freeze, heard_tokens, load_tokenizer, speech_examples
 from salad.train.checkpoint import latest_checkpoint
-from salad.train.loop import autocast, uses_bf16
+from salad.train.loop import autocast
 from salad.types import Cluster, Document, Utterance
 
 __all__ = ["Measured", "Prober", "load_probed", "run"]
@@ -64,7 +64,7 @@ class Prober:
         tokens = heard_tokens(self.tokenizer, utterances, examples, heard)
         teacher = Teacher(base, cache=True)
         reading = teacher if model is base else Teacher(model, cache=False)  # M reads by the adapted weights (eq. 2)
-        with torch.no_grad(), autocast(uses_bf16(run.recipe.precision)):
+        with torch.no_grad(), autocast(run.uses_bf16("score")):
             by_ear = token_divergence(model, reading, examples, speech_ears(model))
             by_asr = token_divergence(base, teacher, examples, transcript_ears(base, lambda e: tokens[e.id]))
             without = token_divergence(base, teacher, examples, deaf_ears(base))
@@ -85,7 +85,7 @@ class Prober:
             model = build_model(run, latest_checkpoint(trained), lora=llm == "lora")
             base = model if llm == "frozen" else build_model(run)
             for each in {id(model): model, id(base): base}.values():
-                freeze(each, "frozen", run.recipe.precision)
+                freeze(each, "frozen", bf16=run.uses_bf16("score"))
             self._models = model, base
         return self._models
 

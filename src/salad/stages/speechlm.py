@@ -23,7 +23,6 @@ from salad.sequence.spelling import SpelledText, spell
 from salad.text.phonemes import Symbols
 from salad.train.checkpoint import latest_checkpoint, load_weights
 from salad.train.ears_tasks import SymbolSpan
-from salad.train.loop import uses_bf16
 from salad.train.tasks import Source
 from salad.types import Document, Example, SaladError, Utterance
 
@@ -100,16 +99,16 @@ def ears_checkpoint(run: Run) -> Path | None:
     return latest_checkpoint(run.folder("spell" if run.recipe.model.ears == "symbols" else "warm_start"))
 
 
-def freeze(model: SaladForConditionalGeneration, llm: str, precision: str, device: str = "cpu") -> None:
+def freeze(model: SaladForConditionalGeneration, llm: str, *, bf16: bool) -> None:
     """What trains: the adapter and its CTC head, and of the LLM all, its LoRA weights, or nothing.
 
-    The matrices of a frozen LLM are held in bf16 where that is what they are multiplied in anyway.
+    bf16: what is frozen is multiplied in bf16, so the matrices are held in it.
     """
     if llm not in ("frozen", "lora", "full"):
         raise SaladError(f"llm: {llm!r}; expected frozen, lora or full")
     for name, parameter in model.llm.named_parameters():
         parameter.requires_grad_(llm == "full" or (llm == "lora" and "lora_" in name))
-    if llm != "full" and uses_bf16(precision, device):
+    if llm != "full" and bf16:
         merge_linear(model)
 
 

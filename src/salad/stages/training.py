@@ -23,7 +23,7 @@ from salad.stages.align import load_aligned, load_frames
 from salad.stages.ears import ears_sides
 from salad.stages.speechlm import build_model, ctc_spans, freeze, load_tokenizer, speech_examples, text_examples
 from salad.stages.streams import count_left_out, open_stream
-from salad.train.loop import Schedule, Task, autocast, train, uses_bf16
+from salad.train.loop import Schedule, Task, autocast, train
 from salad.train.tasks import CTCTask, DistillTask, OneBatch, Source, Together, WithCTC, plan_batches
 from salad.train.world import World, shard
 from salad.types import Document, Example, SaladError, Utterance
@@ -60,7 +60,8 @@ def train_stage(
     model = build_model(run, weights, lora=settings.llm == "lora")
     base = model if settings.llm == "frozen" else _base(run)
     device = default_device()
-    freeze(model, settings.llm, run.recipe.precision, device)
+    bf16 = run.uses_bf16("train", device)
+    freeze(model, settings.llm, bf16=bf16)
     world, context = World.join(), run.recipe.sequence.context
     model.to(device)
     base.to(device)
@@ -112,7 +113,6 @@ def train_stage(
         spike_factor=settings.spike_factor,
         ema=settings.ema,
     )
-    bf16 = uses_bf16(run.recipe.precision, device)
     probe = _probe(run, model, teacher, tokenizer, settings, bf16)
     if overfit:
         task = OneBatch(task)
@@ -147,7 +147,7 @@ def _is_small(plan: Sequence[Sequence[Example]], base: SaladForConditionalGenera
 def _base(run: Run) -> SaladForConditionalGeneration:
     """The original LLM on its own, where training changes the student's."""
     base = build_model(run)
-    freeze(base, "frozen", run.recipe.precision, default_device())
+    freeze(base, "frozen", bf16=run.uses_bf16("train", default_device()))
     return base
 
 

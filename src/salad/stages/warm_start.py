@@ -20,7 +20,7 @@ from salad.stages.corpus import load_documents
 from salad.stages.ears import lower_part
 from salad.stages.speechlm import build_model, ctc_spans, load_tokenizer
 from salad.train.checkpoint import load_weights
-from salad.train.loop import Schedule, autocast, train, uses_bf16
+from salad.train.loop import Schedule, autocast, train
 from salad.train.tasks import CTCTask
 from salad.types import Utterance
 
@@ -48,7 +48,7 @@ def run(run: Run) -> dict[str, Any]:
         model,
         tokenizer,
         ctc_spans(run, tokenizer, heldout, store, with_text=False)[:: max(1, len(heldout) // 4)][:8],
-        uses_bf16(run.recipe.precision, device),
+        run.uses_bf16("train", device),
     )
     write_json(folder / "samples.json", samples)
     return {
@@ -87,7 +87,7 @@ def train_ctc(
         decay_share=0.3,
         checkpoint_every=settings.checkpoint_every,
     )
-    last = train(model, task, schedule, folder, title="warm start (CTC)", bf16=uses_bf16(run.recipe.precision, device))
+    last = train(model, task, schedule, folder, title="warm start (CTC)", bf16=run.uses_bf16("train", device))
     load_weights(last, model)
     return model, task, last
 

@@ -22,7 +22,7 @@ from salad.train.watch import PERF, Spikes, perf, save_batch
 from salad.train.world import World, like, norm
 from salad.types import SaladError
 
-__all__ = ["Schedule", "Task", "autocast", "train", "uses_bf16"]
+__all__ = ["Schedule", "Task", "autocast", "train"]
 
 
 class Task(Protocol):
@@ -51,16 +51,6 @@ class Schedule:
     probe_every: int = 0
     spike_factor: float = 0.0
     ema: float = 0.0
-
-
-def uses_bf16(precision: str, device: str = "cpu") -> bool:
-    """Whether to compute in bf16: as told, or where the processor multiplies it natively."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device != "cpu":
-        return True
-    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
 
 
 def autocast(bf16: bool, device: str = "cpu") -> AbstractContextManager[Any]:
