@@ -24,12 +24,16 @@ class Heard:
     """Spans laid end to end: embeddings [sum of lengths, llm width] for the LLM; CTC logits [sum of all_lengths, C].
 
     `lengths`: positions that each span keeps; `all_lengths`: its adapter positions before any is dropped.
+    token_ids: int64 [sum of lengths], the likeliest token at each kept position, -1 where that is the blank; None where
+    nothing scores tokens. symbols: the likeliest symbols of each span, without blanks and repeats, where there are any.
     """
 
     embeddings: torch.Tensor
     lengths: list[int]
     ctc_logits: torch.Tensor | None
     all_lengths: list[int]
+    token_ids: torch.Tensor | None = None
+    symbols: list[list[int]] | None = None
 
 
 class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -95,10 +99,12 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return Heard(hidden, lengths, None, lengths)
         table = self.get_input_embeddings().weight
         logits = self.ctc(hidden, table)
+        best = logits.detach().argmax(dim=-1)
         if self.config.rate == "fixed":
-            return Heard(self.ctc.embed(hidden, logits, table), lengths, logits, lengths)
-        keep, kept_lengths = self.ctc.kept(logits.detach().argmax(dim=-1), lengths)
-        return Heard(self.ctc.embed(hidden[keep], logits[keep], table), kept_lengths, logits, lengths)
+            return Heard(self.ctc.embed(hidden, logits, table), lengths, logits, lengths, self.ctc.tokens(best))
+        keep, kept_lengths = self.ctc.kept(best, lengths)
+        embeddings = self.ctc.embed(hidden[keep], logits[keep], table)
+        return Heard(embeddings, kept_lengths, logits, lengths, self.ctc.tokens(best[keep]))
 
     def speech_embeddings(self, frames: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
         """What the LLM reads for each span: [total positions, llm width] and the positions of each span."""
