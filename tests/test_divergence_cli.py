@@ -44,7 +44,9 @@ def test_figures_are_means_of_the_documents_in_the_file(adapted, tmp_path):
         own = [row for row in rows if row["of"] == "deaf" and row["domain"] == domain]
         assert part["deaf"]["value"] == pytest.approx(sum(r["kl"] for r in own) / sum(r["count"] for r in own))
     m, deaf = figures["all"]["misalignment"]["value"], figures["all"]["deaf"]["value"]
-    assert figures["recovered"]["value"] == pytest.approx(1 - m / deaf)
+    lowest = min(deaf, figures["all"]["blind"]["value"])
+    assert figures["heard"]["value"] == pytest.approx(1 - m / lowest)
+    assert figures["heard"]["formula"] == "1 - M / M_ref"
     assert figures == read_json(tmp_path / "divergence.json")
     header, lines = table_of(figures)
     assert [line[0] for line in lines] == ["all", "domain-0", "domain-1"] and len(header) == len(lines[0])

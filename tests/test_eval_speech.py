@@ -26,7 +26,7 @@ from salad.measure.task import TaskItem, find_task
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.pipeline import Run
 from salad.recipe import Recipe
-from salad.stages.evaluate import _accuracies
+from salad.stages.choices import accuracies
 from salad.synthesize.voices import load_voice
 from salad.types import Result, SaladError
 
@@ -136,14 +136,14 @@ def test_a_run_tells_its_own_items_and_its_tasks_together(run_dir, items, recipe
         "text_base": [Result(item.id, 0, right) for item in own],
         "speech_adapted": [Result(item.id, 0, wrong) for item in own],
     }
-    figures = _accuracies(run, own, answers, tmp_path / "evaluate")
+    figures = accuracies(run, own, answers, tmp_path / "evaluate")
     nexts, task, everything = figures["tasks"]
     assert (nexts["task"], nexts["gap"]["value"], nexts["chance"]) == ("next sentence", 1.0, 0.25)
     assert (task["task"], task["n"], task["chance"]) == ("mine", 8, 0.5)
     lost = task["text_base"]["value"] - task["speech_adapted"]["value"]
-    assert task["gap"]["value"] == pytest.approx(lost) and {"text_adapted", "cascade", "blind"} <= task.keys()
+    assert task["gap"]["value"] == pytest.approx(lost) and {"text_adapted", "cascade", "blind", "other"} <= task.keys()
     assert everything["n"] == 12 and everything["gap"]["value"] == pytest.approx((4 + 8 * lost) / 12)
-    alone = _accuracies(run, [], {}, tmp_path / "evaluate")  # no next-sentence items: the task is told all the same
+    alone = accuracies(run, [], {}, tmp_path / "evaluate")  # no next-sentence items: the task is told all the same
     assert alone == {"tasks": [task]}
     heard = samples(tmp_path, f"cascade/{voice.replace(':', '-')}", "evaluate/tasks")
     assert any(word in row["heard"][0].lower() for row in heard for word in ("boats", "seas", "lamps"))

@@ -212,6 +212,20 @@ def test_ctc_collapse_is_per_span(spans):
         at += len(span)
 
 
+@pytest.mark.parametrize("rate", ["fixed", "text"])
+def test_the_likeliest_token_is_told_for_each_position_that_the_llm_reads(rate):
+    model = make_model(rate, 30)
+    model.ctc.token_ids.copy_(torch.arange(40, 10, -1))
+    frames = [torch.randn(n, DIM, generator=torch.Generator().manual_seed(n)) for n in (9, 5)]
+    heard = model.hear(frames)
+    best = heard.ctc_logits.argmax(-1)
+    if rate == "text":
+        best = best[model.ctc.kept(best, heard.all_lengths)[0]]
+    assert len(heard.token_ids) == sum(heard.lengths) == len(heard.embeddings) and heard.symbols is None
+    assert heard.token_ids.tolist() == [-1 if c == 0 else 41 - c for c in best.tolist()]
+    assert make_model("fixed", 0).hear(frames).token_ids is None
+
+
 @pytest.mark.parametrize(("rate", "ctc", "lora"), [("fixed", 0, 0), ("text", 30, 0), ("fixed", 0, 2)])
 def test_save_and_load_round_trip(tmp_path, rate, ctc, lora):
     model = make_model(rate, ctc, lora)

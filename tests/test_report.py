@@ -17,11 +17,11 @@ import pytest
 from rich.console import Console
 
 from salad.analyze import print_report, write_report
-from salad.analyze.charts import thin
+from salad.analyze.charts import draw_stages, thin
 from salad.analyze.page import CLIP_BYTES, encode_clip, task_table
 from salad.analyze.report import captions, headline, plain, rank_correlation
 from salad.analyze.svg import ticks
-from salad.analyze.values import bought_by_domain, duration, nats, percent, pick
+from salad.analyze.values import EXPOSURES, bought_by_domain, duration, nats, percent, pick
 from salad.audio import read_audio, write_flac
 from salad.files import read_json
 
@@ -33,6 +33,42 @@ def fake_divergence(mean: float, se: float) -> dict[str, Any]:
     by_domain = {d: mean * (0.7 + 0.09 * i) for i, d in enumerate(DOMAINS)}
     by_voice = {"piper-joe": mean * 0.94, "kokoro:af_heart": mean * 0.98, "kokoro:bm_george (unseen)": mean * 1.22}
     return {"all": mean, "se": se, "n_documents": 64, "n_tokens": 4100, "by_domain": by_domain, "by_voice": by_voice}
+
+
+VOICES = ("piper-joe", "kokoro:bm_george (unseen)")
+
+
+def fake_share(m: float) -> dict[str, Any]:
+    value = (0.655 - m) / (0.655 - 0.142)
+    formula = "(M_ref - M) / (M_ref - M_cascade)"
+    around = {"value": value, "low": value - 0.03, "high": value + 0.04}
+    return around | {"n": 64, "reference": "blind", "formula": formula}
+
+
+def fake_voice(voice: str) -> dict[str, Any]:
+    wer = {"value": 0.248, "low": 0.21, "high": 0.29, "n": 2000}
+    m = {key: {"all": 0.3 + 0.1 * i, "se": 0.02, "n_documents": 60} for i, key in enumerate(("stage2", "deaf"))}
+    row = {"voice": voice, "unseen": "unseen" in voice, **m, "heard": fake_share(0.3), "phone_error": None}
+    return row | {"wer": wer, "strict_wer": wer}
+
+
+def fake_recall(number: int) -> dict[str, Any]:
+    value = (0.87, 0.65, 0.21, 0.11, 0.0101)[number]
+    return {"exposure": list(EXPOSURES)[number], "value": value, "low": 0.9 * value, "high": value + 0.05, "n": 500}
+
+
+def old_report() -> dict[str, Any]:
+    """As version 0.1.0 wrote it: `recovered`, 1 - M / M_deaf, and no word of what was heard."""
+    report = fake_report()
+    for key in ("heard", "heard_by_domain", "heard_by_stage", "over", "voices", "hearing", "oracle", "left_out"):
+        del report[key]
+    del report["curves"]["spell"]
+    shares = {k: 1 - report["misalignment"][k]["all"] / 0.731 for k in ("init", "warm_start", "stage1", "stage2")}
+    return report | {
+        "recovered": shares["stage2"],
+        "recovered_by_domain": {d: 0.6 + 0.02 * i for i, d in enumerate(DOMAINS)},
+        "recovered_by_stage": shares,
+    }
 
 
 def fake_curve(steps: int, m: tuple[float, float], seed: int, f: float = 0.0) -> list[dict[str, Any]]:
@@ -77,7 +113,9 @@ def fake_cluster(number: int) -> dict[str, Any]:
 
 def fake_report() -> dict[str, Any]:
     means = {"init": 0.912, "warm_start": 0.431, "stage1": 0.274, "stage2": 0.2315, "blind": 0.655, "deaf": 0.731}
-    misalignment = {key: fake_divergence(mean, 0.011) for key, mean in (means | {"cascade": 0.142}).items()}
+    misalignment = {
+        key: fake_divergence(mean, 0.011) for key, mean in (means | {"other": 0.662, "cascade": 0.142}).items()
+    }
     for i, domain in enumerate(DOMAINS):
         misalignment["stage2"]["by_domain"][domain] *= 0.86 + 0.05 * i
     return {
@@ -91,9 +129,27 @@ def fake_report() -> dict[str, Any]:
             "stage1": {"all": 0.0121, "se": 0.0008, "by_domain": dict.fromkeys(DOMAINS, 0.012)},
             "stage2": {"all": 0.0143, "se": 0.0009, "by_domain": dict.fromkeys(DOMAINS, 0.014)},
         },
-        "recovered": 1 - 0.2315 / 0.731,
-        "recovered_by_domain": {d: 0.6 + 0.02 * i for i, d in enumerate(DOMAINS)},
-        "recovered_by_stage": {k: 1 - means[k] / 0.731 for k in ("init", "warm_start", "stage1", "stage2")},
+        "heard": fake_share(means["stage2"]),
+        "heard_by_domain": {d: fake_share(0.3 - 0.02 * i) for i, d in enumerate(DOMAINS)},
+        "heard_by_stage": {k: fake_share(means[k]) for k in ("init", "warm_start", "stage1", "stage2")},
+        "over": {"other": {"value": 0.41, "low": 0.35, "high": 0.47, "n": 64}},
+        "voices": [fake_voice(voice) for voice in VOICES],
+        "hearing": {
+            "word_recall": {name: [fake_recall(i) for i in range(5)] for name in ("trained", "unseen")},
+            "withheld": {"words": 40, "heard_or_read": []},
+            "spans": [
+                {
+                    "document": "physics-003",
+                    "domain": "physics",
+                    "speaker": voice,
+                    "said": [["the", True], ["membrane", False]],
+                    "heard": [["the", True], ["man", False], ["brain", False]],
+                }
+                for voice in VOICES
+            ],
+        },
+        "oracle": {"oracle_none": {"all": 0.23}, "oracle_symbols": {"all": 0.09}},
+        "left_out": ["M of init is not measured (evaluate.stages)"],
         "accuracy": {
             "text_base": {"value": 0.81, "low": 0.757, "high": 0.862},
             "text_adapted": {"value": 0.805, "low": 0.752, "high": 0.857},
@@ -107,6 +163,7 @@ def fake_report() -> dict[str, Any]:
             "warm_start": [{"step": s, "loss": 9.5 * math.exp(-s / 90) + 1.2, "seconds": s} for s in range(1, 401)],
             "stage1": fake_curve(600, (0.44, 0.27), 1),
             "stage2": fake_curve(300, (0.29, 0.23), 2, f=0.011),
+            "spell": [{"step": s, "loss": 3 - s / 200, "token_accuracy": 0.3 + s / 1000} for s in range(0, 400, 20)],
         },
         "selection": [fake_cluster(number) for number in range(16)],
         "speech_hours": {"stage1": 1.31, "bought": 0.152, "heldout": 0.5, "quarantined": 0.012},
@@ -198,16 +255,63 @@ def test_json_round_trips(tmp_path: Path, clips: list[dict[str, Any]]) -> None:
     )
 
 
+def test_an_old_report_is_told_as_it_was(tmp_path: Path) -> None:
+    report = old_report()
+    html = written(report, [], tmp_path)
+    assert "recovered" in headline(report) and headline(report).count("68.3") == 1
+    text = "".join(Page(html).text)
+    assert "Heard words: not measured in this run" in text and "1 − M / Mdeaf" in text and "None" not in text
+    console = Console(record=True, width=200)
+    print_report(report, console)
+    assert "recovered" in console.export_text()
+
+
+def test_what_was_heard_is_shown(tmp_path: Path) -> None:
+    report = fake_report()
+    html = written(report, [], tmp_path)
+    assert '<span class="wrong">membrane</span>' in html and '<span class="right">the</span>' in html
+    text = "".join(Page(html).text)
+    for shown in ("24.8\xa0% [21.0,\xa029.0]", "neither heard nor read", "kokoro:bm_george (unseen)", "another's"):
+        assert shown in text, shown
+    assert "the true phones in place of those heard" in text and "(evaluate.stages)" in text
+    assert "heard 82.6\xa0%" in re.sub(r"<[^>]+>", "", headline(report))
+    without = copy.deepcopy(report)
+    without["heard"] |= {"formula": "1 - M / M_ref"}
+    assert "no cascade was measured" in headline(without) and "SALAD heard" not in headline(without)
+
+
+def test_the_untrained_model_is_off_the_axis(tmp_path: Path) -> None:
+    report = fake_report()
+    report["misalignment"]["init"]["all"] = 8.44
+    svg = draw_stages(report, 540)
+    assert svg is not None
+    drawn = str(svg.markup("M", "wide"))
+    assert "untrained: M 8.440, off this axis" in drawn
+    assert all(float(tick) <= 1 for tick in re.findall(r'class="tick" text-anchor="middle">([\d.]+)<', drawn))
+
+
+def test_wide_tables_stay_inside_a_container(tmp_path: Path) -> None:
+    """No table is cut off at 1,100 pixels: those of many columns may scroll, and their headings wrap."""
+    report = fake_report()
+    own = report["accuracy"]
+    report["accuracy"]["tasks"] = [{"task": "next sentence", **own}, {"task": "mine", **own}]
+    html = written(report, [], tmp_path)
+    for table in re.finditer(r"<table.*?</thead>", html, re.DOTALL):
+        if table.group().count("<th") > 4:
+            assert html[: table.start()].rstrip().endswith('<div class="scroll">'), table.group()
+    assert "th.num, .wrap .num { white-space: normal; }" in html
+
+
 def test_not_finite_becomes_null(tmp_path: Path) -> None:
     report = fake_report()
     report["misalignment"]["stage1"]["se"] = float("nan")
-    report["recovered"] = np.float32(0.5)
+    report["heard"]["value"] = np.float32(0.5)
     report["accuracy"]["gap"]["low"] = -math.inf
     written(report, [], tmp_path)
     text = (tmp_path / "report.json").read_text()
     assert "NaN" not in text and "Infinity" not in text
     saved = json.loads(text)
-    assert saved["misalignment"]["stage1"]["se"] is None and saved["recovered"] == 0.5
+    assert saved["misalignment"]["stage1"]["se"] is None and saved["heard"]["value"] == 0.5
 
 
 def test_html_is_self_contained_and_small(tmp_path: Path, clips: list[dict[str, Any]]) -> None:
@@ -234,7 +338,7 @@ def test_clips_over_the_budget_stay_silent(
 def test_every_figure_has_a_label_and_a_caption(tmp_path: Path, clips: list[dict[str, Any]]) -> None:
     page = Page(written(fake_report(), clips, tmp_path))
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(drawings) == 16 and all(d["role"] == "img" and len(d["aria-label"] or "") > 30 for d in drawings)
+    assert len(drawings) == 20 and all(d["role"] == "img" and len(d["aria-label"] or "") > 30 for d in drawings)
     text = "".join(page.text)
     for name, caption in captions(fake_report()).items():
         assert caption in text, name
@@ -266,7 +370,7 @@ SAID_ABSENT = {
     "misalignment": "Misalignment M: not measured in this run",
     "forgetting": "Forgetting F: not measured in this run",
     "accuracy": "Accuracy: not measured in this run",
-    "recovered": "recovered was not measured",
+    "heard": "heard was not measured",
     "curves": "Training curves: not recorded in this run",
     "selection": "Active selection: not made in this run",
     "quarantine": "Quarantine: not recorded in this run",
@@ -312,9 +416,9 @@ def test_absent_parts_are_said_and_do_not_fail(key: str, tmp_path: Path, clips: 
 
 def test_a_run_without_stage_two(tmp_path: Path) -> None:
     report = fake_report()
-    for part in (report["misalignment"], report["forgetting"], report["curves"], report["recovered_by_stage"]):
+    for part in (report["misalignment"], report["forgetting"], report["curves"], report["heard_by_stage"]):
         part["stage2"] = None
-    report |= {"selection": None, "recovered": None}
+    report |= {"selection": None, "heard": None}
     html = written(report, [], tmp_path)
     assert "Stage I" in headline(report) and "Stage II" not in headline(report)
     assert "Active selection: not made in this run" in html
@@ -328,8 +432,8 @@ def test_clips_without_continuations(tmp_path: Path, clips: list[dict[str, Any]]
 def test_headline_numbers_are_those_of_the_json(tmp_path: Path) -> None:
     page = Page(written(fake_report(), [], tmp_path))
     saved = read_json(tmp_path / "report.json")
-    keys = {f"misalignment.{key}.all" for key in ("init", "stage2", "cascade", "deaf", "blind")}
-    keys |= {"recovered", "accuracy.chance", "accuracy.n"}
+    keys = {f"misalignment.{key}.all" for key in ("init", "stage2", "cascade", "deaf", "blind", "other")}
+    keys |= {"heard.value", "accuracy.chance", "accuracy.n"}
     keys |= {f"accuracy.{key}.value" for key in ("speech_adapted", "text_base", "cascade")}
     assert set(page.data) == keys
     for key, (value, shown) in page.data.items():
@@ -352,14 +456,14 @@ def test_sentences_follow_the_numbers() -> None:
     worse = copy.deepcopy(report)
     worse["misalignment"]["stage2"] = fake_divergence(1.4, 0.02)
     worse["misalignment"]["cascade"]["all"] = 1.41
-    worse["recovered"] = 1 - 1.4 / 0.731
+    worse["heard"] = fake_share(1.4)
     worse["accuracy"]["speech_adapted"] = {"value": 0.26, "low": 0.2, "high": 0.32}
     worse["accuracy"]["gap"] = {"value": -0.01, "low": -0.05, "high": 0.03}
     worse["seconds"]["evaluate"] = 9000.0
     for row in worse["selection"]:
         row["bought_s"] = 0.0
     other = captions(worse)
-    assert "rose from" in headline(worse) and "recovered none" in headline(worse) and "−91.5" in headline(worse)
+    assert "rose from" in headline(worse) and "heard none" in headline(worse) and "−145.2" in headline(worse)
     assert "above deaf" in other["stages"] and "within error of cascade" in other["stages"]
     assert "not clearly above the chance" in other["accuracy"] and "holds 0" in other["accuracy"]
     assert "−1.0\xa0points" in other["accuracy"]
@@ -437,7 +541,7 @@ def test_terminal_table() -> None:
     for shown in (
         f"{nats(0.2315)} ± 0.022",
         "0.731",
-        "68.3",
+        "82.6",
         "63.8",
         "[57.1, 70.0]",
         "25.0",

@@ -357,10 +357,17 @@ class Synthesize(Section):
 
 
 class Evaluate(Section):
-    only: tuple[Literal["init", "warm_start", "stage1", "stage2", "blind", "deaf", "cascade"], ...] = Field(
-        (), description="whose M to measure, beside stage2 and deaf; none named: everything"
+    only: tuple[
+        Literal["init", "warm_start", "stage1", "stage2", "blind", "other", "deaf", "cascade", "oracle"], ...
+    ] = Field((), description="whose M to measure, beside stage2 and deaf; none named: `stages` and all controls")
+    stages: tuple[Literal["init", "warm_start", "stage1"], ...] = Field(
+        ("warm_start", "stage1"), description="stages before stage2 whose M to measure; init is the untrained model"
     )
     documents: int = Field(4, ge=1, description="held-out documents of each domain that M and F are measured on")
+    stage_documents: int = Field(2, ge=1, description="of these, those that M of the stages before stage2 is of")
+    oracle_documents: int = Field(
+        1, ge=0, description="of these, those for M with the true symbols in place of the heard ones; 0: not measured"
+    )
     items: int = Field(200, ge=0, description="multiple-choice items built from the held-out documents; 0: none")
     options: int = Field(4, ge=2)
     context_words: int = Field(60, ge=5)

@@ -11,6 +11,7 @@ import numpy as np
 __all__ = [
     "Cluster",
     "Document",
+    "Estimate",
     "Example",
     "Gap",
     "Pairs",
@@ -178,6 +179,16 @@ class Result:
     @property
     def correct(self) -> bool:
         return self.prediction == self.answer
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval; n: what it was taken over (words, items or documents, as its maker says)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,27 @@ import numpy as np
 from markupsafe import Markup
 
 from salad.analyze.svg import Svg, bold_width, scale, shorten, text_width, ticks, x_axis
-from salad.analyze.values import ACCURACIES, CONTROLS, STAGES, duration, nats, percent, pick
+from salad.analyze.values import (
+    ACCURACIES,
+    CONTROLS,
+    EXPOSURES,
+    STAGES,
+    duration,
+    heard_of,
+    heard_title,
+    nats,
+    percent,
+    pick,
+)
 
 __all__ = [
     "draw_accuracy",
     "draw_clusters",
     "draw_curves",
     "draw_dumbbells",
+    "draw_recall",
     "draw_seconds",
+    "draw_spell",
     "draw_stages",
     "draw_warm_start",
     "figure",
@@ -38,15 +51,19 @@ def interval(entry: dict[str, Any]) -> float:
 
 
 def draw_stages(report: dict[str, Any], width: float) -> Svg | None:
-    """M after each stage as dots with 95 % whiskers; deaf, blind and cascade as lines across."""
+    """M after each stage as dots with 95 % whiskers; the controls as lines across.
+
+    The untrained model, several times as far off, is told as text: on the axis it would press all others together.
+    """
     entries = {key: pick(report, f"misalignment.{key}") or {} for key in (*STAGES, *CONTROLS)}
     entries = {key: entry for key, entry in entries.items() if entry.get("all") is not None}
+    untrained = entries.pop("init", None) if set(entries) & set(STAGES) - {"init"} else None
     stages = [key for key in STAGES if key in entries]
     if not stages:
         return None
     left, right = 82, 74
     controls = sorted((key for key in CONTROLS if key in entries), key=lambda key: entries[key]["all"])
-    top = 26 + 17 * len(controls)
+    top = 26 + 17 * len(controls) + (14 if untrained else 0)
     high = max(entry["all"] + interval(entry) for entry in entries.values()) * 1.06 or 1.0
     x = scale(0, high, left, width - right)
     bottom = top + 46 * len(stages)
@@ -54,7 +71,7 @@ def draw_stages(report: dict[str, Any], width: float) -> Svg | None:
     x_axis(svg, x, 0, high, bottom, top, "misalignment M (nats per token)")
     svg.line(left, top, left, bottom, "base")
     for index, key in enumerate(controls):  # labels go down a staircase to the right, so that no line crosses one
-        entry, label = entries[key], f"{key} {nats(entries[key]['all'])}"
+        entry, label = entries[key], f"{CONTROLS[key]} {nats(entries[key]['all'])}"
         y = top - 28 - 17 * (len(controls) - 1 - index)
         if interval(entry):
             start = x(max(0.0, entry["all"] - interval(entry)))
@@ -62,7 +79,9 @@ def draw_stages(report: dict[str, Any], width: float) -> Svg | None:
             svg.add("rect", **band, height=float(bottom - top), class_=f"band {key}")
         svg.line(x(entry["all"]), y + 4, x(entry["all"]), bottom, f"control {key}")
         svg.text(min(x(entry["all"]) - 3, width - bold_width(label)), y, label, f"halo strong {key}")
-    svg.text(width, top - 10, "recovered", "tick", "end")
+    svg.text(width, top - 10, heard_title(report), "tick", "end")
+    if untrained:
+        svg.text(left, 12, f"untrained: M {nats(untrained['all'])}, off this axis", "tick")
     for index, key in enumerate(stages):
         y, entry = top + 23 + 46 * index, entries[key]
         svg.text(left - 10, y + 4, STAGES[key], "strong" if key == stages[-1] else "", "end")
@@ -71,8 +90,8 @@ def draw_stages(report: dict[str, Any], width: float) -> Svg | None:
             svg.whisker(x(max(0.0, entry["all"] - interval(entry))), x(entry["all"] + interval(entry)), y)
         svg.dot(x(entry["all"]), y, "after" if key == stages[-1] else "before", 6)
         svg.text(x(entry["all"]), y - 10, nats(entry["all"]), "halo strong", "middle")
-        recovered = pick(report, f"recovered_by_stage.{key}")
-        svg.text(width, y + 4, "–" if recovered is None else percent(recovered), "", "end")
+        heard = heard_of(report, f"by_stage.{key}")[1]
+        svg.text(width, y + 4, "–" if heard is None else percent(heard), "", "end")
     return svg
 
 
@@ -85,7 +104,7 @@ def draw_accuracy(report: dict[str, Any], width: float) -> Svg | None:
     }
     if not rows:
         return None
-    left, right, top = 106, 18, 34
+    left, right, top = max(106, *(round(text_width(ACCURACIES[key])) + 14 for key in rows)), 18, 34
     x = scale(0, 1, left, width - right)
     bottom = top + 46 * len(rows)
     svg = Svg(width, bottom + 40)
@@ -191,6 +210,59 @@ def draw_warm_start(report: dict[str, Any], width: float) -> Svg | None:
     svg = Svg(width, 200)
     x_axis(svg, x, 0, max(step for step, _ in points), 160, 30, "steps", lambda tick: f"{tick:,.0f}")
     panel(svg, [points], x, 30, 160, "CTC loss (nats)", dots=False)
+    return svg
+
+
+def draw_spell(report: dict[str, Any], width: float) -> Svg | None:
+    """Loss and token accuracy of the upper part over its steps, learning from text alone."""
+    rows = pick(report, "curves.spell") or []
+    kinds = {"loss": "loss (nats per token)", "token_accuracy": "tokens spelled rightly (share)"}
+    series = {kind: points for kind in kinds if len(points := thin(rows, kind)) > 1}
+    if not series:
+        return None
+    last = max(step for points in series.values() for step, _ in points)
+    x, tall, gap, top = Steps(last, 46, width - 12), 92, 36, 30
+    bottom = top + len(series) * (tall + gap) - gap
+    svg = Svg(width, bottom + 40)
+    x_axis(svg, x, 0, last, bottom, top, "steps", lambda tick: f"{tick:,.0f}")
+    for index, (kind, points) in enumerate(series.items()):
+        start = top + index * (tall + gap)
+        panel(svg, [points], x, start, start + tall, kinds[kind], dots=False)
+    return svg
+
+
+def draw_recall(report: dict[str, Any], width: float) -> Svg | None:
+    """Share of the spoken words found, by how often they were heard before: bars with 95 % whiskers."""
+    groups = {name: pick(report, f"hearing.word_recall.{name}") or [] for name in ("trained", "unseen")}
+    tables = {name: {row["exposure"]: row for row in rows if row["value"] is not None} for name, rows in groups.items()}
+    tables = {name: rows for name, rows in tables.items() if rows}
+    keys = [key for key in EXPOSURES if any(key in rows for rows in tables.values())]
+    if not keys:
+        return None
+    left, right, top, bar_px = round(text_width("neither heard nor read")) + 14, 100, 36, 15
+    row_px = bar_px * len(tables) + 14
+    x, bottom = scale(0, 1, left, width - right), top + row_px * len(keys)
+    svg = Svg(width, bottom + 40)
+    x_axis(svg, x, 0, 1, bottom, top, "words found (%)", lambda tick: f"{100 * tick:g}")
+    at = 0.0
+    for name, title in (("trained", "voices trained on"), ("unseen", "voices never heard")):
+        if name in tables:
+            svg.add("rect", x=at, y=8.0, width=12.0, height=10.0, class_=f"bar {name}")
+            svg.text(at + 17, 17, title, "tick")
+            at += 34 + text_width(title)
+    for index, key in enumerate(keys):
+        y = top + 7 + row_px * index
+        svg.text(left - 8, y + bar_px * len(tables) / 2 + 4, EXPOSURES[key], "", "end")
+        for number, (name, rows) in enumerate(tables.items()):
+            if key not in rows:
+                continue
+            row, own = rows[key], float(y + bar_px * number)
+            wide = max(1.0, x(row["value"]) - left)
+            title = f"{EXPOSURES[key]}, {name}: {percent(row['value'])} of {row['n']} words"
+            svg.add("rect", "", title, x=float(left), y=own, width=wide, height=bar_px - 3.0, class_=f"bar {name}")
+            if row.get("low") is not None and row.get("high") is not None:
+                svg.whisker(x(row["low"]), x(row["high"]), own + (bar_px - 3) / 2)
+            svg.text(width, own + bar_px - 4, f"{percent(row['value'])} of {row['n']}", "tick", "end", title)
     return svg
 
 

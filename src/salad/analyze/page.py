@@ -20,7 +20,9 @@ from salad.analyze.charts import (
     draw_clusters,
     draw_curves,
     draw_dumbbells,
+    draw_recall,
     draw_seconds,
+    draw_spell,
     draw_stages,
     draw_warm_start,
     figure,
@@ -30,15 +32,18 @@ from salad.analyze.values import (
     CONTROLS,
     STAGES,
     bought_by_domain,
+    heard_title,
     interval,
     nats,
     percent,
     pick,
+    rate,
+    stage_two_beside,
     task_rows,
 )
 from salad.audio import read_audio, to_samples, to_seconds
 
-__all__ = ["encode_clip", "render", "task_table", "template"]
+__all__ = ["encode_clip", "render", "task_table", "template", "voice_table"]
 
 CLIP_BYTES = 60_000
 CLIP_HZ = 24_000
@@ -97,8 +102,9 @@ def domain_table(report: dict[str, Any]) -> dict[str, Any] | None:
             by_domain = pick(report, f"{kind}.{key}.by_domain")
             if by_domain:
                 columns.append((f"{letter} {(STAGES | CONTROLS)[key]}", by_domain, nats))
-    if recovered := report.get("recovered_by_domain"):
-        columns.append(("recovered", recovered, percent))
+    shares = {d: pick(row, "value") for d, row in (report.get("heard_by_domain") or {}).items()}
+    if shares := shares or report.get("recovered_by_domain"):
+        columns.append((heard_title(report), shares, percent))
     domains = sorted({domain for _, by_domain, _ in columns for domain in by_domain})
     if not domains:
         return None
@@ -114,8 +120,9 @@ def task_table(report: dict[str, Any]) -> dict[str, Any] | None:
     tasks = task_rows(report)
     if not tasks:
         return None
-    names = ACCURACIES | {"blind": "SALAD hears silence"}
-    systems = [key for key in names if any(key in row for row in tasks)]
+    systems = [key for key in ACCURACIES if any(key in row for row in tasks)]
+    margins = {"over_blind": "margin over silence, nats", "over_other": "margin over another's, nats"}
+    margins = {key: name for key, name in margins.items() if any(pick(row, f"margin.{key}") for row in tasks)}
 
     def cell(value: dict[str, Any] | None) -> str:
         return f"{100 * value['value']:.0f} {interval(value)}" if value else ""
@@ -125,11 +132,63 @@ def task_table(report: dict[str, Any]) -> dict[str, Any] | None:
             "name": row["task"],
             "n": str(row["n"]),
             "chance": f"{100 * row['chance']:.0f}" if "chance" in row else "",
-            "cells": [*(cell(row.get(key)) for key in systems), cell(row.get("gap"))],
+            "cells": [
+                *(cell(row.get(key)) for key in systems),
+                cell(row.get("gap")),
+                *(_nats(pick(row, f"margin.{key}")) for key in margins),
+            ],
         }
         for row in tasks
     ]
-    return {"columns": [*(names[key] for key in systems), "gap, text − speech"], "rows": rows}
+    columns = [*(ACCURACIES[key] for key in systems), "gap, text − speech", *margins.values()]
+    return {"columns": columns, "rows": rows}
+
+
+def _nats(value: dict[str, Any] | None) -> str:
+    """`0.213 [0.101, 0.325]`."""
+    if not value or value.get("value") is None:
+        return ""
+    around = f" [{nats(value['low'])}, {nats(value['high'])}]" if value.get("low") is not None else ""
+    return f"{nats(value['value'], sign=True)}{around}"
+
+
+def voice_table(report: dict[str, Any]) -> dict[str, Any] | None:
+    """One row a voice, headings and text: M with its controls, what was heard, word and phone error rates."""
+    voices = report.get("voices") or []
+    names = {"stage2": "M"} | {key: f"M {name}" for key, name in CONTROLS.items()}
+    names = {key: name for key, name in names.items() if any(pick(row, f"{key}.all") is not None for row in voices)}
+    rates = {"heard": heard_title(report), "wer": "WER", "strict_wer": "WER, case and punctuation kept"}
+    rates |= {"phone_error": "phone error rate"}
+    rates = {key: name for key, name in rates.items() if any(pick(row, f"{key}.value") is not None for row in voices)}
+    if not names and not rates:
+        return None
+
+    def m(row: dict[str, Any], key: str) -> str:
+        value, se = pick(row, f"{key}.all"), pick(row, f"{key}.se")
+        return "–" if value is None else nats(value) + (f" ± {nats(1.96 * se)}" if se is not None else "")
+
+    rows = [
+        {
+            "name": row.get("voice") or "–",
+            "cells": [*(m(row, key) for key in names), *(rate(row.get(key)) for key in rates)],
+        }
+        for row in voices
+    ]
+    return {"columns": [*names.values(), *rates.values()], "rows": rows}
+
+
+def oracle_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """What M is with the true symbols in place of the heard ones, on the documents that it was measured on."""
+    names = {
+        "oracle_none": "as it is",
+        "oracle_argmax": "the likeliest token in place of the expected embedding",
+        "oracle_symbols": "the true phones in place of those heard",
+        "oracle_symbols_5": "the same, 5 % of them wrong",
+        "oracle_symbols_10": "the same, 10 % wrong",
+        "oracle_symbols_20": "the same, 20 % wrong",
+    }
+    found = {name: pick(report, f"oracle.{key}.all") for key, name in names.items()}
+    return [(name, nats(value)) for name, value in found.items() if value is not None]
 
 
 @functools.cache
@@ -148,21 +207,25 @@ def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup
     """The whole page. `captions` holds a sentence for each figure, `headline` the one under the title."""
     bought = {domain: f"{s:.0f} s" if s >= 1 else "< 1 s" for domain, s in bought_by_domain(report).items()}
 
-    def m(stage: str, kind: str) -> dict[str, float]:
-        return pick(report, f"misalignment.{stage}.{kind}") or {}
+    def m(kind: str) -> tuple[dict[str, float], dict[str, float]]:
+        """M after Stage I, and after Stage II on the same documents; of voices that Stage I lacks, on all of theirs."""
+        before, after = (pick(report, f"misalignment.stage1.{kind}") or {}, stage_two_beside(report, "stage1"))
+        return before, (pick(report, f"misalignment.stage2.{kind}") or {}) | (after.get(kind) or {})
 
     figures = {
         "stages": figure(lambda w: draw_stages(report, w), "Misalignment by stage", captions["stages"]),
         "accuracy": figure(lambda w: draw_accuracy(report, w), "Accuracy", captions["accuracy"]),
+        "recall": figure(lambda w: draw_recall(report, w), "Words found, by exposure", captions["recall"]),
+        "spell": figure(lambda w: draw_spell(report, w), "Spelling from text", captions["spell"]),
         "warm_start": figure(lambda w: draw_warm_start(report, w), "Warm start", captions["warm_start"]),
         "curves": figure(lambda w: draw_curves(report, w), "Loss, M and F over steps", captions["curves"]),
         "domains": figure(
-            lambda w: draw_dumbbells(m("stage1", "by_domain"), m("stage2", "by_domain"), bought, "bought ≈", w),
+            lambda w: draw_dumbbells(*m("by_domain"), bought, "bought ≈", w),
             "Misalignment by domain",
             captions["domains"],
         ),
         "voices": figure(
-            lambda w: draw_dumbbells(m("stage1", "by_voice"), m("stage2", "by_voice"), {}, "", w),
+            lambda w: draw_dumbbells(*m("by_voice"), {}, "", w),
             "Misalignment by voice",
             captions["voices"],
         ),
@@ -179,10 +242,16 @@ def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup
         pick=lambda path: pick(report, path),
         headline=headline,
         figures=figures,
+        captions=captions,
         selection=selection,
         clips=with_audio(whole(clips, CLIP_KEYS)),
         domains=domain_table(report),
         tasks=task_table(report),
+        voices=voice_table(report),
+        oracles=oracle_rows(report),
+        spans=whole(pick(report, "hearing.spans"), "document domain speaker said heard"),
+        heard_title=heard_title(report),
+        left_out=report.get("left_out") or [],
         stages=STAGES,
         measured=next((key for key in reversed(STAGES) if pick(report, f"misalignment.{key}.n_tokens")), "stage2"),
         samples=whole(report.get("ctc_samples"), "reference decoded"),

@@ -14,20 +14,25 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from salad.analyze.page import render
 from salad.analyze.values import (
     ACCURACIES,
     CONTROLS,
+    EXPOSURES,
     STAGES,
     bought_by_domain,
     duration,
+    heard_of,
+    heard_title,
     interval,
     nats,
     percent,
     pick,
     points,
+    rate,
+    stage_two_beside,
     task_rows,
 )
 from salad.files import write_json, write_text
@@ -84,18 +89,27 @@ def number(report: dict[str, Any], path: str, show: Any) -> Markup:
 
 
 def headline(report: dict[str, Any]) -> Markup:
-    """One sentence: what was recovered, M before and after with its controls, accuracy on speech and on text."""
-    parts = [_headline_recovered(report), _headline_misalignment(report), _headline_accuracy(report)]
+    """One sentence: what was heard, M before and after with its controls, accuracy on speech and on text."""
+    parts = [_headline_heard(report), _headline_misalignment(report), _headline_accuracy(report)]
     return Markup("; ").join(parts) + "."
 
 
-def _headline_recovered(report: dict[str, Any]) -> Markup:
-    if (recovered := report.get("recovered")) is None:
-        return Markup("The share of the speech information recovered was not measured")
-    share = number(report, "recovered", percent)
-    if recovered <= 0:
-        return Markup("SALAD recovered none of the speech information ({})").format(share)
-    return Markup("SALAD recovered {} of the speech information").format(share)
+def _headline_heard(report: dict[str, Any]) -> Markup:
+    path, share = heard_of(report)
+    if share is None:
+        return Markup("What was heard was not measured")
+    shown = number(report, path, percent)
+    if path == "recovered":  # of a report from before `heard`
+        if share <= 0:
+            return Markup("SALAD recovered none of the speech information ({})").format(shown)
+        return Markup("SALAD recovered {} of the speech information").format(shown)
+    if around := interval(report["heard"]):
+        shown += f" {around}"
+    if "cascade" not in (pick(report, "heard.formula") or ""):
+        return Markup("M is {} under that of who cannot hear (1 − M / M_ref; no cascade was measured)").format(shown)
+    if share <= 0:
+        return Markup("SALAD heard none of what a transcript tells ({})").format(shown)
+    return Markup("SALAD heard {} of what a recogniser's transcript tells").format(shown)
 
 
 def _headline_misalignment(report: dict[str, Any]) -> Markup:
@@ -108,10 +122,12 @@ def _headline_misalignment(report: dict[str, Any]) -> Markup:
 
     first, last = stages[0], stages[-1]
     controls = [
-        Markup("{} {}").format(key, m(key)) for key in CONTROLS if pick(report, f"misalignment.{key}.all") is not None
+        Markup("{} {}").format(name, m(key))
+        for key, name in CONTROLS.items()
+        if pick(report, f"misalignment.{key}.all") is not None
     ]
     against = Markup(" ({})").format(Markup(", ").join(controls)) if controls else ""
-    if first == last:
+    if first == last or pick(report, f"misalignment.{first}.stage2"):  # not of the same documents
         return Markup("misalignment is {} nats per token ({}){}").format(m(last), STAGES[last], against)
     verb = {"below": "fell", "above": "rose", "within error of": "did not clearly change,"}[
         compare(report, last, first)
@@ -155,6 +171,9 @@ def captions(report: dict[str, Any]) -> dict[str, str]:
         "curves": _say_curves(report),
         "domains": _say_domains(report),
         "voices": _say_voices(report),
+        "recall": _say_recall(report),
+        "errors": _say_errors(report),
+        "spell": _say_spell(report),
         "clusters": _say_clusters(report),
         "seconds": _say_seconds(report),
     }
@@ -166,13 +185,39 @@ def _say_stages(report: dict[str, Any]) -> str:
         return ""
     last = stages[-1]
     m = {key: pick(report, f"misalignment.{key}.all") for key in (*STAGES, *CONTROLS)}
-    start = f"M goes from {nats(m[stages[0]])} ({STAGES[stages[0]]}) to {nats(m[last])}" if len(stages) > 1 else "M is"
-    text = f"{start} {nats(m[last]) if len(stages) == 1 else 'nats per token'} after {STAGES[last]}"
-    places = [f"{compare(report, last, key)} {key} ({nats(m[key])})" for key in CONTROLS if m[key] is not None]
+    trained = [key for key in stages if key != "init"] or stages
+    text = f"M is {nats(m[last])} after {STAGES[last]}"
+    if len(trained) > 1:
+        first = trained[0]
+        beside = pick(report, f"misalignment.{first}.stage2.all")
+        number = pick(report, f"misalignment.{first}.n_documents")
+        text = f"M goes from {nats(m[first])} ({STAGES[first]}) to {nats(m[last])} nats per token after {STAGES[last]}"
+        if last == "stage2" and beside is not None:
+            text = f"On the same {number} documents M goes from {nats(m[first])} ({STAGES[first]}) to {nats(beside)}"
+            text += f" nats per token after {STAGES[last]}; over all of them it is {nats(m[last])}"
+    places = [
+        f"{_against(report, last, key)} {key} ({nats(m[key])})"
+        for key in CONTROLS
+        if m[key] is not None and key != "other"
+    ]
     text += f", which is {_list(places)}" if places else ""
+    other = pick(report, "over.other")
+    if other and other.get("value") is not None:
+        around = f" [{nats(other['low'])}, {nats(other['high'])}]" if other.get("low") is not None else ""
+        text += f"; hearing another document's recording costs {nats(other['value'], sign=True)}{around}, paired"
+    if m["init"] is not None and last != "init":
+        text += f"; the untrained model, at {nats(m['init'])}, is left off the axis"
     documents = pick(report, f"misalignment.{last}.n_documents")
     over = f" over {documents} held-out documents" if documents else ""
     return f"{text}; whiskers and bands are 95 % intervals{over}."
+
+
+def _against(report: dict[str, Any], last: str, control: str) -> str:
+    """`compare`, by the paired interval where there is one."""
+    paired = pick(report, f"over.{control}") if last == "stage2" else None
+    if not paired or paired.get("low") is None:
+        return compare(report, last, control)
+    return "below" if paired["low"] > 0 else "above" if paired["high"] < 0 else "within error of"
 
 
 def _say_accuracy(report: dict[str, Any]) -> str:
@@ -217,7 +262,8 @@ def _say_curves(report: dict[str, Any]) -> str:
 
 
 def _say_domains(report: dict[str, Any]) -> str:
-    before, after = (pick(report, f"misalignment.{stage}.by_domain") or {} for stage in ("stage1", "stage2"))
+    before = pick(report, "misalignment.stage1.by_domain") or {}
+    after = stage_two_beside(report, "stage1").get("by_domain") or {}
     change = {key: after[key] - before[key] for key in before if before[key] is not None and after.get(key) is not None}
     if not change:
         return "" if not (before or after) else "M by domain was measured at one of the two stages only."
@@ -252,6 +298,33 @@ def _say_voices(report: dict[str, Any]) -> str:
     return (
         f"M lies between {nats(voices[best])} ({best}) and {nats(voices[worst])} ({worst}); all voices were trained on."
     )
+
+
+def _say_recall(report: dict[str, Any]) -> str:
+    rows = {row["exposure"]: row for row in pick(report, "hearing.word_recall.trained") or []}
+    if not rows:
+        return ""
+    known = [(name, rows[key]) for key, name in EXPOSURES.items() if key in rows and rows[key]["value"] is not None]
+    said = [f"{percent(row['value'])} of the words {name}" for name, row in known]
+    leaked = pick(report, "hearing.withheld.heard_or_read")
+    more = f" {len(leaked)} of the withheld words were heard or read all the same." if leaked else ""
+    return f"In voices that were trained on, the ears find {_list(said)}.{more}" if said else ""
+
+
+def _say_errors(report: dict[str, Any]) -> str:
+    rows = [row for row in report.get("voices") or [] if pick(row, "wer.value") is not None]
+    if not rows:
+        return ""
+    text = "; ".join(f"{row['voice']}: WER {rate(row['wer'])}" for row in rows)
+    return f"{text}. Case and punctuation do not count."
+
+
+def _say_spell(report: dict[str, Any]) -> str:
+    rows = [row for row in pick(report, "curves.spell") or [] if row.get("token_accuracy") is not None]
+    if not rows:
+        return ""
+    first, last = rows[0]["token_accuracy"], rows[-1]["token_accuracy"]
+    return f"The upper part comes to spell {percent(last)} of the tokens rightly ({percent(first)} at first)."
 
 
 def _say_clusters(report: dict[str, Any]) -> str:
@@ -306,15 +379,15 @@ def print_report(report: dict[str, Any], console: Console) -> None:
 
     table = Table(title=f"SALAD run: {report.get('name') or 'unnamed'}", title_justify="left", title_style="bold")
     table.add_column("")
-    for column in ("M (nats/token)", "recovered", "F (nats/token)"):
+    for column in ("M (nats/token)", heard_title(report), "F (nats/token)"):
         table.add_column(column, justify="right")
     for key, name in (STAGES | CONTROLS).items():
         cells = []
         for kind in ("misalignment", "forgetting"):
             value, se = (pick(report, f"{kind}.{key}.{part}") for part in ("all", "se"))
             cells.append(show(value, nats) + (f" ± {nats(Z95 * se)}" if value is not None and se is not None else ""))
-        recovered = show(pick(report, f"recovered_by_stage.{key}"), percent)
-        table.add_row(name, cells[0], recovered, cells[1], end_section=key == list(STAGES)[-1])
+        heard = show(heard_of(report, f"by_stage.{key}")[1], percent)
+        table.add_row(name, cells[0], heard, cells[1], end_section=key == list(STAGES)[-1])
     console.print(table)
 
     table = Table(title_justify="left")
@@ -330,14 +403,26 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     console.print(table)
 
     if tasks := task_rows(report):
-        table = Table("items", title_justify="left")
-        systems = {"text_base": "read", "speech_adapted": "heard", "blind": "silence", "cascade": "cascade"}
+        table = Table(Column("items", overflow="fold", min_width=11), title_justify="left")
+        systems = {"text_base": "read", "speech_adapted": "heard", "blind": "silence", "other": "other"}
+        systems |= {"cascade": "cascade"}
         for column in ("n", "chance", *systems.values(), "gap, points"):
             table.add_column(column, justify="right")
         for row in tasks:
             values = [row.get("chance"), *((row.get(key) or {}).get("value") for key in systems)]
             cells = ["" if value is None else f"{100 * value:.0f}" for value in values]
             table.add_row(row["task"], str(row["n"]), *cells, f"{100 * row['gap']['value']:.0f} {interval(row['gap'])}")
+        console.print(table)
+
+    if voices := report.get("voices"):
+        table = Table("voice", title_justify="left")
+        for column in ("M", "heard", "WER", "phone error"):
+            table.add_column(column, justify="right")
+        for row in voices:
+            shares = [pick(row, f"{key}.value") for key in ("heard", "wer", "phone_error")]
+            table.add_row(
+                row["voice"], show(pick(row, "stage2.all"), nats), *(show(share, percent) for share in shares)
+            )
         console.print(table)
 
     hours = {key: pick(report, f"speech_hours.{key}") for key in ("stage1", "bought")}

@@ -7,25 +7,39 @@ from typing import Any
 __all__ = [
     "ACCURACIES",
     "CONTROLS",
+    "EXPOSURES",
     "NEXT_SENTENCE",
     "STAGES",
     "bought_by_domain",
     "duration",
+    "heard_of",
+    "heard_title",
     "interval",
     "nats",
     "percent",
     "pick",
     "points",
+    "rate",
+    "stage_two_beside",
     "task_rows",
 ]
 
 STAGES = {"init": "untrained", "warm_start": "warm start", "stage1": "Stage I", "stage2": "Stage II"}
-CONTROLS = {"cascade": "cascade", "deaf": "deaf", "blind": "blind"}
+CONTROLS = {"cascade": "cascade", "deaf": "deaf", "blind": "blind", "other": "another's"}
 ACCURACIES = {
     "text_base": "text LLM reads",
     "text_adapted": "SALAD reads",
     "speech_adapted": "SALAD hears",
+    "blind": "SALAD hears silence",
+    "other": "SALAD hears another's",
     "cascade": "cascade hears",
+}
+EXPOSURES = {
+    "heard_10": "heard 10 times or more",
+    "heard_3": "heard 3 to 9 times",
+    "heard_1": "heard once or twice",
+    "read": "never heard, but read",
+    "neither": "neither heard nor read",
 }
 
 
@@ -54,6 +68,39 @@ def task_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Figures of each set of items and of all; none where there are but the next sentences, which have their own."""
     rows = pick(report, "accuracy.tasks") or []
     return rows if any(row["task"] != NEXT_SENTENCE for row in rows) else []
+
+
+def heard_of(report: dict[str, Any], where: str = "") -> tuple[str, float | None]:
+    """(path, share) of what was heard: of the whole, or `by_stage.KEY`, `by_domain.KEY`.
+
+    A report from before `heard` was measured holds `recovered`, 1 - M / M_deaf, in its place.
+    """
+    part, _, key = where.partition(".")
+    found = pick(report, f"heard_{part}.{key}" if part else "heard")
+    if isinstance(found, dict):
+        return (f"heard_{part}.{key}" if part else "heard") + ".value", found.get("value")
+    old = f"recovered_{part}.{key}" if part else "recovered"
+    return old, pick(report, old)
+
+
+def heard_title(report: dict[str, Any]) -> str:
+    """What the share above is called: `heard`, `1 - M / M_ref` where no cascade was measured, or `recovered`."""
+    formula = pick(report, "heard.formula")
+    if formula is None:
+        return "recovered" if report.get("heard") is None and "recovered" in report else "heard"
+    return "heard" if "cascade" in formula else formula.replace("-", "−")
+
+
+def stage_two_beside(report: dict[str, Any], stage: str) -> dict[str, Any]:
+    """M of Stage II on the documents that M of `stage` is of."""
+    return pick(report, f"misalignment.{stage}.stage2") or pick(report, "misalignment.stage2") or {}
+
+
+def rate(value: dict[str, Any] | None) -> str:
+    """A share with its interval, in per cent: `24.8 % [20.1, 29.9]`; "–" where there is none."""
+    if not value or value.get("value") is None:
+        return "–"
+    return f"{percent(value['value'])} {interval(value)}".rstrip()
 
 
 def points(share: float) -> str:

@@ -7,7 +7,7 @@ What the student gets in place of the spoken words is its *ears*: the adapter's 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,20 @@ from salad.model.teacher import Teacher
 from salad.objective import distill
 from salad.objective.distill import kl_per_position
 from salad.sequence import assemble, best_fit
-from salad.types import Example
+from salad.types import Estimate, Example, SaladError
 
 __all__ = [
+    "BETWEEN",
+    "WITHOUT_CASCADE",
     "DocumentKL",
     "Ears",
+    "HeardShare",
     "TokenKL",
     "deaf_ears",
+    "difference",
     "divergence",
     "forgetting",
+    "heard",
     "speech_ears",
     "summary",
     "token_divergence",
@@ -37,6 +42,8 @@ __all__ = [
 Ears = Callable[[Sequence[Example]], tuple[torch.Tensor, list[int]]]
 POSITIONS = 1024  # in one forward pass
 ROWS = 256  # of logits at a time, where they are looked at one by one
+BETWEEN = "(M_ref - M) / (M_ref - M_cascade)"
+WITHOUT_CASCADE = "1 - M / M_ref"
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,21 @@ class TokenKL:
     kl: np.ndarray
     entropy: np.ndarray
     nll: np.ndarray
+
+
+@dataclass(frozen=True)
+class HeardShare:
+    """The share of what a recogniser's transcript brings that was heard, with its 95 % interval.
+
+    n: documents; reference: whose M is M_ref; formula: the one above, or without a cascade 1 - M / M_ref.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    reference: str
+    formula: str
 
 
 def speech_ears(
@@ -190,3 +212,73 @@ def _groups(rows: Sequence[DocumentKL], field: str) -> list[tuple[str, list[Docu
     for row in rows:
         groups[getattr(row, field)].append(row)
     return sorted((key, group) for key, group in groups.items() if key)
+
+
+def heard(
+    m: Sequence[DocumentKL],
+    references: Mapping[str, Sequence[DocumentKL]],
+    cascade: Sequence[DocumentKL] | None,
+    *,
+    documents: Mapping[str, str] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> HeardShare | None:
+    """heard = (M_ref - M) / (M_ref - M_cascade): 0 at the reference, 1 at the cascade's transcript.
+
+    references: M of whoever cannot hear (deaf, blind, a twin trained on other documents' recordings); the lowest
+    counts, for to lower M without hearing is not to hear. Documents that all have are compared and resampled together,
+    and each draw takes its own lowest. `documents` names the document of each id, where several voices read one. None
+    where that fraction means nothing: no document in common, or M_ref is not above the cascade.
+    """
+    names, groups = list(references), [m, *references.values(), *([cascade] if cascade else [])]
+    found = _paired(groups, documents, resamples, seed)
+    if found is None or not names:
+        return None
+    means, draws, n = found
+    top, low = means[1 : 1 + len(names)].min(), means[-1] if cascade else 0.0
+    if top <= low:
+        return None
+    tops, lows = draws[1 : 1 + len(names)].min(axis=0), draws[-1] if cascade else np.zeros(resamples)
+    fit = tops > lows
+    shares = (tops - draws[0])[fit] / (tops - lows)[fit]
+    reference = names[int(means[1 : 1 + len(names)].argmin())]
+    formula = BETWEEN if cascade else WITHOUT_CASCADE
+    return HeardShare(float((top - means[0]) / (top - low)), *_bounds(shares), n, reference, formula)
+
+
+def difference(
+    first: Sequence[DocumentKL],
+    second: Sequence[DocumentKL],
+    *,
+    documents: Mapping[str, str] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """M of `first` less M of `second` on the documents that both have, which are resampled together; n: documents."""
+    found = _paired([first, second], documents, resamples, seed)
+    if found is None:
+        raise SaladError("difference: the two have no document in common")
+    means, draws, n = found
+    return Estimate(float(means[0] - means[1]), *_bounds(draws[0] - draws[1]), n)
+
+
+def _bounds(draws: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _paired(
+    groups: Sequence[Sequence[DocumentKL]], documents: Mapping[str, str] | None, resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """Means over tokens [K] of each group, over the ids that all have; the same of each draw [K, resamples]; and the
+    number of documents drawn from."""
+    tables = [{row.id: row for row in group} for group in groups]
+    ids = [i for i in tables[0] if all(i in table for table in tables)]
+    if not ids:
+        return None
+    _, index = np.unique([(documents or {}).get(i, i) for i in ids], return_inverse=True)
+    kl = np.array([np.bincount(index, weights=[table[i].kl for i in ids]) for table in tables])
+    count = np.array([np.bincount(index, weights=[table[i].count for i in ids]) for table in tables])
+    drawn = np.random.default_rng(seed).integers(0, kl.shape[1], (resamples, kl.shape[1]))
+    means = kl.sum(axis=1) / count.sum(axis=1)
+    return means, kl[:, drawn].sum(axis=2) / count[:, drawn].sum(axis=2), kl.shape[1]

@@ -23,10 +23,20 @@ from salad.synthesize.speak import RATE_HZ, speak_document
 from salad.synthesize.voices import assets_of_voice, load_voice
 from salad.types import Document, SaladError
 
-__all__ = ["SILENCE", "Recording", "everything_spoken", "find_recordings", "others", "samples_of", "speak_texts"]
+__all__ = [
+    "SHUFFLED",
+    "SILENCE",
+    "Recording",
+    "everything_spoken",
+    "find_recordings",
+    "others",
+    "samples_of",
+    "speak_texts",
+]
 
 REVISION = 1  # counts the changes of how a text becomes samples: what was spoken before is spoken again
 SILENCE = "silence"
+SHUFFLED = "shuffled"  # what another item of the same task says
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm")
 SHARD = 8
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import binomtest, norm
 
-from salad.types import Gap, Result, SaladError
+from salad.types import Estimate, Gap, Result, SaladError
 
-__all__ = ["accuracy", "gap", "mcnemar", "minimum_detectable_gap", "pooled_gap"]
+__all__ = ["accuracy", "gap", "margin", "margin_over", "mcnemar", "minimum_detectable_gap", "pooled_gap", "ratio"]
 
 
 def accuracy(
@@ -37,6 +37,48 @@ def gap(
         raise SaladError("gap: text and speech results are not of the same items in the same order")
     difference = np.array([float(t.correct) - float(s.correct) for t, s in zip(text, speech, strict=True)])
     return Gap(*_interval(difference, resamples, seed, groups), n=len(difference))
+
+
+def margin(results: Sequence[Result], resamples: int, seed: int, *, groups: Sequence[str] | None = None) -> Estimate:
+    """Mean of log P(right) - log P(best other), in the scores' own unit, with its 95 % interval; `groups` as above."""
+    return Estimate(*_interval(_margins(results), resamples, seed, groups), n=len(results))
+
+
+def margin_over(
+    first: Sequence[Result],
+    second: Sequence[Result],
+    resamples: int,
+    seed: int,
+    *,
+    groups: Sequence[str] | None = None,
+) -> Estimate:
+    """The margin of `first` less that of `second` on the same items, paired."""
+    _same_items(first, second)
+    return Estimate(*_interval(_margins(first) - _margins(second), resamples, seed, groups), n=len(first))
+
+
+def _margins(results: Sequence[Result]) -> np.ndarray:
+    return np.array([r.scores[r.answer] - max(s for i, s in enumerate(r.scores) if i != r.answer) for r in results])
+
+
+def ratio(
+    numerators: Sequence[float], denominators: Sequence[float], groups: Sequence[str], resamples: int, seed: int
+) -> Estimate:
+    """sum(numerators) / sum(denominators) with its 95 % interval from resampled groups; n: the denominators' sum.
+
+    nan where there is nothing to divide by, as for a class of words that never came up.
+    """
+    top, bottom = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    n = round(float(bottom.sum()))
+    if n == 0:
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    tops, bottoms = np.bincount(index, weights=top), np.bincount(index, weights=bottom)
+    drawn = np.random.default_rng(seed).integers(0, len(tops), (resamples, len(tops)))
+    below = bottoms[drawn].sum(axis=1)
+    values = tops[drawn].sum(axis=1)[below > 0] / below[below > 0]
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Estimate(float(top.sum() / bottom.sum()), float(low), float(high), n)
 
 
 def _interval(

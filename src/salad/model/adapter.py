@@ -88,6 +88,10 @@ class CTCHead(nn.Module):
         """Class of each token id that the head knows; 0 is the blank."""
         return {token: index + 1 for index, token in enumerate(self.token_ids.tolist())}
 
+    def tokens(self, best: torch.Tensor) -> torch.Tensor:
+        """Token id of each class in `best` (int64 [P]); -1 for the blank."""
+        return torch.where(best > 0, self.token_ids[(best - 1).clamp(min=0)], -1)
+
     def forward(self, hidden: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """hidden [P, width], embeddings [vocabulary, width] -> logits [P, 1 + ctc_vocab_size], float32."""
         rows = functional.normalize(embeddings[self.token_ids].float(), dim=-1)

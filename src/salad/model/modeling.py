@@ -27,8 +27,8 @@ class Heard:
     """Spans laid end to end: embeddings [sum of lengths, llm width] for the LLM; CTC logits [sum of all_lengths, C].
 
     `lengths`: positions that each span keeps; `all_lengths`: its adapter positions before any is dropped.
-    token_ids: int64 [sum of lengths], the likeliest token at each position (-1: none); None where nothing tells.
-    symbols: what ears in two parts heard in each span, None for others.
+    token_ids: int64 [sum of lengths], the likeliest token at each kept position, -1 where that is the blank; None where
+    nothing scores tokens. symbols: the likeliest symbols of each span, without blanks and repeats, where there are any.
     """
 
     embeddings: torch.Tensor
@@ -119,7 +119,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
             hidden, scores, best = hidden[keep], logits[keep], best[keep]
         else:
             scores = logits
-        ids = torch.where(best > 0, self.ctc.token_ids[best - 1], -1)
+        ids = self.ctc.tokens(best)
         embeddings = table[ids.clamp(min=0)] if readout == "argmax" else self.ctc.embed(hidden, scores, table)
         return Heard(embeddings, kept_lengths, logits, lengths, ids)
 

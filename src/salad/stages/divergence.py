@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,16 @@ import torch
 from salad import assets
 from salad.engine.memory import keep_freed_memory
 from salad.files import sha256_json, write_json, write_jsonl
-from salad.measure.divergence import DocumentKL, deaf_ears, divergence, forgetting, speech_ears, summary
+from salad.measure.divergence import (
+    WITHOUT_CASCADE,
+    DocumentKL,
+    deaf_ears,
+    divergence,
+    forgetting,
+    heard,
+    speech_ears,
+    summary,
+)
 from salad.model.teacher import Teacher
 from salad.progress import progress
 from salad.stages.listening import Listening, Measured, read_corpus, silence
@@ -58,7 +67,7 @@ def measure_divergence(
         "sequence": setting.sequence.model_dump(mode="json"),
         "seed": setting.seed,
         "precision": "bf16" if bf16 else "fp32",
-        **_figures(rows),
+        **_figures(rows, {u.id: u.document_id for u in found.utterances}, setting.seed),
     }
     write_jsonl(out / "divergence.jsonl", [{"of": k, **asdict(row)} for k, group in rows.items() for row in group])
     write_jsonl(out / "quarantine.jsonl", [{"stage": "divergence", **row} for row in found.aside])
@@ -97,21 +106,22 @@ def _measure(setting: Listening, found: Measured, out: Path, bf16: bool, device:
     return rows
 
 
-def _figures(rows: Rows) -> dict[str, Any]:
-    """{all: {figure: {value, se, n_documents, n_tokens}}, by_domain, by_voice, recovered}."""
+def _figures(rows: Rows, documents: Mapping[str, str], seed: int) -> dict[str, Any]:
+    """{all: {figure: {value, se, n_documents, n_tokens}}, by_domain, by_voice, heard}."""
     domains = sorted({row.domain for group in rows.values() for row in group if row.domain})
     voices = sorted({row.speaker for row in rows["misalignment"] if row.speaker})
+    spoken = {k: g for k, g in rows.items() if k != "forgetting"}
+
+    def part(of: Rows, field: str, value: str) -> dict[str, Any]:
+        own = {name: [row for row in group if getattr(row, field) == value] for name, group in of.items()}
+        return {name: _one(group) for name, group in own.items() if group} | {"heard": _heard(own, documents, seed)}
+
     return {
         "all": {name: _one(group) for name, group in rows.items()},
-        "recovered": _recovered(rows),
-        "by_domain": {d: _part(rows, "domain", d) for d in domains},
-        "by_voice": {v: _part({k: g for k, g in rows.items() if k != "forgetting"}, "speaker", v) for v in voices},
+        "heard": _heard(rows, documents, seed),
+        "by_domain": {d: part(rows, "domain", d) for d in domains},
+        "by_voice": {v: part(spoken, "speaker", v) for v in voices},
     }
-
-
-def _part(rows: Rows, field: str, value: str) -> dict[str, Any]:
-    own = {name: [row for row in group if getattr(row, field) == value] for name, group in rows.items()}
-    return {name: _one(group) for name, group in own.items() if group} | {"recovered": _recovered(own)}
 
 
 def _one(rows: Sequence[DocumentKL]) -> dict[str, Any]:
@@ -120,30 +130,24 @@ def _one(rows: Sequence[DocumentKL]) -> dict[str, Any]:
     return {"value": known["all"], "se": se, "n_documents": known["n_documents"], "n_tokens": known["n_tokens"]}
 
 
-def _recovered(rows: Rows) -> dict[str, float | None] | None:
-    """1 - M / deaf over the same spoken documents, its error by linearisation with documents as sampling units."""
-    deaf = rows.get("deaf", [])
-    m = {row.id: row.kl for row in rows["misalignment"]}
-    kl, without = np.array([m[row.id] for row in deaf]), np.array([row.kl for row in deaf])
-    if not len(deaf) or without.sum() <= 0:
-        return None
-    ratio = kl.sum() / without.sum()
-    spread = (kl - ratio * without).var(ddof=1) * len(deaf) if len(deaf) > 1 else np.nan
-    se = float(np.sqrt(spread) / without.sum())
-    return {"value": float(1 - ratio), "se": se if np.isfinite(se) else None}
+def _heard(rows: Rows, documents: Mapping[str, str], seed: int) -> dict[str, Any] | None:
+    """1 - M / M_ref, as no cascade is measured here; M_ref is the lower of deaf and blind."""
+    references = {name: rows[name] for name in ("deaf", "blind") if rows.get(name)}
+    share = heard(rows["misalignment"], references, None, documents=documents, seed=seed) if references else None
+    return asdict(share) if share else None
 
 
 def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and lines for the terminal: all, then each domain and each voice."""
     names = [name for name in COLUMNS if name in figures["all"]]
-    header = ("of", "documents", "tokens", *names, "recovered")
-    whole = {**figures["all"], "recovered": figures["recovered"]}
+    header = ("of", "documents", "tokens", *names, WITHOUT_CASCADE)
+    whole = {**figures["all"], "heard": figures["heard"]}
     parts = [("all", whole), *figures["by_domain"].items()]
     parts += [(f"voice {voice}", part) for voice, part in figures["by_voice"].items() if len(figures["by_voice"]) > 1]
     lines = []
     for name, part in parts:
         counted = part.get("misalignment") or part["forgetting"]
-        cells = [_shown(part.get(column)) for column in (*names, "recovered")]
+        cells = [_shown(part.get(column)) for column in (*names, "heard")]
         lines.append((name, str(counted["n_documents"]), str(counted["n_tokens"]), *cells))
     return header, lines
 
@@ -151,4 +155,6 @@ def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, 
 def _shown(cell: dict[str, Any] | None) -> str:
     if cell is None:
         return "-"
+    if "low" in cell:
+        return f"{cell['value']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]"
     return f"{cell['value']:.3f}" + ("" if cell["se"] is None else f" ({cell['se']:.3f})")

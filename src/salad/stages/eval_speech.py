@@ -17,6 +17,7 @@ from salad.measure.noise import REVISION, condition
 from salad.measure.prompt import Segment, Sound, segments
 from salad.measure.reader import Reader
 from salad.measure.spoken import (
+    SHUFFLED,
     SILENCE,
     Recording,
     everything_spoken,
@@ -36,7 +37,7 @@ from salad.types import SaladError
 
 __all__ = ["Speech", "run_speech_eval"]
 
-CONTROLS = ("shuffled", SILENCE)
+CONTROLS = (SHUFFLED, SILENCE)
 FORMS = ("context", "all")
 RECORDINGS = "recordings"
 SOUNDS = 64  # encoded recordings that are remembered: few-shot examples come again with every item
@@ -87,8 +88,12 @@ def run_speech_eval(
     bf16: bool = False,
     device: str = "cpu",
     infer_only: bool = False,
+    reads: bool = True,
 ) -> str:
-    """Infer and score, as `run_eval`, with columns for each voice and its cascade; what nobody can say is skipped."""
+    """Infer and score, as `run_eval`, with columns for each voice and its cascade; what nobody can say is skipped.
+
+    reads: whether the adapted model reads the items, too; needless where its LLM is the text base's.
+    """
     speech = speech.checked()
     tasks = prepare(specs, settings, data_dir, hub, everything_spoken if speech.form == "all" else None)
     systems = systems_of(model, base, start=start, bf16=bf16, device=device)
@@ -99,6 +104,8 @@ def run_speech_eval(
         raise SaladError(
             "--asr: a cascade needs the text LLM that MODEL started from; name it with --base, or give --asr none"
         )
+    if not reads and len(systems) > 1:
+        systems = systems[:-1]
     voices = {voice: _spoken(tasks, voice, speech, settings.seed) for voice in _voices(speech)}
     tasks = [_sayable(prepared, voices) for prepared in tasks]
     encoder = load_encoder(adapted.reader.model.config.encoder, device=device)
@@ -184,8 +191,8 @@ class _Heard:
 
     def __init__(self, tasks: Sequence[Prepared], spoken: Spoken, encoder: Encoder, name: str, seed: int) -> None:
         self._spoken, self._encoder, self._seed = spoken, encoder, seed
-        self._name = "" if name == "shuffled" else name
-        self._instead = _shuffled(tasks, seed) if name == "shuffled" else {}
+        self._name = "" if name == SHUFFLED else name
+        self._instead = _shuffled(tasks, seed) if name == SHUFFLED else {}
         self._encoded = lru_cache(SOUNDS)(self._encode)
         rows = [[*self._key_of(s), s.owner, s.text] for p in tasks for s in _said(p, (*p.shots, *p.items))]
         self.key = sha256_json([encoder.fingerprint(), [seed, REVISION] if name else [], name, rows])

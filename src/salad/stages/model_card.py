@@ -21,6 +21,7 @@ SYSTEMS = {
     "text_adapted": "read",
     "speech_adapted": "heard",
     "blind": "silence heard",
+    "other": "another's heard",
     "cascade": "cascade",
 }
 
@@ -93,7 +94,8 @@ def _figures(run: Run) -> list[str]:
 
 def _measured(figures: dict[str, Any]) -> list[str]:
     """A table of what the evaluation holds; a recipe may have asked for a part of it."""
-    names = {"stage2": "misalignment M", "deaf": "M without hearing", "cascade": "M of a cascade (ASR, then the LLM)"}
+    names = {"stage2": "misalignment M", "deaf": "M without hearing", "blind": "M hearing silence"}
+    names |= {"other": "M hearing another's recording", "cascade": "M of a cascade (ASR, then the LLM)"}
     rows = [
         (f"{name}, nats per token", figures["misalignment"][key]["all"])
         for key, name in names.items()
@@ -102,8 +104,20 @@ def _measured(figures: dict[str, Any]) -> list[str]:
     if "stage2" in figures.get("forgetting", {}):
         rows.append(("forgetting F, nats per token", figures["forgetting"]["stage2"]["all"]))
     table = ["| figure | value |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in rows)]
+    table += _heard(figures)
     tasks = (figures.get("accuracy") or {}).get("tasks") or []
     return [*table, *_accuracies(tasks)] if tasks else table
+
+
+def _heard(figures: dict[str, Any]) -> list[str]:
+    """The share that was heard, by its formula, and the word error rate of each voice; in per cent."""
+    lines = []
+    if share := figures.get("heard"):
+        lines.append(f"| heard, {share['formula']}, % | {_interval(share)} |")
+    for row in figures.get("voices") or []:
+        if row.get("wer"):
+            lines.append(f"| word error rate, {row['voice']}, % | {_interval(row['wer'])} |")
+    return lines
 
 
 def _accuracies(tasks: Sequence[dict[str, Any]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from salad.stages.align import load_aligned
 from salad.stages.cluster import load_clusters
 from salad.stages.corpus import load_documents
 from salad.stages.evaluate import load_figures
+from salad.stages.heldout import unseen_voices
 from salad.stages.model_card import write_model_card
 from salad.stages.speechlm import build_model
 from salad.stages.synthesize import load_bought
@@ -39,7 +41,7 @@ def run(run: Run) -> dict[str, Any]:
     states = {name: run.done(name) for name in STAGES if name != "report"}
     summaries = {name: state["summary"] for name, state in states.items()}
     seconds = {name: state["seconds"] for name, state in states.items()}
-    curves = {name: _curve(run, name) for name in ("warm_start", "stage1", "stage2")}
+    curves = {name: _curve(run, name) for name in ("warm_start", "spell", "stage1", "stage2")}
     samples = run.folder("warm_start") / "samples.json"
     report = {
         "name": run.dir.name,
@@ -61,7 +63,7 @@ def run(run: Run) -> dict[str, Any]:
             for name in ("corpus", "align", "probe", "synthesize")
             for row in _rows(run.folder(name) / "quarantine.jsonl")
         ],
-        "tokens": {name: rows[-1]["positions"] for name, rows in curves.items() if rows and name != "warm_start"},
+        "tokens": {name: curves[name][-1]["positions"] for name in ("stage1", "stage2") if curves[name]},
         "seconds": {**seconds, "total": sum(seconds.values())},
         "ctc_samples": read_json(samples) if samples.exists() else [],
         "machine": machine(),
@@ -78,6 +80,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _curve(run: Run, name: str) -> list[dict[str, Any]]:
     keys = ("step", "loss", "misalignment", "forgetting", "seconds", "positions")
+    keys += ("token_accuracy",) if name == "spell" else ()
     return [{k: row.get(k) for k in keys} for row in _rows(run.folder(name) / "metrics.jsonl")]
 
 
@@ -132,18 +135,18 @@ def _clips(run: Run) -> list[dict[str, Any]]:
         for row in read_jsonl(path)
     }
     clips = []
-    for utterance in _spread(load_aligned(run, "heldout"), run.recipe.corpus.unseen_voice):
+    unseen = unseen_voices(run)
+    for utterance in _spread(load_aligned(run, "heldout"), unseen):
         spans = draw_layout(utterance, 0, run.recipe.sequence, run.recipe.seed)
         words = utterance.text.split()
         last = next((i for i, w in enumerate(utterance.words) if w.end_s > CLIP_S), len(words))
         context = " ".join(words[:last])
         audio = _cut(run, utterance, utterance.words[last - 1].end_s)
-        unseen = utterance.speaker == run.recipe.corpus.unseen_voice
         clips.append(
             {
                 "title": utterance.document_id,
                 "domain": utterance.domain,
-                "voice": f"{utterance.speaker}{' (never trained on)' if unseen else ''}",
+                "voice": f"{utterance.speaker}{' (never trained on)' if utterance.speaker in unseen else ''}",
                 "audio": str(audio),
                 "segments": [
                     {"modality": s.modality, "text": " ".join(words[s.start_word : min(s.end_word, last)])}
@@ -158,11 +161,11 @@ def _clips(run: Run) -> list[dict[str, Any]]:
     return clips
 
 
-def _spread(utterances: list[Utterance], unseen: str) -> list[Utterance]:
+def _spread(utterances: list[Utterance], unseen: Sequence[str]) -> list[Utterance]:
     """Clips from different domains; the last one in the voice that was never trained on."""
-    firsts = {u.domain: u for u in reversed(utterances) if u.speaker != unseen}
+    firsts = {u.domain: u for u in reversed(utterances) if u.speaker not in unseen}
     chosen = [firsts[d] for d in sorted(firsts)][:: max(1, len(firsts) // (NUM_CLIPS - 1))][: NUM_CLIPS - 1]
-    return chosen + [u for u in utterances if u.speaker == unseen][:1]
+    return chosen + [u for u in utterances if u.speaker in unseen][:1]
 
 
 def _cut(run: Run, utterance: Utterance, end_s: float) -> Path:

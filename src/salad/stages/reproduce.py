@@ -33,8 +33,9 @@ from salad.progress import console
 from salad.recipe import Recipe, Stage
 from salad.sequence import Frames
 from salad.stages.align import load_aligned, load_frames
+from salad.stages.choices import answer, items_of
 from salad.stages.corpus import load_documents
-from salad.stages.evaluate import Setting, answer, items_of
+from salad.stages.heldout import Setting
 from salad.stages.speech import transcribe
 from salad.stages.speechlm import load_tokenizer, speech_source, text_source
 from salad.stages.synthesize import load_bought, load_bought_frames

@@ -1,0 +1,282 @@
+"""What was heard of what was said: word and phone error rates, and the words found by how often they were heard before.
+
+Figures are taken over spoken spans; whole documents are resampled for their 95 % intervals.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rapidfuzz.distance import Levenshtein
+from scipy.stats import binomtest
+
+from salad.align.transcribe import normalise
+from salad.measure.stats import ratio
+from salad.types import Estimate, Example
+
+__all__ = [
+    "EXPOSURES",
+    "HeardSpan",
+    "MarkedSpan",
+    "Recall",
+    "VoiceErrors",
+    "exposure_of",
+    "heard_spans",
+    "heard_text",
+    "marked",
+    "phone_errors",
+    "spoken_words",
+    "spread",
+    "voice_errors",
+    "wer_rows",
+    "word_recall",
+]
+
+BOUNDARY = 0  # of every alphabet (`salad.text.phonemes`): where a word ends is no sound
+EXPOSURES = ("heard_10", "heard_3", "heard_1", "read", "neither")
+SPANS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class HeardSpan:
+    """One spoken span. said: its words as written; heard: text of the likeliest tokens; and the symbols of both."""
+
+    document: str
+    domain: str
+    speaker: str
+    said: tuple[str, ...]
+    heard: str
+    said_symbols: tuple[int, ...] | None = None
+    heard_symbols: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class WordErrors:
+    """Edits and reference words of one span: normalised, and strict (case and punctuation kept)."""
+
+    document: str
+    speaker: str
+    errors: int
+    words: int
+    strict_errors: int
+    strict_words: int
+
+
+@dataclass(frozen=True)
+class VoiceErrors:
+    """Error rates of one voice; phone_error is None where the ears have no symbols."""
+
+    voice: str
+    spans: int
+    wer: Estimate
+    strict_wer: Estimate
+    phone_error: Estimate | None
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Share of the spoken words of one class of exposure that was found; n: words said."""
+
+    exposure: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class MarkedSpan:
+    """A span to look at: each word said and whether it was found, each word heard and whether it was said."""
+
+    document: str
+    domain: str
+    speaker: str
+    said: tuple[tuple[str, bool], ...]
+    heard: tuple[tuple[str, bool], ...]
+
+
+def heard_text(ids: Sequence[int], decode: Callable[[list[int]], str], *, runs: bool) -> str:
+    """Text of the likeliest tokens, -1 being blanks; `runs`: repeats with no blank between them are one token."""
+    kept = [i for at, i in enumerate(ids) if i >= 0 and not (runs and at and ids[at - 1] == i)]
+    return decode(kept).strip() if kept else ""
+
+
+@torch.no_grad()
+def heard_spans(
+    model: Any,
+    decode: Callable[[list[int]], str],
+    examples: Sequence[Example],
+    words: Mapping[str, Sequence[str]],
+    documents: Mapping[str, str],
+    symbols: Callable[[Sequence[str]], Sequence[Sequence[int]]] | None = None,
+) -> list[HeardSpan]:
+    """Every spoken span of `examples` as the model hears it; [] where its ears score no tokens.
+
+    words, documents: of each example's id; symbols: those of each spoken word.
+    """
+    device = model.get_input_embeddings().weight.device
+    spans = [(e, s) for e in examples for s in e.spans if s.modality == "speech"]
+    frames = [f for e in examples for f in e.speech_frames]
+    runs = model.config.rate == "fixed" and getattr(model, "ctc", None) is not None
+    out: list[HeardSpan] = []
+    for start in range(0, len(spans), SPANS_AT_ONCE):
+        part = slice(start, start + SPANS_AT_ONCE)
+        got = model.hear([torch.from_numpy(f).float().to(device) for f in frames[part]])
+        if got.token_ids is None:
+            return []
+        tokens = [ids.tolist() for ids in got.token_ids.split(got.lengths)]
+        for at, ((example, span), ids) in enumerate(zip(spans[part], tokens, strict=True)):
+            said = tuple(words[example.id][span.start_word : span.end_word])
+            own = None if got.symbols is None or symbols is None else _joined(symbols(said))
+            out.append(
+                HeardSpan(
+                    documents.get(example.id, example.id),
+                    example.domain,
+                    example.speaker,
+                    said,
+                    heard_text(ids, decode, runs=runs),
+                    own,
+                    None if own is None else tuple(got.symbols[at]),
+                )
+            )
+    return out
+
+
+def _joined(words: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    return tuple(symbol for word in words for symbol in word)
+
+
+def spoken_words(text: str) -> list[str]:
+    """The words of a text as they are counted and compared: normalised as for word error rates."""
+    return normalise(text).split()
+
+
+def wer_rows(spans: Sequence[HeardSpan]) -> list[WordErrors]:
+    """Counts of each span; a word error rate is their sum(errors) / sum(words)."""
+    rows = []
+    for span in spans:
+        said, heard = spoken_words(" ".join(span.said)), spoken_words(span.heard)
+        strict = Levenshtein.distance(span.said, span.heard.split())
+        rows.append(
+            WordErrors(
+                span.document, span.speaker, Levenshtein.distance(said, heard), len(said), strict, len(span.said)
+            )
+        )
+    return rows
+
+
+def phone_errors(said: Sequence[int], heard: Sequence[int]) -> tuple[int, int]:
+    """(edits, symbols said), the boundary of words left out of both."""
+    reference = [symbol for symbol in said if symbol != BOUNDARY]
+    return Levenshtein.distance(reference, [symbol for symbol in heard if symbol != BOUNDARY]), len(reference)
+
+
+def voice_errors(spans: Sequence[HeardSpan], resamples: int, seed: int) -> list[VoiceErrors]:
+    """Word and phone error rates of each voice, in the order of the voices' names."""
+    by_voice: dict[str, list[HeardSpan]] = defaultdict(list)
+    for span in spans:
+        by_voice[span.speaker].append(span)
+    out = []
+    for voice, own in sorted(by_voice.items()):
+        rows, documents = wer_rows(own), [span.document for span in own]
+        wer, strict = (
+            ratio([getattr(r, top) for r in rows], [getattr(r, bottom) for r in rows], documents, resamples, seed)
+            for top, bottom in (("errors", "words"), ("strict_errors", "strict_words"))
+        )
+        phones = None
+        if all(span.said_symbols is not None and span.heard_symbols is not None for span in own):
+            counts = [phone_errors(span.said_symbols or (), span.heard_symbols or ()) for span in own]
+            phones = ratio([c[0] for c in counts], [c[1] for c in counts], documents, resamples, seed)
+        out.append(VoiceErrors(voice, len(own), wer, strict, phones))
+    return out
+
+
+def exposure_of(word: str, counts: Mapping[str, int], read: Collection[str]) -> str:
+    """The class of a normalised word: heard 10 times or more, 3 to 9, 1 or 2; never heard but read; neither."""
+    number = counts.get(word, 0)
+    if number:
+        return "heard_10" if number >= 10 else "heard_3" if number >= 3 else "heard_1"
+    return "read" if word in read else "neither"
+
+
+def _found(said: Sequence[str], heard: Sequence[str]) -> list[bool]:
+    """Which words said stand in what was heard, by an alignment of fewest edits."""
+    found = [False] * len(said)
+    for block in Levenshtein.opcodes(said, heard).as_matching_blocks():
+        for i in range(block.a, block.a + block.size):
+            found[i] = True
+    return found
+
+
+def word_recall(spans: Sequence[HeardSpan], exposure: Callable[[str], str], resamples: int, seed: int) -> list[Recall]:
+    """Share found of the words said, one row a class in the order of `EXPOSURES`; a class without words is left out.
+
+    Where all or none were found, resampling finds no other share: the interval is then the exact one for words drawn
+    one by one (Clopper & Pearson 1934).
+    """
+    table: dict[str, tuple[Counter[str], Counter[str]]] = {name: (Counter(), Counter()) for name in EXPOSURES}
+    for span in spans:
+        said = spoken_words(" ".join(span.said))
+        for word, found in zip(said, _found(said, spoken_words(span.heard)), strict=True):
+            right, all_ = table[exposure(word)]
+            right[span.document] += found
+            all_[span.document] += 1
+    out = []
+    for name, (right, all_) in table.items():
+        if all_:
+            documents = sorted(all_)
+            e = ratio([right[d] for d in documents], [all_[d] for d in documents], documents, resamples, seed)
+            low, high = (e.low, e.high) if 0 < e.value < 1 else _exact(e.value, e.n)
+            out.append(Recall(name, e.value, low, high, e.n))
+    return out
+
+
+def _exact(value: float, n: int) -> tuple[float, float]:
+    found = binomtest(round(value * n), n).proportion_ci(0.95, method="exact")
+    return float(found.low), float(found.high)
+
+
+def marked(span: HeardSpan) -> MarkedSpan:
+    """The span word by word as written; a word of several parts ("well-known") is right where all of them are."""
+    said, heard = _parts(span.said), _parts(span.heard.split())
+    flat_said, flat_heard = ([part for parts in side for part in parts] for side in (said, heard))
+    both = (_found(flat_said, flat_heard), _found(flat_heard, flat_said))
+    marks = [
+        tuple(zip(words, _whole(parts, found), strict=True))
+        for words, parts, found in zip((span.said, span.heard.split()), (said, heard), both, strict=True)
+    ]
+    return MarkedSpan(span.document, span.domain, span.speaker, *marks)
+
+
+def _parts(words: Sequence[str]) -> list[list[str]]:
+    return [spoken_words(word) for word in words]
+
+
+def _whole(parts: Sequence[Sequence[str]], found: Sequence[bool]) -> list[bool]:
+    flags = iter(found)
+    return [all([next(flags) for _ in own]) for own in parts]
+
+
+def spread(spans: Sequence[HeardSpan], number: int, seed: int) -> list[HeardSpan]:
+    """`number` spans drawn blindly, voices in turn; a document comes again in a voice once all others were shown."""
+    by_voice: dict[str, list[HeardSpan]] = defaultdict(list)
+    for span in spans:
+        by_voice[span.speaker].append(span)
+    rng, lanes = random.Random(f"{seed}/spans"), []
+    for _, own in sorted(by_voice.items()):
+        order = rng.sample(own, len(own))
+        seen: Counter[str] = Counter()
+        ranked = []
+        for span in order:
+            ranked.append((seen[span.document], span))
+            seen[span.document] += 1
+        lanes.append([span for _, span in sorted(ranked, key=lambda pair: pair[0])])
+    chosen: list[HeardSpan] = []
+    for turn in range(max(map(len, lanes), default=0)):
+        chosen += [lane[turn] for lane in lanes if turn < len(lane)]
+    return sorted(chosen[:number], key=lambda span: span.speaker)
