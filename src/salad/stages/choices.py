@@ -28,7 +28,6 @@ from salad.progress import progress
 from salad.stages.eval_speech import Speech, run_speech_eval
 from salad.stages.eval_tasks import Settings, load_samples
 from salad.stages.heldout import Setting
-
 from salad.types import Result
 
 __all__ = ["accuracies", "answer", "items_of"]
