@@ -219,6 +219,9 @@ class Model(Section):
     upper_layers: int = Field(3, ge=1, description="ears: symbols, symbols -> tokens")
     upper_width: int = Field(256, ge=8)
     upper_heads: int = Field(4, ge=1)
+    prior: float = Field(
+        0.0, ge=0, le=2, description="ears: symbols, how much the LLM's own expectation counts in what it hears"
+    )
     depth: int = Field(12, ge=2, description="symbols of a token that its class is built from, counted from its end")
 
     def shape(self) -> dict[str, Any]:
@@ -235,6 +238,7 @@ class Model(Section):
         shape = {name: getattr(self, name) for name in (*names, "ears")}
         if self.ears == "symbols":
             parts = ("lower_layers", "lower_width", "upper_layers", "upper_width", "upper_heads", "depth")
+            shape["prior"] = self.prior
             shape["ears_shape"] = {name: getattr(self, name) for name in parts}
         return shape
 

@@ -17,7 +17,8 @@ class SaladConfig(PreTrainedConfig):
     rate: "fixed" keeps every adapter position; "text" drops those the CTC head calls blank or repeats.
     ctc_vocab_size: rows of the CTC head (0: no head). ears: "single" is the paper's adapter; "symbols" hears symbols
     first (`symbols`: an alphabet as `salad.text.phonemes.Symbols.to_dict` gives it; `ears_shape`: sizes of both parts;
-    `causal`: whether a position may see those after it in its span). lora_rank: 0 unless the LLM carries LoRA weights.
+    `causal`: whether a position may see those after it in its span; `prior`: weight of the LLM's own judgement in what
+    it reads). lora_rank: 0 unless the LLM carries LoRA weights.
     audio_token_id: placeholder in `input_ids`; it lies outside the LLM's vocabulary and is never embedded.
     """
 
@@ -42,6 +43,7 @@ class SaladConfig(PreTrainedConfig):
         symbols: dict[str, Any] | None = None,
         ears_shape: dict[str, int] | None = None,
         causal: bool = True,
+        prior: float = 0.0,
         lora_rank: int = 0,
         start_token_id: int = 0,
         audio_token_id: int | None = None,
@@ -65,6 +67,7 @@ class SaladConfig(PreTrainedConfig):
         self.symbols = symbols
         self.ears_shape = ears_shape
         self.causal = causal
+        self.prior = prior
         self.lora_rank = lora_rank
         self.start_token_id = start_token_id
         self.audio_token_id = self.llm_config.vocab_size if audio_token_id is None else audio_token_id

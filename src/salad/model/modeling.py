@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,14 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from salad.model.adapter import Adapter, CTCHead
 from salad.model.attention import NAME, packed_arguments
 from salad.model.config import SaladConfig
-from salad.model.ears import SymbolEars
+from salad.model.ears import Candidates, SymbolEars
 from salad.model.ears.lower import pool_runs
 from salad.model.ears.symbol_ears import Readout
 from salad.types import SaladError
 
 __all__ = ["SaladForConditionalGeneration"]
+
+PRIOR_ROUNDS = 2  # the second one judges after what the first one chose
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if isinstance(self.adapter, SymbolEars):
             scores, states, lengths = self.adapter.lower(frames)
             runs = pool_runs(scores, states, lengths)
-            read = self.adapter.read(runs.posteriors, runs.states, runs.lengths, table, readout=readout)
-            return Heard(read.embeddings, read.lengths, scores, lengths, read.token_ids, read.symbols)
+            return self._read(runs.posteriors, runs.states, runs.lengths, scores, lengths, readout)
         hidden, lengths = self.adapter(frames)
         if self.ctc is None:
             return Heard(hidden, lengths, None, lengths)
@@ -126,10 +128,39 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def hear_symbols(self, posteriors: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> Heard:
         """What the LLM reads for spans of symbols [n, S] that were heard, or simulated; no frame is asked for."""
         lengths = [len(span) for span in posteriors]
-        read = self.adapter.read(
-            torch.cat(list(posteriors)), None, lengths, self.get_input_embeddings().weight, readout=readout
-        )
-        return Heard(read.embeddings, read.lengths, None, lengths, read.token_ids, read.symbols)
+        return self._read(torch.cat(list(posteriors)), None, lengths, None, lengths, readout)
+
+    def _read(
+        self,
+        posteriors: torch.Tensor,
+        states: torch.Tensor | None,
+        lengths: Sequence[int],
+        scores: torch.Tensor | None,
+        all_lengths: list[int],
+        readout: Readout,
+    ) -> Heard:
+        """Symbols [N, S] -> what the LLM reads. Where `config.prior` is above 0 the LLM judges its candidates first:
+        log P of each, after those before it in its span, times `prior`, joins their scores, in PRIOR_ROUNDS rounds."""
+        table = self.get_input_embeddings().weight
+        found = self.adapter.candidates(posteriors, states, lengths, table)
+        prior = None
+        for _ in range(PRIOR_ROUNDS if self.config.prior else 0):
+            with torch.no_grad():
+                prior = self.config.prior * self._judged(found, self.adapter.embed(found, table, prior)[0])
+        embeddings, ids = self.adapter.embed(found, table, prior, readout=readout)
+        return Heard(embeddings, found.lengths, scores, all_lengths, ids, found.symbols)
+
+    def _judged(self, found: Candidates, embeddings: torch.Tensor) -> torch.Tensor:
+        """Log-probability [N, K] of each candidate by the LLM, among the candidates, after its span so far."""
+        table = self.get_input_embeddings()
+        start = table(torch.tensor([self.config.start_token_id], device=embeddings.device))
+        spans = [torch.cat([start, span[:-1].to(start.dtype)]) for span in embeddings.split(found.lengths)]
+        starts = [0, *itertools.accumulate(found.lengths)]
+        hidden = self.hidden_states(torch.cat(spans), starts)
+        head = self.get_output_embeddings().weight
+        with torch.autocast(head.device.type, enabled=False):
+            logits = torch.einsum("nw,nkw->nk", hidden.float(), head[found.token_ids].float())
+            return logits.log_softmax(-1)
 
     def speech_embeddings(self, frames: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
         """What the LLM reads for each span: [total positions, llm width] and the positions of each span."""

@@ -15,7 +15,7 @@ from salad.model.ears.lower import Lower, Runs, pool_runs
 from salad.model.ears.upper import Upper
 from salad.text.phonemes import Symbols
 
-__all__ = ["SymbolEars", "Symbolic"]
+__all__ = ["Candidates", "SymbolEars"]
 
 SHARPEN = 2.0  # what the LLM reads is sharper than what was learnt (EARS: 1 worse, 4 no better)
 BEST = 64  # classes that a read-out mixes
@@ -25,15 +25,17 @@ Readout = Literal["mixed", "argmax"]
 
 
 @dataclass(frozen=True)
-class Symbolic:
-    """What the LLM reads: embeddings [sum of lengths, llm width]; token_ids int64 [sum of lengths], the best of each.
+class Candidates:
+    """The tokens that may end at each kept position, N of them in all spans.
 
-    symbols: what was heard in each span, one symbol a run.
+    token_ids int64 [N, K], likeliest first by the ears alone; scores float32 [N, K], sharpened, in logits; residual
+    [N, llm width]; lengths: positions of each span; symbols: what was heard in each span, one symbol a run.
     """
 
-    embeddings: torch.Tensor
-    lengths: list[int]
     token_ids: torch.Tensor
+    scores: torch.Tensor
+    residual: torch.Tensor
+    lengths: list[int]
     symbols: list[list[int]]
 
 
@@ -96,26 +98,13 @@ class SymbolEars(nn.Module):
         scores, states, lengths = self.lower(frames)
         return pool_runs(scores, states, lengths)
 
-    def read(
-        self,
-        posteriors: torch.Tensor,
-        states: torch.Tensor | None,
-        lengths: Sequence[int],
-        table: torch.Tensor,
-        *,
-        readout: Readout = "mixed",
-    ) -> Symbolic:
-        """Symbols [N, S] as they were heard -> what the LLM reads; table [V, llm width] its embeddings."""
+    def candidates(
+        self, posteriors: torch.Tensor, states: torch.Tensor | None, lengths: Sequence[int], table: torch.Tensor
+    ) -> Candidates:
+        """Symbols [N, S] as they were heard -> the tokens that they may spell; table [V, llm width] the embeddings."""
         query, emit, hidden, positions = self.upper(posteriors, states, lengths)
         keep, kept = kept_positions(emit, positions)
-        embeddings, ids = self._mixed(query[keep], table, readout)
-        if readout == "mixed":
-            embeddings = embeddings + self.upper.residual(hidden[keep])
-        best = posteriors.detach().argmax(-1).split(list(lengths))
-        return Symbolic(embeddings, kept, ids, [row.tolist() for row in best])
-
-    def _mixed(self, query: torch.Tensor, table: torch.Tensor, readout: Readout) -> tuple[torch.Tensor, torch.Tensor]:
-        """Expected embedding under the sharpened scores of the best classes, and the best class."""
+        query = query[keep]
         with torch.no_grad():
             vectors, bias = self._all_classes(table)
             found = [
@@ -123,14 +112,28 @@ class SymbolEars(nn.Module):
                 for part in query.detach().split(CHUNK)
             ]
             best = torch.cat(found)
-        if readout == "argmax":
-            return table[best[:, 0]].float(), best[:, 0]
         few, place = best.unique(return_inverse=True)
         vectors, bias = self.upper.classes(table, few)
         with torch.autocast(table.device.type, enabled=False):
             scores = torch.einsum("nd,nkd->nk", query, vectors[place]) + bias[place]
-            weights = (SHARPEN * scores).softmax(-1)
-            return torch.einsum("nk,nkw->nw", weights, table[best].float()), best[:, 0]
+        heard = posteriors.detach().argmax(-1).split(list(lengths))
+        return Candidates(best, SHARPEN * scores, self.upper.residual(hidden[keep]), kept, [h.tolist() for h in heard])
+
+    @staticmethod
+    def embed(
+        found: Candidates, table: torch.Tensor, prior: torch.Tensor | None = None, *, readout: Readout = "mixed"
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Expected embeddings [N, llm width] of the candidates, and the likeliest token ids [N].
+
+        prior [N, K]: added to the scores. readout "argmax": the likeliest token's own embedding, nothing else.
+        """
+        with torch.autocast(table.device.type, enabled=False):
+            scores = found.scores if prior is None else found.scores + prior
+            likeliest = found.token_ids.gather(1, scores.detach().argmax(-1, keepdim=True))[:, 0]
+            if readout == "argmax":
+                return table[likeliest].float(), likeliest
+            mixed = torch.einsum("nk,nkw->nw", scores.softmax(-1), table[found.token_ids].float())
+            return mixed + found.residual.float(), likeliest
 
     def _all_classes(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors and biases of every token, without gradients; made again when anything they are made of changed."""
