@@ -11,6 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salad.corpus.manifest import write_utterances
+from salad.files import write_json, write_jsonl
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.divergence import BETWEEN, WITHOUT_CASCADE, DocumentKL, difference, heard
 from salad.measure.hearing import (
@@ -29,7 +31,8 @@ from salad.measure.hearing import (
 )
 from salad.measure.oracle import argmax_ears, disturbed_symbols, oracle_rows, symbol_ears, symbols_of_model
 from salad.measure.stats import margin, margin_over, ratio
-from salad.types import Example, Result, SaladError, Span
+from salad.stages.hearing import _counts, _read, _withheld
+from salad.types import Example, Result, SaladError, Span, Utterance
 
 
 def rows_of(mean: float, documents: int = 20, seed: int = 0) -> list[DocumentKL]:
@@ -274,3 +277,27 @@ def test_errors_among_symbols_are_as_many_as_asked_for():
 def test_a_model_of_one_part_has_no_oracles(example):
     assert symbols_of_model(SimpleNamespace(config=SimpleNamespace())) is None
     assert oracle_rows(SimpleNamespace(config=SimpleNamespace()), None, [example], None) == {}
+
+
+# Exposure, from what a run leaves
+
+
+def test_words_are_counted_over_all_speech_that_was_trained_on(tmp_path):
+    def folder(stage, number=1):
+        return tmp_path / ("" if number == 1 or stage != "synthesize" else "rounds/02") / stage
+
+    def said(name, *texts):
+        return [Utterance(f"{name}{i}", text, "a.flac", 16_000, 1) for i, text in enumerate(texts)]
+
+    rounds = [SimpleNamespace(folder=lambda stage, n=n: folder(stage, n)) for n in (1, 2)]
+    run = SimpleNamespace(folder=folder, latest=SimpleNamespace(rounds=rounds))
+    write_utterances(folder("align") / "speech.jsonl", said("s", "The sun, the moon."))
+    write_utterances(folder("synthesize") / "bought.jsonl", said("b", "The cell"))
+    write_utterances(folder("synthesize", 2) / "bought.jsonl", said("c", "A CELL"))
+    for name, text in (("web", "A membrane"), ("speech", "The sun, the moon.")):
+        write_jsonl(folder("corpus") / f"{name}.jsonl", [{"id": "d", "text": text, "source": "here"}])
+    assert _counts(run) == {"the": 3, "sun": 1, "moon": 1, "cell": 2, "a": 1}
+    assert _read(run) == {"a", "membrane", "the", "sun", "moon"} and _withheld(run) == []
+    write_json(folder("spell") / "words.json", ["Quark", "well-known"])
+    (folder("corpus") / "withheld.txt").write_text("zygote\nquark\n")
+    assert _read(run) >= {"quark", "well", "known"} and _withheld(run) == ["zygote", "quark"]

@@ -372,6 +372,9 @@ class Evaluate(Section):
     oracle_documents: int = Field(
         1, ge=0, description="of these, those for M with the true symbols in place of the heard ones; 0: not measured"
     )
+    asr_precision: Literal["float32", "int8"] = Field(
+        "int8", description="of the cascade's recogniser: int8 takes a little over half the time"
+    )
     items: int = Field(200, ge=0, description="multiple-choice items built from the held-out documents; 0: none")
     options: int = Field(4, ge=2)
     context_words: int = Field(60, ge=5)

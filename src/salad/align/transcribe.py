@@ -17,7 +17,7 @@ from salad.types import SaladError
 __all__ = ["cer", "normalise", "transcribe", "transcribe_utterances", "wer"]
 
 
-def transcribe_utterances(shard: Shard, folder: Path, *, asset: str) -> None:
+def transcribe_utterances(shard: Shard, folder: Path, *, asset: str, precision: str = "float32") -> None:
     """Transcribe each item (an utterance as dict), of any length; for `run_shards`.
 
     Writes transcripts.jsonl ({id, text}) and quarantine.jsonl ({id, reason}) for audio that cannot be read.
@@ -33,17 +33,17 @@ def transcribe_utterances(shard: Shard, folder: Path, *, asset: str) -> None:
         except SaladError as error:
             failed.append({"id": utterance.id, "reason": str(error)})
             continue
-        rows.append({"id": utterance.id, "text": transcribe(samples, model_folder)})
+        rows.append({"id": utterance.id, "text": transcribe(samples, model_folder, precision=precision)})
     write_jsonl(folder / "transcripts.jsonl", rows)
     write_jsonl(folder / "quarantine.jsonl", failed)
 
 
-def transcribe(samples: np.ndarray, folder: str | Path, *, threads: int = 1) -> str:
+def transcribe(samples: np.ndarray, folder: str | Path, *, threads: int = 1, precision: str = "float32") -> str:
     """Greedy English transcript of float32 [num_samples] at 16 kHz by the CTranslate2 Whisper in `folder`.
 
     Whisper's own timestamps stay on: they are how audio over 30 s is cut at a pause instead of inside a word.
     """
-    segments, _ = load_whisper(Path(folder), threads).transcribe(
+    segments, _ = load_whisper(Path(folder), threads, precision).transcribe(
         samples,
         language="en",
         beam_size=1,

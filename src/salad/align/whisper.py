@@ -147,11 +147,14 @@ def load_aligner(asset: str) -> WhisperAligner:
 
 
 @functools.cache
-def load_whisper(folder: Path, threads: int = 1) -> Any:
-    """faster-whisper's model in `folder`, on the CPU, shared by the aligner and the transcriber of a process."""
+def load_whisper(folder: Path, threads: int = 1, precision: str = "float32") -> Any:
+    """faster-whisper's model in `folder`, on the CPU, shared by the aligner and the transcriber of a process.
+
+    precision: float32, or int8 for weights of eight bits.
+    """
     from faster_whisper import WhisperModel
 
     with keep_torch_threads():
         return WhisperModel(
-            str(folder), device="cpu", compute_type="float32", cpu_threads=threads, local_files_only=True
+            str(folder), device="cpu", compute_type=precision, cpu_threads=threads, local_files_only=True
         )

@@ -12,7 +12,7 @@ import torch
 
 from salad import assets
 from salad.align.transcribe import transcribe
-from salad.files import read_json, write_json
+from salad.files import read_json, sha256_json, write_json
 from salad.types import SaladError
 
 __all__ = ["Asr", "Transcripts", "TransformersAsr", "WhisperAsr", "load_asr"]
@@ -33,13 +33,16 @@ class Asr(Protocol):
 
 
 class WhisperAsr:
-    """A Whisper in CTranslate2's format, by faster-whisper: greedy, English."""
+    """A Whisper in CTranslate2's format, by faster-whisper: greedy, English. precision: float32, or int8 (faster)."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, precision: str = "float32") -> None:
         self.name, self.fingerprint, self._folder = name, assets.fingerprint(name), folder
+        self._precision = precision
+        if precision != "float32":  # other transcripts than those that are kept under the plain one
+            self.name, self.fingerprint = f"{name} ({precision})", sha256_json([self.fingerprint, precision])
 
     def transcribe(self, samples: np.ndarray) -> str:
-        return transcribe(samples, self._folder, threads=torch.get_num_threads())
+        return transcribe(samples, self._folder, threads=torch.get_num_threads(), precision=self._precision)
 
 
 class TransformersAsr:
@@ -68,11 +71,14 @@ class TransformersAsr:
         return str(self._run(sound, **arguments)["text"]).strip()
 
 
-def load_asr(name: str, device: str = "cpu") -> Asr:
-    """An asset, a hub name, or a folder: CTranslate2's model.bin, or a transformers model for speech recognition."""
+def load_asr(name: str, device: str = "cpu", precision: str = "float32") -> Asr:
+    """An asset, a hub name, or a folder: CTranslate2's model.bin, or a transformers model for speech recognition.
+
+    precision: of a CTranslate2 model's weights.
+    """
     folder = assets.get(name)
     if (folder / "model.bin").is_file():
-        return WhisperAsr(name, folder)
+        return WhisperAsr(name, folder, precision)
     if (folder / "config.json").is_file():
         return TransformersAsr(name, folder, device)
     raise SaladError(f"asr: {name!r} holds neither model.bin nor config.json; give the folder of a speech recogniser")

@@ -36,6 +36,7 @@ ITEMS_AT_ONCE = 8
 HEARING = ("speech_adapted", "blind", "other")  # own recording, silence as long, another document's recording
 CONTROLS = {SILENCE: "blind", SHUFFLED: "other"}  # conditions of `salad eval --control`
 Prefixes = Callable[[], list[torch.Tensor]]
+Ways = dict[str, tuple[SaladForConditionalGeneration, list[torch.Tensor]]]  # by whom, and what it takes in
 
 
 def items_of(setting: Setting) -> list[Item]:
@@ -61,15 +62,29 @@ def answer(
     with progress("multiple choice", len(items), "items") as bar:
         for start in range(0, len(items), ITEMS_AT_ONCE):
             group = items[start : start + ITEMS_AT_ONCE]
-            for name, (model, prefixes) in _prefixes(setting, heard, group, frames, systems).items():
+            ways = _prefixes(setting, heard, group, frames, systems)
+            for name, (model, prefixes) in ways.items():
                 options = [[setting.ids(f" {option}") for option in item.options] for item in group]
-                scores = score_options(model, list(zip(prefixes, options, strict=True)))
-                rows = [Result(item.id, item.answer, own) for item, own in zip(group, scores, strict=True)]
+                asked = list(zip(prefixes, options, strict=True))
+                same = _same_text(results, ways, name, start) if name == "cascade" else {}
+                new = [one for i, one in enumerate(asked) if i not in same]
+                scores = iter(score_options(model, new) if new else [])
+                found = [same.get(i) or next(scores) for i in range(len(asked))]
+                rows = [Result(item.id, item.answer, own) for item, own in zip(group, found, strict=True)]
                 results.setdefault(name, []).extend(rows)
             bar.advance(len(group))
     if setting.frozen and "text_base" in results:
         results["text_adapted"] = results["text_base"]  # the same weights read the same text
     return results
+
+
+def _same_text(results: dict[str, list[Result]], ways: Ways, name: str, start: int) -> dict[int, tuple[float, ...]]:
+    """Scores of the items of the group from `start` on whose transcript is the text itself: they are the text's."""
+    if "text_base" not in ways:
+        return {}
+    pairs = zip(ways["text_base"][1], ways[name][1], strict=True)
+    same = [i for i, (read, transcript) in enumerate(pairs) if torch.equal(read, transcript)]
+    return {i: results["text_base"][start + i].scores for i in same}
 
 
 def _prefixes(
@@ -78,7 +93,7 @@ def _prefixes(
     items: list[Item],
     frames: dict[str, dict[str, list[torch.Tensor]]],
     systems: tuple[str, ...],
-) -> dict[str, tuple[SaladForConditionalGeneration, list[torch.Tensor]]]:
+) -> Ways:
     """The context of each item as each system takes it in: read, heard, or read from a transcript."""
     base, model = setting.base, setting.model
     contexts = [item.context for item in items]
@@ -210,7 +225,12 @@ def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Result]], list
         recipe.evaluate.tasks,
         out,
         Settings(resamples=recipe.evaluate.bootstrap, seed=recipe.seed),
-        Speech(voices=(voice,), controls=tuple(CONTROLS), workers=recipe.engine.workers),
+        Speech(
+            voices=(voice,),
+            controls=tuple(CONTROLS),
+            workers=recipe.engine.workers,
+            asr_precision=recipe.evaluate.asr_precision,
+        ),
         bf16=run.uses_bf16("score", device),
         device=device,
         reads=not frozen,

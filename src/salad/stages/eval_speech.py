@@ -45,7 +45,10 @@ SOUNDS = 64  # encoded recordings that are remembered: few-shot examples come ag
 
 @dataclass(frozen=True)
 class Speech:
-    """What is heard. `asr`: "" for no cascade; `conditions` are those of `noise`; `controls`: shuffled, silence."""
+    """What is heard. `asr`: "" for no cascade; `conditions` are those of `noise`; `controls`: shuffled, silence.
+
+    asr_precision: float32, or int8, which transcribes faster.
+    """
 
     voices: tuple[str, ...] = ("piper-joe",)
     recordings: Path | None = None
@@ -55,6 +58,7 @@ class Speech:
     controls: tuple[str, ...] = ()
     audio_cache: Path | None = None
     workers: int = 1
+    asr_precision: str = "float32"
 
     def checked(self) -> Speech:
         """With every condition in full. Raises SaladError for an unknown voice, form, control or condition."""
@@ -111,7 +115,7 @@ def run_speech_eval(
     encoder = load_encoder(adapted.reader.model.config.encoder, device=device)
     transcripts = None
     if speech.asr:
-        transcripts = Transcripts(load_asr(speech.asr, device), _cache(speech) / "transcripts")
+        transcripts = Transcripts(load_asr(speech.asr, device, speech.asr_precision), _cache(speech) / "transcripts")
     trained = _trained_on(Path(model))
     for voice, (spoken, _) in voices.items():
         known = "unknown" if trained is None or voice == RECORDINGS else "yes" if voice in trained else "no"

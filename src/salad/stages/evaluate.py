@@ -48,7 +48,11 @@ def run(run: Run) -> dict[str, Any]:
     torch.set_num_threads(run.recipe.threads)
     keep_freed_memory()
     heldout = load_aligned(run, "heldout")
-    written = transcribe(run, folder / "transcripts", heldout, "transcribe held-out") if _needs_asr(run) else {}
+    written: dict[str, str] = {}
+    if _needs_asr(run):
+        written = transcribe(
+            run, folder / "transcripts", heldout, "transcribe held-out", precision=settings.asr_precision
+        )
     setting, left_out = Setting(run), _left_out(run)
     for line in left_out:
         console.print(f"evaluate: {line}", highlight=False)

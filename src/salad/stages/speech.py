@@ -183,10 +183,12 @@ def heard_pieces(run: Run, utterance: Utterance, *, layouts: int, whole: bool) -
     return list(pieces.values())
 
 
-def transcribe(run: Run, folder: Path, utterances: Sequence[Utterance], title: str) -> dict[str, str]:
-    """Transcript of each utterance by the recipe's ASR, by id."""
+def transcribe(
+    run: Run, folder: Path, utterances: Sequence[Utterance], title: str, *, precision: str = "float32"
+) -> dict[str, str]:
+    """Transcript of each utterance by the recipe's ASR, by id; `precision` of its weights: float32 or int8."""
     items = [utterance_to_dict(utterance) for utterance in utterances]
-    function = functools.partial(transcribe_utterances, asset=run.recipe.assets.asr)
+    function = functools.partial(transcribe_utterances, asset=run.recipe.assets.asr, precision=precision)
     folders = run_shards(
         function,
         items,
