@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -24,18 +25,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from salad.assets import get
 from salad.audio import read_audio, write_opus
 from salad.cli import app
 from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
+from salad.recipe import Variation
 from salad.synthesize import speak, voices
 from salad.synthesize.align import align_spoken
+from salad.synthesize.delivery import NEUTRAL, Delivery, delivery_of, pitch_of, speed_of
 from salad.synthesize.heard import part_by_cer
+from salad.synthesize.piper import PackageMissing, PiperVoice, open_piper, patch_piper
 from salad.synthesize.speak import (
+    speak_all,
     speak_document,
     speak_documents,
-    speed_of,
     split_sentences,
     trim_silence,
     utterance_id,
@@ -43,7 +48,6 @@ from salad.synthesize.speak import (
 from salad.synthesize.texts import synthesize_texts
 from salad.synthesize.voices import (
     MAX_TOKENS,
-    PiperVoice,
     assets_of_voice,
     load_voice,
     token_parts,
@@ -323,6 +327,40 @@ def test_speeds_differ_between_documents_and_stay_the_same() -> None:
     assert speed_of("d0", "v", 4, 0.1) != speeds[0] and speed_of("d0", "v", 3, 0.0) == 1.0
 
 
+def test_a_delivery_is_drawn_from_document_voice_and_seed() -> None:
+    vary = Variation(speed_jitter=0.1, pitch_jitter=0.25, noise=1.0)
+    drawn = [delivery_of(f"d{n}", "v", 3, vary) for n in range(200)]
+    assert drawn == [delivery_of(f"d{n}", "v", 3, vary) for n in range(200)]
+    assert [delivery.speed for delivery in drawn] == [speed_of(f"d{n}", "v", 3, 0.1) for n in range(200)]
+    pitches = sorted(delivery.pitch for delivery in drawn)
+    assert 0.8 <= pitches[0] < 0.82 and 1.22 < pitches[-1] <= 1.25 and pitches[100] == pytest.approx(1, abs=0.04)
+    assert len({delivery.seed for delivery in drawn}) == 200 and {delivery.noise for delivery in drawn} == {1.0}
+    assert abs(np.corrcoef([d.speed for d in drawn], [d.pitch for d in drawn])[0, 1]) < 0.2
+    assert delivery_of("d", "v", 3, Variation()) == NEUTRAL and NEUTRAL.changes() == {}
+    for wrong in ({"speed": 0.0}, {"pitch": 9.0}, {"noise": 1.5}):
+        with pytest.raises(SaladError, match=f"{next(iter(wrong))}: got"):
+            Delivery(**wrong)
+
+
+@given(
+    st.floats(0.7, 1.4),
+    st.floats(0.7, 1.4),
+    st.sampled_from([16_000, 22_050, 24_000]),
+    st.lists(st.floats(0, 30), min_size=2, max_size=40).map(sorted),
+)
+def test_times_follow_the_samples_to_another_rate(speed: float, pitch: float, hz: int, bounds: list[float]) -> None:
+    delivery, told = Delivery(speed, pitch, 0.5, 7), list(itertools.pairwise(bounds))
+    assert Delivery.of({**delivery.changes(), "voice": "v"}) == delivery
+    moved = delivery.retimed(told, hz)
+    read_hz = delivery.rate_hz(hz)
+    for (start_s, end_s), (new_start_s, new_end_s) in zip(told, moved, strict=True):
+        assert new_start_s <= new_end_s
+        assert new_start_s * read_hz == pytest.approx(start_s * hz)  # the same sample
+        assert new_end_s * read_hz == pytest.approx(end_s * hz)
+    assert delivery.voice_speed * read_hz / hz == pytest.approx(speed, rel=1e-3)
+    assert pitch_of("d", "v", 0, 0.0) == 1.0
+
+
 def test_opus_of_the_same_samples_is_the_same_file(tmp_path: Path) -> None:
     samples = (0.3 * np.sin(np.arange(40_000) * 0.1)).astype(np.float32)
     for name in ("a", "b"):
@@ -363,11 +401,53 @@ def test_words_that_the_voice_times_need_no_aligner(tmp_path: Path, monkeypatch:
     assert read_utterances(tmp_path / "utterances.jsonl")[0].words == utterance.words
 
 
+def test_a_higher_pitch_is_the_same_sound_read_faster() -> None:
+    document = Document("d", "It rained in 1848. The river rose.", "web")
+    low = speak_document(document, Clock(), seed=0)
+    high = speak_document(document, Clock(), seed=0, delivery=Delivery(speed=1.1, pitch=1.1))
+    assert [word.text for word in high.words] == document.words
+    for (*_, start_s, end_s), (*_, high_start_s, high_end_s) in zip(low.sentences, high.sentences, strict=True):
+        assert (high_end_s - high_start_s) * 1.1 == pytest.approx(end_s - start_s, abs=0.03)
+        spectrum = np.abs(np.fft.rfft(high.samples[round(high_start_s * 16_000) : round(high_end_s * 16_000)]))
+        assert spectrum.argmax() / (high_end_s - high_start_s) == pytest.approx(330, abs=5)
+    for (first, last, start_s, _), (*_, high_start_s, _) in zip(low.sentences, high.sentences, strict=True):
+        margin_s = low.words[first].start_s - start_s
+        for word, own in zip(low.words[first:last], high.words[first:last], strict=True):
+            lasts_s = own.end_s - own.start_s
+            assert lasts_s * 1.1 == pytest.approx(word.end_s - word.start_s, abs=1e-6)
+            at_s = (word.start_s - start_s - margin_s) / 1.1
+            assert own.start_s - high.words[first].start_s == pytest.approx(at_s, abs=1e-6)
+            assert own.start_s >= high_start_s
+
+
+def test_only_what_varies_is_varied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A voice that keeps to the speed it is asked for: pitch alone leaves the length, speed changes it."""
+
+    class Paced(Tone):
+        def speak(self, text: str, speed: float = 1.0) -> np.ndarray:
+            return super().speak("x" * round(len(text) / speed))
+
+    monkeypatch.setattr(speak, "load_voice", lambda name: Paced())
+    spoken = [(Document(f"d{n}", "A sentence of some length is said here, and then another part.", "t"), "v")
+              for n in range(4)]  # fmt: skip
+
+    def lengths(name: str, **vary: float) -> list[int]:
+        folders = speak_all(spoken, tmp_path / name, seed=0, workers=1, title="speak", variation=Variation(**vary))
+        return [utterance.num_samples for utterance, _ in load_spoken(folders)]
+
+    plain = lengths("plain")
+    assert len(set(plain)) == 1 and lengths("noise", noise=1.0) == plain  # it has none that could be seeded
+    assert lengths("pitch", pitch_jitter=0.2) == pytest.approx(plain, rel=0.04)
+    assert len(set(lengths("speed", speed_jitter=0.2))) == 4
+
+
 def test_words_are_found_in_a_sentences_phonemes() -> None:
     assert word_spans("hɛlˈoʊ, wˈɜːld!", ["hɛlˈoʊ,", "wˈɜːld!"]) == [(0, 6), (8, 14)]
     spans = word_spans("lˈæst ʌvðə dˈeɪ", ["lˈæst", "ˈʌv", "ðˈə", "dˈeɪ"])  # "of the" is said as one
     assert spans is not None and spans[0] == (0, 5) and spans[3] == (11, 15)
     assert [spans[1][0], spans[2][1]] == [6, 10] and spans[1][1] <= spans[2][0] + 1
+    spans = word_spans("ɛt sˈɛtɹə ʌvðə dˈeɪ", ["ɛt sˈɛtɹə", "ˈʌv", "ðˈə", "dˈeɪ"])  # one more part, one less
+    assert spans is not None and (spans[0], spans[3]) == ((0, 9), (15, 19))
     assert word_spans("lˈæst dˈeɪ", ["lˈæst", "—", "dˈeɪ"]) is None  # a dash has no sound
     assert word_spans("lˈæst", ["lˈæst", ""]) is None
 
@@ -427,6 +507,121 @@ def test_garbled_speech_is_set_aside_with_its_cer() -> None:
     kept, rows = part_by_cer(spoken, heard, 0.2)
     assert [u.id for u in kept] == ["a"] and [row["id"] for row in rows] == ["b"]
     assert rows[0]["cer"] > 0.5 and "at most 0.2" in rows[0]["reason"]
+
+
+def test_pitch_and_noise_of_the_command(tmp_path: Path, endpoint: str) -> None:
+    write_jsonl(tmp_path / "texts.jsonl", [{"id": "a", "text": "Some plain text."}, {"id": "b", "text": "More of it."}])
+    command = ["synthesize", "--texts", str(tmp_path / "texts.jsonl"), "--out", str(tmp_path / "out"), "--workers", "1"]
+    command += ["--voice", f"openai:tts-1:alloy@{endpoint}", "--pitch-jitter", "0.2", "--noise", "1"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    speeds = {row["input"]: row["speed"] for row in Endpoint.asked}
+    assert all(1 / 1.2 <= speed <= 1.2 and speed != 1 for speed in speeds.values())
+    for utterance in read_utterances(tmp_path / "out" / "utterances.jsonl"):
+        seconds = 0.05 * len(utterance.text) + 2 * speak.EDGE_S
+        assert utterance.num_samples / 16_000 == pytest.approx(seconds, abs=0.03)
+    assert CliRunner().invoke(app, [*command, "--noise", "0.5"]).exit_code == 2
+
+
+def test_a_patched_graph_takes_its_noise_and_tells_durations() -> None:
+    onnx = pytest.importorskip("onnx")
+    import onnxruntime
+
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    value = [helper.make_tensor_value_info("input", kind, ["n", "t"])]
+    nodes = [
+        helper.make_node("RandomNormalLike", ["input"], ["drawn"]),
+        helper.make_node("Add", ["input", "drawn"], ["sum"]),
+        helper.make_node("Ceil", ["sum"], ["durations"]),
+        helper.make_node("RandomNormalLike", ["durations"], ["more"]),
+        helper.make_node("Add", ["durations", "more"], ["output"]),
+    ]
+    output = [helper.make_tensor_value_info("output", kind, ["n", "t"])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", value, output), opset_imports=[helper.make_opsetid("", 15)], ir_version=8
+    )
+    patch_piper(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    noise_w, noise = np.array([0.25, 1.25], np.float32), np.arange(10, dtype=np.float32)
+    got, durations = session.run(None, {"input": np.zeros((2, 3), np.float32), "noise_w": noise_w, "noise": noise})
+    assert durations.tolist() == [[1, 2, 1], [2, 1, 2]]  # laid along it, again from the start
+    assert got.tolist() == [[1, 3, 3], [5, 5, 7]]
+    with pytest.raises(SaladError, match="no graph of Piper"):
+        patch_piper(model)
+
+
+@pytest.mark.slow
+def test_piper_says_when_each_word_and_phone_is_said() -> None:
+    voice = load_voice("piper-joe")
+    assert isinstance(voice, PiperVoice)
+    text = "The last of the rain fell, on the roof of a house. It was over."
+    samples, times = voice.speak_timed(text)
+    assert np.array_equal(samples, voice.speak(text)) and times is not None and len(times) == len(text.split())
+    assert all(start < end for start, end in times) and 0 < times[0][0] and times[-1][1] < len(samples) / 22_050
+    assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(times))
+    again, phones = voice.speak_phones(text)
+    said = "".join(symbol for symbol, _, _ in phones)
+    assert np.array_equal(again, samples)
+    assert all(joined in said for joined in ("ʌvðə", "ɔnðə", "əvə"))  # yet each of two joined words has its own time
+    assert times[0][0] == phones[0][1] and all(a[2] == b[1] for a, b in itertools.pairwise(phones))
+    loud = np.abs(samples) > 0.05
+    for start_s, end_s in times:
+        assert loud[round(start_s * 22_050) : round(end_s * 22_050)].any()
+    assert voice.speak_timed("Salt - and bread.")[1] is None  # a dash has no sound
+    said = speak_document(Document("d", text, "t"), voice, seed=0)
+    assert [word.text for word in said.words] == text.split()
+
+
+@pytest.mark.slow
+def test_pipers_noise_is_seeded_by_text_and_seed() -> None:
+    voice = load_voice("piper-joe")
+    assert isinstance(voice, PiperVoice)
+    texts = ("The cat sat down.", "It purred for an hour.")
+    one = {(text, seed): voice.speak(text, noise=1.0, seed=seed) for text in texts for seed in (0, 1)}
+    load_voice.cache_clear()
+    other = load_voice("piper-joe")
+    assert isinstance(other, PiperVoice) and other is not voice
+    for (text, seed), samples in reversed(one.items()):
+        assert np.array_equal(other.speak(text, noise=1.0, seed=seed), samples)
+    for text in texts:
+        lengths = {len(one[text, 0]), len(one[text, 1]), len(voice.speak(text)), len(voice.speak(text, noise=0.5))}
+        assert len(lengths) > 1 and not np.array_equal(*(one[text, seed][:20_000] for seed in (0, 1)))
+        assert np.array_equal(voice.speak(text, seed=1), voice.speak(text))
+    document = Document("d", " ".join(texts), "t")
+    varied = Delivery(speed=0.9, pitch=1.15, noise=1.0, seed=5)
+    first, second = (speak_document(document, who, seed=0, delivery=varied) for who in (voice, other))
+    assert np.array_equal(first.samples, second.samples) and first.words == second.words and len(first.words) == 9
+
+
+@pytest.mark.slow
+def test_without_onnx_piper_speaks_as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from piper.config import SynthesisConfig
+
+    told = load_voice("piper-joe")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    path = get("piper-joe") / "en_US-joe-medium.onnx"
+    plain = PiperVoice("piper-joe", path)
+    assert open_piper(path)[1] is False
+    for text in ("The cat sat down. It purred.", "To dry wet shoes, stuff them with newspaper."):
+        own = plain._engine.synthesize(text, SynthesisConfig(noise_scale=0.0, noise_w_scale=0.0, length_scale=1 / 1.1))
+        assert np.array_equal(np.concatenate([chunk.audio_float_array for chunk in own]), told.speak(text, 1.1))
+        samples, times = plain.speak_timed(text)
+        assert times is None and np.array_equal(samples, told.speak(text))
+    with pytest.raises(PackageMissing, match="needs the package onnx"):
+        plain.speak_phones("The cat.")
+    monkeypatch.setattr(speak, "load_voice", lambda name: plain)
+    items = [{**item, "noise": 1.0} for item in items_of(Document("d", "A text.", "web"), voice="piper-joe")]
+    with pytest.raises(SaladError, match="needs the package onnx"):  # no document is lost to it
+        run_shards(functools.partial(speak_documents, seed=0), items, tmp_path, shard_items=1, workers=1, title="speak")
+    assert not list(tmp_path.glob("shard-*"))
+
+
+@pytest.mark.slow
+def test_a_doubled_full_stop_is_not_said_before_the_next_sentence() -> None:
+    voice = load_voice("piper-joe")
+    before = voice.speak("The cat sat down.")
+    voice.speak("The dog ran..")
+    assert np.array_equal(voice.speak("The cat sat down."), before)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from salad.types import SaladError
 
-__all__ = ["Recipe", "load_recipe"]
+__all__ = ["Recipe", "Variation", "load_recipe"]
 
 
 class Section(BaseModel):
@@ -92,7 +92,22 @@ class Text(Data):
     max_documents: int = Field(100_000, ge=1, description="the first so many are taken; all are held in memory")
 
 
-class Corpus(Section):
+class Variation(Section):
+    """How what the voices say for training varies from document to document; held-out and probe speech never does."""
+
+    speed_jitter: float = Field(0.0, ge=0, le=0.3, description="0.1: each document 0.9 to 1.1 times as fast")
+    pitch_jitter: float = Field(
+        0.0, ge=0, le=0.5, description="0.17: each document's pitch and formants 1/1.17 to 1.17 times as high"
+    )
+    noise: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of a Piper voice's own noise, seeded by document: 0 even, 1 all of it",
+    )
+
+
+class Corpus(Variation):
     speech: tuple[Speech, ...] = Field((), description="recordings with their text")
     text: tuple[Text, ...] = Field((), description="broad text (D_web)")
     heldout_share: float = Field(0.0, ge=0, lt=0.5, description="share of your own speech kept for measuring")
@@ -351,9 +366,8 @@ class Rounds(Section):
     )
 
 
-class Synthesize(Section):
+class Synthesize(Variation):
     voices: Voices
-    speed_jitter: float = Field(0.0, ge=0, le=0.3, description="0.1: each document 0.9 to 1.1 times as fast")
     audio: Literal["flac", "opus"] = Field("flac", description="opus: a sixth of the disk, lossy")
     max_cer: float | None = Field(
         None, gt=0, description="what the ASR hears further than this from what was said is set aside; null: no check"

@@ -113,6 +113,13 @@ def synthesize(
     speed_jitter: Annotated[
         float, typer.Option("--speed-jitter", min=0, max=0.3, help="0.1: each document 0.9 to 1.1 times as fast.")
     ] = 0.0,
+    pitch_jitter: Annotated[
+        float,
+        typer.Option("--pitch-jitter", min=0, max=0.5, help="0.17: each document 1/1.17 to 1.17 times as high."),
+    ] = 0.0,
+    noise: Annotated[
+        float, typer.Option("--noise", min=0, max=1, help="Share of a Piper voice's own noise; 1: livelier speech.")
+    ] = 0.0,
     opus: Annotated[bool, typer.Option("--opus", help="Ogg Opus in place of FLAC.")] = False,
     word_times: Annotated[bool, typer.Option("--word-times", help="Align: when each word is said.")] = False,
     max_cer: Annotated[
@@ -127,6 +134,7 @@ def synthesize(
     """Speak texts: numbers, units and symbols are spelled out first. The same command resumes."""
     with plain_errors(debug):
         from salad.engine import using
+        from salad.recipe import Variation
         from salad.synthesize.texts import parse_shares, synthesize_texts
         from salad.types import SaladError
 
@@ -139,7 +147,7 @@ def synthesize(
                 parse_shares(voices),
                 workers=workers,
                 seed=seed,
-                speed_jitter=speed_jitter,
+                variation=Variation(speed_jitter=speed_jitter, pitch_jitter=pitch_jitter, noise=noise),
                 audio="opus" if opus else "flac",
                 word_times=word_times,
                 max_cer=max_cer,

@@ -45,7 +45,8 @@ def run(run: Run) -> dict[str, Any]:
             raise SaladError(f"corpus: two documents of {name} share an id; give every document its own")
         write_jsonl(folder / f"{name}.jsonl", [asdict(d) for d in group])
     voices = assign_voices(documents["speech"], settings.voices.shares, recipe.seed)
-    spoken = [u for u, _ in speak(run, folder / "speech", voices, "speak D_speech (simulated)")]
+    said = speak(run, folder / "speech", voices, "speak D_speech (simulated)", variation=settings)
+    spoken = [u for u, _ in said]
     # slow voices first: their shards are the long ones
     unseen = [(d, settings.unseen_voice) for d in _one_a_domain(documents["heldout"], settings.unseen_documents)]
     heldout = speak(

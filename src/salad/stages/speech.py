@@ -16,10 +16,12 @@ from salad.model.encode import FlyFrames, encode_pieces, kind_of, shared_encoder
 from salad.model.encoder import Encoder
 from salad.pipeline import Run
 from salad.progress import console
+from salad.recipe import Variation
 from salad.sequence import FrameShard, FrameStore, Piece, check_shard
 from salad.sequence.examples import draw_layout, pieces_of
 from salad.sequence.frames import Decode
 from salad.synthesize.align import align_spoken
+from salad.synthesize.delivery import STEADY
 from salad.synthesize.speak import assign_voices, speak_all
 from salad.train.world import World
 from salad.types import Document, Utterance
@@ -47,10 +49,10 @@ def speak(
     spoken: Sequence[tuple[Document, str]],
     title: str,
     *,
-    speed_jitter: float = 0.0,
+    variation: Variation = STEADY,
     audio: str = "flac",
 ) -> list[tuple[Utterance, Any]]:
-    """Speak whole documents; returns utterances with the times of their sentences."""
+    """Speak whole documents, varied where they are for training; returns utterances with their sentences' times."""
     recipe = run.recipe
     folders = speak_all(
         spoken,
@@ -58,7 +60,7 @@ def speak(
         seed=recipe.seed,
         workers=recipe.engine.workers,
         title=title,
-        speed_jitter=speed_jitter,
+        variation=variation,
         audio=audio,
     )
     return load_spoken(folders)

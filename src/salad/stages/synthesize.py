@@ -30,7 +30,7 @@ def run(run: Run) -> dict[str, Any]:
         folder / "speech",
         voices,
         "speak D_active",
-        speed_jitter=settings.speed_jitter,
+        variation=settings,
         audio=settings.audio,
     )
     kept = align(run, folder / "aligned", spoken, "align D_active")

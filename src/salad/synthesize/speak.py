@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import random
 import re
@@ -21,7 +20,10 @@ from salad.corpus.manifest import Sentence, write_utterances
 from salad.engine import Shard, kept_folder, run_shards
 from salad.engine.run import DISK_FULL
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.recipe import Variation
+from salad.synthesize.delivery import NEUTRAL, STEADY, Delivery, delivery_of, number_of
 from salad.synthesize.endpoint import EndpointDown
+from salad.synthesize.piper import PackageMissing, PiperVoice
 from salad.synthesize.speakable import number_words, speakable, spoken_bounds
 from salad.synthesize.voices import Voice, load_voice
 from salad.types import Document, SaladError, Utterance, Word
@@ -33,7 +35,6 @@ __all__ = [
     "speak_document",
     "speak_documents",
     "speech_bounds",
-    "speed_of",
     "split_sentences",
     "spoken_forms",
     "utterance_id",
@@ -91,18 +92,19 @@ def speak_all(
     seed: int,
     workers: int,
     title: str,
-    speed_jitter: float = 0.0,
+    variation: Variation = STEADY,
     audio: str = "flac",
 ) -> list[Path]:
     """Speak (document, voice) pairs shard by shard (see `speak_documents`); returns the shards' folders.
+
+    variation: of the documents' speed, pitch and noise (default: none).
 
     Killed, it goes on where it was: at most one document of each worker is spoken again.
     """
     items: list[dict[str, Any]] = []
     for document, voice in spoken:
         item = {"document": vars(document), "voice": voice, "licence": "", "simulated": True}
-        if speed_jitter:
-            item["speed"] = speed_of(document.id, voice, seed, speed_jitter)
+        item |= delivery_of(document.id, voice, seed, variation).changes()
         if audio != "flac":
             item["audio"] = audio
         items.append(item)
@@ -150,11 +152,11 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
 def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
     """Speak each item {"document": Document as dict, "voice", "licence", "simulated"}; for `run_shards`.
 
-    An item may have "speed" (1.0) and "audio" ("flac" or "opus"). Writes audio/<utterance id>.flac (16 kHz),
+    An item may have "audio" ("flac" or "opus") and fields of `Delivery`. Writes audio/<utterance id>.flac (16 kHz),
     utterances.jsonl (with word times where the voice tells them), sentences.jsonl (rows {id, simulated, sentences:
     [[start_word, end_word, start_s, end_s], ...]}, and, where it differs from the text, spoken: what was said for each
     of its words) and, for documents that could not be spoken, quarantine.jsonl (rows {id, voice, reason}). An unknown
-    voice, or an endpoint that is down, stops the job with SaladError.
+    voice, a missing package, or an endpoint that is down, stops the job with SaladError.
     """
     number_words()  # where it is missing no document would be said right
     kept = kept_folder(folder, shard)
@@ -167,7 +169,7 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
             said = _said(item, document, voice, kept / path.name, seed)
             path.parent.mkdir(exist_ok=True)
             shutil.copyfile(kept / path.name, path)
-        except EndpointDown:
+        except (EndpointDown, PackageMissing):
             raise
         except Exception as error:  # one bad document must not end a job of many hours; the reason is kept
             if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -202,7 +204,7 @@ def _said(item: dict[str, Any], document: Document, voice: Voice, audio: Path, s
     note = audio.with_name(f"{audio.name}.json")
     if not (note.exists() and audio.exists()):
         spoken = speakable(document.words)
-        said = speak_document(document, voice, seed=seed, speed=item.get("speed", 1.0), spoken=spoken)
+        said = speak_document(document, voice, seed=seed, delivery=Delivery.of(item), spoken=spoken)
         WRITERS[audio.suffix[1:]](audio, said.samples, RATE_HZ)
         rows = {"sentences": [list(s) for s in said.sentences], "words": [vars(word) for word in said.words]}
         write_json(note, {"num_samples": len(said.samples), "spoken": spoken, **rows})
@@ -210,7 +212,12 @@ def _said(item: dict[str, Any], document: Document, voice: Voice, audio: Path, s
 
 
 def speak_document(
-    document: Document, voice: Voice, *, seed: int, speed: float = 1.0, spoken: Sequence[str] | None = None
+    document: Document,
+    voice: Voice,
+    *,
+    seed: int,
+    delivery: Delivery = NEUTRAL,
+    spoken: Sequence[str] | None = None,
 ) -> Said:
     """The document, sentence by sentence.
 
@@ -218,16 +225,16 @@ def speak_document(
     (seed, document id, voice): the order of documents does not matter. Raises SaladError where a sentence has no
     phonemes, is silent, or holds NaN.
     """
-    rate_hz, words = voice.sample_rate_hz, document.words
+    rate_hz, words = delivery.rate_hz(voice.sample_rate_hz), document.words
     if not _sayable(words):
         raise SaladError("text: has no word that can be said; remove the document")
     spoken = speakable(words) if spoken is None else spoken
-    generator = np.random.default_rng(_number(seed, document.id, voice.name))
+    generator = np.random.default_rng(number_of(seed, document.id, voice.name))
     pieces = [_silence(EDGE_S, rate_hz)]
     num_samples, sentences, timed = len(pieces[0]), [], []
     runs = split_sentences(document.text)
     for n, (start, end) in enumerate(runs):
-        samples, times = _speak(voice, " ".join(spoken[start:end]), speed)
+        samples, times = _speak(voice, " ".join(spoken[start:end]), delivery)
         first, last = speech_bounds(samples, rate_hz)
         before_s = to_seconds(num_samples, rate_hz)
         sentences.append((start, end, before_s, to_seconds(num_samples + last - first, rate_hz)))
@@ -242,9 +249,16 @@ def speak_document(
     return Said(loud, sentences, tuple(timed) if len(timed) == len(words) else ())
 
 
-def _speak(voice: Voice, text: str, speed: float) -> tuple[np.ndarray, Sequence[tuple[float, float]] | None]:
-    say, faster = getattr(voice, "speak_timed", None), () if speed == 1.0 else (speed,)
-    return say(text, *faster) if say else (voice.speak(text, *faster), None)
+def _speak(voice: Voice, text: str, delivery: Delivery) -> tuple[np.ndarray, Sequence[tuple[float, float]] | None]:
+    """Samples at the delivery's rate, and the words' times in them."""
+    settings: dict[str, Any] = {} if delivery.voice_speed == 1.0 else {"speed": delivery.voice_speed}
+    if delivery.noise and isinstance(voice, PiperVoice):
+        settings |= {"noise": delivery.noise, "seed": delivery.seed}
+    say = getattr(voice, "speak_timed", None)
+    if say is None:
+        return voice.speak(text, **settings), None
+    samples, times = say(text, **settings)
+    return samples, times and delivery.retimed(times, voice.sample_rate_hz)
 
 
 def _word_times(
@@ -263,20 +277,9 @@ def _word_times(
     return [Word(word, *np.clip(own, *within_s).tolist(), 1.0) for word, own in zip(words, bounds, strict=True)]
 
 
-def speed_of(document_id: str, voice: str, seed: int, jitter: float) -> float:
-    """Between 1 - jitter and 1 + jitter, the same for the same document, voice and seed."""
-    share = _number(seed, document_id, voice, "speed") / 2**64
-    return round(1 + jitter * (2 * share - 1), 4)
-
-
 def spoken_forms(folder: str | Path) -> dict[str, list[str]]:
     """What was said for each word, by utterance id, where it is not what is written; from a shard's sentences.jsonl."""
     return {row["id"]: row["spoken"] for row in read_jsonl(Path(folder) / "sentences.jsonl") if "spoken" in row}
-
-
-def _number(*parts: object) -> int:
-    """64 bits out of a hash of the parts."""
-    return int.from_bytes(hashlib.sha256("\n".join(map(str, parts)).encode()).digest()[:8], "big")
 
 
 def trim_silence(samples: np.ndarray, rate_hz: int) -> np.ndarray:

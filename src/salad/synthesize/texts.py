@@ -12,7 +12,9 @@ from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dic
 from salad.corpus.read import read_local_text
 from salad.engine import run_shards
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.recipe import Variation
 from salad.synthesize.align import align_spoken
+from salad.synthesize.delivery import STEADY
 from salad.synthesize.heard import part_by_cer
 from salad.synthesize.speak import assign_voices, speak_all, spoken_forms
 from salad.synthesize.voices import assets_of_voice
@@ -44,7 +46,7 @@ def synthesize_texts(
     *,
     workers: int = 2,
     seed: int = 0,
-    speed_jitter: float = 0.0,
+    variation: Variation = STEADY,
     audio: str = "flac",
     word_times: bool = False,
     max_cer: float | None = None,
@@ -55,10 +57,11 @@ def synthesize_texts(
     Writes to `out`: audio under speech/, utterances.jsonl, cuts.jsonl.gz (Lhotse), spoken.jsonl ({id, spoken}: what was
     said for each word, where it is not what is written), quarantine.jsonl. The same call goes on where it was killed.
     """
-    settings = {"voices": shares, "seed": seed, "speed_jitter": speed_jitter, "audio": audio}
+    settings = {"voices": shares, "seed": seed, **variation.model_dump(), "audio": audio}
     note = out / "settings.json"
-    if note.exists() and read_json(note) != settings:
-        raise SaladError(f"out: {out} holds speech made with {read_json(note)}; give another folder, or remove it")
+    held = {**STEADY.model_dump(), **read_json(note)} if note.exists() else settings
+    if held != settings:
+        raise SaladError(f"out: {out} holds speech made with {held}; give another folder, or remove it")
     documents = read_local_text(tuple(texts))
     if not documents:
         raise SaladError(f"texts: {', '.join(map(str, texts))} hold no document")
@@ -71,7 +74,7 @@ def synthesize_texts(
         seed=seed,
         workers=workers,
         title="speak",
-        speed_jitter=speed_jitter,
+        variation=variation,
         audio=audio,
     )
     spoken = load_spoken(folders)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,13 +13,15 @@ import numpy as np
 from salad.engine.machine import default_device
 from salad.files import read_json, sha256_json
 from salad.synthesize.endpoint import EndpointVoice
+from salad.synthesize.onnx_session import one_thread_session
+from salad.synthesize.piper import PiperVoice
+from salad.synthesize.word_spans import word_spans
 from salad.types import SaladError
 
 __all__ = ["KokoroVoice", "PiperVoice", "Voice", "assets_of_voice", "load_voice"]
 
 MAX_TOKENS = 500  # Kokoro was trained on at most 510 phonemes at a time
 KOKORO_HZ = 24_000
-SILENT = ' ;:,.!?—…"()“”'  # of Kokoro's symbols: pauses, which belong to no word
 ENGLISH_VOICES = (
     "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sarah af_sky am_adam am_echo "
     "am_eric am_fenrir am_liam am_michael am_onyx am_puck am_santa bf_alice bf_emma bf_isabella bf_lily bm_daniel "
@@ -48,34 +48,6 @@ class Voice(Protocol):
     def speak(self, text: str, speed: float = 1.0) -> np.ndarray:
         """Say `text` (best one sentence), 1.1 a tenth faster. Raises SaladError where nothing can be pronounced."""
         ...
-
-
-class PiperVoice:
-    """A Piper (VITS) voice on one thread.
-
-    Piper draws its noise inside the graph from a generator that lives as long as the session, so samples would depend
-    on what was spoken before, and a fresh session per sentence would double the cost. The noise is off here: same text,
-    same samples. It costs a little life: rhythm is more even, sentences about 5 % shorter, and Whisper tiny.en's mean
-    log-probability of its transcript falls from -0.27 to -0.29 (six sentences).
-    """
-
-    def __init__(self, name: str, model_path: Path) -> None:
-        from piper import PiperVoice as Engine
-        from piper.config import PiperConfig, SynthesisConfig
-
-        self.name = name
-        config = PiperConfig.from_dict(read_json(f"{model_path}.json"))
-        self._engine = Engine(session=_session(model_path), config=config)
-        self._config = SynthesisConfig(noise_scale=0.0, noise_w_scale=0.0)
-        self._length = config.length_scale
-        self.sample_rate_hz = config.sample_rate
-
-    def speak(self, text: str, speed: float = 1.0) -> np.ndarray:
-        config = self._config if speed == 1.0 else replace(self._config, length_scale=self._length / speed)
-        chunks = [chunk.audio_float_array for chunk in self._engine.synthesize(text, config)]
-        if not chunks:
-            raise SaladError(f"text: {text[:80]!r} has no phonemes for {self.name}; remove it from the document")
-        return np.concatenate(chunks).astype(np.float32, copy=False)
 
 
 class KokoroVoice:
@@ -164,37 +136,6 @@ def torch_network(folder: Path) -> tuple[Network, dict[str, int]]:
     return network, config["vocab"]
 
 
-def word_spans(phonemes: str, singles: Sequence[str]) -> list[tuple[int, int]] | None:
-    """First and last + 1 symbol in `phonemes` of each word of a sentence; None where a word has no sound of its own.
-
-    singles: each word's phonemes when said alone. Where the sentence has as many parts between spaces, they are the
-    words; else ("of the" is said as one) the singles, strung together, are laid along it by the fewest edits.
-    """
-    parts = [(match.start(), match.end()) for match in re.finditer(r"\S+", phonemes)]
-    if len(parts) != len(singles):
-        from rapidfuzz.distance import Levenshtein
-
-        alone = ["".join(single.split()) for single in singles]
-        pairs = [
-            (block.src_start + i, block.dest_start + i)
-            for block in Levenshtein.opcodes("".join(alone), phonemes)
-            if block.tag in ("equal", "replace")
-            for i in range(block.src_end - block.src_start)
-        ]
-        if not pairs:
-            return None
-        bounds = np.cumsum([0, *map(len, alone)])
-        at = np.interp(bounds, [a for a, _ in pairs] + [pairs[-1][0] + 1], [b for _, b in pairs] + [pairs[-1][1] + 1])
-        parts = [(round(start), round(end)) for start, end in itertools.pairwise(at)]
-    spans = []
-    for start, end in parts:
-        own = phonemes[start:end]
-        if not any(map(str.isalpha, own)):
-            return None
-        spans.append((start + len(own) - len(own.lstrip(SILENT)), end - len(own) + len(own.rstrip(SILENT))))
-    return spans
-
-
 def token_parts(text: str, tokens_of: Callable[[str], list[int]]) -> Iterator[list[int]]:
     """Phoneme tokens of `text` in parts of at most MAX_TOKENS, cut in halves between words where there are more."""
     tokens = tokens_of(text)
@@ -263,13 +204,7 @@ def load_voice(name: str) -> Voice:
 
 @functools.cache
 def _session(path: Path) -> Any:
-    """An ONNX session on one thread: workers are processes, and their thread pools would fight over the cores."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return one_thread_session(path)
 
 
 @functools.cache

@@ -1,0 +1,20 @@
+"""ONNX sessions as voices need them: on one thread each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+__all__ = ["one_thread_session"]
+
+
+def one_thread_session(model: Path | bytes) -> Any:
+    """A session of a model's file, or of its bytes: workers are processes, and their thread pools would fight over the
+    cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
