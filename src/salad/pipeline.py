@@ -211,6 +211,8 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
         found = sorted(p for p in recipe.align.times.rglob("*") if p.is_file())
         parts["your word times"] = sha256_json([[str(p), sha256_file(p)] for p in found])[:16]
     if stage == "corpus":
+        if prepared := recipe.corpus.prepared:
+            parts["prepared corpus"] = assets.fingerprint(prepared)[:16]
         files = [Path(p) for p in values["corpus"]["local_text"]]
         if files:
             parts["your files"] = sha256_json([[str(p), sha256_file(p)] for p in files if p.is_file()])[:16]
