@@ -61,11 +61,11 @@ class Setting:
         self.utterances = load_aligned(run, "heldout")
         frames = load_frames(run, "heldout", self.utterances)
         self.examples = speech_examples(run, self.tokenizer, self.utterances, frames)
-        unseen = recipe.corpus.unseen_voice
+        unseen = recipe.corpus.unseen_voices
         self.examples = [
-            replace(e, speaker=f"{e.speaker} (unseen)") if e.speaker == unseen else e for e in self.examples
+            replace(e, speaker=f"{e.speaker} (unseen)") if e.speaker in unseen else e for e in self.examples
         ]
-        seen = {u.document_id: u for u in self.utterances if u.speaker != unseen}
+        seen = {u.document_id: u for u in self.utterances if u.speaker not in unseen}
         documents = load_documents(run, "heldout")
         self.documents = [d for d in documents if d.id in seen]
         self.by_document = seen

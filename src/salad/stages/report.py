@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +133,13 @@ def _clips(run: Run) -> list[dict[str, Any]]:
         for row in read_jsonl(path)
     }
     clips = []
-    for utterance in _spread(load_aligned(run, "heldout"), run.recipe.corpus.unseen_voice):
+    for utterance in _spread(load_aligned(run, "heldout"), run.recipe.corpus.unseen_voices):
         spans = draw_layout(utterance, 0, run.recipe.sequence, run.recipe.seed)
         words = utterance.text.split()
         last = next((i for i, w in enumerate(utterance.words) if w.end_s > CLIP_S), len(words))
         context = " ".join(words[:last])
         audio = _cut(run, utterance, utterance.words[last - 1].end_s)
-        unseen = utterance.speaker == run.recipe.corpus.unseen_voice
+        unseen = utterance.speaker in run.recipe.corpus.unseen_voices
         clips.append(
             {
                 "title": utterance.document_id,
@@ -158,11 +159,11 @@ def _clips(run: Run) -> list[dict[str, Any]]:
     return clips
 
 
-def _spread(utterances: list[Utterance], unseen: str) -> list[Utterance]:
-    """Clips from different domains; the last one in the voice that was never trained on."""
-    firsts = {u.domain: u for u in reversed(utterances) if u.speaker != unseen}
+def _spread(utterances: list[Utterance], unseen: Sequence[str]) -> list[Utterance]:
+    """Clips from different domains; the last one in a voice that was never trained on."""
+    firsts = {u.domain: u for u in reversed(utterances) if u.speaker not in unseen}
     chosen = [firsts[d] for d in sorted(firsts)][:: max(1, len(firsts) // (NUM_CLIPS - 1))][: NUM_CLIPS - 1]
-    return chosen + [u for u in utterances if u.speaker == unseen][:1]
+    return chosen + [u for u in utterances if u.speaker in unseen][:1]
 
 
 def _cut(run: Run, utterance: Utterance, end_s: float) -> Path:
