@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     run = Run(load_recipe(arguments.recipe))
-    unseen = run.recipe.corpus.unseen_voice
-    spoken = {u.document_id: u for u in load_aligned(run, "heldout") if u.speaker != unseen}
+    unseen = run.recipe.corpus.unseen_voices
+    spoken = {u.document_id: u for u in load_aligned(run, "heldout") if u.speaker not in unseen}
     rows = []
     for item in read_jsonl(run.folder("evaluate") / "items.jsonl"):
         utterance, (first, last) = spoken[item["document_id"]], item["context_words"]

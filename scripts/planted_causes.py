@@ -53,8 +53,8 @@ def main() -> None:
     run = Run(load_recipe(arguments.recipe, arguments.set))
     n, rng, numbers = arguments.documents, random.Random(run.recipe.seed), np.random.default_rng(run.recipe.seed)
     trained = {d.domain for d in load_documents(run, "speech")}
-    unseen = run.recipe.corpus.unseen_voice
-    heldout = [u for u in load_aligned(run, "heldout") if u.speaker != unseen]
+    unseen = run.recipe.corpus.unseen_voices
+    heldout = [u for u in load_aligned(run, "heldout") if u.speaker not in unseen]
     rng.shuffle(heldout)
     own = [u for u in heldout if u.domain in trained]
     away = sorted({u.domain for u in heldout} - trained)

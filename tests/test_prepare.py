@@ -523,6 +523,7 @@ def test_a_shipped_recipe_prepares_its_layout(tmp_path, monkeypatch, name):
     LAYOUTS[name](tmp_path / "data")
     overrides = list(NO_WEIGHTS)
     settings = load_recipe(RECIPES / f"{name}.yaml").corpus
+    overrides += ['corpus.prepared=""'] if settings.prepared else []
     if settings.speech_documents:
         folder_with_texts(tmp_path / "own", 6)
         overrides += [
@@ -531,9 +532,9 @@ def test_a_shipped_recipe_prepares_its_layout(tmp_path, monkeypatch, name):
             "corpus.heldout_share=0.2",
             "corpus.speech_folders=[own]",
         ]
-    if settings.web_documents_per_topic:
+    if not settings.text:
         write_jsonl(tmp_path / "web.jsonl", web_rows(10))
-        overrides += ["corpus.web_documents_per_topic=0", "corpus.text=[{path: web.jsonl}]"]
+        overrides += ["corpus.text=[{path: web.jsonl}]"]
     arguments = [part for override in overrides for part in ("--set", override)]
     result = CliRunner().invoke(app, ["prepare", str(RECIPES / f"{name}.yaml"), *arguments, "--debug"])
     assert result.exit_code == 0, result.output
@@ -541,7 +542,7 @@ def test_a_shipped_recipe_prepares_its_layout(tmp_path, monkeypatch, name):
     assert "# Data card" in result.output
     summary = run.done("corpus")["summary"]
     assert summary["quarantined"] == 0 and summary["speech_documents"] > 0 and summary["heldout_documents"] > 0
-    assert summary["web_documents"] == (10 if settings.web_documents_per_topic else 30)
+    assert summary["web_documents"] == (30 if settings.text else 10)
     assert summary["non_commercial"] == (["emilia"] if name == "emilia" else [])
     again = CliRunner().invoke(app, ["prepare", str(RECIPES / f"{name}.yaml"), *arguments, "--debug"])
     assert again.exit_code == 0 and run.done("corpus")["summary"] == summary
@@ -551,7 +552,7 @@ def test_changed_data_are_read_again(tmp_path, monkeypatch, recipe_values):
     monkeypatch.chdir(tmp_path)
     nemo(tmp_path / "data" / "nemo")
     write_jsonl(tmp_path / "web.jsonl", web_rows(10))
-    overrides = [*NO_WEIGHTS, "corpus.web_documents_per_topic=0", "corpus.text=[{path: web.jsonl}]"]
+    overrides = [*NO_WEIGHTS, 'corpus.prepared=""', "corpus.text=[{path: web.jsonl}]"]
     arguments = ["prepare", str(RECIPES / "nemo.yaml"), *(p for o in overrides for p in ("--set", o))]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     nemo(tmp_path / "data" / "nemo", lines=4)
@@ -565,7 +566,7 @@ def test_recordings_added_after_a_kill_are_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     nemo(tmp_path / "data" / "nemo", lines=4)
     write_jsonl(tmp_path / "web.jsonl", web_rows(10))
-    overrides = [*NO_WEIGHTS, "corpus.web_documents_per_topic=0", "corpus.text=[{path: web.jsonl}]"]
+    overrides = [*NO_WEIGHTS, 'corpus.prepared=""', "corpus.text=[{path: web.jsonl}]"]
     recipe = load_recipe(RECIPES / "nemo.yaml", overrides)
     write = ingest.write_flac
     monkeypatch.setattr(ingest, "write_flac", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -231,6 +231,8 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
     if stage == "corpus" and recipe.precision == "auto" and (kept := _kept_precision(recipe.run_dir)).exists():
         parts[MEASURED] = sha256_json({use: timing["bf16"] for use, timing in read_json(kept)["uses"].items()})[:16]
     if stage == "corpus":
+        if prepared := recipe.corpus.prepared:
+            parts["prepared corpus"] = assets.fingerprint(prepared)[:16]
         files = [Path(p) for p in values["corpus"]["local_text"]]
         if files:
             parts["your files"] = sha256_json([[str(p), sha256_file(p)] for p in files if p.is_file()])[:16]

@@ -114,6 +114,12 @@ class Corpus(Variation):
     heldout_documents: int = Field(200, ge=1, description="at most so many documents of it")
     min_utterance_s: float = Field(0.1, ge=0, description="shorter recordings are set aside")
     max_utterance_s: float = Field(1200.0, gt=0, description="longer ones are set aside, without being decoded")
+    prepared: str = Field(
+        "", description="a corpus that was written before, in place of the teacher's writing: asset or folder"
+    )
+    web_documents: int | None = Field(
+        None, ge=0, description="of the prepared corpus: at most so many for D_web; all where it is not given"
+    )
     web_documents_per_topic: int = Field(3, ge=0, description="documents the teacher writes for D_web")
     speech_documents: int = Field(120, ge=0, description="narrow-domain documents to write and speak (D_speech)")
     heldout_per_domain: int = Field(4, ge=0, description="written documents of each domain kept for measuring")
@@ -127,26 +133,43 @@ class Corpus(Variation):
     voices: Voices
     heldout_voice: str = Field(description="speaks the held-out documents; may be trained on")
     unseen_voice: str = Field(description="never trained on; speaks part of the held-out documents again")
-    unseen_documents: int = Field(10, ge=0)
+    more_unseen_voices: tuple[str, ...] = Field((), description="others that are never trained on, measured like it")
+    unseen_documents: int = Field(10, ge=0, description="documents that each unseen voice speaks")
 
     @model_validator(mode="after")
     def _unseen(self) -> Corpus:
-        if self.unseen_voice in self.voices.shares:
-            raise ValueError(f"unseen_voice {self.unseen_voice!r} must not be among the training voices")
+        for voice in self.unseen_voices:
+            if voice in self.voices.shares:
+                raise ValueError(f"unseen_voice {voice!r} must not be among the training voices")
+        if len({self.heldout_voice, *self.unseen_voices}) <= len(self.more_unseen_voices) + 1:
+            raise ValueError("heldout_voice, unseen_voice and more_unseen_voices must all differ")
         return self
 
     @model_validator(mode="after")
     def _something(self) -> Corpus:
         if not (self.speech_documents or self.own_speech):
             raise ValueError("no speech: give speech or speech_folders, or speech_documents above 0")
-        if not (self.web_documents_per_topic or self.text or self.local_text):
-            raise ValueError("no broad text (D_web): give text or local_text, or web_documents_per_topic above 0")
+        if self.prepared and self.web_documents_per_topic:
+            raise ValueError(
+                f"prepared {self.prepared!r} and web_documents_per_topic {self.web_documents_per_topic} exclude each "
+                'other: set web_documents_per_topic: 0, or prepared: "" to let the teacher write'
+            )
+        from_prepared = self.prepared and self.web_documents != 0
+        if not (from_prepared or self.web_documents_per_topic or self.text or self.local_text):
+            raise ValueError(
+                "no broad text (D_web): give prepared, text or local_text, or web_documents_per_topic above 0"
+            )
         if not self.heldout_per_domain and not (self.heldout_share and self.own_speech):
             raise ValueError("nothing to measure on: heldout_share needs speech, or heldout_per_domain must be above 0")
         titles = [data.title for data in (*self.own_speech, *self.text)]
         if twice := sorted({title for title in titles if titles.count(title) > 1}):
             raise ValueError(f"two of speech and text are called {twice[0]!r}; give each its own name")
         return self
+
+    @property
+    def unseen_voices(self) -> tuple[str, ...]:
+        """The voices that nothing is trained on."""
+        return (self.unseen_voice, *self.more_unseen_voices)
 
     @property
     def own_speech(self) -> tuple[Speech, ...]:
@@ -443,8 +466,9 @@ class Recipe(Section):
             raise ValueError("rounds.number above 1 needs sequence.stream: false and at least as many stage2.steps")
         if self.stage1.llm != self.stage2.llm:
             raise ValueError(f"stage2.llm ({self.stage2.llm}) must equal stage1.llm ({self.stage1.llm})")
-        if self.corpus.unseen_voice in {*self.synthesize.voices.shares, self.probe.voice}:
-            raise ValueError(f"corpus.unseen_voice {self.corpus.unseen_voice!r} must not speak in probe or synthesize")
+        for voice in self.corpus.unseen_voices:
+            if voice in {*self.synthesize.voices.shares, self.probe.voice}:
+                raise ValueError(f"corpus.unseen_voice {voice!r} must not speak in probe or synthesize")
         return self
 
 

@@ -12,7 +12,7 @@ from salad.types import SaladError
 
 __all__ = ["ASSETS", "Archive", "Asset", "HubFile", "Part", "PinnedFile"]
 
-Kind = Literal["llm", "asr", "voice", "embedder", "speech"]
+Kind = Literal["llm", "asr", "voice", "embedder", "speech", "corpus"]
 
 
 def _inside(path: str, what: str) -> None:
@@ -71,16 +71,24 @@ class HubFile:
 
 @dataclass(frozen=True)
 class PinnedFile:
-    """One file of an asset's folder: its parts joined in order."""
+    """One file of an asset's folder: its parts joined in order, or a file that our own package holds.
+
+    shipped: its path under assets/data in the installed package; then it has no parts.
+    """
 
     name: str
     sha256: str
     num_bytes: int
     parts: tuple[Part, ...]
     hub: HubFile | None = None
+    shipped: str = ""
 
     def __post_init__(self) -> None:
         _inside(self.name, "asset file")
+        if self.shipped:
+            _inside(self.shipped, "file of the package")
+        if bool(self.shipped) == bool(self.parts) and self.hub is None:
+            raise SaladError(f"asset file {self.name}: expected parts, or shipped, and not both; correct the pin")
 
 
 @dataclass(frozen=True)
@@ -162,6 +170,15 @@ _ENGLISH_VOICES = {
     "bm_lewis": "b8f671cef828c30e66fdf0b0756a76bba58f6bb3398cbbf27058642acbcedb97",
 }
 _VOICE_BYTES = 510 * 256 * 4
+
+# What scripts/make_demo_corpus.py made: bytes, sha256 of each.
+_DEMO_CORPUS: dict[str, tuple[int, str]] = {
+    "heldout.jsonl.gz": (17209, "36c4387802265d2b1dc70b157e42eed03a4b5a25d8b321bd6ebcc2f5ff7cb541"),
+    "quarantine.jsonl.gz": (1999, "1dde04dd86d0d796864dcc73c3c3b2a6818107f6654bb5807be5be028b888dd0"),
+    "speech.jsonl.gz": (116716, "3c23fbf752217518061223b825e58bcca7c2dcf0f00a714ddf14f9371cf858ee"),
+    "web.jsonl.gz": (382063, "dc0d61c9e293cf3737782c42f3b374125a427e272427293a12ca4bc1b5e56f6c"),
+    "withheld.txt": (1807, "6286d791eaa6873a8d67de8892663bac28c8e40f4364783aff0ed31fd9e82cee"),
+}
 
 
 def _whisper(name: str, num_bytes: int, sha256: str) -> PinnedFile:
@@ -292,6 +309,16 @@ ASSETS: dict[str, Asset] = {
             _minilm("tokenizer.json", 466247, "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
             _minilm("tokenizer_config.json", 350, "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
             _minilm("vocab.txt", 231508, "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
+        ),
+    ),
+    "demo-corpus": Asset(
+        "demo-corpus",
+        "corpus",
+        "SmolLM2-135M-Instruct's own texts: 2289 broad, 708 narrow, 96 held out, with 196 withheld words",
+        "Apache-2.0",
+        tuple(
+            PinnedFile(name, sha256, num_bytes, (), shipped=f"demo-corpus/{name}")
+            for name, (num_bytes, sha256) in _DEMO_CORPUS.items()
         ),
     ),
     "human-speech": Asset(

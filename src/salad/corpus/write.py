@@ -16,7 +16,7 @@ from salad.engine import Shard
 from salad.files import write_jsonl
 from salad.types import Document
 
-__all__ = ["clean", "prompts", "write_documents"]
+__all__ = ["clean", "prompts", "refuse", "write_documents"]
 
 STYLES = {
     "stories": (
@@ -90,7 +90,7 @@ def write_documents(
     kept, aside = [], []
     for row, ids in zip(shard.items, out[:, batch["input_ids"].shape[1] :], strict=True):
         text = clean(tokenizer.decode(ids, skip_special_tokens=True))
-        reason = _refuse(text, min_words)
+        reason = refuse(text, min_words)
         if reason:
             aside.append({"stage": "corpus", "id": row["id"], "reason": reason})
         else:
@@ -99,7 +99,8 @@ def write_documents(
     write_jsonl(folder / "quarantine.jsonl", aside)
 
 
-def _refuse(text: str, min_words: int) -> str:
+def refuse(text: str, min_words: int) -> str:
+    """Why a text is no document, or "": it is short, or repeats itself."""
     words = text.split()
     if len(words) < min_words:
         return f"{len(words)} words, fewer than corpus.min_words {min_words}"

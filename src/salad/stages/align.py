@@ -10,6 +10,7 @@ from salad.corpus.manifest import load_spoken, read_utterances, write_lhotse, wr
 from salad.pipeline import Run
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
+from salad.stages.corpus import PREPARED_HELDOUT
 from salad.stages.speech import align, encode, gather_quarantine, open_frames
 from salad.stages.streams import speech_shards
 from salad.train.world import World
@@ -24,7 +25,8 @@ def run(run: Run) -> dict[str, Any]:
         raise SaladError(f"align.times: {times} is not a folder; give one that holds .TextGrid or .words.json files")
     spoken = load_spoken(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
     speech = align(run, folder / "speech", spoken, "align D_speech")
-    kept = load_spoken(sorted((corpus / "heldout").glob("shard-*")) + sorted((corpus / "own-heldout").glob("shard-*")))
+    places = ("heldout", "own-heldout", PREPARED_HELDOUT)
+    kept = load_spoken([shard for place in places for shard in sorted((corpus / place).glob("shard-*"))])
     heldout = align(run, folder / "heldout", kept, "align held-out")
     aside = gather_quarantine(folder)
     if not speech:

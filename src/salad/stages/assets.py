@@ -18,6 +18,8 @@ def run(run: Run) -> dict[str, Any]:
     recipe = run.recipe
     voices = voices_needed(recipe) | {*recipe.synthesize.voices.shares, recipe.probe.voice}
     names = {assets.split_setting(name)[0] for name in recipe.assets.model_dump().values()} - set(assets.BUILT_IN)
+    if recipe.corpus.prepared in assets.ASSETS:
+        names.add(recipe.corpus.prepared)
     for voice in voices:
         names |= set(assets_of_voice(voice))
     for name in sorted(names):

@@ -1,4 +1,4 @@
-"""corpus: D_web, D_speech and what is held out: your own data, and what the teacher writes and voices speak."""
+"""corpus: D_web, D_speech and what is held out: your data, a prepared corpus, or what the teacher writes; spoken."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ import functools
 from dataclasses import asdict
 from typing import Any
 
+from salad.assets import ASSETS
 from salad.corpus.card import speech_source, text_source, write_card
 from salad.corpus.ingest import ingest_documents
 from salad.corpus.manifest import load_spoken, write_lhotse
 from salad.corpus.plan import CHARS_PER_S, Door, choose_heldout, make_plan, read_plan
+from salad.corpus.prepared import (
+    Prepared,
+    copy_recordings,
+    first_of_each_domain,
+    read_prepared,
+    recorded,
+    shuffled,
+)
 from salad.corpus.read import read_local_text
 from salad.corpus.read_text import read_text
 from salad.corpus.sources import open_source
@@ -17,7 +26,7 @@ from salad.corpus.topics import broad_topics, narrow_topics
 from salad.corpus.twins import set_twins_aside
 from salad.corpus.write import prompts, write_documents
 from salad.engine import run_shards
-from salad.files import read_jsonl, write_jsonl
+from salad.files import read_jsonl, write_jsonl, write_text
 from salad.model import load_encoder
 from salad.pipeline import Run
 from salad.recipe import Recipe
@@ -25,9 +34,10 @@ from salad.stages.speech import assign_voices, gather_quarantine, speak
 from salad.synthesize import assets_of_voice
 from salad.types import Document, SaladError, Utterance
 
-__all__ = ["assets_needed", "load_documents", "run"]
+__all__ = ["PREPARED_HELDOUT", "assets_needed", "load_documents", "run"]
 
 HELDOUT_TOPICS = 2  # topics of each domain that nothing is trained on
+PREPARED_HELDOUT = "prepared-heldout"  # the folder of held-out recordings that came with a prepared corpus
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -35,7 +45,10 @@ def run(run: Run) -> dict[str, Any]:
     settings = recipe.corpus
     own_speech, own_heldout, speech_rows = _ingest(run)  # first: what is wrong with your data shows at once
     own_text, text_rows, aside = _text(run)
-    documents = _write(run)
+    prepared = read_prepared(settings.prepared) if settings.prepared else None
+    documents = _of_prepared(run, prepared) if prepared else _write(run)
+    withheld = prepared.withheld if prepared else ()
+    write_text(folder / "withheld.txt", "".join(f"{word}\n" for word in withheld))
     web = documents["web"] + read_local_text(settings.local_text) + own_text
     heldout_documents = documents["heldout"] + [
         Document(u.document_id, u.text, u.source, u.domain) for u in own_heldout
@@ -45,17 +58,16 @@ def run(run: Run) -> dict[str, Any]:
             raise SaladError(f"corpus: two documents of {name} share an id; give every document its own")
         write_jsonl(folder / f"{name}.jsonl", [asdict(d) for d in group])
     voices = assign_voices(documents["speech"], settings.voices.shares, recipe.seed)
-    said = speak(run, folder / "speech", voices, "speak D_speech (simulated)", variation=settings)
-    spoken = [u for u, _ in said]
-    # slow voices first: their shards are the long ones
-    unseen = [(d, settings.unseen_voice) for d in _one_a_domain(documents["heldout"], settings.unseen_documents)]
+    own_voices = speak(run, folder / "speech", voices, "speak D_speech (simulated)", variation=settings)
+    spoken = [u for u, _ in own_voices]
+    wanted = _heldout_voices(recipe, documents["heldout"])
+    ready = [r for r in prepared.recordings if r.said in {(d.id, voice) for d, voice in wanted}] if prepared else []
+    measured = copy_recordings(ready, folder / PREPARED_HELDOUT / "shard-00000") if ready else []
+    said = {recording.said for recording in ready}
     heldout = speak(
-        run,
-        folder / "heldout",
-        unseen + [(d, settings.heldout_voice) for d in documents["heldout"]],
-        "speak held-out",
+        run, folder / "heldout", [(d, voice) for d, voice in wanted if (d.id, voice) not in said], "speak held-out"
     )
-    measured = [u for u, _ in heldout]
+    measured += [u for u, _ in heldout]
     if not (spoken or own_speech):
         raise SaladError(f"corpus: no recording can be used; {folder / 'quarantine.jsonl'} says why of each")
     write_lhotse(spoken + own_speech, folder / "speech.cuts.jsonl.gz")
@@ -66,7 +78,10 @@ def run(run: Run) -> dict[str, Any]:
         groups = ([u for u in group if u.speaker == voice] for group in (spoken, measured))
         speech_rows.append(speech_source(f"spoken by {voice}", "synthetic", _licence_of_voice(voice), *groups))
     written = [d for d in web if d.source.startswith("written by ")]
-    if written:
+    if prepared and documents["web"]:
+        licence = _licences([settings.prepared])
+        text_rows.append(text_source(f"prepared: {settings.prepared}", licence, documents["web"]))
+    elif written:
         text_rows.append(text_source(f"written by {recipe.assets.llm}", _licences([recipe.assets.llm]), written))
     if settings.local_text:
         local = [d for d in web if d.source in {str(path) for path in settings.local_text}]
@@ -79,6 +94,8 @@ def run(run: Run) -> dict[str, Any]:
         "heldout_documents": len(heldout_documents),
         "speech_hours": sum(u.duration_s for u in spoken + own_speech) / 3600,
         "heldout_hours": sum(u.duration_s for u in measured + own_heldout) / 3600,
+        "heldout_recordings_ready": len(ready),
+        "withheld_words": len(withheld),
         "quarantined": len(aside),
         "simulated": bool(by_voice),
         "non_commercial": card["non_commercial"],
@@ -93,7 +110,10 @@ def load_documents(run: Run, name: str) -> list[Document]:
 def assets_needed(recipe: Recipe) -> set[str]:
     """What this stage reads of `salad assets list`: less than a whole run."""
     settings, names = recipe.corpus, set()
-    if settings.web_documents_per_topic or settings.speech_documents or settings.heldout_per_domain:
+    if settings.prepared in ASSETS:
+        names.add(settings.prepared)
+    writes = not settings.prepared
+    if writes and (settings.web_documents_per_topic or settings.speech_documents or settings.heldout_per_domain):
         names.add(recipe.assets.llm)
     if settings.own_speech or settings.text:
         names.add(recipe.assets.encoder)
@@ -103,9 +123,15 @@ def assets_needed(recipe: Recipe) -> set[str]:
 
 
 def voices_needed(recipe: Recipe) -> set[str]:
+    """The voices that this stage lets speak: those whose recordings the prepared corpus holds need not."""
     settings = recipe.corpus
     voices = set(settings.voices.shares) if settings.speech_documents else set()
-    return voices | ({settings.heldout_voice, settings.unseen_voice} if settings.heldout_per_domain else set())
+    if not settings.heldout_per_domain:
+        return voices
+    if not settings.prepared:
+        return voices | {settings.heldout_voice, *settings.unseen_voices}
+    said, heldout = recorded(settings.prepared), _kept_out(recipe, read_prepared(settings.prepared))
+    return voices | {voice for document, voice in _heldout_voices(recipe, heldout) if (document.id, voice) not in said}
 
 
 def _door(run: Run) -> Door:
@@ -191,13 +217,32 @@ def _text(run: Run) -> tuple[list[Document], list[dict[str, Any]], list[dict[str
 
 
 def _licences(names: list[str]) -> str:
-    from salad.assets import ASSETS
-
     return ", ".join(sorted({ASSETS[name].licence for name in names if name in ASSETS}))
 
 
 def _licence_of_voice(voice: str) -> str:
     return _licences(list(assets_of_voice(voice)))
+
+
+def _heldout_voices(recipe: Recipe, heldout: list[Document]) -> list[tuple[Document, str]]:
+    """Who says which held-out document; slow voices first, as their shards are the long ones."""
+    settings = recipe.corpus
+    few = _one_a_domain(heldout, settings.unseen_documents)
+    unseen = [(document, voice) for voice in settings.unseen_voices for document in few]
+    return unseen + [(document, settings.heldout_voice) for document in heldout]
+
+
+def _kept_out(recipe: Recipe, prepared: Prepared) -> list[Document]:
+    return first_of_each_domain(prepared.documents["heldout"], recipe.corpus.heldout_per_domain)
+
+
+def _of_prepared(run: Run, prepared: Prepared) -> dict[str, list[Document]]:
+    settings, seed, own = run.recipe.corpus, run.recipe.seed, prepared.documents
+    web = own["web"]
+    if settings.web_documents is not None and settings.web_documents < len(web):
+        web = shuffled(web, settings.web_documents, seed, "corpus.web_documents")
+    speech = shuffled(own["speech"], settings.speech_documents, seed, "corpus.speech_documents")
+    return {"web": web, "speech": speech, "heldout": _kept_out(run.recipe, prepared)}
 
 
 def _write(run: Run) -> dict[str, list[Document]]:

@@ -29,7 +29,7 @@ UNSEEN = " (unseen)"  # behind the name of a voice that was never trained on
 def unseen_voices(run: Run) -> tuple[str, ...]:
     """Voices that were never trained on."""
     corpus = run.recipe.corpus
-    return tuple(getattr(corpus, "unseen_voices", ()) or (corpus.unseen_voice,))
+    return corpus.unseen_voices
 
 
 class Setting:

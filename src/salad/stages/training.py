@@ -156,7 +156,7 @@ def _probe(
 ) -> Callable[[], dict[str, float]]:
     """Live M and F on a fixed few of the held-out documents, spread over the domains."""
     everyone = load_aligned(run, "heldout")
-    heldout = [u for u in everyone if u.speaker != run.recipe.corpus.unseen_voice]
+    heldout = [u for u in everyone if u.speaker not in run.recipe.corpus.unseen_voices]
     heldout = sorted(heldout, key=lambda u: (u.id.split("-")[-1], u.id))
     chosen = heldout[:: max(1, len(heldout) // settings.probe_documents)][: settings.probe_documents]
     frames = load_frames(run, "heldout", everyone, World.join())

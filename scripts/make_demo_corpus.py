@@ -1,0 +1,239 @@
+"""Make the corpus that ships with the package (`salad assets list`: demo-corpus).
+
+    python scripts/make_demo_corpus.py write OUT 0 --workers 2    # the teacher writes; two parts, in any order
+    python scripts/make_demo_corpus.py write OUT 1
+    python scripts/make_demo_corpus.py screen OUT                 # held out, withheld words, what must go and why
+    python scripts/make_demo_corpus.py speak OUT                  # held-out recordings in the unseen voices, aligned
+    python scripts/make_demo_corpus.py ship OUT                   # into the package; prints the pins for registry.py
+
+Each step goes on where it was killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
+from salad.corpus.prepared import (
+    GROUPS,
+    WITHHELD,
+    Recording,
+    read_prepared,
+    write_documents,
+    write_recordings,
+    write_rows,
+)
+from salad.corpus.topics import broad_topics, narrow_topics
+from salad.corpus.withheld import choose_withheld, exposure
+from salad.corpus.write import prompts, refuse
+from salad.corpus.write import write_documents as let_the_teacher_write
+from salad.engine import run_shards
+from salad.files import read_jsonl, sha256_file, write_text
+from salad.measure.task import find_task, load_items
+from salad.progress import console
+from salad.select import near_duplicates, overlapping
+from salad.stages.corpus import HELDOUT_TOPICS
+from salad.synthesize.align import align_spoken
+from salad.synthesize.speak import speak_all
+from salad.types import Document
+
+LLM, SEED, BATCH = "smollm2-135m-instruct", 15, 96
+FIRST_TOPICS = 12  # of each broad domain are written about by part 0, the others by part 1
+WEB, SPEECH, HELDOUT = (12, 6), 9, 4  # documents: of a broad topic by part, of a narrow one, of one held out
+SAMPLING = (  # by part
+    {"temperature": 0.8, "top_k": 100, "max_new_tokens": 130},
+    {"temperature": 0.9, "top_k": 200, "max_new_tokens": 120},
+)
+OTHER_PROMPTS = (  # of part 1
+    "Tell a child of ten about {topic}, with examples.",
+    "Write a short newspaper article on {topic}. Name people, places and things.",
+    "Describe {topic} in detail, in one paragraph of plain sentences.",
+    "Write what a museum guide would say about {topic}.",
+)
+
+MIN_WORDS, MAX_WORDS = 40, 90
+HELDOUT_PER_DOMAIN = 6
+NEAR_DUPLICATE, OVERLAP_WORDS = 0.5, 13
+TASKS = ("salad_science", "salad_howto")
+WITHHELD_OCCURRENCES, WITHHELD_DOCUMENTS = 300, 2
+UNSAYABLE = re.compile(r"[^\w\s.,;:!?'\"()’‘“”…–—%$£€&/°+-]|_|[^\x00-\u024f\u2010-\u2026€]")
+KIND = re.compile(r"^\d+ words, |: .*| of \w+(?= are not)| as [\w-]+$")  # what is of one document in a reason
+ASIDE = re.compile(r"\b(?:as an ai|language model|i'm sorry, but i|i cannot assist|i can't assist)\b", re.IGNORECASE)
+
+VOICES = ("kokoro:jf_tebukuro", "kokoro:af_heart")  # corpus.unseen_voice and more_unseen_voices of demo.yaml
+VOICE_LICENCE = "Apache-2.0"
+ALIGNER, MIN_SCORE = "whisper-tiny.en", 0.3
+SHIPPED = Path(__file__).parents[1] / "src" / "salad" / "assets" / "data" / "demo-corpus"
+
+
+def rows(part: int) -> list[dict[str, str]]:
+    """Prompts of a part. The first topics of each domain are held out."""
+    broad, narrow = broad_topics(), narrow_topics()
+    heldout = {domain: topics[:HELDOUT_TOPICS] for domain, topics in {**narrow, **broad}.items()}
+    if part == 0:
+        return [
+            *prompts(heldout, HELDOUT - 1, "heldout", SEED),
+            *prompts({d: t[HELDOUT_TOPICS:] for d, t in narrow.items()}, SPEECH, "speech", SEED),
+            *prompts({d: t[HELDOUT_TOPICS:FIRST_TOPICS] for d, t in broad.items()}, WEB[0], "web", SEED),
+        ]
+    reserve = [row for row in prompts(heldout, HELDOUT, "heldout", SEED + 1) if row["id"].endswith(f"-{HELDOUT - 1}")]
+    later = {topic for topics in broad.values() for topic in topics[FIRST_TOPICS:]}
+    web = prompts({d: t[HELDOUT_TOPICS:] for d, t in broad.items()}, WEB[1], "web", SEED + 1)
+    web = [row for row in web if row["topic"] in later]
+    for n, row in enumerate(web):
+        row["prompt"] = OTHER_PROMPTS[n % len(OTHER_PROMPTS)].format(topic=row["topic"])
+    return reserve + web
+
+
+def write(out: Path, part: int, workers: int) -> None:
+    function = functools.partial(
+        let_the_teacher_write, llm=LLM, min_words=MIN_WORDS, seed=SEED + part, bf16=True, **SAMPLING[part]
+    )
+    run_shards(
+        function, rows(part), out / f"text-{part}", shard_items=BATCH, workers=workers, title="the teacher writes",
+        unit="documents", set_aside=True,
+    )  # fmt: skip
+
+
+def cut(text: str) -> str:
+    """Whole sentences of the text, as many as MAX_WORDS hold."""
+    ends = [match.end() for match in re.finditer(r"[.!?][\"'”’)\]]*(?=\s|$)", text)]
+    kept = [end for end in ends if len(text[:end].split()) <= MAX_WORDS]
+    return text[: kept[-1]] if kept else ""
+
+
+def screen(out: Path) -> None:
+    """Documents that may be used, in out/corpus, with the withheld words; the others with their reasons beside them."""
+    aside: list[dict[str, str]] = []
+    groups: dict[str, list[Document]] = {group: [] for group in GROUPS}
+    for part in range(len(SAMPLING)):
+        for folder in sorted((out / f"text-{part}").glob("shard-*")):
+            aside += [{"id": row["id"], "reason": row["reason"]} for row in read_jsonl(folder / "quarantine.jsonl")]
+            for row in read_jsonl(folder / "documents.jsonl"):
+                document = replace(Document(**row), text=cut(row["text"]))
+                groups[document.id.partition("-")[0]].append(document)
+
+    def drop(name: str, reasons: Iterable[str]) -> None:
+        judged = list(zip(groups[name], reasons, strict=True))
+        aside.extend({"id": document.id, "reason": reason} for document, reason in judged if reason)
+        groups[name] = [document for document, reason in judged if not reason]
+
+    for name in GROUPS:
+        drop(name, [refuse(d.text, MIN_WORDS) or unfit(d.text) for d in groups[name]])
+    drop("heldout", repeats(groups["heldout"], []))
+    place: Counter[str] = Counter()
+    surplus = []
+    for document in groups["heldout"]:
+        place[document.domain] += 1
+        over = place[document.domain] > HELDOUT_PER_DOMAIN
+        surplus.append(f"more than {HELDOUT_PER_DOMAIN} of {document.domain} are not needed" if over else "")
+    drop("heldout", surplus)
+    heldout = [d.text for d in groups["heldout"]]
+    items = [load_items(*find_task(task)) for task in TASKS]
+    evaluation = [f"{item.context} {item.choices[item.answer]}" for loaded in items for item in loaded.items]
+    for name in ("web", "speech"):
+        seen = overlapping([d.text for d in groups[name]], heldout + evaluation, OVERLAP_WORDS)
+        why = f"shares {OVERLAP_WORDS} words in a row with a held-out document or an item of {' or '.join(TASKS)}"
+        drop(name, [why if hit else "" for hit in seen])
+    drop("web", repeats(groups["web"], groups["heldout"]))
+    drop("speech", repeats(groups["speech"], groups["heldout"] + groups["web"]))
+    training = [d.text for d in groups["web"] + groups["speech"]]
+    words, dropped = choose_withheld(
+        heldout, training, occurrences=WITHHELD_OCCURRENCES, max_documents=WITHHELD_DOCUMENTS
+    )
+    gone = {training[place] for place in dropped}
+    for name in ("web", "speech"):
+        drop(name, ["holds a withheld word" if d.text in gone else "" for d in groups[name]])
+    for name in GROUPS:
+        write_documents(out / "corpus" / f"{name}.jsonl.gz", groups[name])
+    write_text(out / "corpus" / WITHHELD, "".join(f"{word}\n" for word in words))
+    write_rows(out / "corpus" / "quarantine.jsonl.gz", aside)
+    training = [d.text for d in groups["web"] + groups["speech"]]
+    report = {
+        "documents": {name: len(group) for name, group in groups.items()},
+        "words": {name: sum(len(d.words) for d in group) for name, group in groups.items()},
+        "aside": Counter(KIND.sub("", row["reason"]) for row in aside),
+        "withheld": len(words),
+        "heldout": asdict(exposure(heldout, training, words)),
+        "speech alone": asdict(exposure(heldout, [d.text for d in groups["speech"]], words)),
+    }
+    console.print(json.dumps(report, indent=1), highlight=False)
+
+
+def unfit(text: str) -> str:
+    if found := UNSAYABLE.search(text):
+        return f"holds a sign that no voice can say: {found.group()}"
+    return "speaks of itself" if ASIDE.search(text) else ""
+
+
+def repeats(documents: list[Document], before: list[Document]) -> list[str]:
+    """For each document, whether it is nearly the same text as an earlier one, or one of `before`."""
+    every = before + documents
+    found = near_duplicates([d.text for d in every], NEAR_DUPLICATE)[len(before) :]
+    return ["" if place is None else f"nearly the same text as {every[place].id}" for place in found]
+
+
+def speak(out: Path, workers: int) -> None:
+    """One held-out document of each domain in each of VOICES, with the times of its words."""
+    corpus, start_s = out / "corpus", time.monotonic()
+    firsts = {d.domain: d for d in reversed(read_prepared(corpus).documents["heldout"])}
+    few = [firsts[domain] for domain in sorted(firsts)]
+    pairs = [(document, voice) for voice in VOICES for document in few]
+    folders = speak_all(pairs, out / "spoken", seed=SEED, workers=workers, title="speak held-out", audio="opus")
+    spoken = load_spoken(folders)
+    sentences = {utterance.id: times for utterance, times in spoken}
+    function = functools.partial(align_spoken, asset=ALIGNER, min_score=MIN_SCORE)
+    folders = run_shards(
+        function, [(utterance_to_dict(u), times) for u, times in spoken], out / "aligned", shard_items=8,
+        workers=workers, title="align held-out", unit="utterances",
+    )  # fmt: skip
+    recordings = []
+    for utterance in (u for folder in folders for u in read_utterances(folder / "utterances.jsonl")):
+        path = corpus / "audio" / Path(utterance.audio).name
+        path.parent.mkdir(exist_ok=True)
+        shutil.copyfile(utterance.audio, path)
+        own = replace(utterance, audio=str(path), licence=VOICE_LICENCE)
+        recordings.append(Recording(own, tuple(sentences[utterance.id])))
+    write_recordings(corpus, recordings)
+    spoken_s, took_s = sum(r.utterance.duration_s for r in recordings), time.monotonic() - start_s
+    console.print(f"{len(recordings)} of {len(pairs)} recordings, {spoken_s:.0f} s, made in {took_s:.0f} s")
+
+
+def ship(out: Path) -> None:
+    shutil.rmtree(SHIPPED, ignore_errors=True)
+    for path in sorted((out / "corpus").rglob("*")):
+        if path.is_file():
+            target = SHIPPED / path.relative_to(out / "corpus")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+            print(f'    "{target.relative_to(SHIPPED).as_posix()}": ({path.stat().st_size}, "{sha256_file(path)}"),')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("write", "screen", "speak", "ship"))
+    parser.add_argument("out", type=Path)
+    parser.add_argument("part", type=int, nargs="?", default=0, help="of write")
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread")
+    arguments = parser.parse_args()
+    if arguments.step == "write":
+        write(arguments.out, arguments.part, arguments.workers)
+    elif arguments.step == "screen":
+        screen(arguments.out)
+    elif arguments.step == "speak":
+        speak(arguments.out, arguments.workers)
+    else:
+        ship(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
