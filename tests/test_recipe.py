@@ -50,6 +50,16 @@ def test_overrides_reach_nested_keys_and_keep_the_rest(recipe_values, write_reci
     assert recipe.sequence.text_words == (2, 3)
 
 
+def test_what_voices_vary_is_set_for_each_section_and_off_by_default(recipe_values, write_recipe):
+    overrides = ["corpus.pitch_jitter=0.17", "corpus.noise=1", "synthesize.speed_jitter=0.1"]
+    recipe = load_recipe(write_recipe(recipe_values), overrides)
+    own = recipe.corpus, recipe.synthesize
+    assert [(s.speed_jitter, s.pitch_jitter, s.noise) for s in own] == [(0.0, 0.17, 1.0), (0.1, 0.0, 0.0)]
+    for wrong in ("corpus.noise=2", "synthesize.pitch_jitter=-1", "corpus.speed_jitter=0.5"):
+        with pytest.raises(SaladError, match=wrong.partition("=")[0]):
+            load_recipe(write_recipe(recipe_values), [wrong])
+
+
 def test_the_last_override_wins(recipe_values, write_recipe):
     assert load_recipe(write_recipe(recipe_values), ["seed=1", "seed=2"]).seed == 2
 

@@ -523,7 +523,7 @@ def test_pitch_and_noise_of_the_command(tmp_path: Path, endpoint: str) -> None:
     assert CliRunner().invoke(app, [*command, "--noise", "0.5"]).exit_code == 2
 
 
-def test_a_patched_graph_takes_its_noise_and_tells_durations() -> None:
+def test_a_patched_graph_takes_noise_and_stretch_and_tells_durations() -> None:
     onnx = pytest.importorskip("onnx")
     import onnxruntime
 
@@ -543,9 +543,12 @@ def test_a_patched_graph_takes_its_noise_and_tells_durations() -> None:
     patch_piper(model)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     noise_w, noise = np.array([0.25, 1.25], np.float32), np.arange(10, dtype=np.float32)
-    got, durations = session.run(None, {"input": np.zeros((2, 3), np.float32), "noise_w": noise_w, "noise": noise})
+    inputs = {"input": np.zeros((2, 3), np.float32), "noise_w": noise_w, "noise": noise}
+    got, durations = session.run(None, {**inputs, "stretch": np.array(1, np.float32)})
     assert durations.tolist() == [[1, 2, 1], [2, 1, 2]]  # laid along it, again from the start
     assert got.tolist() == [[1, 3, 3], [5, 5, 7]]
+    _, durations = session.run(None, {**inputs, "stretch": np.array(1.5, np.float32)})
+    assert durations.tolist() == [[2, 2, 2], [3, 1, 4]]  # ends 1.5, 4.5, 6 and 3, 4.5, 7.5, rounded to even
     with pytest.raises(SaladError, match="no graph of Piper"):
         patch_piper(model)
 
@@ -587,6 +590,9 @@ def test_pipers_noise_is_seeded_by_text_and_seed() -> None:
         lengths = {len(one[text, 0]), len(one[text, 1]), len(voice.speak(text)), len(voice.speak(text, noise=0.5))}
         assert len(lengths) > 1 and not np.array_equal(*(one[text, seed][:20_000] for seed in (0, 1)))
         assert np.array_equal(voice.speak(text, seed=1), voice.speak(text))
+    text = "A longer sentence is said here, and it has some small words in it."
+    for speed in (0.75, 1.2):
+        assert len(voice.speak(text)) / len(voice.speak(text, speed)) == pytest.approx(speed, rel=0.01)
     document = Document("d", " ".join(texts), "t")
     varied = Delivery(speed=0.9, pitch=1.15, noise=1.0, seed=5)
     first, second = (speak_document(document, who, seed=0, delivery=varied) for who in (voice, other))
@@ -603,10 +609,12 @@ def test_without_onnx_piper_speaks_as_before(monkeypatch: pytest.MonkeyPatch, tm
     plain = PiperVoice("piper-joe", path)
     assert open_piper(path)[1] is False
     for text in ("The cat sat down. It purred.", "To dry wet shoes, stuff them with newspaper."):
-        own = plain._engine.synthesize(text, SynthesisConfig(noise_scale=0.0, noise_w_scale=0.0, length_scale=1 / 1.1))
-        assert np.array_equal(np.concatenate([chunk.audio_float_array for chunk in own]), told.speak(text, 1.1))
-        samples, times = plain.speak_timed(text)
-        assert times is None and np.array_equal(samples, told.speak(text))
+        for speed in (1.0, 1.1):
+            config = SynthesisConfig(noise_scale=0.0, noise_w_scale=0.0, length_scale=1 / speed)
+            own = np.concatenate([chunk.audio_float_array for chunk in plain._engine.synthesize(text, config)])
+            samples, times = plain.speak_timed(text, speed)
+            assert times is None and np.array_equal(samples, own)
+            assert speed != 1.0 or np.array_equal(told.speak(text), own)
     with pytest.raises(PackageMissing, match="needs the package onnx"):
         plain.speak_phones("The cat.")
     monkeypatch.setattr(speak, "load_voice", lambda name: plain)

@@ -1,4 +1,4 @@
-"""A Piper (VITS) voice with seeded noise that tells when it says each phoneme; its ONNX graph is patched in memory."""
+"""A Piper (VITS) voice with seeded noise and true speed that tells when it says each phone: its graph is patched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["PackageMissing", "Phone", "PiperVoice", "open_piper", "patch_piper"]
 
 Phone = tuple[str, float, float]  # symbol, start and end in seconds
 
-DURATION_NOISE, FRAME_NOISE = "noise_w", "noise"  # the patched graph's inputs
+DURATION_NOISE, FRAME_NOISE, STRETCH = "noise_w", "noise", "stretch"  # the patched graph's inputs
 NOISE_PER_ID = 1024  # numbers drawn for the frames of a phoneme id: 5 of 192; it lasts 2 (mean of a sentence)
 
 
@@ -30,7 +30,8 @@ class PiperVoice:
 
     `noise` is a share of the voice's own: 0 is even and the same for every seed, 1 is as lively as its makers meant it.
     The noise comes from numpy, seeded by (seed, text): same text and seed, same samples, in any process and any order.
-    Without the package onnx there is no noise and nothing tells times.
+    Without the package onnx there is no noise, nothing tells times, and speed changes less than it says: Piper's own
+    `length_scale` leaves sounds of one frame as they are.
     """
 
     def __init__(self, name: str, model_path: Path) -> None:
@@ -99,7 +100,8 @@ class PiperVoice:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Samples at full scale, as Piper's own loop makes them, and how many frames each phoneme id lasts."""
         ids, config = self._engine.phonemes_to_ids(list(symbols)), self._config
-        scales = [noise * config.noise_scale, config.length_scale / speed, noise * config.noise_w_scale]
+        length = config.length_scale if self._patched else config.length_scale / speed
+        scales = [noise * config.noise_scale, length, noise * config.noise_w_scale]
         inputs = {
             "input": np.array([ids], dtype=np.int64),
             "input_lengths": np.array([len(ids)], dtype=np.int64),
@@ -108,6 +110,7 @@ class PiperVoice:
         if self._patched:
             inputs[DURATION_NOISE] = _draw(generator, 2 * len(ids))
             inputs[FRAME_NOISE] = _draw(generator, NOISE_PER_ID * len(ids))
+            inputs[STRETCH] = np.array(1 / speed, dtype=np.float32)
         audio, *frames = self._session.run(None, inputs)
         audio = audio.ravel()
         peak = np.abs(audio).max()
@@ -136,12 +139,13 @@ def open_piper(path: Path) -> tuple[Any, bool]:
 
 
 def patch_piper(model: Any) -> None:
-    """Let an onnx.ModelProto of Piper take its noise from outside and tell how long each phoneme id lasts, in place.
+    """Let an onnx.ModelProto of Piper take noise and speed from outside and tell how long each id lasts, in place.
 
     Each of the two RandomNormalLike nodes gives way to an input, float32 [any number], whose numbers are laid along the
     tensor, from the start again where they end: `noise_w` (before the rounding of durations, [1, 2, num_ids]) and
-    `noise` (after it, [1, width, num_frames]). The rounded durations, in frames, become the second output. Raises
-    SaladError where the graph has no such nodes.
+    `noise` (after it, [1, width, num_frames]). The input `stretch`, float32 [], lengthens the rounded durations d:
+    round(stretch * cumsum(d)) is where each id ends, so that 1 leaves them as they are, and the whole is longer by just
+    that. These durations, in frames, become the second output. Raises SaladError where the graph has no such nodes.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -150,8 +154,9 @@ def patch_piper(model: Any) -> None:
     rounding = [place for place, node in enumerate(nodes) if node.op_type == "Ceil"]
     if len(drawing) != 2 or len(rounding) != 1 or not drawing[0] < rounding[0] < drawing[1]:
         raise SaladError("voice: this is no graph of Piper's: expected one Ceil between two RandomNormalLike nodes")
-    for number, name in enumerate(("salad_zero", "salad_one")):
+    for name, number in (("salad_zero", 0), ("salad_one", 1), ("salad_last", -1)):
         graph.initializer.append(numpy_helper.from_array(np.array(number, dtype=np.int64), name))
+    durations = nodes[rounding[0]].output[0]
     for place, name in zip(reversed(drawing), (FRAME_NOISE, DURATION_NOISE), strict=True):
         like, drawn = nodes[place].input[0], nodes[place].output[0]
         made = {part: f"salad_{name}_{part}" for part in ("shape", "size", "number", "places", "within", "laid")}
@@ -165,8 +170,19 @@ def patch_piper(model: Any) -> None:
             helper.make_node("Reshape", [made["laid"], made["shape"]], [drawn]),
         ]
         graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [f"num_{name}"]))
-    durations = next(node.output[0] for node in nodes if node.op_type == "Ceil")
-    graph.output.append(helper.make_tensor_value_info(durations, TensorProto.FLOAT, [1, 1, "phonemes"]))
+    place = next(place for place, node in enumerate(nodes) if node.op_type == "Ceil")
+    nodes[place : place + 1] = [
+        helper.make_node("Ceil", list(nodes[place].input), ["salad_whole"]),
+        helper.make_node("CumSum", ["salad_whole", "salad_last"], ["salad_end"]),
+        helper.make_node("Sub", ["salad_end", "salad_whole"], ["salad_start"]),
+        helper.make_node("Mul", ["salad_end", STRETCH], ["salad_far_end"]),
+        helper.make_node("Mul", ["salad_start", STRETCH], ["salad_far_start"]),
+        helper.make_node("Round", ["salad_far_end"], ["salad_new_end"]),
+        helper.make_node("Round", ["salad_far_start"], ["salad_new_start"]),
+        helper.make_node("Sub", ["salad_new_end", "salad_new_start"], [durations]),
+    ]
+    graph.input.append(helper.make_tensor_value_info(STRETCH, TensorProto.FLOAT, []))
+    graph.output.append(helper.make_tensor_value_info(durations, TensorProto.FLOAT, None))
     del graph.node[:]
     graph.node.extend(nodes)
 
