@@ -15,13 +15,15 @@ from salad.model.ears.blocks import Block, pad, unpad
 from salad.model.ears.lower import Lower, pool_runs
 from salad.model.teacher import Teacher
 from salad.objective.spelling import spelling
+from salad.recipe import load_recipe
 from salad.sequence.simulate import Noise
 from salad.sequence.spelling import moved, place, spell
+from salad.stages.ears import kept_back
 from salad.text.phonemes import BOUNDARY, Symbols, letters_of, phones_of
 from salad.train.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
 from salad.train.loop import Schedule, train
 from salad.train.tasks import DistillTask, Side, Together
-from salad.types import Example, SaladError, Span
+from salad.types import Example, SaladError, Span, Utterance
 
 WORDS = "the cat sat on a mat and saw the dog run to the big old barn in rain".split()
 SHAPE = {"lower_layers": 2, "lower_width": 16, "upper_layers": 1, "upper_width": 16, "upper_heads": 2, "depth": 5}
@@ -279,6 +281,47 @@ def test_the_likeliest_tokens_own_embedding_is_read_by_argmax(tokenizer, letters
     model = make_model(tokenizer, letters)
     heard = model.hear([torch.randn(12, DIM)], readout="argmax")
     torch.testing.assert_close(heard.embeddings, model.get_input_embeddings().weight[heard.token_ids])
+
+
+def test_the_llms_expectation_joins_the_scores_span_by_span(tokenizer, letters):
+    model = make_model(tokenizer, letters)
+    frames = [torch.randn(20, DIM), torch.randn(9, DIM)]
+    plain = model.hear(frames)
+    model.config.prior = 0.7
+    both, alone = model.hear(frames), [model.hear([span]) for span in frames]
+    assert both.lengths == plain.lengths
+    torch.testing.assert_close(both.embeddings, torch.cat([one.embeddings for one in alone]))
+    assert not torch.allclose(both.embeddings, plain.embeddings)
+    model.config.prior = 1e4  # nothing but the LLM's own choice among what the ears find possible
+    found = model.adapter.candidates(*_runs_of(model, frames), model.get_input_embeddings().weight)
+    judged = model._judged(found, model.hear(frames).embeddings)
+    assert judged.shape == found.token_ids.shape and torch.allclose(judged.exp().sum(-1), torch.ones(len(judged)))
+
+
+def _runs_of(model, frames):
+    runs = model.adapter.runs(frames)
+    return runs.posteriors, runs.states, runs.lengths
+
+
+def test_recipes_say_what_ears_in_two_parts_need(recipe_values, write_recipe):
+    recipe_values |= {"model": {"ears": "symbols", "rate": "text"}}
+    with pytest.raises(SaladError, match="warm_start.enabled"):
+        load_recipe(write_recipe(recipe_values))
+    recipe_values |= {"warm_start": {"enabled": True}}
+    shape = load_recipe(write_recipe(recipe_values)).model.shape()
+    assert shape["ears"] == "symbols" and shape["ears_shape"]["depth"] == 12
+    recipe_values |= {"model": {"ears": "single"}, "stage2": {"steps": 2, "spell_weight": 0.5}}
+    with pytest.raises(SaladError, match="spell_weight needs model.ears"):
+        load_recipe(write_recipe(recipe_values))
+
+
+def test_noise_is_taken_from_speech_that_was_not_trained_on():
+    utterances = [Utterance(f"{d}-{v}", "a", "", 1, 1, document_id=d) for d in "abcdefghij" for v in "xy"]
+    trained, back = kept_back(utterances, 0.2, seed=3)
+    assert {u.document_id for u in trained} & {u.document_id for u in back} == set()
+    assert len(trained) == 16 and len(back) == 4 and kept_back(utterances, 0.2, seed=3) == (trained, back)
+    with pytest.raises(SaladError, match="one must be kept back"):
+        kept_back(utterances[:2], 0.2, seed=3)
 
 
 # --- training --------------------------------------------------------------------------------------------
