@@ -13,6 +13,7 @@ from rapidfuzz.distance import Levenshtein
 from safetensors.torch import save_file
 
 from salad import recipe
+from salad.corpus.withheld import has_withheld, read_withheld
 from salad.engine.machine import default_device
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, write_json
@@ -98,8 +99,8 @@ def upper_part(run: Run) -> dict[str, Any]:
     documents, aside = spell_documents(run)
     texts = {d.id: spell(tokenizer, d.text, symbols) for d in documents}
     lists = lists_of(run, tokenizer, symbols)
-    words = sorted({w for d in documents for w in d.text.split()} | set(vocabulary_words(tokenizer)))
-    write_json(folder / "words.json", words)
+    words = {w for d in documents for w in d.text.split()} | set(_words_of_lists(run, tokenizer))
+    write_json(folder / "words.json", sorted(words))
     task: Any = SpellTask(
         model,
         list(texts.values()),
@@ -225,14 +226,19 @@ def vocabulary_words(tokenizer: Any) -> list[str]:
 
 def lists_of(run: Run, tokenizer: Any, symbols: Symbols) -> list[SpelledText]:
     """Texts of words in no order, out of the LLM's own vocabulary but for the words that are withheld."""
-    withheld = _withheld(run)
-    words = [word for word in vocabulary_words(tokenizer) if not withheld(word)]
+    words = _words_of_lists(run, tokenizer)
     if not words:
         return []
     rng = random.Random(f"{run.recipe.seed}/lists")
     return [
         spell(tokenizer, " ".join(rng.choice(words) for _ in range(WORDS_OF_A_LIST)), symbols) for _ in range(LISTS)
     ]
+
+
+def _words_of_lists(run: Run, tokenizer: Any) -> list[str]:
+    """The LLM's own words, but for those that are withheld until they are measured."""
+    withheld = read_withheld(run.folder("corpus") / "withheld.txt")
+    return [word for word in vocabulary_words(tokenizer) if not has_withheld(word, withheld)]
 
 
 def simulated_task(
@@ -289,13 +295,6 @@ def _vocabulary_size(run: Run) -> int:
     from salad import assets
 
     return AutoConfig.from_pretrained(assets.llm_folder(run.recipe.assets.llm)).vocab_size
-
-
-def _withheld(run: Run) -> Any:
-    """Whether a word must not be read before it is measured."""
-    path = run.folder("corpus") / "withheld.txt"
-    words = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
-    return lambda word: word.lower() in words or word.lower().removesuffix("s") in words
 
 
 def _runs(model: SaladForConditionalGeneration, spans: Sequence[SymbolSpan]) -> Any:
