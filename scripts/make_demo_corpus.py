@@ -25,6 +25,7 @@ from pathlib import Path
 from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.corpus.prepared import (
     GROUPS,
+    RECORDINGS,
     WITHHELD,
     Recording,
     read_prepared,
@@ -185,6 +186,7 @@ def repeats(documents: list[Document], before: list[Document]) -> list[str]:
 def speak(out: Path, workers: int) -> None:
     """One held-out document of each domain in each of VOICES, with the times of its words."""
     corpus, start_s = out / "corpus", time.monotonic()
+    (corpus / RECORDINGS).unlink(missing_ok=True)
     firsts = {d.domain: d for d in reversed(read_prepared(corpus).documents["heldout"])}
     few = [firsts[domain] for domain in sorted(firsts)]
     pairs = [(document, voice) for voice in VOICES for document in few]
@@ -198,7 +200,7 @@ def speak(out: Path, workers: int) -> None:
     )  # fmt: skip
     recordings = []
     for utterance in (u for folder in folders for u in read_utterances(folder / "utterances.jsonl")):
-        path = corpus / "audio" / Path(utterance.audio).name
+        path = corpus / utterance.speaker.partition(":")[2] / f"{utterance.document_id.removeprefix('heldout-')}.opus"
         path.parent.mkdir(exist_ok=True)
         shutil.copyfile(utterance.audio, path)
         own = replace(utterance, audio=str(path), licence=VOICE_LICENCE)

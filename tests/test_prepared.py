@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from salad import assets
-from salad.audio import write_opus
-from salad.corpus import prepared as rooms
+from salad.audio import read_audio, write_opus
 from salad.corpus.prepared import GROUPS, Recording, read_prepared, write_documents, write_recordings
 from salad.corpus.withheld import (
     base_form,
@@ -26,7 +25,7 @@ from salad.corpus.withheld import (
 from salad.files import read_jsonl, write_text
 from salad.measure.task import find_task, load_items
 from salad.pipeline import Run, _inputs
-from salad.recipe import Recipe
+from salad.recipe import Recipe, load_recipe
 from salad.select import near_duplicates, overlapping
 from salad.stages import corpus, speech
 from salad.synthesize import speak
@@ -84,6 +83,30 @@ def test_training_documents_overlap_with_nothing_that_is_measured(shipped):
     training = [d.text for name in ("web", "speech") for d in shipped.documents[name]]
     assert not any(overlapping(training, evaluation, 13))
     assert not any(place is not None for place in near_duplicates([*evaluation, *training][-500:], 0.5))
+
+
+def test_the_demos_unseen_voices_come_recorded(shipped):
+    settings = load_recipe(RECIPES / "demo.yaml").corpus
+    assert settings.prepared == "demo-corpus" and settings.unseen_documents == 16
+    said = Counter(recording.utterance.speaker for recording in shipped.recordings)
+    assert said == {voice: 16 for voice in settings.unseen_voices} and len(said) == 2
+    for recording in shipped.recordings:
+        own = recording.utterance
+        samples, rate_hz = read_audio(own.audio)
+        assert rate_hz == own.sample_rate_hz == RATE_HZ and len(samples) == own.num_samples
+        assert [word.text for word in own.words] == own.text.split() and own.score > 0.3
+        times = [t for word in own.words for t in (word.start_s, word.end_s)]
+        assert times == sorted(times) and 0 <= times[0] and times[-1] <= own.duration_s
+        assert [start for start, *_ in recording.sentences][1:] == [end for _, end, *_ in recording.sentences][:-1]
+        assert recording.sentences[-1][1] == len(own.words)
+
+
+def test_the_demo_lets_no_kokoro_voice_speak_what_is_recorded(shipped):
+    for name in ("demo", "demo-short"):
+        recipe = load_recipe(RECIPES / f"{name}.yaml")
+        assert "kokoro:af_heart" not in corpus.voices_needed(recipe)
+        needed = corpus.assets_needed(recipe)
+        assert "demo-corpus" in needed and not {recipe.assets.llm, "kokoro-voices"} & needed
 
 
 # A small one
@@ -164,8 +187,8 @@ def test_a_recipe_takes_it_without_the_teacher(recipe_values, own, tones):
     assert [row["id"] for row in read_jsonl(folder / "heldout.jsonl")] == [
         f"heldout-{domain}-{n}" for n in range(2) for domain in ("a", "b")
     ]
-    spoken = rooms.read_jsonl(folder / corpus.PREPARED_HELDOUT / "shard-00000" / "utterances.jsonl")
-    assert [row["speaker"] for row in spoken] == ["third"] and spoken[0]["audio"] == "audio/said.opus"
+    spoken = read_jsonl(folder / corpus.PREPARED_HELDOUT / "shard-00000" / "utterances.jsonl")
+    assert [row["speaker"] for row in spoken] == ["third"] and spoken[0]["audio"] == "audio/heldout-a-0--third.opus"
     assert "prepared: " in (folder / "data_card.md").read_text()
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from salad.assets import ASSETS, get
 from salad.corpus.manifest import Sentence, write_utterances
@@ -107,7 +108,8 @@ def copy_recordings(recordings: Sequence[Recording], folder: Path) -> list[Utter
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     utterances = []
     for recording in recordings:
-        path = folder / "audio" / Path(recording.utterance.audio).name
+        suffix = Path(recording.utterance.audio).suffix
+        path = folder / "audio" / f"{quote(recording.utterance.id, safe=' ')}{suffix}"
         shutil.copyfile(recording.utterance.audio, path)
         utterances.append(replace(recording.utterance, audio=str(path)))
     write_utterances(folder / "utterances.jsonl", utterances)
