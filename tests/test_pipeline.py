@@ -78,7 +78,8 @@ def test_an_interrupted_stage_resumes_in_its_folder(calls, recipe_values, tmp_pa
     calls[1].clear()
     calls[0].clear()
     pipeline.run_pipeline(r)
-    assert calls[0] == list(pipeline.STAGES)[5:]
+    stages = list(pipeline.STAGES)
+    assert calls[0] == stages[stages.index("cluster") :]
     assert (r.run_dir / "cluster" / "half.txt").exists()
 
 
