@@ -3,7 +3,7 @@
     python scripts/make_demo_corpus.py write OUT 0 --workers 2    # the teacher writes; two parts, in any order
     python scripts/make_demo_corpus.py write OUT 1
     python scripts/make_demo_corpus.py screen OUT                 # held out, withheld words, what must go and why
-    python scripts/make_demo_corpus.py speak OUT                  # held-out recordings in the unseen voices, aligned
+    python scripts/make_demo_corpus.py speak OUT                  # held-out recordings, aligned
     python scripts/make_demo_corpus.py ship OUT                   # into the package; prints the pins for registry.py
 
 Each step goes on where it was killed.
@@ -25,9 +25,9 @@ from pathlib import Path
 from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.corpus.prepared import (
     GROUPS,
-    RECORDINGS,
     WITHHELD,
     Recording,
+    first_of_each_domain,
     read_prepared,
     write_documents,
     write_recordings,
@@ -70,8 +70,12 @@ UNSAYABLE = re.compile(r"[^\w\s.,;:!?'\"()’‘“”…–—%$£€&/°+-]|_|
 KIND = re.compile(r"^\d+ words, |: .*| of \w+(?= are not)| as [\w-]+$")  # what is of one document in a reason
 ASIDE = re.compile(r"\b(?:as an ai|language model|i'm sorry, but i|i cannot assist|i can't assist)\b", re.IGNORECASE)
 
-VOICES = ("kokoro:jf_tebukuro", "kokoro:af_heart")  # corpus.unseen_voice and more_unseen_voices of demo.yaml
-VOICE_LICENCE = "Apache-2.0"
+VOICES = {  # of demo.yaml, and how many documents of each domain they say: its unseen voices, and the seen one
+    "kokoro:jf_tebukuro": 1,
+    "kokoro:af_heart": 1,
+    "piper-joe": 4,
+}
+VOICE_LICENCES = {"kokoro:jf_tebukuro": "Apache-2.0", "kokoro:af_heart": "Apache-2.0", "piper-joe": "CC0-1.0"}
 ALIGNER, MIN_SCORE = "whisper-tiny.en", 0.3
 SHIPPED = Path(__file__).parents[1] / "src" / "salad" / "assets" / "data" / "demo-corpus"
 
@@ -184,12 +188,18 @@ def repeats(documents: list[Document], before: list[Document]) -> list[str]:
 
 
 def speak(out: Path, workers: int) -> None:
-    """One held-out document of each domain in each of VOICES, with the times of its words."""
+    """The first held-out documents of each domain in each of VOICES, with the times of their words; what the corpus
+    holds already stays."""
     corpus, start_s = out / "corpus", time.monotonic()
-    (corpus / RECORDINGS).unlink(missing_ok=True)
-    firsts = {d.domain: d for d in reversed(read_prepared(corpus).documents["heldout"])}
-    few = [firsts[domain] for domain in sorted(firsts)]
-    pairs = [(document, voice) for voice in VOICES for document in few]
+    prepared = read_prepared(corpus)
+    kept = [r for r in prepared.recordings if r.utterance.speaker in VOICES]
+    said = {recording.said for recording in kept}
+    pairs = [
+        (document, voice)
+        for voice, number in VOICES.items()
+        for document in first_of_each_domain(prepared.documents["heldout"], number)
+        if (document.id, voice) not in said
+    ]
     folders = speak_all(pairs, out / "spoken", seed=SEED, workers=workers, title="speak held-out", audio="opus")
     spoken = load_spoken(folders)
     sentences = {utterance.id: times for utterance, times in spoken}
@@ -198,16 +208,17 @@ def speak(out: Path, workers: int) -> None:
         function, [(utterance_to_dict(u), times) for u, times in spoken], out / "aligned", shard_items=8,
         workers=workers, title="align held-out", unit="utterances",
     )  # fmt: skip
-    recordings = []
+    recordings = list(kept)
     for utterance in (u for folder in folders for u in read_utterances(folder / "utterances.jsonl")):
-        path = corpus / utterance.speaker.partition(":")[2] / f"{utterance.document_id.removeprefix('heldout-')}.opus"
+        path = corpus / utterance.speaker.rpartition(":")[2] / f"{utterance.document_id.removeprefix('heldout-')}.opus"
         path.parent.mkdir(exist_ok=True)
         shutil.copyfile(utterance.audio, path)
-        own = replace(utterance, audio=str(path), licence=VOICE_LICENCE)
+        own = replace(utterance, audio=str(path), licence=VOICE_LICENCES[utterance.speaker])
         recordings.append(Recording(own, tuple(sentences[utterance.id])))
     write_recordings(corpus, recordings)
-    spoken_s, took_s = sum(r.utterance.duration_s for r in recordings), time.monotonic() - start_s
-    console.print(f"{len(recordings)} of {len(pairs)} recordings, {spoken_s:.0f} s, made in {took_s:.0f} s")
+    new, took_s = recordings[len(kept) :], time.monotonic() - start_s
+    spoken_s = sum(r.utterance.duration_s for r in new)
+    console.print(f"{len(new)} of {len(pairs)} new recordings, {spoken_s:.0f} s, made in {took_s:.0f} s")
 
 
 def ship(out: Path) -> None:

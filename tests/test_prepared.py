@@ -85,11 +85,14 @@ def test_training_documents_overlap_with_nothing_that_is_measured(shipped):
     assert not any(place is not None for place in near_duplicates([*evaluation, *training][-500:], 0.5))
 
 
-def test_the_demos_unseen_voices_come_recorded(shipped):
+def test_what_the_demo_measures_on_comes_recorded(shipped):
     settings = load_recipe(RECIPES / "demo.yaml").corpus
     assert settings.prepared == "demo-corpus" and settings.unseen_documents == 16
     said = Counter(recording.utterance.speaker for recording in shipped.recordings)
-    assert said == {voice: 16 for voice in settings.unseen_voices} and len(said) == 2
+    number = 16 * settings.heldout_per_domain
+    assert (
+        said == {settings.heldout_voice: number, **{voice: 16 for voice in settings.unseen_voices}} and len(said) == 3
+    )
     for recording in shipped.recordings:
         own = recording.utterance
         samples, rate_hz = read_audio(own.audio)
