@@ -252,9 +252,9 @@ class Model(Section):
         "phones", description="of ears: symbols; letters where espeak does not know the language"
     )
     language: str = Field("en-us", description="of the phones, as espeak calls it")
-    lower_layers: int = Field(4, ge=1, description="ears: symbols, frames -> symbols")
+    lower_layers: int = Field(5, ge=1, description="ears: symbols, frames -> symbols")
     lower_width: int = Field(256, ge=8)
-    upper_layers: int = Field(3, ge=1, description="ears: symbols, symbols -> tokens")
+    upper_layers: int = Field(4, ge=1, description="ears: symbols, symbols -> tokens")
     upper_width: int = Field(256, ge=8)
     upper_heads: int = Field(4, ge=1)
     prior: float = Field(
@@ -286,6 +286,7 @@ class WarmStart(Section):
     steps: int = Field(400, ge=1)
     batch: int = Field(16, ge=1, description="speech spans in a step")
     lr: float = Field(1e-3, gt=0)
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: for the matrices inside the ears' blocks")
     warmup_steps: int = Field(20, ge=0)
     checkpoint_every: int = Field(100, ge=1)
 
@@ -296,6 +297,7 @@ class Spell(Section):
     steps: int = Field(400, ge=1)
     batch: int = Field(40, ge=1, description="runs of words in a step")
     lr: float = Field(2e-3, gt=0)
+    optimizer: Literal["adamw", "muon"] = Field("muon", description="muon: for the matrices inside the ears' blocks")
     warmup_steps: int = Field(20, ge=0)
     checkpoint_every: int = Field(50, ge=1)
     lists_share: float = Field(0.3, ge=0, lt=1, description="share of runs that are words in no order")
@@ -326,6 +328,7 @@ class Stage(Section):
     lora_rank: int = Field(16, ge=1)
     lr_adapter: float = Field(1e-3, gt=0)
     lr_llm: float = Field(5e-5, gt=0)
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: for the matrices inside the ears' blocks")
     weight_decay: float = Field(0.1, ge=0)
     grad_clip: float = Field(1.0, gt=0)
     warmup_steps: int = Field(500, ge=0)

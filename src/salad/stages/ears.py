@@ -65,8 +65,9 @@ def lower_part(run: Run) -> dict[str, Any]:
         lr={"adapter": settings.lr},
         weight_decay=0.01,
         warmup_steps=settings.warmup_steps,
-        decay_share=0.3,
+        decay_share=0.4,
         checkpoint_every=settings.checkpoint_every,
+        optimizer=settings.optimizer,
     )
     bf16 = run.uses_bf16("train", device)
     last = train(model, task, schedule, folder, title="frames to symbols (CTC)", bf16=bf16)
@@ -123,6 +124,7 @@ def upper_part(run: Run) -> dict[str, Any]:
         warmup_steps=settings.warmup_steps,
         decay_share=0.4,
         checkpoint_every=settings.checkpoint_every,
+        optimizer=settings.optimizer,
     )
     last = train(model, task, schedule, folder, title="symbols to tokens (text)", bf16=bf16)
     return {

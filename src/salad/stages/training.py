@@ -112,6 +112,7 @@ def train_stage(
         keep=settings.keep,
         spike_factor=settings.spike_factor,
         ema=settings.ema,
+        optimizer=settings.optimizer,
     )
     probe = _probe(run, model, teacher, tokenizer, settings, bf16)
     if overfit:

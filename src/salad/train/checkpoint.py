@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from salad.files import read_json, sha256_file, write_json
+from salad.train.optimizer import MuonAdamW, moments_of
 from salad.train.world import World, full, like
 from salad.types import SaladError
 
@@ -54,7 +55,7 @@ class Saver:
     def save(
         self,
         model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | MuonAdamW,
         step: int,
         extra: dict[str, Any],
         averages: dict[str, torch.Tensor] | None = None,
@@ -115,16 +116,16 @@ def _host(tensor: torch.Tensor, keep: bool) -> torch.Tensor:
 
 
 def _snapshot(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, keep: bool
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer | MuonAdamW, keep: bool
 ) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, float]]:
     parameters = trainable(model)
     names = {id(parameter): name for name, parameter in parameters.items()}
     moments, steps = {"rng": torch.get_rng_state()}, {}
     for parameter, state in optimizer.state.items():
         name = names[id(parameter)]
-        for key in ("exp_avg", "exp_avg_sq"):
+        for key in moments_of(optimizer, parameter):
             moments[f"{name}.{key}"] = _host(state[key], keep)
-        steps[name] = float(state["step"])
+        steps[name] = float(state.get("step", 0))
     weights = {name: _host(parameter, keep) for name, parameter in parameters.items()}
     weights |= {f"buffer.{name}": _host(buffer, keep) for name, buffer in _saved_buffers(model).items()}
     return {"weights": weights, "optimizer": moments}, steps
@@ -159,16 +160,22 @@ def load_weights(path: Path, model: torch.nn.Module, *, averaged: bool = False) 
     return state
 
 
-def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Weights, optimiser and RNG as they were; returns state.json."""
+def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | MuonAdamW) -> dict[str, Any]:
+    """Weights, optimiser and RNG as they were; returns state.json. What another kind of optimiser remembered of a
+    parameter is of no use to this one, which begins it anew."""
     state = load_weights(path, model)
     saved = load_file(path / "optimizer.safetensors")
     for name, parameter in trainable(model).items():
-        if name in state["adam_steps"]:
-            optimizer.state[parameter] = {
-                "step": torch.tensor(state["adam_steps"][name]),
-                **{key: like(saved[f"{name}.{key}"].clone(), parameter) for key in ("exp_avg", "exp_avg_sq")},
-            }
+        keys = moments_of(optimizer, parameter)
+        if name not in state["adam_steps"] or any(f"{name}.{key}" not in saved for key in keys):
+            continue
+        own = {key: like(saved[f"{name}.{key}"].clone(), parameter) for key in keys}
+        if keys == moments_of(None, parameter):
+            own["step"] = torch.tensor(state["adam_steps"][name])
+        if isinstance(optimizer, MuonAdamW):
+            optimizer.set_state(parameter, own)
+        else:
+            optimizer.state[parameter] = own
     torch.set_rng_state(saved["rng"])
     return state
 

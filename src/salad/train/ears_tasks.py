@@ -46,7 +46,7 @@ class LowerTask:
         steps: int,
         batch: int,
         seed: int,
-        by_word: float = 0.3,
+        by_word: float = 0.15,
     ) -> None:
         self.model, self.lower = model, model.adapter.lower
         possible = [s for s in spans if self._fits(s)]
@@ -75,7 +75,7 @@ class LowerTask:
         scores, _, lengths = self.lower(frames)
         if step < self.whole_from:
             rows, sizes, classes = self._by_word(spans, lengths)
-            loss, count = ctc(scores[rows.to(device)], sizes, classes)
+            loss, count = ctc(scores.index_select(0, rows.to(device)), sizes, classes)
         else:
             loss, count = ctc(scores, lengths, [(s.symbols + 1).tolist() for s in spans])
         size = sum(p.numel() for p in self.lower.parameters())

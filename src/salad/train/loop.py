@@ -17,6 +17,7 @@ from salad.files import write_jsonl
 from salad.progress import progress
 from salad.sequence.stream import Stream, StreamBatches
 from salad.train.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
+from salad.train.optimizer import Kind, MuonAdamW, make_optimizer
 from salad.train.schedule import before_decay, wsd
 from salad.train.watch import PERF, Spikes, perf, save_batch
 from salad.train.world import World, like, norm
@@ -51,6 +52,7 @@ class Schedule:
     probe_every: int = 0
     spike_factor: float = 0.0
     ema: float = 0.0
+    optimizer: Kind = "adamw"
 
 
 def autocast(bf16: bool, device: str = "cpu") -> AbstractContextManager[Any]:
@@ -88,10 +90,11 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     parameters = trainable(model)
     groups = {name: [p for n, p in parameters.items() if n.split(".")[0] == name] for name in schedule.lr}
-    optimizer = torch.optim.AdamW(
+    optimizer = make_optimizer(
+        schedule.optimizer,
         [{"params": p, "lr": schedule.lr[n], "base_lr": schedule.lr[n]} for n, p in groups.items() if p],
-        betas=(0.9, 0.95),
-        weight_decay=schedule.weight_decay,
+        {parameter: name for name, parameter in parameters.items()},
+        schedule.weight_decay,
         foreach=False if lockstep else None,
     )
     keep_step = before_decay(schedule.steps, schedule.decay_share)
@@ -179,7 +182,7 @@ def _accumulate(
 
 
 def _update(
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | MuonAdamW,
     groups: dict[str, list[torch.nn.Parameter]],
     grad_clip: float,
     world: World,

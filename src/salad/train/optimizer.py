@@ -1,0 +1,82 @@
+"""The optimisers of the training loop: AdamW, or Muon for the matrices inside the ears' blocks beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+
+__all__ = ["Kind", "MuonAdamW", "make_optimizer", "moments_of"]
+
+Kind = Literal["adamw", "muon"]
+BETAS = (0.9, 0.95)
+ADAM, MUON = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)  # the moments that each of them keeps
+
+
+class MuonAdamW:
+    """Muon (Jordan et al. 2024; `torch.optim.Muon`) for `matrices`, AdamW for the rest, behind one optimiser's face.
+
+    Muon's update is scaled to the size of AdamW's (Liu et al. 2025, arXiv 2502.16982), so one rate serves both.
+    """
+
+    def __init__(
+        self, groups: Sequence[dict[str, Any]], matrices: set[torch.nn.Parameter], weight_decay: float
+    ) -> None:
+        parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+        for group in groups:
+            for own, is_matrix in zip(parts, (True, False), strict=True):
+                if chosen := [p for p in group["params"] if (p in matrices) == is_matrix]:
+                    own.append({**group, "params": chosen})
+        self.matrices = matrices
+        self.parts: list[torch.optim.Optimizer] = []
+        if parts[0]:
+            self.parts.append(
+                torch.optim.Muon(parts[0], weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")  # type: ignore[attr-defined]
+            )
+        if parts[1]:
+            self.parts.append(torch.optim.AdamW(parts[1], betas=BETAS, weight_decay=weight_decay))
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    @property
+    def state(self) -> Mapping[torch.Tensor, dict[str, Any]]:
+        return {parameter: own for part in self.parts for parameter, own in part.state.items()}
+
+    def set_state(self, parameter: torch.Tensor, state: dict[str, Any]) -> None:
+        """Put back what a checkpoint holds of one parameter."""
+        for part in self.parts:
+            if any(parameter is p for group in part.param_groups for p in group["params"]):
+                part.state[parameter] = state
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=set_to_none)
+
+
+def make_optimizer(
+    kind: Kind,
+    groups: Sequence[dict[str, Any]],
+    names: Mapping[torch.nn.Parameter, str],
+    weight_decay: float,
+    *,
+    foreach: bool | None,
+) -> torch.optim.Optimizer | MuonAdamW:
+    """groups: as `torch.optim` takes them. names: of parameters; Muon's are matrices of the adapter's blocks."""
+    if kind == "muon":
+        matrices = {
+            p for p, name in names.items() if p.ndim == 2 and name.startswith("adapter.") and ".blocks." in name
+        }
+        return MuonAdamW(groups, matrices, weight_decay)
+    return torch.optim.AdamW(list(groups), betas=BETAS, weight_decay=weight_decay, foreach=foreach)
+
+
+def moments_of(optimizer: Any, parameter: torch.Tensor) -> tuple[str, ...]:
+    """Names of what `optimizer` remembers of a parameter from step to step, beside the number of steps."""
+    return MUON if parameter in getattr(optimizer, "matrices", ()) else ADAM
