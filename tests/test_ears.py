@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from salad.measure.divergence import divergence, speech_ears
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.ears import Lexicon
-from salad.model.ears.blocks import Block, pad, unpad
+from salad.model.ears.blocks import Block, through
 from salad.model.ears.lower import Lower, pool_runs
 from salad.model.teacher import Teacher
 from salad.objective.spelling import spelling
@@ -165,9 +165,8 @@ def test_noise_has_the_mistakes_of_what_was_heard():
 def test_a_padded_block_equals_its_rows_alone(causal):
     torch.manual_seed(0)
     block = Block(8, 16, 3, 2, causal=causal).double()
-    rows = [torch.randn(n, 8, dtype=torch.double) for n in (5, 1, 9)]
-    flat, inside = pad(torch.cat(rows), [5, 1, 9])
-    together = unpad(block(flat, inside), inside)
+    rows = [torch.randn(n, 8, dtype=torch.double) for n in (5, 1, 9, 4, 8)]
+    together = through([block], torch.cat(rows), [len(row) for row in rows])
     alone = torch.cat([block(row[None], torch.ones(1, len(row), dtype=torch.bool))[0] for row in rows])
     torch.testing.assert_close(together, alone)
 

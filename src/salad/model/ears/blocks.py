@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["Block", "pad", "unpad"]
+__all__ = ["Block", "through"]
+
+WASTE = 0.7  # spans padded together are at least so long as the longest of them, as a share
 
 
-def pad(flat: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """[sum of lengths, W] -> [B, longest, W], zeros behind each row's end, and bool [B, longest], true where it is."""
-    rows = nn.utils.rnn.pad_sequence(list(flat.split(list(lengths))), batch_first=True)
-    inside = torch.arange(rows.shape[1], device=flat.device)[None] < torch.tensor(lengths, device=flat.device)[:, None]
+def through(blocks: Iterable[Block], flat: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """flat [sum of lengths, W], spans laid end to end -> the same shape, through all blocks.
+
+    Spans of like length are padded together: one long span in a batch would fill the others with padding.
+    """
+    blocks, spans = list(blocks), flat.split(list(lengths))
+    out: list[torch.Tensor] = [flat[:0]] * len(spans)
+    for group in _alike(lengths):
+        own = [lengths[i] for i in group]
+        rows, inside = _pad([spans[i] for i in group], own)
+        for block in blocks:
+            rows = block(rows, inside)
+        for i, length, row in zip(group, own, rows, strict=True):
+            out[i] = row[:length]
+    return torch.cat(out)
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if groups and lengths[i] >= WASTE * lengths[groups[-1][0]]:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def _pad(spans: Sequence[torch.Tensor], lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """[B, longest, W], zeros behind each row's end, and bool [B, longest], true where it is."""
+    rows = nn.utils.rnn.pad_sequence(list(spans), batch_first=True)
+    inside = torch.arange(rows.shape[1], device=rows.device)[None] < torch.tensor(lengths, device=rows.device)[:, None]
     return rows, inside
 
 
-def unpad(rows: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """[B, longest, W] -> [sum of lengths, W]."""
-    return rows[inside]
-
-
 class Block(nn.Module):
-    """x + depthwise convolution, x + attention (with `heads`), x + MLP; each behind a norm.
+    """x + convolution, x + attention (with `heads`), x + MLP; each behind a norm.
 
     causal: position t sees positions up to t alone. heads 0: no attention.
     """
@@ -33,8 +57,7 @@ class Block(nn.Module):
         super().__init__()
         self.causal, self.heads, self.kernel = causal, heads, kernel
         self.conv_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.conv = nn.Conv1d(width, width, kernel, groups=width)
-        self.mix = nn.Linear(width, width)
+        self.conv = nn.Linear(kernel * width, width)  # of neighbours laid side by side: one product of matrices
         if heads:
             self.attention_norm = nn.LayerNorm(width)
             self.qkv, self.attended = nn.Linear(width, 3 * width), nn.Linear(width, width)
@@ -43,7 +66,7 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """x [B, T, W], inside bool [B, T] -> [B, T, W], zeros where it is not inside."""
         keep = inside[..., None].to(x.dtype)
-        x = x + self.mix(functional.silu(self._convolve(self.conv_norm(x) * keep)))
+        x = x + functional.silu(self._convolve(self.conv_norm(x) * keep))
         if self.heads:
             x = x + self._attend(self.attention_norm(x), inside)
         x = x + self.down(functional.silu(self.up(self.mlp_norm(x))))
@@ -51,13 +74,10 @@ class Block(nn.Module):
 
     def _convolve(self, x: torch.Tensor) -> torch.Tensor:
         before = self.kernel - 1 if self.causal else (self.kernel - 1) // 2
-        # a depthwise convolution as a sum of shifted products: a CPU has no fast kernel for it in training
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))  # before it is laid out `kernel` times
         padded = functional.pad(x, (0, 0, before, self.kernel - 1 - before))
-        weight = self.conv.weight[:, 0].to(x.dtype)  # [W, kernel]
-        out = self.conv.bias.to(x.dtype)
-        for k in range(self.kernel):
-            out = out + padded[:, k : k + x.shape[1]] * weight[:, k]
-        return out
+        return self.conv(torch.cat([padded[:, k : k + x.shape[1]] for k in range(self.kernel)], dim=-1))
 
     def _attend(self, x: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         batch, length, width = x.shape
@@ -67,5 +87,7 @@ class Block(nn.Module):
             mask = mask & torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         else:
             mask = mask | ~inside[:, None, :, None]  # a row of padding must see something
-        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.attended(out.transpose(1, 2).reshape(batch, length, width))
+        # spans are short: the plain product is several times as fast as a CPU's fused kernel with a mask
+        scores = (q @ k.transpose(-1, -2)).float() * (q.shape[-1] ** -0.5)
+        weights = scores.masked_fill(~mask, -torch.inf).softmax(-1).to(v.dtype)
+        return self.attended((weights @ v).transpose(1, 2).reshape(batch, length, width))

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from salad.model.adapter import stack_frames
-from salad.model.ears.blocks import Block, pad, unpad
+from salad.model.ears.blocks import Block, through
 
 __all__ = ["Lower", "Runs", "pool_runs"]
 
@@ -53,7 +53,7 @@ class Lower(nn.Module):
         self.up = max(1, math.ceil(1.75 * SYMBOLS_A_SECOND * stride / frame_rate_hz))
         self.in_norm = nn.LayerNorm(frame_dim * stride)
         self.in_proj = nn.Linear(frame_dim * stride, width * self.up)
-        self.blocks = nn.ModuleList(Block(width, 4 * width, kernel, 0, causal=causal) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, width, kernel, 0, causal=causal) for _ in range(layers))
         self.out_norm = nn.LayerNorm(width)
         self.out_proj = nn.Linear(width, 1 + num_symbols)
 
@@ -65,10 +65,7 @@ class Lower(nn.Module):
         stacked = [stack_frames(span, self.stride) for span in frames]
         lengths = [len(span) * self.up for span in stacked]
         flat = self.in_proj(self.in_norm(torch.cat(stacked)))
-        hidden, inside = pad(flat.reshape(len(flat) * self.up, -1), lengths)
-        for block in self.blocks:
-            hidden = block(hidden, inside)
-        states = self.out_norm(unpad(hidden, inside))
+        states = self.out_norm(through(self.blocks, flat.reshape(len(flat) * self.up, -1), lengths))
         with torch.autocast(states.device.type, enabled=False):
             return self.out_proj(states.float()), states, lengths
 

@@ -77,11 +77,9 @@ class SymbolEars(nn.Module):
         """Weights of a fresh pair of ears."""
         for module in self.modules():
             if isinstance(module, Block):
-                for linear in (module.mix, module.up):
+                for linear in (module.conv, module.up):
                     nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
                 nn.init.normal_(module.down.weight, std=0.5 * module.down.in_features**-0.5)
-                nn.init.normal_(module.conv.weight, std=module.kernel**-0.5)
-                nn.init.zeros_(module.conv.bias)
                 if module.heads:
                     nn.init.normal_(module.qkv.weight, std=module.qkv.in_features**-0.5)
                     nn.init.normal_(module.attended.weight, std=0.5 * module.attended.in_features**-0.5)
@@ -115,7 +113,8 @@ class SymbolEars(nn.Module):
         few, place = best.unique(return_inverse=True)
         vectors, bias = self.upper.classes(table, few)
         with torch.autocast(table.device.type, enabled=False):
-            scores = torch.einsum("nd,nkd->nk", query, vectors[place]) + bias[place]
+            own = vectors.index_select(0, place.flatten()).view(*place.shape, -1)  # an index's gradient has no order
+            scores = torch.einsum("nd,nkd->nk", query, own) + bias.index_select(0, place.flatten()).view(place.shape)
         heard = posteriors.detach().argmax(-1).split(list(lengths))
         return Candidates(best, SHARPEN * scores, self.upper.residual(hidden[keep]), kept, [h.tolist() for h in heard])
 
@@ -132,7 +131,9 @@ class SymbolEars(nn.Module):
             likeliest = found.token_ids.gather(1, scores.detach().argmax(-1, keepdim=True))[:, 0]
             if readout == "argmax":
                 return table[likeliest].float(), likeliest
-            mixed = torch.einsum("nk,nkw->nw", scores.softmax(-1), table[found.token_ids].float())
+            mixed = torch.einsum(
+                "nk,nkw->nw", scores.softmax(-1), torch.nn.functional.embedding(found.token_ids, table).float()
+            )
             return mixed + found.residual.float(), likeliest
 
     def _all_classes(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

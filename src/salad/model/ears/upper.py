@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from salad.model.ears.blocks import Block, pad, unpad
+from salad.model.ears.blocks import Block, through
 from salad.model.ears.lexicon import TRAITS, Lexicon
 from salad.text.phonemes import BOUNDARY
 
@@ -38,7 +38,7 @@ class Upper(nn.Module):
         width: int,
         heads: int,
         causal: bool,
-        kernel: int = 9,
+        kernel: int = 5,
     ) -> None:
         super().__init__()
         self.depth = lexicon.sounds.shape[1]
@@ -48,7 +48,7 @@ class Upper(nn.Module):
         self.symbol = nn.Parameter(functional.normalize(torch.randn(num_symbols, PLACE), dim=-1))
         self.in_proj = nn.Linear(num_symbols, width)
         self.from_states = nn.Linear(states_width, width)
-        self.blocks = nn.ModuleList(Block(width, 4 * width, kernel, heads, causal=causal) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, 2 * width, kernel, heads, causal=causal) for _ in range(layers))
         self.out_norm = nn.LayerNorm(width)
         self.emit = nn.Linear(width, 1)
         self.query = nn.Linear(width, self.depth * PLACE + ROWS + len(TRAITS))
@@ -76,31 +76,27 @@ class Upper(nn.Module):
         A boundary is added behind each span. Returns queries [N + spans, D], scores of emission [N + spans] in
         logits, hidden [N + spans, width], positions of each span.
         """
-        rows, _ = pad(posteriors.float(), lengths)
         more = [length + 1 for length in lengths]
-        ends = torch.tensor(lengths, device=rows.device)
-        inside = torch.arange(rows.shape[1] + 1, device=rows.device)[None] <= ends[:, None]
-        rows = functional.pad(rows, (0, 0, 0, 1))
-        rows[torch.arange(len(more), device=rows.device), ends, BOUNDARY] = 1.0
-        hidden = self.in_proj(rows)
+        end = functional.one_hot(torch.tensor([BOUNDARY], device=posteriors.device), posteriors.shape[1]).float()
+        flat = torch.cat([part for span in posteriors.float().split(list(lengths)) for part in (span, end)])
+        hidden = self.in_proj(flat)
         if states is not None:
-            hidden = hidden + functional.pad(self.from_states(pad(states, lengths)[0]), (0, 0, 0, 1))
-        hidden = hidden * inside[..., None]
-        for block in self.blocks:
-            hidden = block(hidden, inside)
-        hidden = self.out_norm(unpad(hidden, inside))
+            nothing = states.new_zeros(1, states.shape[1])
+            laid = [part for span in states.split(list(lengths)) for part in (span, nothing)]
+            hidden = hidden + self.from_states(torch.cat(laid))
+        hidden = self.out_norm(through(self.blocks, hidden, more))
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.float()
-            query = self.query(hidden) + functional.pad(unpad(self._echo(rows), inside), (0, ROWS + len(TRAITS)))
+            query = self.query(hidden) + functional.pad(self._echo(flat, more), (0, ROWS + len(TRAITS)))
             return query, self.emit(hidden)[:, 0], hidden, more
 
-    def _echo(self, rows: torch.Tensor) -> torch.Tensor:
-        """[B, T, S] -> [B, T, depth * PLACE]: the symbols at t, t - 1, ...; a boundary stands before each span."""
-        own = rows @ self.symbol
-        before = self.symbol[BOUNDARY].expand(len(own), self.depth - 1, PLACE)
-        padded = torch.cat([before, own], dim=1)
-        length, last = own.shape[1], self.depth - 1
-        return torch.cat([padded[:, last - j : last - j + length] for j in range(self.depth)], dim=-1)
+    def _echo(self, flat: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """[N, S] -> [N, depth * PLACE]: the symbols at t, t - 1, ...; a boundary stands before each span."""
+        own = torch.cat([flat @ self.symbol, self.symbol[BOUNDARY][None]])
+        place = torch.cat([torch.arange(length, device=flat.device) for length in lengths])[:, None]
+        back = torch.arange(self.depth, device=flat.device)
+        at = torch.arange(len(flat), device=flat.device)[:, None] - back
+        return _rows(own, torch.where(back <= place, at, len(flat)))
 
     def classes(self, table: torch.Tensor, ids: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Class vectors [C, D] and biases [C] of the token ids (None: of all); table [V, llm width] the LLM's rows."""
@@ -110,7 +106,7 @@ class Upper(nn.Module):
             rows = (table if ids is None else table[ids]).float()
             rows = functional.rms_norm(rows, rows.shape[-1:])
             known = functional.pad(self.symbol, (0, 0, 1, 0))  # symbol 0 of `sounds` is none
-            vectors = known[sounds.long()].flatten(1)
+            vectors = _rows(known, sounds.long())
             bias = (
                 self.prior(rows)[:, 0]
                 + traits @ self.trait_prior
@@ -119,3 +115,8 @@ class Upper(nn.Module):
             sayable = self.sayable if ids is None else self.sayable[ids]
             own = self.row(rows)
             return torch.cat([self.sharpness * vectors, own, traits], dim=-1), bias.masked_fill(~sayable, -torch.inf)
+
+
+def _rows(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """table [R, W], ids int64 [N, K] -> [N, K * W]. Unlike an embedding's, this gradient is the same at each run."""
+    return table.index_select(0, ids.flatten()).view(len(ids), -1)
