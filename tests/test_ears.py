@@ -1,5 +1,7 @@
 """Ears in two parts: symbols, spelling, simulated hearing, their losses, and the model that carries them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -350,7 +352,8 @@ def test_both_parts_learn_letters_and_go_on_after_a_stop(tokenizer, letters, tmp
     lower = LowerTask(model, [span for span, _ in spans], steps=steps, batch=12, seed=0)
     with torch.no_grad():
         before = float(lower.loss((steps, list(range(12))))[0])
-    train(model, lower, Schedule(steps, {"adapter": 1e-2}, decay_share=0.3), tmp_path / "lower", title="t", bf16=False)
+    schedule = Schedule(steps, {"adapter": 1e-2}, decay_share=0.3, optimizer="muon" if causal else "adamw")
+    train(model, lower, schedule, tmp_path / "lower", title="t", bf16=False)
     with torch.no_grad():
         assert float(lower.loss((steps, list(range(12))))[0]) < 0.7 * before
 
@@ -365,7 +368,7 @@ def test_both_parts_learn_letters_and_go_on_after_a_stop(tokenizer, letters, tmp
     kl = DistillTask(model, Teacher(model, cache=False), batches, alpha=1.0, context=256, hear=model.hear_symbols)
     heard = HeardSpellTask(model, spans, steps=12, batch=4, seed=0)
     task = Together(read, [Side("kl", kl, 1.0, 8), Side("heard", heard, 0.5)])
-    schedule = Schedule(12, {"adapter": 5e-3}, checkpoint_every=4, keep=9)
+    schedule = Schedule(12, {"adapter": 5e-3}, checkpoint_every=4, keep=9, optimizer="adamw" if causal else "muon")
     with torch.no_grad():
         before = float(read.loss(0)[0])
     start = {k: v.clone() for k, v in model.state_dict().items()}
@@ -380,6 +383,11 @@ def test_both_parts_learn_letters_and_go_on_after_a_stop(tokenizer, letters, tmp
     train(model, task, schedule, tmp_path / "again", title="t", bf16=False)
     for name, value in model.adapter.state_dict().items():
         assert torch.equal(value, whole[name]), name
+    # another optimiser begins what it does not find, and goes on with the weights
+    other = replace(schedule, steps=1, optimizer="muon" if causal else "adamw")
+    train(model, read, other, tmp_path / "other", title="t", bf16=False, start_from=last)
+    for name, value in model.adapter.state_dict().items():
+        assert torch.isfinite(value.float()).all(), name
 
 
 def test_a_piece_too_short_for_its_symbols_is_counted(tokenizer, letters):

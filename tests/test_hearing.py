@@ -243,7 +243,7 @@ def example():
 
 
 def test_spans_are_heard_with_their_symbols(example):
-    symbols = lambda words: [[1] for _ in words]  # noqa: E731
+    symbols = {"u1": [[2], [1], [1]]}
     [found] = heard_spans(
         Ears(), lambda ids: "".join("#abcd"[i] for i in ids), [example], {"u1": ["x", "a", "b"]}, {"u1": "d1"}, symbols
     )

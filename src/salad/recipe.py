@@ -319,6 +319,9 @@ class Stage(Section):
     alpha: float = Field(1.0, ge=0, le=1, description="1: distillation only; 0: next-token NLL only")
     ctc_weight: float = Field(0.0, ge=0, description="weight of a CTC loss beside it (ours; needs the warm start)")
     ctc_batch: int = Field(16, ge=1, description="speech spans in a step of that CTC loss")
+    ctc_steps: int = Field(
+        0, ge=0, description="before the others, steps of CTC alone on all speech, as in the warm start (ears: symbols)"
+    )
     spell_weight: float = Field(
         0.0, ge=0, description="weight of the spelling loss beside it, on text and on speech (model.ears: symbols)"
     )
@@ -458,6 +461,8 @@ class Recipe(Section):
             raise ValueError("model.ears: symbols needs sequence.stream: false")
         if self.model.ears == "single" and max(self.stage1.spell_weight, self.stage2.spell_weight) > 0:
             raise ValueError("spell_weight needs model.ears: symbols, whose upper part it trains")
+        if self.model.ears == "single" and max(self.stage1.ctc_steps, self.stage2.ctc_steps) > 0:
+            raise ValueError("ctc_steps needs model.ears: symbols, whose lower part they train")
         if not self.warm_start.enabled and max(self.stage1.ctc_weight, self.stage2.ctc_weight) > 0:
             raise ValueError("ctc_weight needs warm_start.enabled: true, which makes the CTC head")
         for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):

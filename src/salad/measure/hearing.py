@@ -113,11 +113,11 @@ def heard_spans(
     examples: Sequence[Example],
     words: Mapping[str, Sequence[str]],
     documents: Mapping[str, str],
-    symbols: Callable[[Sequence[str]], Sequence[Sequence[int]]] | None = None,
+    symbols: Mapping[str, Sequence[Sequence[int]]] | None = None,
 ) -> list[HeardSpan]:
     """Every spoken span of `examples` as the model hears it; [] where its ears score no tokens.
 
-    words, documents: of each example's id; symbols: those of each spoken word.
+    words, documents: of each example's id; symbols: likewise, those of each of its words.
     """
     device = model.get_input_embeddings().weight.device
     spans = [(e, s) for e in examples for s in e.spans if s.modality == "speech"]
@@ -132,7 +132,9 @@ def heard_spans(
         tokens = [ids.tolist() for ids in got.token_ids.split(got.lengths)]
         for at, ((example, span), ids) in enumerate(zip(spans[part], tokens, strict=True)):
             said = tuple(words[example.id][span.start_word : span.end_word])
-            own = None if got.symbols is None or symbols is None else _joined(symbols(said))
+            own = None
+            if got.symbols is not None and symbols is not None:
+                own = _joined(symbols[example.id][span.start_word : span.end_word])
             out.append(
                 HeardSpan(
                     documents.get(example.id, example.id),

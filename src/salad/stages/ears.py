@@ -36,9 +36,10 @@ from salad.train.checkpoint import latest_checkpoint
 from salad.train.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
 from salad.train.loop import Schedule, autocast, train
 from salad.train.tasks import DistillTask, Side, Source, Together, plan_batches
+from salad.train.world import World
 from salad.types import Document, Example, SaladError, Utterance
 
-__all__ = ["ears_sides", "lists_of", "lower_part", "noise_of", "upper_part"]
+__all__ = ["ears_sides", "lists_of", "lower_part", "lower_part_again", "noise_of", "upper_part"]
 
 LISTS, WORDS_OF_A_LIST = 3000, 40  # texts of words in no order
 HEARD_AT_ONCE = 32
@@ -83,6 +84,34 @@ def lower_part(run: Run) -> dict[str, Any]:
         "symbol_error": errors / max(1, said),
         "checkpoint": last.name,
     }
+
+
+def lower_part_again(
+    run: Run,
+    model: SaladForConditionalGeneration,
+    tokenizer: Any,
+    spoken: Sequence[tuple[Sequence[Utterance], Frames]],
+    steps: int,
+    folder: Path,
+    start_from: Path | None,
+    seed: int,
+) -> Path:
+    """The lower part alone on all of a stage's speech, before the LLM has its say: many cheap steps in place of a few
+    dear ones. Returns the checkpoint to go on from."""
+    settings, symbols = run.recipe.warm_start, load_symbols(run)
+    spans = [s for group, frames in spoken for s, _ in symbol_spans(run, tokenizer, symbols, group, frames)]
+    task = LowerTask(model, spans, steps=steps, batch=settings.batch, seed=seed, by_word=0.0)
+    schedule = Schedule(
+        steps=steps,
+        lr={"adapter": settings.lr},
+        weight_decay=0.01,
+        warmup_steps=settings.warmup_steps,
+        decay_share=0.6,
+        checkpoint_every=settings.checkpoint_every,
+        optimizer=settings.optimizer,
+    )
+    title, bf16 = "frames to symbols (CTC), all speech", run.uses_bf16("train", default_device())
+    return train(model, task, schedule, folder, title=title, bf16=bf16, start_from=start_from, world=World.join())
 
 
 def upper_part(run: Run) -> dict[str, Any]:

@@ -36,19 +36,19 @@ SHOWN = 12  # spans on the page
 def listen(setting: Setting, model: Any) -> list[HeardSpan]:
     """Every spoken span that M is measured on, as `model` hears it; [] where its ears score no tokens."""
     words = {u.id: u.text.split() for u in setting.utterances}
-    symbols = symbols_of_model(model)
-    of_words = None if symbols is None else lambda said: symbols.of_text(speakable(said))
-    return heard_spans(model, setting.tokenizer.decode, setting.examples, words, setting.document_of, of_words)
+    alphabet = symbols_of_model(model)
+    symbols = None if alphabet is None else {i: alphabet.of_text(speakable(own)) for i, own in words.items()}
+    return heard_spans(model, setting.tokenizer.decode, setting.examples, words, setting.document_of, symbols)
 
 
 def said_symbols(setting: Setting, symbols: Any, example: Example) -> list[list[int]]:
-    """The true symbols of each spoken span, with a boundary between words."""
+    """The true symbols of each spoken span, as they sound in the whole text, with a boundary between words."""
     words = next(u for u in setting.utterances if u.id == example.id).text.split()
-    out = []
+    said, out = symbols.of_text(speakable(words)), []
     for span in example.spans:
         if span.modality == "speech":
             ids: list[int] = []
-            for word in symbols.of_text(speakable(words[span.start_word : span.end_word])):
+            for word in said[span.start_word : span.end_word]:
                 ids += [0, *word] if ids and word else word
             out.append(ids or [0])
     return out

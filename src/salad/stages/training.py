@@ -20,7 +20,7 @@ from salad.pipeline import Run
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
 from salad.stages.align import load_aligned, load_frames
-from salad.stages.ears import ears_sides
+from salad.stages.ears import ears_sides, lower_part_again
 from salad.stages.speechlm import build_model, ctc_spans, freeze, load_tokenizer, speech_examples, text_examples
 from salad.stages.streams import count_left_out, open_stream
 from salad.train.loop import Schedule, Task, autocast, train
@@ -118,6 +118,8 @@ def train_stage(
     if overfit:
         task = OneBatch(task)
         schedule = replace(schedule, decay_share=0.0, checkpoint_every=settings.steps, probe_every=settings.steps)
+    elif settings.ctc_steps:
+        resume = lower_part_again(run, model, tokenizer, spoken(), settings.ctc_steps, folder / "lower", resume, seed)
     last = train(
         model,
         task,
