@@ -264,3 +264,23 @@ def test_a_folder_or_a_binary_file_is_refused(tmp_path):
 def test_an_override_that_is_no_yaml_is_refused(recipe_values, write_recipe):
     with pytest.raises(SaladError, match=r"--set 'sequence\.text_words=\[1'.*not a YAML value"):
         load_recipe(write_recipe(recipe_values), ["sequence.text_words=[1"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "expected"),
+    [
+        (
+            "demo.yaml",
+            ["model.ears=single", "stage1.spell_weight=0", "stage2.spell_weight=0"],
+            "ctc_steps needs model.ears: symbols",
+        ),
+        (
+            "salad-3b.yaml",
+            ["stage2.shard=true", "stage2.optimizer=muon"],
+            r"stage2\.shard needs stage2\.optimizer: adamw",
+        ),
+    ],
+)
+def test_settings_of_training_that_do_not_go_together_are_refused(recipe, overrides, expected):
+    with pytest.raises(SaladError, match=expected):
+        load_recipe(SHIPPED[0].parent / recipe, overrides)

@@ -468,6 +468,8 @@ class Recipe(Section):
         for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
             if stage.shard and (stage.llm == "frozen" or stage.ctc_weight > 0):
                 raise ValueError(f"{name}.shard needs {name}.llm: full or lora, and {name}.ctc_weight: 0")
+            if stage.shard and stage.optimizer == "muon":
+                raise ValueError(f"{name}.shard needs {name}.optimizer: adamw, for muon takes whole matrices")
             if stage.shard_teacher and not stage.shard:
                 raise ValueError(f"{name}.shard_teacher needs {name}.shard: true")
         if self.rounds.number > 1 and (self.sequence.stream or self.stage2.steps < self.rounds.number):
