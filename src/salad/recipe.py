@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -11,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from salad.types import SaladError
 
 __all__ = ["Recipe", "Variation", "load_recipe"]
+
+
+Optimizer = Annotated[
+    Literal["adamw", "muon"], Field(description="muon: for the matrices inside the ears' blocks, adamw for the rest")
+]
 
 
 class Section(BaseModel):
@@ -286,7 +291,7 @@ class WarmStart(Section):
     steps: int = Field(400, ge=1)
     batch: int = Field(16, ge=1, description="speech spans in a step")
     lr: float = Field(1e-3, gt=0)
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: for the matrices inside the ears' blocks")
+    optimizer: Optimizer = "adamw"
     warmup_steps: int = Field(20, ge=0)
     checkpoint_every: int = Field(100, ge=1)
 
@@ -297,7 +302,7 @@ class Spell(Section):
     steps: int = Field(400, ge=1)
     batch: int = Field(40, ge=1, description="runs of words in a step")
     lr: float = Field(2e-3, gt=0)
-    optimizer: Literal["adamw", "muon"] = Field("muon", description="muon: for the matrices inside the ears' blocks")
+    optimizer: Optimizer = "muon"
     warmup_steps: int = Field(20, ge=0)
     checkpoint_every: int = Field(50, ge=1)
     lists_share: float = Field(0.3, ge=0, lt=1, description="share of runs that are words in no order")
@@ -331,7 +336,7 @@ class Stage(Section):
     lora_rank: int = Field(16, ge=1)
     lr_adapter: float = Field(1e-3, gt=0)
     lr_llm: float = Field(5e-5, gt=0)
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: for the matrices inside the ears' blocks")
+    optimizer: Optimizer = "adamw"
     weight_decay: float = Field(0.1, ge=0)
     grad_clip: float = Field(1.0, gt=0)
     warmup_steps: int = Field(500, ge=0)

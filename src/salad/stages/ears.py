@@ -61,15 +61,7 @@ def lower_part(run: Run) -> dict[str, Any]:
     trained, _ = kept_back(utterances, run.recipe.spell.kept_back, run.recipe.seed)
     spans = [span for span, _ in symbol_spans(run, tokenizer, symbols, trained, frames)]
     task = LowerTask(model, spans, steps=settings.steps, batch=settings.batch, seed=run.recipe.seed)
-    schedule = Schedule(
-        steps=settings.steps,
-        lr={"adapter": settings.lr},
-        weight_decay=0.01,
-        warmup_steps=settings.warmup_steps,
-        decay_share=0.4,
-        checkpoint_every=settings.checkpoint_every,
-        optimizer=settings.optimizer,
-    )
+    schedule = _schedule(settings, settings.steps, decay_share=0.4)
     bf16 = run.uses_bf16("train", device)
     last = train(model, task, schedule, folder, title="frames to symbols (CTC)", bf16=bf16)
     heldout = load_aligned(run, "heldout")
@@ -99,17 +91,9 @@ def lower_part_again(
     """The lower part alone on all of a stage's speech, before the LLM has its say: many cheap steps in place of a few
     dear ones. Returns the checkpoint to go on from."""
     settings, symbols = run.recipe.warm_start, load_symbols(run)
-    spans = [s for group, frames in spoken for s, _ in symbol_spans(run, tokenizer, symbols, group, frames)]
+    spans = [span for span, _ in _spans_of(run, tokenizer, symbols, spoken)]
     task = LowerTask(model, spans, steps=steps, batch=settings.batch, seed=seed, by_word=0.0)
-    schedule = Schedule(
-        steps=steps,
-        lr={"adapter": settings.lr},
-        weight_decay=0.01,
-        warmup_steps=settings.warmup_steps,
-        decay_share=0.6,
-        checkpoint_every=settings.checkpoint_every,
-        optimizer=settings.optimizer,
-    )
+    schedule = _schedule(settings, steps, decay_share=0.6)
     title, bf16 = "frames to symbols (CTC), all speech", run.uses_bf16("train", default_device())
     return train(model, task, schedule, folder, title=title, bf16=bf16, start_from=start_from, world=World.join())
 
@@ -146,15 +130,7 @@ def upper_part(run: Run) -> dict[str, Any]:
     if settings.kl_steps:
         kl = simulated_task(run, model, tokenizer, documents, texts, noise)
         task = Together(task, [Side("kl", kl, settings.kl_weight, settings.steps - settings.kl_steps)])
-    schedule = Schedule(
-        steps=settings.steps,
-        lr={"adapter": settings.lr},
-        weight_decay=0.01,
-        warmup_steps=settings.warmup_steps,
-        decay_share=0.4,
-        checkpoint_every=settings.checkpoint_every,
-        optimizer=settings.optimizer,
-    )
+    schedule = _schedule(settings, settings.steps, decay_share=0.4)
     last = train(model, task, schedule, folder, title="symbols to tokens (text)", bf16=bf16)
     return {
         "documents": len(documents),
@@ -176,7 +152,7 @@ def ears_sides(
     """What Stages I and II train beside the distillation: symbols by CTC, and spelling of text and of speech."""
     symbols, sides = load_symbols(run), []
     if settings.ctc_weight or settings.spell_weight:
-        spans = [row for group, frames in spoken for row in symbol_spans(run, tokenizer, symbols, group, frames)]
+        spans = _spans_of(run, tokenizer, symbols, spoken)
     if settings.ctc_weight:
         lower = LowerTask(
             model,
@@ -326,6 +302,25 @@ def _vocabulary_size(run: Run) -> int:
     from salad import assets
 
     return AutoConfig.from_pretrained(assets.llm_folder(run.recipe.assets.llm)).vocab_size
+
+
+def _schedule(settings: recipe.WarmStart | recipe.Spell, steps: int, decay_share: float) -> Schedule:
+    """How either part trains on its own."""
+    return Schedule(
+        steps=steps,
+        lr={"adapter": settings.lr},
+        weight_decay=0.01,
+        warmup_steps=settings.warmup_steps,
+        decay_share=decay_share,
+        checkpoint_every=settings.checkpoint_every,
+        optimizer=settings.optimizer,
+    )
+
+
+def _spans_of(
+    run: Run, tokenizer: Any, symbols: Symbols, spoken: Sequence[tuple[Sequence[Utterance], Frames]]
+) -> list[tuple[SymbolSpan, SpelledText]]:
+    return [row for group, frames in spoken for row in symbol_spans(run, tokenizer, symbols, group, frames)]
 
 
 def _runs(model: SaladForConditionalGeneration, spans: Sequence[SymbolSpan]) -> Any:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from salad.files import read_json, sha256_file, write_json
-from salad.train.optimizer import MuonAdamW, moments_of
+from salad.train.optimizer import ADAM, MuonAdamW, moments_of
 from salad.train.world import World, full, like
 from salad.types import SaladError
 
@@ -170,7 +170,7 @@ def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.O
         if name not in state["adam_steps"] or any(f"{name}.{key}" not in saved for key in keys):
             continue
         own = {key: like(saved[f"{name}.{key}"].clone(), parameter) for key in keys}
-        if keys == moments_of(None, parameter):
+        if keys == ADAM:
             own["step"] = torch.tensor(state["adam_steps"][name])
         if isinstance(optimizer, MuonAdamW):
             optimizer.set_state(parameter, own)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-__all__ = ["Kind", "MuonAdamW", "make_optimizer", "moments_of"]
+__all__ = ["ADAM", "Kind", "MuonAdamW", "make_optimizer", "moments_of"]
 
 Kind = Literal["adamw", "muon"]
 BETAS = (0.9, 0.95)

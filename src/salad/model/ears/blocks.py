@@ -10,7 +10,7 @@ from torch.nn import functional
 
 __all__ = ["Block", "through"]
 
-WASTE = 0.7  # spans padded together are at least so long as the longest of them, as a share
+ALIKE = 0.7  # spans padded together are at least so long as the longest of them, as a share
 
 
 def through(blocks: Iterable[Block], flat: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
@@ -33,7 +33,7 @@ def through(blocks: Iterable[Block], flat: torch.Tensor, lengths: Sequence[int])
 def _alike(lengths: Sequence[int]) -> list[list[int]]:
     groups: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if groups and lengths[i] >= WASTE * lengths[groups[-1][0]]:
+        if groups and lengths[i] >= ALIKE * lengths[groups[-1][0]]:
             groups[-1].append(i)
         else:
             groups.append([i])
@@ -87,7 +87,7 @@ class Block(nn.Module):
             mask = mask & torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         else:
             mask = mask | ~inside[:, None, :, None]  # a row of padding must see something
-        # spans are short: the plain product is several times as fast as a CPU's fused kernel with a mask
+        # spans are short: the plain product trains faster than a CPU's fused kernel with a mask
         scores = (q @ k.transpose(-1, -2)).float() * (q.shape[-1] ** -0.5)
         weights = scores.masked_fill(~mask, -torch.inf).softmax(-1).to(v.dtype)
         return self.attended((weights @ v).transpose(1, 2).reshape(batch, length, width))
