@@ -60,7 +60,17 @@ def fake_recall(number: int) -> dict[str, Any]:
 def old_report() -> dict[str, Any]:
     """As version 0.1.0 wrote it: `recovered`, 1 - M / M_deaf, and no word of what was heard."""
     report = fake_report()
-    for key in ("heard", "heard_by_domain", "heard_by_stage", "over", "voices", "hearing", "oracle", "left_out"):
+    for key in (
+        "heard",
+        "heard_by_domain",
+        "heard_by_stage",
+        "over",
+        "voices",
+        "hearing",
+        "oracle",
+        "noise",
+        "left_out",
+    ):
         del report[key]
     del report["curves"]["spell"]
     shares = {k: 1 - report["misalignment"][k]["all"] / 0.731 for k in ("init", "warm_start", "stage1", "stage2")}
@@ -149,6 +159,17 @@ def fake_report() -> dict[str, Any]:
             ],
         },
         "oracle": {"oracle_none": {"all": 0.23}, "oracle_symbols": {"all": 0.09}},
+        "noise": [
+            {
+                "condition": name,
+                "documents": 16,
+                "misalignment": 0.31 + 0.2 * i,
+                "wer": {"value": 0.2 + 0.1 * i, "low": 0.15, "high": 0.4},
+                "phone_error": None,
+                "cascade_wer": {"value": 0.03 + 0.02 * i, "low": 0.02, "high": 0.08},
+            }
+            for i, name in enumerate(("as recorded", "white:10"))
+        ],
         "left_out": ["M of init is not measured (evaluate.stages)"],
         "accuracy": {
             "text_base": {"value": 0.81, "low": 0.757, "high": 0.862},

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from salad.types import SaladError
 
@@ -420,6 +420,10 @@ class Evaluate(Section):
     oracle_documents: int = Field(
         1, ge=0, description="of these, those for M with the true symbols in place of the heard ones; 0: not measured"
     )
+    noise: tuple[str, ...] = Field(
+        (), description="conditions, such as white:10 and telephone, under which the held-out speech is heard once more"
+    )
+    noise_documents: int = Field(1, ge=1, description="of each domain's documents, those that are heard under `noise`")
     asr_precision: Literal["float32", "int8"] = Field(
         "int8", description="of the cascade's recogniser: int8 takes a little over half the time"
     )
@@ -430,6 +434,17 @@ class Evaluate(Section):
     tasks: tuple[str, ...] = Field(
         (), description="multiple-choice tasks, as `salad eval --tasks` takes them, read and heard in heldout_voice"
     )
+
+    @field_validator("noise")
+    @classmethod
+    def _conditions(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        from salad.measure.noise import condition  # loads scipy, which a recipe without noise does not need
+
+        names = tuple(condition(name) for name in names)
+        for name in names:
+            if "speed" in name:
+                raise ValueError(f"{name!r} moves the times of words; leave out speed")
+        return names
 
 
 class Recipe(Section):

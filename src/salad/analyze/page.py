@@ -177,6 +177,18 @@ def voice_table(report: dict[str, Any]) -> dict[str, Any] | None:
     return {"columns": [*names.values(), *rates.values()], "rows": rows}
 
 
+def noise_table(report: dict[str, Any]) -> list[dict[str, str]]:
+    """What is still heard of the same recordings under noise, of which the first row has none."""
+    return [
+        {
+            "name": str(row.get("condition") or "–"),
+            "m": nats(row["misalignment"]) if row.get("misalignment") is not None else "–",
+            **{key: rate(row.get(key)) for key in ("wer", "phone_error", "cascade_wer")},
+        }
+        for row in report.get("noise") or []
+    ]
+
+
 def oracle_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     """What M is with the true symbols in place of the heard ones, on the documents that it was measured on."""
     names = {
@@ -249,6 +261,7 @@ def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup
         tasks=task_table(report),
         voices=voice_table(report),
         oracles=oracle_rows(report),
+        noise=noise_table(report),
         spans=whole(pick(report, "hearing.spans"), "document domain speaker said heard"),
         heard_title=heard_title(report),
         left_out=report.get("left_out") or [],

@@ -32,6 +32,7 @@ from salad.stages.align import load_aligned
 from salad.stages.choices import accuracies, answer, items_of
 from salad.stages.hearing import hearing_figures, listen, said_symbols
 from salad.stages.heldout import UNSEEN, Setting
+from salad.stages.noisy import noise_rows
 from salad.stages.speech import transcribe
 from salad.stages.speechlm import heard_tokens
 from salad.train.checkpoint import latest_checkpoint
@@ -61,6 +62,7 @@ def run(run: Run) -> dict[str, Any]:
         rows, f = _divergences(setting, written, silence)
         spans = listen(setting, setting.model)
         oracles = _oracles(setting)
+        noise = noise_rows(setting)
         items = items_of(setting) if settings.items else []
         results = answer(setting, items, written, silence=silence) if items else {}
     found = {**rows, **oracles}
@@ -74,6 +76,7 @@ def run(run: Run) -> dict[str, Any]:
         "over": {name: asdict(_over(setting, rows, name)) for name in ("other", "blind", "deaf") if name in rows},
         "voices": _voices(setting, rows, errors),
         "hearing": hearing or None,
+        "noise": noise or None,
         "oracle": {name: summary(own) for name, own in oracles.items()} or None,
         "accuracy": accuracies(run, items, results, folder) if items or settings.tasks else None,
         "asr": {

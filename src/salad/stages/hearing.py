@@ -33,12 +33,13 @@ __all__ = ["hearing_figures", "listen", "said_symbols"]
 SHOWN = 12  # spans on the page
 
 
-def listen(setting: Setting, model: Any) -> list[HeardSpan]:
-    """Every spoken span that M is measured on, as `model` hears it; [] where its ears score no tokens."""
+def listen(setting: Setting, model: Any, examples: Sequence[Example] | None = None) -> list[HeardSpan]:
+    """Every spoken span of `examples`, or of what M is measured on; [] where the model's ears score no tokens."""
+    examples = setting.examples if examples is None else examples
     words = {u.id: u.text.split() for u in setting.utterances}
     alphabet = symbols_of_model(model)
     symbols = None if alphabet is None else {i: alphabet.of_text(speakable(own)) for i, own in words.items()}
-    return heard_spans(model, setting.tokenizer.decode, setting.examples, words, setting.document_of, symbols)
+    return heard_spans(model, setting.tokenizer.decode, examples, words, setting.document_of, symbols)
 
 
 def said_symbols(setting: Setting, symbols: Any, example: Example) -> list[list[int]]:
