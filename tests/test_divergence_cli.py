@@ -2,16 +2,27 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from listeners import save_corpus, save_listener
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
+from salad import assets
 from salad.cli import app
 from salad.corpus.manifest import read_utterances, write_lhotse, write_utterances
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.measure.divergence import divergence, speech_ears, summary
+from salad.model.teacher import Teacher
+from salad.pipeline import Run
+from salad.recipe import Recipe
 from salad.stages.divergence import measure_divergence, table_of
+from salad.stages.listening import Listening
+from salad.stages.noisy import noise_rows
 from salad.types import SaladError
 
 
@@ -154,8 +165,6 @@ def test_clear_errors(adapted, tmp_path):
         measure(adapted, tmp_path, tmp_path / "n.jsonl")
     other = tmp_path / "other"
     other.mkdir()
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     tiny = LlamaConfig(vocab_size=7, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     LlamaForCausalLM(tiny).save_pretrained(other)
     with pytest.raises(SaladError, match="has 7 tokens, the model 61"):
@@ -170,3 +179,56 @@ def test_the_command_prints_the_table(adapted, tmp_path):
     assert "domain-1" in done.output and "divergence.json" in done.output
     refused = CliRunner().invoke(app, ["divergence", str(llm), "--corpus", str(corpus)])
     assert refused.exit_code == 2 and "no saved SALAD model" in refused.output
+
+
+def test_ears_apart_are_joined_with_their_llm_once(tmp_path, monkeypatch):
+    """The joined folder is the saved model but for float16; ears of an LLM of another shape are refused."""
+    monkeypatch.setenv("SALAD_CACHE", str(tmp_path / "cache"))
+    model, llm = save_listener(tmp_path / "saved")
+    ears = tmp_path / "ears"
+    ears.mkdir()
+    whole = load_file(model / "model.safetensors")
+    own = {k: v.half() if v.is_floating_point() else v for k, v in whole.items() if not k.startswith("llm.")}
+    save_file(own, ears / "adapter.safetensors")
+    for name in ("config.json", "processor_config.json"):
+        shutil.copyfile(model / name, ears / name)
+    assert assets.model_folder(ears) == ears and assets.recipe_behind(ears) is None  # no recipe yet
+    write_json(ears / "recipe.json", {"assets": {"llm": str(llm)}, "seed": 3, "sequence": {"first": "speech"}})
+    joined = assets.model_folder(ears)
+    assert joined != ears and assets.model_folder(ears) == joined and assets.model_folder(model) == model
+    found = load_file(joined / "model.safetensors")
+    assert found.keys() == whole.keys()
+    assert all(torch.allclose(found[k].float(), whole[k].float(), atol=2e-3) for k in whole)
+    assert all(torch.equal(found[k], whole[k]) for k in whole if k.startswith("llm."))
+    setting = Listening(ears)
+    assert setting.frozen and setting.seed == 3 and setting.sequence.first == "speech"
+    other = LlamaConfig(vocab_size=7, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    LlamaForCausalLM(other).save_pretrained(tmp_path / "other")
+    write_json(ears / "recipe.json", {"assets": {"llm": str(tmp_path / "other")}})
+    with pytest.raises(SaladError, match=r"hidden_size is \d+, but .*other has 8; name the LLM of their training"):
+        assets.model_folder(ears)
+
+
+def test_noise_is_heard_beside_the_same_recordings_as_they_are(tmp_path, recipe_values):
+    model, _ = save_listener(tmp_path, rate="text", ctc=20)
+    utterances = read_utterances(save_corpus(tmp_path / "corpus", documents=2))
+    recipe_values |= {"evaluate": {"noise": ["telephone"], "bootstrap": 100}, "engine": {"workers": 1}}
+    recipe_values["assets"] = {"encoder": "log-mel"}
+    run = Run(Recipe(**recipe_values))
+    setting = Listening(model, None)
+    frames = setting.encode(utterances, tmp_path / "out", workers=1)
+    examples = setting.examples(utterances, frames)
+    held = SimpleNamespace(
+        run=run, model=setting.model, tokenizer=setting.tokenizer, utterances=utterances, examples=examples,
+        document_of={u.id: u.document_id for u in utterances}, fewer=lambda number: examples,
+        reader=lambda: Teacher(setting.model, cache=False),
+    )  # fmt: skip
+    with torch.no_grad():
+        plain, line = noise_rows(held)
+        again = summary(divergence(setting.model, held.reader(), examples, speech_ears(setting.model)))
+    assert (plain["condition"], line["condition"]) == ("as recorded", "telephone")
+    assert plain["misalignment"] == pytest.approx(again["all"]) != pytest.approx(line["misalignment"])
+    assert plain["wer"]["n"] and plain["cascade_wer"]["value"] > 0.5 and plain["phone_error"] is None
+    for names, why in ((["speed:1.1"], "moves the times of words"), (["hiss"], "got 'hiss', expected white")):
+        with pytest.raises(ValueError, match=why):
+            Recipe(**{**recipe_values, "evaluate": {"noise": names}})

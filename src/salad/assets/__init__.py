@@ -3,11 +3,13 @@
 `get(name)` gives a folder whose files have the pinned bytes. Asset folders hold: an LLM its GGUF (`llm_folder` makes
 the Hugging Face folder of it), `whisper-tiny.en` the CTranslate2 files, `kokoro` kokoro.onnx, vocab.json and
 voices_ja.npz, `kokoro-voices` voices/NAME.bin, `piper-joe` the .onnx and .onnx.json, the embedder a
-sentence-transformers folder, `human-speech` WAV files, a corpus what `salad.corpus.prepared` reads.
+sentence-transformers folder, `human-speech` WAV files, a corpus what `salad.corpus.prepared` reads, ears an
+adapter (`model_folder` makes the whole model of it).
 """
 
 from __future__ import annotations
 
+from salad.assets.ears import model_folder, recipe_behind
 from salad.assets.gguf import llm_folder
 from salad.assets.hub import BUILT_IN, hub_folder, is_hub_name, split_setting
 from salad.assets.registry import ASSETS, Archive, Asset, HubFile, Part, PinnedFile
@@ -28,6 +30,8 @@ __all__ = [
     "is_cached",
     "is_hub_name",
     "llm_folder",
+    "model_folder",
+    "recipe_behind",
     "split_setting",
     "verify",
 ]

@@ -12,7 +12,7 @@ from salad.types import SaladError
 
 __all__ = ["ASSETS", "Archive", "Asset", "HubFile", "Part", "PinnedFile"]
 
-Kind = Literal["llm", "asr", "voice", "embedder", "speech", "corpus"]
+Kind = Literal["llm", "asr", "voice", "embedder", "speech", "corpus", "ears"]
 
 
 def _inside(path: str, what: str) -> None:

@@ -27,7 +27,9 @@ EngineKind = Annotated[
     str | None,
     typer.Option("--engine", metavar="KIND", help="local or ray: who runs the data jobs; the files are equal."),
 ]
-SavedModel = Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model's folder, such as RUN/stage2/model.")]
+SavedModel = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A saved model's folder, such as RUN/stage2/model, or ears by name.")
+]
 AlignedCorpus = Annotated[
     Path, typer.Option("--corpus", metavar="PATH", help="Utterances with word times: ours, Lhotse's, or a folder.")
 ]
@@ -68,7 +70,7 @@ def takes_bf16(precision: str, model: str | Path, device: str, *, writes: bool =
     from salad.engine.precision import decide, measured
 
     def timings():  # type: ignore[no-untyped-def]
-        folder = Path(model).expanduser()
+        folder = assets.model_folder(model)
         own = (lambda: folder) if (folder / "config.json").is_file() else (lambda: assets.llm_folder(model))
         return measured(own, torch.get_num_threads())
 

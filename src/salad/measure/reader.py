@@ -141,8 +141,8 @@ class Reader:
 
 
 def load_reader(name: str | Path, *, start: Start | None = None, bf16: bool = False, device: str = "cpu") -> Reader:
-    """A SALAD model's folder, a text LLM's folder or GGUF, or the name of an LLM in `salad assets list`."""
-    path = Path(name).expanduser()
+    """A SALAD model's folder, a text LLM's folder or GGUF, or the name of ears or of an LLM in `salad assets list`."""
+    path = assets.model_folder(name)
     if (path / "config.json").is_file() and read_json(path / "config.json").get("model_type") == "salad":
         model: PreTrainedModel = SaladForConditionalGeneration.from_pretrained(path)
         folder = path

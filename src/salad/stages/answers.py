@@ -85,7 +85,7 @@ def answer_prompts(
     found, aside = load_prompts(prompts)
     speaking = load_saved(model).to(device)
     freeze(speaking, "frozen", bf16=bf16)  # its matrices would be cast at every new token
-    processor = SaladProcessor.from_pretrained(model)
+    processor = SaladProcessor.from_pretrained(assets.model_folder(model))
     end = processor.tokenizer.eos_token_id
     ends = sorted({i for i in (end, processor.start_token_id) if i is not None})
     rows = []

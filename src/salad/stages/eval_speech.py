@@ -11,7 +11,7 @@ from typing import Any
 
 from salad import assets
 from salad.audio import resample, split_at_quiet
-from salad.files import read_json, sha256_json
+from salad.files import sha256_json
 from salad.measure.asr import RATE_HZ, Transcripts, load_asr
 from salad.measure.noise import REVISION, condition
 from salad.measure.prompt import Segment, Sound, segments
@@ -116,7 +116,7 @@ def run_speech_eval(
     transcripts = None
     if speech.asr:
         transcripts = Transcripts(load_asr(speech.asr, device, speech.asr_precision), _cache(speech) / "transcripts")
-    trained = _trained_on(Path(model))
+    trained = _trained_on(model)
     for voice, (spoken, _) in voices.items():
         known = "unknown" if trained is None or voice == RECORDINGS else "yes" if voice in trained else "no"
         for name in ("", *speech.conditions, *speech.controls):
@@ -139,12 +139,11 @@ def _cache(speech: Speech) -> Path:
     return (speech.audio_cache or assets.cache_dir() / "eval-speech").expanduser()
 
 
-def _trained_on(model: Path) -> set[str] | None:
-    """Voices of the run that made a model (RUN/stage2/model lies beside RUN/recipe.json); None where nobody knows."""
-    recipe = model.absolute().parent.parent / "recipe.json"
-    if not recipe.is_file():
+def _trained_on(model: str | Path) -> set[str] | None:
+    """Voices of the run that made a model; None where nobody knows."""
+    found = assets.recipe_behind(model)
+    if found is None:
         return None
-    found = read_json(recipe)
     parts = (found.get(part, {}) for part in ("corpus", "synthesize"))
     return {voice for part in parts for voice in part.get("voices", {}).get("shares", {})}
 

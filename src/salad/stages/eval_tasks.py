@@ -145,17 +145,17 @@ def systems_of(
     reader = load_reader(model, start=start, bf16=bf16, device=device)
     if base is None and not reader.hears:
         return [System("text_base", reader)]
-    base = base or base_of(Path(model))
+    base = base or base_of(model)
     out = []
     if base is not None:
         out.append(System("text_base", load_reader(base, start=reader.start, bf16=bf16, device=device)))
     return [*out, System("text_adapted", reader)]
 
 
-def base_of(folder: Path) -> str | None:
-    """The text LLM that a run's model started from: RUN/stage2/model lies beside RUN/recipe.json."""
-    recipe = folder.absolute().parent.parent / "recipe.json"
-    return read_json(recipe)["assets"]["llm"] if recipe.is_file() else None
+def base_of(model: str | Path) -> str | None:
+    """The text LLM that a model started from, where the recipe behind it is there."""
+    recipe = assets.recipe_behind(model)
+    return None if recipe is None else recipe["assets"]["llm"]
 
 
 def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, settings: Settings) -> Prepared:

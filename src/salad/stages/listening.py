@@ -55,10 +55,10 @@ class Listening:
     """
 
     def __init__(self, folder: Path, teacher: str | None = None, device: str = "cpu") -> None:
-        self.folder, self.model = folder, load_saved(folder).to(device)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        made = folder.absolute().parent.parent / "recipe.json"  # RUN/stage2/model lies in a run
-        values = read_json(made) if made.is_file() else {}
+        self.folder = assets.model_folder(folder)
+        self.model = load_saved(self.folder).to(device)
+        self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        values = assets.recipe_behind(self.folder) or {}
         self.sequence = recipe.Sequence(**values.get("sequence", {}))
         self.seed = int(values.get("seed", 0))
         self.teacher_name = teacher or values.get("assets", {}).get("llm")
@@ -112,7 +112,8 @@ class Listening:
 
 
 def load_saved(folder: Path) -> SaladForConditionalGeneration:
-    """A SALAD model's folder, such as RUN/stage2/model."""
+    """A SALAD model's folder, such as RUN/stage2/model, or the name of an asset of kind "ears"."""
+    folder = assets.model_folder(folder)
     if not (folder / "config.json").is_file() or read_json(folder / "config.json").get("model_type") != "salad":
         raise SaladError(f"model: {folder} is no saved SALAD model; give a folder such as runs/demo/stage2/model")
     return SaladForConditionalGeneration.from_pretrained(folder).eval()
