@@ -87,6 +87,16 @@ def test_letters_keep_marks_and_leave_signs_out():
     assert letters_of("Cafe\u0301's!") == ["c", "a", "f", "é", "'", "s"]
 
 
+@given(st.lists(st.text("aeiourstlnáß'", min_size=1, max_size=9), min_size=1, max_size=20))
+def test_sub_words_joined_are_the_letters_of_the_word(words):
+    symbols = Symbols.found_in(words, "subwords")
+    assert Symbols.from_dict(symbols.to_dict()) == symbols and len(symbols) <= 257
+    assert all(len(name) <= 3 for name in symbols.names)
+    for word, ids in zip(words, symbols.of_words(words), strict=True):
+        assert "".join(symbols.names[i] for i in ids) == "".join(letters_of(word))
+    assert symbols.of_words(["数"]) == [[]] and symbols.of_text([f"{words[0]} {words[0]}"])[0].count(BOUNDARY) <= 1
+
+
 def test_an_unknown_language_is_refused_by_name():
     with pytest.raises(SaladError, match="tlh-x.*letters"):
         Symbols.found_in(["a"], "phones", "tlh-x")
@@ -328,12 +338,13 @@ def test_noise_is_taken_from_speech_that_was_not_trained_on():
 # --- training --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rate_hz", "causal"), [(12.5, True), (25.0, False)])
-def test_both_parts_learn_letters_and_go_on_after_a_stop(tokenizer, letters, tmp_path, rate_hz, causal):
+@pytest.mark.parametrize(("rate_hz", "causal", "kind"), [(12.5, True, "letters"), (25.0, False, "subwords")])
+def test_both_parts_learn_letters_and_go_on_after_a_stop(tokenizer, tmp_path, rate_hz, causal, kind):
     """Frames at Mimi's rate, letters, the lower part, the upper one from text alone, simulated distillation."""
-    rng, table = np.random.default_rng(0), np.random.default_rng(1).normal(size=(len(letters), DIM))
+    symbols = Symbols.found_in([*WORDS, "photosynthesis"], kind)
+    rng, table = np.random.default_rng(0), np.random.default_rng(1).normal(size=(len(symbols), DIM))
     documents = [" ".join(rng.choice(WORDS, size=14)) for _ in range(12)]
-    texts = [spell(tokenizer, d, letters) for d in documents]
+    texts = [spell(tokenizer, d, symbols) for d in documents]
     spans = []
     for text in texts:
         for start in range(0, 12, 4):
@@ -345,7 +356,7 @@ def test_both_parts_learn_letters_and_go_on_after_a_stop(tokenizer, letters, tmp
                 for a, b in zip(own.symbol_starts[:-1], ends, strict=True)
             )
             spans.append((SymbolSpan(frames, own.symbols[:-1], words), own))
-    model = make_model(tokenizer, letters, causal=causal, rate_hz=rate_hz)
+    model = make_model(tokenizer, symbols, causal=causal, rate_hz=rate_hz)
     for parameter in model.llm.parameters():
         parameter.requires_grad_(False)
     steps = 30
@@ -357,7 +368,7 @@ def test_both_parts_learn_letters_and_go_on_after_a_stop(tokenizer, letters, tmp
     with torch.no_grad():
         assert float(lower.loss((steps, list(range(12))))[0]) < 0.7 * before
 
-    noise = Noise.uniform(len(letters))
+    noise = Noise.uniform(len(symbols))
     read = SpellTask(model, texts, texts[:2], noise, steps=12, batch=8, seed=0, words=(2, 4))
     example = [
         Example(str(i), (Span("speech", 0, 5), Span("text", 5, 14)), t.token_ids,

@@ -251,10 +251,10 @@ class Model(Section):
 
     ears: Literal["single", "symbols"] = Field(
         "single",
-        description="single: the paper's adapter; symbols: frames -> phones or letters -> tokens, for little speech",
+        description="single: the paper's adapter; symbols: frames -> a small alphabet -> tokens, for little speech",
     )
-    symbols: Literal["phones", "letters"] = Field(
-        "phones", description="of ears: symbols; letters where espeak does not know the language"
+    symbols: Literal["phones", "letters", "subwords"] = Field(
+        "phones", description="of ears: symbols; letters, or 256 sub-words, where espeak does not know the language"
     )
     language: str = Field("en-us", description="of the phones, as espeak calls it")
     lower_layers: int = Field(5, ge=1, description="ears: symbols, frames -> symbols")

@@ -1,4 +1,4 @@
-"""The small alphabet between sound and spelling: phones by espeak, or letters where a language has no phonemiser."""
+"""The small alphabet between sound and spelling: phones by espeak; where it lacks a language, letters or sub-words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,14 +21,18 @@ CLAUSE_END = re.compile(r"[.,;:!?…—–)\]}\"”]+$")
 UNSAID = re.compile(r"[^\w'’-]+|_")
 KEPT_WORDS = 200_000  # phones of words kept in memory by one process
 
-Kind = Literal["phones", "letters"]
+PIECES = 256  # sub-words of an alphabet, single letters among them
+PIECE_LETTERS = 3  # at most: one token of the LLM ends at a symbol, so symbols should be shorter than tokens
+
+Kind = Literal["phones", "letters", "subwords"]
 
 
 @dataclass(frozen=True)
 class Symbols:
     """An alphabet of sounds, `names`, in which spoken words are written; names[BOUNDARY] stands between two words.
 
-    kind: `phones` (espeak, of `language`) or `letters` (lower case, marks of the script kept).
+    kind: `phones` (espeak, of `language`), `letters` (lower case, marks of the script kept), or `subwords`: letters and
+    the frequent runs of them, read greedily from a word's start, the longest first.
     """
 
     kind: Kind
@@ -47,6 +51,8 @@ class Symbols:
     @classmethod
     def found_in(cls, words: Iterable[str], kind: Kind = "phones", language: str = "en-us") -> Symbols:
         """The alphabet that these spoken words need. Raises SaladError where espeak does not know the language."""
+        if kind == "subwords":
+            return cls(kind, ("#", *_pieces(words)), language)
         names: set[str] = set()
         for batch in _batches(words, 512):
             names.update(itertools.chain.from_iterable(_singles(batch, kind, language)))
@@ -61,7 +67,7 @@ class Symbols:
         """
         forms = [form.split() for form in spoken]
         flat = [word for form in forms for word in form]
-        said = iter(phones_of(flat, self.language) if self.kind == "phones" else [letters_of(word) for word in flat])
+        said = iter(phones_of(flat, self.language) if self.kind == "phones" else self._alone(flat))
         out = []
         for form in forms:
             ids: list[int] = []
@@ -73,8 +79,13 @@ class Symbols:
 
     def of_words(self, words: Sequence[str]) -> list[list[int]]:
         """Symbols of each word said alone, [num_words] lists."""
-        singles = _singles(words, self.kind, self.language)
-        return [[self._index[name] for name in own if name in self._index] for own in singles]
+        return [[self._index[name] for name in own if name in self._index] for own in self._alone(words)]
+
+    def _alone(self, words: Sequence[str]) -> list[list[str]]:
+        if self.kind != "subwords":
+            return _singles(words, self.kind, self.language)
+        longest = max(map(len, self.names))
+        return [_cut(letters_of(word), self._index, longest) for word in words]
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "names": list(self.names), "language": self.language}
@@ -87,6 +98,28 @@ class Symbols:
 def letters_of(word: str) -> list[str]:
     """Lower-case letters and digits of a word, marks joined to their letter (NFC); what is neither is left out."""
     return [c for c in unicodedata.normalize("NFC", word).lower() if c.isalnum() or c == "'"]
+
+
+def _pieces(words: Iterable[str]) -> list[str]:
+    """Sub-words of these words: byte-pair encoding (Sennrich et al. 2016) over their letters, `PIECES` of them."""
+    from tokenizers import Tokenizer, models, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(vocab_size=PIECES, max_token_length=PIECE_LETTERS, show_progress=False)
+    tokenizer.train_from_iterator(("".join(letters_of(word)) for word in words), trainer)
+    return sorted(tokenizer.get_vocab())
+
+
+def _cut(letters: Sequence[str], known: Mapping[str, int], longest: int) -> list[str]:
+    """Letters as the longest known pieces, from the left; a letter that no piece begins with is left out."""
+    out, at = [], 0
+    while at < len(letters):
+        ends = range(min(len(letters), at + longest), at, -1)
+        piece = next((own for end in ends if (own := "".join(letters[at:end])) in known), "")
+        if piece:
+            out.append(piece)
+        at += max(1, len(piece))
+    return out
 
 
 def phones_of(words: Sequence[str], language: str = "en-us") -> list[list[str]]:
@@ -177,10 +210,10 @@ def _espeak(language: str) -> Any:
         from phonemizer.backend.espeak.wrapper import EspeakWrapper
     except ImportError as error:
         raise SaladError(
-            "symbols: phones need phonemizer and espeak: pip install 'salad-speech[demo]', or choose letters"
+            "symbols: phones need phonemizer and espeak: pip install 'salad-speech[demo]', or choose letters, subwords"
         ) from error
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
     EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
     if language not in EspeakBackend.supported_languages():
-        raise SaladError(f"symbols: espeak does not know the language {language!r}; choose letters for it")
+        raise SaladError(f"symbols: espeak does not know the language {language!r}; choose letters or subwords for it")
     return EspeakBackend(language, with_stress=False, language_switch="remove-flags", words_mismatch="ignore")
