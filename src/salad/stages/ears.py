@@ -39,7 +39,18 @@ from salad.train.tasks import DistillTask, Side, Source, Together, plan_batches
 from salad.train.world import World
 from salad.types import Document, Example, SaladError, Utterance
 
-__all__ = ["ears_sides", "lists_of", "lower_part", "lower_part_again", "noise_of", "upper_part"]
+__all__ = [
+    "choose_symbols",
+    "ears_sides",
+    "lists_of",
+    "load_noise",
+    "lower_part",
+    "lower_part_again",
+    "noise_of",
+    "simulated_task",
+    "spell_documents",
+    "upper_part",
+]
 
 LISTS, WORDS_OF_A_LIST = 3000, 40  # texts of words in no order
 HEARD_AT_ONCE = 32
@@ -53,7 +64,7 @@ def lower_part(run: Run) -> dict[str, Any]:
     settings, folder, device = run.recipe.warm_start, run.folder("warm_start"), default_device()
     tokenizer = load_tokenizer(run)
     utterances = load_aligned(run, "speech")
-    symbols = _choose_symbols(run, tokenizer, utterances)
+    symbols = choose_symbols(run, tokenizer, utterances)
     model = build_model(run).to(device)
     for parameter in (*model.llm.parameters(), *model.adapter.upper.parameters()):
         parameter.requires_grad_(False)
@@ -279,7 +290,7 @@ def simulated_task(
     return DistillTask(model, teacher, batches, alpha=1.0, context=sequence.context, hear=model.hear_symbols)
 
 
-def _choose_symbols(run: Run, tokenizer: Any, utterances: Sequence[Utterance]) -> Symbols:
+def choose_symbols(run: Run, tokenizer: Any, utterances: Sequence[Utterance]) -> Symbols:
     """The alphabet of the corpus and of the LLM's vocabulary, kept with the LLM's lexicon."""
     folder, model = run.folder("warm_start"), run.recipe.model
     path = folder / "symbols.json"
