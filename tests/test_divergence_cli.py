@@ -63,6 +63,19 @@ def test_figures_are_means_of_the_documents_in_the_file(adapted, tmp_path):
     assert [line[0] for line in lines] == ["all", "domain-0", "domain-1"] and len(header) == len(lines[0])
 
 
+def test_words_are_counted_where_the_ears_score_tokens(adapted, tmp_path):
+    model, _ = save_listener(tmp_path / "saved", rate="text", ctc=20)
+    figures = measure_divergence(model, adapted[2], tmp_path / "out", workers=1)
+    hearing, spans = figures["hearing"], read_jsonl(tmp_path / "out" / "heard.jsonl")
+    assert list(hearing["by_voice"]) == ["a"] and hearing["all"]["spans"] == len(spans) > 4
+    assert (
+        hearing["all"]["wer"]["n"] == sum(len(span["said"]) for span in spans) and hearing["all"]["wer"]["value"] > 0.5
+    )
+    header, lines = table_of(figures)
+    assert header[-1] == "WER" and lines[0][-1].startswith(f"{hearing['all']['wer']['value']:.3f} [")
+    assert measure(adapted, tmp_path / "fixed")["hearing"] is None  # an adapter whose output is no tokens
+
+
 def test_the_same_command_writes_the_same_bytes(adapted, tmp_path):
     kept = []
     for name in ("one", "one", "two"):

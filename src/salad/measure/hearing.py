@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ from rapidfuzz.distance import Levenshtein
 from scipy.stats import binomtest
 
 from salad.align.transcribe import normalise
+from salad.measure.oracle import symbols_of_model
 from salad.measure.stats import ratio
-from salad.types import Estimate, Example
+from salad.synthesize.speakable import speakable
+from salad.types import Estimate, Example, Utterance
 
 __all__ = [
     "EXPOSURES",
@@ -27,6 +29,7 @@ __all__ = [
     "VoiceErrors",
     "exposure_of",
     "heard_spans",
+    "heard_of_utterances",
     "heard_text",
     "marked",
     "phone_errors",
@@ -147,6 +150,19 @@ def heard_spans(
                 )
             )
     return out
+
+
+def heard_of_utterances(
+    model: Any, decode: Callable[[list[int]], str], examples: Sequence[Example], utterances: Iterable[Utterance]
+) -> list[HeardSpan]:
+    """`heard_spans` of examples of these utterances, with the symbols that each of their words has where it stands."""
+    by_id = {u.id: u for u in utterances}
+    own = {e.id: by_id[e.id] for e in examples}
+    words = {i: u.text.split() for i, u in own.items()}
+    alphabet = symbols_of_model(model)
+    symbols = None if alphabet is None else {i: alphabet.of_text(speakable(said)) for i, said in words.items()}
+    documents = {i: u.document_id or i for i, u in own.items()}
+    return heard_spans(model, decode, examples, words, documents, symbols)
 
 
 def _joined(words: Sequence[Sequence[int]]) -> tuple[int, ...]:

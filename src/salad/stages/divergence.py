@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from salad.measure.divergence import (
     speech_ears,
     summary,
 )
+from salad.measure.hearing import HeardSpan, heard_of_utterances, marked, voice_errors
 from salad.model.teacher import Teacher
 from salad.progress import progress
 from salad.stages.listening import Listening, Measured, read_corpus, silence
@@ -32,6 +33,7 @@ from salad.types import Example
 __all__ = ["COLUMNS", "measure_divergence", "table_of"]
 
 COLUMNS = ("misalignment", "blind", "deaf", "teacher", "forgetting")
+RESAMPLES = 2000
 Rows = dict[str, list[DocumentKL]]
 
 
@@ -45,7 +47,8 @@ def measure_divergence(
     device: str = "cpu",
     workers: int = 2,
 ) -> dict[str, Any]:
-    """Nats per token with standard errors, whole and by domain; writes divergence.json and divergence.jsonl to `out`.
+    """Nats per token with standard errors, whole and by domain, and word errors; writes divergence.json,
+    divergence.jsonl, and what was heard of each spoken span, word by word, as heard.jsonl to `out`.
 
     misalignment: KL(adapted LLM on the text || model on the interleaved document), eq. 2; blind hears silence, deaf
     nothing. teacher: KL(original LLM on the text || model on the interleaved document), eq. 5. forgetting: KL(original
@@ -53,7 +56,7 @@ def measure_divergence(
     """
     keep_freed_memory()
     setting, found = Listening(model, teacher, device), read_corpus(corpus)
-    rows = _measure(setting, found, out, bf16, device, workers)
+    rows, spans = _measure(setting, found, out, bf16, device, workers)
     figures = {
         "model": {"path": str(model), "fingerprint": assets.fingerprint(model), "llm_frozen": setting.frozen},
         "teacher": setting.teacher_name,
@@ -68,14 +71,19 @@ def measure_divergence(
         "seed": setting.seed,
         "precision": "bf16" if bf16 else "fp32",
         **_figures(rows, {u.id: u.document_id for u in found.utterances}, setting.seed),
+        "hearing": _hearing(spans, setting.seed),
     }
+    write_jsonl(out / "heard.jsonl", [asdict(marked(span)) for span in spans])
     write_jsonl(out / "divergence.jsonl", [{"of": k, **asdict(row)} for k, group in rows.items() for row in group])
     write_jsonl(out / "quarantine.jsonl", [{"stage": "divergence", **row} for row in found.aside])
     write_json(out / "divergence.json", figures)
     return figures
 
 
-def _measure(setting: Listening, found: Measured, out: Path, bf16: bool, device: str, workers: int) -> Rows:
+def _measure(
+    setting: Listening, found: Measured, out: Path, bf16: bool, device: str, workers: int
+) -> tuple[Rows, list[HeardSpan]]:
+    """Divergences, and each spoken span as it was heard ([] where the ears score no tokens)."""
     model, base = setting.model, setting.base
     spoken: list[Example] = []
     if found.utterances:
@@ -90,10 +98,12 @@ def _measure(setting: Listening, found: Measured, out: Path, bf16: bool, device:
         return by_ear + (divergence(model, reader, unspoken, deaf_ears(model)) if unspoken else [])
 
     rows: Rows = {}
+    spans: list[HeardSpan] = []
     with progress("divergences", 5, "passes") as bar, torch.no_grad(), autocast(bf16, device):
         rows["misalignment"] = hearing(reading)
         bar.advance()
         if spoken:
+            spans = heard_of_utterances(model, setting.tokenizer.decode, spoken, found.utterances)
             rows["blind"] = divergence(model, reading, spoken, speech_ears(model, lambda e: hush[e.id]))
             bar.advance()
             rows["deaf"] = divergence(model, reading, spoken, deaf_ears(model))
@@ -103,7 +113,18 @@ def _measure(setting: Listening, found: Measured, out: Path, bf16: bool, device:
             bar.advance()
             rows["forgetting"] = forgetting(model, original, texts)
             bar.advance()
-    return rows
+    return rows, spans
+
+
+def _hearing(spans: Sequence[HeardSpan], seed: int) -> dict[str, Any] | None:
+    """{all, by_voice: {voice: ...}}: word and phone error rates over spoken spans, with 95 % intervals."""
+    if not spans:
+        return None
+
+    def rates(own: Sequence[HeardSpan]) -> dict[str, Any]:
+        return {row.voice: asdict(row) for row in voice_errors(own, RESAMPLES, seed)}
+
+    return {"all": rates([replace(span, speaker="all") for span in spans])["all"], "by_voice": rates(spans)}
 
 
 def _figures(rows: Rows, documents: Mapping[str, str], seed: int) -> dict[str, Any]:
@@ -140,7 +161,9 @@ def _heard(rows: Rows, documents: Mapping[str, str], seed: int) -> dict[str, Any
 def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and lines for the terminal: all, then each domain and each voice."""
     names = [name for name in COLUMNS if name in figures["all"]]
-    header = ("of", "documents", "tokens", *names, WITHOUT_CASCADE)
+    heard_words = figures.get("hearing") or {}
+    header = ("of", "documents", "tokens", *names, WITHOUT_CASCADE, *(("WER",) if heard_words else ()))
+    wer = {"all": heard_words.get("all")} | {f"voice {v}": own for v, own in heard_words.get("by_voice", {}).items()}
     whole = {**figures["all"], "heard": figures["heard"]}
     parts = [("all", whole), *figures["by_domain"].items()]
     parts += [(f"voice {voice}", part) for voice, part in figures["by_voice"].items() if len(figures["by_voice"]) > 1]
@@ -148,6 +171,8 @@ def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, 
     for name, part in parts:
         counted = part.get("misalignment") or part["forgetting"]
         cells = [_shown(part.get(column)) for column in (*names, "heard")]
+        if heard_words:
+            cells.append(_shown((wer.get(name) or {}).get("wer")))
         lines.append((name, str(counted["n_documents"]), str(counted["n_tokens"]), *cells))
     return header, lines
 

@@ -12,14 +12,13 @@ from salad.measure.hearing import (
     HeardSpan,
     VoiceErrors,
     exposure_of,
-    heard_spans,
+    heard_of_utterances,
     marked,
     spoken_words,
     spread,
     voice_errors,
     word_recall,
 )
-from salad.measure.oracle import symbols_of_model
 from salad.pipeline import Run
 from salad.stages.align import load_aligned
 from salad.stages.corpus import load_documents
@@ -36,10 +35,7 @@ SHOWN = 12  # spans on the page
 def listen(setting: Setting, model: Any, examples: Sequence[Example] | None = None) -> list[HeardSpan]:
     """Every spoken span of `examples`, or of what M is measured on; [] where the model's ears score no tokens."""
     examples = setting.examples if examples is None else examples
-    words = {u.id: u.text.split() for u in setting.utterances}
-    alphabet = symbols_of_model(model)
-    symbols = None if alphabet is None else {i: alphabet.of_text(speakable(own)) for i, own in words.items()}
-    return heard_spans(model, setting.tokenizer.decode, examples, words, setting.document_of, symbols)
+    return heard_of_utterances(model, setting.tokenizer.decode, examples, setting.utterances)
 
 
 def said_symbols(setting: Setting, symbols: Any, example: Example) -> list[list[int]]:
