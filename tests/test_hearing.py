@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from salad.corpus.manifest import write_utterances
 from salad.files import write_json, write_jsonl
 from salad.measure.controls import Spoken, others_frames
-from salad.measure.divergence import BETWEEN, WITHOUT_CASCADE, DocumentKL, difference, heard
+from salad.measure.divergence import BETWEEN, WITHOUT_CASCADE, DocumentKL, difference, heard, summary
 from salad.measure.hearing import (
     EXPOSURES,
     HeardSpan,
@@ -73,6 +73,8 @@ def test_without_a_cascade_the_share_says_what_it_is():
 def test_heard_is_none_where_it_means_nothing():
     assert heard(rows_of(0.5), {"deaf": rows_of(0.1)}, rows_of(0.2)) is None
     assert heard(rows_of(0.5), {}, rows_of(0.2)) is None
+    silent = [DocumentKL("short", "d", "v", 0.0, 0)]  # spoken as a whole: no token of text is scored
+    assert heard(silent, {"deaf": silent}, None) is None and np.isnan(summary(silent * 2)["se"])
     other = [DocumentKL("elsewhere", "x", "v", 1.0, 2)]
     assert heard(rows_of(0.5), {"deaf": other}, None) is None
     with pytest.raises(SaladError, match="no document in common"):

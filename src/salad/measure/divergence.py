@@ -199,6 +199,7 @@ def summary(rows: Sequence[DocumentKL]) -> dict[str, Any]:
 
 def _mean(rows: Sequence[DocumentKL]) -> tuple[float, float]:
     """Ratio estimate sum(kl) / sum(count), and its standard error with documents as the sampling units."""
+    rows = [row for row in rows if row.count]  # a document that is spoken as a whole has no token to score
     kl, count = np.array([r.kl for r in rows]), np.array([r.count for r in rows], dtype=float)
     value = kl.sum() / max(count.sum(), 1.0)
     if len(rows) < 2:
@@ -270,10 +271,10 @@ def _bounds(draws: np.ndarray) -> tuple[float, float]:
 def _paired(
     groups: Sequence[Sequence[DocumentKL]], documents: Mapping[str, str] | None, resamples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """Means over tokens [K] of each group, over the ids that all have; the same of each draw [K, resamples]; and the
-    number of documents drawn from."""
+    """Means over tokens [K] of each group, over the ids that all have and score a token of; the same of each draw
+    [K, resamples]; and the number of documents drawn from."""
     tables = [{row.id: row for row in group} for group in groups]
-    ids = [i for i in tables[0] if all(i in table for table in tables)]
+    ids = [i for i in tables[0] if all(i in table and table[i].count for table in tables)]
     if not ids:
         return None
     _, index = np.unique([(documents or {}).get(i, i) for i in ids], return_inverse=True)

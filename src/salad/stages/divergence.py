@@ -180,6 +180,8 @@ def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, 
 def _shown(cell: dict[str, Any] | None) -> str:
     if cell is None:
         return "-"
+    if "low" in cell and cell["low"] == cell["high"]:  # one document has no spread
+        return f"{cell['value']:.3f}"
     if "low" in cell:
         return f"{cell['value']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]"
     return f"{cell['value']:.3f}" + ("" if cell["se"] is None else f" ({cell['se']:.3f})")

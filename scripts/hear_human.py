@@ -1,0 +1,54 @@
+"""What a saved model hears of a human voice: `python scripts/hear_human.py salad-smollm2-135m-ears`.
+
+The two recordings of the asset `human-speech` whose text is known (Beckett, 11 s; Dickens, 44 s) are aligned by Whisper
+and measured as `salad divergence` measures a corpus. Prints its table; everything it writes lies in --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from salad.align.utterances import align_utterance
+from salad.align.whisper import load_aligner
+from salad.assets import get
+from salad.audio import read_audio
+from salad.cli.common import print_table
+from salad.corpus.manifest import write_utterances
+from salad.stages.divergence import measure_divergence, table_of
+from salad.types import Utterance
+
+ASR = "whisper-tiny.en"
+TEXTS = {
+    "beckett": ("Ever tried. Ever failed. No matter. Try again. Fail again. Fail better."),
+    "two_cities": (
+        "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of "
+        "foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of Light, it "
+        "was the season of Darkness, it was the spring of hope, it was the winter of despair, we had everything "
+        "before us, we had nothing before us, we were all going direct to Heaven, we were all going direct the "
+        "other way— in short, the period was so far like the present period, that some of its noisiest authorities"
+        " insisted on its being received, for good or for evil, in the superlative degree of comparison only."
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a saved model's folder, or ears by name")
+    parser.add_argument("--out", type=Path, default=Path("runs/hear-human"))
+    arguments = parser.parse_args()
+    folder, aligner, aligned = get("human-speech"), load_aligner(ASR), []
+    for name, text in TEXTS.items():
+        path = folder / f"{name}.wav"
+        samples, rate_hz = read_audio(path)
+        whole = Utterance(name, text, str(path), rate_hz, len(samples), speaker=name, document_id=name)
+        parts, _ = align_utterance(aligner, whole, None, arguments.out, asset=ASR, min_score=0.3)
+        aligned += parts
+    write_utterances(arguments.out / "utterances.jsonl", aligned)
+    figures = measure_divergence(arguments.model, arguments.out / "utterances.jsonl", arguments.out, workers=1)
+    header, lines = table_of(figures)
+    print_table(header, lines)
+
+
+if __name__ == "__main__":
+    main()
