@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from salad.align import utterances as module
 from salad.align.anchors import match_windows, windows_of
 from salad.align.imports import read_textgrid, tie_words
-from salad.align.spoken import spoken_pieces
 from salad.align.utterances import align_utterances
 from salad.audio import write_flac
 from salad.corpus.manifest import (
@@ -27,6 +26,7 @@ from salad.corpus.manifest import (
 )
 from salad.engine import Shard
 from salad.files import read_jsonl
+from salad.text.aligner_forms import spoken_pieces
 from salad.types import SaladError, Utterance, Word
 
 TEXTGRID = """File type = "ooTextFile"

@@ -11,7 +11,7 @@ import numpy as np
 from salad.align.transcribe import normalise
 from salad.measure.results import REFERENCE, result_of
 from salad.measure.stats import accuracy, gap, mcnemar, pooled_gap
-from salad.synthesize.speakable import speakable
+from salad.text.speakable import speakable
 from salad.types import Result
 
 __all__ = ["clean_systems", "error_rates", "spoken_figures", "spoken_tables"]

@@ -30,8 +30,8 @@ from salad.sequence.spelling import SpelledText, spell
 from salad.stages.align import load_aligned, load_frames
 from salad.stages.corpus import load_documents
 from salad.stages.speechlm import build_model, freeze, load_symbols, load_tokenizer, symbol_spans
-from salad.synthesize.speakable import speakable
 from salad.text.phonemes import BOUNDARY, Symbols
+from salad.text.speakable import speakable
 from salad.train.checkpoint import latest_checkpoint
 from salad.train.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
 from salad.train.loop import Schedule, autocast, train

@@ -24,7 +24,7 @@ from salad.stages.align import load_aligned
 from salad.stages.corpus import load_documents
 from salad.stages.heldout import UNSEEN, Setting
 from salad.stages.synthesize import load_bought
-from salad.synthesize.speakable import speakable
+from salad.text.speakable import speakable
 from salad.types import Example
 
 __all__ = ["hearing_figures", "listen", "said_symbols"]

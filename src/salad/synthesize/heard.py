@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from salad.align.transcribe import cer
-from salad.synthesize.speakable import speakable
+from salad.text.speakable import speakable
 from salad.types import Utterance
 
 __all__ = ["part_by_cer", "spoken_cer"]

@@ -24,8 +24,8 @@ from salad.recipe import Variation
 from salad.synthesize.delivery import NEUTRAL, STEADY, Delivery, delivery_of, number_of
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.piper import PackageMissing, PiperVoice
-from salad.synthesize.speakable import number_words, speakable, spoken_bounds
 from salad.synthesize.voices import Voice, load_voice
+from salad.text.speakable import number_words, speakable, spoken_bounds
 from salad.types import Document, SaladError, Utterance, Word
 
 __all__ = [

@@ -11,7 +11,7 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from salad.synthesize.symbols import (
+from salad.text.written_symbols import (
     ABBREVIATIONS,
     BEFORE_NUMBERS,
     CURRENCIES,
