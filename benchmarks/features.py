@@ -20,7 +20,7 @@ import numpy as np
 from bench import in_turn, line, set_threads
 
 from salad.audio import read_audio, to_samples, write_flac
-from salad.corpus.manifest import utterance_from_dict, write_utterances
+from salad.data.manifest import utterance_from_dict, write_utterances
 from salad.engine import run_shards
 from salad.files import read_jsonl
 from salad.model.encode import FlyFrames, encode_pieces

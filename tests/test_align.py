@@ -19,7 +19,7 @@ from salad.align.transcribe import cer, normalise, transcribe_utterances, wer
 from salad.align.utterances import align_utterances
 from salad.align.whisper import check_sentences, group_sentences, load_aligner
 from salad.audio import write_flac
-from salad.corpus.manifest import (
+from salad.data.manifest import (
     load_spoken,
     read_lhotse,
     read_utterances,

@@ -17,7 +17,7 @@ from salad.align.anchors import match_windows, windows_of
 from salad.align.imports import read_textgrid, tie_words
 from salad.align.utterances import align_utterances
 from salad.audio import write_flac
-from salad.corpus.manifest import (
+from salad.data.manifest import (
     read_lhotse,
     read_utterances,
     utterance_from_dict,

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from salad import assets
 from salad.cli import app
-from salad.corpus.manifest import read_utterances, write_lhotse, write_utterances
+from salad.data.manifest import read_utterances, write_lhotse, write_utterances
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher

@@ -13,7 +13,7 @@ from test_encoder import save_mimi
 from test_model import make_model
 from test_sequence import tokenizer  # noqa: F401
 
-from salad.corpus.manifest import read_utterances
+from salad.data.manifest import read_utterances
 from salad.model import encode as encoding
 from salad.model.encode import FlyFrames
 from salad.model.teacher import Teacher

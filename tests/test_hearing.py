@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salad.corpus.manifest import write_utterances
+from salad.data.manifest import write_utterances
 from salad.files import write_json, write_jsonl
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.divergence import BETWEEN, WITHOUT_CASCADE, DocumentKL, difference, heard, summary

@@ -35,10 +35,10 @@ from typer.testing import CliRunner
 
 from salad.audio import resample
 from salad.cli import app
-from salad.corpus import ingest
-from salad.corpus.card import is_non_commercial
-from salad.corpus.manifest import load_spoken
-from salad.corpus.plan import Planned, choose_heldout, num_positions
+from salad.data import ingest
+from salad.data.card import is_non_commercial
+from salad.data.ingest_plan import Planned, choose_heldout, num_positions
+from salad.data.manifest import load_spoken
 from salad.files import read_json, read_jsonl, write_json
 from salad.pipeline import Run, run_pipeline
 from salad.recipe import Recipe, Speech, load_recipe

@@ -12,8 +12,8 @@ import pytest
 
 from salad import assets
 from salad.audio import read_audio, write_opus
-from salad.corpus.prepared import GROUPS, Recording, read_prepared, write_documents, write_recordings
-from salad.corpus.withheld import (
+from salad.data.prepared import GROUPS, Recording, read_prepared, write_documents, write_recordings
+from salad.data.withheld import (
     base_form,
     choose_withheld,
     documents_with,

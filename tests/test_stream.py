@@ -16,7 +16,7 @@ from test_features import WORDS, make_utterances
 from test_sequence import tokenizer  # noqa: F401
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from salad.corpus.manifest import read_utterances, write_utterances
+from salad.data.manifest import read_utterances, write_utterances
 from salad.files import read_json, read_jsonl, sha256_file, write_jsonl
 from salad.pipeline import Run
 from salad.recipe import load_recipe

@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 from salad.assets import get
 from salad.audio import read_audio, write_opus
 from salad.cli import app
-from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
+from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
 from salad.recipe import Variation

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from salad import assets
-from salad.corpus.detect import check_places, walk
+from salad.data.readers.detect import check_places, walk
 from salad.engine import using
 from salad.engine.precision import Timing, Use, decide, measured
 from salad.files import read_json, sha256_file, sha256_json, write_json

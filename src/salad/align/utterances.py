@@ -17,7 +17,7 @@ from salad.align.anchors import Window, find_windows, windows_of
 from salad.align.imports import given_words
 from salad.align.silence import RATE_HZ, find_silences
 from salad.audio import read_audio, to_samples, to_seconds, write_flac
-from salad.corpus.manifest import Sentence, utterance_from_dict, write_utterances
+from salad.data.manifest import Sentence, utterance_from_dict, write_utterances
 from salad.engine import Shard
 from salad.files import write_jsonl
 from salad.text.aligner_forms import spoken_pieces

@@ -32,7 +32,7 @@ NAMED = 3  # on the terminal
 
 
 def write_data_page(result: dict[str, Any], path: Path) -> None:
-    """One self-contained page of what `salad.corpus.inspect.inspect_data` returned; atomic."""
+    """One self-contained page of what `salad.data.inspect.inspection.inspect_data` returned; atomic."""
     figures = {
         name: figure(lambda width, h=histogram: draw_histogram(h, width), TITLES[name], _caption(histogram))
         for name, histogram in result["histograms"].items()

@@ -113,7 +113,7 @@ def data_inspect(
     """Tell what speech data holds and what is wrong with it: hours, lengths, levels, texts, the worst files by name."""
     with plain_errors(debug):
         from salad.analyze.data import fault_rows, overview_rows, quarantine_rows, write_data_page
-        from salad.corpus.inspect import inspect_data
+        from salad.data.inspect.inspection import inspect_data
         from salad.files import write_json
 
         processes = workers or len(os.sched_getaffinity(0))

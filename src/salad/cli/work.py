@@ -52,7 +52,7 @@ def prepare(recipe: RecipePath, overrides: Overrides = None, debug: Debug = Fals
 
         settings = load_recipe(recipe, overrides or [])
         from salad import assets
-        from salad.corpus.detect import check_places
+        from salad.data.readers.detect import check_places
         from salad.pipeline import Run, run_pipeline
         from salad.stages.corpus import assets_needed
 

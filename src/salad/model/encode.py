@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from salad.audio import read_audio, resample
-from salad.corpus.manifest import utterance_from_dict, write_utterances
+from salad.data.manifest import utterance_from_dict, write_utterances
 from salad.engine import Shard
 from salad.model.encoder import Encoder, load_encoder
 from salad.sequence import Piece, write_frames

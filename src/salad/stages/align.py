@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from salad.corpus.manifest import load_spoken, read_utterances, write_lhotse, write_utterances
+from salad.data.manifest import load_spoken, read_utterances, write_lhotse, write_utterances
 from salad.pipeline import Run
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource

@@ -7,11 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from salad.assets import ASSETS
-from salad.corpus.card import speech_source, text_source, write_card
-from salad.corpus.ingest import ingest_documents
-from salad.corpus.manifest import load_spoken, write_lhotse
-from salad.corpus.plan import CHARS_PER_S, Door, choose_heldout, make_plan, read_plan
-from salad.corpus.prepared import (
+from salad.data.card import speech_source, text_source, write_card
+from salad.data.deduplicate import set_twins_aside
+from salad.data.generate_text import prompts, write_documents
+from salad.data.ingest import ingest_documents
+from salad.data.ingest_plan import CHARS_PER_S, Door, choose_heldout, make_plan, read_plan
+from salad.data.manifest import load_spoken, write_lhotse
+from salad.data.prepared import (
     Prepared,
     copy_recordings,
     first_of_each_domain,
@@ -19,12 +21,10 @@ from salad.corpus.prepared import (
     recorded,
     shuffled,
 )
-from salad.corpus.read import read_local_text
-from salad.corpus.read_text import read_text
-from salad.corpus.sources import open_source
-from salad.corpus.topics import broad_topics, narrow_topics
-from salad.corpus.twins import set_twins_aside
-from salad.corpus.write import prompts, write_documents
+from salad.data.read import read_local_text
+from salad.data.readers.text import read_text
+from salad.data.sources import open_source
+from salad.data.topics import broad_topics, narrow_topics
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl, write_text
 from salad.model import load_encoder

@@ -13,7 +13,7 @@ from rapidfuzz.distance import Levenshtein
 from safetensors.torch import save_file
 
 from salad import recipe
-from salad.corpus.withheld import has_withheld, read_withheld
+from salad.data.withheld import has_withheld, read_withheld
 from salad.engine.machine import default_device
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, write_json

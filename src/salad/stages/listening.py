@@ -16,8 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from salad import assets, recipe
-from salad.corpus.detect import kind_of as kind_of_file
-from salad.corpus.manifest import read_lhotse, utterance_from_dict
+from salad.data.manifest import read_lhotse, utterance_from_dict
+from salad.data.readers.detect import kind_of as kind_of_file
 from salad.engine import run_shards
 from salad.files import read_json, read_jsonl, sha256_json
 from salad.model import SaladForConditionalGeneration

@@ -9,7 +9,7 @@ import yaml
 
 from salad import __version__
 from salad.assets import ASSETS
-from salad.corpus.card import card_lines, is_non_commercial
+from salad.data.card import card_lines, is_non_commercial
 from salad.files import read_json, read_jsonl, write_text
 from salad.pipeline import Run
 

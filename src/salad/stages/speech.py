@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.align.transcribe import transcribe_utterances
-from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
+from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
 from salad.model.encode import FlyFrames, encode_pieces, kind_of, shared_encoder

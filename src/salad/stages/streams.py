@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from salad.corpus.manifest import read_utterances, utterance_from_dict
+from salad.data.manifest import read_utterances, utterance_from_dict
 from salad.files import read_jsonl, write_jsonl
 from salad.model.encode import FlyFrames
 from salad.pipeline import Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from salad.corpus.manifest import read_utterances, write_lhotse, write_utterances
+from salad.data.manifest import read_utterances, write_lhotse, write_utterances
 from salad.files import read_jsonl
 from salad.pipeline import Run
 from salad.sequence import Frames

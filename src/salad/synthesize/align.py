@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from salad.align.utterances import align_utterances
-from salad.corpus.manifest import Sentence, read_utterances, utterance_from_dict, write_utterances
+from salad.data.manifest import Sentence, read_utterances, utterance_from_dict, write_utterances
 from salad.engine import Shard
 from salad.text.speakable import speakable, spoken_bounds
 from salad.types import Utterance, Word

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from salad.align.transcribe import transcribe_utterances
-from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict, write_lhotse, write_utterances
-from salad.corpus.read import read_local_text
+from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict, write_lhotse, write_utterances
+from salad.data.read import read_local_text
 from salad.engine import run_shards
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.recipe import Variation

@@ -16,10 +16,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from salad.corpus.listen import Heard, hear
-from salad.corpus.oddities import text_oddities
-from salad.corpus.parts import Item, count_quarantine, find_parts, read_rows, to_item
-from salad.corpus.tally import CLIPPED_SHARE, SILENT_DB, Tally, no_hours
+from salad.data.inspect.audio_stats import Heard, hear
+from salad.data.inspect.parts import Item, count_quarantine, find_parts, read_rows, to_item
+from salad.data.inspect.summary import CLIPPED_SHARE, SILENT_DB, Tally, no_hours
+from salad.data.inspect.text_checks import text_oddities
 from salad.engine import Shard, run_shards
 from salad.files import write_jsonl
 from salad.types import SaladError

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from salad.corpus.detect import kind_of, walk
-from salad.corpus.lines import read_lines
-from salad.corpus.read_arrow import hub_files, need_pyarrow, table_rows
-from salad.corpus.rows import check_text, label, pick
+from salad.data.readers.arrow import hub_files, need_pyarrow, table_rows
+from salad.data.readers.detect import kind_of, walk
+from salad.data.readers.lines import read_lines
+from salad.data.readers.rows import check_text, label, pick
 from salad.recipe import Text
 from salad.types import Document, SaladError
 

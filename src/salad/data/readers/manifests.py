@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from salad.corpus.lines import broken_file, read_json_rows
-from salad.corpus.read_tar import tar_members
-from salad.corpus.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, locate, pick
+from salad.data.readers.lines import broken_file, read_json_rows
+from salad.data.readers.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, locate, pick
+from salad.data.readers.webdataset import tar_members
 from salad.recipe import Speech
 from salad.types import SaladError
 

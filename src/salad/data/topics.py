@@ -55,7 +55,7 @@ def check_topics(groups: object) -> None:
 
 @cache
 def _load() -> MappingProxyType[str, dict[str, list[str]]]:
-    groups = yaml.safe_load(resources.files("salad.corpus").joinpath("topics.yaml").read_text(encoding="utf-8"))
+    groups = yaml.safe_load(resources.files("salad.data").joinpath("topics.yaml").read_text(encoding="utf-8"))
     check_topics(groups)
     return MappingProxyType(groups)
 

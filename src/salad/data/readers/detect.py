@@ -11,8 +11,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from salad.corpus.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, decode_text
-from salad.corpus.table import names_audio
+from salad.data.readers.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, decode_text
+from salad.data.readers.table import names_audio
 from salad.files import read_json
 from salad.recipe import Corpus
 from salad.types import SaladError

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from salad.corpus.lines import broken_file, read_json_rows, read_lines
-from salad.corpus.rows import (
+from salad.data.readers.lines import broken_file, read_json_rows, read_lines
+from salad.data.readers.rows import (
     AUDIO_FIELDS,
     SPEAKER_FIELDS,
     TEXT_FIELDS,
@@ -21,7 +21,7 @@ from salad.corpus.rows import (
     labels,
     pick,
 )
-from salad.corpus.table import Table, find_audio, read_head
+from salad.data.readers.table import Table, find_audio, read_head
 from salad.recipe import Speech
 from salad.types import SaladError
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salad.corpus.lines import read_lines
-from salad.corpus.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, TEXT_FIELDS, locate
+from salad.data.readers.lines import read_lines
+from salad.data.readers.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, TEXT_FIELDS, locate
 from salad.types import SaladError
 
 __all__ = ["Table", "find_audio", "names_audio", "read_head"]

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from salad.corpus.lines import broken_file
-from salad.corpus.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, locate, pick
+from salad.data.readers.lines import broken_file
+from salad.data.readers.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, locate, pick
 from salad.recipe import Speech
 from salad.types import SaladError
 

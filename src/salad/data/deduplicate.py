@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from salad.corpus.manifest import read_utterances, write_utterances
+from salad.data.manifest import read_utterances, write_utterances
 from salad.files import read_jsonl, write_jsonl
 
 __all__ = ["set_twins_aside"]

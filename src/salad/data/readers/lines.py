@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from salad.corpus.rows import Row
+from salad.data.readers.rows import Row
 from salad.types import SaladError
 
 __all__ = ["broken_file", "read_json_rows", "read_lines"]

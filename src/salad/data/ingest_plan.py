@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from salad.corpus.rows import Row, check_text, utf8
+from salad.data.readers.rows import Row, check_text, utf8
 from salad.recipe import Speech
 from salad.types import SaladError
 

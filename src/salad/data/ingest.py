@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from salad.audio import to_samples, to_seconds, write_flac
-from salad.corpus.manifest import Sentence, write_utterances
-from salad.corpus.plan import Door, Planned, rows_of
-from salad.corpus.rows import Row, read_row, utf8
+from salad.data.ingest_plan import Door, Planned, rows_of
+from salad.data.manifest import Sentence, write_utterances
+from salad.data.readers.rows import Row, read_row, utf8
 from salad.engine import Shard, run_shards
 from salad.files import sha256_file, write_jsonl
 from salad.types import SaladError, Utterance, Word

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salad.corpus.manifest import utterance_from_dict
+from salad.data.manifest import utterance_from_dict
 from salad.types import SaladError, Word
 
 __all__ = ["Item", "Part", "count_quarantine", "find_parts", "read_rows", "to_item"]

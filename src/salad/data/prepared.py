@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from salad.assets import ASSETS, get
-from salad.corpus.manifest import Sentence, write_utterances
+from salad.data.manifest import Sentence, write_utterances
 from salad.files import read_jsonl, write_jsonl
 from salad.types import Document, SaladError, Utterance, Word
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from salad.corpus.oddities import ODDITIES
+from salad.data.inspect.text_checks import ODDITIES
 
 __all__ = ["CLIPPED_SHARE", "FAULTS", "HISTOGRAMS", "SILENT_DB", "Tally", "no_hours"]
 
