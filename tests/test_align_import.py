@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from salad.align import utterances as module
 from salad.align.anchors import match_windows, windows_of
-from salad.align.imports import read_textgrid, tie_words
+from salad.align.imported_times import read_textgrid, tie_words
 from salad.align.utterances import align_utterances
 from salad.audio import write_flac
 from salad.data.manifest import (

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
+from salad.align.asr import Transcripts, load_asr
 from salad.audio import write_flac
 from salad.cli import app
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
-from salad.measure.asr import Transcripts, load_asr
 from salad.measure.items import Item
 from salad.measure.noise import condition, disturbed
 from salad.measure.prompt import segments

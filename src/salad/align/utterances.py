@@ -14,7 +14,7 @@ import numpy as np
 
 from salad.align import whisper
 from salad.align.anchors import Window, find_windows, windows_of
-from salad.align.imports import given_words
+from salad.align.imported_times import given_words
 from salad.align.silence import RATE_HZ, find_silences
 from salad.audio import read_audio, to_samples, to_seconds, write_flac
 from salad.data.manifest import Sentence, utterance_from_dict, write_utterances

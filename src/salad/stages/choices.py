@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from salad.align.transcript_match import words_for_ranges
 from salad.analyze.values import NEXT_SENTENCE
 from salad.audio import read_audio, split_at_quiet, to_samples
 from salad.engine.machine import default_device
@@ -20,7 +21,6 @@ from salad.measure.results import result_of
 from salad.measure.score import score_options
 from salad.measure.spoken import SHUFFLED, SILENCE
 from salad.measure.stats import accuracy, gap, margin, margin_over, pooled_gap
-from salad.measure.transcript import words_for_ranges
 from salad.model import SaladForConditionalGeneration, load_encoder
 from salad.model.processor import MAX_SPAN_S
 from salad.pipeline import Run

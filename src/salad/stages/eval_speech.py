@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from salad import assets
+from salad.align.asr import RATE_HZ, Transcripts, load_asr
 from salad.audio import resample, split_at_quiet
 from salad.files import sha256_json
-from salad.measure.asr import RATE_HZ, Transcripts, load_asr
 from salad.measure.noise import REVISION, condition
 from salad.measure.prompt import Segment, Sound, segments
 from salad.measure.reader import Reader

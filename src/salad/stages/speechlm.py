@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from salad import assets
+from salad.align.transcript_match import words_for_ranges
 from salad.files import read_json
-from salad.measure.transcript import words_for_ranges
 from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
 from salad.model.ears import Lexicon
 from salad.pipeline import Run
