@@ -43,8 +43,8 @@ from salad.measure.task import find_task, load_items
 from salad.progress import console
 from salad.select import near_duplicates, overlapping
 from salad.stages.corpus import HELDOUT_TOPICS
-from salad.synthesize.align import align_spoken
 from salad.synthesize.speak import speak_all
+from salad.synthesize.word_times import align_spoken
 from salad.types import Document
 
 LLM, SEED, BATCH = "smollm2-135m-instruct", 15, 96

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salad.synthesize.heard import spoken_cer
+from salad.synthesize.asr_filter import spoken_cer
 from salad.text.speakable import speakable, spoken_bounds
 
 pytest.importorskip("num2words")

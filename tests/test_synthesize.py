@@ -33,9 +33,9 @@ from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
 from salad.recipe import Variation
 from salad.synthesize import speak, voices
-from salad.synthesize.align import align_spoken
+from salad.synthesize.asr_filter import part_by_cer
 from salad.synthesize.delivery import NEUTRAL, Delivery, delivery_of, pitch_of, speed_of
-from salad.synthesize.heard import part_by_cer
+from salad.synthesize.job import synthesize_texts
 from salad.synthesize.piper import PackageMissing, PiperVoice, open_piper, patch_piper
 from salad.synthesize.speak import (
     speak_all,
@@ -45,7 +45,6 @@ from salad.synthesize.speak import (
     trim_silence,
     utterance_id,
 )
-from salad.synthesize.texts import synthesize_texts
 from salad.synthesize.voices import (
     MAX_TOKENS,
     assets_of_voice,
@@ -54,6 +53,7 @@ from salad.synthesize.voices import (
     torch_network,
     word_spans,
 )
+from salad.synthesize.word_times import align_spoken
 from salad.types import Document, SaladError, Utterance
 
 TEXT = "Dr. Smith saw 3.5 miles of lava. Is it hot? Yes!\n\nBread needs salt - and time, as J. B. Cook said."

@@ -135,7 +135,7 @@ def synthesize(
     with plain_errors(debug):
         from salad.engine import using
         from salad.recipe import Variation
-        from salad.synthesize.texts import parse_shares, synthesize_texts
+        from salad.synthesize.job import parse_shares, synthesize_texts
         from salad.types import SaladError
 
         if engine not in (None, "local", "ray"):

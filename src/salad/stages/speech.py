@@ -20,9 +20,9 @@ from salad.recipe import Variation
 from salad.sequence import FrameShard, FrameStore, Piece, check_shard
 from salad.sequence.examples import draw_layout, pieces_of
 from salad.sequence.frames import Decode
-from salad.synthesize.align import align_spoken
 from salad.synthesize.delivery import STEADY
 from salad.synthesize.speak import assign_voices, speak_all
+from salad.synthesize.word_times import align_spoken
 from salad.train.world import World
 from salad.types import Document, Utterance
 

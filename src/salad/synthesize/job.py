@@ -13,11 +13,11 @@ from salad.data.read import read_local_text
 from salad.engine import run_shards
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.recipe import Variation
-from salad.synthesize.align import align_spoken
+from salad.synthesize.asr_filter import part_by_cer
 from salad.synthesize.delivery import STEADY
-from salad.synthesize.heard import part_by_cer
 from salad.synthesize.speak import assign_voices, speak_all, spoken_forms
 from salad.synthesize.voices import assets_of_voice
+from salad.synthesize.word_times import align_spoken
 from salad.types import SaladError
 
 __all__ = ["parse_shares", "synthesize_texts"]
