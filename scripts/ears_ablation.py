@@ -48,11 +48,11 @@ from salad.stages.speechlm import (
     symbol_spans,
 )
 from salad.stages.synthesize import load_bought, load_bought_frames
-from salad.train.checkpoint import latest_checkpoint, load_weights
-from salad.train.ears_tasks import HeardSpellTask, LowerTask, SpellTask
-from salad.train.loop import autocast
-from salad.train.optimizer import make_optimizer
-from salad.train.tasks import CTCTask, DistillTask, Side, Together, plan_batches
+from salad.training.checkpoint import latest_checkpoint, load_weights
+from salad.training.ears_tasks import HeardSpellTask, LowerTask, SpellTask
+from salad.training.loop import autocast
+from salad.training.optimizer import make_optimizer
+from salad.training.tasks import CTCTask, DistillTask, Side, Together, plan_batches
 from salad.types import SaladError, Utterance
 
 KL_SHARE = 0.3  # of the seconds at the end, in which the KL is beside the spelling

@@ -22,9 +22,9 @@ from salad.sequence.simulate import Noise
 from salad.sequence.spelling import moved, place, spell
 from salad.stages.ears import kept_back
 from salad.text.phonemes import BOUNDARY, Symbols, letters_of, phones_of
-from salad.train.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
-from salad.train.loop import Schedule, train
-from salad.train.tasks import DistillTask, Side, Together
+from salad.training.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
+from salad.training.loop import Schedule, train
+from salad.training.tasks import DistillTask, Side, Together
 from salad.types import Example, SaladError, Span, Utterance
 
 WORDS = "the cat sat on a mat and saw the dog run to the big old barn in rain".split()

@@ -26,9 +26,9 @@ from salad.stages.align import _heard, load_frames, speech_stream
 from salad.stages.speech import encode
 from salad.stages.speechlm import speech_examples
 from salad.stages.streams import text_shards
-from salad.train.checkpoint import latest_checkpoint
-from salad.train.tasks import DistillTask
-from salad.train.world import World
+from salad.training.checkpoint import latest_checkpoint
+from salad.training.distributed import World
+from salad.training.tasks import DistillTask
 from salad.types import SaladError
 
 SIZES = st.lists(st.integers(0, 7), min_size=1, max_size=9).filter(lambda sizes: sum(sizes) >= 6)

@@ -176,7 +176,7 @@ def _others() -> tuple[bool, Callable[[], None]]:
     """Whether this process is the first, and how to wait for the others; alone unless torchrun started more."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return True, lambda: None
-    from salad.train.world import World
+    from salad.training.distributed import World
 
     world = World.join()
     return world.is_first, world.barrier

@@ -166,7 +166,7 @@ def plan(
     """Tell what a recipe will take: parameters, memory, tokens, operations, GPU hours, speech to buy, disk."""
     with plain_errors(debug):
         from salad.recipe import load_recipe
-        from salad.train.plan import make_plan, rows
+        from salad.training.estimate import make_plan, rows
 
         settings = load_recipe(recipe, overrides or [])
         print_table(("for", "what", "figure"), list(rows(make_plan(settings, devices), settings)))

@@ -13,7 +13,7 @@ from salad.sequence.stream import ShardSource
 from salad.stages.corpus import PREPARED_HELDOUT
 from salad.stages.speech import align, encode, gather_quarantine, open_frames
 from salad.stages.streams import speech_shards
-from salad.train.world import World
+from salad.training.distributed import World
 from salad.types import SaladError, Utterance
 
 __all__ = ["load_aligned", "load_frames", "run", "speech_stream"]

@@ -20,7 +20,7 @@ from salad.model.processor import AUDIO, MAX_SPAN_S
 from salad.progress import progress
 from salad.stages.listening import load_saved
 from salad.stages.speechlm import freeze
-from salad.train.loop import autocast
+from salad.training.loop import autocast
 from salad.types import SaladError
 
 __all__ = ["Prompt", "answer_prompts", "load_prompts", "table_of"]

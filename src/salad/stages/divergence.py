@@ -27,7 +27,7 @@ from salad.measure.hearing import HeardSpan, heard_of_utterances, marked, voice_
 from salad.model.teacher import Teacher
 from salad.progress import progress
 from salad.stages.listening import Listening, Measured, read_corpus, silence
-from salad.train.loop import autocast
+from salad.training.loop import autocast
 from salad.types import Example
 
 __all__ = ["COLUMNS", "measure_divergence", "table_of"]

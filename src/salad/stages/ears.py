@@ -32,11 +32,11 @@ from salad.stages.corpus import load_documents
 from salad.stages.speechlm import build_model, freeze, load_symbols, load_tokenizer, symbol_spans
 from salad.text.phonemes import BOUNDARY, Symbols
 from salad.text.speakable import speakable
-from salad.train.checkpoint import latest_checkpoint
-from salad.train.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
-from salad.train.loop import Schedule, autocast, train
-from salad.train.tasks import DistillTask, Side, Source, Together, plan_batches
-from salad.train.world import World
+from salad.training.checkpoint import latest_checkpoint
+from salad.training.distributed import World
+from salad.training.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
+from salad.training.loop import Schedule, autocast, train
+from salad.training.tasks import DistillTask, Side, Source, Together, plan_batches
 from salad.types import Document, Example, SaladError, Utterance
 
 __all__ = [

@@ -28,7 +28,7 @@ from salad.measure.spoken import (
 )
 from salad.measure.task import TaskItem
 from salad.model import load_encoder
-from salad.model.encoder import Encoder
+from salad.model.encoders.load import Encoder
 from salad.model.processor import MAX_SPAN_S
 from salad.progress import progress
 from salad.stages.eval_tasks import Prepared, Settings, System, infer, prepare, score_samples, systems_of

@@ -35,7 +35,7 @@ from salad.stages.heldout import UNSEEN, Setting
 from salad.stages.noisy import noise_rows
 from salad.stages.speech import transcribe
 from salad.stages.speechlm import heard_tokens
-from salad.train.checkpoint import latest_checkpoint
+from salad.training.checkpoint import latest_checkpoint
 
 __all__ = ["load_figures", "run"]
 

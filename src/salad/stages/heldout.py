@@ -17,8 +17,8 @@ from salad.pipeline import Run
 from salad.stages.align import load_aligned, load_frames
 from salad.stages.corpus import load_documents
 from salad.stages.speechlm import build_model, freeze, load_tokenizer, speech_examples, text_examples
-from salad.train.checkpoint import load_weights
-from salad.train.loop import autocast
+from salad.training.checkpoint import load_weights
+from salad.training.loop import autocast
 from salad.types import Document, Example
 
 __all__ = ["Setting", "unseen_voices"]

@@ -21,7 +21,7 @@ from salad.data.readers.detect import kind_of as kind_of_file
 from salad.engine import run_shards
 from salad.files import read_json, read_jsonl, sha256_json
 from salad.model import SaladForConditionalGeneration
-from salad.model.encode import encode_pieces, kind_of, shared_encoder
+from salad.model.encoders.job import encode_pieces, kind_of, shared_encoder
 from salad.sequence import FrameStore, check_shard, start_token_id, tokenise
 from salad.sequence.examples import build_example, draw_layout, pieces_of, text_example
 from salad.types import Document, Example, SaladError, Utterance

@@ -22,8 +22,8 @@ from salad.stages.cluster import load_clusters
 from salad.stages.corpus import load_documents
 from salad.stages.speech import align, encode, gather_quarantine, speak, transcribe
 from salad.stages.speechlm import build_model, freeze, heard_tokens, load_tokenizer, speech_examples
-from salad.train.checkpoint import latest_checkpoint
-from salad.train.loop import autocast
+from salad.training.checkpoint import latest_checkpoint
+from salad.training.loop import autocast
 from salad.types import Cluster, Document, Utterance
 
 __all__ = ["Measured", "Prober", "load_probed", "run"]

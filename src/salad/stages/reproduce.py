@@ -41,8 +41,8 @@ from salad.stages.speechlm import load_tokenizer, speech_source, text_source
 from salad.stages.synthesize import load_bought, load_bought_frames
 from salad.stages.training import train_stage
 from salad.stages.warm_start import train_ctc
-from salad.train.checkpoint import latest_checkpoint, load_weights
-from salad.train.tasks import Source
+from salad.training.checkpoint import latest_checkpoint, load_weights
+from salad.training.tasks import Source
 from salad.types import Result, Utterance
 
 __all__ = ["Cell", "grid", "reproduce", "run_grid"]

@@ -17,8 +17,8 @@ from salad.measure.retention import Probed, layer_states, probe, retention
 from salad.model import SaladForConditionalGeneration
 from salad.progress import progress
 from salad.stages.listening import Listening, load_saved, read_corpus, untrained
-from salad.train.checkpoint import load_weights
-from salad.train.loop import autocast
+from salad.training.checkpoint import load_weights
+from salad.training.loop import autocast
 from salad.types import Example, SaladError, Utterance
 
 __all__ = ["measure_retention", "table_of"]

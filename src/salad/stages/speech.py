@@ -12,8 +12,8 @@ from salad.align.transcribe import transcribe_utterances
 from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
-from salad.model.encode import FlyFrames, encode_pieces, kind_of, shared_encoder
-from salad.model.encoder import Encoder
+from salad.model.encoders.job import FlyFrames, encode_pieces, kind_of, shared_encoder
+from salad.model.encoders.load import Encoder
 from salad.pipeline import Run
 from salad.progress import console
 from salad.recipe import Variation
@@ -23,7 +23,7 @@ from salad.sequence.frames import Decode
 from salad.synthesize.delivery import STEADY
 from salad.synthesize.speak import assign_voices, speak_all
 from salad.synthesize.word_times import align_spoken
-from salad.train.world import World
+from salad.training.distributed import World
 from salad.types import Document, Utterance
 
 __all__ = [

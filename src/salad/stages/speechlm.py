@@ -21,9 +21,9 @@ from salad.sequence import Frames, start_token_id, tokenise
 from salad.sequence.examples import build_example, draw_layout, num_positions, pieces_of, text_example
 from salad.sequence.spelling import SpelledText, spell
 from salad.text.phonemes import Symbols
-from salad.train.checkpoint import latest_checkpoint, load_weights
-from salad.train.ears_tasks import SymbolSpan
-from salad.train.tasks import Source
+from salad.training.checkpoint import latest_checkpoint, load_weights
+from salad.training.ears_tasks import SymbolSpan
+from salad.training.tasks import Source
 from salad.types import Document, Example, SaladError, Utterance
 
 __all__ = [

@@ -15,8 +15,8 @@ from salad.stages.corpus import load_documents
 from salad.stages.speechlm import ears_checkpoint, speech_source, text_source
 from salad.stages.streams import text_shards
 from salad.stages.training import train_stage
-from salad.train.tasks import Source
-from salad.train.world import World
+from salad.training.distributed import World
+from salad.training.tasks import Source
 from salad.types import Utterance
 
 __all__ = ["run"]

@@ -19,10 +19,10 @@ from salad.stages.speechlm import build_model, load_tokenizer, speech_source, te
 from salad.stages.streams import text_shards
 from salad.stages.synthesize import bought_stream, load_bought, load_bought_frames
 from salad.stages.training import train_stage
-from salad.train.checkpoint import latest_checkpoint
-from salad.train.schedule import before_decay
-from salad.train.tasks import Source
-from salad.train.world import World
+from salad.training.checkpoint import latest_checkpoint
+from salad.training.distributed import World
+from salad.training.schedule import before_decay
+from salad.training.tasks import Source
 from salad.types import SaladError, Utterance
 
 __all__ = ["run"]

@@ -13,7 +13,7 @@ from salad.sequence.stream import ShardSource
 from salad.stages.speech import align, assign_voices, encode, gather_quarantine, open_frames, speak, transcribe
 from salad.stages.streams import speech_shards
 from salad.synthesize.asr_filter import part_by_cer
-from salad.train.world import World
+from salad.training.distributed import World
 from salad.types import Document, SaladError, Utterance
 
 __all__ = ["bought_stream", "load_bought", "load_bought_frames", "run"]

@@ -23,9 +23,9 @@ from salad.stages.align import load_aligned, load_frames
 from salad.stages.ears import ears_sides, lower_part_again
 from salad.stages.speechlm import build_model, ctc_spans, freeze, load_tokenizer, speech_examples, text_examples
 from salad.stages.streams import count_left_out, open_stream
-from salad.train.loop import Schedule, Task, autocast, train
-from salad.train.tasks import CTCTask, DistillTask, OneBatch, Source, Together, WithCTC, plan_batches
-from salad.train.world import World, shard
+from salad.training.distributed import World, shard
+from salad.training.loop import Schedule, Task, autocast, train
+from salad.training.tasks import CTCTask, DistillTask, OneBatch, Source, Together, WithCTC, plan_batches
 from salad.types import Document, Example, SaladError, Utterance
 
 __all__ = ["train_stage"]

@@ -19,9 +19,9 @@ from salad.stages.align import load_aligned, load_frames
 from salad.stages.corpus import load_documents
 from salad.stages.ears import lower_part
 from salad.stages.speechlm import build_model, ctc_spans, load_tokenizer
-from salad.train.checkpoint import load_weights
-from salad.train.loop import Schedule, autocast, train
-from salad.train.tasks import CTCTask
+from salad.training.checkpoint import load_weights
+from salad.training.loop import Schedule, autocast, train
+from salad.training.tasks import CTCTask
 from salad.types import Utterance
 
 __all__ = ["run", "train_ctc"]

@@ -16,11 +16,11 @@ import torch
 from salad.files import write_jsonl
 from salad.progress import progress
 from salad.sequence.stream import Stream, StreamBatches
-from salad.train.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
-from salad.train.optimizer import Kind, MuonAdamW, make_optimizer
-from salad.train.schedule import before_decay, wsd
-from salad.train.watch import PERF, Spikes, perf, save_batch
-from salad.train.world import World, like, norm
+from salad.training.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
+from salad.training.distributed import World, like, norm
+from salad.training.monitor import PERF, Spikes, perf, save_batch
+from salad.training.optimizer import Kind, MuonAdamW, make_optimizer
+from salad.training.schedule import before_decay, wsd
 from salad.types import SaladError
 
 __all__ = ["Schedule", "Task", "autocast", "train"]

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from salad.engine.local import torch_threads
-from salad.model.encoder_base import Encoder, Shape, Weights
+from salad.model.encoders.base import Encoder, Shape, Weights
 from salad.types import SaladError
 
 __all__ = ["TorchEncoder", "Wav2Vec2", "Whisper", "exact_float32", "shape_of_config"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from salad import assets
 from salad.files import read_json
-from salad.model.encoder_base import Encoder, Shape
+from salad.model.encoders.base import Encoder, Shape
 from salad.types import SaladError
 
 __all__ = ["Encoder", "Shape", "load_encoder", "shape_of"]
@@ -29,7 +29,7 @@ def shape_of(name: str) -> Shape:
     if (Path(base) / "config.json").is_file() and _model_type(Path(base), name) is not None:
         from transformers import AutoConfig
 
-        from salad.model.encoder_torch import shape_of_config
+        from salad.model.encoders.huggingface import shape_of_config
 
         return shape_of_config(AutoConfig.from_pretrained(base, local_files_only=True))
     raise SaladError(
@@ -50,21 +50,21 @@ def load_encoder(name: str, threads: int = 1, device: str = "cpu") -> Encoder:
         raise SaladError(f"assets.encoder: {name!r} has the setting {setting!r}, expected codesN such as codes8")
     num_codebooks = int(setting[5:]) if setting else None
     if base in assets.BUILT_IN:
-        from salad.model.encoder_mel import LogMel
+        from salad.model.encoders.log_mel import LogMel
 
         return _without_codes(LogMel(), name, num_codebooks)
     _check_device(device)
     folder = assets.get(base)
     model_type = _model_type(folder, name)
     if model_type is None:
-        from salad.model.encoder_ct2 import WhisperCT2
+        from salad.model.encoders.ctranslate2 import WhisperCT2
 
         return _without_codes(WhisperCT2(folder, name, threads, device), name, num_codebooks)
     if model_type == "mimi":
-        from salad.model.encoder_mimi import Mimi
+        from salad.model.encoders.mimi import Mimi
 
         return Mimi(folder, name, device, num_codebooks)
-    from salad.model.encoder_torch import Wav2Vec2, Whisper
+    from salad.model.encoders.huggingface import Wav2Vec2, Whisper
 
     encoder = Whisper if model_type == "whisper" else Wav2Vec2
     return _without_codes(encoder(folder, name, device), name, num_codebooks)

@@ -16,8 +16,8 @@ from salad.objective import ctc, ctc_fits, distill
 from salad.sequence import assemble, best_fit
 from salad.sequence.examples import num_positions
 from salad.sequence.stream import StreamBatches
-from salad.train.ears_tasks import SimulatedBatches
-from salad.train.watch import step_flops
+from salad.training.ears_tasks import SimulatedBatches
+from salad.training.monitor import step_flops
 from salad.types import Example, SaladError
 
 __all__ = ["CTCTask", "DistillTask", "OneBatch", "Side", "Source", "Together", "WithCTC", "plan_batches"]

@@ -12,7 +12,7 @@ import numpy as np
 from salad.audio import read_audio, resample
 from salad.data.manifest import utterance_from_dict, write_utterances
 from salad.engine import Shard
-from salad.model.encoder import Encoder, load_encoder
+from salad.model.encoders.load import Encoder, load_encoder
 from salad.sequence import Piece, write_frames
 from salad.sequence.frames import UTTERANCES, Key, missing
 from salad.types import Utterance

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from salad.model.encoder_torch import TorchEncoder, exact_float32
+from salad.model.encoders.huggingface import TorchEncoder, exact_float32
 from salad.types import SaladError
 
 __all__ = ["Mimi"]

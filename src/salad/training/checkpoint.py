@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from salad.files import read_json, sha256_file, write_json
-from salad.train.optimizer import ADAM, MuonAdamW, moments_of
-from salad.train.world import World, full, like
+from salad.training.distributed import World, full, like
+from salad.training.optimizer import ADAM, MuonAdamW, moments_of
 from salad.types import SaladError
 
 __all__ = ["Saver", "latest_checkpoint", "load_averages", "load_checkpoint", "load_weights", "trainable"]

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from salad.progress import progress
-from salad.select.blocks import Rows, check_rows, sums_of
-from salad.select.prices import settle
-from salad.select.transport import fill, price_of_sizes
+from salad.select.kmeans.min_cost_flow import fill, price_of_sizes
+from salad.select.kmeans.row_blocks import Rows, check_rows, sums_of
+from salad.select.kmeans.sinkhorn_newton import settle
 from salad.types import SaladError
 
 __all__ = ["BalancedClusters", "balanced_kmeans"]

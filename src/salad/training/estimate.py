@@ -15,7 +15,7 @@ from transformers import AutoConfig
 from salad import recipe
 from salad.assets import ASSETS, hub_folder, is_cached, is_hub_name, llm_folder
 from salad.model import SaladConfig, SaladForConditionalGeneration
-from salad.model.encoder import shape_of
+from salad.model.encoders.load import shape_of
 from salad.recipe import Recipe
 from salad.text.phonemes import Symbols
 from salad.types import SaladError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from salad.model.encoder_base import Encoder
+from salad.model.encoders.base import Encoder
 
 __all__ = ["LogMel"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from salad.engine.local import keep_torch_threads
-from salad.model.encoder_base import Encoder, Weights
+from salad.model.encoders.base import Encoder, Weights
 
 __all__ = ["WhisperCT2"]
 
