@@ -15,7 +15,7 @@ from salad.assets import get
 from salad.audio import read_audio
 from salad.cli.common import print_table
 from salad.data.manifest import write_utterances
-from salad.stages.divergence import measure_divergence, table_of
+from salad.evaluation.divergence import measure_divergence, table_of
 from salad.types import Utterance
 
 ASR = "whisper-tiny.en"

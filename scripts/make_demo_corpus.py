@@ -38,8 +38,8 @@ from salad.data.prepared import (
 from salad.data.topics import broad_topics, narrow_topics
 from salad.data.withheld import choose_withheld, exposure
 from salad.engine import run_shards
+from salad.evaluation.task import find_task, load_items
 from salad.files import read_jsonl, sha256_file, write_text
-from salad.measure.task import find_task, load_items
 from salad.progress import console
 from salad.select import near_duplicates, overlapping
 from salad.stages.corpus import HELDOUT_TOPICS

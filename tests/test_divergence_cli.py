@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 from salad import assets
 from salad.cli import app
 from salad.data.manifest import read_utterances, write_lhotse, write_utterances
+from salad.evaluation.divergence import measure_divergence, table_of
+from salad.evaluation.saved_model import Listening
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
 from salad.pipeline import Run
 from salad.recipe import Recipe
-from salad.stages.divergence import measure_divergence, table_of
-from salad.stages.listening import Listening
 from salad.stages.noisy import noise_rows
 from salad.types import SaladError
 

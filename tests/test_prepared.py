@@ -22,8 +22,8 @@ from salad.data.withheld import (
     read_withheld,
     word_forms,
 )
+from salad.evaluation.task import find_task, load_items
 from salad.files import read_jsonl, write_text
-from salad.measure.task import find_task, load_items
 from salad.pipeline import Run, _inputs
 from salad.recipe import Recipe, load_recipe
 from salad.select import near_duplicates, overlapping

@@ -9,10 +9,10 @@ from test_model import make_examples, make_model
 from typer.testing import CliRunner
 
 from salad.cli import app
+from salad.evaluation.probing import layer_states, probe, retention
+from salad.evaluation.retention import measure_retention
+from salad.evaluation.saved_model import load_saved
 from salad.files import read_json, read_jsonl, sha256_file, write_json
-from salad.measure.retention import layer_states, probe, retention
-from salad.stages.listening import load_saved
-from salad.stages.retention import measure_retention
 from salad.types import SaladError
 
 

@@ -438,7 +438,7 @@ class Evaluate(Section):
     @field_validator("noise")
     @classmethod
     def _conditions(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        from salad.measure.noise import condition  # loads scipy, which a recipe without noise does not need
+        from salad.evaluation.degrade import condition  # loads scipy, which a recipe without noise does not need
 
         names = tuple(condition(name) for name in names)
         for name in names:

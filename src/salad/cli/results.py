@@ -91,14 +91,14 @@ def evaluate(
             raise SaladError(f"--start: got {start!r}, expected auto, tokenizer or document")
         if not speech and (voices or recordings or noise or control):
             raise SaladError("eval: --voices, --recordings, --noise and --control are about speech; add --speech")
-        from salad.stages.eval_tasks import Settings, run_eval, score_samples
+        from salad.evaluation.benchmark import Settings, run_eval, score_samples
 
         if score_only:
             typer.echo(score_samples(out), nl=False)
             return
         evaluation = run_eval
         if speech:
-            from salad.stages.eval_speech import Speech, run_speech_eval
+            from salad.evaluation.spoken_benchmark import Speech, run_speech_eval
 
             heard = Speech(
                 names(voices) or (() if recordings else ("piper-joe",)),
@@ -231,7 +231,7 @@ def divergence(
 ) -> None:
     """Measure M, F and the divergence from the teacher by domain, with the blind and deaf controls."""
     with plain_errors(debug):
-        from salad.stages.divergence import measure_divergence, table_of
+        from salad.evaluation.divergence import measure_divergence, table_of
 
         bf16 = takes_bf16(precision, model, device)
         figures = measure_divergence(model, corpus, out, teacher=teacher, bf16=bf16, device=device, workers=workers)
@@ -262,7 +262,7 @@ def retention(
 ) -> None:
     """Probe every layer for the voice and the speaking rate: what of them distillation has erased."""
     with plain_errors(debug):
-        from salad.stages.retention import measure_retention, table_of
+        from salad.evaluation.retention import measure_retention, table_of
 
         bf16 = takes_bf16(precision, model, device)
         figures = measure_retention(
@@ -294,8 +294,8 @@ def answer(
 ) -> None:
     """Answer open prompts read and heard: overlap with references and with each other, and divergence of the two."""
     with plain_errors(debug):
-        from salad.measure.openended import Sampling
-        from salad.stages.answers import answer_prompts, table_of
+        from salad.evaluation.answers import answer_prompts, table_of
+        from salad.evaluation.open_ended import Sampling
 
         sampling = Sampling(max_new_tokens, top_k, temperature, seed)
         bf16 = takes_bf16(precision, model, device, writes=True)

@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from salad.align.transcribe import normalise
 from salad.measure.oracle import symbols_of_model
-from salad.measure.stats import ratio
+from salad.measure.statistics import ratio
 from salad.text.speakable import speakable
 from salad.types import Estimate, Example, Utterance
 

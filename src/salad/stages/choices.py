@@ -14,19 +14,19 @@ from salad.align.transcript_match import words_for_ranges
 from salad.analyze.values import NEXT_SENTENCE
 from salad.audio import read_audio, split_at_quiet, to_samples
 from salad.engine.machine import default_device
+from salad.evaluation.benchmark import Settings, load_samples
+from salad.evaluation.next_sentence import Item, build_items
+from salad.evaluation.recordings import SHUFFLED, SILENCE
+from salad.evaluation.results import result_of
+from salad.evaluation.score import score_options
+from salad.evaluation.spoken_benchmark import Speech, run_speech_eval
 from salad.files import write_jsonl
 from salad.measure.controls import Spoken, others_frames
-from salad.measure.items import Item, build_items
-from salad.measure.results import result_of
-from salad.measure.score import score_options
-from salad.measure.spoken import SHUFFLED, SILENCE
-from salad.measure.stats import accuracy, gap, margin, margin_over, pooled_gap
+from salad.measure.statistics import accuracy, gap, margin, margin_over, pooled_gap
 from salad.model import SaladForConditionalGeneration, load_encoder
 from salad.model.processor import MAX_SPAN_S
 from salad.pipeline import Run
 from salad.progress import progress
-from salad.stages.eval_speech import Speech, run_speech_eval
-from salad.stages.eval_tasks import Settings, load_samples
 from salad.stages.heldout import Setting
 from salad.types import Result
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from salad.align.transcribe import normalise
 from salad.audio import read_audio, write_flac
+from salad.evaluation.degrade import REVISION, disturbed
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.measure.hearing import HeardSpan, voice_errors
-from salad.measure.noise import REVISION, disturbed
 from salad.progress import progress
 from salad.stages.hearing import listen
 from salad.stages.heldout import Setting

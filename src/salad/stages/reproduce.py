@@ -24,10 +24,10 @@ from salad.analyze.ablation import bought_more
 from salad.analyze.reproduction import write_reproduction
 from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
+from salad.evaluation.next_sentence import Item
 from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
 from salad.measure.divergence import DocumentKL, deaf_ears, divergence, forgetting, speech_ears, summary
-from salad.measure.items import Item
-from salad.measure.stats import accuracy
+from salad.measure.statistics import accuracy
 from salad.pipeline import STAGES, Run, run_pipeline, set_aside
 from salad.progress import console
 from salad.recipe import Recipe, Stage

@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, replace
 from typing import Any
 
+from salad.evaluation.task import find_task, load_items
 from salad.files import read_jsonl, write_jsonl
-from salad.measure.task import find_task, load_items
 from salad.pipeline import Run
 from salad.select import allocate, draw, near_duplicates, overlapping
 from salad.stages.corpus import load_documents

@@ -12,11 +12,11 @@ from safetensors import safe_open
 
 from salad import assets
 from salad.engine.memory import keep_freed_memory
+from salad.evaluation.probing import Probed, layer_states, probe, retention
+from salad.evaluation.saved_model import Listening, load_saved, read_corpus, untrained
 from salad.files import write_json, write_jsonl
-from salad.measure.retention import Probed, layer_states, probe, retention
 from salad.model import SaladForConditionalGeneration
 from salad.progress import progress
-from salad.stages.listening import Listening, load_saved, read_corpus, untrained
 from salad.training.checkpoint import load_weights
 from salad.training.loop import autocast
 from salad.types import Example, SaladError, Utterance

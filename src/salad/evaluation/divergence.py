@@ -12,6 +12,7 @@ import torch
 
 from salad import assets
 from salad.engine.memory import keep_freed_memory
+from salad.evaluation.saved_model import Listening, Measured, read_corpus, silence
 from salad.files import sha256_json, write_json, write_jsonl
 from salad.measure.divergence import (
     WITHOUT_CASCADE,
@@ -26,7 +27,6 @@ from salad.measure.divergence import (
 from salad.measure.hearing import HeardSpan, heard_of_utterances, marked, voice_errors
 from salad.model.teacher import Teacher
 from salad.progress import progress
-from salad.stages.listening import Listening, Measured, read_corpus, silence
 from salad.training.loop import autocast
 from salad.types import Example
 

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from salad import assets
+from salad.evaluation.prompt import Sound, Start, Unit
 from salad.files import read_json
-from salad.measure.prompt import Sound, Start, Unit
 from salad.model.attention import NAME, packed_arguments, read_head
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.types import SaladError

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from salad.measure.prompt import Segment
-from salad.measure.score import OptionScore
-from salad.measure.stats import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
-from salad.measure.task import Task, TaskItem
+from salad.evaluation.prompt import Segment
+from salad.evaluation.score import OptionScore
+from salad.evaluation.task import Task, TaskItem
+from salad.measure.statistics import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
 from salad.types import Result, SaladError
 
 __all__ = ["METRICS", "check_rows", "comparisons", "result_of", "results_of", "results_table", "sample_row"]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from salad.measure.task import Say, Task, TaskItem, render
+from salad.evaluation.task import Say, Task, TaskItem, render
 from salad.sequence import start_token_id
 from salad.types import Modality
 

@@ -19,7 +19,7 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from salad.measure.rows import hub_rows, read_rows
+from salad.evaluation.rows import hub_rows, read_rows
 from salad.types import SaladError
 
 __all__ = [

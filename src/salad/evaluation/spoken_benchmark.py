@@ -12,11 +12,10 @@ from typing import Any
 from salad import assets
 from salad.align.asr import RATE_HZ, Transcripts, load_asr
 from salad.audio import resample, split_at_quiet
-from salad.files import sha256_json
-from salad.measure.noise import REVISION, condition
-from salad.measure.prompt import Segment, Sound, segments
-from salad.measure.reader import Reader
-from salad.measure.spoken import (
+from salad.evaluation.benchmark import Prepared, Settings, System, infer, prepare, score_samples, systems_of
+from salad.evaluation.degrade import REVISION, condition
+from salad.evaluation.prompt import Segment, Sound, segments
+from salad.evaluation.recordings import (
     SHUFFLED,
     SILENCE,
     Recording,
@@ -26,12 +25,13 @@ from salad.measure.spoken import (
     samples_of,
     speak_texts,
 )
-from salad.measure.task import TaskItem
+from salad.evaluation.scorer_model import Reader
+from salad.evaluation.task import TaskItem
+from salad.files import sha256_json
 from salad.model import load_encoder
 from salad.model.encoders.load import Encoder
 from salad.model.processor import MAX_SPAN_S
 from salad.progress import progress
-from salad.stages.eval_tasks import Prepared, Settings, System, infer, prepare, score_samples, systems_of
 from salad.synthesize.voices import assets_of_voice
 from salad.types import SaladError
 

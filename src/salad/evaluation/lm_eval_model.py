@@ -1,6 +1,6 @@
 """Our model for lm-eval (`pip install 'salad-speech[lm-eval]'`): its text tasks run unchanged, on our scorer.
 
-import salad.measure.lm_eval_model
+import salad.evaluation.lm_eval_model
 lm_eval.simple_evaluate(model="salad", model_args="pretrained=runs/demo/stage2/model", tasks=["arc_easy"])
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
-from salad.measure.prompt import Request
-from salad.measure.reader import load_reader
-from salad.measure.score import POSITIONS, score
+from salad.evaluation.prompt import Request
+from salad.evaluation.score import POSITIONS, score
+from salad.evaluation.scorer_model import load_reader
 from salad.progress import progress
 
 __all__ = ["SaladLM"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from salad.measure.prompt import Request, Unit
-from salad.measure.reader import Head, Reader
+from salad.evaluation.prompt import Request, Unit
+from salad.evaluation.scorer_model import Head, Reader
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.sequence import best_fit
 

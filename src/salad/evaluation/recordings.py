@@ -15,9 +15,9 @@ import numpy as np
 from salad import assets
 from salad.audio import read_audio, to_seconds, write_flac
 from salad.engine import Shard, run_shards
+from salad.evaluation.degrade import disturbed
+from salad.evaluation.task import Say, Task
 from salad.files import read_jsonl, sha256_file, sha256_json, write_jsonl
-from salad.measure.noise import disturbed
-from salad.measure.task import Say, Task
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.speak import RATE_HZ, speak_document
 from salad.synthesize.voices import assets_of_voice, load_voice

@@ -13,13 +13,13 @@ from typing import Any
 
 from salad import assets
 from salad.engine.memory import keep_freed_memory
+from salad.evaluation.prompt import MAX_SHOTS, Request, Segment, Sound, num_shots, read_out, request, segments
+from salad.evaluation.results import check_rows, comparisons, results_of, results_table, sample_row
+from salad.evaluation.score import score
+from salad.evaluation.scorer_model import Reader, load_reader
+from salad.evaluation.spoken_results import clean_systems, spoken_figures, spoken_tables
+from salad.evaluation.task import Task, TaskItem, find_task, load_items
 from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl, write_text
-from salad.measure.prompt import MAX_SHOTS, Request, Segment, Sound, num_shots, read_out, request, segments
-from salad.measure.reader import Reader, load_reader
-from salad.measure.results import check_rows, comparisons, results_of, results_table, sample_row
-from salad.measure.score import score
-from salad.measure.spoken_results import clean_systems, spoken_figures, spoken_tables
-from salad.measure.task import Task, TaskItem, find_task, load_items
 from salad.model import SaladForConditionalGeneration
 from salad.progress import progress
 from salad.types import Modality, SaladError

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from salad.align.transcribe import normalise
-from salad.measure.results import REFERENCE, result_of
-from salad.measure.stats import accuracy, gap, mcnemar, pooled_gap
+from salad.evaluation.results import REFERENCE, result_of
+from salad.measure.statistics import accuracy, gap, mcnemar, pooled_gap
 from salad.text.speakable import speakable
 from salad.types import Result
 

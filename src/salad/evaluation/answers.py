@@ -13,12 +13,12 @@ import torch
 from salad import assets
 from salad.audio import read_audio, split_at_quiet
 from salad.engine.memory import keep_freed_memory
+from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, token_f1
+from salad.evaluation.saved_model import load_saved
 from salad.files import read_jsonl, sha256_file, write_json, write_jsonl
-from salad.measure.openended import Sampling, answer, answer_divergence, exact_match, token_f1
 from salad.model import SaladProcessor
 from salad.model.processor import AUDIO, MAX_SPAN_S
 from salad.progress import progress
-from salad.stages.listening import load_saved
 from salad.stages.speechlm import freeze
 from salad.training.loop import autocast
 from salad.types import SaladError
