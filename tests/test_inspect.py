@@ -15,7 +15,6 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from salad.analyze.data import draw_histogram, write_data_page
 from salad.cli import app
 from salad.data.inspect.audio_stats import hear
 from salad.data.inspect.inspection import inspect_data
@@ -23,6 +22,7 @@ from salad.data.inspect.summary import FAULTS, Tally
 from salad.data.inspect.text_checks import text_oddities
 from salad.data.manifest import write_lhotse, write_utterances
 from salad.files import read_json, write_jsonl
+from salad.report.data_page import draw_histogram, write_data_page
 from salad.types import SaladError, Utterance, Word
 
 RATE = 16_000

@@ -6,13 +6,13 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from salad.analyze.findings import findings, paired_documents
-from salad.analyze.reproduction import write_reproduction
-from salad.analyze.scaling import law_table
 from salad.files import read_json, write_json, write_jsonl
 from salad.pipeline import Run
 from salad.recipe import load_recipe
-from salad.stages.reproduce import Cell, _alone, _Measure, _Times, grid
+from salad.study.findings import findings, paired_documents
+from salad.study.grid import Cell, _alone, _Measure, _Times, grid
+from salad.study.grid_page import write_reproduction
+from salad.study.scaling_law import law_table
 from salad.types import SaladError
 
 BASE = {

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
-from salad import pipeline, sweep
-from salad.analyze.ablation import compare, table
+from salad import pipeline
 from salad.files import read_json, write_json, write_jsonl
+from salad.study import sweep
+from salad.study.ablation import compare, table
 from salad.types import SaladError
 
 

@@ -153,8 +153,8 @@ def ablate(
     `--vary select.gamma=5,0 --vary select.replicate=0,1,2` compares active with uniform selection over three draws.
     """
     with plain_errors(debug):
-        from salad.analyze.ablation import table
-        from salad.sweep import cells_of, run_cells, seconds_of
+        from salad.study.ablation import table
+        from salad.study.sweep import cells_of, run_cells, seconds_of
 
         budget_s = None if budget is None else seconds_of(budget)
         cells = cells_of(vary)
@@ -182,13 +182,13 @@ def reproduce(
     """Train the paper's grid in small, as much of it as the budget allows, and write reproduce.html."""
     with plain_errors(debug):
         from salad.recipe import load_recipe
-        from salad.sweep import seconds_of
+        from salad.study.sweep import seconds_of
 
         budget_s = seconds_of(budget)
         if recipe is None:
             recipe = Path("recipes") / ("reproduce-long.yaml" if budget_s >= 3600 else "reproduce.yaml")
         settings = load_recipe(recipe, overrides or [])
-        from salad.stages.reproduce import reproduce as grid
+        from salad.study.grid import reproduce as grid
 
         table = grid(settings, budget_s=budget_s, seeds=seeds, only=[x for x in only.split(",") if x])
         print_table(("claim", "here", "verdict"), [(f["claim"], f["ours"], f["verdict"]) for f in table])
@@ -207,7 +207,7 @@ def analyze_scaling(
 ) -> None:
     """Fit M(D) = E + B D^-beta with intervals, and compare it with a plain power law."""
     with plain_errors(debug):
-        from salad.analyze.scaling import law_table
+        from salad.study.scaling_law import law_table
 
         header, lines = law_table(results, data, value, [name for name in by.split(",") if name])
         print_table(tuple(header), [tuple(line) for line in lines])

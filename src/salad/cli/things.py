@@ -112,9 +112,9 @@ def data_inspect(
 ) -> None:
     """Tell what speech data holds and what is wrong with it: hours, lengths, levels, texts, the worst files by name."""
     with plain_errors(debug):
-        from salad.analyze.data import fault_rows, overview_rows, quarantine_rows, write_data_page
         from salad.data.inspect.inspection import inspect_data
         from salad.files import write_json
+        from salad.report.data_page import fault_rows, overview_rows, quarantine_rows, write_data_page
 
         processes = workers or len(os.sched_getaffinity(0))
         result = inspect_data(place, decode=not headers, workers=processes, min_s=min_s, max_s=max_s)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from salad.align.transcript_match import words_for_ranges
-from salad.analyze.values import NEXT_SENTENCE
 from salad.audio import read_audio, split_at_quiet, to_samples
 from salad.engine.machine import default_device
 from salad.evaluation.benchmark import Settings, load_samples
@@ -27,6 +26,7 @@ from salad.model import SaladForConditionalGeneration, load_encoder
 from salad.model.processor import MAX_SPAN_S
 from salad.pipeline import Run
 from salad.progress import progress
+from salad.report.values import NEXT_SENTENCE
 from salad.stages.heldout import Setting
 from salad.types import Result
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 import salad
-from salad.analyze.report import print_report, write_report
 from salad.audio import read_audio, to_samples, write_flac
 from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
@@ -19,6 +18,7 @@ from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.processor import AUDIO
 from salad.pipeline import STAGES, Run
 from salad.progress import console
+from salad.report.summary import print_report, write_report
 from salad.sequence.examples import draw_layout
 from salad.stages.align import load_aligned
 from salad.stages.cluster import load_clusters

@@ -20,8 +20,6 @@ import torch
 from filelock import FileLock, Timeout
 
 import salad
-from salad.analyze.ablation import bought_more
-from salad.analyze.reproduction import write_reproduction
 from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.next_sentence import Item
@@ -41,6 +39,8 @@ from salad.stages.speechlm import load_tokenizer, speech_source, text_source
 from salad.stages.synthesize import load_bought, load_bought_frames
 from salad.stages.training import train_stage
 from salad.stages.warm_start import train_ctc
+from salad.study.ablation import bought_more
+from salad.study.grid_page import write_reproduction
 from salad.training.checkpoint import latest_checkpoint, load_weights
 from salad.training.tasks import Source
 from salad.types import Result, Utterance

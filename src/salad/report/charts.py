@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from salad.analyze.svg import Svg, bold_width, scale, shorten, text_width, ticks, x_axis
-from salad.analyze.values import (
+from salad.report.svg import Svg, bold_width, scale, shorten, text_width, ticks, x_axis
+from salad.report.values import (
     ACCURACIES,
     CONTROLS,
     EXPOSURES,

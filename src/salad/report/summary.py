@@ -16,8 +16,9 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.table import Column, Table
 
-from salad.analyze.page import render
-from salad.analyze.values import (
+from salad.files import write_json, write_text
+from salad.report.page import render
+from salad.report.values import (
     ACCURACIES,
     CONTROLS,
     EXPOSURES,
@@ -35,7 +36,6 @@ from salad.analyze.values import (
     stage_two_beside,
     task_rows,
 )
-from salad.files import write_json, write_text
 
 __all__ = ["print_report", "write_report"]
 

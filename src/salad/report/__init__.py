@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from salad.analyze.report import print_report, write_report
+from salad.report.summary import print_report, write_report
 
 __all__ = ["print_report", "write_report"]

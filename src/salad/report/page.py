@@ -15,7 +15,8 @@ import numpy as np
 import soundfile
 from markupsafe import Markup
 
-from salad.analyze.charts import (
+from salad.audio import read_audio, to_samples, to_seconds
+from salad.report.charts import (
     draw_accuracy,
     draw_clusters,
     draw_curves,
@@ -27,7 +28,7 @@ from salad.analyze.charts import (
     draw_warm_start,
     figure,
 )
-from salad.analyze.values import (
+from salad.report.values import (
     ACCURACIES,
     CONTROLS,
     STAGES,
@@ -41,7 +42,6 @@ from salad.analyze.values import (
     stage_two_beside,
     task_rows,
 )
-from salad.audio import read_audio, to_samples, to_seconds
 
 __all__ = ["encode_clip", "render", "task_table", "template", "voice_table"]
 
@@ -210,7 +210,7 @@ def template(name: str) -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"nats": nats, "percent": percent, "sentence": lambda text: text[:1].upper() + text[1:]}
-    files = importlib.resources.files("salad.analyze")
+    files = importlib.resources.files("salad.report")
     environment.globals["style"] = Markup(files.joinpath("page.css").read_text(encoding="utf-8").strip())
     return environment.from_string(files.joinpath(name).read_text(encoding="utf-8"))
 

@@ -13,8 +13,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from salad.analyze.findings import done, findings, law_of, percent
 from salad.files import write_json, write_text
+from salad.study.findings import done, findings, law_of, percent
 
 __all__ = ["write_reproduction"]
 
@@ -27,7 +27,7 @@ def write_reproduction(
     """Write folder/reproduce.html and folder/findings.json; returns the findings as rows."""
     found = findings(rows, shared["base"])
     table = [asdict(f) for f in found]
-    source = importlib.resources.files("salad.analyze").joinpath("reproduce.html.j2").read_text(encoding="utf-8")
+    source = importlib.resources.files("salad.study").joinpath("reproduce.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
     finished, base = [r for r in rows if r["status"] == "done"], shared["base"]
     again = _between_seeds(finished)

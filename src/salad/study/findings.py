@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from salad.analyze.ablation import paired
-from salad.analyze.regress import Regression, partial_r2, regress
-from salad.analyze.scaling import Law, fit_law
+from salad.study.ablation import paired
+from salad.study.regression import Regression, partial_r2, regress
+from salad.study.scaling_law import Law, fit_law
 from salad.types import SaladError
 
 __all__ = ["Finding", "done", "findings", "law_of", "paired_documents", "percent"]

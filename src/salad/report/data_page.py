@@ -8,11 +8,11 @@ from typing import Any
 from markupsafe import Markup
 
 import salad
-from salad.analyze.charts import figure
-from salad.analyze.page import template
-from salad.analyze.svg import Svg, scale, text_width, ticks
-from salad.analyze.values import duration
 from salad.files import write_text
+from salad.report.charts import figure
+from salad.report.page import template
+from salad.report.svg import Svg, scale, text_width, ticks
+from salad.report.values import duration
 
 __all__ = ["draw_histogram", "fault_rows", "overview_rows", "quarantine_rows", "write_data_page"]
 
