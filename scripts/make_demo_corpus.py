@@ -40,9 +40,9 @@ from salad.data.withheld import choose_withheld, exposure
 from salad.engine import run_shards
 from salad.evaluation.task import find_task, load_items
 from salad.files import read_jsonl, sha256_file, write_text
+from salad.pipeline.stages.corpus import HELDOUT_TOPICS
 from salad.progress import console
 from salad.select import near_duplicates, overlapping
-from salad.stages.corpus import HELDOUT_TOPICS
 from salad.synthesize.speak import speak_all
 from salad.synthesize.word_times import align_spoken
 from salad.types import Document

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from salad.assets.ears import ADAPTER
 from salad.files import read_json, sha256_file, write_json, write_text
-from salad.pipeline import STAGES
+from salad.pipeline.run import STAGES
 from salad.recipe import load_recipe
 
 SHIPPED = Path(__file__).parents[1] / "src" / "salad" / "assets" / "data"

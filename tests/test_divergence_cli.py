@@ -20,9 +20,9 @@ from salad.evaluation.saved_model import Listening
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
-from salad.pipeline import Run
+from salad.pipeline.noisy import noise_rows
+from salad.pipeline.run import Run
 from salad.recipe import Recipe
-from salad.stages.noisy import noise_rows
 from salad.types import SaladError
 
 

@@ -17,10 +17,10 @@ from salad.model.ears.blocks import Block, through
 from salad.model.ears.lower import Lower, pool_runs
 from salad.model.teacher import Teacher
 from salad.objective.spelling import spelling
+from salad.pipeline.ears import kept_back
 from salad.recipe import load_recipe
 from salad.sequence.simulate import Noise
 from salad.sequence.spelling import moved, place, spell
-from salad.stages.ears import kept_back
 from salad.text.phonemes import BOUNDARY, Symbols, letters_of, phones_of
 from salad.training.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
 from salad.training.loop import Schedule, train

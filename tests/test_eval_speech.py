@@ -24,9 +24,9 @@ from salad.evaluation.spoken_results import error_rates
 from salad.evaluation.task import TaskItem, find_task
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.model import SaladConfig, SaladForConditionalGeneration
-from salad.pipeline import Run
+from salad.pipeline.choices import accuracies
+from salad.pipeline.run import Run
 from salad.recipe import Recipe
-from salad.stages.choices import accuracies
 from salad.synthesize.voices import load_voice
 from salad.types import Result, SaladError
 

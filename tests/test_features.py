@@ -17,12 +17,12 @@ from salad.data.manifest import read_utterances
 from salad.model.encoders import job as encoding
 from salad.model.encoders.job import FlyFrames
 from salad.model.teacher import Teacher
-from salad.pipeline import Run, _inputs
+from salad.pipeline import speech_jobs as speech
+from salad.pipeline.run import Run, _inputs
+from salad.pipeline.speech_jobs import encode, open_frames
 from salad.recipe import load_recipe
 from salad.sequence import FrameShard, FrameStore, Piece, check_shard, tokenise, write_frames
 from salad.sequence.examples import build_example, draw_layout
-from salad.stages import speech
-from salad.stages.speech import encode, open_frames
 from salad.training.tasks import DistillTask
 from salad.types import SaladError, Utterance, Word
 

@@ -31,7 +31,7 @@ from salad.measure.hearing import (
 )
 from salad.measure.oracle import argmax_ears, disturbed_symbols, oracle_rows, symbol_ears, symbols_of_model
 from salad.measure.statistics import margin, margin_over, ratio
-from salad.stages.hearing import _counts, _read, _withheld
+from salad.pipeline.hearing import _counts, _read, _withheld
 from salad.types import Example, Result, SaladError, Span, Utterance
 
 

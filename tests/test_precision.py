@@ -5,11 +5,11 @@ import functools
 import pytest
 import torch
 
-from salad import pipeline
 from salad.cli.common import takes_bf16 as asked
 from salad.engine import precision
 from salad.engine.precision import Shape, Timing, decide, measure, summary, takes_bf16
 from salad.files import read_json, write_json
+from salad.pipeline import run as pipeline
 from salad.recipe import Recipe
 from salad.types import SaladError
 

@@ -40,11 +40,11 @@ from salad.data.card import is_non_commercial
 from salad.data.ingest_plan import Planned, choose_heldout, num_positions
 from salad.data.manifest import load_spoken
 from salad.files import read_json, read_jsonl, write_json
-from salad.pipeline import Run, run_pipeline
+from salad.pipeline.model_card import write_model_card
+from salad.pipeline.run import Run, run_pipeline
+from salad.pipeline.stages import corpus
+from salad.pipeline.stages.align import load_aligned
 from salad.recipe import Recipe, Speech, load_recipe
-from salad.stages import corpus
-from salad.stages.align import load_aligned
-from salad.stages.model_card import write_model_card
 from salad.synthesize.voices import load_voice
 from salad.types import SaladError
 

@@ -24,10 +24,11 @@ from salad.data.withheld import (
 )
 from salad.evaluation.task import find_task, load_items
 from salad.files import read_jsonl, write_text
-from salad.pipeline import Run, _inputs
+from salad.pipeline import speech_jobs as speech
+from salad.pipeline.run import Run, _inputs
+from salad.pipeline.stages import corpus
 from salad.recipe import Recipe, load_recipe
 from salad.select import near_duplicates, overlapping
-from salad.stages import corpus, speech
 from salad.synthesize import speak
 from salad.types import Document, SaladError, Utterance, Word
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from salad.files import read_json, write_json, write_jsonl
-from salad.pipeline import Run
+from salad.pipeline.run import Run
 from salad.recipe import load_recipe
 from salad.study.findings import findings, paired_documents
 from salad.study.grid import Cell, _alone, _Measure, _Times, grid

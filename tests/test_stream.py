@@ -18,14 +18,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from salad.data.manifest import read_utterances, write_utterances
 from salad.files import read_json, read_jsonl, sha256_file, write_jsonl
-from salad.pipeline import Run
+from salad.pipeline.run import Run
+from salad.pipeline.speech_jobs import encode
+from salad.pipeline.speechlm import speech_examples
+from salad.pipeline.stages import stage1, stage2
+from salad.pipeline.stages.align import _heard, load_frames, speech_stream
+from salad.pipeline.streaming import text_shards
 from salad.recipe import load_recipe
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
-from salad.stages import stage1, stage2
-from salad.stages.align import _heard, load_frames, speech_stream
-from salad.stages.speech import encode
-from salad.stages.speechlm import speech_examples
-from salad.stages.streams import text_shards
 from salad.training.checkpoint import latest_checkpoint
 from salad.training.distributed import World
 from salad.training.tasks import DistillTask

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
-from salad import pipeline
 from salad.files import read_json, write_json, write_jsonl
+from salad.pipeline import run as pipeline
 from salad.study import sweep
 from salad.study.ablation import compare, table
 from salad.types import SaladError
@@ -44,7 +44,7 @@ def recipe(tmp_path, recipe_values, monkeypatch):
 
         return types.SimpleNamespace(run=run)
 
-    monkeypatch.setattr(pipeline, "_function", lambda stage: load(f"salad.stages.{stage}").run)
+    monkeypatch.setattr(pipeline, "_function", lambda stage: load(f"salad.pipeline.stages.{stage}").run)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({**recipe_values, "run_dir": str(tmp_path / "run")}))
     return path, ran

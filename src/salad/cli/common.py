@@ -48,7 +48,7 @@ def run_recipe(recipe: Path, overrides: list[str] | None, only: str | None = Non
     from salad.recipe import load_recipe
 
     checked = load_recipe(recipe, overrides or [])  # before the pipeline: a typo answers at once
-    from salad.pipeline import run_pipeline
+    from salad.pipeline.run import run_pipeline
 
     run_pipeline(checked, only=only)
 

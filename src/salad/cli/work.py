@@ -53,8 +53,8 @@ def prepare(recipe: RecipePath, overrides: Overrides = None, debug: Debug = Fals
         settings = load_recipe(recipe, overrides or [])
         from salad import assets
         from salad.data.readers.detect import check_places
-        from salad.pipeline import Run, run_pipeline
-        from salad.stages.corpus import assets_needed
+        from salad.pipeline.run import Run, run_pipeline
+        from salad.pipeline.stages.corpus import assets_needed
 
         check_places(settings.corpus)
         for name in sorted(assets_needed(settings)):
@@ -174,14 +174,14 @@ def plan(
 
 def _overfit(recipe: Path, overrides: list[str] | None) -> None:
     from salad.files import read_jsonl
-    from salad.pipeline import Run
+    from salad.pipeline.run import Run
     from salad.progress import console
     from salad.recipe import load_recipe
 
     run = Run(load_recipe(recipe, overrides or []))
     for before in ("corpus", "align") + (("warm_start",) if run.recipe.warm_start.enabled else ()):
         run.done(before)
-    from salad.stages.stage1 import run as stage1
+    from salad.pipeline.stages.stage1 import run as stage1
     from salad.types import SaladError
 
     folder = run.folder("overfit")

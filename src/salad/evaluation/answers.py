@@ -18,8 +18,8 @@ from salad.evaluation.saved_model import load_saved
 from salad.files import read_jsonl, sha256_file, write_json, write_jsonl
 from salad.model import SaladProcessor
 from salad.model.processor import AUDIO, MAX_SPAN_S
+from salad.pipeline.speechlm import freeze
 from salad.progress import progress
-from salad.stages.speechlm import freeze
 from salad.training.loop import autocast
 from salad.types import SaladError
 

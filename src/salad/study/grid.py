@@ -26,19 +26,19 @@ from salad.evaluation.next_sentence import Item
 from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
 from salad.measure.divergence import DocumentKL, deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.statistics import accuracy
-from salad.pipeline import STAGES, Run, run_pipeline, set_aside
+from salad.pipeline.choices import answer, items_of
+from salad.pipeline.distillation import train_stage
+from salad.pipeline.heldout import Setting
+from salad.pipeline.run import STAGES, Run, run_pipeline, set_aside
+from salad.pipeline.speech_jobs import transcribe
+from salad.pipeline.speechlm import load_tokenizer, speech_source, text_source
+from salad.pipeline.stages.align import load_aligned, load_frames
+from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.synthesize import load_bought, load_bought_frames
+from salad.pipeline.stages.warm_start import train_ctc
 from salad.progress import console
 from salad.recipe import Recipe, Stage
 from salad.sequence import Frames
-from salad.stages.align import load_aligned, load_frames
-from salad.stages.choices import answer, items_of
-from salad.stages.corpus import load_documents
-from salad.stages.heldout import Setting
-from salad.stages.speech import transcribe
-from salad.stages.speechlm import load_tokenizer, speech_source, text_source
-from salad.stages.synthesize import load_bought, load_bought_frames
-from salad.stages.training import train_stage
-from salad.stages.warm_start import train_ctc
 from salad.study.ablation import bought_more
 from salad.study.grid_page import write_reproduction
 from salad.training.checkpoint import latest_checkpoint, load_weights

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from salad.files import read_json, write_json
-from salad.pipeline import Run, run_pipeline
+from salad.pipeline.run import Run, run_pipeline
 from salad.progress import console
 from salad.recipe import load_recipe
 from salad.types import SaladError

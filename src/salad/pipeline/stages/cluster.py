@@ -11,9 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from salad.engine import run_shards
 from salad.files import read_json, write_json
-from salad.pipeline import Run
+from salad.pipeline.run import Run
+from salad.pipeline.stages.corpus import load_documents
 from salad.select import balanced_kmeans, embed_documents, join_embeddings, top_words
-from salad.stages.corpus import load_documents
 from salad.types import Cluster
 
 __all__ = ["load_clusters", "run"]

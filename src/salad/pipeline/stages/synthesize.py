@@ -7,11 +7,11 @@ from typing import Any
 
 from salad.data.manifest import read_utterances, write_lhotse, write_utterances
 from salad.files import read_jsonl
-from salad.pipeline import Run
+from salad.pipeline.run import Run
+from salad.pipeline.speech_jobs import align, assign_voices, encode, gather_quarantine, open_frames, speak, transcribe
+from salad.pipeline.streaming import speech_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
-from salad.stages.speech import align, assign_voices, encode, gather_quarantine, open_frames, speak, transcribe
-from salad.stages.streams import speech_shards
 from salad.synthesize.asr_filter import part_by_cer
 from salad.training.distributed import World
 from salad.types import Document, SaladError, Utterance

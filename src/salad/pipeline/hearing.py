@@ -19,11 +19,11 @@ from salad.measure.hearing import (
     voice_errors,
     word_recall,
 )
-from salad.pipeline import Run
-from salad.stages.align import load_aligned
-from salad.stages.corpus import load_documents
-from salad.stages.heldout import UNSEEN, Setting
-from salad.stages.synthesize import load_bought
+from salad.pipeline.heldout import UNSEEN, Setting
+from salad.pipeline.run import Run
+from salad.pipeline.stages.align import load_aligned
+from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.synthesize import load_bought
 from salad.text.speakable import speakable
 from salad.types import Example
 

@@ -11,7 +11,7 @@ from salad import __version__
 from salad.assets import ASSETS
 from salad.data.card import card_lines, is_non_commercial
 from salad.files import read_json, read_jsonl, write_text
-from salad.pipeline import Run
+from salad.pipeline.run import Run
 
 __all__ = ["write_model_card"]
 

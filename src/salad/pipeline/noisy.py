@@ -12,11 +12,11 @@ from salad.audio import read_audio, write_flac
 from salad.evaluation.degrade import REVISION, disturbed
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.measure.hearing import HeardSpan, voice_errors
+from salad.pipeline.hearing import listen
+from salad.pipeline.heldout import Setting
+from salad.pipeline.speech_jobs import encode, transcribe
+from salad.pipeline.speechlm import speech_examples
 from salad.progress import progress
-from salad.stages.hearing import listen
-from salad.stages.heldout import Setting
-from salad.stages.speech import encode, transcribe
-from salad.stages.speechlm import speech_examples
 from salad.types import Utterance
 
 __all__ = ["noise_rows"]

@@ -26,15 +26,15 @@ from salad.measure.divergence import (
 )
 from salad.measure.oracle import oracle_rows, symbols_of_model
 from salad.model import load_encoder
-from salad.pipeline import Run
+from salad.pipeline.choices import accuracies, answer, items_of
+from salad.pipeline.hearing import hearing_figures, listen, said_symbols
+from salad.pipeline.heldout import UNSEEN, Setting
+from salad.pipeline.noisy import noise_rows
+from salad.pipeline.run import Run
+from salad.pipeline.speech_jobs import transcribe
+from salad.pipeline.speechlm import heard_tokens
+from salad.pipeline.stages.align import load_aligned
 from salad.progress import console, progress
-from salad.stages.align import load_aligned
-from salad.stages.choices import accuracies, answer, items_of
-from salad.stages.hearing import hearing_figures, listen, said_symbols
-from salad.stages.heldout import UNSEEN, Setting
-from salad.stages.noisy import noise_rows
-from salad.stages.speech import transcribe
-from salad.stages.speechlm import heard_tokens
 from salad.training.checkpoint import latest_checkpoint
 
 __all__ = ["load_figures", "run"]

@@ -20,16 +20,16 @@ from salad.files import read_json, write_json
 from salad.model import SaladForConditionalGeneration
 from salad.model.ears import Lexicon
 from salad.model.teacher import Teacher
-from salad.pipeline import Run
+from salad.pipeline.run import Run
+from salad.pipeline.speechlm import build_model, freeze, load_symbols, load_tokenizer, symbol_spans
+from salad.pipeline.stages.align import load_aligned, load_frames
+from salad.pipeline.stages.corpus import load_documents
 from salad.select import overlapping
 from salad.sequence import Frames, start_token_id, tokenise
 from salad.sequence.examples import num_positions
 from salad.sequence.interleave import interleave
 from salad.sequence.simulate import Noise
 from salad.sequence.spelling import SpelledText, spell
-from salad.stages.align import load_aligned, load_frames
-from salad.stages.corpus import load_documents
-from salad.stages.speechlm import build_model, freeze, load_symbols, load_tokenizer, symbol_spans
 from salad.text.phonemes import BOUNDARY, Symbols
 from salad.text.speakable import speakable
 from salad.training.checkpoint import latest_checkpoint

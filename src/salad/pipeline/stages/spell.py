@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from salad.pipeline import Run
-from salad.stages.ears import upper_part
+from salad.pipeline.ears import upper_part
+from salad.pipeline.run import Run
 
 __all__ = ["run"]
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from salad.model import SaladProcessor
-from salad.pipeline import Run
+from salad.pipeline.distillation import train_stage
+from salad.pipeline.model_card import write_model_card
+from salad.pipeline.run import Run
+from salad.pipeline.speechlm import build_model, load_tokenizer, speech_source, text_source
+from salad.pipeline.stages.align import load_aligned, load_frames, speech_stream
+from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.synthesize import bought_stream, load_bought, load_bought_frames
+from salad.pipeline.streaming import text_shards
 from salad.recipe import Stage
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
-from salad.stages.align import load_aligned, load_frames, speech_stream
-from salad.stages.corpus import load_documents
-from salad.stages.model_card import write_model_card
-from salad.stages.speechlm import build_model, load_tokenizer, speech_source, text_source
-from salad.stages.streams import text_shards
-from salad.stages.synthesize import bought_stream, load_bought, load_bought_frames
-from salad.stages.training import train_stage
 from salad.training.checkpoint import latest_checkpoint
 from salad.training.distributed import World
 from salad.training.schedule import before_decay

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from salad.pipeline import Run
+from salad.pipeline.distillation import train_stage
+from salad.pipeline.run import Run
+from salad.pipeline.speechlm import ears_checkpoint, speech_source, text_source
+from salad.pipeline.stages.align import load_aligned, load_frames, speech_stream
+from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.streaming import text_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
-from salad.stages.align import load_aligned, load_frames, speech_stream
-from salad.stages.corpus import load_documents
-from salad.stages.speechlm import ears_checkpoint, speech_source, text_source
-from salad.stages.streams import text_shards
-from salad.stages.training import train_stage
 from salad.training.distributed import World
 from salad.training.tasks import Source
 from salad.types import Utterance

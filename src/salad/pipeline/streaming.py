@@ -13,13 +13,13 @@ import numpy as np
 from salad.data.manifest import read_utterances, utterance_from_dict
 from salad.files import read_jsonl, write_jsonl
 from salad.model.encoders.job import FlyFrames
-from salad.pipeline import Run
+from salad.pipeline.run import Run
+from salad.pipeline.speech_jobs import encoder_of, expected, heard_pieces, mended
 from salad.recipe import Stage
 from salad.sequence import Frames, FrameShard, start_token_id, tokenise
 from salad.sequence.examples import build_example, draw_layout, num_positions, text_example
 from salad.sequence.frames import UTTERANCES
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
-from salad.stages.speech import encoder_of, expected, heard_pieces, mended
 from salad.training.distributed import World
 from salad.types import Document, Example, Utterance
 

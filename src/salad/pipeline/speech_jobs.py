@@ -14,7 +14,7 @@ from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
 from salad.model.encoders.job import FlyFrames, encode_pieces, kind_of, shared_encoder
 from salad.model.encoders.load import Encoder
-from salad.pipeline import Run
+from salad.pipeline.run import Run
 from salad.progress import console
 from salad.recipe import Variation
 from salad.sequence import FrameShard, FrameStore, Piece, check_shard

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from salad.data.manifest import load_spoken, read_utterances, write_lhotse, write_utterances
-from salad.pipeline import Run
+from salad.pipeline.run import Run
+from salad.pipeline.speech_jobs import align, encode, gather_quarantine, open_frames
+from salad.pipeline.stages.corpus import PREPARED_HELDOUT
+from salad.pipeline.streaming import speech_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
-from salad.stages.corpus import PREPARED_HELDOUT
-from salad.stages.speech import align, encode, gather_quarantine, open_frames
-from salad.stages.streams import speech_shards
 from salad.training.distributed import World
 from salad.types import SaladError, Utterance
 

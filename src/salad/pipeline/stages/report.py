@@ -16,18 +16,18 @@ from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, read_jsonl
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.processor import AUDIO
-from salad.pipeline import STAGES, Run
+from salad.pipeline.heldout import unseen_voices
+from salad.pipeline.model_card import write_model_card
+from salad.pipeline.run import STAGES, Run
+from salad.pipeline.speechlm import build_model
+from salad.pipeline.stages.align import load_aligned
+from salad.pipeline.stages.cluster import load_clusters
+from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.evaluate import load_figures
+from salad.pipeline.stages.synthesize import load_bought
 from salad.progress import console
 from salad.report.summary import print_report, write_report
 from salad.sequence.examples import draw_layout
-from salad.stages.align import load_aligned
-from salad.stages.cluster import load_clusters
-from salad.stages.corpus import load_documents
-from salad.stages.evaluate import load_figures
-from salad.stages.heldout import unseen_voices
-from salad.stages.model_card import write_model_card
-from salad.stages.speechlm import build_model
-from salad.stages.synthesize import load_bought
 from salad.types import Utterance
 
 __all__ = ["run"]

@@ -16,7 +16,7 @@ from salad.align.transcript_match import words_for_ranges
 from salad.files import read_json
 from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
 from salad.model.ears import Lexicon
-from salad.pipeline import Run
+from salad.pipeline.run import Run
 from salad.sequence import Frames, start_token_id, tokenise
 from salad.sequence.examples import build_example, draw_layout, num_positions, pieces_of, text_example
 from salad.sequence.spelling import SpelledText, spell

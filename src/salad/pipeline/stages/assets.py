@@ -7,8 +7,8 @@ from typing import Any
 from salad import assets
 from salad.engine.machine import default_device
 from salad.engine.precision import summary
-from salad.pipeline import Run
-from salad.stages.corpus import voices_needed
+from salad.pipeline.run import Run
+from salad.pipeline.stages.corpus import voices_needed
 from salad.synthesize import assets_of_voice
 
 __all__ = ["run"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.files import read_jsonl, write_json
-from salad.pipeline import ROUND, Run, run_stage
+from salad.pipeline.run import ROUND, Run, run_stage
 from salad.progress import console
 from salad.types import SaladError
 

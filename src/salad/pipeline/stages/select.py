@@ -8,10 +8,10 @@ from typing import Any
 
 from salad.evaluation.task import find_task, load_items
 from salad.files import read_jsonl, write_jsonl
-from salad.pipeline import Run
+from salad.pipeline.run import Run
+from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.probe import load_probed
 from salad.select import allocate, draw, near_duplicates, overlapping
-from salad.stages.corpus import load_documents
-from salad.stages.probe import load_probed
 from salad.types import Cluster
 
 __all__ = ["run"]

@@ -24,10 +24,10 @@ from salad.measure.controls import Spoken, others_frames
 from salad.measure.statistics import accuracy, gap, margin, margin_over, pooled_gap
 from salad.model import SaladForConditionalGeneration, load_encoder
 from salad.model.processor import MAX_SPAN_S
-from salad.pipeline import Run
+from salad.pipeline.heldout import Setting
+from salad.pipeline.run import Run
 from salad.progress import progress
 from salad.report.values import NEXT_SENTENCE
-from salad.stages.heldout import Setting
 from salad.types import Result
 
 __all__ = ["accuracies", "answer", "items_of"]

@@ -183,7 +183,7 @@ def _others() -> tuple[bool, Callable[[], None]]:
 
 
 def _function(stage: str) -> Callable[[Run], dict[str, Any]]:
-    return importlib.import_module(f"salad.stages.{stage}").run
+    return importlib.import_module(f"salad.pipeline.stages.{stage}").run
 
 
 def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:

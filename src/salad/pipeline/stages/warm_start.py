@@ -12,13 +12,13 @@ from salad.engine.machine import default_device
 from salad.engine.memory import keep_freed_memory
 from salad.files import write_json
 from salad.model import SaladForConditionalGeneration
-from salad.pipeline import Run
+from salad.pipeline.ears import lower_part
+from salad.pipeline.run import Run
+from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer
+from salad.pipeline.stages.align import load_aligned, load_frames
+from salad.pipeline.stages.corpus import load_documents
 from salad.recipe import WarmStart
 from salad.sequence import Frames, tokenise
-from salad.stages.align import load_aligned, load_frames
-from salad.stages.corpus import load_documents
-from salad.stages.ears import lower_part
-from salad.stages.speechlm import build_model, ctc_spans, load_tokenizer
 from salad.training.checkpoint import load_weights
 from salad.training.loop import Schedule, autocast, train
 from salad.training.tasks import CTCTask

@@ -15,13 +15,13 @@ from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import deaf_ears, speech_ears, token_divergence, transcript_ears
 from salad.model.teacher import Teacher
-from salad.pipeline import Run
+from salad.pipeline.run import Run
+from salad.pipeline.speech_jobs import align, encode, gather_quarantine, speak, transcribe
+from salad.pipeline.speechlm import build_model, freeze, heard_tokens, load_tokenizer, speech_examples
+from salad.pipeline.stages.cluster import load_clusters
+from salad.pipeline.stages.corpus import load_documents
 from salad.progress import console
 from salad.select import Estimate, Evidence, explain, fixed_probes, next_probes, score_of, unsettled
-from salad.stages.cluster import load_clusters
-from salad.stages.corpus import load_documents
-from salad.stages.speech import align, encode, gather_quarantine, speak, transcribe
-from salad.stages.speechlm import build_model, freeze, heard_tokens, load_tokenizer, speech_examples
 from salad.training.checkpoint import latest_checkpoint
 from salad.training.loop import autocast
 from salad.types import Cluster, Document, Utterance

@@ -28,9 +28,9 @@ from salad.data.topics import broad_topics, narrow_topics
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl, write_text
 from salad.model import load_encoder
-from salad.pipeline import Run
+from salad.pipeline.run import Run
+from salad.pipeline.speech_jobs import assign_voices, gather_quarantine, speak
 from salad.recipe import Recipe
-from salad.stages.speech import assign_voices, gather_quarantine, speak
 from salad.synthesize import assets_of_voice
 from salad.types import Document, SaladError, Utterance
 

@@ -16,13 +16,13 @@ from salad.files import read_json
 from salad.measure.divergence import divergence, forgetting, speech_ears, summary
 from salad.model import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
-from salad.pipeline import Run
+from salad.pipeline.ears import ears_sides, lower_part_again
+from salad.pipeline.run import Run
+from salad.pipeline.speechlm import build_model, ctc_spans, freeze, load_tokenizer, speech_examples, text_examples
+from salad.pipeline.stages.align import load_aligned, load_frames
+from salad.pipeline.streaming import count_left_out, open_stream
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
-from salad.stages.align import load_aligned, load_frames
-from salad.stages.ears import ears_sides, lower_part_again
-from salad.stages.speechlm import build_model, ctc_spans, freeze, load_tokenizer, speech_examples, text_examples
-from salad.stages.streams import count_left_out, open_stream
 from salad.training.distributed import World, shard
 from salad.training.loop import Schedule, Task, autocast, train
 from salad.training.tasks import CTCTask, DistillTask, OneBatch, Source, Together, WithCTC, plan_batches
