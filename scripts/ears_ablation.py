@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from salad.config import Recipe, load_recipe
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_jsonl, write_json
 from salad.measure.divergence import DocumentKL, difference, divergence, speech_ears, summary
@@ -44,7 +45,6 @@ from salad.pipeline.speechlm import (
 )
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.stages.synthesize import load_bought, load_bought_frames
-from salad.recipe import Recipe, load_recipe
 from salad.sequence import Frames, tokenise
 from salad.sequence.simulate import Noise
 from salad.sequence.spelling import spell

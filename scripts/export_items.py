@@ -13,11 +13,11 @@ import argparse
 from pathlib import Path
 
 from salad.audio import read_audio, to_samples, write_flac
+from salad.config import load_recipe
 from salad.files import read_jsonl, write_jsonl
 from salad.pipeline.run import Run
 from salad.pipeline.stages.align import load_aligned
 from salad.progress import console
-from salad.recipe import load_recipe
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from salad import assets
 from salad.cli import app
+from salad.config import Recipe
 from salad.data.manifest import read_utterances, write_lhotse, write_utterances
 from salad.evaluation.divergence import measure_divergence, table_of
 from salad.evaluation.saved_model import Listening
@@ -22,7 +23,6 @@ from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
 from salad.pipeline.noisy import noise_rows
 from salad.pipeline.run import Run
-from salad.recipe import Recipe
 from salad.types import SaladError
 
 

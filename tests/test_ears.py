@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from salad.config import load_recipe
 from salad.measure.divergence import divergence, speech_ears
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.ears import Lexicon
@@ -18,7 +19,6 @@ from salad.model.ears.lower import Lower, pool_runs
 from salad.model.teacher import Teacher
 from salad.objective.spelling import spelling
 from salad.pipeline.ears import kept_back
-from salad.recipe import load_recipe
 from salad.sequence.simulate import Noise
 from salad.sequence.spelling import moved, place, spell
 from salad.text.phonemes import BOUNDARY, Symbols, letters_of, phones_of

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from salad.align.asr import Transcripts, load_asr
 from salad.audio import write_flac
 from salad.cli import app
+from salad.config import Recipe
 from salad.evaluation.degrade import condition, disturbed
 from salad.evaluation.next_sentence import Item
 from salad.evaluation.prompt import segments
@@ -26,7 +27,6 @@ from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.pipeline.choices import accuracies
 from salad.pipeline.run import Run
-from salad.recipe import Recipe
 from salad.synthesize.voices import load_voice
 from salad.types import Result, SaladError
 

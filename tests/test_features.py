@@ -13,6 +13,7 @@ from test_encoder import save_mimi
 from test_model import make_model
 from test_sequence import tokenizer  # noqa: F401
 
+from salad.config import load_recipe
 from salad.data.manifest import read_utterances
 from salad.model.encoders import job as encoding
 from salad.model.encoders.job import FlyFrames
@@ -20,7 +21,6 @@ from salad.model.teacher import Teacher
 from salad.pipeline import speech_jobs as speech
 from salad.pipeline.run import Run, _inputs
 from salad.pipeline.speech_jobs import encode, open_frames
-from salad.recipe import load_recipe
 from salad.sequence import FrameShard, FrameStore, Piece, check_shard, tokenise, write_frames
 from salad.sequence.examples import build_example, draw_layout
 from salad.training.tasks import DistillTask

@@ -4,9 +4,9 @@ import types
 
 import pytest
 
+from salad.config import Recipe
 from salad.files import read_json, write_text
 from salad.pipeline import run as pipeline
-from salad.recipe import Recipe
 from salad.types import SaladError
 
 

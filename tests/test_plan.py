@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from salad.cli import app
-from salad.recipe import load_recipe
+from salad.config import load_recipe
 from salad.training.estimate import make_plan, meta_model
 from salad.training.schedule import before_decay
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from salad.cli.common import takes_bf16 as asked
+from salad.config import Recipe
 from salad.engine import precision
 from salad.engine.precision import Shape, Timing, decide, measure, summary, takes_bf16
 from salad.files import read_json, write_json
 from salad.pipeline import run as pipeline
-from salad.recipe import Recipe
 from salad.types import SaladError
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -35,6 +35,7 @@ from typer.testing import CliRunner
 
 from salad.audio import resample
 from salad.cli import app
+from salad.config import Recipe, Speech, load_recipe
 from salad.data import ingest
 from salad.data.card import is_non_commercial
 from salad.data.ingest_plan import Planned, choose_heldout, num_positions
@@ -44,7 +45,6 @@ from salad.pipeline.model_card import write_model_card
 from salad.pipeline.run import Run, run_pipeline
 from salad.pipeline.stages import corpus
 from salad.pipeline.stages.align import load_aligned
-from salad.recipe import Recipe, Speech, load_recipe
 from salad.synthesize.voices import load_voice
 from salad.types import SaladError
 

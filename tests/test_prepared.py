@@ -12,6 +12,7 @@ import pytest
 
 from salad import assets
 from salad.audio import read_audio, write_opus
+from salad.config import Recipe, load_recipe
 from salad.data.prepared import GROUPS, Recording, read_prepared, write_documents, write_recordings
 from salad.data.withheld import (
     base_form,
@@ -27,7 +28,6 @@ from salad.files import read_jsonl, write_text
 from salad.pipeline import speech_jobs as speech
 from salad.pipeline.run import Run, _inputs
 from salad.pipeline.stages import corpus
-from salad.recipe import Recipe, load_recipe
 from salad.select import near_duplicates, overlapping
 from salad.synthesize import speak
 from salad.types import Document, SaladError, Utterance, Word

@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from salad.config import load_recipe
 from salad.files import read_json, write_json, write_jsonl
 from salad.pipeline.run import Run
-from salad.recipe import load_recipe
 from salad.study.findings import findings, paired_documents
 from salad.study.grid import Cell, _alone, _Measure, _Times, grid
 from salad.study.grid_page import write_reproduction

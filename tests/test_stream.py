@@ -16,6 +16,7 @@ from test_features import WORDS, make_utterances
 from test_sequence import tokenizer  # noqa: F401
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from salad.config import load_recipe
 from salad.data.manifest import read_utterances, write_utterances
 from salad.files import read_json, read_jsonl, sha256_file, write_jsonl
 from salad.pipeline.run import Run
@@ -24,7 +25,6 @@ from salad.pipeline.speechlm import speech_examples
 from salad.pipeline.stages import stage1, stage2
 from salad.pipeline.stages.align import _heard, load_frames, speech_stream
 from salad.pipeline.streaming import text_shards
-from salad.recipe import load_recipe
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
 from salad.training.checkpoint import latest_checkpoint
 from salad.training.distributed import World

@@ -28,10 +28,10 @@ from typer.testing import CliRunner
 from salad.assets import get
 from salad.audio import read_audio, write_opus
 from salad.cli import app
+from salad.config import Variation
 from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
-from salad.recipe import Variation
 from salad.synthesize import speak, voices
 from salad.synthesize.asr_filter import part_by_cer
 from salad.synthesize.delivery import NEUTRAL, Delivery, delivery_of, pitch_of, speed_of

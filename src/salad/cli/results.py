@@ -181,7 +181,7 @@ def reproduce(
 ) -> None:
     """Train the paper's grid in small, as much of it as the budget allows, and write reproduce.html."""
     with plain_errors(debug):
-        from salad.recipe import load_recipe
+        from salad.config import load_recipe
         from salad.study.sweep import seconds_of
 
         budget_s = seconds_of(budget)

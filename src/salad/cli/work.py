@@ -48,7 +48,7 @@ def stage(
 def prepare(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Read the recipe's data: fetch what that needs, run the corpus stage, and show the data card."""
     with plain_errors(debug):
-        from salad.recipe import load_recipe
+        from salad.config import load_recipe
 
         settings = load_recipe(recipe, overrides or [])
         from salad import assets
@@ -133,8 +133,8 @@ def synthesize(
 ) -> None:
     """Speak texts: numbers, units and symbols are spelled out first. The same command resumes."""
     with plain_errors(debug):
+        from salad.config import Variation
         from salad.engine import using
-        from salad.recipe import Variation
         from salad.synthesize.job import parse_shares, synthesize_texts
         from salad.types import SaladError
 
@@ -165,7 +165,7 @@ def plan(
 ) -> None:
     """Tell what a recipe will take: parameters, memory, tokens, operations, GPU hours, speech to buy, disk."""
     with plain_errors(debug):
-        from salad.recipe import load_recipe
+        from salad.config import load_recipe
         from salad.training.estimate import make_plan, rows
 
         settings = load_recipe(recipe, overrides or [])
@@ -173,10 +173,10 @@ def plan(
 
 
 def _overfit(recipe: Path, overrides: list[str] | None) -> None:
+    from salad.config import load_recipe
     from salad.files import read_jsonl
     from salad.pipeline.run import Run
     from salad.progress import console
-    from salad.recipe import load_recipe
 
     run = Run(load_recipe(recipe, overrides or []))
     for before in ("corpus", "align") + (("warm_start",) if run.recipe.warm_start.enabled else ()):

@@ -16,8 +16,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from salad.config import Speech
 from salad.data.readers.rows import Row, check_text, utf8
-from salad.recipe import Speech
 from salad.types import SaladError
 
 __all__ = ["CHARS_PER_S", "Door", "Planned", "choose_heldout", "make_plan", "num_positions", "read_plan", "rows_of"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from salad.config import Speech
 from salad.data.readers.arrow import hub_files, read_arrow, read_parquet
 from salad.data.readers.detect import find_files
 from salad.data.readers.folder import read_folder, read_tables
 from salad.data.readers.manifests import read_lhotse_rows, read_nemo, read_shar
 from salad.data.readers.rows import Row
 from salad.data.readers.webdataset import read_webdataset
-from salad.recipe import Speech
 
 __all__ = ["READERS", "open_source"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from salad import assets, recipe
+from salad import assets, config
 from salad.data.manifest import read_lhotse, utterance_from_dict
 from salad.data.readers.detect import kind_of as kind_of_file
 from salad.engine import run_shards
@@ -59,7 +59,7 @@ class Listening:
         self.model = load_saved(self.folder).to(device)
         self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
         values = assets.recipe_behind(self.folder) or {}
-        self.sequence = recipe.Sequence(**values.get("sequence", {}))
+        self.sequence = config.Sequence(**values.get("sequence", {}))
         self.seed = int(values.get("seed", 0))
         self.teacher_name = teacher or values.get("assets", {}).get("llm")
         self.base: SaladForConditionalGeneration | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from salad import recipe
+from salad import config
 from salad.engine.machine import default_device
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json
@@ -36,7 +36,7 @@ CACHE_BYTES = 2 * 2**30
 def train_stage(
     run: Run,
     name: str,
-    settings: recipe.Stage,
+    settings: config.Stage,
     sources: Callable[[Any], Sequence[Source] | Sequence[ShardSource]],
     spoken: Callable[[], Sequence[tuple[Sequence[Utterance], Frames]]],
     *,
@@ -155,7 +155,7 @@ def _base(run: Run) -> SaladForConditionalGeneration:
 
 
 def _probe(
-    run: Run, model: SaladForConditionalGeneration, teacher: Teacher, tokenizer: Any, settings: recipe.Stage, bf16: bool
+    run: Run, model: SaladForConditionalGeneration, teacher: Teacher, tokenizer: Any, settings: config.Stage, bf16: bool
 ) -> Callable[[], dict[str, float]]:
     """Live M and F on a fixed few of the held-out documents, spread over the domains."""
     everyone = load_aligned(run, "heldout")

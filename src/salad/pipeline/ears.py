@@ -12,7 +12,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from safetensors.torch import save_file
 
-from salad import recipe
+from salad import config
 from salad.data.withheld import has_withheld, read_withheld
 from salad.engine.machine import default_device
 from salad.engine.memory import keep_freed_memory
@@ -157,7 +157,7 @@ def ears_sides(
     model: SaladForConditionalGeneration,
     tokenizer: Any,
     spoken: Sequence[tuple[Sequence[Utterance], Frames]],
-    settings: recipe.Stage,
+    settings: config.Stage,
     seed: int,
 ) -> list[Side]:
     """What Stages I and II train beside the distillation: symbols by CTC, and spelling of text and of speech."""
@@ -315,7 +315,7 @@ def _vocabulary_size(run: Run) -> int:
     return AutoConfig.from_pretrained(assets.llm_folder(run.recipe.assets.llm)).vocab_size
 
 
-def _schedule(settings: recipe.WarmStart | recipe.Spell, steps: int, decay_share: float) -> Schedule:
+def _schedule(settings: config.WarmStart | config.Spell, steps: int, decay_share: float) -> Schedule:
     """How either part trains on its own."""
     return Schedule(
         steps=steps,

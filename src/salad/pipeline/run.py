@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from salad import assets
+from salad.config import Recipe
 from salad.data.readers.detect import check_places, walk
 from salad.engine import using
 from salad.engine.precision import Timing, Use, decide, measured
 from salad.files import read_json, sha256_file, sha256_json, write_json
 from salad.progress import console
-from salad.recipe import Recipe
 from salad.types import SaladError
 
 __all__ = ["ROUND", "STAGES", "Run", "run_pipeline", "run_stage", "set_aside"]

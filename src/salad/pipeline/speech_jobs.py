@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.align.transcribe import transcribe_utterances
+from salad.config import Variation
 from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import run_shards
 from salad.files import read_jsonl, write_jsonl
@@ -16,7 +17,6 @@ from salad.model.encoders.job import FlyFrames, encode_pieces, kind_of, shared_e
 from salad.model.encoders.load import Encoder
 from salad.pipeline.run import Run
 from salad.progress import console
-from salad.recipe import Variation
 from salad.sequence import FrameShard, FrameStore, Piece, check_shard
 from salad.sequence.examples import draw_layout, pieces_of
 from salad.sequence.frames import Decode

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from salad.config import Stage
 from salad.data.manifest import read_utterances, utterance_from_dict
 from salad.files import read_jsonl, write_jsonl
 from salad.model.encoders.job import FlyFrames
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import encoder_of, expected, heard_pieces, mended
-from salad.recipe import Stage
 from salad.sequence import Frames, FrameShard, start_token_id, tokenise
 from salad.sequence.examples import build_example, draw_layout, num_positions, text_example
 from salad.sequence.frames import UTTERANCES

@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import salad
+from salad.config import Recipe, Stage
 from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.next_sentence import Item
@@ -37,7 +38,6 @@ from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.synthesize import load_bought, load_bought_frames
 from salad.pipeline.stages.warm_start import train_ctc
 from salad.progress import console
-from salad.recipe import Recipe, Stage
 from salad.sequence import Frames
 from salad.study.ablation import bought_more
 from salad.study.grid_page import write_reproduction

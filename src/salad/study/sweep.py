@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
+from salad.config import load_recipe
 from salad.files import read_json, write_json
 from salad.pipeline.run import Run, run_pipeline
 from salad.progress import console
-from salad.recipe import load_recipe
 from salad.types import SaladError
 
 __all__ = ["Cell", "cells_of", "run_cells", "seconds_of"]

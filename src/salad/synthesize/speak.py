@@ -16,11 +16,11 @@ from urllib.parse import quote
 import numpy as np
 
 from salad.audio import resample, to_samples, to_seconds, write_flac, write_opus
+from salad.config import Variation
 from salad.data.manifest import Sentence, write_utterances
 from salad.engine import Shard, kept_folder, run_shards
 from salad.engine.run import DISK_FULL
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
-from salad.recipe import Variation
 from salad.synthesize.delivery import NEUTRAL, STEADY, Delivery, delivery_of, number_of
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.piper import PackageMissing, PiperVoice

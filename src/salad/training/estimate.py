@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from salad import recipe
+from salad import config
 from salad.assets import ASSETS, hub_folder, is_cached, is_hub_name, llm_folder
+from salad.config import Recipe
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.encoders.load import shape_of
-from salad.recipe import Recipe
 from salad.text.phonemes import Symbols
 from salad.types import SaladError
 
@@ -165,7 +165,7 @@ def _parameters(model: SaladForConditionalGeneration, llm: str) -> dict[str, tup
     return parts
 
 
-def _stage(name: str, stage: recipe.Stage, settings: Recipe, llm: int, adapter: int, head: int) -> StagePlan:
+def _stage(name: str, stage: config.Stage, settings: Recipe, llm: int, adapter: int, head: int) -> StagePlan:
     """A spoken document alternates spans of mean length; plain text has none."""
     spans, parts = settings.sequence, settings.model
     rate = shape_of(settings.assets.encoder).frame_rate_hz / parts.stride

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from salad.config import Speech
 from salad.data.readers.lines import broken_file
 from salad.data.readers.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, locate, pick
-from salad.recipe import Speech
 from salad.types import SaladError
 
 __all__ = ["hub_files", "need_pyarrow", "read_arrow", "read_parquet", "table_rows"]

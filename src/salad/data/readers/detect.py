@@ -11,10 +11,10 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from salad.config import Corpus
 from salad.data.readers.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, decode_text
 from salad.data.readers.table import names_audio
 from salad.files import read_json
-from salad.recipe import Corpus
 from salad.types import SaladError
 
 __all__ = ["FORMATS", "check_places", "find_files", "kind_of", "walk"]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from salad.config import Speech
 from salad.data.readers.lines import broken_file, read_json_rows, read_lines
 from salad.data.readers.rows import (
     AUDIO_FIELDS,
@@ -22,7 +23,6 @@ from salad.data.readers.rows import (
     pick,
 )
 from salad.data.readers.table import Table, find_audio, read_head
-from salad.recipe import Speech
 from salad.types import SaladError
 
 __all__ = ["read_folder", "read_tables"]

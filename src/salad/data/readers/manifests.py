@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from salad.config import Speech
 from salad.data.readers.lines import broken_file, read_json_rows
 from salad.data.readers.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, locate, pick
 from salad.data.readers.webdataset import tar_members
-from salad.recipe import Speech
 from salad.types import SaladError
 
 __all__ = ["read_lhotse_rows", "read_nemo", "read_shar"]

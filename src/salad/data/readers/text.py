@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from salad.config import Text
 from salad.data.readers.arrow import hub_files, need_pyarrow, table_rows
 from salad.data.readers.detect import kind_of, walk
 from salad.data.readers.lines import read_lines
 from salad.data.readers.rows import check_text, label, pick
-from salad.recipe import Text
 from salad.types import Document, SaladError
 
 __all__ = ["cut_text", "read_text"]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from salad.config import Speech
 from salad.data.readers.lines import broken_file
 from salad.data.readers.rows import AUDIO_SUFFIXES, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, pick
-from salad.recipe import Speech
 from salad.types import SaladError
 
 __all__ = ["read_webdataset", "tar_members"]

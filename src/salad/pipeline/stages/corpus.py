@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from salad.assets import ASSETS
+from salad.config import Recipe
 from salad.data.card import speech_source, text_source, write_card
 from salad.data.deduplicate import set_twins_aside
 from salad.data.generate_text import prompts, write_documents
@@ -30,7 +31,6 @@ from salad.files import read_jsonl, write_jsonl, write_text
 from salad.model import load_encoder
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import assign_voices, gather_quarantine, speak
-from salad.recipe import Recipe
 from salad.synthesize import assets_of_voice
 from salad.types import Document, SaladError, Utterance
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from salad.config import Stage
 from salad.model import SaladProcessor
 from salad.pipeline.distillation import train_stage
 from salad.pipeline.model_card import write_model_card
@@ -16,7 +17,6 @@ from salad.pipeline.stages.align import load_aligned, load_frames, speech_stream
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.synthesize import bought_stream, load_bought, load_bought_frames
 from salad.pipeline.streaming import text_shards
-from salad.recipe import Stage
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
 from salad.training.checkpoint import latest_checkpoint

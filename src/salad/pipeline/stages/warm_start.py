@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from salad.config import WarmStart
 from salad.engine.machine import default_device
 from salad.engine.memory import keep_freed_memory
 from salad.files import write_json
@@ -17,7 +18,6 @@ from salad.pipeline.run import Run
 from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.stages.corpus import load_documents
-from salad.recipe import WarmStart
 from salad.sequence import Frames, tokenise
 from salad.training.checkpoint import load_weights
 from salad.training.loop import Schedule, autocast, train
