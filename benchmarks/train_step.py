@@ -16,8 +16,8 @@ from transformers import LlamaConfig
 
 from salad.engine.precision import Shape, decide, measure
 from salad.model import SaladConfig, SaladForConditionalGeneration
+from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
-from salad.pipeline.speechlm import freeze
 from salad.sequence import assemble
 from salad.training.loop import autocast
 from salad.training.tasks import DistillTask

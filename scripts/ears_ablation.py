@@ -28,6 +28,7 @@ from salad.files import read_jsonl, write_json
 from salad.measure.divergence import DocumentKL, difference, divergence, speech_ears, summary
 from salad.measure.hearing import voice_errors
 from salad.model.ears import Lexicon
+from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.ears import choose_symbols, lists_of, load_noise, noise_of, simulated_task, spell_documents
 from salad.pipeline.hearing import listen
@@ -36,7 +37,6 @@ from salad.pipeline.run import Run
 from salad.pipeline.speechlm import (
     build_model,
     ctc_spans,
-    freeze,
     load_lexicon,
     load_symbols,
     load_tokenizer,

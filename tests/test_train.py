@@ -19,9 +19,9 @@ from test_model import make_examples, make_model
 
 from salad.files import read_jsonl, sha256_file
 from salad.measure.divergence import forgetting, summary
+from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.objective import ctc, ctc_fits
-from salad.pipeline.speechlm import freeze
 from salad.training.checkpoint import latest_checkpoint, load_weights, trainable
 from salad.training.loop import Schedule, train
 from salad.training.schedule import before_decay, wsd

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from salad.types import SaladError
 
@@ -434,17 +434,6 @@ class Evaluate(Section):
     tasks: tuple[str, ...] = Field(
         (), description="multiple-choice tasks, as `salad eval --tasks` takes them, read and heard in heldout_voice"
     )
-
-    @field_validator("noise")
-    @classmethod
-    def _conditions(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        from salad.evaluation.degrade import condition  # loads scipy, which a recipe without noise does not need
-
-        names = tuple(condition(name) for name in names)
-        for name in names:
-            if "speed" in name:
-                raise ValueError(f"{name!r} moves the times of words; leave out speed")
-        return names
 
 
 class Recipe(Section):

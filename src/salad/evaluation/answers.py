@@ -17,8 +17,8 @@ from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exa
 from salad.evaluation.saved_model import load_saved
 from salad.files import read_jsonl, sha256_file, write_json, write_jsonl
 from salad.model import SaladProcessor
+from salad.model.freeze import freeze
 from salad.model.processor import AUDIO, MAX_SPAN_S
-from salad.pipeline.speechlm import freeze
 from salad.progress import progress
 from salad.training.loop import autocast
 from salad.types import SaladError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import soundfile
@@ -13,7 +13,7 @@ from scipy.signal import butter, fftconvolve, sosfiltfilt
 from salad.audio import resample, to_samples
 from salad.types import SaladError
 
-__all__ = ["CONDITIONS", "REVISION", "condition", "disturbed"]
+__all__ = ["CONDITIONS", "REVISION", "check_noise", "condition", "disturbed"]
 
 REVISION = 1  # counts the changes of this file that change samples: what was scored before is scored again
 Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
@@ -29,6 +29,13 @@ def condition(name: str) -> str:
     Raises SaladError for one that is not known, or a number out of its range.
     """
     return "+".join(f"{kind}:{value}" if value else kind for kind, value, _ in map(_parse, name.split("+")))
+
+
+def check_noise(names: Iterable[str]) -> None:
+    """Refuse conditions that are not known, and those that move the times of words (speed)."""
+    for name in map(condition, names):
+        if "speed" in name:
+            raise SaladError(f"evaluate.noise: {name!r} moves the times of words; leave out speed")
 
 
 def disturbed(samples: np.ndarray, rate_hz: int, name: str, seed: int | tuple[int, ...]) -> np.ndarray:

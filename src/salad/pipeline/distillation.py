@@ -15,10 +15,11 @@ from salad.engine.memory import keep_freed_memory
 from salad.files import read_json
 from salad.measure.divergence import divergence, forgetting, speech_ears, summary
 from salad.model import SaladForConditionalGeneration
+from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.ears import ears_sides, lower_part_again
 from salad.pipeline.run import Run
-from salad.pipeline.speechlm import build_model, ctc_spans, freeze, load_tokenizer, speech_examples, text_examples
+from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer, speech_examples, text_examples
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.streaming import count_left_out, open_stream
 from salad.sequence import Frames

@@ -19,9 +19,10 @@ from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, write_json
 from salad.model import SaladForConditionalGeneration
 from salad.model.ears import Lexicon
+from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.run import Run
-from salad.pipeline.speechlm import build_model, freeze, load_symbols, load_tokenizer, symbol_spans
+from salad.pipeline.speechlm import build_model, load_symbols, load_tokenizer, symbol_spans
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.stages.corpus import load_documents
 from salad.select import overlapping

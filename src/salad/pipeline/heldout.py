@@ -12,9 +12,10 @@ import torch
 from salad.engine.machine import default_device
 from salad.measure.controls import Spoken, others_frames
 from salad.model import SaladForConditionalGeneration
+from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.run import Run
-from salad.pipeline.speechlm import build_model, freeze, load_tokenizer, speech_examples, text_examples
+from salad.pipeline.speechlm import build_model, load_tokenizer, speech_examples, text_examples
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.stages.corpus import load_documents
 from salad.training.checkpoint import load_weights

@@ -24,18 +24,16 @@ from salad.text.phonemes import Symbols
 from salad.training.checkpoint import latest_checkpoint, load_weights
 from salad.training.ears_tasks import SymbolSpan
 from salad.training.tasks import Source
-from salad.types import Document, Example, SaladError, Utterance
+from salad.types import Document, Example, Utterance
 
 __all__ = [
     "build_model",
     "ctc_spans",
     "ears_checkpoint",
-    "freeze",
     "heard_tokens",
     "load_lexicon",
     "load_symbols",
     "load_tokenizer",
-    "merge_linear",
     "speech_examples",
     "speech_source",
     "symbol_spans",
@@ -97,26 +95,6 @@ def ears_checkpoint(run: Run) -> Path | None:
     if not run.recipe.warm_start.enabled:
         return None
     return latest_checkpoint(run.folder("spell" if run.recipe.model.ears == "symbols" else "warm_start"))
-
-
-def freeze(model: SaladForConditionalGeneration, llm: str, *, bf16: bool) -> None:
-    """What trains: the adapter and its CTC head, and of the LLM all, its LoRA weights, or nothing.
-
-    bf16: what is frozen is multiplied in bf16, so the matrices are held in it.
-    """
-    if llm not in ("frozen", "lora", "full"):
-        raise SaladError(f"llm: {llm!r}; expected frozen, lora or full")
-    for name, parameter in model.llm.named_parameters():
-        parameter.requires_grad_(llm == "full" or (llm == "lora" and "lora_" in name))
-    if llm != "full" and bf16:
-        merge_linear(model)
-
-
-def merge_linear(model: SaladForConditionalGeneration) -> None:
-    """Hold the frozen linear weights of the decoder in bf16 (norms, embeddings and the head stay in float32)."""
-    for module in model.decoder().modules():
-        if isinstance(module, torch.nn.Linear) and not module.weight.requires_grad:
-            module.to(torch.bfloat16)
 
 
 def speech_examples(

@@ -14,10 +14,11 @@ from salad.align.transcribe import cer
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import deaf_ears, speech_ears, token_divergence, transcript_ears
+from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, gather_quarantine, speak, transcribe
-from salad.pipeline.speechlm import build_model, freeze, heard_tokens, load_tokenizer, speech_examples
+from salad.pipeline.speechlm import build_model, heard_tokens, load_tokenizer, speech_examples
 from salad.pipeline.stages.cluster import load_clusters
 from salad.pipeline.stages.corpus import load_documents
 from salad.progress import console
