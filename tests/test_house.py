@@ -65,3 +65,15 @@ def test_no_arrow_runs_up():
     new = {pair: files for pair, files in up.items() if pair not in UPWARD}
     assert not new, f"an import runs upward: {new}; move what is shared down"
     assert not set(UPWARD) - set(up), "an exception that is no longer needed"
+
+
+def test_the_map_names_every_file():
+    text = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    missing = [
+        str(path.relative_to(SOURCE))
+        for path in SOURCE.rglob("*.py")
+        if path.name not in ("__init__.py", "__main__.py")
+        and str(path.relative_to(SOURCE)) not in text  # a file at the top
+        and f"  {path.relative_to(SOURCE / path.relative_to(SOURCE).parts[0])} " not in text
+    ]
+    assert not missing, f"docs/architecture.md does not name {missing}"
