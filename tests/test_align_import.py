@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -127,7 +128,7 @@ def test_textgrid_words_go_to_the_texts_own_words(tmp_path: Path) -> None:
     assert (at["42"].start_s, at["42"].end_s) == pytest.approx((1.9, 2.4))
     assert at["“Ben’s,”"].start_s == pytest.approx(1.0)
     assert all(word.end_s > word.start_s for word in words)
-    assert all(a.end_s <= b.start_s + 1e-9 for a, b in zip(words, words[1:], strict=False))
+    assert all(a.end_s <= b.start_s + 1e-9 for a, b in itertools.pairwise(words))
 
 
 def test_an_unknown_word_is_the_one_that_is_left_and_a_joined_one_is_parted() -> None:

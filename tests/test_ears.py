@@ -147,7 +147,7 @@ def test_a_cut_holds_the_tokens_and_symbols_of_its_words(tokenizer, letters, wor
 def test_moved_is_monotone_and_within(truth, heard):
     where = moved(truth, heard)
     assert len(where) == len(truth) and (np.diff(where) >= 0).all()
-    assert len(where) == 0 or (-1 <= where[0] and where[-1] < max(1, len(heard)))
+    assert len(where) == 0 or (where[0] >= -1 and where[-1] < max(1, len(heard)))
     assert (moved(truth, truth) == np.arange(len(truth))).all()
 
 

@@ -372,7 +372,7 @@ def test_a_folder_with_broken_texts_loses_nothing(prepare, tmp_path):
         soundfile.write(own / f"{name}.wav", sound(1.0), RATE_HZ)
         if text is not None:
             (own / f"{name}.txt").write_bytes(text)
-    run, summary = prepare(corpus_keys={"speech_folders": [str(own)]})
+    run, _summary = prepare(corpus_keys={"speech_folders": [str(own)]})
     reasons = aside(run)
     assert "no alone.txt or .lab" in reasons["alone.wav"]
     assert "empty" in reasons["empty.wav"] and "UTF-8" in reasons["latin.wav"]

@@ -100,7 +100,7 @@ def test_what_the_demo_measures_on_comes_recorded(shipped):
         assert rate_hz == own.sample_rate_hz == RATE_HZ and len(samples) == own.num_samples
         assert [word.text for word in own.words] == own.text.split() and own.score > 0.3
         times = [t for word in own.words for t in (word.start_s, word.end_s)]
-        assert times == sorted(times) and 0 <= times[0] and times[-1] <= own.duration_s
+        assert times == sorted(times) and times[0] >= 0 and times[-1] <= own.duration_s
         assert [start for start, *_ in recording.sentences][1:] == [end for _, end, *_ in recording.sentences][:-1]
         assert recording.sentences[-1][1] == len(own.words)
 

@@ -139,7 +139,7 @@ def test_sentence_times_frame_the_sound() -> None:
     assert not np.array_equal(samples[:100_000], speak_document(document, Tone(), seed=2).samples[:100_000])
     assert [(start, end) for start, end, _, _ in sentences] == split_sentences(TEXT)
     assert np.abs(samples).max() <= speak.PEAK + 1e-6
-    for (*_, before_s), (_, _, after_s, _) in zip(sentences, sentences[1:], strict=False):
+    for (*_, before_s), (_, _, after_s, _) in itertools.pairwise(sentences):
         assert speak.PAUSE_S[0] - 1e-3 <= after_s - before_s <= speak.PAUSE_S[1] + 1e-3
         assert np.abs(samples[round(before_s * 16_000) : round(after_s * 16_000)]).max() < 1e-3
     for _, _, start_s, end_s in sentences:
@@ -492,7 +492,7 @@ def test_kokoro_in_torch_says_when_each_word_is_said(tmp_path: Path) -> None:
     samples, times = voice.speak_timed("The last of the rain fell.")
     assert np.array_equal(samples, voice.speak("The last of the rain fell.")) and np.isfinite(samples).all()
     assert times is not None and len(times) == 6
-    assert all(start < end for start, end in times) and 0 < times[0][0] and times[-1][1] < len(samples) / 24_000
+    assert all(start < end for start, end in times) and times[0][0] > 0 and times[-1][1] < len(samples) / 24_000
     assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(times))
     assert len(voice.speak("The last of the rain fell.", 2.0)) < len(samples)
     (tmp_path / "kokoro.pth").unlink()
@@ -560,7 +560,7 @@ def test_piper_says_when_each_word_and_phone_is_said() -> None:
     text = "The last of the rain fell, on the roof of a house. It was over."
     samples, times = voice.speak_timed(text)
     assert np.array_equal(samples, voice.speak(text)) and times is not None and len(times) == len(text.split())
-    assert all(start < end for start, end in times) and 0 < times[0][0] and times[-1][1] < len(samples) / 22_050
+    assert all(start < end for start, end in times) and times[0][0] > 0 and times[-1][1] < len(samples) / 22_050
     assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(times))
     again, phones = voice.speak_phones(text)
     said = "".join(symbol for symbol, _, _ in phones)

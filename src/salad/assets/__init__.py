@@ -17,9 +17,9 @@ from salad.assets.store import cache_dir, fingerprint, get, is_cached, verify
 
 __all__ = [
     "ASSETS",
+    "BUILT_IN",
     "Archive",
     "Asset",
-    "BUILT_IN",
     "HubFile",
     "Part",
     "PinnedFile",

@@ -196,7 +196,6 @@ def _longest_length(systems: Sequence[System]) -> Callable[[Sequence[Segment]], 
 
     Where nothing is heard, a spoken word counts 0.4 s all the same: text alone gets the examples that speech would.
     """
-
     readers = {id(system.reader): system for system in reversed(systems)}.values()  # one of each for text
     counts: dict[tuple[int, str], int] = {}
     recorded = any(system.seconds for system in systems)

@@ -313,7 +313,7 @@ def _warm_start(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Fi
         cold = [r for r in finished if not r["warm"] and r["speech"] == speech]
         warm = [
             r for rate in ("text", "fixed") for r in done(finished, speech=speech, alpha=1.0, share=1.0, rate=rate)
-            if r.get("before") and (rate == "text" or cold and r["stride"] == cold[0]["stride"])
+            if r.get("before") and (rate == "text" or (cold and r["stride"] == cold[0]["stride"]))
         ]  # fmt: skip
         partners = {r["rate"]: r for r in reversed(warm)}  # the first of each rate
         if not cold or not partners:

@@ -135,7 +135,7 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
         if len(words) > bounds[-1]:
             bounds.append(len(words))
     runs: list[tuple[int, int]] = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         while (cut := _cut(words, start, end)) < end:
             runs.append((start, cut))
             start = cut

@@ -236,7 +236,7 @@ def _lines(part: Part, path: Path) -> Iterator[dict[str, Any]]:
     number = 0
     try:
         with _open(path) as file:
-            for number, line in enumerate(file, 1):  # noqa: B007
+            for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
                 try:

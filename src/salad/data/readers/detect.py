@@ -175,7 +175,7 @@ def _kind_of_object(path: Path, value: dict[str, Any]) -> str:
         return "nemo"
     if "file_name" in value:
         return "table"
-    if "sources" in value and "sampling_rate" in value or {"recording_id", "channel"} <= value.keys():
+    if ("sources" in value and "sampling_rate" in value) or {"recording_id", "channel"} <= value.keys():
         raise SaladError(f"corpus: {path} is a Lhotse manifest of recordings or supervisions; make cuts of both first")
     return "json"
 

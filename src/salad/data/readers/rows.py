@@ -99,10 +99,10 @@ def utf8(value: str) -> str:
 
 
 def locate(name: Any, root: Path, trusted: bool) -> str:
-    """The path that a manifest names, under `root`. Raises SaladError where it leads out of it, unless `trusted`.
+    r"""The path that a manifest names, under `root`. Raises SaladError where it leads out of it, unless `trusted`.
 
     By name, not by following links: a link inside the folder was put there by its owner. A path as Windows writes it
-    (clips\\a.wav) is taken for one of folders, unless a file is called so.
+    (clips\a.wav) is taken for one of folders, unless a file is called so.
     """
     if not isinstance(name, str) or not name or "\0" in name:
         raise SaladError(f"audio: expected the path of a file, got {name!r:.60}")

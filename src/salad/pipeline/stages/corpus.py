@@ -193,7 +193,7 @@ def _ingest(run: Run) -> tuple[list[Utterance], list[Utterance], list[dict[str, 
                 heldout_by=kept_by.get(name, ""),
                 language=entry["language"],
                 note=source["note"],
-            )  # fmt: skip
+            )
         )
     return speech, heldout, rows
 

@@ -9,6 +9,8 @@ a cluster: an arc a -> b costs the cheapest move of a point of a to b, so the po
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 __all__ = ["capacities", "fill", "price_of_sizes"]
@@ -101,7 +103,7 @@ class _Flow:
         path.reverse()
         amount = min(self.sizes[path[0]] - self.places[path[0]], self.places[sink] - self.sizes[sink])
         carried: list[np.ndarray | None] = []
-        for a, b in zip(path, path[1:], strict=False):
+        for a, b in itertools.pairwise(path):
             if amount <= 0:
                 return
             limit = self.prices[a] - self.prices[b] + self.tolerance
