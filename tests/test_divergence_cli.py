@@ -22,7 +22,7 @@ from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
 from salad.pipeline.noisy import noise_rows
-from salad.pipeline.run import Run, run_pipeline
+from salad.pipeline.run import Run
 from salad.types import SaladError
 
 
@@ -243,5 +243,7 @@ def test_noise_is_heard_beside_the_same_recordings_as_they_are(tmp_path, recipe_
     assert plain["misalignment"] == pytest.approx(again["all"]) != pytest.approx(line["misalignment"])
     assert plain["wer"]["n"] and plain["cascade_wer"]["value"] > 0.5 and plain["phone_error"] is None
     for names, why in ((["speed:1.1"], "moves the times of words"), (["hiss"], "got 'hiss', expected white")):
-        with pytest.raises(SaladError, match=why):
-            run_pipeline(Recipe(**{**recipe_values, "evaluate": {"noise": names}}))
+        with pytest.raises(ValueError, match=why):
+            Recipe(**{**recipe_values, "evaluate": {"noise": names}})
+    written_out = Recipe(**{**recipe_values, "evaluate": {"noise": ["white:10.0+telephone", "reverb"]}})
+    assert written_out.evaluate.noise == ("white:10+telephone", "reverb:0.5")  # one spelling, one fingerprint

@@ -17,7 +17,8 @@ from salad.align.asr import Transcripts, load_asr
 from salad.audio import write_flac
 from salad.cli import app
 from salad.config import Recipe
-from salad.evaluation.degrade import condition, disturbed
+from salad.config.conditions import condition
+from salad.evaluation.degrade import disturbed
 from salad.evaluation.next_sentence import Item
 from salad.evaluation.prompt import segments
 from salad.evaluation.recordings import everything_spoken, others

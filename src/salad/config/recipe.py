@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from salad.config.base import Section
+from salad.config.conditions import condition
 from salad.config.data import Align, Assets, Corpus, Engine, Sequence, Variation, Voices
 from salad.config.training import Model, Spell, Stage, WarmStart
 from salad.types import SaladError
@@ -92,6 +93,15 @@ class Evaluate(Section):
     tasks: tuple[str, ...] = Field(
         (), description="multiple-choice tasks, as `salad eval --tasks` takes them, read and heard in heldout_voice"
     )
+
+    @field_validator("noise")
+    @classmethod
+    def _conditions(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(condition(name) for name in names)
+        for name in names:
+            if "speed" in name:
+                raise ValueError(f"{name!r} moves the times of words; leave out speed")
+        return names
 
 
 class Recipe(Section):

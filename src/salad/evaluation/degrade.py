@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import soundfile
 from scipy.signal import butter, fftconvolve, sosfiltfilt
 
 from salad.audio import resample, to_samples
-from salad.types import SaladError
+from salad.config.conditions import parse_condition
 
-__all__ = ["CONDITIONS", "REVISION", "check_noise", "condition", "disturbed"]
+__all__ = ["REVISION", "disturbed"]
 
 REVISION = 1  # counts the changes of this file that change samples: what was scored before is scored again
 Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 CODECS = {"opus": ("OGG", "OPUS", 1.0), "mp3": ("MP3", "MPEG_LAYER_III", 0.99)}  # libsndfile's; about 12 and 16 kbit/s
 CODEC_HZ = 16_000
 TELEPHONE_HZ, TELEPHONE_BAND_HZ = 8_000, (300, 3_400)
-CONDITIONS = "white[:SNR_DB], reverb[:RT60_S], codec[:opus|mp3], speed:FACTOR, telephone, or several joined by +"
-
-
-def condition(name: str) -> str:
-    """The condition as it is written in full, such as "white:10+telephone" or "reverb:0.5" for "reverb".
-
-    Raises SaladError for one that is not known, or a number out of its range.
-    """
-    return "+".join(f"{kind}:{value}" if value else kind for kind, value, _ in map(_parse, name.split("+")))
-
-
-def check_noise(names: Iterable[str]) -> None:
-    """Refuse conditions that are not known, and those that move the times of words (speed)."""
-    for name in map(condition, names):
-        if "speed" in name:
-            raise SaladError(f"evaluate.noise: {name!r} moves the times of words; leave out speed")
 
 
 def disturbed(samples: np.ndarray, rate_hz: int, name: str, seed: int | tuple[int, ...]) -> np.ndarray:
@@ -45,37 +29,21 @@ def disturbed(samples: np.ndarray, rate_hz: int, name: str, seed: int | tuple[in
     """
     rng = np.random.default_rng(seed)
     for part in name.split("+"):
-        samples = _parse(part)[2](samples, rate_hz, rng)
+        samples = _change(part)(samples, rate_hz, rng)
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
-def _parse(name: str) -> tuple[str, str, Change]:
-    kind, _, given = name.partition(":")
+def _change(part: str) -> Change:
+    kind, value = parse_condition(part)
     if kind == "white":
-        db = _number(name, given or "10", -30, 80)
-        return kind, f"{db:g}", lambda x, hz, rng: _white(x, db, rng)
+        return lambda x, hz, rng: _white(x, float(value), rng)
     if kind == "reverb":
-        seconds = _number(name, given or "0.5", 0.05, 5)
-        return kind, f"{seconds:g}", lambda x, hz, rng: _reverb(x, hz, seconds, rng)
-    if kind == "codec" and (given or "opus") in CODECS:
-        codec = given or "opus"
-        return kind, codec, lambda x, hz, rng: _codec(x, hz, codec)
-    if kind == "speed" and given:
-        factor = _number(name, given, 0.5, 2)
-        return kind, f"{factor:g}", lambda x, hz, rng: _speed(x, hz, factor)
-    if kind == "telephone" and not given:
-        return kind, "", lambda x, hz, rng: _telephone(x, hz)
-    raise SaladError(f"noise: got {name!r}, expected {CONDITIONS}")
-
-
-def _number(name: str, given: str, low: float, high: float) -> float:
-    try:
-        value = float(given)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise SaladError(f"noise: got {name!r}, expected a number from {low:g} to {high:g} after the colon")
-    return value
+        return lambda x, hz, rng: _reverb(x, hz, float(value), rng)
+    if kind == "codec":
+        return lambda x, hz, rng: _codec(x, hz, str(value))
+    if kind == "speed":
+        return lambda x, hz, rng: _speed(x, hz, float(value))
+    return lambda x, hz, rng: _telephone(x, hz)
 
 
 def _white(samples: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:

@@ -12,8 +12,9 @@ from typing import Any
 from salad import assets
 from salad.align.asr import RATE_HZ, Transcripts, load_asr
 from salad.audio import resample, split_at_quiet
+from salad.config.conditions import condition
 from salad.evaluation.benchmark import Prepared, Settings, System, infer, prepare, score_samples, systems_of
-from salad.evaluation.degrade import REVISION, condition
+from salad.evaluation.degrade import REVISION
 from salad.evaluation.prompt import Segment, Sound, segments
 from salad.evaluation.recordings import (
     SHUFFLED,

@@ -19,7 +19,6 @@ from salad.config import Recipe
 from salad.data.readers.detect import check_places, walk
 from salad.engine import using
 from salad.engine.precision import Timing, Use, decide, measured
-from salad.evaluation.degrade import check_noise
 from salad.files import read_json, sha256_file, sha256_json, write_json
 from salad.progress import console
 from salad.types import SaladError
@@ -121,7 +120,6 @@ def run_pipeline(
     first, meet = _others()
     if not reuse and only in (None, "assets", "corpus") and _state(run.folder("corpus")).get("status") != "done":
         check_places(recipe.corpus)  # before models are fetched
-    check_noise(recipe.evaluate.noise)
     if first:
         run.dir.mkdir(parents=True, exist_ok=True)
         write_json(run.dir / "recipe.json", recipe.model_dump(mode="json"))
