@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import salad.pipeline  # reads the real salad.pipeline.run before a fixture takes its place
 from salad import __version__
 from salad.assets import ASSETS
 from salad.cli import app
