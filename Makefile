@@ -35,6 +35,7 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 bench: $(STAMP)
 	@set -e; for file in $(BENCHMARKS); do echo "# $$file" >&2; $(BIN)/python $$file; done

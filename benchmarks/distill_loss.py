@@ -17,7 +17,7 @@ from bench import DEVICE, in_turn, line, set_threads
 
 from salad.objective import distill, kl_per_position
 from salad.objective.distill import CPU_CHUNK, GPU_CHUNK
-from salad.train.loop import autocast
+from salad.training.loop import autocast
 
 
 def main() -> None:

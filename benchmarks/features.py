@@ -20,12 +20,12 @@ import numpy as np
 from bench import in_turn, line, set_threads
 
 from salad.audio import read_audio, to_samples, write_flac
-from salad.corpus.manifest import utterance_from_dict, write_utterances
+from salad.config import Sequence
+from salad.data.manifest import utterance_from_dict, write_utterances
 from salad.engine import run_shards
 from salad.files import read_jsonl
-from salad.model.encode import FlyFrames, encode_pieces
-from salad.model.encoder import load_encoder
-from salad.recipe import Sequence
+from salad.model.encoders.job import FlyFrames, encode_pieces
+from salad.model.encoders.load import load_encoder
 from salad.sequence import FrameShard, FrameStore, TokenisedDocument
 from salad.sequence.examples import build_example, draw_layout, num_positions, pieces_of
 from salad.sequence.stream import ShardSource, Stream

@@ -19,11 +19,11 @@ import soundfile
 import soxr
 from bench import in_turn, line, set_threads
 
-from salad.corpus.ingest import ingest_documents
-from salad.corpus.manifest import load_spoken
-from salad.corpus.plan import Door, make_plan, read_plan
-from salad.corpus.sources import open_source
-from salad.recipe import Speech
+from salad.config import Speech
+from salad.data.ingest import ingest_documents
+from salad.data.ingest_plan import Door, make_plan, read_plan
+from salad.data.manifest import load_spoken
+from salad.data.sources import open_source
 
 RATE_HZ, SHARD = 16_000, 64
 DOOR = Door(min_s=0.1, max_s=1200.0, context=2048, rate_hz=12.5, speech_share=0.6)

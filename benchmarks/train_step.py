@@ -16,11 +16,11 @@ from transformers import LlamaConfig
 
 from salad.engine.precision import Shape, decide, measure
 from salad.model import SaladConfig, SaladForConditionalGeneration
+from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.sequence import assemble
-from salad.stages.speechlm import freeze
-from salad.train.loop import autocast
-from salad.train.tasks import DistillTask
+from salad.training.loop import autocast
+from salad.training.tasks import DistillTask
 from salad.types import Example, Span
 
 

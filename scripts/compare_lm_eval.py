@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from salad import assets
+from salad.evaluation.benchmark import Settings, run_eval
+from salad.evaluation.task import find_task
 from salad.files import read_jsonl, write_jsonl
-from salad.measure.task import find_task
-from salad.stages.eval_tasks import Settings, run_eval
 
 METRICS = ("acc", "acc_norm")
 
@@ -46,7 +46,7 @@ def lm_eval_rows(task: str, llm: str, folder: Path, batch: int, model: str) -> l
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    import salad.measure.lm_eval_model  # noqa: F401  registers "salad"
+    import salad.evaluation.lm_eval_model  # noqa: F401  registers "salad"
 
     [theirs] = Path(lm_eval.__file__).parent.joinpath("tasks").rglob(f"{task}.yaml")
     split = find_task(task)[0].source.split

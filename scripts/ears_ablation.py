@@ -22,37 +22,37 @@ from typing import Any
 
 import torch
 
+from salad.config import Recipe, load_recipe
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_jsonl, write_json
 from salad.measure.divergence import DocumentKL, difference, divergence, speech_ears, summary
 from salad.measure.hearing import voice_errors
 from salad.model.ears import Lexicon
+from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
-from salad.pipeline import Run
-from salad.recipe import Recipe, load_recipe
-from salad.sequence import Frames, tokenise
-from salad.sequence.simulate import Noise
-from salad.sequence.spelling import spell
-from salad.stages.align import load_aligned, load_frames
-from salad.stages.ears import choose_symbols, lists_of, load_noise, noise_of, simulated_task, spell_documents
-from salad.stages.hearing import listen
-from salad.stages.heldout import Setting
-from salad.stages.speechlm import (
+from salad.pipeline.ears import choose_symbols, lists_of, load_noise, noise_of, simulated_task, spell_documents
+from salad.pipeline.hearing import listen
+from salad.pipeline.heldout import Setting
+from salad.pipeline.run import Run
+from salad.pipeline.speechlm import (
     build_model,
     ctc_spans,
-    freeze,
     load_lexicon,
     load_symbols,
     load_tokenizer,
     speech_source,
     symbol_spans,
 )
-from salad.stages.synthesize import load_bought, load_bought_frames
-from salad.train.checkpoint import latest_checkpoint, load_weights
-from salad.train.ears_tasks import HeardSpellTask, LowerTask, SpellTask
-from salad.train.loop import autocast
-from salad.train.optimizer import make_optimizer
-from salad.train.tasks import CTCTask, DistillTask, Side, Together, plan_batches
+from salad.pipeline.stages.align import load_aligned, load_frames
+from salad.pipeline.stages.synthesize import load_bought, load_bought_frames
+from salad.sequence import Frames, tokenise
+from salad.sequence.simulate import Noise
+from salad.sequence.spelling import spell
+from salad.training.checkpoint import latest_checkpoint, load_weights
+from salad.training.ears_tasks import HeardSpellTask, LowerTask, SpellTask
+from salad.training.loop import autocast
+from salad.training.optimizer import make_optimizer
+from salad.training.tasks import CTCTask, DistillTask, Side, Together, plan_batches
 from salad.types import SaladError, Utterance
 
 KL_SHARE = 0.3  # of the seconds at the end, in which the KL is beside the spelling

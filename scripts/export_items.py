@@ -1,7 +1,7 @@
-"""A run's next-sentence items as a task of its own: items.jsonl and their recordings, for `salad eval --recordings`.
+r"""A run's next-sentence items as a task of its own: items.jsonl and their recordings, for `salad eval --recordings`.
 
     python scripts/export_items.py recipes/demo.yaml out
-    salad eval runs/demo/stage2/model --tasks out/next_sentence.jsonl --speech --recordings out/recordings \\
+    salad eval runs/demo/stage2/model --tasks out/next_sentence.jsonl --speech --recordings out/recordings \
         --voices "" --asr none --control shuffled,silence
 
 With every item's recording exchanged for another's accuracy must fall to chance; silence gives what options alone tell.
@@ -13,11 +13,11 @@ import argparse
 from pathlib import Path
 
 from salad.audio import read_audio, to_samples, write_flac
+from salad.config import load_recipe
 from salad.files import read_jsonl, write_jsonl
-from salad.pipeline import Run
+from salad.pipeline.run import Run
+from salad.pipeline.stages.align import load_aligned
 from salad.progress import console
-from salad.recipe import load_recipe
-from salad.stages.align import load_aligned
 
 
 def main() -> None:

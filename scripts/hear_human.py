@@ -14,8 +14,8 @@ from salad.align.whisper import load_aligner
 from salad.assets import get
 from salad.audio import read_audio
 from salad.cli.common import print_table
-from salad.corpus.manifest import write_utterances
-from salad.stages.divergence import measure_divergence, table_of
+from salad.data.manifest import write_utterances
+from salad.evaluation.divergence import measure_divergence, table_of
 from salad.types import Utterance
 
 ASR = "whisper-tiny.en"

@@ -10,8 +10,8 @@ import argparse
 
 import numpy as np
 
-from salad.analyze.scaling import fit_law
 from salad.progress import console, progress
+from salad.study.scaling_law import fit_law
 
 CASES = [  # E, B, beta, noise, sizes, runs of each
     (0.5, 1.0, 0.5, 0.03, np.geomspace(0.1, 100, 8), 3),

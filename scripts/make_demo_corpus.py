@@ -22,8 +22,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
-from salad.corpus.prepared import (
+from salad.data.generate_text import prompts, refuse
+from salad.data.generate_text import write_documents as let_the_teacher_write
+from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
+from salad.data.prepared import (
     GROUPS,
     WITHHELD,
     Recording,
@@ -33,18 +35,16 @@ from salad.corpus.prepared import (
     write_recordings,
     write_rows,
 )
-from salad.corpus.topics import broad_topics, narrow_topics
-from salad.corpus.withheld import choose_withheld, exposure
-from salad.corpus.write import prompts, refuse
-from salad.corpus.write import write_documents as let_the_teacher_write
+from salad.data.topics import broad_topics, narrow_topics
+from salad.data.withheld import choose_withheld, exposure
 from salad.engine import run_shards
+from salad.evaluation.task import find_task, load_items
 from salad.files import read_jsonl, sha256_file, write_text
-from salad.measure.task import find_task, load_items
+from salad.pipeline.stages.corpus import HELDOUT_TOPICS
 from salad.progress import console
 from salad.select import near_duplicates, overlapping
-from salad.stages.corpus import HELDOUT_TOPICS
-from salad.synthesize.align import align_spoken
 from salad.synthesize.speak import speak_all
+from salad.synthesize.word_times import align_spoken
 from salad.types import Document
 
 LLM, SEED, BATCH = "smollm2-135m-instruct", 15, 96

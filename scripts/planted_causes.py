@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from salad.audio import read_audio, write_flac
-from salad.pipeline import Run
-from salad.recipe import load_recipe
+from salad.config import load_recipe
+from salad.pipeline.run import Run
+from salad.pipeline.stages.align import load_aligned
+from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.probe import Prober
 from salad.select import explain
-from salad.stages.align import load_aligned
-from salad.stages.corpus import load_documents
-from salad.stages.probe import Prober
 from salad.types import Document, Utterance
 
 

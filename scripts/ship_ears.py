@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from salad.assets.ears import ADAPTER
+from salad.config import load_recipe
 from salad.files import read_json, sha256_file, write_json, write_text
-from salad.pipeline import STAGES
-from salad.recipe import load_recipe
+from salad.pipeline.run import STAGES
 
 SHIPPED = Path(__file__).parents[1] / "src" / "salad" / "assets" / "data"
 LARGEST_BYTES = 30_000_000

@@ -12,7 +12,7 @@ from test_model import VOCABULARY, make_model
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from salad.corpus.manifest import write_utterances
+from salad.data.manifest import write_utterances
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.types import Utterance, Word
 

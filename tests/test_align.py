@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from salad.align.transcribe import cer, normalise, transcribe_utterances, wer
 from salad.align.utterances import align_utterances
 from salad.align.whisper import check_sentences, group_sentences, load_aligner
 from salad.audio import write_flac
-from salad.corpus.manifest import (
+from salad.data.manifest import (
     load_spoken,
     read_lhotse,
     read_utterances,
@@ -75,7 +76,7 @@ def test_sentences_may_be_missing(tmp_path: Path) -> None:
 def test_lhotse_round_trip_is_exact(times: list[float], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("lhotse")
     ordered = sorted(times)
-    words = tuple(Word(f"w{n}", a, b) for n, (a, b) in enumerate(zip(ordered, ordered[1:], strict=False)))
+    words = tuple(Word(f"w{n}", a, b) for n, (a, b) in enumerate(itertools.pairwise(ordered)))
     before = utterance(folder, text=" ".join(word.text for word in words)).aligned(words, 0.87)
     write_lhotse([before], folder / "cuts.jsonl.gz")
     [after] = read_lhotse(folder / "cuts.jsonl.gz")
@@ -129,7 +130,7 @@ def test_placed_words_keep_out_of_their_pauses(
     words = place_words(names, np.sort(bounds), silences, low, low + length)
     assert [word.text for word in words] == names
     times = [time for word in words for time in (word.start_s, word.end_s)]
-    assert all(a <= b + 1e-9 for a, b in zip(times, times[1:], strict=False))
+    assert all(a <= b + 1e-9 for a, b in itertools.pairwise(times))
     assert all(word.end_s > word.start_s for word in words)
     assert low <= times[0] and times[-1] <= low + length
 
@@ -256,7 +257,7 @@ def test_words_are_found_between_known_silences(
     for start, end, start_s, end_s in sentences:
         assert abs(aligned[start].start_s - start_s) < 0.1 and abs(aligned[end - 1].end_s - end_s) < 0.12
     assert all(word.end_s > word.start_s for word in aligned)
-    assert all(a.end_s <= b.start_s + 1e-9 for a, b in zip(aligned, aligned[1:], strict=False))
+    assert all(a.end_s <= b.start_s + 1e-9 for a, b in itertools.pairwise(aligned))
     again, _ = load_aligner(ASR).align(samples, text.split(), sentences if known else None)
     assert again == aligned
 

@@ -22,7 +22,7 @@ from salad.align.utterances import align_utterance, align_utterances
 from salad.align.whisper import load_aligner
 from salad.assets import get
 from salad.audio import read_audio, to_samples, write_flac
-from salad.corpus.manifest import read_utterances, utterance_to_dict
+from salad.data.manifest import read_utterances, utterance_to_dict
 from salad.engine import Shard
 from salad.files import read_jsonl
 from salad.synthesize.speak import trim_silence

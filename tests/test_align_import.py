@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -14,11 +15,10 @@ from hypothesis import strategies as st
 
 from salad.align import utterances as module
 from salad.align.anchors import match_windows, windows_of
-from salad.align.imports import read_textgrid, tie_words
-from salad.align.spoken import spoken_pieces
+from salad.align.imported_times import read_textgrid, tie_words
 from salad.align.utterances import align_utterances
 from salad.audio import write_flac
-from salad.corpus.manifest import (
+from salad.data.manifest import (
     read_lhotse,
     read_utterances,
     utterance_from_dict,
@@ -27,6 +27,7 @@ from salad.corpus.manifest import (
 )
 from salad.engine import Shard
 from salad.files import read_jsonl
+from salad.text.aligner_forms import spoken_pieces
 from salad.types import SaladError, Utterance, Word
 
 TEXTGRID = """File type = "ooTextFile"
@@ -127,7 +128,7 @@ def test_textgrid_words_go_to_the_texts_own_words(tmp_path: Path) -> None:
     assert (at["42"].start_s, at["42"].end_s) == pytest.approx((1.9, 2.4))
     assert at["“Ben’s,”"].start_s == pytest.approx(1.0)
     assert all(word.end_s > word.start_s for word in words)
-    assert all(a.end_s <= b.start_s + 1e-9 for a, b in zip(words, words[1:], strict=False))
+    assert all(a.end_s <= b.start_s + 1e-9 for a, b in itertools.pairwise(words))
 
 
 def test_an_unknown_word_is_the_one_that_is_left_and_a_joined_one_is_parted() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import salad.pipeline  # reads the real salad.pipeline.run before a fixture takes its place
 from salad import __version__
 from salad.assets import ASSETS
 from salad.cli import app
@@ -33,8 +34,8 @@ def salad(monkeypatch):
 
 @pytest.fixture
 def pipeline(monkeypatch):
-    """Stands where salad.pipeline stands: notes the calls, so that only the command itself is under test."""
-    module = types.ModuleType("salad.pipeline")
+    """Stands where salad.pipeline.run stands: notes the calls, so that only the command itself is under test."""
+    module = types.ModuleType("salad.pipeline.run")
     module.calls = []
     module.error = None
 
@@ -44,7 +45,7 @@ def pipeline(monkeypatch):
             raise module.error
 
     module.run_pipeline = run_pipeline
-    monkeypatch.setitem(sys.modules, "salad.pipeline", module)
+    monkeypatch.setitem(sys.modules, "salad.pipeline.run", module)
     return module
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from salad.corpus.read import read_local_text
-from salad.corpus.write import clean, prompts
+from salad.data.generate_text import clean, prompts
+from salad.data.read import read_local_text
 from salad.types import SaladError
 
 

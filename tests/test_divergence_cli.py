@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 
 from salad import assets
 from salad.cli import app
-from salad.corpus.manifest import read_utterances, write_lhotse, write_utterances
+from salad.config import Recipe
+from salad.data.manifest import read_utterances, write_lhotse, write_utterances
+from salad.evaluation.divergence import measure_divergence, table_of
+from salad.evaluation.saved_model import Listening
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
-from salad.pipeline import Run
-from salad.recipe import Recipe
-from salad.stages.divergence import measure_divergence, table_of
-from salad.stages.listening import Listening
-from salad.stages.noisy import noise_rows
+from salad.pipeline.noisy import noise_rows
+from salad.pipeline.run import Run
 from salad.types import SaladError
 
 
@@ -245,3 +245,5 @@ def test_noise_is_heard_beside_the_same_recordings_as_they_are(tmp_path, recipe_
     for names, why in ((["speed:1.1"], "moves the times of words"), (["hiss"], "got 'hiss', expected white")):
         with pytest.raises(ValueError, match=why):
             Recipe(**{**recipe_values, "evaluate": {"noise": names}})
+    written_out = Recipe(**{**recipe_values, "evaluate": {"noise": ["white:10.0+telephone", "reverb"]}})
+    assert written_out.evaluate.noise == ("white:10+telephone", "reverb:0.5")  # one spelling, one fingerprint

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from salad.config import load_recipe
 from salad.measure.divergence import divergence, speech_ears
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.ears import Lexicon
@@ -17,14 +18,13 @@ from salad.model.ears.blocks import Block, through
 from salad.model.ears.lower import Lower, pool_runs
 from salad.model.teacher import Teacher
 from salad.objective.spelling import spelling
-from salad.recipe import load_recipe
+from salad.pipeline.ears import kept_back
 from salad.sequence.simulate import Noise
 from salad.sequence.spelling import moved, place, spell
-from salad.stages.ears import kept_back
 from salad.text.phonemes import BOUNDARY, Symbols, letters_of, phones_of
-from salad.train.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
-from salad.train.loop import Schedule, train
-from salad.train.tasks import DistillTask, Side, Together
+from salad.training.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
+from salad.training.loop import Schedule, train
+from salad.training.tasks import DistillTask, Side, Together
 from salad.types import Example, SaladError, Span, Utterance
 
 WORDS = "the cat sat on a mat and saw the dog run to the big old barn in rain".split()
@@ -147,7 +147,7 @@ def test_a_cut_holds_the_tokens_and_symbols_of_its_words(tokenizer, letters, wor
 def test_moved_is_monotone_and_within(truth, heard):
     where = moved(truth, heard)
     assert len(where) == len(truth) and (np.diff(where) >= 0).all()
-    assert len(where) == 0 or (-1 <= where[0] and where[-1] < max(1, len(heard)))
+    assert len(where) == 0 or (where[0] >= -1 and where[-1] < max(1, len(heard)))
     assert (moved(truth, truth) == np.arange(len(truth))).all()
 
 

@@ -28,7 +28,7 @@ from transformers import (
 
 from salad import assets
 from salad.audio import num_frames
-from salad.model.encoder import Encoder, load_encoder, shape_of
+from salad.model.encoders.load import Encoder, load_encoder, shape_of
 from salad.types import SaladError
 
 SPEECH = {

@@ -13,20 +13,21 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
+from salad.align.asr import Transcripts, load_asr
 from salad.audio import write_flac
 from salad.cli import app
+from salad.config import Recipe
+from salad.config.conditions import condition
+from salad.evaluation.degrade import disturbed
+from salad.evaluation.next_sentence import Item
+from salad.evaluation.prompt import segments
+from salad.evaluation.recordings import everything_spoken, others
+from salad.evaluation.spoken_results import error_rates
+from salad.evaluation.task import TaskItem, find_task
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
-from salad.measure.asr import Transcripts, load_asr
-from salad.measure.items import Item
-from salad.measure.noise import condition, disturbed
-from salad.measure.prompt import segments
-from salad.measure.spoken import everything_spoken, others
-from salad.measure.spoken_results import error_rates
-from salad.measure.task import TaskItem, find_task
 from salad.model import SaladConfig, SaladForConditionalGeneration
-from salad.pipeline import Run
-from salad.recipe import Recipe
-from salad.stages.choices import accuracies
+from salad.pipeline.choices import accuracies
+from salad.pipeline.run import Run
 from salad.synthesize.voices import load_voice
 from salad.types import Result, SaladError
 

@@ -13,17 +13,17 @@ from test_encoder import save_mimi
 from test_model import make_model
 from test_sequence import tokenizer  # noqa: F401
 
-from salad.corpus.manifest import read_utterances
-from salad.model import encode as encoding
-from salad.model.encode import FlyFrames
+from salad.config import load_recipe
+from salad.data.manifest import read_utterances
+from salad.model.encoders import job as encoding
+from salad.model.encoders.job import FlyFrames
 from salad.model.teacher import Teacher
-from salad.pipeline import Run, _inputs
-from salad.recipe import load_recipe
+from salad.pipeline import speech_jobs as speech
+from salad.pipeline.run import Run, _inputs
+from salad.pipeline.speech_jobs import encode, open_frames
 from salad.sequence import FrameShard, FrameStore, Piece, check_shard, tokenise, write_frames
 from salad.sequence.examples import build_example, draw_layout
-from salad.stages import speech
-from salad.stages.speech import encode, open_frames
-from salad.train.tasks import DistillTask
+from salad.training.tasks import DistillTask
 from salad.types import SaladError, Utterance, Word
 
 WORDS = "the water of the river runs to the sea and boats go with it".split()

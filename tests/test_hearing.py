@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salad.corpus.manifest import write_utterances
+from salad.data.manifest import write_utterances
 from salad.files import write_json, write_jsonl
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.divergence import BETWEEN, WITHOUT_CASCADE, DocumentKL, difference, heard, summary
@@ -30,8 +30,8 @@ from salad.measure.hearing import (
     word_recall,
 )
 from salad.measure.oracle import argmax_ears, disturbed_symbols, oracle_rows, symbol_ears, symbols_of_model
-from salad.measure.stats import margin, margin_over, ratio
-from salad.stages.hearing import _counts, _read, _withheld
+from salad.measure.statistics import margin, margin_over, ratio
+from salad.pipeline.hearing import _counts, _read, _withheld
 from salad.types import Example, Result, SaladError, Span, Utterance
 
 

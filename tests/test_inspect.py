@@ -15,14 +15,14 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from salad.analyze.data import draw_histogram, write_data_page
 from salad.cli import app
-from salad.corpus.inspect import inspect_data
-from salad.corpus.listen import hear
-from salad.corpus.manifest import write_lhotse, write_utterances
-from salad.corpus.oddities import text_oddities
-from salad.corpus.tally import FAULTS, Tally
+from salad.data.inspect.audio_stats import hear
+from salad.data.inspect.inspection import inspect_data
+from salad.data.inspect.summary import FAULTS, Tally
+from salad.data.inspect.text_checks import text_oddities
+from salad.data.manifest import write_lhotse, write_utterances
 from salad.files import read_json, write_jsonl
+from salad.report.data_page import draw_histogram, write_data_page
 from salad.types import SaladError, Utterance, Word
 
 RATE = 16_000

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salad.align.transcript_match import words_for_ranges
+from salad.evaluation.next_sentence import build_items
 from salad.measure.divergence import DocumentKL, summary
-from salad.measure.items import build_items
-from salad.measure.stats import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
-from salad.measure.transcript import words_for_ranges
+from salad.measure.statistics import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
 from salad.types import Document, Result, SaladError
 
 WORDS = st.lists(st.sampled_from("a river runs to the sea and back again".split()), min_size=1, max_size=40)

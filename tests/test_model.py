@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from salad.evaluation.score import score_options
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary, transcript_ears
-from salad.measure.score import score_options
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.adapter import CTCHead
 from salad.model.teacher import Teacher
 from salad.sequence import assemble
-from salad.train.loop import autocast
-from salad.train.tasks import DistillTask
+from salad.training.loop import autocast
+from salad.training.tasks import DistillTask
 from salad.types import Example, SaladError, Span
 
 VOCABULARY, DIM = 61, 6

@@ -12,9 +12,9 @@ from test_model import make_model
 from typer.testing import CliRunner
 
 from salad.cli import app
+from salad.evaluation.answers import answer_prompts
+from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, normalise, token_f1
 from salad.files import read_jsonl, write_jsonl
-from salad.measure.openended import Sampling, answer, answer_divergence, exact_match, normalise, token_f1
-from salad.stages.answers import answer_prompts
 from salad.types import SaladError
 
 WORDS = st.lists(st.sampled_from("the Seine a river, flows through Paris. an".split()), max_size=8).map(" ".join)

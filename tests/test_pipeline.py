@@ -4,9 +4,9 @@ import types
 
 import pytest
 
-from salad import pipeline
+from salad.config import Recipe
 from salad.files import read_json, write_text
-from salad.recipe import Recipe
+from salad.pipeline import run as pipeline
 from salad.types import SaladError
 
 
@@ -16,7 +16,7 @@ def calls(monkeypatch):
     noted = []
 
     def load(name):
-        if not name.startswith("salad.stages."):
+        if not name.startswith("salad.pipeline.stages."):
             import importlib
 
             return importlib._bootstrap._gcd_import(name)
@@ -118,7 +118,7 @@ def test_a_later_round_has_folders_of_its_own_and_knows_those_before(recipe_valu
 
 
 def test_rounds_share_the_steps_and_only_the_last_decays(recipe_values, tmp_path):
-    from salad.stages.stage2 import _settings
+    from salad.pipeline.stages.stage2 import _settings
 
     made = recipe(recipe_values, tmp_path, rounds={"number": 3}, stage2__steps=11, stage2__decay_share=1.0)
     rounds = [_settings(pipeline.Run(made, round=n)) for n in (1, 2, 3)]

@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from salad.cli import app
-from salad.recipe import load_recipe
-from salad.train.plan import make_plan, meta_model
-from salad.train.schedule import before_decay
+from salad.config import load_recipe
+from salad.training.estimate import make_plan, meta_model
+from salad.training.schedule import before_decay
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PAPER = ["salad-3b.yaml", "salad-7b.yaml", "salad-3b-lora.yaml"]

@@ -5,12 +5,12 @@ import functools
 import pytest
 import torch
 
-from salad import pipeline
 from salad.cli.common import takes_bf16 as asked
+from salad.config import Recipe
 from salad.engine import precision
 from salad.engine.precision import Shape, Timing, decide, measure, summary, takes_bf16
 from salad.files import read_json, write_json
-from salad.recipe import Recipe
+from salad.pipeline import run as pipeline
 from salad.types import SaladError
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

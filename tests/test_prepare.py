@@ -35,16 +35,16 @@ from typer.testing import CliRunner
 
 from salad.audio import resample
 from salad.cli import app
-from salad.corpus import ingest
-from salad.corpus.card import is_non_commercial
-from salad.corpus.manifest import load_spoken
-from salad.corpus.plan import Planned, choose_heldout, num_positions
+from salad.config import Recipe, Speech, load_recipe
+from salad.data import ingest
+from salad.data.card import is_non_commercial
+from salad.data.ingest_plan import Planned, choose_heldout, num_positions
+from salad.data.manifest import load_spoken
 from salad.files import read_json, read_jsonl, write_json
-from salad.pipeline import Run, run_pipeline
-from salad.recipe import Recipe, Speech, load_recipe
-from salad.stages import corpus
-from salad.stages.align import load_aligned
-from salad.stages.model_card import write_model_card
+from salad.pipeline.model_card import write_model_card
+from salad.pipeline.run import Run, run_pipeline
+from salad.pipeline.stages import corpus
+from salad.pipeline.stages.align import load_aligned
 from salad.synthesize.voices import load_voice
 from salad.types import SaladError
 
@@ -372,7 +372,7 @@ def test_a_folder_with_broken_texts_loses_nothing(prepare, tmp_path):
         soundfile.write(own / f"{name}.wav", sound(1.0), RATE_HZ)
         if text is not None:
             (own / f"{name}.txt").write_bytes(text)
-    run, summary = prepare(corpus_keys={"speech_folders": [str(own)]})
+    run, _summary = prepare(corpus_keys={"speech_folders": [str(own)]})
     reasons = aside(run)
     assert "no alone.txt or .lab" in reasons["alone.wav"]
     assert "empty" in reasons["empty.wav"] and "UTF-8" in reasons["latin.wav"]

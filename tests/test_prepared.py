@@ -12,8 +12,9 @@ import pytest
 
 from salad import assets
 from salad.audio import read_audio, write_opus
-from salad.corpus.prepared import GROUPS, Recording, read_prepared, write_documents, write_recordings
-from salad.corpus.withheld import (
+from salad.config import Recipe, load_recipe
+from salad.data.prepared import GROUPS, Recording, read_prepared, write_documents, write_recordings
+from salad.data.withheld import (
     base_form,
     choose_withheld,
     documents_with,
@@ -22,12 +23,12 @@ from salad.corpus.withheld import (
     read_withheld,
     word_forms,
 )
+from salad.evaluation.task import find_task, load_items
 from salad.files import read_jsonl, write_text
-from salad.measure.task import find_task, load_items
-from salad.pipeline import Run, _inputs
-from salad.recipe import Recipe, load_recipe
+from salad.pipeline import speech_jobs as speech
+from salad.pipeline.run import Run, _inputs
+from salad.pipeline.stages import corpus
 from salad.select import near_duplicates, overlapping
-from salad.stages import corpus, speech
 from salad.synthesize import speak
 from salad.types import Document, SaladError, Utterance, Word
 
@@ -99,7 +100,7 @@ def test_what_the_demo_measures_on_comes_recorded(shipped):
         assert rate_hz == own.sample_rate_hz == RATE_HZ and len(samples) == own.num_samples
         assert [word.text for word in own.words] == own.text.split() and own.score > 0.3
         times = [t for word in own.words for t in (word.start_s, word.end_s)]
-        assert times == sorted(times) and 0 <= times[0] and times[-1] <= own.duration_s
+        assert times == sorted(times) and times[0] >= 0 and times[-1] <= own.duration_s
         assert [start for start, *_ in recording.sentences][1:] == [end for _, end, *_ in recording.sentences][:-1]
         assert recording.sentences[-1][1] == len(own.words)
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from salad.engine import Shard
 from salad.model import SaladProcessor, load_encoder
-from salad.model.encode import encode_pieces
+from salad.model.encoders.job import encode_pieces
 from salad.model.processor import AUDIO
 from salad.sequence import FrameStore, Piece
 from salad.types import SaladError

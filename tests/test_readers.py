@@ -26,11 +26,11 @@ from layouts import (
 )
 
 from salad.audio import read_audio
-from salad.corpus.detect import find_files
-from salad.corpus.read_text import cut_text, read_text
-from salad.corpus.rows import locate, read_row
-from salad.corpus.sources import open_source
-from salad.recipe import Speech, Text
+from salad.config import Speech, Text
+from salad.data.readers.detect import find_files
+from salad.data.readers.rows import locate, read_row
+from salad.data.readers.text import cut_text, read_text
+from salad.data.sources import open_source
 from salad.types import SaladError
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from salad.recipe import load_recipe
+from salad.config import load_recipe
 from salad.types import SaladError
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from salad.analyze import print_report, write_report
-from salad.analyze.charts import draw_stages, thin
-from salad.analyze.page import CLIP_BYTES, encode_clip, task_table
-from salad.analyze.report import captions, headline, plain, rank_correlation
-from salad.analyze.svg import ticks
-from salad.analyze.values import EXPOSURES, bought_by_domain, duration, nats, percent, pick
 from salad.audio import read_audio, write_flac
 from salad.files import read_json
+from salad.report import print_report, write_report
+from salad.report.charts import draw_stages, thin
+from salad.report.page import CLIP_BYTES, encode_clip, task_table
+from salad.report.summary import captions, headline, plain, rank_correlation
+from salad.report.svg import ticks
+from salad.report.values import EXPOSURES, bought_by_domain, duration, nats, percent, pick
 
 DOMAINS = ("stories", "letters", "physics", "biology", "medicine", "law", "history", "cooking")
 WORDS = ("cell energy membrane protein", "court contract party claim", "heat field charge wave", "oil salt dough oven")
@@ -351,7 +351,7 @@ def test_html_is_self_contained_and_small(tmp_path: Path, clips: list[dict[str, 
 def test_clips_over_the_budget_stay_silent(
     tmp_path: Path, clips: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("salad.analyze.page.ALL_CLIPS_BYTES", 1000)
+    monkeypatch.setattr("salad.report.page.ALL_CLIPS_BYTES", 1000)
     html = written(fake_report(), clips, tmp_path)
     assert html.count("<audio") == 1 and html.count("left out to keep this page small") == 1
 

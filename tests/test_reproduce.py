@@ -6,13 +6,13 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from salad.analyze.findings import findings, paired_documents
-from salad.analyze.reproduction import write_reproduction
-from salad.analyze.scaling import law_table
+from salad.config import load_recipe
 from salad.files import read_json, write_json, write_jsonl
-from salad.pipeline import Run
-from salad.recipe import load_recipe
-from salad.stages.reproduce import Cell, _alone, _Measure, _Times, grid
+from salad.pipeline.run import Run
+from salad.study.findings import findings, paired_documents
+from salad.study.grid import Cell, _alone, _Measure, _Times, grid
+from salad.study.grid_page import write_reproduction
+from salad.study.scaling_law import law_table
 from salad.types import SaladError
 
 BASE = {
@@ -155,9 +155,9 @@ def test_chance_of_training_is_in_an_interval_of_three_pairs_and_named_with_fewe
     rng = np.random.default_rng(7)
     cells = [Cell("narrow", alpha, 1.0, seed) for seed in range(4) for alpha in (1.0, 0.0)]
     rows = [row(c, 1.0 + (0.3 * (-1) ** c.seed if c.alpha == 0 else 0.0), rng) for c in cells]  # a seed moves it most
-    few, many = ([f for f in findings(some, BASE) if f.claim.startswith("1f.")][0] for some in (rows[:4], rows))
+    few, many = (next(f for f in findings(some, BASE) if f.claim.startswith("1f.")) for some in (rows[:4], rows))
     assert "chance of training is not" in few.why and "chance" not in many.why
-    pairs = [f for f in findings(rows, BASE) if f.claim.startswith("1e.")][0]
+    pairs = next(f for f in findings(rows, BASE) if f.claim.startswith("1e."))
     low, high = map(float, re.search(r"\[(.*?), (.*?)\]", pairs.ours).groups())
     assert pairs.verdict == "cannot tell" and high - low > 0.2
 

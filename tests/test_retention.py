@@ -9,10 +9,10 @@ from test_model import make_examples, make_model
 from typer.testing import CliRunner
 
 from salad.cli import app
+from salad.evaluation.probing import layer_states, probe, retention
+from salad.evaluation.retention import measure_retention
+from salad.evaluation.saved_model import load_saved
 from salad.files import read_json, read_jsonl, sha256_file, write_json
-from salad.measure.retention import layer_states, probe, retention
-from salad.stages.listening import load_saved
-from salad.stages.retention import measure_retention
 from salad.types import SaladError
 
 
@@ -164,7 +164,7 @@ def test_before_may_be_a_model_or_a_checkpoint(tmp_path):
 
 
 def test_one_voice_is_refused_and_a_voice_with_one_document_is_set_aside(tmp_path):
-    model, llm = save_listener(tmp_path)
+    model, _llm = save_listener(tmp_path)
     corpus = save_corpus(tmp_path / "one", documents=4)
     result = CliRunner().invoke(app, ["retention", str(model), "--corpus", str(corpus), "--out", str(tmp_path / "o")])
     assert result.exit_code == 2 and "two voices" in result.output and "a (4 documents)" in result.output

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from salad.analyze.regress import partial_r2, regress
-from salad.analyze.scaling import fit_law
+from salad.study.regression import partial_r2, regress
+from salad.study.scaling_law import fit_law
 from salad.types import SaladError
 
 CASES = [

@@ -6,10 +6,10 @@ import torch
 from test_model import DIM, VOCABULARY, make_model
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from salad.measure import score as scoring
-from salad.measure.prompt import Request, Sound
-from salad.measure.reader import Reader
-from salad.measure.score import score, score_one_by_one
+from salad.evaluation import score as scoring
+from salad.evaluation.prompt import Request, Sound
+from salad.evaluation.score import score, score_one_by_one
+from salad.evaluation.scorer_model import Reader
 from salad.types import SaladError
 
 SHAPE = {

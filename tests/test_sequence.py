@@ -1,5 +1,6 @@
 """Invariant 1: what is interleaved, paired and packed is the document, no more, no less."""
 
+import itertools
 import random
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_spans_tile_the_words_and_alternate(num_words, text, speech, first, seed
     spans = interleave(num_words, text_words=text, speech_words=speech, first=first, rng=random.Random(seed))
     assert [s.start_word for s in spans] == [0, *(s.end_word for s in spans[:-1])]
     assert spans[-1].end_word == num_words
-    assert all(a.modality != b.modality for a, b in zip(spans[:-1], spans[1:], strict=True))
+    assert all(a.modality != b.modality for a, b in itertools.pairwise(spans))
     for span in spans[:-1]:
         low, high = speech if span.modality == "speech" else text
         assert low <= span.num_words <= high

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salad.synthesize.heard import spoken_cer
-from salad.synthesize.speakable import speakable, spoken_bounds
+from salad.synthesize.asr_filter import spoken_cer
+from salad.text.speakable import speakable, spoken_bounds
 
 pytest.importorskip("num2words")
 

@@ -1,5 +1,6 @@
 """Streams: every document once an epoch over any processes, resumed anywhere as uninterrupted, mixed by weight."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -16,19 +17,19 @@ from test_features import WORDS, make_utterances
 from test_sequence import tokenizer  # noqa: F401
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from salad.corpus.manifest import read_utterances, write_utterances
+from salad.config import load_recipe
+from salad.data.manifest import read_utterances, write_utterances
 from salad.files import read_json, read_jsonl, sha256_file, write_jsonl
-from salad.pipeline import Run
-from salad.recipe import load_recipe
+from salad.pipeline.run import Run
+from salad.pipeline.speech_jobs import encode
+from salad.pipeline.speechlm import speech_examples
+from salad.pipeline.stages import stage1, stage2
+from salad.pipeline.stages.align import _heard, load_frames, speech_stream
+from salad.pipeline.streaming import text_shards
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
-from salad.stages import stage1, stage2
-from salad.stages.align import _heard, load_frames, speech_stream
-from salad.stages.speech import encode
-from salad.stages.speechlm import speech_examples
-from salad.stages.streams import text_shards
-from salad.train.checkpoint import latest_checkpoint
-from salad.train.tasks import DistillTask
-from salad.train.world import World
+from salad.training.checkpoint import latest_checkpoint
+from salad.training.distributed import World
+from salad.training.tasks import DistillTask
 from salad.types import SaladError
 
 SIZES = st.lists(st.integers(0, 7), min_size=1, max_size=9).filter(lambda sizes: sum(sizes) >= 6)
@@ -131,7 +132,7 @@ def test_shards_are_read_once_an_epoch_and_few_are_held():
     assert sorted(seen) == list(range(20))
     for start in range(0, 90, 15):  # a window of three shards, shuffled together
         assert len({row[1] for row in rows[start : start + 15]}) == 3
-    assert any(a[1] != b[1] for a, b in zip(rows[:14], rows[1:15], strict=True))
+    assert any(a[1] != b[1] for a, b in itertools.pairwise(rows[:15]))
 
 
 def test_what_is_left_out_is_told_and_the_rest_is_given():

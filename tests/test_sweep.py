@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
-from salad import pipeline, sweep
-from salad.analyze.ablation import compare, table
 from salad.files import read_json, write_json, write_jsonl
+from salad.pipeline import run as pipeline
+from salad.study import sweep
+from salad.study.ablation import compare, table
 from salad.types import SaladError
 
 
@@ -43,7 +44,7 @@ def recipe(tmp_path, recipe_values, monkeypatch):
 
         return types.SimpleNamespace(run=run)
 
-    monkeypatch.setattr(pipeline, "_function", lambda stage: load(f"salad.stages.{stage}").run)
+    monkeypatch.setattr(pipeline, "_function", lambda stage: load(f"salad.pipeline.stages.{stage}").run)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({**recipe_values, "run_dir": str(tmp_path / "run")}))
     return path, ran
@@ -67,7 +68,7 @@ def test_a_cell_that_does_not_fit_the_budget_is_named(recipe, tmp_path, monkeypa
     monkeypatch.setattr(sweep.time, "monotonic", lambda: float(next(clock)))
     rows = sweep.run_cells(path, sweep.cells_of(["select.gamma=5,2,1,0"]), tmp_path / "grid", budget_s=240)
     assert (
-        [r["status"] for r in rows][0] == "done" and rows[-1]["status"] == "dropped" and "budget" in rows[-1]["reason"]
+        next(r["status"] for r in rows) == "done" and rows[-1]["status"] == "dropped" and "budget" in rows[-1]["reason"]
     )
     assert not any(r.startswith("select.gamma=0") for r in ran)
 

@@ -28,14 +28,14 @@ from typer.testing import CliRunner
 from salad.assets import get
 from salad.audio import read_audio, write_opus
 from salad.cli import app
-from salad.corpus.manifest import load_spoken, read_utterances, utterance_to_dict
+from salad.config import Variation
+from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
-from salad.recipe import Variation
 from salad.synthesize import speak, voices
-from salad.synthesize.align import align_spoken
+from salad.synthesize.asr_filter import part_by_cer
 from salad.synthesize.delivery import NEUTRAL, Delivery, delivery_of, pitch_of, speed_of
-from salad.synthesize.heard import part_by_cer
+from salad.synthesize.job import synthesize_texts
 from salad.synthesize.piper import PackageMissing, PiperVoice, open_piper, patch_piper
 from salad.synthesize.speak import (
     speak_all,
@@ -45,7 +45,6 @@ from salad.synthesize.speak import (
     trim_silence,
     utterance_id,
 )
-from salad.synthesize.texts import synthesize_texts
 from salad.synthesize.voices import (
     MAX_TOKENS,
     assets_of_voice,
@@ -54,6 +53,7 @@ from salad.synthesize.voices import (
     torch_network,
     word_spans,
 )
+from salad.synthesize.word_times import align_spoken
 from salad.types import Document, SaladError, Utterance
 
 TEXT = "Dr. Smith saw 3.5 miles of lava. Is it hot? Yes!\n\nBread needs salt - and time, as J. B. Cook said."
@@ -139,7 +139,7 @@ def test_sentence_times_frame_the_sound() -> None:
     assert not np.array_equal(samples[:100_000], speak_document(document, Tone(), seed=2).samples[:100_000])
     assert [(start, end) for start, end, _, _ in sentences] == split_sentences(TEXT)
     assert np.abs(samples).max() <= speak.PEAK + 1e-6
-    for (*_, before_s), (_, _, after_s, _) in zip(sentences, sentences[1:], strict=False):
+    for (*_, before_s), (_, _, after_s, _) in itertools.pairwise(sentences):
         assert speak.PAUSE_S[0] - 1e-3 <= after_s - before_s <= speak.PAUSE_S[1] + 1e-3
         assert np.abs(samples[round(before_s * 16_000) : round(after_s * 16_000)]).max() < 1e-3
     for _, _, start_s, end_s in sentences:
@@ -492,7 +492,7 @@ def test_kokoro_in_torch_says_when_each_word_is_said(tmp_path: Path) -> None:
     samples, times = voice.speak_timed("The last of the rain fell.")
     assert np.array_equal(samples, voice.speak("The last of the rain fell.")) and np.isfinite(samples).all()
     assert times is not None and len(times) == 6
-    assert all(start < end for start, end in times) and 0 < times[0][0] and times[-1][1] < len(samples) / 24_000
+    assert all(start < end for start, end in times) and times[0][0] > 0 and times[-1][1] < len(samples) / 24_000
     assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(times))
     assert len(voice.speak("The last of the rain fell.", 2.0)) < len(samples)
     (tmp_path / "kokoro.pth").unlink()
@@ -560,7 +560,7 @@ def test_piper_says_when_each_word_and_phone_is_said() -> None:
     text = "The last of the rain fell, on the roof of a house. It was over."
     samples, times = voice.speak_timed(text)
     assert np.array_equal(samples, voice.speak(text)) and times is not None and len(times) == len(text.split())
-    assert all(start < end for start, end in times) and 0 < times[0][0] and times[-1][1] < len(samples) / 22_050
+    assert all(start < end for start, end in times) and times[0][0] > 0 and times[-1][1] < len(samples) / 22_050
     assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(times))
     again, phones = voice.speak_phones(text)
     said = "".join(symbol for symbol, _, _ in phones)

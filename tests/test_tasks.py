@@ -9,13 +9,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from salad.cli import app
+from salad.evaluation.benchmark import Settings, System, _load, infer, score_samples
+from salad.evaluation.prompt import Segment, Sound, num_shots, request, segments
+from salad.evaluation.results import comparisons, sample_row
+from salad.evaluation.score import OptionScore
+from salad.evaluation.scorer_model import Reader
+from salad.evaluation.task import Say, Task, TaskItem, find_task, items_of, load_items, task_names
 from salad.files import read_json, read_jsonl, write_jsonl
-from salad.measure.prompt import Segment, Sound, num_shots, request, segments
-from salad.measure.reader import Reader
-from salad.measure.results import comparisons, sample_row
-from salad.measure.score import OptionScore
-from salad.measure.task import Say, Task, TaskItem, find_task, items_of, load_items, task_names
-from salad.stages.eval_tasks import Settings, System, _load, infer, score_samples
 from salad.types import SaladError
 
 NAMES = [
@@ -374,7 +374,7 @@ def test_samples_that_are_there_are_not_made_again(llm_folder, items_file, tmp_p
     arguments = [llm_folder, "--tasks", items_file, "--out", tmp_path / "out", "--resamples", 200]
     assert run(*arguments).exit_code == 0
     before = files_of(tmp_path / "out")
-    monkeypatch.setattr("salad.stages.eval_tasks.score", None)
+    monkeypatch.setattr("salad.evaluation.benchmark.score", None)
     assert run(*arguments).exit_code == 0 and files_of(tmp_path / "out") == before
     assert run(*arguments, "--start", "document").exit_code == 1  # other prompts: these must be scored
 
@@ -476,7 +476,7 @@ def test_scores_on_text_equal_lm_evals(llm_folder, tmp_path, monkeypatch, num_fe
     lm_eval = pytest.importorskip("lm_eval")
     from lm_eval.tasks import TaskManager
 
-    import salad.measure.lm_eval_model  # noqa: F401
+    import salad.evaluation.lm_eval_model  # noqa: F401
 
     write_jsonl(tmp_path / "arc_easy.jsonl", rows(10, start=2))
     write_jsonl(tmp_path / "arc_easy_fewshot.jsonl", rows(2))

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from salad.corpus.topics import broad_topics, check_topics, narrow_topics
+from salad.data.topics import broad_topics, check_topics, narrow_topics
 from salad.types import SaladError
 
 

@@ -19,13 +19,13 @@ from test_model import make_examples, make_model
 
 from salad.files import read_jsonl, sha256_file
 from salad.measure.divergence import forgetting, summary
+from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.objective import ctc, ctc_fits
-from salad.stages.speechlm import freeze
-from salad.train.checkpoint import latest_checkpoint, load_weights, trainable
-from salad.train.loop import Schedule, train
-from salad.train.schedule import before_decay, wsd
-from salad.train.tasks import CTCTask, DistillTask, OneBatch, Source, WithCTC, plan_batches
+from salad.training.checkpoint import latest_checkpoint, load_weights, trainable
+from salad.training.loop import Schedule, train
+from salad.training.schedule import before_decay, wsd
+from salad.training.tasks import CTCTask, DistillTask, OneBatch, Source, WithCTC, plan_batches
 from salad.types import Example, SaladError, Span
 
 SCHEDULE = Schedule(steps=9, lr={"adapter": 1e-2, "ctc": 1e-2, "llm": 1e-3}, warmup_steps=2, checkpoint_every=2)

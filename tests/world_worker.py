@@ -12,9 +12,9 @@ from test_model import make_examples, make_model
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
 from salad.sequence.stream import ShardSource, Stream, StreamBatches
-from salad.train.loop import Schedule, train
-from salad.train.tasks import DistillTask
-from salad.train.world import World, shard
+from salad.training.distributed import World, shard
+from salad.training.loop import Schedule, train
+from salad.training.tasks import DistillTask
 from salad.types import Example, Span
 
 

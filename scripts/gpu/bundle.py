@@ -42,7 +42,7 @@ class Parts(io.RawIOBase):
         while at < len(view):
             if self.file is None:
                 self.name, self.hash, self.size = f"part-{len(self.rows):03d}", hashlib.sha256(), 0
-                self.file = open(self.out / self.name, "wb")  # noqa: SIM115  closed when it is full
+                self.file = open(self.out / self.name, "wb")
             piece = view[at : at + self.limit - self.size]
             self.file.write(piece)
             self.hash.update(piece)
@@ -108,7 +108,7 @@ class Joined(io.RawIOBase):
                 if not self.left:
                     return 0
                 row = self.left.pop(0)
-                self.file = open(self.folder / row["name"], "rb")  # noqa: SIM115  closed at its end
+                self.file = open(self.folder / row["name"], "rb")
                 if hashlib.file_digest(self.file, "sha256").hexdigest() != row["sha256"]:
                     raise SystemExit(f"{self.folder / row['name']}: damaged; carry it again")
                 self.file.seek(0)

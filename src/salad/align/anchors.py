@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from salad.align.silence import PAUSE_S, RATE_HZ
-from salad.align.spoken import key, spoken_pieces
 from salad.align.whisper import WINDOW_S, load_whisper
 from salad.audio import split_at_quiet, to_seconds
+from salad.text.aligner_forms import key, spoken_pieces
 from salad.types import SaladError, Word
 
 __all__ = ["Window", "find_windows", "hear_words", "match_windows", "windows_of"]
@@ -106,7 +107,7 @@ def windows_of(words: Sequence[Word], duration_s: float) -> list[Window]:
     """Windows of words whose times are known, cut in the widest gaps."""
     cuts = {
         n: ((before.end_s + after.start_s) / 2, after.start_s - before.end_s)
-        for n, (before, after) in enumerate(zip(words[:-1], words[1:], strict=True), start=1)
+        for n, (before, after) in enumerate(itertools.pairwise(words), start=1)
     }
     windows, start_word, start_s = [], 0, 0.0
     while start_word < len(words):

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from salad.align.silence import MIN_WORD_S, PAUSE_S, RATE_HZ, find_silences, place_words
-from salad.align.spoken import spoken_pieces
 from salad.align.viterbi import ctc_path
 from salad.align.whisper import check_sentences
 from salad.audio import to_samples, to_seconds
-from salad.corpus.manifest import Sentence
+from salad.data.manifest import Sentence
+from salad.text.aligner_forms import spoken_pieces
 from salad.types import SaladError, Word
 
 __all__ = ["CtcAligner", "read_vocabulary"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from salad.align.whisper import RATE_HZ, load_whisper
 from salad.audio import read_audio
-from salad.corpus.manifest import utterance_from_dict
+from salad.data.manifest import utterance_from_dict
 from salad.engine import Shard
 from salad.files import write_jsonl
 from salad.types import SaladError

@@ -14,13 +14,13 @@ import numpy as np
 
 from salad.align import whisper
 from salad.align.anchors import Window, find_windows, windows_of
-from salad.align.imports import given_words
+from salad.align.imported_times import given_words
 from salad.align.silence import RATE_HZ, find_silences
-from salad.align.spoken import spoken_pieces
 from salad.audio import read_audio, to_samples, to_seconds, write_flac
-from salad.corpus.manifest import Sentence, utterance_from_dict, write_utterances
+from salad.data.manifest import Sentence, utterance_from_dict, write_utterances
 from salad.engine import Shard
 from salad.files import write_jsonl
+from salad.text.aligner_forms import spoken_pieces
 from salad.types import SaladError, Utterance, Word
 
 __all__ = ["Aligner", "Method", "align_utterance", "align_utterances"]

@@ -17,7 +17,7 @@ import numpy as np
 
 from salad.align.silence import MIN_WORD_S, RATE_HZ, find_silences, place_words
 from salad.audio import to_samples, to_seconds
-from salad.corpus.manifest import Sentence
+from salad.data.manifest import Sentence
 from salad.engine.local import keep_torch_threads
 from salad.types import SaladError, Word
 

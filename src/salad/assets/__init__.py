@@ -3,7 +3,7 @@
 `get(name)` gives a folder whose files have the pinned bytes. Asset folders hold: an LLM its GGUF (`llm_folder` makes
 the Hugging Face folder of it), `whisper-tiny.en` the CTranslate2 files, `kokoro` kokoro.onnx, vocab.json and
 voices_ja.npz, `kokoro-voices` voices/NAME.bin, `piper-joe` the .onnx and .onnx.json, the embedder a
-sentence-transformers folder, `human-speech` WAV files, a corpus what `salad.corpus.prepared` reads, ears an
+sentence-transformers folder, `human-speech` WAV files, a corpus what `salad.data.prepared` reads, ears an
 adapter (`model_folder` makes the whole model of it).
 """
 
@@ -17,9 +17,9 @@ from salad.assets.store import cache_dir, fingerprint, get, is_cached, verify
 
 __all__ = [
     "ASSETS",
+    "BUILT_IN",
     "Archive",
     "Asset",
-    "BUILT_IN",
     "HubFile",
     "Part",
     "PinnedFile",

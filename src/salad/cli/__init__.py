@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from salad.cli import results, things, work
+from salad.cli import data, measure, run
 
 __all__ = ["app", "main"]
 
@@ -17,11 +17,11 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (work, results, things):
+for part in (run, measure, data):
     app.add_typer(part.app)
-app.add_typer(results.analyze_app, name="analyze")
-app.add_typer(things.assets_app, name="assets")
-app.add_typer(things.data_app, name="data")
+app.add_typer(measure.analyze_app, name="analyze")
+app.add_typer(data.assets_app, name="assets")
+app.add_typer(data.data_app, name="data")
 
 
 def main() -> None:

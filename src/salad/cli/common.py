@@ -45,10 +45,10 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was ra
 
 
 def run_recipe(recipe: Path, overrides: list[str] | None, only: str | None = None) -> None:
-    from salad.recipe import load_recipe
+    from salad.config import load_recipe
 
     checked = load_recipe(recipe, overrides or [])  # before the pipeline: a typo answers at once
-    from salad.pipeline import run_pipeline
+    from salad.pipeline.run import run_pipeline
 
     run_pipeline(checked, only=only)
 

@@ -1,1 +1,1 @@
-"""F and M with their controls; multiple choice on text, on speech, and of the cascade; intervals."""
+"""What a model hears: M and F with their controls, word errors by exposure, and intervals."""

@@ -17,8 +17,8 @@ from scipy.stats import binomtest
 
 from salad.align.transcribe import normalise
 from salad.measure.oracle import symbols_of_model
-from salad.measure.stats import ratio
-from salad.synthesize.speakable import speakable
+from salad.measure.statistics import ratio
+from salad.text.speakable import speakable
 from salad.types import Estimate, Example, Utterance
 
 __all__ = [
@@ -28,8 +28,8 @@ __all__ = [
     "Recall",
     "VoiceErrors",
     "exposure_of",
-    "heard_spans",
     "heard_of_utterances",
+    "heard_spans",
     "heard_text",
     "marked",
     "phone_errors",

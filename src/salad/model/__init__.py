@@ -3,7 +3,7 @@
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
 from salad.model.config import SaladConfig
-from salad.model.encoder import Encoder, load_encoder
+from salad.model.encoders.load import Encoder, load_encoder
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.processor import SaladProcessor
 

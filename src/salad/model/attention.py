@@ -7,6 +7,7 @@ fused kernel a document; on a GPU FlexAttention with a block mask, which skips t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -94,7 +95,7 @@ def _calls(
 ) -> list[Call]:
     """Kernel calls for documents laid end to end; those that continue the same one, in a row, share a call."""
     groups: list[tuple[tuple[int, int], list[int]]] = []  # what is continued, lengths
-    for index, (start, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for index, (start, end) in enumerate(itertools.pairwise(starts)):
         prefix = prefixes[index] if prefixes else (0, 0)
         if prefix[1] > prefix[0] and groups and groups[-1][0] == prefix:
             groups[-1][1].append(end - start)
@@ -119,7 +120,7 @@ def block_mask(
 
     The first `head` keys stand before all documents, and all see them.
     """
-    lengths = [end - start for start, end in zip(starts[:-1], starts[1:], strict=True)]
+    lengths = [end - start for start, end in itertools.pairwise(starts)]
     repeats = torch.tensor(lengths, device=device)
     document = torch.arange(len(lengths), device=device).repeat_interleave(repeats)
     bounds = torch.tensor(prefixes or [(0, 0)] * len(lengths), device=device) + head

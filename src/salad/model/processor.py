@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
 from salad.audio import read_audio, split_at_quiet
 from salad.files import read_json, write_json
-from salad.model.encoder import Encoder, load_encoder
+from salad.model.encoders.load import Encoder, load_encoder
 from salad.types import SaladError
 
 __all__ = ["AUDIO", "SaladProcessor"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ __all__ = ["ctc", "ctc_fits"]
 
 def ctc_fits(num_positions: int, classes: Sequence[int]) -> bool:
     """Whether `classes` can be read off `num_positions` at all: a repeated class needs a blank between."""
-    repeats = sum(a == b for a, b in zip(classes[:-1], classes[1:], strict=True))
+    repeats = sum(a == b for a, b in itertools.pairwise(classes))
     return 0 < len(classes) <= num_positions - repeats
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch.nn import functional
 
-from salad.model.ears.upper import Upper
-
 __all__ = ["spelling"]
 
 
+class Speller(Protocol):
+    """The upper part of ears: which tokens can be said, and the vectors and biases of classes."""
+
+    sayable: torch.Tensor
+
+    def classes(self, table: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
 def spelling(
-    upper: Upper,
+    upper: Speller,
     query: torch.Tensor,
     emit: torch.Tensor,
     targets: torch.Tensor,

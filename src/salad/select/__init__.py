@@ -2,9 +2,9 @@
 
 from salad.select.adaptive import Estimate, fixed_probes, next_probes, unsettled
 from salad.select.allocate import allocate, draw, score_of
-from salad.select.balanced import BalancedClusters, balanced_kmeans
 from salad.select.embed import embed_documents, join_embeddings, top_words
 from salad.select.explain import Evidence, Parts, explain
+from salad.select.kmeans.balanced import BalancedClusters, balanced_kmeans
 from salad.select.screen import near_duplicates, overlapping
 
 __all__ = [

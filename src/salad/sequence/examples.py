@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from salad import recipe
+from salad import config
 from salad.audio import to_samples
 from salad.sequence.frames import Piece
 from salad.sequence.interleave import cut, interleave
@@ -18,7 +18,7 @@ from salad.types import Document, Example, Span, Utterance
 __all__ = ["build_example", "draw_layout", "num_positions", "pieces_of", "text_example"]
 
 
-def draw_layout(utterance: Utterance, layout: int, settings: recipe.Sequence, seed: int) -> tuple[Span, ...]:
+def draw_layout(utterance: Utterance, layout: int, settings: config.Sequence, seed: int) -> tuple[Span, ...]:
     """Interleaving number `layout` of an utterance: a pure function of its arguments."""
     rng = random.Random(f"{seed}/{utterance.id}/{layout}")
     return interleave(
@@ -31,7 +31,7 @@ def draw_layout(utterance: Utterance, layout: int, settings: recipe.Sequence, se
 
 
 def pieces_of(
-    utterance: Utterance, spans: Sequence[Span], settings: recipe.Sequence, *, seed: int, with_text: bool = False
+    utterance: Utterance, spans: Sequence[Span], settings: config.Sequence, *, seed: int, with_text: bool = False
 ) -> list[Piece]:
     """Where the audio of each speech span lies; `with_text` also cuts the text spans into pieces of that length."""
     rng = random.Random(f"{seed}/{utterance.id}/pieces")

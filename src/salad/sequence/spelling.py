@@ -10,8 +10,8 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from salad.sequence.tokens import TokenisedDocument, tokenise
-from salad.synthesize.speakable import speakable
 from salad.text.phonemes import BOUNDARY, Symbols
+from salad.text.speakable import speakable
 
 __all__ = ["SpelledText", "moved", "place", "spell"]
 

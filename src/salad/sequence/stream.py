@@ -23,7 +23,7 @@ import numpy as np
 from salad.files import sha256_json
 from salad.types import SaladError
 
-__all__ = ["Lines", "LeftOut", "ShardSource", "Stream", "StreamBatches"]
+__all__ = ["LeftOut", "Lines", "ShardSource", "Stream", "StreamBatches"]
 
 
 class LeftOut(Exception):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from salad.recipe import Variation
+from salad.config import Variation
 from salad.types import SaladError
 
 __all__ = ["NEUTRAL", "STEADY", "Delivery", "delivery_of", "number_of", "pitch_of", "speed_of"]

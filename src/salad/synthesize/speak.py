@@ -16,16 +16,16 @@ from urllib.parse import quote
 import numpy as np
 
 from salad.audio import resample, to_samples, to_seconds, write_flac, write_opus
-from salad.corpus.manifest import Sentence, write_utterances
+from salad.config import Variation
+from salad.data.manifest import Sentence, write_utterances
 from salad.engine import Shard, kept_folder, run_shards
 from salad.engine.run import DISK_FULL
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
-from salad.recipe import Variation
 from salad.synthesize.delivery import NEUTRAL, STEADY, Delivery, delivery_of, number_of
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.piper import PackageMissing, PiperVoice
-from salad.synthesize.speakable import number_words, speakable, spoken_bounds
 from salad.synthesize.voices import Voice, load_voice
+from salad.text.speakable import number_words, speakable, spoken_bounds
 from salad.types import Document, SaladError, Utterance, Word
 
 __all__ = [
@@ -135,7 +135,7 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
         if len(words) > bounds[-1]:
             bounds.append(len(words))
     runs: list[tuple[int, int]] = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         while (cut := _cut(words, start, end)) < end:
             runs.append((start, cut))
             start = cut

@@ -1,1 +1,1 @@
-"""How text is said: the symbols (phones, letters) that stand between sound and spelling."""
+"""How text is said: spoken forms of numbers and signs, and the symbols (phones, letters) between sound and spelling."""

@@ -28,7 +28,7 @@ class Lexicon:
     @classmethod
     def of_tokenizer(cls, tokenizer: Any, symbols: Symbols, vocab_size: int, depth: int) -> Lexicon:
         """Every token of `tokenizer` said alone; rows of the LLM's table beyond its tokens are not sayable."""
-        from salad.synthesize.speakable import speakable
+        from salad.text.speakable import speakable
 
         known = min(vocab_size, len(tokenizer))
         control = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}

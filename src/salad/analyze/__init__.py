@@ -1,7 +1,0 @@
-"""What a run found, for people to read. Reads result files and dictionaries only."""
-
-from __future__ import annotations
-
-from salad.analyze.report import print_report, write_report
-
-__all__ = ["print_report", "write_report"]

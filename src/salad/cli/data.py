@@ -1,0 +1,137 @@
+"""Commands about what is there: assets, data, versions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from salad import __version__
+from salad.cli.common import (
+    Debug,
+    plain_errors,
+    print_table,
+)
+
+__all__ = ["app", "assets_app", "data_app"]
+
+app = typer.Typer()
+assets_app = typer.Typer(help="Pinned weights: list, fetch, check.", no_args_is_help=True)
+data_app = typer.Typer(help="Speech data: look it over.", no_args_is_help=True)
+
+
+@app.command()
+def version() -> None:
+    """Print the versions of salad, Python and the libraries that decide results."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    typer.echo(f"salad {__version__}")
+    typer.echo(f"python {sys.version.split()[0]}")
+    for library in ("torch", "transformers", "lhotse", "ctranslate2", "onnxruntime"):
+        try:
+            typer.echo(f"{library} {installed(library)}")
+        except PackageNotFoundError:
+            typer.echo(f"{library} not installed")
+
+
+@assets_app.command("list")
+def assets_list(debug: Debug = False) -> None:
+    """Show the names that a recipe can use, and which of them are in the cache."""
+    with plain_errors(debug):
+        from salad.assets import ASSETS, is_cached
+
+        rows = [
+            (
+                name,
+                "yes" if is_cached(name) else "no",
+                f"{asset.num_bytes / 1e6:.0f} MB",
+                asset.licence,
+                asset.description,
+            )
+            for name, asset in ASSETS.items()
+        ]
+        print_table(("name", "cached", "size", "licence", "what it is"), rows)
+
+
+@assets_app.command("get")
+def assets_get(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every asset in the list.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch assets into the cache, check their sha256 and print where they are."""
+    with plain_errors(debug):
+        from salad.assets import ASSETS, get
+        from salad.types import SaladError
+
+        if bool(names) == everything:
+            raise SaladError("assets get: expected names from `salad assets list`, or --all (and not both)")
+        _check_names(names or [])
+        wanted = list(ASSETS) if everything else names or []
+        print_table(("name", "path"), [(name, str(get(name))) for name in wanted])
+
+
+@assets_app.command("verify")
+def assets_verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Default: all in the cache.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Compare cached files with their pinned sha256; exit code 1 where one differs or is missing."""
+    with plain_errors(debug):
+        from salad.assets import ASSETS, is_cached, verify
+
+        _check_names(names or [])
+        rows = [
+            (name, file, status)
+            for name in names or [name for name in ASSETS if is_cached(name)]
+            for file, status in verify(name)
+        ]
+        print_table(("name", "file", "status"), rows)
+        if any(status != "ok" for _, _, status in rows):
+            raise typer.Exit(1)
+
+
+@data_app.command("inspect")
+def data_inspect(
+    place: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A run, a stage's folder, shards, a manifest, or a folder of audio.")
+    ],
+    html: Annotated[Path | None, typer.Option("--html", metavar="PATH", help="Write a page with histograms.")] = None,
+    to_json: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write all figures.")] = None,
+    headers: Annotated[
+        bool, typer.Option("--headers", help="Read headers alone: quick, but deaf to silence, clipping, duplicates.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
+    min_s: Annotated[float, typer.Option("--min-s", min=0, help="Shorter is too short.")] = 0.3,
+    max_s: Annotated[float, typer.Option("--max-s", min=0, help="Longer is too long.")] = 120.0,
+    debug: Debug = False,
+) -> None:
+    """Tell what speech data holds and what is wrong with it: hours, lengths, levels, texts, the worst files by name."""
+    with plain_errors(debug):
+        from salad.data.inspect.inspection import inspect_data
+        from salad.files import write_json
+        from salad.report.data_page import fault_rows, overview_rows, quarantine_rows, write_data_page
+
+        processes = workers or len(os.sched_getaffinity(0))
+        result = inspect_data(place, decode=not headers, workers=processes, min_s=min_s, max_s=max_s)
+        if to_json is not None:
+            write_json(to_json, result)
+        if html is not None:
+            write_data_page(result, html)
+        print_table(("what", "figure"), overview_rows(result))
+        print_table(("fault", "utterances", "the worst", "what to do"), fault_rows(result))
+        if result["quarantine"]:
+            print_table(("stage", "set aside because", "items", "such as"), quarantine_rows(result))
+
+
+def _check_names(names: list[str]) -> None:
+    from salad.assets import ASSETS
+    from salad.types import SaladError
+
+    for name in names:
+        if name not in ASSETS:
+            raise SaladError(f"asset: got {name!r}, expected one of {', '.join(ASSETS)}")

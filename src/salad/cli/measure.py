@@ -1,0 +1,306 @@
+"""Commands that measure and compare: eval, divergence, retention, answer, ablate, reproduce, analyze."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from salad.cli.common import (
+    AlignedCorpus,
+    Debug,
+    Device,
+    EncodeWorkers,
+    Overrides,
+    Precision,
+    RecipePath,
+    SavedModel,
+    Teacher,
+    names,
+    plain_errors,
+    print_table,
+    takes_bf16,
+)
+
+__all__ = ["analyze_app", "app"]
+
+app = typer.Typer()
+analyze_app = typer.Typer(help="Look at results: scaling laws.", no_args_is_help=True)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="A SALAD model's or LLM's folder or name.")
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option("--tasks", metavar="A,B=FILE", help="Names, NAME=FILE, or files of items.")
+    ] = "",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where samples and results go.")] = Path(
+        "runs/eval"
+    ),
+    base: Annotated[str | None, typer.Option("--base", help="The text LLM that MODEL started from.")] = None,
+    num_fewshot: Annotated[int, typer.Option("--num-fewshot", min=0, max=5, help="Examples, as many as fit.")] = 0,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first items of each task.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="A folder with NAME.jsonl.")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Fetch items that are not here from the hub.")] = False,
+    context: Annotated[int, typer.Option("--context", min=16, help="Positions that an item may take.")] = 2048,
+    start: Annotated[str, typer.Option("--start", help="What opens a prompt: auto, tokenizer or document.")] = "auto",
+    precision: Precision = "fp32",
+    device: Annotated[str, typer.Option("--device", help="Such as cpu or cuda.")] = "cpu",
+    infer_only: Annotated[bool, typer.Option("--infer-only", help="Write raw scores, no results.")] = False,
+    score_only: Annotated[
+        bool, typer.Option("--score-only", help="Results from the samples in --out; no model.")
+    ] = False,
+    resamples: Annotated[int, typer.Option("--resamples", min=1, help="Draws of the bootstrap.")] = 10_000,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    speech: Annotated[bool, typer.Option("--speech", help="Also speak the items to MODEL, and to a cascade.")] = False,
+    voices: Annotated[
+        str, typer.Option("--voices", metavar="A,B", help="Such as piper-joe,kokoro:af_heart. Default: piper-joe.")
+    ] = "",
+    recordings: Annotated[
+        Path | None, typer.Option("--recordings", metavar="DIR", help="Real recordings of the items: ID.wav or .flac.")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--form", help="context: options are text. all: they are spoken too, the letter is scored.")
+    ] = "context",
+    asr: Annotated[
+        str, typer.Option("--asr", help="Asset, hub name or folder of the cascade's ASR; none: no cascade.")
+    ] = "whisper-tiny.en",
+    noise: Annotated[
+        str, typer.Option("--noise", metavar="A,B", help="Such as white:10,reverb,codec,speed:1.2,telephone.")
+    ] = "",
+    control: Annotated[
+        str, typer.Option("--control", metavar="A,B", help="shuffled: another item's recording. silence: none.")
+    ] = "",
+    audio_cache: Annotated[
+        Path | None, typer.Option("--audio-cache", metavar="DIR", help="Where spoken items and transcripts are kept.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that speak.")] = 2,
+    debug: Debug = False,
+) -> None:
+    """Score multiple-choice tasks: accuracy with intervals, and what is lost against the text base."""
+    with plain_errors(debug):
+        from salad.types import SaladError
+
+        if score_only == bool(model) or bool(model) != bool(tasks):
+            raise SaladError("eval: expected MODEL and --tasks, or --score-only with --out and neither of them")
+        if start not in ("auto", "tokenizer", "document"):
+            raise SaladError(f"--start: got {start!r}, expected auto, tokenizer or document")
+        if not speech and (voices or recordings or noise or control):
+            raise SaladError("eval: --voices, --recordings, --noise and --control are about speech; add --speech")
+        from salad.evaluation.benchmark import Settings, run_eval, score_samples
+
+        if score_only:
+            typer.echo(score_samples(out), nl=False)
+            return
+        evaluation = run_eval
+        if speech:
+            from salad.evaluation.spoken_benchmark import Speech, run_speech_eval
+
+            heard = Speech(
+                names(voices) or (() if recordings else ("piper-joe",)),
+                recordings,
+                form,
+                "" if asr == "none" else asr,
+                names(noise),
+                names(control),
+                audio_cache,
+                workers,
+            )
+            evaluation = functools.partial(run_speech_eval, speech=heard)
+        table = evaluation(
+            model or "",
+            list(names(tasks)),
+            out,
+            Settings(num_fewshot, limit, context, resamples, seed),
+            base=base,
+            data_dir=data,
+            hub=hub,
+            start=None if start == "auto" else start,
+            bf16=takes_bf16(precision, model or "", device),
+            device=device,
+            infer_only=infer_only,
+        )
+        typer.echo(table, nl=False)
+
+
+@app.command()
+def ablate(
+    recipe: RecipePath,
+    vary: Annotated[
+        list[str], typer.Option("--vary", metavar="A.B=X,Y", help="Values of one key; given again, all combinations.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the cells' run directories go.")] = Path(
+        "runs/ablate"
+    ),
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="20m", help="Time for all cells; those that do not fit are named.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", metavar="ARM", help="The arm to compare with; default: the last.")
+    ] = None,
+    reuse: Annotated[
+        list[Path] | None, typer.Option("--reuse", metavar="RUN", help="A run whose finished stages may be taken.")
+    ] = None,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Run a recipe over a grid of settings and compare M: gamma, K, score, budget, anything a recipe has.
+
+    `--vary select.gamma=5,0 --vary select.replicate=0,1,2` compares active with uniform selection over three draws.
+    """
+    with plain_errors(debug):
+        from salad.study.ablation import table
+        from salad.study.sweep import cells_of, run_cells, seconds_of
+
+        budget_s = None if budget is None else seconds_of(budget)
+        cells = cells_of(vary)
+        rows = run_cells(recipe, cells, out, overrides=overrides or [], budget_s=budget_s, reuse=reuse or [])
+        header, lines = table(rows, reference)
+        print_table(tuple(header), [tuple(line) for line in lines])
+
+
+@app.command()
+def reproduce(
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RECIPE]", help="The base of the grid; default: recipes/reproduce.yaml, from an hour on its -long."
+        ),
+    ] = None,
+    budget: Annotated[str, typer.Option("--budget", metavar="20m", help="Time for everything: 90s, 20m, 3h.")] = "20m",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="At most so many seeds of every cell.")] = 3,
+    only: Annotated[
+        str, typer.Option("--only", metavar="A,B", help="Begin only cells whose names begin so: active, narrow-alpha0.")
+    ] = "",
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Train the paper's grid in small, as much of it as the budget allows, and write reproduce.html."""
+    with plain_errors(debug):
+        from salad.config import load_recipe
+        from salad.study.sweep import seconds_of
+
+        budget_s = seconds_of(budget)
+        if recipe is None:
+            recipe = Path("recipes") / ("reproduce-long.yaml" if budget_s >= 3600 else "reproduce.yaml")
+        settings = load_recipe(recipe, overrides or [])
+        from salad.study.grid import reproduce as grid
+
+        table = grid(settings, budget_s=budget_s, seeds=seeds, only=[x for x in only.split(",") if x])
+        print_table(("claim", "here", "verdict"), [(f["claim"], f["ours"], f["verdict"]) for f in table])
+        typer.echo(f"see {settings.run_dir / 'reproduce.html'}")
+
+
+@analyze_app.command("scaling")
+def analyze_scaling(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A .jsonl or .csv with one row a run.")],
+    data: Annotated[str, typer.Option("--data", metavar="COLUMN", help="Hours or tokens.")] = "hours",
+    value: Annotated[str, typer.Option("--value", metavar="COLUMN", help="What falls with it.")] = "misalignment",
+    by: Annotated[str, typer.Option("--by", metavar="A,B", help="One law for each value of these columns.")] = (
+        "speech,alpha"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Fit M(D) = E + B D^-beta with intervals, and compare it with a plain power law."""
+    with plain_errors(debug):
+        from salad.study.scaling_law import law_table
+
+        header, lines = law_table(results, data, value, [name for name in by.split(",") if name])
+        print_table(tuple(header), [tuple(line) for line in lines])
+
+
+@app.command()
+def divergence(
+    model: SavedModel,
+    corpus: AlignedCorpus,
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", metavar="LLM", help="The text LLM that MODEL came from; default: its run's."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and frames go.")] = Path(
+        "runs/divergence"
+    ),
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    workers: EncodeWorkers = 2,
+    debug: Debug = False,
+) -> None:
+    """Measure M, F and the divergence from the teacher by domain, with the blind and deaf controls."""
+    with plain_errors(debug):
+        from salad.evaluation.divergence import measure_divergence, table_of
+
+        bf16 = takes_bf16(precision, model, device)
+        figures = measure_divergence(model, corpus, out, teacher=teacher, bf16=bf16, device=device, workers=workers)
+        print_table(*table_of(figures))
+        if figures["teacher"] is None:
+            typer.echo("F and the teacher's divergence are not known without the text LLM: give --teacher")
+        if figures["corpus"]["quarantined"]:
+            typer.echo(f"{figures['corpus']['quarantined']} utterances set aside: see {out / 'quarantine.jsonl'}")
+        typer.echo(f"nats per token (standard error over documents); see {out / 'divergence.json'}")
+
+
+@app.command()
+def retention(
+    model: SavedModel,
+    corpus: AlignedCorpus,
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="X", help="A checkpoint, a model, or init; default: the encoder.")
+    ] = None,
+    teacher: Teacher = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and frames go.")] = Path(
+        "runs/retention"
+    ),
+    layouts: Annotated[int, typer.Option("--layouts", min=1, help="Interleavings of each document.")] = 2,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    workers: EncodeWorkers = 2,
+    debug: Debug = False,
+) -> None:
+    """Probe every layer for the voice and the speaking rate: what of them distillation has erased."""
+    with plain_errors(debug):
+        from salad.evaluation.retention import measure_retention, table_of
+
+        bf16 = takes_bf16(precision, model, device)
+        figures = measure_retention(
+            model, corpus, out, before=before, teacher=teacher, layouts=layouts, bf16=bf16, device=device,
+            workers=workers,
+        )  # fmt: skip
+        print_table(*table_of(figures))
+        if figures["quarantined"]:
+            typer.echo(f"{figures['quarantined']} utterances set aside: see {out / 'quarantine.jsonl'}")
+        typer.echo(f"{figures['spans']} spans of {figures['documents']} documents; see {out / 'retention.json'}")
+
+
+@app.command()
+def answer(
+    model: SavedModel,
+    prompts: Annotated[
+        Path, typer.Option("--prompts", metavar="FILE", help="Lines {id, text, audio, prompt?, answers?}.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where answers and figures go.")] = Path(
+        "runs/answer"
+    ),
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
+    top_k: Annotated[int, typer.Option("--top-k", min=0, help="0: greedy; the paper samples among 250.")] = 0,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.01, help="Where --top-k is given.")] = 0.7,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Answer open prompts read and heard: overlap with references and with each other, and divergence of the two."""
+    with plain_errors(debug):
+        from salad.evaluation.answers import answer_prompts, table_of
+        from salad.evaluation.open_ended import Sampling
+
+        sampling = Sampling(max_new_tokens, top_k, temperature, seed)
+        bf16 = takes_bf16(precision, model, device, writes=True)
+        figures = answer_prompts(model, prompts, out, sampling, bf16=bf16, device=device)
+        print_table(*table_of(figures))
+        if figures["prompts"]["quarantined"]:
+            typer.echo(f"{figures['prompts']['quarantined']} prompts set aside: see {out / 'quarantine.jsonl'}")
+        typer.echo(f"see {out / 'answers.jsonl'}")

@@ -1,0 +1,197 @@
+"""Commands that make something: run, stage, prepare, align, train, synthesize, plan."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from salad.cli.common import (
+    Debug,
+    EngineKind,
+    Overrides,
+    RecipePath,
+    plain_errors,
+    print_table,
+    run_recipe,
+)
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+
+@app.command()
+def run(recipe: RecipePath, overrides: Overrides = None, engine: EngineKind = None, debug: Debug = False) -> None:
+    """Run every stage of a recipe; what is finished and unchanged is skipped."""
+    with plain_errors(debug):
+        run_recipe(recipe, _with_engine(overrides, engine))
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as corpus, stage1 or report.")],
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    engine: EngineKind = None,
+    debug: Debug = False,
+) -> None:
+    """Run one stage of a recipe; the stages before it must be finished."""
+    with plain_errors(debug):
+        run_recipe(recipe, _with_engine(overrides, engine), only=name)
+
+
+@app.command()
+def prepare(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Read the recipe's data: fetch what that needs, run the corpus stage, and show the data card."""
+    with plain_errors(debug):
+        from salad.config import load_recipe
+
+        settings = load_recipe(recipe, overrides or [])
+        from salad import assets
+        from salad.data.readers.detect import check_places
+        from salad.pipeline.run import Run, run_pipeline
+        from salad.pipeline.stages.corpus import assets_needed
+
+        check_places(settings.corpus)
+        for name in sorted(assets_needed(settings)):
+            assets.get(name)
+        run_pipeline(settings, only="corpus")
+        typer.echo((Run(settings).folder("corpus") / "data_card.md").read_text(encoding="utf-8"))
+
+
+@app.command()
+def train(
+    recipe: RecipePath,
+    overfit_one_batch: Annotated[
+        bool, typer.Option("--overfit-one-batch", help="Stage I on its first batch alone: the loss must fall.")
+    ] = False,
+    stages: Annotated[
+        str, typer.Option("--stages", metavar="A,B", help="Training stages to run, in order.")
+    ] = "warm_start,stage1",
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Run training stages of a recipe (warm_start, stage1, stage2); those before them must be finished.
+
+    Under torchrun each process takes its part of every batch of stage1 and stage2.
+    """
+    with plain_errors(debug):
+        if overfit_one_batch:
+            _overfit(recipe, overrides)
+            return
+        for name in stages.split(","):
+            run_recipe(recipe, overrides, only=name.strip())
+
+
+@app.command()
+def align(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Find the time of every spoken word of a recipe's corpus, and encode its speech; what is unfit is kept aside."""
+    with plain_errors(debug):
+        run_recipe(recipe, overrides, only="align")
+
+
+@app.command()
+def synthesize(
+    texts: Annotated[
+        list[Path], typer.Option("--texts", metavar="FILE", help="Text, or JSON lines {text, id?, domain?}.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where audio and manifests go.")],
+    voices: Annotated[
+        list[str],
+        typer.Option(
+            "--voice",
+            metavar="V[=SHARE]",
+            help="piper-joe, kokoro:NAME or openai:MODEL:VOICE@URL; several are mixed by share.",
+        ),
+    ],
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Single-thread processes.")] = 2,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    speed_jitter: Annotated[
+        float, typer.Option("--speed-jitter", min=0, max=0.3, help="0.1: each document 0.9 to 1.1 times as fast.")
+    ] = 0.0,
+    pitch_jitter: Annotated[
+        float,
+        typer.Option("--pitch-jitter", min=0, max=0.5, help="0.17: each document 1/1.17 to 1.17 times as high."),
+    ] = 0.0,
+    noise: Annotated[
+        float, typer.Option("--noise", min=0, max=1, help="Share of a Piper voice's own noise; 1: livelier speech.")
+    ] = 0.0,
+    opus: Annotated[bool, typer.Option("--opus", help="Ogg Opus in place of FLAC.")] = False,
+    word_times: Annotated[bool, typer.Option("--word-times", help="Align: when each word is said.")] = False,
+    max_cer: Annotated[
+        float | None, typer.Option("--max-cer", min=0, help="Set aside what the ASR hears further off than this.")
+    ] = None,
+    asr: Annotated[
+        str, typer.Option("--asr", help="Asset or folder for --word-times and --max-cer.")
+    ] = "whisper-tiny.en",
+    engine: EngineKind = None,
+    debug: Debug = False,
+) -> None:
+    """Speak texts: numbers, units and symbols are spelled out first. The same command resumes."""
+    with plain_errors(debug):
+        from salad.config import Variation
+        from salad.engine import using
+        from salad.synthesize.job import parse_shares, synthesize_texts
+        from salad.types import SaladError
+
+        if engine not in (None, "local", "ray"):
+            raise SaladError(f"--engine: got {engine!r}, expected local or ray")
+        with using("ray" if engine == "ray" else "local"):
+            done = synthesize_texts(
+                texts,
+                out,
+                parse_shares(voices),
+                workers=workers,
+                seed=seed,
+                variation=Variation(speed_jitter=speed_jitter, pitch_jitter=pitch_jitter, noise=noise),
+                audio="opus" if opus else "flac",
+                word_times=word_times,
+                max_cer=max_cer,
+                asr=asr,
+            )
+        print_table(("what", "figure"), [(key, f"{value:.4g}") for key, value in done.items()])
+
+
+@app.command()
+def plan(
+    recipe: RecipePath,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs to spread the training over.")] = 1,
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Tell what a recipe will take: parameters, memory, tokens, operations, GPU hours, speech to buy, disk."""
+    with plain_errors(debug):
+        from salad.config import load_recipe
+        from salad.training.estimate import make_plan, rows
+
+        settings = load_recipe(recipe, overrides or [])
+        print_table(("for", "what", "figure"), list(rows(make_plan(settings, devices), settings)))
+
+
+def _overfit(recipe: Path, overrides: list[str] | None) -> None:
+    from salad.config import load_recipe
+    from salad.files import read_jsonl
+    from salad.pipeline.run import Run
+    from salad.progress import console
+
+    run = Run(load_recipe(recipe, overrides or []))
+    for before in ("corpus", "align") + (("warm_start",) if run.recipe.warm_start.enabled else ()):
+        run.done(before)
+    from salad.pipeline.stages.stage1 import run as stage1
+    from salad.types import SaladError
+
+    folder = run.folder("overfit")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SaladError("--overfit-one-batch: looks at one process; start it without torchrun")
+    shutil.rmtree(folder, ignore_errors=True)
+    stage1(run, overfit=folder)
+    losses = [row["loss"] for row in read_jsonl(folder / "metrics.jsonl") if "loss" in row]
+    console.print(f"one batch: loss {losses[0]:.4f} -> {losses[-1]:.4f} in {len(losses)} steps; see {folder}")
+
+
+def _with_engine(overrides: list[str] | None, engine: str | None) -> list[str]:
+    return [*(overrides or []), *([f"engine.kind={engine}"] if engine else [])]

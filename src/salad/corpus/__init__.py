@@ -1,1 +1,0 @@
-"""Where documents and utterances come from: text, speech manifests."""

@@ -1,0 +1,267 @@
+"""The door: decode what the plan names, check it, join it, write mono 16 kHz FLAC. One document in memory at a time."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salad.audio import to_samples, to_seconds, write_flac
+from salad.data.ingest_plan import Door, Planned, rows_of
+from salad.data.manifest import Sentence, write_utterances
+from salad.data.readers.rows import Row, read_row, utf8
+from salad.engine import Shard, run_shards
+from salad.files import sha256_file, write_jsonl
+from salad.types import SaladError, Utterance, Word
+
+__all__ = ["ingest", "ingest_documents", "utterance_id"]
+
+RATE_HZ = 16_000
+SHARD_DOCUMENTS = 64
+MAX_GAP_S = 2.0  # more silence than this between two cuts may be speech that was cut out
+MIN_GAP_S = -0.2  # cuts may overlap a little
+JOIN_S = 0.3  # put between cuts that come from different files
+MAX_WORDS_PER_S, PACE_SLACK_S = 8.0, 0.5  # nobody speaks faster; a short row may have lost its edges
+SILENT = 1e-4  # a peak of three steps of 16 bits: digital silence, dithered or not
+
+
+@dataclass
+class _Joined:
+    """Rows that become one utterance: their samples one after the other, and where each begins and ends."""
+
+    rows: list[Row] = field(default_factory=list)
+    parts: list[np.ndarray] = field(default_factory=list)
+    times: list[tuple[int, int]] = field(default_factory=list)  # first and last + 1 sample of each row
+    num_samples: int = 0
+
+    def add(self, rows: list[Row], samples: np.ndarray, times: list[tuple[int, int]]) -> None:
+        """More rows, whose samples are `samples` and lie in them at `times`."""
+        if self.parts:
+            self.parts.append(np.zeros(to_samples(JOIN_S, RATE_HZ), np.float32))
+            self.num_samples += len(self.parts[-1])
+        self.rows += rows
+        self.times += [(self.num_samples + start, self.num_samples + end) for start, end in times]
+        self.parts.append(samples)
+        self.num_samples += len(samples)
+
+    @property
+    def text(self) -> str:
+        return " ".join(row.text for row in self.rows)
+
+
+def ingest_documents(
+    documents: Sequence[Planned],
+    plan: Path,
+    sources: dict[str, tuple[str, str]],
+    door: Door,
+    folder: Path,
+    *,
+    workers: int,
+    title: str,
+) -> list[Path]:
+    """Ingest these documents of a plan; the shards' folders in order. Finished shards of the same plan stay."""
+    sha = sha256_file(plan)[:16]
+    function = functools.partial(ingest, plan=str(plan), sources=sources, door=door)
+    items = [(sha, document.number, document.source) for document in documents]
+    return run_shards(
+        function, items, folder, shard_items=SHARD_DOCUMENTS, workers=workers, title=title, unit="documents"
+    )
+
+
+def ingest(shard: Shard, folder: Path, *, plan: str, sources: dict[str, tuple[str, str]], door: Door) -> None:
+    """For `run_shards`: items are (the plan's sha256, number of a document, its source).
+
+    sources: name -> (licence, language). Writes audio/*.flac, utterances.jsonl, sentences.jsonl (the times
+    of rows that were joined) and quarantine.jsonl: every row that cannot be used is there with its reason.
+    """
+    kept, sentences, aside = [], [], []
+    for _, number, source in shard.items:
+        rows, before = rows_of(Path(plan), number), len(aside)
+        for n, joined in enumerate(_join(rows, door, aside)):
+            path = folder / "audio" / f"{number:08d}-{n}.flac"
+            write_flac(path, np.concatenate(joined.parts), RATE_HZ)
+            utterance, times = _utterance(joined, source, sources[source][0], str(path))
+            kept.append(utterance)
+            if len(joined.rows) > 1:
+                sentences.append({"id": utterance.id, "simulated": False, "sentences": [list(s) for s in times]})
+        for refused in aside[before:]:
+            refused["source"] = source
+            refused["reason"] = utf8(refused["reason"])
+    write_utterances(folder / "utterances.jsonl", kept)
+    write_jsonl(folder / "sentences.jsonl", sentences)
+    write_jsonl(folder / "quarantine.jsonl", [{"stage": "corpus", **row} for row in aside])
+
+
+def _join(rows: list[Row], door: Door, aside: list[dict[str, str]]) -> Iterator[_Joined]:
+    """Utterances of one document. What is refused goes to `aside`, and parts what stands on its two sides."""
+    open_one = _Joined()
+    for run in _runs(rows):
+        if run[0].problem:
+            aside.append({"id": run[0].id, "reason": run[0].problem})
+            blocks: Iterator[Any] = iter([None])
+        else:
+            blocks = _read(run, door, aside)
+        for block in blocks:
+            if block is None:  # something is missing here
+                if open_one.rows:
+                    yield open_one
+                open_one = _Joined()
+                continue
+            own, samples, times = block
+            seconds = to_seconds(open_one.num_samples + len(samples), RATE_HZ) + JOIN_S
+            text = " ".join([open_one.text, *(row.text for row in own)])
+            apart = bool(open_one.rows) and _same_audio(open_one.rows[-1], own[0])  # a long gap, or an overlap
+            if open_one.rows and (apart or not door.fits(seconds, text)):
+                yield open_one
+                open_one = _Joined()
+            open_one.add(own, samples, times)
+    if open_one.rows:
+        yield open_one
+
+
+def _runs(rows: list[Row]) -> Iterator[list[Row]]:
+    """Rows that can be read at once: they follow each other in the same audio. A row with a problem stands alone."""
+    run: list[Row] = []
+    for row in rows:
+        if run and not row.problem and not run[-1].problem and _follows(run[-1], row):
+            run.append(row)
+            continue
+        if run:
+            yield run
+        run = [row]
+    if run:
+        yield run
+
+
+def _same_audio(one: Row, other: Row) -> bool:
+    return (one.audio, one.part, one.channel) == (other.audio, other.part, other.channel)
+
+
+def _follows(one: Row, other: Row) -> bool:
+    if one.duration_s is None or other.duration_s is None or not _same_audio(one, other):
+        return False
+    return MIN_GAP_S <= other.offset_s - (one.offset_s + one.duration_s) <= MAX_GAP_S
+
+
+def _read(run: list[Row], door: Door, aside: list[dict[str, str]]) -> Iterator[Any]:
+    """(rows, samples, times) of a run, with the real silence between its rows; None where a row had to be left out."""
+    if len(run) == 1:
+        try:
+            samples = _read_one(run[0], door)
+        except SaladError as error:
+            aside.append({"id": run[0].id, "reason": str(error)})
+            yield None
+        else:
+            yield run, samples, [(0, len(samples))]
+        return
+    try:
+        yield _read_together(run, door)
+        return
+    except SaladError:  # one row spoils it, or they are too long together
+        usable = [_is_usable(row, door) for row in run]
+    if all(usable):
+        yield from _read(run[: len(run) // 2], door, aside)
+        yield from _read(run[len(run) // 2 :], door, aside)
+        return
+    start = 0
+    for n, row in enumerate(run):
+        if not usable[n]:
+            if run[start:n]:
+                yield from _read(run[start:n], door, aside)
+            yield from _read([row], door, aside)
+            start = n + 1
+    if run[start:]:
+        yield from _read(run[start:], door, aside)
+
+
+def _is_usable(row: Row, door: Door) -> bool:
+    try:
+        _read_one(row, door)
+    except SaladError:
+        return False
+    return True
+
+
+def _read_one(row: Row, door: Door) -> np.ndarray:
+    samples = read_row(row, RATE_HZ, max_s=door.max_s)
+    seconds = to_seconds(len(samples), RATE_HZ)
+    if seconds < door.min_s:
+        raise SaladError(f"audio: lasts {seconds:.3f} s, expected at least corpus.min_utterance_s {door.min_s:g}")
+    _check_sound(row, samples)
+    if not door.fits(seconds, row.text):
+        raise SaladError(
+            f"audio: {seconds:.1f} s with {len(row.text.split())} words may take more than "
+            f"sequence.context {door.context} positions; cut the recording, each part with its text"
+        )
+    return samples
+
+
+def _check_sound(row: Row, samples: np.ndarray) -> None:
+    """Raise SaladError where a row holds no sound, or more words than anybody can say in it."""
+    seconds, num_words = to_seconds(len(samples), RATE_HZ), len(row.text.split())
+    if np.abs(samples).max(initial=0.0) < SILENT:
+        raise SaladError(f"audio: {seconds:.2f} s of digital silence with {num_words} words; record or export it again")
+    if num_words > MAX_WORDS_PER_S * (seconds + PACE_SLACK_S):
+        raise SaladError(
+            f"speed: {num_words} words in {seconds:.2f} s are {num_words / seconds:.1f} a second, expected at most "
+            f"{MAX_WORDS_PER_S:g}; is the recording cut off, or the text another's?"
+        )
+
+
+def _read_together(run: list[Row], door: Door) -> tuple[list[Row], np.ndarray, list[tuple[int, int]]]:
+    first_s, last_s = run[0].offset_s, max(row.offset_s + (row.duration_s or 0.0) for row in run)
+    text = " ".join(row.text for row in run)
+    if any((row.duration_s or 0.0) < door.min_s for row in run) or not door.fits(last_s - first_s, text):
+        raise SaladError("not as one")
+    samples = read_row(run[0], RATE_HZ, max_s=door.max_s, until_s=last_s)
+    times, at = [], 0
+    for row in run:
+        start = max(at, to_samples(row.offset_s - first_s, RATE_HZ))
+        at = min(len(samples), max(start + 1, to_samples(row.offset_s + (row.duration_s or 0.0) - first_s, RATE_HZ)))
+        times.append((start, at))
+    if any(end <= start for start, end in times):
+        raise SaladError("not as one")
+    for row, (start, end) in zip(run, times, strict=True):
+        _check_sound(row, samples[start:end])
+    return run, samples, times
+
+
+def _utterance(joined: _Joined, source: str, licence: str, path: str) -> tuple[Utterance, list[Sentence]]:
+    rows = joined.rows
+    sentences: list[Sentence] = []
+    words: list[Word] = []
+    word = 0
+    for row, (start, end) in zip(rows, joined.times, strict=True):
+        start_s, count = to_seconds(start, RATE_HZ), len(row.text.split())
+        sentences.append((word, word + count, start_s, to_seconds(end, RATE_HZ)))
+        word += count
+        if len(row.words) == count:
+            words += [Word(text, start_s + low_s, start_s + high_s) for text, low_s, high_s in row.words]
+    name = utterance_id(source, rows[0].id) + (f"+{len(rows) - 1}" if len(rows) > 1 else "")
+    utterance = Utterance(
+        id=name,
+        text=joined.text,
+        audio=path,
+        sample_rate_hz=RATE_HZ,
+        num_samples=joined.num_samples,
+        words=tuple(words) if len(words) == word else (),
+        speaker=rows[0].speaker,
+        source=source,
+        licence=rows[0].licence or licence,
+        document_id=name,
+        domain=source,
+    )
+    return utterance, sentences
+
+
+def utterance_id(source: str, row_id: str) -> str:
+    """A name that is safe in file names, with a hash where characters had to go: other rows get other names."""
+    raw = f"{source}-{row_id}"
+    safe = re.sub(r"[^A-Za-z0-9_.]+", "-", raw).strip("-.")[:100]
+    return safe if safe == raw else f"{safe}-{hashlib.sha256(raw.encode()).hexdigest()[:8]}"

@@ -1,0 +1,249 @@
+"""The plan of an ingest: every row of every source, which of them make one document, and which documents are held out.
+
+It lies in a SQLite file, so that millions of rows need no memory, and rows that a manifest scatters come back in order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from salad.config import Speech
+from salad.data.readers.rows import Row, check_text, utf8
+from salad.types import SaladError
+
+__all__ = ["CHARS_PER_S", "Door", "Planned", "choose_heldout", "make_plan", "num_positions", "read_plan", "rows_of"]
+
+CHARS_PER_S = 15.0  # of reading aloud, where a manifest does not say how long a row lasts
+BYTES_PER_TOKEN = 3.0  # fewer than any tokenizer here needs for English, so that the bound holds
+MAX_ROWS = 512  # in one document, whatever their length
+TIMED = re.compile(r"\d\d:\d\d[.,]\d{3} --> |^(?:\d+ \d+ \S+ ){2}")  # subtitles (SRT, VTT), HTK's labels
+
+SCHEMA = """
+CREATE TABLE rows (n INTEGER PRIMARY KEY, source TEXT, id TEXT, recording TEXT, speaker TEXT, start_s REAL,
+    seconds REAL, characters INTEGER, problem INTEGER, document INTEGER, row TEXT, UNIQUE (source, id));
+CREATE TABLE sources (source TEXT PRIMARY KEY, entry TEXT, format TEXT, rows INTEGER, note TEXT);
+"""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One document of the plan: rows that follow each other in one recording."""
+
+    number: int
+    source: str
+    recording: str
+    speaker: str
+    usable: bool = True  # as far as the manifest tells
+
+
+@dataclass(frozen=True)
+class Door:
+    """What may pass: seconds of one row, and positions of one document (see `num_positions`)."""
+
+    min_s: float
+    max_s: float
+    context: int
+    rate_hz: float
+    speech_share: float
+
+    def fits(self, seconds: float, text: str | int) -> bool:
+        return num_positions(seconds, text, self.rate_hz, self.speech_share) <= self.context
+
+
+def num_positions(seconds: float, text: str | int, rate_hz: float, speech_share: float) -> int:
+    """Positions of the student's sequence that a document may take, at most.
+
+    rate_hz: positions in a second of speech (the encoder's frame rate / stride). speech_share: the largest share of
+    words that an interleaving can speak. text: the text, or its length in bytes.
+    """
+    tokens = (text if isinstance(text, int) else len(text.encode())) / BYTES_PER_TOKEN
+    return 2 + int(max(speech_share * seconds * rate_hz + (1 - speech_share) * tokens, tokens))
+
+
+def make_plan(path: Path, sources: Iterable[tuple[Speech, str, Iterator[Row]]], door: Door) -> None:
+    """Write the plan of `sources` (entry, format, rows) to `path`, whole or not at all.
+
+    A row without usable text, or whose id was there before, stays in the plan with its problem, so that it is counted.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(aside)) as plan:
+            plan.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + SCHEMA)
+            number = itertools.count()
+            for entry, found, rows in sources:
+                _store(plan, entry, found, rows, number)
+            _group(plan, door)
+            plan.commit()
+        os.replace(aside, path)
+    except sqlite3.OperationalError as error:
+        raise SaladError(
+            f"disk: {path} cannot be written ({error}); free some space, then give the same command again"
+        ) from (error)
+
+
+def _store(plan: sqlite3.Connection, entry: Speech, found: str, rows: Iterator[Row], number: Iterator[int]) -> None:
+    left_s = float("inf") if entry.max_hours is None else entry.max_hours * 3600
+    kept, note = 0, ""
+    for row in rows:
+        row = _checked(row, entry)
+        seconds = row.duration_s if row.duration_s is not None else len(str(row.text)) / CHARS_PER_S
+        if not row.problem:
+            if left_s <= 0:
+                note = f"stopped after max_hours: {entry.max_hours:g}"
+                break
+            left_s -= seconds
+        n, kept = next(number), kept + 1
+        values = (
+            n, entry.title, row.id, row.recording, row.speaker, row.start_s, seconds, len(row.text.encode()),
+            bool(row.problem), json.dumps(asdict(row), ensure_ascii=True),
+        )  # fmt: skip
+        insert = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)"
+        try:
+            plan.execute(insert, values)
+        except sqlite3.IntegrityError:
+            twin = row.broken(f"id: {row.id!r} is there before; give every row its own")
+            copy = f"{row.id} (again, {n})"
+            plan.execute(insert, (n, entry.title, copy, *values[3:8], True, json.dumps(asdict(twin))))
+    settings = json.dumps(entry.model_dump(mode="json"))
+    plan.execute("INSERT INTO sources VALUES (?, ?, ?, ?, ?)", (entry.title, settings, found, kept, note))
+
+
+def _checked(row: Row, entry: Speech) -> Row:
+    """The row with clean text; or with its problem, and then with no text that could not be written as UTF-8."""
+    problem = row.problem
+    text = ""
+    if not problem:
+        try:
+            text = check_text(row.text)
+        except SaladError as error:
+            problem = str(error)
+    if not problem and (timed := TIMED.search(text)):
+        problem = f"text: holds times ({timed.group()!r}) of subtitles or labels; leave the words alone in it"
+    if not problem and row.language and entry.language and row.language.lower() != entry.language.lower():
+        problem = f"language: {row.language!r}, and the recipe asks for {entry.language!r}"
+    if not problem and row.duration_s is not None and not row.duration_s > 0:
+        problem = f"duration: {row.duration_s} s, expected more than 0"
+    clean = {key: utf8(value) if isinstance(value, str) else value for key, value in asdict(row).items()}
+    # a file is opened by its own name, whether that is UTF-8 or not
+    return Row(**{**clean, "audio": row.audio, "text": text, "problem": utf8(problem)})
+
+
+def _group(plan: sqlite3.Connection, door: Door) -> None:
+    """Give every row the number of its document: rows of one recording, in order, as many as fit the context."""
+    plan.execute("CREATE INDEX by_recording ON rows (source, recording)")
+    ordered = plan.execute(
+        "SELECT n, source, recording, seconds, characters FROM (SELECT *, CASE recording WHEN '' THEN n ELSE "
+        "MIN(n) OVER (PARTITION BY source, recording) END AS first FROM rows) ORDER BY first, start_s, n"
+    )
+    document, key, seconds, characters, size = -1, None, 0.0, 0, 0
+    changes = []
+    for n, source, recording, row_s, row_characters in ordered:
+        fits = door.fits(seconds + row_s, characters + row_characters)
+        if not (recording and key == (source, recording) and fits and size < MAX_ROWS):
+            document, seconds, characters, size = document + 1, 0.0, 0, 0
+        key, seconds, characters, size = (source, recording), seconds + row_s, characters + row_characters, size + 1
+        changes.append((document, n))
+        if len(changes) == 10_000:
+            plan.execute("CREATE TEMP TABLE IF NOT EXISTS numbers (document INTEGER, n INTEGER PRIMARY KEY)")
+            plan.executemany("INSERT INTO numbers VALUES (?, ?)", changes)
+            changes = []
+    plan.execute("CREATE TEMP TABLE IF NOT EXISTS numbers (document INTEGER, n INTEGER PRIMARY KEY)")
+    plan.executemany("INSERT INTO numbers VALUES (?, ?)", changes)
+    plan.execute("UPDATE rows SET document = (SELECT document FROM numbers WHERE numbers.n = rows.n)")
+    plan.execute("CREATE INDEX by_document ON rows (document)")
+
+
+def read_plan(path: Path) -> tuple[list[Planned], list[dict[str, object]]]:
+    """The documents in order, and the sources: {source, entry, format, rows, note}."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as plan:
+        documents = [
+            Planned(*row[:4], bool(row[4]))
+            for row in plan.execute(
+                "SELECT document, source, MAX(recording), MAX(speaker), NOT MIN(problem) FROM rows "
+                "GROUP BY document ORDER BY document"
+            )
+        ]
+        names = ("source", "entry", "format", "rows", "note")
+        sources = [
+            dict(zip(names, row, strict=True)) for row in plan.execute(f"SELECT {', '.join(names)} FROM sources")
+        ]
+    return documents, [{**row, "entry": json.loads(row["entry"])} for row in sources]
+
+
+def rows_of(path: Path, document: int) -> list[Row]:
+    """The rows of one document, in order."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as plan:
+        found = plan.execute("SELECT row FROM rows WHERE document = ? ORDER BY start_s, n", (document,)).fetchall()
+    rows = [json.loads(row) for (row,) in found]
+    return [Row(**{**r, "part": tuple(r["part"]), "words": tuple(map(tuple, r["words"]))}) for r in rows]
+
+
+def choose_heldout(documents: list[Planned], share: float, at_most: int, seed: int) -> tuple[set[int], dict[str, str]]:
+    """Numbers of the documents kept for measuring, and what each source was parted by: speaker, recording or document.
+
+    Whole speakers (with all their recordings) where that gives about the share; else whole recordings; else documents.
+    The choice depends on names and seed alone.
+    """
+    sources: dict[str, list[Planned]] = {}
+    for planned in filter(lambda p: p.usable, documents):
+        sources.setdefault(planned.source, []).append(planned)
+    chosen: set[int] = set()
+    kept_by: dict[str, str] = {}
+    for source, own in sources.items():
+        target = max(1, min(round(share * len(own)), at_most // len(sources)))
+        for level, groups in (("speaker", _by_speaker(own)), ("recording", _by_recording(own)), ("document", None)):
+            groups = groups if groups is not None else {str(p.number): [p.number] for p in own}
+            taken: list[int] = []
+            for key in sorted(groups, key=lambda k: hashlib.sha256(f"{seed}/{source}/{k}".encode()).digest()):
+                if len(taken) + len(groups[key]) <= max(target, round(1.25 * target)):
+                    taken += groups[key]
+                if len(taken) >= target:
+                    break
+            if taken and len(taken) >= target / 2 and len(taken) < len(own):
+                chosen |= set(taken)
+                kept_by[source] = level
+                break
+    return chosen, kept_by
+
+
+def _by_recording(documents: list[Planned]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for p in documents:
+        groups.setdefault(p.recording or f"document {p.number}", []).append(p.number)
+    return groups
+
+
+def _by_speaker(documents: list[Planned]) -> dict[str, list[int]]:
+    """Documents that share a speaker or a recording, directly or through others, are in one group."""
+    above: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while above.setdefault(name, name) != name:
+            above[name] = above[above[name]]
+            name = above[name]
+        return name
+
+    def keys(p: Planned) -> list[str]:
+        named = [f"speaker {p.speaker}"] * bool(p.speaker) + [f"recording {p.recording}"] * bool(p.recording)
+        return named or [f"document {p.number}"]
+
+    for p in documents:
+        first, *rest = keys(p)
+        for other in rest:
+            a, b = sorted((root(first), root(other)))
+            above[b] = a
+    groups: dict[str, list[int]] = {}
+    for p in documents:
+        groups.setdefault(root(keys(p)[0]), []).append(p.number)
+    return groups

@@ -1,0 +1,1 @@
+"""What speech data hold and what is wrong with them."""

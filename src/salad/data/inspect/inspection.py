@@ -1,0 +1,183 @@
+"""What speech data holds and what is wrong with it: every recording heard once, in one pass.
+
+Rows go to disk in blocks, worker processes hear the blocks, and this process keeps a few numbers of each utterance
+(about 60 bytes) beside the worst cases by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from salad.data.inspect.audio_stats import Heard, hear
+from salad.data.inspect.parts import Item, count_quarantine, find_parts, read_rows, to_item
+from salad.data.inspect.summary import CLIPPED_SHARE, SILENT_DB, Tally, no_hours
+from salad.data.inspect.text_checks import text_oddities
+from salad.engine import Shard, run_shards
+from salad.files import write_jsonl
+from salad.types import SaladError
+
+__all__ = ["inspect_data", "look"]
+
+BLOCK_ROWS = 64
+CANCEL_DB = 20.0
+TOLD_SLACK_S, WORD_SLACK_S = 0.1, 0.1
+SUFFIXES = {
+    "WAV": {".wav"}, "WAVEX": {".wav"}, "FLAC": {".flac"}, "MP3": {".mp3"}, "OGG": {".ogg", ".oga", ".opus"},
+}  # fmt: skip
+
+
+def look(shard: Shard, folder: Path, *, decode: bool, min_s: float, max_s: float) -> None:
+    """For `run_shards`: items are files of rows (see `read_rows`); writes looked.jsonl, one object an utterance."""
+    rows = []
+    for path in shard.items:
+        with open(path, encoding="utf-8") as file:
+            rows += [_utf8(_look_at(json.loads(line), decode, min_s, max_s)) for line in file]
+        os.unlink(path)
+    write_jsonl(folder / "looked.jsonl", rows)
+
+
+def inspect_data(
+    place: Path, *, decode: bool = True, workers: int = 1, min_s: float = 0.3, max_s: float = 120.0
+) -> dict[str, Any]:
+    """Everything that `salad data inspect` shows, as a JSON object.
+
+    decode=False reads headers alone: no level, clipping, silence or duplicate sound. Raises SaladError where there is
+    nothing to look at; files that cannot be read are counted.
+    """
+    place = Path(place)
+    parts = find_parts(place)
+    tally = Tally(place)
+    with tempfile.TemporaryDirectory(prefix="salad-inspect-") as temporary:
+        blocks = list(_spool(read_rows(parts), Path(temporary)))
+        if not blocks:
+            raise SaladError(f"{place}: its manifests hold no rows; nothing to look at")
+        workers = min(workers, max(1, len(blocks) // 4))  # a process takes seconds to start
+        function = functools.partial(look, decode=decode, min_s=min_s, max_s=max_s)
+        folders = run_shards(
+            function, blocks, Path(temporary) / "looked", shard_items=1, workers=workers,
+            title="listen" if decode else "read headers", unit=f"blocks of {BLOCK_ROWS} files",
+        )  # fmt: skip
+        for row in _looked(folders):
+            tally.add(row)
+        tally.close(lambda: _looked(folders))
+    parts_found = [
+        {"name": part.name, "kind": part.kind, **tally.parts.get(_utf8(part.name), no_hours())} for part in parts
+    ]
+    return _utf8(
+        {
+            "place": str(place),
+            "parts": parts_found,
+            "decoded": decode,
+            "limits": {"min_s": min_s, "max_s": max_s},
+            **tally.result(),
+            "quarantine": count_quarantine(place),
+        }
+    )
+
+
+def _spool(rows: Iterator[dict[str, Any]], folder: Path) -> Iterator[str]:
+    block: list[dict[str, Any]] = []
+    number = 0
+    for row in rows:
+        block.append(row)
+        if len(block) == BLOCK_ROWS:
+            yield _write_block(block, folder, number)
+            block, number = [], number + 1
+    if block:
+        yield _write_block(block, folder, number)
+
+
+def _write_block(block: list[dict[str, Any]], folder: Path, number: int) -> str:
+    path = folder / f"block-{number:07d}.jsonl"
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in block)
+    return str(path)
+
+
+def _looked(folders: list[Path]) -> Iterator[dict[str, Any]]:
+    for folder in folders:
+        with open(folder / "looked.jsonl", encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+
+def _look_at(row: dict[str, Any], decode: bool, min_s: float, max_s: float) -> dict[str, Any]:
+    """Figures of one utterance, and `faults`: fault -> (how bad, what was seen)."""
+    out: dict[str, Any] = {"part": row["part"], "faults": {}}
+    faults = out["faults"]
+    if "lost" in row:
+        return {**out, "id": row["id"], "faults": {"row": (1.0, row["lost"])}}
+    try:
+        item = to_item(row)
+    except SaladError as error:
+        return {**out, "id": row.get("line", row["raw"]), "faults": {"row": (1.0, str(error))}}
+    out |= {"id": item.id, "audio": item.audio, "speaker": item.speaker, "score": item.score}
+    out |= {"source": item.source, "licence": item.licence, "aligned": bool(item.words)}
+    out |= {"words": len((item.text or "").split()), "id_hash": _hash(item.id), "speaker_hash": _hash(item.speaker)}
+    if item.text_error:
+        faults["text_missing"] = (1.0, item.text_error)
+    else:
+        faults.update({name: (1.0, seen) for name, seen in text_oddities(item.text or "").items()})
+    try:
+        heard = hear(item.audio, item.start_s, item.duration_s, decode)
+    except SaladError as error:
+        faults["unreadable"] = (1.0, str(error).removeprefix("audio: "))
+        return out
+    out |= {"s": heard.duration_s, "rate_hz": heard.sample_rate_hz, "channels": heard.channels}
+    out |= {"format": heard.format, "digest": heard.digest}
+    out["level_db"] = None if math.isnan(heard.level_db) else heard.level_db
+    faults.update(_audio_faults(item, heard, min_s, max_s))
+    return out
+
+
+def _audio_faults(item: Item, heard: Heard, min_s: float, max_s: float) -> Iterator[tuple[str, tuple[float, str]]]:
+    if heard.missing_s:
+        yield "truncated", (heard.missing_s, f"{heard.missing_s:.2f} s of its length are not there")
+    if heard.level_db < SILENT_DB:
+        yield "silent", (-heard.level_db, f"{heard.level_db:.0f} dB over {heard.duration_s:.1f} s")
+    elif heard.level_db - heard.mixed_db > CANCEL_DB:
+        drop = heard.level_db - heard.mixed_db
+        yield "cancels", (drop, f"{heard.channels} channels, mixed {drop:.0f} dB quieter")
+    if heard.clipped > CLIPPED_SHARE:
+        yield "clipped", (heard.clipped, f"{100 * heard.clipped:.2f} % of samples at full scale")
+    if heard.duration_s > max_s:
+        yield "too_long", (heard.duration_s, f"{heard.duration_s:.1f} s, over {max_s:g} s")
+    if heard.duration_s < min_s:
+        yield "too_short", (-heard.duration_s, f"{heard.duration_s:.3f} s, under {min_s:g} s")
+    if item.told_s is not None and abs(item.told_s - heard.duration_s) > TOLD_SLACK_S:
+        far = abs(item.told_s - heard.duration_s)
+        yield "told_length", (far, f"{heard.duration_s:.2f} s, the manifest says {item.told_s:.2f} s")
+    if item.sample_rate_hz not in (None, heard.sample_rate_hz):
+        seen = f"{heard.sample_rate_hz} Hz, the manifest says {item.sample_rate_hz} Hz"
+        yield "told_rate", (abs(heard.sample_rate_hz - item.sample_rate_hz), seen)
+    suffix = Path(item.audio).suffix.lower()
+    if suffix not in SUFFIXES.get(heard.format, {suffix}):
+        yield "extension", (1.0, f"named {suffix or 'without a suffix'}, holds {heard.format}")
+    starts = [word.start_s for word in item.words]
+    late_s = max((word.end_s for word in item.words), default=0.0) - heard.duration_s
+    if late_s > WORD_SLACK_S:
+        yield "word_times", (late_s, f"a word ends {late_s:.2f} s after the audio")
+    elif starts != sorted(starts) or any(word.end_s < word.start_s for word in item.words):
+        yield "word_times", (1.0, "words out of order")
+
+
+def _utf8(value: Any) -> Any:
+    """The same with what no file can hold (bytes of a name that are not UTF-8) written out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_utf8(key): _utf8(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_utf8(item) for item in value]
+    return value
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")

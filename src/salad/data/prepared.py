@@ -1,0 +1,212 @@
+"""A corpus that was written before: documents, withheld words and held-out recordings, in one folder.
+
+A folder holds web.jsonl.gz, speech.jsonl.gz and heldout.jsonl.gz (rows {id, text, source, domain}); where there are
+any, withheld.txt (one word a line) and heldout.recordings.jsonl (rows {id, document_id, voice, audio, num_samples,
+sample_rate_hz, sentences, words, score, licence}, audio relative to the folder).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import shutil
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from salad.assets import ASSETS, get
+from salad.data.manifest import Sentence, write_utterances
+from salad.files import read_jsonl, write_jsonl
+from salad.types import Document, SaladError, Utterance, Word
+
+__all__ = [
+    "GROUPS",
+    "Prepared",
+    "Recording",
+    "copy_recordings",
+    "first_of_each_domain",
+    "read_prepared",
+    "recorded",
+    "shuffled",
+    "write_documents",
+    "write_recordings",
+]
+
+GROUPS = ("web", "speech", "heldout")
+WITHHELD, RECORDINGS = "withheld.txt", "heldout.recordings.jsonl"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A held-out document as one voice said it, and when: by sentence and by word."""
+
+    utterance: Utterance
+    sentences: tuple[Sentence, ...]
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """(document id, voice)"""
+        return self.utterance.document_id, self.utterance.speaker
+
+
+@dataclass(frozen=True)
+class Prepared:
+    documents: dict[str, list[Document]]  # of each of GROUPS
+    withheld: tuple[str, ...]
+    recordings: tuple[Recording, ...]
+
+
+def read_prepared(name: str | Path) -> Prepared:
+    """A corpus by its name in `salad assets list`, or by the path of a folder in the same layout.
+
+    Raises SaladError that names the known ones, or the file and line that cannot be read.
+    """
+    folder = _folder(name)
+    documents = {group: [_document(*row) for row in _rows(folder / f"{group}.jsonl.gz")] for group in GROUPS}
+    withheld = folder / WITHHELD
+    words = withheld.read_text(encoding="utf-8").split() if withheld.is_file() else []
+    by_id = {document.id: document for document in documents["heldout"]}
+    return Prepared(documents, tuple(words), tuple(_recordings(folder, by_id)))
+
+
+def recorded(name: str | Path) -> set[tuple[str, str]]:
+    """(document id, voice) of every held-out recording."""
+    path = _folder(name) / RECORDINGS
+    return {(row["document_id"], row["voice"]) for row in read_jsonl(path)} if path.is_file() else set()
+
+
+def shuffled(documents: Sequence[Document], number: int, seed: int, what: str) -> list[Document]:
+    """The first `number` documents in an order of `seed`'s own; more than there are is refused."""
+    if number > len(documents):
+        raise SaladError(f"{what}: got {number}, but the prepared corpus holds {len(documents)}; ask for fewer")
+    order = list(documents)
+    random.Random(f"{seed}/{what}").shuffle(order)
+    return order[:number]
+
+
+def first_of_each_domain(documents: Iterable[Document], number: int) -> list[Document]:
+    """The first `number` documents of each domain, in their order; fewer than that in a domain is refused."""
+    taken: dict[str, int] = {}
+    chosen = []
+    for document in documents:
+        taken[document.domain] = taken.get(document.domain, 0) + 1
+        if taken[document.domain] <= number:
+            chosen.append(document)
+    least = min(taken, key=lambda domain: taken[domain], default=None)
+    if number and (least is None or taken[least] < number):
+        held = f"{taken[least]} of {least}" if least is not None else "none"
+        raise SaladError(f"corpus.heldout_per_domain: got {number}, the prepared corpus holds {held}; ask for fewer")
+    return chosen
+
+
+def copy_recordings(recordings: Sequence[Recording], folder: Path) -> list[Utterance]:
+    """The recordings as a shard of spoken documents: audio/, utterances.jsonl and sentences.jsonl in `folder`."""
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    utterances = []
+    for recording in recordings:
+        suffix = Path(recording.utterance.audio).suffix
+        path = folder / "audio" / f"{quote(recording.utterance.id, safe=' ')}{suffix}"
+        shutil.copyfile(recording.utterance.audio, path)
+        utterances.append(replace(recording.utterance, audio=str(path)))
+    write_utterances(folder / "utterances.jsonl", utterances)
+    rows = [{"id": r.utterance.id, "simulated": True, "sentences": [list(s) for s in r.sentences]} for r in recordings]
+    write_jsonl(folder / "sentences.jsonl", rows)
+    return utterances
+
+
+def write_documents(path: Path, documents: Iterable[Document]) -> None:
+    """JSON lines, packed; the same documents give the same bytes (the header holds no time and no name)."""
+    write_rows(path, map(asdict, documents))
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(lines.encode(), 9, mtime=0))
+
+
+def write_recordings(folder: Path, recordings: Iterable[Recording]) -> None:
+    """heldout.recordings.jsonl; the audio files lie in the folder already."""
+    rows = []
+    for recording in recordings:
+        own = recording.utterance
+        rows.append(
+            {
+                "id": own.id,
+                "document_id": own.document_id,
+                "voice": own.speaker,
+                "audio": Path(own.audio).relative_to(folder).as_posix(),
+                "num_samples": own.num_samples,
+                "sample_rate_hz": own.sample_rate_hz,
+                "licence": own.licence,
+                "score": round(own.score, 4),
+                "sentences": [[a, b, round(start, 3), round(end, 3)] for a, b, start, end in recording.sentences],
+                "words": [[w.text, *(round(x, 3) for x in (w.start_s, w.end_s, w.score))] for w in own.words],
+            }
+        )
+    write_jsonl(folder / RECORDINGS, rows)
+
+
+def _folder(name: str | Path) -> Path:
+    folder = Path(name).expanduser()
+    if str(name) in ASSETS:
+        return get(str(name), kind="corpus")
+    if not folder.is_dir():
+        known = ", ".join(sorted(asset.name for asset in ASSETS.values() if asset.kind == "corpus"))
+        raise SaladError(
+            f"corpus.prepared: got {str(name)!r}, expected one of {known}, or the path of a folder that holds "
+            f"{', '.join(f'{group}.jsonl.gz' for group in GROUPS)}; correct the name or the path"
+        )
+    return folder
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where it lies, row) of each line."""
+    try:
+        lines = gzip.decompress(path.read_bytes()).decode().split("\n")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise SaladError(
+            f"corpus.prepared: {path} cannot be read ({error}); expected JSON lines, gzipped: id, text, source, domain"
+        ) from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield f"{path} line {number}", json.loads(line)
+        except ValueError as error:
+            raise SaladError(f"corpus.prepared: {path} line {number}: {error}; expected a JSON object") from None
+
+
+def _document(where: str, row: Any) -> Document:
+    fields = ("id", "text", "source", "domain")
+    if not isinstance(row, dict) or any(not isinstance(row.get(field), str) for field in fields):
+        raise SaladError(f"corpus.prepared: {where}: got {row!r:.100}, expected the texts {', '.join(fields)}")
+    return Document(**{field: row[field] for field in fields})
+
+
+def _recordings(folder: Path, documents: dict[str, Document]) -> Iterator[Recording]:
+    path = folder / RECORDINGS
+    for row in read_jsonl(path) if path.is_file() else []:
+        document = documents.get(row["document_id"])
+        if document is None or not (folder / row["audio"]).is_file():
+            why = f"of {row['document_id']}, which is not held out" if document is None else "without its audio"
+            raise SaladError(f"corpus.prepared: {path}: {row['id']} is {why}; remove the row, or write it again")
+        utterance = Utterance(
+            id=row["id"],
+            text=document.text,
+            audio=str(folder / row["audio"]),
+            sample_rate_hz=row["sample_rate_hz"],
+            num_samples=row["num_samples"],
+            words=tuple(Word(*word) for word in row.get("words", ())),
+            speaker=row["voice"],
+            source=document.source,
+            licence=row.get("licence", ""),
+            document_id=document.id,
+            domain=document.domain,
+            score=row.get("score", float("nan")),
+        )
+        yield Recording(utterance, tuple((a, b, start, end) for a, b, start, end in row["sentences"]))

@@ -1,0 +1,1 @@
+"""One reader a layout of speech or text, and what tells the layouts apart."""

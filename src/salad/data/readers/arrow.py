@@ -1,0 +1,160 @@
+"""Hugging Face `datasets`: local parquet, what save_to_disk wrote, or a name on the hub. Audio stays undecoded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from salad.config import Speech
+from salad.data.readers.lines import broken_file
+from salad.data.readers.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, locate, pick
+from salad.types import SaladError
+
+__all__ = ["hub_files", "need_pyarrow", "read_arrow", "read_parquet", "table_rows"]
+
+BATCH_ROWS = 256
+
+
+def need_pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise SaladError("corpus: parquet and arrow files need pyarrow; pip install 'salad-speech[data]'") from None
+    return pyarrow
+
+
+def hub_files(name: str, subset: str, split: str) -> list[Path]:
+    """Download a dataset of the hub (a name that the recipe gives, never on its own account); its Arrow files."""
+    if "[" in split:
+        raise SaladError(f"corpus: split {split!r}: slices are not read; give a whole split and max_hours")
+    try:
+        import datasets
+    except ImportError:
+        raise SaladError(f"corpus: hub: {name!r} needs `datasets`; pip install 'salad-speech[data]'") from None
+    try:
+        loaded = datasets.load_dataset(name, subset or None, split=split)
+    except Exception as error:  # its own errors are of many kinds: no network, no such name, gated, no such split
+        raise SaladError(f"corpus: hub: {name!r} (split {split!r}) cannot be loaded: {error}") from error
+    return [Path(row["filename"]) for row in loaded.cache_files]
+
+
+def read_parquet(files: list[Path], entry: Speech) -> Iterator[Row]:
+    """One row for each row; the audio's bytes are read when their turn comes."""
+    pyarrow = need_pyarrow()
+    for path, called in zip(files, labels(files), strict=True):
+        try:
+            file = pyarrow.parquet.ParquetFile(path)
+            audio, others = _columns(file.schema_arrow, entry, path)
+            inside = not _only_paths(file, audio)
+            leaves = others + ([] if inside else [f"{audio}.path"])
+            number = 0
+            for group in range(file.num_row_groups):
+                index = 0
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=leaves):
+                    for value in table_rows(batch):
+                        name = f"{called}-{number:06d}"
+                        part = ("parquet", group, index, audio) if inside else ()
+                        yield _row(value, name, path, entry, audio, part)
+                        index, number = index + 1, number + 1
+        except (pyarrow.ArrowException, OSError) as error:
+            yield broken_file(path, f"{path}: cannot be read: {_short(error)}; is it cut off? Copy it again")
+
+
+def read_arrow(files: list[Path], entry: Speech) -> Iterator[Row]:
+    """The same for the Arrow stream files of `datasets`, mapped into memory."""
+    pyarrow = need_pyarrow()
+    for path, called in zip(files, labels(files), strict=True):
+        try:
+            number = 0
+            with pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))) as stream:
+                audio, others = _columns(stream.schema, entry, path)
+                for batch in stream:
+                    own = batch.column(audio)
+                    struct = pyarrow.types.is_struct(own.type)
+                    empty = own.field("bytes").is_null() if struct else own.is_null()
+                    for index, value in enumerate(table_rows(batch.select(others))):
+                        part: tuple[Any, ...] = ("arrow", number, audio)
+                        if struct and empty[index].as_py():
+                            value, part = {**value, audio: {"path": own[index].as_py()["path"]}}, ()
+                        yield _row(value, f"{called}-{number:06d}", path, entry, audio, part)
+                        number += 1
+        except (pyarrow.ArrowException, OSError) as error:
+            yield broken_file(path, f"{path}: cannot be read: {_short(error)}; is it cut off? Copy it again")
+
+
+def table_rows(batch: Any) -> Iterator[dict[str, Any]]:
+    """The rows of an Arrow batch; text that is not UTF-8 comes with lone surrogates (see `check_text`)."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        import pyarrow
+
+        fields = [pyarrow.field(f.name, pyarrow.binary()) if f.type == pyarrow.string() else f for f in batch.schema]
+        columns = [c.view(pyarrow.binary()) if c.type == pyarrow.string() else c for c in batch.columns]
+        raw = pyarrow.RecordBatch.from_arrays(columns, schema=pyarrow.schema(fields))
+        text = {f.name for f in batch.schema if f.type == pyarrow.string()}
+        for row in raw.to_pylist():
+            yield {
+                k: v.decode("utf-8", "surrogateescape") if k in text and v is not None else v for k, v in row.items()
+            }
+
+
+def _columns(schema: Any, entry: Speech, path: Path) -> tuple[str, list[str]]:
+    """The column with the audio, and the others that are cheap to read."""
+    pyarrow = need_pyarrow()
+    told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    audio = [name for name, feature in told.items() if isinstance(feature, dict) and feature.get("_type") == "Audio"]
+    audio += [f.name for f in schema if pyarrow.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    audio += [n for n in AUDIO_FIELDS if n in schema.names and pyarrow.types.is_binary(schema.field(n).type)]
+    if entry.audio_field:
+        audio = [entry.audio_field] if entry.audio_field in schema.names else []
+    if not audio:
+        raise SaladError(
+            f"corpus: {path} has the columns {', '.join(schema.names)}, none of which holds audio; set audio_field"
+        )
+    heavy = (pyarrow.types.is_binary, pyarrow.types.is_large_binary, pyarrow.types.is_list, pyarrow.types.is_large_list)
+    others = [f.name for f in schema if f.name not in audio and not any(is_heavy(f.type) for is_heavy in heavy)]
+    return audio[0], others
+
+
+def _only_paths(file: Any, audio: str) -> bool:
+    """Whether the audio column holds paths alone, its bytes being null in every row (by the file's statistics)."""
+    names = [file.schema.column(i).path for i in range(len(file.schema))]
+    if f"{audio}.bytes" not in names or f"{audio}.path" not in names:
+        return False
+    column = names.index(f"{audio}.bytes")
+    for group in range(file.num_row_groups):
+        statistics = file.metadata.row_group(group).column(column).statistics
+        if statistics is None or not statistics.has_null_count or statistics.num_values > 0:
+            return False
+    return file.num_row_groups > 0
+
+
+def _row(value: dict[str, Any], name: str, path: Path, entry: Speech, audio: str, part: tuple[Any, ...]) -> Row:
+    given = value.get("id")
+    duration_s = value.get("duration", value.get("audio_duration"))
+    row = Row(
+        id=str(given) if isinstance(given, (str, int)) else name,
+        audio=str(path),
+        part=part,
+        text=pick(value, entry.text_field, TEXT_FIELDS),
+        duration_s=float(duration_s) if isinstance(duration_s, (int, float)) and duration_s > 0 else None,
+        speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
+        recording=label(pick(value, entry.recording_field, ())),
+        licence=label(value.get("license")),
+        language=label(value.get("language")),
+    )
+    if part:
+        return row
+    try:
+        return replace(row, audio=locate(value[audio]["path"], entry.audio_root or path.parent, entry.trusted))
+    except SaladError as error:
+        return row.broken(str(error))
+
+
+def _short(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0][:160]

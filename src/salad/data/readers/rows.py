@@ -1,0 +1,204 @@
+"""What every reader gives: plain rows that say where the audio lies, never the audio itself."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from salad.audio import read_audio
+from salad.types import SaladError
+
+__all__ = [
+    "AUDIO_FIELDS",
+    "AUDIO_SUFFIXES",
+    "SPEAKER_FIELDS",
+    "TEXT_FIELDS",
+    "Row",
+    "check_text",
+    "decode_text",
+    "label",
+    "labels",
+    "locate",
+    "pick",
+    "read_row",
+    "utf8",
+]
+
+AUDIO_SUFFIXES = {
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".webm", ".aiff", ".aif", ".au",
+    ".aac", ".aifc", ".amr", ".caf", ".m4b", ".mka", ".mov", ".mp2", ".rf64", ".sph", ".w64", ".wma", ".3gp",
+    ".ac3", ".ape", ".dsf", ".ra", ".spx", ".tta", ".wv",  # not decoded here: named, row by row, and not passed over
+}  # fmt: skip
+TEXT_FIELDS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_text", "raw_transcription")
+AUDIO_FIELDS = ("audio_filepath", "audio", "file_name", "path", "file", "wav", "audio_path", "filename")
+SPEAKER_FIELDS = ("speaker", "speaker_id", "client_id", "spk")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stretch of recorded speech with its text, as a manifest names it.
+
+    audio: the file that holds it. part: () for the file itself; ("bytes", offset, size) for a member of a tar;
+    ("parquet", row_group, row, column) or ("arrow", row, column) for a cell. offset_s and duration_s (None: to the
+    end) are within that audio. recording: the book or long recording it is a part of ("": it stands alone), in which it
+    starts at start_s (None: unknown, the order of the manifest counts). words: (text, start_s, end_s) from the row's
+    start.
+    problem: why the row cannot be used ("": it can, as far as the manifest tells).
+    """
+
+    id: str
+    audio: str = ""
+    text: str = ""
+    part: tuple[Any, ...] = ()
+    offset_s: float = 0.0
+    duration_s: float | None = None
+    channel: int | None = None
+    speaker: str = ""
+    recording: str = ""
+    start_s: float | None = None
+    licence: str = ""
+    language: str = ""
+    words: tuple[tuple[str, float, float], ...] = ()
+    problem: str = ""
+
+    def broken(self, problem: str) -> Row:
+        return replace(self, problem=problem)
+
+
+def check_text(value: Any) -> str:
+    """The text with single spaces. Raises SaladError where it is missing, empty, or was not UTF-8.
+
+    Readers decode with "surrogateescape": a byte that is not UTF-8 arrives as a lone surrogate and is found here.
+    """
+    if value is None or not isinstance(value, str):
+        raise SaladError(f"text: expected a string, got {value!r:.60}; write what is said in the recording")
+    if re.search("[\ud800-\udfff]", value):
+        raise SaladError(f"text: is not UTF-8 ({value.encode('utf-8', 'backslashreplace')[:60]!r}); convert the file")
+    text = " ".join(value.replace("\0", " ").split())
+    if not text:
+        raise SaladError("text: is missing or empty; write what is said in the recording")
+    return text
+
+
+def decode_text(data: bytes) -> str:
+    """Text of a file: UTF-8, or UTF-16 where a byte order mark says so; what is neither, `check_text` finds."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "backslashreplace")
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def utf8(value: str) -> str:
+    """A string that can be written down; bytes of a name that are not UTF-8 are spelled out."""
+    return value.encode("utf-8", "backslashreplace").decode()
+
+
+def locate(name: Any, root: Path, trusted: bool) -> str:
+    r"""The path that a manifest names, under `root`. Raises SaladError where it leads out of it, unless `trusted`.
+
+    By name, not by following links: a link inside the folder was put there by its owner. A path as Windows writes it
+    (clips\a.wav) is taken for one of folders, unless a file is called so.
+    """
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise SaladError(f"audio: expected the path of a file, got {name!r:.60}")
+    base = os.path.abspath(root)
+    if os.sep == "/" and "\\" in name and not os.path.exists(os.path.join(base, name)):
+        name = name.replace("\\", "/")
+    path = os.path.normpath(os.path.join(base, name))
+    if not trusted and os.path.commonpath([base, path]) != base:
+        raise SaladError(
+            f"audio: {name!r} lies outside {root}; set audio_root to the folder that holds the audio, "
+            "or trusted: true if you know who wrote the manifest"
+        )
+    return path
+
+
+def pick(row: dict[str, Any], wanted: str, known: tuple[str, ...]) -> Any:
+    """The value of field `wanted` ("a.b" reaches into a), or of the first of `known` that is there; else None."""
+    if wanted:
+        value: Any = row
+        for key in wanted.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+    return next((row[name] for name in known if row.get(name) is not None), None)
+
+
+def label(value: Any) -> str:
+    """A name or number as a string; "" for what is none."""
+    return str(value) if isinstance(value, (str, int, float)) else ""
+
+
+def labels(files: Sequence[Path]) -> list[str]:
+    """A name for each file that no other has: the name without its ending, numbered where two are alike."""
+    stems = [path.name.split(".", 1)[0] for path in files]
+    times = Counter(stems)
+    return [stem if times[stem] == 1 else f"{stem}-file{n}" for n, stem in enumerate(stems)]
+
+
+def read_row(row: Row, sample_rate_hz: int, *, max_s: float, until_s: float | None = None) -> Any:
+    """float32 [num_samples], mono, of the row's audio; `until_s` reads on to another end (seconds in the same audio).
+
+    Raises SaladError where it cannot be read, or lasts less than the manifest says.
+    """
+    source, name = _source(row)
+    wanted = row.duration_s if until_s is None else until_s - row.offset_s
+    samples, _ = read_audio(
+        source, sample_rate_hz, offset_s=row.offset_s, duration_s=wanted, channel=row.channel, max_s=max_s, name=name
+    )
+    if wanted is not None and wanted - len(samples) / sample_rate_hz > max(0.1, 0.02 * wanted):
+        raise SaladError(
+            f"audio: {name} lasts {len(samples) / sample_rate_hz:.2f} s from {row.offset_s:.2f} s on, but the manifest "
+            f"says {wanted:.2f} s; is it cut off?"
+        )
+    return samples
+
+
+def _source(row: Row) -> tuple[str | bytes, str]:
+    if not row.part:
+        return row.audio, row.audio
+    kind, *where = row.part
+    name = f"{row.audio} ({row.id})"
+    if kind == "bytes":
+        offset, size = where
+        try:
+            with open(row.audio, "rb") as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError as error:
+            raise SaladError(f"audio: {row.audio} cannot be opened ({error.strerror}); check the path") from None
+        if len(data) < size:
+            raise SaladError(f"audio: {name} is cut off: {len(data)} of {size} bytes are there; copy the file again")
+        return data, name
+    if kind == "parquet":
+        group, index, column = where
+        return _cell(_parquet_group(row.audio, group, column)[index], name), name
+    index, column = where
+    return _cell(_arrow_column(row.audio, column)[index], name), name
+
+
+def _cell(cell: Any, name: str) -> bytes:
+    value = cell.as_py()
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(data, bytes) or not data:
+        raise SaladError(f"audio: {name} holds no bytes; re-export the dataset with its audio inside")
+    return data
+
+
+@functools.lru_cache(maxsize=1)  # rows come in order, so that one row group is open at a time
+def _parquet_group(path: str, group: int, column: str) -> Any:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
+
+
+@functools.lru_cache(maxsize=4)
+def _arrow_column(path: str, column: str) -> Any:
+    """A column of an Arrow file of `datasets`, mapped into memory, not read."""
+    import pyarrow
+
+    return pyarrow.ipc.open_stream(pyarrow.memory_map(path)).read_all().column(column)

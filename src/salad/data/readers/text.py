@@ -1,0 +1,149 @@
+"""Broad text that is there already (D_web): JSON lines, plain text, parquet as FineWeb-Edu and SmolLM-corpus are."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from salad.config import Text
+from salad.data.readers.arrow import hub_files, need_pyarrow, table_rows
+from salad.data.readers.detect import kind_of, walk
+from salad.data.readers.lines import read_lines
+from salad.data.readers.rows import check_text, label, pick
+from salad.types import Document, SaladError
+
+__all__ = ["cut_text", "read_text"]
+
+FIELDS = ("text", "content", "raw_content", "document")
+BATCH_ROWS = 512
+SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*$")
+
+
+def read_text(entry: Text, fits: Callable[[str], bool]) -> tuple[list[Document], list[dict[str, str]]]:
+    """The first `max_documents` documents of an entry, and what had to be left out as {stage, id, reason}.
+
+    A text that does not pass `fits` becomes several documents, cut between sentences: none of it is lost.
+    """
+    documents: list[Document] = []
+    aside: list[dict[str, str]] = []
+    for file in _files(entry):
+        try:
+            for name, value in _values(file, entry):
+                try:
+                    text = check_text(pick(value, entry.text_field, FIELDS))
+                except SaladError as error:
+                    aside.append({"stage": "corpus", "id": f"{entry.title}-{name}", "reason": str(error)})
+                    continue
+                domain = label(pick(value, entry.domain_field, ("domain",))) or entry.title
+                given = label(value.get("id")) or name
+                parts = cut_text(text, fits)
+                for n, part in enumerate(parts):
+                    own = f"{entry.title}-{given}" + (f"#{n}" if len(parts) > 1 else "")
+                    documents.append(Document(own, part, entry.title, domain))
+                if len(documents) >= entry.max_documents:
+                    return _unique(documents[: entry.max_documents]), aside
+        except SaladError as error:
+            aside.append({"stage": "corpus", "id": file.name, "reason": str(error)})
+    return _unique(documents), aside
+
+
+def cut_text(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """Parts that fit, cut after sentences where there are any, which together hold every word once."""
+    if fits(text):
+        return [text]
+    words, parts, start = text.split(), [], 0
+    while start < len(words):
+        low, high = start + 1, len(words)  # the longest run of words that fits, by halving
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if fits(" ".join(words[start:middle])) else (low, middle - 1)
+        end = low
+        if end < len(words):
+            ends = (k for k in range(end, start + (end - start) // 2, -1) if SENTENCE_END.search(words[k - 1]))
+            end = next(ends, end)
+        parts.append(" ".join(words[start:end]))
+        start = end
+    return parts
+
+
+def _unique(documents: list[Document]) -> list[Document]:
+    """A repeated id gets its place in the list behind it: the same text twice is for the clustering to see."""
+    seen: set[str] = set()
+    out = []
+    for n, d in enumerate(documents):
+        name = d.id if d.id not in seen else f"{d.id}~{n}"
+        seen.add(name)
+        out.append(Document(name, d.text, d.source, d.domain))
+    return out
+
+
+def _files(entry: Text) -> list[Path]:
+    if entry.path is None:
+        return hub_files(entry.hub, entry.subset, entry.split)
+    files = walk(entry.path)
+    if not files:
+        what = "holds no file" if entry.path.exists() else "does not exist"
+        raise SaladError(f"corpus.text: {entry.path} {what}; check the path")
+    return files
+
+
+def _values(path: Path, entry: Text) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, fields) of every text in a file."""
+    kind = {"jsonl": "json", "auto": ""}.get(entry.format, entry.format) or kind_of(path)
+    if kind in ("parquet", "arrow"):
+        for n, value in enumerate(_cells(path, entry, kind)):
+            yield f"{path.stem}-{n:07d}", value
+    elif kind in ("json", "nemo", "lhotse"):
+        yield from _json(path)
+    elif kind in ("text", "table"):
+        block: list[str] = []
+        number = 0
+        for line in itertools.chain(read_lines(path), [""]):
+            if line.strip():
+                block.append(line)
+            elif block:
+                yield f"{path.stem}-{number:07d}", {"text": " ".join(block)}
+                block, number = [], number + 1
+    elif kind != "empty":
+        raise SaladError(f"{path}: holds {kind}, expected JSON lines, parquet or plain text")
+
+
+def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            value = {}  # counted by its missing text
+        yield f"{path.stem}-{number:07d}", value
+
+
+def _cells(path: Path, entry: Text, kind: str) -> Iterator[dict[str, Any]]:
+    pyarrow = need_pyarrow()
+    try:
+        if kind == "parquet":
+            file = pyarrow.parquet.ParquetFile(path)
+            columns = _columns(file.schema_arrow.names, entry, path)
+            batches = file.iter_batches(BATCH_ROWS, columns=columns)
+        else:
+            stream = pyarrow.ipc.open_stream(pyarrow.memory_map(str(path)))
+            columns = _columns(stream.schema.names, entry, path)
+            batches = (batch.select(columns) for batch in stream)
+        for batch in batches:
+            yield from table_rows(batch)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SaladError(f"{path}: cannot be read ({str(error)[:160]}); is it cut off? Copy it again") from None
+
+
+def _columns(names: list[str], entry: Text, path: Path) -> list[str]:
+    text = entry.text_field.split(".")[0] or next((name for name in FIELDS if name in names), "")
+    if text not in names:
+        raise SaladError(f"{path}: has the columns {', '.join(names)}, none of which is the text; set text_field")
+    return [name for name in dict.fromkeys((text, "id", entry.domain_field.split(".")[0], "domain")) if name in names]

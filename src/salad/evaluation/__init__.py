@@ -1,0 +1,1 @@
+"""Benchmarks, read and heard: tasks, prompts, scores, recordings, open answers, probes."""

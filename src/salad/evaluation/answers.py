@@ -1,0 +1,159 @@
+"""`salad answer`: the same open prompts read and heard; answers, their overlap, how far their distributions part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from salad import assets
+from salad.audio import read_audio, split_at_quiet
+from salad.engine.memory import keep_freed_memory
+from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, token_f1
+from salad.evaluation.saved_model import load_saved
+from salad.files import read_jsonl, sha256_file, write_json, write_jsonl
+from salad.model import SaladProcessor
+from salad.model.freeze import freeze
+from salad.model.processor import AUDIO, MAX_SPAN_S
+from salad.progress import progress
+from salad.training.loop import autocast
+from salad.types import SaladError
+
+__all__ = ["Prompt", "answer_prompts", "load_prompts", "table_of"]
+
+FIGURES = ("exact_match_text", "exact_match_speech", "f1_text", "f1_speech", "agreement", "agreement_f1",
+           "kl_text_speech", "kl_speech_text")  # fmt: skip
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """`template` holds one `<|audio|>`, where `text` is read or `audio` is heard."""
+
+    id: str
+    text: str
+    audio: str
+    template: str = AUDIO
+    answers: tuple[str, ...] = ()
+
+
+def load_prompts(path: Path) -> tuple[list[Prompt], list[dict[str, str]]]:
+    """Lines {id, text, audio, prompt?, answers?}: `audio` is a recording of `text`, relative to the file; `prompt`
+    holds one `<|audio|>` where it goes (default: nothing else). Returns them and what was set aside."""
+    try:
+        rows = read_jsonl(path)
+    except (OSError, ValueError) as error:
+        raise SaladError(f"prompts: {path} cannot be read as JSON lines ({error})") from None
+    prompts: dict[str, Prompt] = {}
+    aside = []
+    for number, row in enumerate(rows, 1):
+        where = f"prompts: {path} line {number}"
+        if not isinstance(row, dict) or not all(str(row.get(k) or "").strip() for k in ("id", "text", "audio")):
+            raise SaladError(f'{where}: expected {{"id", "text", "audio"}}, each with something in it')
+        template, answers = row.get("prompt", AUDIO), row.get("answers", [])
+        if template.count(AUDIO) != 1:
+            raise SaladError(f"{where}: prompt {template!r} holds {template.count(AUDIO)} {AUDIO}, expected one")
+        if isinstance(answers, str) or any(not str(a).strip() for a in answers):
+            raise SaladError(f"{where}: answers is {answers!r}, expected a list of texts, none of them empty")
+        name, audio = str(row["id"]), str(path.parent / row["audio"])
+        if name in prompts:
+            aside.append({"id": name, "reason": "its id was there before"})
+        elif not Path(audio).is_file():
+            aside.append({"id": name, "reason": f"{audio} does not exist"})
+        else:
+            prompts[name] = Prompt(name, row["text"], audio, template, tuple(map(str, answers)))
+    if not prompts:
+        why = f" ({aside[0]['reason']})" if aside else ""
+        raise SaladError(f"prompts: {path} holds no prompt that can be used{why}")
+    return list(prompts.values()), aside
+
+
+def answer_prompts(
+    model: Path, prompts: Path, out: Path, sampling: Sampling, *, bf16: bool = False, device: str = "cpu"
+) -> dict[str, Any]:
+    """Means over prompts with standard errors; writes answers.json, answers.jsonl and quarantine.jsonl to `out`.
+
+    exact_match, f1: against the references, where there are any. agreement: the two answers against each other.
+    kl_text_speech: nats per token by which the model that heard the prompt departs from the one that read it, on the
+    answer of the reader; kl_speech_text the reverse, on the answer of the hearer.
+    """
+    keep_freed_memory()
+    found, aside = load_prompts(prompts)
+    speaking = load_saved(model).to(device)
+    freeze(speaking, "frozen", bf16=bf16)  # its matrices would be cast at every new token
+    processor = SaladProcessor.from_pretrained(assets.model_folder(model))
+    end = processor.tokenizer.eos_token_id
+    ends = sorted({i for i in (end, processor.start_token_id) if i is not None})
+    rows = []
+    with progress("answer", len(found), "prompts") as bar, torch.no_grad(), autocast(bf16, device):
+        for start in range(0, len(found), BATCH):
+            part = found[start : start + BATCH]
+            read = [_embed(speaking, processor, p, heard=False) for p in part]
+            heard = [_embed(speaking, processor, p, heard=True) for p in part]
+            numbers = range(start, start + len(part))
+            by_text, by_speech = (answer(speaking, x, sampling, ends, numbers) for x in (read, heard))
+            forward = answer_divergence(speaking, read, heard, by_text, end)
+            reverse = answer_divergence(speaking, heard, read, by_speech, end)
+            for i, prompt in enumerate(part):
+                texts = [processor.decode(ids).strip() for ids in (by_text[i], by_speech[i])]
+                rows.append(_row(prompt, texts, forward[i], reverse[i]))
+            bar.advance(len(part))
+    figures = {
+        "model": {"path": str(model), "fingerprint": assets.fingerprint(model)},
+        "prompts": {"path": str(prompts), "sha256": sha256_file(prompts), "n": len(rows), "quarantined": len(aside)},
+        "sampling": asdict(sampling),
+        "precision": "bf16" if bf16 else "fp32",
+        **{name: cell for name in FIGURES if (cell := _mean([r[name] for r in rows if r[name] is not None]))},
+    }
+    write_jsonl(out / "answers.jsonl", rows)
+    write_jsonl(out / "quarantine.jsonl", [{"stage": "answer", **row} for row in aside])
+    write_json(out / "answers.json", figures)
+    return figures
+
+
+def _embed(model: Any, processor: SaladProcessor, prompt: Prompt, *, heard: bool) -> torch.Tensor:
+    """The start token and the prompt, its text read or its recording heard: [positions, width]."""
+    before, after = prompt.template.split(AUDIO)
+    table = model.get_input_embeddings()
+
+    def read(text: str, *, start: bool = False) -> torch.Tensor:
+        ids = [processor.start_token_id] * start + processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
+
+    if not heard:
+        return read(before + prompt.text + after, start=True)
+    encoder = processor.encoder
+    samples, rate = read_audio(prompt.audio, encoder.sample_rate_hz)
+    frames = encoder.encode(split_at_quiet(samples, rate, MAX_SPAN_S))
+    speech, _ = model.speech_embeddings([torch.from_numpy(f).float().to(table.weight.device) for f in frames])
+    return torch.cat([read(before, start=True), speech.to(table.weight.dtype), read(after)])
+
+
+def _row(
+    prompt: Prompt, texts: Sequence[str], forward: tuple[float, int], reverse: tuple[float, int]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": prompt.id, "text": texts[0], "speech": texts[1]}
+    for name, score in (("exact_match", exact_match), ("f1", token_f1)):
+        for way, own in zip(("text", "speech"), texts, strict=True):
+            row[f"{name}_{way}"] = score(own, prompt.answers) if prompt.answers else None
+    row["agreement"], row["agreement_f1"] = exact_match(texts[1], texts[:1]), token_f1(texts[1], texts[:1])
+    for name, (kl, count) in (("kl_text_speech", forward), ("kl_speech_text", reverse)):
+        row[name] = kl / count if count else None
+    return row
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any] | None:
+    if not values:
+        return None
+    se = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+    return {"value": float(np.mean(values)), "se": se, "n": len(values)}
+
+
+def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    cells = [(name, figures[name]) for name in FIGURES if name in figures]
+    rows = [(name, f"{c['value']:.3f}", "-" if c["se"] is None else f"{c['se']:.3f}", str(c["n"])) for name, c in cells]
+    return ("figure", "mean", "standard error", "prompts"), rows

@@ -1,0 +1,348 @@
+"""`salad eval`: multiple-choice tasks by the text base, and by the adapted model; infer first, then score.
+
+Inference writes raw log-probabilities (samples_*.jsonl) and a plan (eval.json); scoring reads those alone. Samples that
+are there already, made from the same model, items and prompts, are not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from salad import assets
+from salad.engine.memory import keep_freed_memory
+from salad.evaluation.prompt import MAX_SHOTS, Request, Segment, Sound, num_shots, read_out, request, segments
+from salad.evaluation.results import check_rows, comparisons, results_of, results_table, sample_row
+from salad.evaluation.score import score
+from salad.evaluation.scorer_model import Reader, load_reader
+from salad.evaluation.spoken_results import clean_systems, spoken_figures, spoken_tables
+from salad.evaluation.task import Task, TaskItem, find_task, load_items
+from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl, write_text
+from salad.model import SaladForConditionalGeneration
+from salad.progress import progress
+from salad.types import Modality, SaladError
+
+__all__ = [
+    "Prepared",
+    "Settings",
+    "System",
+    "base_of",
+    "infer",
+    "load_samples",
+    "prepare",
+    "run_eval",
+    "score_samples",
+    "systems_of",
+]
+
+GROUP = 256  # spoken requests whose frames are held at a time
+SECONDS_PER_WORD = 0.4  # 150 words a minute, where no recording says how long
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides prompts and intervals. `context`: positions that a prompt and its longest option may take."""
+
+    num_fewshot: int = 0
+    limit: int | None = None
+    context: int = 2048
+    resamples: int = 10_000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class System:
+    """A column of the table: a model that takes items in one modality.
+
+    `sound` gives the recording of a speech segment, and `seconds` how long it lasts; `transcript` makes a cascade of
+    it: what an ASR heard is read in place of a sound. `inputs` says, for the fingerprint, what else shapes what it
+    hears (voice, noise, ASR).
+    """
+
+    name: str
+    reader: Reader
+    modality: Modality = "text"
+    sound: Callable[[Segment], Sound] | None = None
+    inputs: Any = None
+    seconds: Callable[[Segment], float] | None = None
+    transcript: Callable[[Segment], str] | None = None
+
+    def described(self, fingerprint: str) -> dict[str, Any]:
+        reader = self.reader
+        return {
+            "model": reader.name,
+            "fingerprint": fingerprint,
+            "modality": self.modality,
+            "start": reader.start,
+            "precision": "bf16" if reader.bf16 else "fp32",
+            "inputs": self.inputs,
+        }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task whose items, few-shot examples and numbers of shots are settled, the same for every system."""
+
+    task: Task
+    items: tuple[TaskItem, ...]
+    shots: tuple[TaskItem, ...]
+    num_shots: tuple[int, ...]
+    num_rows: int
+    skipped: tuple[dict[str, str], ...]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        return {
+            "config": self.task.model_dump(mode="json"),
+            "num_rows": self.num_rows,
+            "skipped": list(self.skipped),
+            "items": sha256_json([asdict(item) for item in self.items]),
+            "shots": sha256_json([[asdict(item) for item in self.shots], self.num_shots]),
+        }
+
+
+def run_eval(
+    model: str,
+    specs: Sequence[str],
+    out: Path,
+    settings: Settings,
+    *,
+    base: str | None = None,
+    data_dir: Path | None = None,
+    hub: bool = False,
+    start: Any = None,
+    bf16: bool = False,
+    device: str = "cpu",
+    infer_only: bool = False,
+) -> str:
+    """Infer and score; returns the table, or "" with `infer_only`."""
+    loaded = prepare(specs, settings, data_dir, hub)
+    infer(systems_of(model, base, start=start, bf16=bf16, device=device), loaded, out, settings)
+    return "" if infer_only else score_samples(out)
+
+
+def prepare(
+    specs: Sequence[str],
+    settings: Settings,
+    data_dir: Path | None = None,
+    hub: bool = False,
+    change: Callable[[Task], Task] | None = None,
+) -> list[Prepared]:
+    """Items and few-shot examples of each task; `change` gives it another form."""
+    tasks = [(change(task) if change else task, data_dir, hub, path) for task, path in map(find_task, specs)]
+    names = [task.task for task, *_ in tasks]
+    if len(set(names)) < len(names):
+        raise SaladError(f"tasks: got {', '.join(names)}, expected each name once; rename the file of one")
+    return [_load(*each, settings) for each in tasks]
+
+
+def systems_of(
+    model: str, base: str | None, *, start: Any = None, bf16: bool = False, device: str = "cpu"
+) -> list[System]:
+    """The text base, and the adapted model where MODEL is one; both open a prompt alike."""
+    reader = load_reader(model, start=start, bf16=bf16, device=device)
+    if base is None and not reader.hears:
+        return [System("text_base", reader)]
+    base = base or base_of(model)
+    out = []
+    if base is not None:
+        out.append(System("text_base", load_reader(base, start=reader.start, bf16=bf16, device=device)))
+    return [*out, System("text_adapted", reader)]
+
+
+def base_of(model: str | Path) -> str | None:
+    """The text LLM that a model started from, where the recipe behind it is there."""
+    recipe = assets.recipe_behind(model)
+    return None if recipe is None else recipe["assets"]["llm"]
+
+
+def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, settings: Settings) -> Prepared:
+    """Items and few-shot examples; without a split of their own the first items are the examples, and not scored."""
+    found = load_items(task, path, data_dir=data_dir, hub=hub)
+    assert found is not None
+    items, skipped, shots = found.items, list(found.skipped), ()
+    wanted = min(settings.num_fewshot, MAX_SHOTS)
+    if wanted:
+        own = load_items(task, data_dir=data_dir, hub=hub and path is None, fewshot=True)
+        shots = (own.items if own else items)[:wanted]
+        if own is None:
+            skipped += [{"id": item.id, "reason": "used as a few-shot example"} for item in shots]
+            items = items[wanted:]
+    num_rows = len(found.items) + len(found.skipped)
+    return Prepared(task, items[: settings.limit], shots, (), num_rows, tuple(skipped))
+
+
+def _fit(prepared: Prepared, systems: Sequence[System], settings: Settings) -> Prepared:
+    """Give each item as many few-shot examples as fit its spoken version; set aside what fits with none."""
+    length = _longest_length(systems)
+    context = min([settings.context, *(system.reader.window for system in systems)])
+    kept, numbers, skipped = [], [], list(prepared.skipped)
+    for item in prepared.items:
+        number = num_shots(prepared.task, prepared.shots, item, length, context)
+        if number is None:
+            skipped.append({"id": item.id, "reason": f"longer than the context of {context} positions"})
+        else:
+            kept.append(item)
+            numbers.append(number)
+    if not kept:
+        raise SaladError(f"context: no item of {prepared.task.task} fits {context} positions; raise --context")
+    return Prepared(prepared.task, tuple(kept), prepared.shots, tuple(numbers), prepared.num_rows, tuple(skipped))
+
+
+def _longest_length(systems: Sequence[System]) -> Callable[[Sequence[Segment]], int]:
+    """Positions of segments in the system that takes most, with all frames kept; text is counted once a tokenizer.
+
+    Where nothing is heard, a spoken word counts 0.4 s all the same: text alone gets the examples that speech would.
+    """
+    readers = {id(system.reader): system for system in reversed(systems)}.values()  # one of each for text
+    counts: dict[tuple[int, str], int] = {}
+    recorded = any(system.seconds for system in systems)
+
+    def tokens(reader: Reader, text: str) -> int:
+        key = (id(reader), text)
+        if key not in counts:
+            counts[key] = len(reader.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return counts[key]
+
+    def positions(system: System, segment: Segment) -> int:
+        model, text = system.reader.model, segment.text
+        read = recorded and system.seconds is None
+        if segment.modality == "text" or read or not isinstance(model, SaladForConditionalGeneration):
+            heard = segment.modality == "speech" and system.transcript
+            return tokens(system.reader, system.transcript(segment) if heard else text)
+        seconds = system.seconds(segment) if system.seconds else len(text.split()) * SECONDS_PER_WORD
+        spoken = int(seconds * model.config.frame_rate_hz / model.config.stride) + 1
+        number = tokens(system.reader, text)
+        return number if model.config.rate == "text" else max(number, spoken)
+
+    def length(own: Sequence[Segment]) -> int:
+        text = {id(s.reader): sum(positions(s, part) for part in own if part.modality == "text") for s in readers}
+        speech = [part for part in own if part.modality == "speech"]
+        return max(1 + text[id(s.reader)] + sum(positions(s, part) for part in speech) for s in systems)
+
+    return length
+
+
+def infer(
+    systems: Sequence[System],
+    tasks: Sequence[Prepared],
+    out: Path,
+    settings: Settings,
+    more: dict[str, Any] | None = None,
+) -> None:
+    """Write samples of every system and task, eval.json that names them, and quarantine.jsonl of what was skipped.
+
+    more: what else eval.json is to hold.
+    """
+    keep_freed_memory()
+    tasks = [_fit(prepared, systems, settings) for prepared in tasks]
+    plan: dict[str, Any] = {
+        "settings": asdict(settings),
+        **(more or {}),
+        "tasks": {prepared.task.task: prepared.described for prepared in tasks},
+        "systems": {},
+    }
+    aside = [
+        {"stage": "eval", "id": f"{prepared.task.task}/{row['id']}", "reason": row["reason"]}
+        for prepared in tasks
+        for row in prepared.skipped
+    ]
+    with progress("multiple choice", len(systems) * sum(len(p.items) for p in tasks)) as bar:
+        for system in systems:
+            described = system.described(_fingerprint(system.reader.name))
+            files = {}
+            for prepared in tasks:
+                name = prepared.task.task
+                key = sha256_json([described, prepared.described])[:12]
+                path = out / system.name / f"samples_{name}_{key}.jsonl"
+                if path.is_file():
+                    bar.advance(len(prepared.items))
+                else:
+                    write_jsonl(path, _samples(system, prepared, bar.advance))
+                files[name] = path.name
+            plan["systems"][system.name] = {**described, "samples": files}
+    if aside:
+        write_jsonl(out / "quarantine.jsonl", aside)
+    else:
+        (out / "quarantine.jsonl").unlink(missing_ok=True)
+    write_json(out / "eval.json", plan)
+
+
+def _samples(system: System, prepared: Prepared, advance: Callable[[int], None]) -> list[dict[str, Any]]:
+    """One row for each item, in order; items with equally many examples are scored together and share them."""
+    task, rows, wide = prepared.task, {}, len(prepared.items)
+    modality = "speech" if system.transcript else system.modality
+    for number in sorted(set(prepared.num_shots)):
+        same = [i for i, n in enumerate(prepared.num_shots) if n == number]
+        step = GROUP if system.sound else wide
+        for own in (same[at : at + step] for at in range(0, len(same), step)):
+            said = [segments(task, prepared.items[i], modality, prepared.shots[:number]) for i in own]
+            prompts = [read_out(prompt, system.transcript) for prompt in said] if system.transcript else said
+            requests = [
+                _request(system, task, prepared.items[i], prompt) for i, prompt in zip(own, prompts, strict=True)
+            ]
+            scores = score(system.reader, requests, advance=advance)
+            for i, spoken, prompt, options in zip(own, said, prompts, scores, strict=True):
+                rows[i] = sample_row(i, task, prepared.items[i], prompt, options, num_shots=number)
+                if system.transcript:
+                    speech = [segment for segment in spoken if segment.modality == "speech"]
+                    rows[i] |= {"said": [s.text for s in speech], "heard": [system.transcript(s) for s in speech]}
+    return [rows[i] for i in range(len(prepared.items))]
+
+
+def _request(system: System, task: Task, item: TaskItem, prompt: Sequence[Segment]) -> Request:
+    made = request(
+        system.reader.tokenizer,
+        prompt,
+        [task.option_delimiter + answer for answer in task.answers(item)],
+        start=system.reader.start,
+        sound=system.sound,
+    )
+    empty = [answer for answer, ids in zip(task.answers(item), made.options, strict=True) if not ids]
+    if empty:
+        raise SaladError(f"{task.task}: option {empty[0]!r} of item {item.id} has no token of its own; change it")
+    return made
+
+
+def load_samples(out: Path) -> tuple[dict[str, Any], dict[str, dict[str, list[dict[str, Any]]]]]:
+    """What inference wrote in `out`: its plan, and rows by system and task. Raises SaladError where some is missing."""
+    if not (out / "eval.json").is_file():
+        raise SaladError(f"samples: {out} holds no eval.json; run `salad eval MODEL --tasks ... --out {out}` first")
+    plan = read_json(out / "eval.json")
+    samples: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for name, system in plan["systems"].items():
+        samples[name] = {}
+        for task, file in system["samples"].items():
+            if not (out / name / file).is_file():
+                raise SaladError(f"samples: {out / name / file} is missing; run `salad eval` again")
+            rows = read_jsonl(out / name / file)
+            check_rows(rows, str(out / name / file))
+            samples[name][task] = rows
+    return plan, samples
+
+
+def score_samples(out: Path) -> str:
+    """Read what inference wrote in `out`; write results, figures and the table (Markdown, LaTeX). Needs no model."""
+    plan, samples = load_samples(out)
+    for name, system in plan["systems"].items():
+        key = sha256_json([system, plan["tasks"]])[:12]
+        write_json(out / name / f"results_{key}.json", results_of(system, plan["tasks"], samples[name]))
+    metrics = {task: described["config"]["metric"] for task, described in plan["tasks"].items()}
+    settings = plan["settings"]
+    figures = comparisons(samples, metrics, settings["resamples"], settings["seed"])
+    write_json(out / "figures.json", figures | {"skipped": {t: len(d["skipped"]) for t, d in plan["tasks"].items()}})
+    shown = clean_systems(plan["systems"])
+    table = results_table(figures, shown)
+    write_text(out / "table.tex", results_table(figures, shown, latex=True))
+    if spoken := spoken_figures(plan["systems"], samples, metrics, settings["resamples"], settings["seed"]):
+        write_json(out / "speech.json", spoken)
+        table += spoken_tables(spoken)
+    write_text(out / "table.md", table)
+    return table
+
+
+def _fingerprint(model: str) -> str:
+    """Of the files that a model is read from."""
+    return assets.fingerprint(model)

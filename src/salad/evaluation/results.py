@@ -1,0 +1,238 @@
+"""Samples and results laid out as lm-eval's, made from raw scores alone: scoring needs no model.
+
+Nothing in a file tells when it was made, so the same run writes the same bytes; a file's name holds a fingerprint of
+what went in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from salad.evaluation.prompt import Segment
+from salad.evaluation.score import OptionScore
+from salad.evaluation.task import Task, TaskItem
+from salad.measure.statistics import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
+from salad.types import Result, SaladError
+
+__all__ = ["METRICS", "check_rows", "comparisons", "result_of", "results_of", "results_table", "sample_row"]
+
+# What the summed log-probability of an option is divided by. acc, acc_norm and acc_bytes are lm-eval's.
+METRICS = {
+    "acc": lambda choice, tokens: 1.0,
+    "acc_norm": lambda choice, tokens: float(len(choice)),
+    "acc_bytes": lambda choice, tokens: float(len(choice.encode("utf-8"))),
+    "acc_token": lambda choice, tokens: float(tokens),
+}
+REFERENCE = "text_base"
+AUDIO = "<|audio|>"
+DIGITS = 9  # of a log-probability: more would be noise of the arithmetic
+
+
+def sample_row(
+    index: int,
+    task: Task,
+    item: TaskItem,
+    prompt: Sequence[Segment],
+    scores: Sequence[OptionScore],
+    *,
+    num_shots: int = 0,
+) -> dict[str, Any]:
+    """One line of samples_*.jsonl: lm-eval's fields, then ours (num_tokens, num_shots, said)."""
+    doc = {"id": item.id, "context": item.context, "choices": list(item.choices), "answer": item.answer}
+    text = "".join(s.text if s.modality == "text" else AUDIO for s in prompt)
+    answers = task.answers(item)
+    resps = [[f"{score.logprob:.{DIGITS}g}", str(score.greedy)] for score in scores]
+    row = {
+        "doc_id": index,
+        "doc": doc,
+        "target": str(item.answer),
+        "arguments": {
+            f"gen_args_{i}": {"arg_0": text, "arg_1": task.option_delimiter + answer}
+            for i, answer in enumerate(answers)
+        },
+        "resps": [[resp] for resp in resps],
+        "filtered_resps": resps,
+        "filter": "none",
+        "metrics": list(METRICS),
+        "doc_hash": _sha256(json.dumps(doc, indent=2, ensure_ascii=False)),
+        "prompt_hash": _sha256(text),
+        "target_hash": _sha256(str(item.answer)),
+        "options": list(answers),
+        "num_tokens": [score.num_tokens for score in scores],
+        "num_shots": num_shots,
+        "said": [s.text for s in prompt if s.modality == "speech"],
+    }
+    return row | {metric: float(result_of(row, metric).correct) for metric in METRICS}
+
+
+def result_of(row: Mapping[str, Any], metric: str) -> Result:
+    """An item's Result under a metric, from the raw scores of its line."""
+    sums = [float(logprob) for logprob, _ in row["filtered_resps"]]
+    lengths = [METRICS[metric](o, n) for o, n in zip(row["options"], row["num_tokens"], strict=True)]
+    return Result(row["doc"]["id"], int(row["target"]), tuple(s / n for s, n in zip(sums, lengths, strict=True)))
+
+
+def results_of(
+    system: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]], samples: Mapping[str, Sequence[dict[str, Any]]]
+) -> dict[str, Any]:
+    """results_*.json of one system, in lm-eval's layout.
+
+    `system`: {model, fingerprint, modality, ...}; `tasks`: {task: {config, num_items, skipped, ...}} of all systems.
+    """
+    results = {}
+    for name, rows in samples.items():
+        values: dict[str, Any] = {"alias": name, "sample_len": len(rows)}
+        for metric in METRICS:
+            right = [row[metric] for row in rows]
+            mean = sum(right) / len(right)
+            values[f"{metric},none"] = mean
+            spread = math.sqrt(mean * (1 - mean) / (len(right) - 1)) if len(right) > 1 else "N/A"
+            values[f"{metric}_stderr,none"] = spread
+        results[name] = values
+    return {
+        "results": results,
+        "group_subtasks": {name: [] for name in samples},
+        "configs": {name: tasks[name]["config"] for name in samples},
+        "versions": {name: tasks[name]["config"]["version"] for name in samples},
+        "n-shot": {name: max(row["num_shots"] for row in rows) for name, rows in samples.items()},
+        "higher_is_better": {name: dict.fromkeys(METRICS, True) for name in samples},
+        "n-samples": {
+            name: {"original": tasks[name]["num_rows"], "effective": len(rows)} for name, rows in samples.items()
+        },
+        "config": dict(system),
+        "model_name": system["model"],
+        "task_hashes": {
+            name: _sha256("".join(r["doc_hash"] + r["prompt_hash"] + r["target_hash"] for r in rows))
+            for name, rows in samples.items()
+        },
+    }
+
+
+def comparisons(
+    samples: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]],
+    metrics: Mapping[str, str],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Accuracies with intervals, and what each system loses against the text base, by task and pooled.
+
+    samples: {system: {task: rows}}; metrics: the headline metric of each task. Systems are compared on the items that
+    both have; `n` says how many.
+    """
+    results = {
+        system: {task: {r["doc"]["id"]: result_of(r, metrics[task]) for r in rows} for task, rows in by_task.items()}
+        for system, by_task in samples.items()
+    }
+    chance = {
+        task: sum(1 / len(row["options"]) for row in rows) / len(rows)
+        for task, rows in next(iter(samples.values())).items()
+    }
+    figures: dict[str, Any] = {
+        "metric": dict(metrics),
+        "chance": chance,
+        "accuracy": {
+            system: {
+                task: {"n": len(own), **accuracy(list(own.values()), resamples, seed)} for task, own in by_task.items()
+            }
+            for system, by_task in results.items()
+        },
+        "lost": {},
+    }
+    for system in results:
+        if system == REFERENCE or REFERENCE not in results:
+            continue
+        pairs = {}
+        for task, own in results[system].items():
+            base = results[REFERENCE].get(task, {})
+            both = [i for i in base if i in own]
+            if both:
+                pairs[task] = ([base[i] for i in both], [own[i] for i in both])
+        if pairs:
+            figures["lost"][system] = _lost(pairs, resamples, seed)
+    return figures
+
+
+def _lost(pairs: Mapping[str, tuple[Sequence[Result], Sequence[Result]]], resamples: int, seed: int) -> dict[str, Any]:
+    """Base minus system: for each task, over all items, and over all tasks."""
+    out: dict[str, Any] = {}
+    for task, (base, own) in pairs.items():
+        test = mcnemar(base, own)
+        share = max(1, test["only_first"] + test["only_second"]) / len(base)
+        out[task] = {
+            **asdict(gap(base, own, resamples, seed)),
+            "mcnemar": test,
+            "minimum_detectable": minimum_detectable_gap(len(base), share),
+        }
+    by_item, by_task = pooled_gap(list(pairs.values()), resamples, seed)
+    base, own = ([result for pair in pairs.values() for result in pair[side]] for side in (0, 1))
+    everything = {**asdict(by_item), "mcnemar": mcnemar(base, own)}
+    return {"tasks": out, "all items": everything, "mean of tasks": asdict(by_task)}
+
+
+def results_table(figures: Mapping[str, Any], systems: Sequence[str] = (), *, latex: bool = False) -> str:
+    """Accuracy of each system and what it loses against the text base, in per cent with 95 % intervals.
+
+    systems: those to show, by default all.
+    """
+    systems = list(systems or figures["accuracy"])
+    lost = [name for name in systems if name in figures["lost"]]
+    header = ["task", "metric", "n", "chance", *systems, *(f"{_loss(name)}{REFERENCE} - {name}" for name in lost)]
+    rows = []
+    for task, metric in figures["metric"].items():
+        own = [figures["accuracy"][system].get(task) for system in systems]
+        cells = [_percent(value) if value else "" for value in own]
+        gaps = [figures["lost"][name]["tasks"].get(task) for name in lost]
+        n = next(str(value["n"]) for value in own if value)
+        rows.append([task, metric, n, f"{100 * figures['chance'][task]:.1f}", *cells, *map(_points, gaps)])
+    for title in ("all items", "mean of tasks") if lost and len(rows) > 1 else ():
+        n = str(figures["lost"][lost[0]][title]["n"])
+        rows.append([title, "", n, "", *[""] * len(systems), *(_points(figures["lost"][s][title]) for s in lost)])
+    return _latex(header, rows) if latex else _markdown(header, rows)
+
+
+def _loss(system: str) -> str:
+    """What the paper calls this difference."""
+    names = {"text_adapted": "forgetting: ", "speech_adapted": "gap: "}
+    return names.get(system.partition("/")[0], "")
+
+
+def _percent(value: Mapping[str, float]) -> str:
+    return f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+
+
+def _points(value: Mapping[str, Any] | None) -> str:
+    if not value:
+        return ""
+    text = _percent(value)
+    return f"{text}, p {value['mcnemar']['p']:.2g}" if "mcnemar" in value else text
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(cell.replace("_", r"\_") for cell in cells) + r" \\"
+
+    body = [line(header), r"\midrule", *map(line, rows)]
+    begin = [rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}", r"\toprule"]
+    return "\n".join([*begin, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def check_rows(rows: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Raises SaladError where samples were changed or are of another layout."""
+    for number, row in enumerate(rows, start=1):
+        missing = [key for key in ("doc", "target", "filtered_resps", "options", "num_tokens") if key not in row]
+        if missing:
+            raise SaladError(f"samples: {where}, line {number} has no {missing[0]!r}; run `salad eval` again")

@@ -1,0 +1,180 @@
+"""`salad retention`: how much of voice and speaking rate is left in each layer of a saved model, before and after."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from salad import assets
+from salad.engine.memory import keep_freed_memory
+from salad.evaluation.probing import Probed, layer_states, probe, retention
+from salad.evaluation.saved_model import Listening, load_saved, read_corpus, untrained
+from salad.files import write_json, write_jsonl
+from salad.model import SaladForConditionalGeneration
+from salad.progress import progress
+from salad.training.checkpoint import load_weights
+from salad.training.loop import autocast
+from salad.types import Example, SaladError, Utterance
+
+__all__ = ["measure_retention", "table_of"]
+
+SAME_EARS = "encoder"  # it is frozen: the same frames before and after
+MIN_DOCUMENTS = 2  # of a voice: one to learn it from, one to know it by
+
+
+def measure_retention(
+    model: Path,
+    corpus: Path,
+    out: Path,
+    *,
+    before: str | None = None,
+    teacher: str | None = None,
+    layouts: int = 2,
+    bf16: bool = False,
+    device: str = "cpu",
+    workers: int = 2,
+) -> dict[str, Any]:
+    """Probe every layer for voice (balanced accuracy) and rate (R^2 of words a second about the voice's mean).
+
+    `before`: a checkpoint's folder, another model's, or "init" (the text LLM with a fresh adapter); its layers are
+    compared with the model's (`retention`). Every layer is also compared with the frozen encoder's frames
+    (`of_encoder`), which is all there is where `before` is None. Writes retention.json,
+    retention.jsonl (one row for each label and layer) and quarantine.jsonl to `out`.
+    """
+    keep_freed_memory()
+    setting, found = Listening(model, teacher, device), read_corpus(corpus)
+    utterances, aside = _voiced(found.utterances)
+    aside = found.aside + aside
+    frames = setting.encode(utterances, out, layouts=layouts, workers=workers)
+    by_example = [(u, e) for n in range(layouts)
+                  for u, e in zip(utterances, setting.examples(utterances, frames, n), strict=True)]  # fmt: skip
+    examples = [example for _, example in by_example]
+    spans = [(u, s) for u, e in by_example for s in e.spans if s.modality == "speech"]
+    documents, recordings = [u.document_id for u, _ in spans], [u.id for u, _ in spans]
+    voices = [u.speaker for u, _ in spans]
+    rates = [s.num_words / max(1e-3, u.words[s.end_word - 1].end_s - u.words[s.start_word].start_s) for u, s in spans]
+    labels: dict[str, tuple[Any, Sequence[str] | None]] = {
+        "voice": (voices, recordings),
+        "rate": (_about_mean(np.array(rates), voices), None),
+    }
+    states = {"after": _states(setting.model, examples, bf16, device)}
+    if before is not None:
+        earlier = _earlier(setting, before).to(device)
+        states["before"] = _states(earlier, examples, bf16, device)
+    names = list(states["after"])
+    rows = []
+    with progress("probe", len(labels) * sum(map(len, states.values())), "layers") as bar:
+        for of, (label, shuffled_by) in labels.items():
+            probes: dict[str, dict[str, Probed]] = {when: {} for when in states}
+            for when, layers in states.items():
+                for name, values in layers.items():
+                    probes[when][name] = probe(values, label, documents, recordings=shuffled_by, seed=setting.seed)
+                    bar.advance()
+            for name in names:
+                own = probes["after"][name]
+                reference = probes["before"][name] if before is not None else probes["after"][SAME_EARS]
+                rows.append({"of": of, "layer": name, "after": _plain(own), "before": _plain(reference),
+                             "chance": own.chance, "retention": retention(own, reference),
+                             "of_encoder": retention(own, probes["after"][SAME_EARS])})  # fmt: skip
+    figures = {
+        "model": {"path": str(model), "fingerprint": assets.fingerprint(model)},
+        "before": before or SAME_EARS,
+        "spans": len(spans),
+        "documents": len(set(documents)),
+        "voices": dict(sorted(Counter(u.speaker for u in utterances).items())),
+        "words_per_second": {"mean": float(np.mean(rates)), "sd": float(np.std(rates))},
+        "quarantined": len(aside),
+        "layers": {of: {r["layer"]: {k: r[k] for k in ("after", "before", "chance", "retention", "of_encoder")}
+                        for r in rows if r["of"] == of} for of in labels},
+    }  # fmt: skip
+    write_jsonl(out / "retention.jsonl", rows)
+    write_jsonl(out / "quarantine.jsonl", [{"stage": "retention", **row} for row in aside])
+    write_json(out / "retention.json", figures)
+    return figures
+
+
+def _voiced(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[dict[str, str]]]:
+    """Those of voices with enough documents; the others are set aside. SaladError where fewer than two voices stay."""
+    held: dict[str, set[str]] = {}
+    for u in utterances:
+        held.setdefault(u.speaker, set()).add(u.document_id)
+    enough = {voice for voice, own in held.items() if voice and len(own) >= MIN_DOCUMENTS}
+    if len(enough) < 2:
+        known = ", ".join(f"{voice or 'unnamed'} ({len(own)} documents)" for voice, own in sorted(held.items()))
+        raise SaladError(
+            f"corpus: a probe for the voice needs two voices or more with {MIN_DOCUMENTS} documents each, got "
+            f"{known or 'no speech'}; `salad synthesize --voice A --voice B --word-times` makes such a corpus"
+        )
+    aside = [
+        {"id": u.id, "reason": f"its voice {u.speaker!r} has {len(held[u.speaker])} documents, fewer than two"}
+        for u in utterances
+        if u.speaker not in enough
+    ]
+    return [u for u in utterances if u.speaker in enough], aside
+
+
+def _states(
+    model: SaladForConditionalGeneration, examples: Sequence[Example], bf16: bool, device: str
+) -> dict[str, np.ndarray]:
+    with autocast(bf16, device):
+        return layer_states(model, examples)
+
+
+def _earlier(setting: Listening, before: str) -> SaladForConditionalGeneration:
+    """The model as it was: fresh, at a checkpoint, or another saved one."""
+    path = Path(before).expanduser()
+    if before != "init" and not (path / "weights.safetensors").is_file():
+        return load_saved(path)
+    if setting.teacher_name is None:
+        raise SaladError(f"before: {before!r} needs the text LLM that the model came from; give --teacher")
+    lora = setting.model.config.lora_rank if before != "init" and _holds_lora(path) else 0
+    fresh = untrained(setting.model, setting.teacher_name, setting.seed, lora_rank=lora)
+    if before != "init":
+        load_weights(path, fresh)
+    return fresh.eval()
+
+
+def _holds_lora(checkpoint: Path) -> bool:
+    with safe_open(checkpoint / "weights.safetensors", framework="np") as file:
+        return any("lora_" in name for name in file.keys())
+
+
+def _about_mean(values: np.ndarray, voices: Sequence[str]) -> np.ndarray:
+    """Less each voice's mean: a voice that is slow must not make its rate known by its timbre."""
+    out = values.copy()
+    for voice in set(voices):
+        own = np.array([v == voice for v in voices])
+        out[own] -= values[own].mean()
+    return out
+
+
+def _plain(found: Probed) -> dict[str, float]:
+    low, high = found.interval
+    return {"value": found.value, "low": low, "high": high, "chance": found.chance}
+
+
+def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and a line for each layer."""
+    header: tuple[str, ...] = ("layer",)
+    for of in figures["layers"]:
+        header += (of, f"{of}, {Path(figures['before']).name}", "retained", "of the encoder's")
+    layers = figures["layers"]
+    lines = []
+    for name in next(iter(layers.values())):
+        line: tuple[str, ...] = (name,)
+        for of in layers:
+            cell = layers[of][name]
+            line += (_interval(cell["after"]), f"{cell['before']['value']:.2f}")
+            line += (_interval(cell["retention"]), _interval(cell["of_encoder"]))
+        lines.append(line)
+    chance = [("chance", *(x for of in layers for x in (f"{layers[of][SAME_EARS]['chance']:.2f}", "", "", "")))]
+    return header, lines + chance
+
+
+def _interval(cell: dict[str, float] | None) -> str:
+    return "-" if cell is None else f"{cell['value']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]"

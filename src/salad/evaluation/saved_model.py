@@ -1,0 +1,213 @@
+"""A saved model, the text LLM that it came from, and an aligned corpus for it to hear: what the measuring commands
+share."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from salad import assets, config
+from salad.data.manifest import read_lhotse, utterance_from_dict
+from salad.data.readers.detect import kind_of as kind_of_file
+from salad.engine import run_shards
+from salad.files import read_json, read_jsonl, sha256_json
+from salad.model import SaladForConditionalGeneration
+from salad.model.encoders.job import encode_pieces, kind_of, shared_encoder
+from salad.sequence import FrameStore, check_shard, start_token_id, tokenise
+from salad.sequence.examples import build_example, draw_layout, pieces_of, text_example
+from salad.types import Document, Example, SaladError, Utterance
+
+__all__ = ["Listening", "Measured", "load_saved", "read_corpus", "same_weights", "silence", "untrained"]
+
+ENCODE_SHARD = 8
+SILENCE_S = 20  # as `evaluate` has it: Whisper's frames of silence depend on how long it lasts
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A corpus to measure on: what can be heard, what is text alone, and what was set aside ({id, reason})."""
+
+    utterances: list[Utterance]
+    documents: list[Document]
+    aside: list[dict[str, str]]
+
+    @property
+    def texts(self) -> list[Document]:
+        """Every text once, in order."""
+        spoken = [Document(u.document_id or u.id, u.text, u.source, u.domain) for u in self.utterances]
+        return list({document.text: document for document in [*spoken, *self.documents]}.values())
+
+
+class Listening:
+    """MODEL as `from_pretrained` reads it, its tokenizer, and how the run that made it interleaves.
+
+    `frozen`: the LLM inside still has the text base's weights, so that base is the model itself and F is exactly 0.
+    `base` is None where nobody says which text LLM the model came from.
+    """
+
+    def __init__(self, folder: Path, teacher: str | None = None, device: str = "cpu") -> None:
+        self.folder = assets.model_folder(folder)
+        self.model = load_saved(self.folder).to(device)
+        self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        values = assets.recipe_behind(self.folder) or {}
+        self.sequence = config.Sequence(**values.get("sequence", {}))
+        self.seed = int(values.get("seed", 0))
+        self.teacher_name = teacher or values.get("assets", {}).get("llm")
+        self.base: SaladForConditionalGeneration | None = None
+        self.frozen = False
+        if self.teacher_name is not None:
+            self.base = untrained(self.model, self.teacher_name, self.seed).to(device)
+            self.frozen = same_weights(self.model.llm, self.base.llm)
+
+    def examples(self, utterances: Sequence[Utterance], frames: FrameStore, layout: int = 0) -> list[Example]:
+        """One interleaved example of each utterance."""
+        start = start_token_id(self.tokenizer)
+        return [
+            build_example(
+                u, tokenise(self.tokenizer, u.text), draw_layout(u, layout, self.sequence, self.seed), frames, start
+            )
+            for u in utterances
+        ]
+
+    def texts(self, documents: Sequence[Document]) -> list[Example]:
+        start = start_token_id(self.tokenizer)
+        return [text_example(d, tokenise(self.tokenizer, d.text), start) for d in documents]
+
+    def encode(self, utterances: Sequence[Utterance], out: Path, *, layouts: int = 1, workers: int = 2) -> FrameStore:
+        """Frames of the speech spans, kept in `out` by encoder and by spans: a second command hears them at once."""
+        name = self.model.config.encoder
+        encoder = shared_encoder(name)
+        if encoder.frame_dim != self.model.config.frame_dim:
+            raise SaladError(
+                f"model: {self.folder} hears frames of {self.model.config.frame_dim}, but its encoder {name} gives "
+                f"{encoder.frame_dim}; the encoder was exchanged after the training"
+            )
+        items = []
+        for u in utterances:
+            pieces = {}
+            for layout in range(layouts):
+                spans = draw_layout(u, layout, self.sequence, self.seed)
+                pieces |= {p.key: p for p in pieces_of(u, spans, self.sequence, seed=self.seed)}
+            items.append((u.audio, list(pieces.values())))
+        fits = encoder.fingerprint(), kind_of(encoder, self.sequence.stored)
+        changed = [[path, Path(path).stat().st_mtime_ns] for path, _ in items]
+        folder = out / "frames" / sha256_json([fits, changed, repr(items)])[:12]
+        for shard in sorted(folder.glob("shard-*")):
+            if check_shard(shard, *fits):  # cut off, damaged, or of an older format
+                shutil.rmtree(shard)
+        function = functools.partial(encode_pieces, encoder=name, stored=self.sequence.stored)
+        folders = run_shards(
+            function, items, folder, shard_items=ENCODE_SHARD, workers=workers, title="encode", unit="utterances"
+        )
+        return FrameStore(folders, *fits, encoder.frames_of_codes)
+
+
+def load_saved(folder: Path) -> SaladForConditionalGeneration:
+    """A SALAD model's folder, such as RUN/stage2/model, or the name of an asset of kind "ears"."""
+    folder = assets.model_folder(folder)
+    if not (folder / "config.json").is_file() or read_json(folder / "config.json").get("model_type") != "salad":
+        raise SaladError(f"model: {folder} is no saved SALAD model; give a folder such as runs/demo/stage2/model")
+    return SaladForConditionalGeneration.from_pretrained(folder).eval()
+
+
+def untrained(
+    model: SaladForConditionalGeneration, llm_name: str, seed: int, lora_rank: int = 0
+) -> SaladForConditionalGeneration:
+    """A model of the same shape before any training: the text LLM's weights, and a fresh adapter by `seed`."""
+    llm = AutoModelForCausalLM.from_pretrained(assets.llm_folder(llm_name), dtype=torch.float32)
+    config = copy.deepcopy(model.config)
+    config.llm_config, config.lora_rank = llm.config, lora_rank
+    ours, theirs = (len(m.get_output_embeddings().weight) for m in (model, llm))
+    if ours != theirs:
+        raise SaladError(
+            f"teacher: {llm_name} has {theirs} tokens, the model {ours}; name the text LLM that the model came from"
+        )
+    torch.manual_seed(seed)
+    fresh = SaladForConditionalGeneration.from_llm(llm, config)
+    if fresh.ctc is not None and model.ctc is not None:
+        fresh.ctc.token_ids.copy_(model.ctc.token_ids)
+    return fresh.eval()
+
+
+def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    left, right = one.state_dict(), other.state_dict()
+    return left.keys() == right.keys() and all(
+        left[name].shape == right[name].shape and torch.equal(left[name], right[name]) for name in left
+    )
+
+
+def silence(model: SaladForConditionalGeneration, examples: Sequence[Example]) -> list[list[np.ndarray]]:
+    """For each example, as many frames of digital silence as each of its speech spans has."""
+    encoder = shared_encoder(model.config.encoder)
+    longest = max((len(span) for e in examples for span in e.speech_frames), default=1)
+    seconds = max(SILENCE_S, int(np.ceil((longest + 1) / encoder.frame_rate_hz)))
+    samples = seconds * encoder.sample_rate_hz
+    hush = encoder.encode([np.zeros(min(samples, encoder.max_samples or samples), np.float32)])[0]
+    return [[hush[: len(span)] for span in e.speech_frames] for e in examples]
+
+
+def read_corpus(path: Path) -> Measured:
+    """Utterances with word times from our JSON lines, a Lhotse manifest, or a folder that holds one (a run's too).
+
+    Lines with text and no audio are documents that are only read. Set aside, with the reason: no word times, a missing
+    file, an id that was there already.
+    """
+    found: list[Utterance] = []
+    documents: list[Document] = []
+    for file in _manifests(path):
+        if kind_of_file(file) == "lhotse":
+            found += read_lhotse(file)
+            continue
+        for number, row in enumerate(_rows(file), 1):
+            if not isinstance(row, dict) or not str(row.get("text") or "").strip():
+                raise SaladError(f'corpus: {file} line {number}: expected {{"text": ...}} with words in it')
+            if row.get("audio"):
+                found.append(utterance_from_dict(row, file.parent))
+            else:
+                name, domain = str(row.get("id", f"{file.stem}-{number}")), str(row.get("domain", ""))
+                documents.append(Document(name, " ".join(row["text"].split()), str(file), domain))
+    kept: dict[str, Utterance] = {}
+    aside = []
+    for u in found:
+        reason = None
+        if u.id in kept:
+            reason = "its id was there before"
+        elif not u.words:
+            reason = "no word times; `salad synthesize --word-times` or a run's align stage gives them"
+        elif not Path(u.audio).is_file():
+            reason = f"{u.audio} does not exist"
+        if reason:
+            aside.append({"id": u.id, "reason": reason})
+        else:
+            kept[u.id] = replace(u, document_id=u.document_id or u.id)
+    if not kept and not documents:
+        what = f"none of {len(aside)} utterances can be used ({aside[0]['reason']})" if aside else "it holds nothing"
+        raise SaladError(f"corpus: {path}: {what}; expected aligned utterances, such as RUN/align/heldout.jsonl")
+    return Measured(list(kept.values()), documents, aside)
+
+
+def _rows(file: Path) -> list[Any]:
+    try:
+        return read_jsonl(file)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise SaladError(f"corpus: {file} is not JSON lines ({error})") from None
+
+
+def _manifests(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    for pattern in ("align/heldout.jsonl", "utterances.jsonl", "**/utterances.jsonl", "*cuts.jsonl*"):
+        if files := sorted(path.glob(pattern)):
+            return files
+    raise SaladError(
+        f"corpus: {path} holds no manifest; expected a file, or a folder with utterances.jsonl or cuts.jsonl.gz"
+    )

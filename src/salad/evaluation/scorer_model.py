@@ -1,0 +1,152 @@
+"""One language model as the scorer sees it: a plain text LLM, or the LLM of a SpeechLM with its ears."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from salad import assets
+from salad.evaluation.prompt import Sound, Start, Unit
+from salad.files import read_json
+from salad.model.attention import NAME, packed_arguments, read_head
+from salad.model.modeling import SaladForConditionalGeneration
+from salad.types import SaladError
+
+__all__ = ["Reader", "load_reader"]
+
+ALONE = 2e-3  # nats: packed log-probabilities further than this from a plain forward pass are not trusted
+Head = Sequence[tuple[torch.Tensor, torch.Tensor]]
+
+
+class Reader:
+    """Embeds prefixes of tokens and sounds, and gives last hidden states of packed documents.
+
+    `start`: what opens a prompt (see `prompt.request`); None takes "document" for a SpeechLM, which never read a
+    document without its start token, and "tokenizer" for a text LLM, which is what lm-eval does. `bf16` multiplies in
+    bfloat16; logits are always formed in float32.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Any, *, start: Start | None = None, bf16: bool = False, name: str = ""
+    ) -> None:
+        self.model = model.eval()
+        self.hears = isinstance(model, SaladForConditionalGeneration)
+        self.llm: PreTrainedModel = model.llm if self.hears else model
+        if self.llm.config._attn_implementation != NAME:
+            self.llm.set_attn_implementation(NAME)
+        self.tokenizer, self.bf16, self.name = tokenizer, bf16, name
+        self.start: Start = start or ("document" if self.hears else "tokenizer")
+        self.window = int(getattr(self.llm.config, "max_position_embeddings", None) or 2048)
+
+    @property
+    def device(self) -> torch.device:
+        return self.table.weight.device
+
+    @property
+    def table(self) -> Any:
+        return self.llm.get_input_embeddings()
+
+    @cached_property
+    def head_weight(self) -> torch.Tensor:
+        """[vocabulary, width], float32: logits in less would blur the scores."""
+        return self.llm.get_output_embeddings().weight.detach().float()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """No gradients, and the precision that was asked for."""
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            yield
+
+    def embed(self, prefixes: Sequence[Sequence[Unit]]) -> list[torch.Tensor]:
+        """[positions, width] of each prefix; a sound that stands in several is heard once."""
+        sounds = {unit: None for prefix in prefixes for unit in prefix if isinstance(unit, Sound)}
+        heard = dict(zip(sounds, self._hear(list(sounds)), strict=True))
+        out = []
+        for prefix in prefixes:
+            parts, ids = [], []
+            for unit in prefix:
+                if isinstance(unit, Sound):
+                    parts += [self.embed_ids(ids), heard[unit]]
+                    ids = []
+                else:
+                    ids.append(unit)
+            out.append(torch.cat([*parts, self.embed_ids(ids)]))
+        return out
+
+    def embed_ids(self, ids: Sequence[int]) -> torch.Tensor:
+        return self.table(torch.tensor(list(ids), dtype=torch.long, device=self.device))
+
+    def _hear(self, sounds: Sequence[Sound]) -> list[torch.Tensor]:
+        if not sounds:
+            return []
+        if not self.hears:
+            raise SaladError(
+                f"model: {self.name or 'this one'} is a text LLM and cannot hear; give a SALAD model's folder"
+            )
+        out = []
+        for sound in sounds:  # spans of one sound are packed; sounds apart, so that none depends on what is beside it
+            spans = [torch.from_numpy(span).float().to(self.device) for span in sound.spans]
+            embeddings, _ = self.model.speech_embeddings(spans)
+            out.append(embeddings.to(self.table.weight.dtype))
+        return out
+
+    def read_head(self, embeddings: torch.Tensor) -> Head:
+        """Keys and values of a prefix [H, width] that many requests begin with; nobody writes to them."""
+        return read_head(self.llm.get_decoder(), embeddings)
+
+    def hidden(
+        self,
+        embeddings: torch.Tensor,
+        starts: Sequence[int],
+        prefixes: Sequence[tuple[int, int]] | None = None,
+        head: Head | None = None,
+    ) -> torch.Tensor:
+        """Last hidden states [L, width] of documents laid end to end (see `packed_arguments`)."""
+        arguments = packed_arguments(starts, embeddings.device, prefixes, head)
+        return self.llm.get_decoder()(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self.device.type, enabled=False):
+            return hidden.float() @ self.head_weight.T
+
+    def plain_logits(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """[L, vocabulary] of one sequence by the model's own forward pass: the reference, and what any LLM can do."""
+        return self.llm(inputs_embeds=embeddings[None], use_cache=False).logits[0].float()
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether packed documents give what this LLM gives alone.
+
+        Not so where its attention is windowed or recurrent or its logits are capped; such a model is scored one option
+        at a time.
+        """
+        config = self.llm.config
+        if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
+            return False
+        if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+            return False
+        size = self.table.weight.shape[0]
+        ids = [[(97 * i + 31 * j) % size for i in range(9)] for j in range(2)]
+        with self.reading():
+            both = torch.cat([self.embed_ids(one) for one in ids])
+            packed = self.logits(self.hidden(both, [0, 9, 18]))[9:].log_softmax(-1)
+            alone = self.plain_logits(self.embed_ids(ids[1])).log_softmax(-1)
+        return float((packed - alone).abs().max()) < (0.5 if self.bf16 else ALONE)
+
+
+def load_reader(name: str | Path, *, start: Start | None = None, bf16: bool = False, device: str = "cpu") -> Reader:
+    """A SALAD model's folder, a text LLM's folder or GGUF, or the name of ears or of an LLM in `salad assets list`."""
+    path = assets.model_folder(name)
+    if (path / "config.json").is_file() and read_json(path / "config.json").get("model_type") == "salad":
+        model: PreTrainedModel = SaladForConditionalGeneration.from_pretrained(path)
+        folder = path
+    else:
+        folder = assets.llm_folder(name)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=NAME)
+    return Reader(model.to(device), AutoTokenizer.from_pretrained(folder), start=start, bf16=bf16, name=str(name))

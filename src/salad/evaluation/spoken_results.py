@@ -1,0 +1,146 @@
+"""What speech costs, out of raw samples: voices and their spread, noise and controls against clean, WER and CER."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from salad.align.transcribe import normalise
+from salad.evaluation.results import REFERENCE, result_of
+from salad.measure.statistics import accuracy, gap, mcnemar, pooled_gap
+from salad.text.speakable import speakable
+from salad.types import Result
+
+__all__ = ["clean_systems", "error_rates", "spoken_figures", "spoken_tables"]
+
+Samples = Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]  # system -> task -> rows
+
+
+def clean_systems(systems: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Those of the main table: nothing was done to what they hear."""
+    return [name for name, system in systems.items() if not _inputs(system).get("condition")]
+
+
+def spoken_figures(
+    systems: Mapping[str, Mapping[str, Any]], samples: Samples, metrics: Mapping[str, str], resamples: int, seed: int
+) -> dict[str, Any]:
+    """{systems, spread}: of each system that hears or reads a transcript, over all items of all tasks.
+
+    A system's row: {kind, voice, trained, condition, n, accuracy, chance, gap (text base minus it), clean (the same
+    without the condition, minus it), wer, cer}; `spread`: of the clean accuracies over voices, by kind.
+    """
+    results = {
+        name: {task: [result_of(row, metrics[task]) for row in rows] for task, rows in by_task.items()}
+        for name, by_task in samples.items()
+    }
+    rows: dict[str, dict[str, Any]] = {}
+    for name, system in systems.items():
+        inputs = _inputs(system)
+        if not inputs:
+            continue
+        own = [result for task in results[name].values() for result in task]
+        chance = [1 / len(row["options"]) for task in samples[name].values() for row in task]
+        rows[name] = {
+            "kind": name.partition("/")[0],
+            **{key: inputs[key] for key in ("voice", "trained", "condition")},
+            "n": len(own),
+            "accuracy": accuracy(own, resamples, seed),
+            "chance": float(np.mean(chance)),
+        }
+        if REFERENCE in results:
+            rows[name]["gap"] = _difference(results[REFERENCE], results[name], resamples, seed)
+        clean = name.rpartition("/")[0]
+        if inputs["condition"] and clean in results:
+            rows[name]["clean"] = _difference(results[clean], results[name], resamples, seed)
+        if "asr" in inputs:
+            rows[name] |= {"asr": inputs["asr"]["name"], **error_rates(samples[name])}
+    return {"systems": rows, "spread": _spread(rows)} if rows else {}
+
+
+def _inputs(system: Mapping[str, Any]) -> Mapping[str, Any]:
+    inputs = system.get("inputs")
+    return inputs if isinstance(inputs, Mapping) and "voice" in inputs else {}
+
+
+def _difference(
+    first: Mapping[str, Sequence[Result]], second: Mapping[str, Sequence[Result]], resamples: int, seed: int
+) -> dict[str, Any]:
+    """First minus second over the items of all tasks, resampled within their task; with McNemar's test."""
+    pairs = [(first[task], own) for task, own in second.items() if task in first]
+    ours = [[result for pair in pairs for result in pair[side]] for side in (0, 1)]
+    between = gap(*pairs[0], resamples, seed) if len(pairs) == 1 else pooled_gap(pairs, resamples, seed)[0]
+    return {**asdict(between), "mcnemar": mcnemar(*ours)}
+
+
+def error_rates(tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+    """{wer, cer} of transcripts: edits over words (characters) said, numbers spelled out in both, each text once."""
+    import jiwer
+
+    heard = {pair for rows in tasks.values() for row in rows for pair in zip(row["said"], row["heard"], strict=True)}
+    pairs = [tuple(normalise(" ".join(speakable(text.split()))) for text in pair) for pair in sorted(heard)]
+    said, got = zip(*(pair for pair in pairs if pair[0]), strict=True)
+    return {"wer": float(jiwer.wer(list(said), list(got))), "cer": float(jiwer.cer(list(said), list(got)))}
+
+
+def _spread(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Over voices: mean, lowest, highest and standard deviation of the accuracies without noise."""
+    out = {}
+    for kind in dict.fromkeys(row["kind"] for row in rows.values()):
+        values = [row["accuracy"]["value"] for row in rows.values() if row["kind"] == kind and not row["condition"]]
+        if len(values) > 1:
+            spread = {"mean": np.mean(values), "lowest": min(values), "highest": max(values)}
+            out[kind] = {k: float(v) for k, v in spread.items()} | {"sd": float(np.std(values, ddof=1))}
+    return out
+
+
+def spoken_tables(figures: Mapping[str, Any]) -> str:
+    """Markdown below the main table: voices with their spread, then noise and controls; in per cent."""
+    rows = list(figures["systems"].values())
+    clean = [row for row in rows if not row["condition"]]
+    base = ["system", "voice", "trained on it", "n", "accuracy", "chance", f"gap to {REFERENCE}", "WER", "CER"]
+    lines = [[r["kind"], r["voice"], _trained(r), *_figures(r), _interval(r.get("gap")), *_errors(r)] for r in clean]
+    for kind, spread in figures["spread"].items():
+        text = f"{_percent(spread['mean'])}, {_percent(spread['lowest'])} to {_percent(spread['highest'])}"
+        lines.append([kind, "all voices", "", "", f"{text}, sd {_percent(spread['sd'])}", "", "", "", ""])
+    text = f"\nVoices (all items):\n\n{_markdown(base, lines)}"
+    changed = [row for row in rows if row["condition"]]
+    if changed:
+        base = ["condition", "system", "voice", "n", "accuracy", "chance", "clean - it", "WER", "CER"]
+        order = list(dict.fromkeys(row["condition"] for row in changed))
+        lines = [
+            [r["condition"], r["kind"], r["voice"], *_figures(r), _interval(r.get("clean")), *_errors(r)]
+            for r in sorted(changed, key=lambda row: order.index(row["condition"]))
+        ]
+        text += f"\nNoise and controls (all items):\n\n{_markdown(base, lines)}"
+    return text
+
+
+def _trained(row: Mapping[str, Any]) -> str:
+    """Whether the model was trained on the voice; a cascade's text base was trained on none."""
+    return "" if "asr" in row else str(row["trained"])
+
+
+def _figures(row: Mapping[str, Any]) -> list[str]:
+    return [str(row["n"]), _interval(row["accuracy"]), _percent(row["chance"])]
+
+
+def _errors(row: Mapping[str, Any]) -> list[str]:
+    return [_percent(row[key]) if key in row else "" for key in ("wer", "cer")]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _interval(value: Mapping[str, Any] | None) -> str:
+    if not value:
+        return ""
+    text = f"{_percent(value['value'])} [{_percent(value['low'])}, {_percent(value['high'])}]"
+    return f"{text}, p {value['mcnemar']['p']:.2g}" if "mcnemar" in value else text
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in [header, ["---"] * len(header), *rows])

@@ -1,0 +1,275 @@
+"""A multiple-choice task: one declarative YAML file, and its items from a local file or the hub.
+
+The file names the source, maps a row of it to {id, context, choices, answer}, and holds the one template that both the
+text and the spoken version are made from. Rows that already have those fields are taken as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from salad.evaluation.rows import hub_rows, read_rows
+from salad.types import SaladError
+
+__all__ = [
+    "LETTERS",
+    "Loaded",
+    "Say",
+    "Source",
+    "Task",
+    "TaskItem",
+    "find_task",
+    "items_of",
+    "load_items",
+    "render",
+    "task_names",
+]
+
+FOLDER = Path(__file__).parent / "tasks"
+FIELDS = ("context", "choices", "answer")
+LETTERS = "ABCDEFGHIJ"
+DATA_SUFFIXES = (".jsonl", ".json", ".parquet")
+Metric = Literal["acc", "acc_norm", "acc_bytes", "acc_token"]
+
+
+@dataclass(frozen=True)
+class TaskItem:
+    """One question: `choices[answer]` is right."""
+
+    id: str
+    context: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Items in the order of the file, and the rows that were left out: {id, reason}."""
+
+    items: tuple[TaskItem, ...]
+    skipped: tuple[dict[str, str], ...]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Part):
+    """Where the rows are: a data set on the hub, or local files (relative to the task's file)."""
+
+    hub: str = ""
+    config: str = "default"
+    split: str = "test"
+    fewshot_split: str = ""
+    path: str = ""
+    fewshot_path: str = ""
+    licence: str = ""
+
+
+class Say(_Part):
+    """A part of the prompt that the spoken version speaks."""
+
+    say: str
+
+
+class Task(_Part):
+    """A task file. `fields`: jinja2 expressions over a row of the source; `prompt`: jinja2 templates over an item.
+
+    A part of `prompt` is text in both versions, or `{say: ...}`: read in the text version, heard in the spoken one.
+    `options`: the choices themselves follow the prompt, or their letters. `metric` is the task's headline figure.
+    """
+
+    task: str
+    description: str = ""
+    version: str = "1"
+    source: Source = Source()
+    fields: dict[Literal["id", "context", "choices", "answer"], str] = {}
+    prompt: tuple[Say | str, ...] = Field((Say(say="{{ context }}"),), min_length=1)
+    options: Literal["choices", "letters"] = "choices"
+    option_delimiter: str = " "
+    shot_delimiter: str = "\n\n"
+    metric: Metric = "acc_norm"
+    folder: Path = Field(Path(), exclude=True)
+
+    def answers(self, item: TaskItem) -> tuple[str, ...]:
+        """What is scored for each choice, without the delimiter before it."""
+        return item.choices if self.options == "choices" else tuple(LETTERS[: len(item.choices)])
+
+
+def task_names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def find_task(spec: str) -> tuple[Task, Path | None]:
+    """The task that `spec` names, and the local file of its items where it names one.
+
+    `arc_easy`; `arc_easy=mine.jsonl` (that task's template over your file); `mine.jsonl` (the plain template: the
+    context, then a choice); `mine.yaml` (your own task file).
+    """
+    name, _, given = spec.partition("=")
+    data = Path(given) if given else None
+    if name in task_names():
+        return _read(FOLDER / f"{name}.yaml"), data
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return _read(path), data
+    if path.suffix in DATA_SUFFIXES and path.is_file() and data is None:
+        return Task(task=re.sub(r"[^\w-]+", "_", path.stem)), path
+    raise SaladError(
+        f"tasks: got {spec!r}, expected one of {', '.join(task_names())}, NAME=FILE, or the path of a "
+        f"{', '.join(DATA_SUFFIXES)} file of items or of a .yaml task file; correct the name or the path"
+    )
+
+
+def load_items(
+    task: Task, path: Path | None = None, *, data_dir: Path | None = None, hub: bool = False, fewshot: bool = False
+) -> Loaded | None:
+    """The task's items, or its few-shot items; None where it has no few-shot split here.
+
+    Looked for in `path`, in the task's own path, as NAME.jsonl (.json, .parquet) in `data_dir`, then, only if `hub`, on
+    the hub. Raises SaladError where nothing is found, no row has an answer, or two have one id.
+    """
+    own = task.source.fewshot_path if fewshot else task.source.path
+    stem = f"{task.task}_fewshot" if fewshot else task.task
+    places = [path] if path else [task.folder / own] if own else []
+    if data_dir is not None and not places:
+        places = [data_dir / f"{stem}{suffix}" for suffix in DATA_SUFFIXES if (data_dir / f"{stem}{suffix}").is_file()]
+    if places:
+        return items_of(task, read_rows(places[0]), str(places[0]))
+    split = task.source.fewshot_split if fewshot else task.source.split
+    if hub and task.source.hub and split:
+        rows = hub_rows(task.source.hub, task.source.config, split)
+        return items_of(task, rows, f"{task.source.hub} {task.source.config} {split}")
+    if fewshot:
+        return None
+    raise SaladError(
+        f"tasks: {task.task} has no items here; give a file ({task.task}=FILE.jsonl), a folder with "
+        f"{stem}.jsonl (--data), or allow its download from {task.source.hub or 'the hub'} (--hub)"
+    )
+
+
+def items_of(task: Task, rows: Sequence[dict[str, Any]], where: str) -> Loaded:
+    """Check and map rows. One without a usable answer, or with an empty context or choice, is skipped with a reason."""
+    if not rows:
+        raise SaladError(f"tasks: {where} holds no rows; expected one JSON object a line with {', '.join(FIELDS)}")
+    mapped = [_map(task, row, index, where) for index, row in enumerate(rows)]
+    if all(row["answer"] is None for row in mapped):
+        raise SaladError(
+            f"tasks: no row of {where} has an answer; expected in each the index of the right choice (0 for the first)"
+        )
+    counts = Counter(row["id"] for row in mapped)
+    twice = [key for key, number in counts.items() if number > 1]
+    if twice:
+        shown = ", ".join(map(repr, twice[:3]))
+        raise SaladError(f"tasks: {where} has {len(twice)} ids more than once ({shown}); give each row its own id")
+    items, skipped = [], []
+    for row in mapped:
+        item = _item(row)
+        if isinstance(item, str):
+            skipped.append({"id": row["id"], "reason": item})
+        else:
+            items.append(item)
+    if not items:
+        raise SaladError(f"tasks: no row of {where} can be used; the first one: {skipped[0]['reason']}")
+    return Loaded(tuple(items), tuple(skipped))
+
+
+def _map(task: Task, row: dict[str, Any], index: int, where: str) -> dict[str, Any]:
+    """{id, context, choices, answer} of a row, any of them None where the row lacks it."""
+    ours = "context" in row and isinstance(row.get("choices"), (list, tuple))
+    out = dict.fromkeys(FIELDS)
+    if ours or not task.fields:
+        missing = [name for name in ("context", "choices") if name not in row]
+        if missing:
+            raise SaladError(
+                f"tasks: row {index + 1} of {where} has no field {missing[0]!r}, only {', '.join(row)}; "
+                f"expected {', '.join(FIELDS)} and an id"
+            )
+        out |= {name: row.get(name) for name in FIELDS}
+        return {**out, "id": str(row.get("id", index))}
+    for name, expression in task.fields.items():
+        try:
+            out[name] = _expression(expression)(**row)
+        except (TemplateError, ValueError, TypeError, LookupError) as error:
+            if name != "answer":
+                raise SaladError(
+                    f"tasks: {task.task}: field {name} ({expression}) cannot be read from row {index + 1} of {where}: "
+                    f"{error}; its fields are {', '.join(row)}"
+                ) from error
+    return {**out, "id": str(out.get("id", index))}
+
+
+def _item(row: dict[str, Any]) -> TaskItem | str:
+    """The item, or why it is none."""
+    context, choices, answer = (row[name] for name in FIELDS)
+    if not isinstance(context, str) or not context.strip():
+        return "the context is empty"
+    if not isinstance(choices, (list, tuple)) or len(choices) < 2:
+        return f"choices: got {choices!r}, expected a list of two or more"
+    if not all(isinstance(choice, str) and choice.strip() for choice in choices):
+        return f"choices: number {[bool(str(c or '').strip()) for c in choices].index(False) + 1} is empty"
+    index = _index(answer, choices)
+    if index is None:
+        return f"answer: got {answer!r}, expected the index of one of {len(choices)} choices (0 for the first)"
+    return TaskItem(row["id"], context, tuple(choices), index)
+
+
+def _index(answer: Any, choices: Sequence[str]) -> int | None:
+    """The index that an answer names: an index from 0, a letter, or the text of a choice."""
+    if isinstance(answer, str):
+        if list(choices).count(answer) == 1:
+            return list(choices).index(answer)
+        if len(answer.strip()) == 1 and answer.strip() in LETTERS:
+            answer = LETTERS.index(answer.strip())
+        elif answer.strip().isdecimal():
+            answer = int(answer)
+    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
+        return answer
+    return None
+
+
+def _read(path: Path) -> Task:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Task(**values, folder=path.parent)
+    except (ValidationError, yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+        raise SaladError(f"tasks: {path} is no task file: {error}") from error
+
+
+@cache
+def _environment() -> SandboxedEnvironment:
+    """jinja2 in its sandbox: a task file may come from somebody else."""
+    environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["wikihow"] = _wikihow
+    environment.globals["letters"] = LETTERS
+    return environment
+
+
+@cache
+def _expression(source: str) -> Any:
+    return _environment().compile_expression(source, undefined_to_none=False)
+
+
+def render(template: str, item: TaskItem) -> str:
+    """A part of a prompt for one item."""
+    try:
+        return _environment().from_string(template).render(context=item.context, choices=item.choices)
+    except TemplateError as error:
+        raise SaladError(f"tasks: the template {template!r} cannot be filled for item {item.id}: {error}") from error
+
+
+def _wikihow(text: str) -> str:
+    """HellaSwag's clean-up of bracketed headings, as its authors and lm-eval do it."""
+    text = text.strip().replace(" [title]", ". ")
+    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")

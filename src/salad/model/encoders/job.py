@@ -1,0 +1,116 @@
+"""Encode pieces of recordings with the frozen encoder: shard by shard onto disk, or when they are asked for."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from salad.audio import read_audio, resample
+from salad.data.manifest import utterance_from_dict, write_utterances
+from salad.engine import Shard
+from salad.model.encoders.load import Encoder, load_encoder
+from salad.sequence import Piece, write_frames
+from salad.sequence.frames import UTTERANCES, Key, missing
+from salad.types import Utterance
+
+__all__ = ["FlyFrames", "encode_pieces", "features_of", "kind_of", "shared_encoder"]
+
+shared_encoder = functools.cache(load_encoder)  # loaded once in a process
+
+
+def kind_of(encoder: Encoder, stored: str) -> str:
+    """What is kept of an encoder: "codes" where it has them, unless `stored` (see the recipe) is "frames"."""
+    return "codes" if encoder.num_codebooks and stored == "auto" else "frames"
+
+
+def features_of(encoder: Encoder, audio: str | Path, pieces: Sequence[Piece], kind: str) -> list[np.ndarray]:
+    """For each piece its float16 frames, or its uint16 codes where `kind` is "codes".
+
+    Pieces are cut out of the recording, whose samples they count, before they are resampled and encoded: no frame has
+    heard a word after its span. Those that share their samples share one array.
+    """
+    samples, rate_hz = read_audio(audio)
+    numbers: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i, piece in enumerate(pieces):
+        numbers[piece.start_sample, piece.end_sample].append(i)
+    waves = [resample(samples[a:b], rate_hz, encoder.sample_rate_hz) for a, b in numbers]
+    arrays = encoder.encode_codes(waves) if kind == "codes" else encoder.encode(waves)
+    out: list[np.ndarray] = [np.empty(0)] * len(pieces)
+    for same, array in zip(numbers.values(), arrays, strict=True):
+        kept = array if kind == "codes" else array.astype(np.float16)
+        for i in same:
+            out[i] = kept
+    return out
+
+
+def encode_pieces(shard: Shard, folder: Path, *, encoder: str, stored: str = "auto") -> None:
+    """For `run_shards`: items are (audio's path, its pieces) or (audio's path, its pieces, its utterance as a dict).
+
+    Writes a shard of frames, keyed by the encoder's fingerprint; utterances.jsonl holds the utterances that were given.
+    """
+    loaded: Encoder = shared_encoder(encoder)
+    pieces: list[Piece] = []
+    features: list[np.ndarray] = []
+    utterances = [utterance_from_dict(row) for _, _, *rows in shard.items for row in rows]
+    for path, own, *_ in shard.items:
+        pieces += own
+        features += features_of(loaded, path, own, kind_of(loaded, stored))
+    write_frames(folder, pieces, features, encoder=loaded.fingerprint(), utterance_ids=[u.id for u in utterances])
+    write_utterances(folder / UTTERANCES, utterances)
+
+
+class FlyFrames:
+    """Frames made when they are asked for; the same numbers as from the cache, which encodes the same pieces together.
+
+    pieces: all pieces of an utterance, as the cache would keep them. The last `keep` utterances asked for are
+    remembered. utterances: those that `get` knows by their id; `of` takes any.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        pieces: Callable[[Utterance], Sequence[Piece]],
+        utterances: Iterable[Utterance] = (),
+        *,
+        stored: str = "auto",
+        keep: int = 32,
+    ) -> None:
+        self.encoder, self._pieces, self._kind, self._keep = encoder, pieces, kind_of(encoder, stored), keep
+        self._known = {utterance.id: utterance for utterance in utterances}
+        self._last: OrderedDict[str, _Encoded] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(len(self._pieces(utterance)) for utterance in self._known.values())
+
+    def get(self, key: Key) -> np.ndarray:
+        """float16 [num_frames, frame_dim]."""
+        if key[0] not in self._known:
+            raise missing(key)
+        return self.of(self._known[key[0]]).get(key)
+
+    def of(self, utterance: Utterance) -> _Encoded:
+        """All pieces of one utterance, encoded unless they were among the last."""
+        if utterance.id not in self._last:
+            pieces = self._pieces(utterance)
+            arrays = features_of(self.encoder, utterance.audio, pieces, self._kind)
+            if self._kind == "codes":
+                arrays = [self.encoder.frames_of_codes(array).astype(np.float16) for array in arrays]
+            self._last[utterance.id] = _Encoded({p.key: array for p, array in zip(pieces, arrays, strict=True)})
+            if len(self._last) > self._keep:
+                self._last.popitem(last=False)
+        self._last.move_to_end(utterance.id)
+        return self._last[utterance.id]
+
+
+class _Encoded:
+    def __init__(self, frames: dict[Key, np.ndarray]) -> None:
+        self._frames = frames
+
+    def get(self, key: Key) -> np.ndarray:
+        if key not in self._frames:
+            raise missing(key)
+        return self._frames[key]

@@ -1,0 +1,179 @@
+"""What stage1 and stage2 share: a teacher, a task, a live probe, the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salad import config
+from salad.engine.machine import default_device
+from salad.engine.memory import keep_freed_memory
+from salad.files import read_json
+from salad.measure.divergence import divergence, forgetting, speech_ears, summary
+from salad.model import SaladForConditionalGeneration
+from salad.model.freeze import freeze
+from salad.model.teacher import Teacher
+from salad.pipeline.ears import ears_sides, lower_part_again
+from salad.pipeline.run import Run
+from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer, speech_examples, text_examples
+from salad.pipeline.stages.align import load_aligned, load_frames
+from salad.pipeline.streaming import count_left_out, open_stream
+from salad.sequence import Frames
+from salad.sequence.stream import ShardSource
+from salad.training.distributed import World, shard
+from salad.training.loop import Schedule, Task, autocast, train
+from salad.training.tasks import CTCTask, DistillTask, OneBatch, Source, Together, WithCTC, plan_batches
+from salad.types import Document, Example, SaladError, Utterance
+
+__all__ = ["train_stage"]
+
+CACHE_BYTES = 2 * 2**30
+
+
+def train_stage(
+    run: Run,
+    name: str,
+    settings: config.Stage,
+    sources: Callable[[Any], Sequence[Source] | Sequence[ShardSource]],
+    spoken: Callable[[], Sequence[tuple[Sequence[Utterance], Frames]]],
+    *,
+    weights: Path | None = None,
+    resume: Path | None = None,
+    overfit: Path | None = None,
+    folder: Path | None = None,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Distil from `weights` (a fresh optimiser) or `resume` (weights and optimiser).
+
+    sources: of a tokenizer; examples in memory, of which a plan of all batches is made, or with `sequence.stream` the
+    shards that batches are drawn from as they are needed.
+    spoken: the stage's recordings and their frames, for the CTC loss beside the distillation.
+    overfit: train on the first batch alone, into this folder; a sound set-up drives its loss towards zero.
+    folder: where checkpoints and logs go; None: the stage's own. seed: of the order of documents; None: the recipe's.
+    """
+    torch.set_num_threads(run.recipe.threads)
+    keep_freed_memory()
+    tokenizer = load_tokenizer(run)
+    model = build_model(run, weights, lora=settings.llm == "lora")
+    base = model if settings.llm == "frozen" else _base(run)
+    device = default_device()
+    bf16 = run.uses_bf16("train", device)
+    freeze(model, settings.llm, bf16=bf16)
+    world, context = World.join(), run.recipe.sequence.context
+    model.to(device)
+    base.to(device)
+    if settings.shard:
+        shard(model, world)
+    if settings.shard_teacher:
+        shard(base, world)
+    if settings.checkpoint_activations:
+        model.llm.gradient_checkpointing_enable({"use_reentrant": False})
+        model.llm.train()  # transformers forms activations again only while training; its dropout is 0
+    seed = run.recipe.seed if seed is None else seed
+    folder = overfit or folder or run.folder(name)
+    stream, plan = None, list[list[Example]]()
+    found = sources(load_tokenizer(run))  # of its own, for a stream reads in a thread
+    if isinstance(found[0], ShardSource):
+        stream = open_stream(run, folder, settings, found, world, seed)
+    else:
+        plan = plan_batches(found, settings.steps, settings.positions, seed)
+        longest = max((1 + len(e.token_ids), e.id) for batch in plan for e in batch)
+        if longest[0] > context:
+            raise SaladError(
+                f"sequence.context: {context} positions, but {longest[1]} takes up to {longest[0]}; raise it"
+            )
+    small = stream is None and _is_small(plan, base) and not settings.shard_teacher
+    teacher = Teacher(base, cache=small, context=context, alone=small)
+    objective = {
+        "divergence": settings.divergence,
+        "temperature": settings.temperature,
+        "beta": settings.jsd_beta,
+        "compile": settings.compile,
+    }
+    task: Task = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=context, objective=objective)
+    if run.recipe.model.ears == "symbols":
+        task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed))
+    elif settings.ctc_weight:
+        spans = [span for group, frames in spoken() for span in ctc_spans(run, tokenizer, group, frames)]
+        beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=seed)
+        task = WithCTC(task, beside, settings.ctc_weight)
+    schedule = Schedule(
+        steps=settings.steps,
+        lr={"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm},
+        weight_decay=settings.weight_decay,
+        grad_clip=settings.grad_clip,
+        warmup_steps=settings.warmup_steps,
+        decay_share=settings.decay_share,
+        checkpoint_every=settings.checkpoint_every,
+        probe_every=settings.probe_every,
+        keep=settings.keep,
+        spike_factor=settings.spike_factor,
+        ema=settings.ema,
+        optimizer=settings.optimizer,
+    )
+    probe = _probe(run, model, teacher, tokenizer, settings, bf16)
+    if overfit:
+        task = OneBatch(task)
+        schedule = replace(schedule, decay_share=0.0, checkpoint_every=settings.steps, probe_every=settings.steps)
+    elif settings.ctc_steps:
+        resume = lower_part_again(run, model, tokenizer, spoken(), settings.ctc_steps, folder / "lower", resume, seed)
+    last = train(
+        model,
+        task,
+        schedule,
+        folder,
+        title=name,
+        bf16=bf16,
+        start_from=resume,
+        probe=probe,
+        world=world,
+        lockstep=settings.shard and world.size > 1,
+        stream=stream,
+    )
+    summary = {"checkpoint": last.name, "steps": settings.steps}
+    if stream is None:
+        return {**summary, "documents": sum(map(len, plan))}
+    lanes = read_json(last / "state.json")["stream"]["lanes"].values()
+    drawn = sum(source["documents"] for lane in lanes for source in lane.values())
+    return {**summary, "documents": drawn, "left_out": count_left_out(folder) if world.is_first else 0}
+
+
+def _is_small(plan: Sequence[Sequence[Example]], base: SaladForConditionalGeneration) -> bool:
+    """Whether the teacher's states of all documents fit CACHE_BYTES: then each is read once."""
+    tokens = {e.token_ids.tobytes(): 1 + len(e.token_ids) for batch in plan for e in batch}
+    return sum(tokens.values()) * base.config.llm_config.hidden_size * 4 <= CACHE_BYTES
+
+
+def _base(run: Run) -> SaladForConditionalGeneration:
+    """The original LLM on its own, where training changes the student's."""
+    base = build_model(run)
+    freeze(base, "frozen", bf16=run.uses_bf16("train", default_device()))
+    return base
+
+
+def _probe(
+    run: Run, model: SaladForConditionalGeneration, teacher: Teacher, tokenizer: Any, settings: config.Stage, bf16: bool
+) -> Callable[[], dict[str, float]]:
+    """Live M and F on a fixed few of the held-out documents, spread over the domains."""
+    everyone = load_aligned(run, "heldout")
+    heldout = [u for u in everyone if u.speaker not in run.recipe.corpus.unseen_voices]
+    heldout = sorted(heldout, key=lambda u: (u.id.split("-")[-1], u.id))
+    chosen = heldout[:: max(1, len(heldout) // settings.probe_documents)][: settings.probe_documents]
+    frames = load_frames(run, "heldout", everyone, World.join())
+    examples = speech_examples(run, tokenizer, chosen, frames)
+    texts = text_examples(tokenizer, [Document(u.id, u.text, u.source, u.domain) for u in chosen])
+    frozen = settings.llm == "frozen"
+    device = next(model.parameters()).device.type
+
+    def measure() -> dict[str, float]:
+        with torch.no_grad(), autocast(bf16, device):
+            reading = teacher if frozen else Teacher(model, cache=False)  # M reads by the adapted weights (eq. 2)
+            m = summary(divergence(model, reading, examples, speech_ears(model)))["all"]
+            f = 0.0 if frozen else summary(forgetting(model, teacher, texts))["all"]
+        return {"misalignment": m, "forgetting": f}
+
+    return measure

@@ -1,0 +1,98 @@
+"""What the model of a run hears of the held-out speech, word by word: error rates by voice, recall by exposure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from salad.files import read_json, write_jsonl
+from salad.measure.hearing import (
+    HeardSpan,
+    VoiceErrors,
+    exposure_of,
+    heard_of_utterances,
+    marked,
+    spoken_words,
+    spread,
+    voice_errors,
+    word_recall,
+)
+from salad.pipeline.heldout import UNSEEN, Setting
+from salad.pipeline.run import Run
+from salad.pipeline.stages.align import load_aligned
+from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.synthesize import load_bought
+from salad.text.speakable import speakable
+from salad.types import Example
+
+__all__ = ["hearing_figures", "listen", "said_symbols"]
+
+SHOWN = 12  # spans on the page
+
+
+def listen(setting: Setting, model: Any, examples: Sequence[Example] | None = None) -> list[HeardSpan]:
+    """Every spoken span of `examples`, or of what M is measured on; [] where the model's ears score no tokens."""
+    examples = setting.examples if examples is None else examples
+    return heard_of_utterances(model, setting.tokenizer.decode, examples, setting.utterances)
+
+
+def said_symbols(setting: Setting, symbols: Any, example: Example) -> list[list[int]]:
+    """The true symbols of each spoken span, as they sound in the whole text, with a boundary between words."""
+    words = next(u for u in setting.utterances if u.id == example.id).text.split()
+    said, out = symbols.of_text(speakable(words)), []
+    for span in example.spans:
+        if span.modality == "speech":
+            ids: list[int] = []
+            for word in said[span.start_word : span.end_word]:
+                ids += [0, *word] if ids and word else word
+            out.append(ids or [0])
+    return out
+
+
+def hearing_figures(setting: Setting, spans: Sequence[HeardSpan]) -> tuple[dict[str, Any], dict[str, VoiceErrors]]:
+    """{word_recall, spans, ...} for figures.json, and the error rates of each voice; writes evaluate/heard.jsonl."""
+    run = setting.run
+    write_jsonl(run.folder("evaluate") / "heard.jsonl", [asdict(span) for span in spans])
+    resamples, seed = run.recipe.evaluate.bootstrap, run.recipe.seed
+    counts, read, withheld = _counts(run), _read(run), _withheld(run)
+
+    def exposure(word: str) -> str:
+        return exposure_of(word, counts, read)
+
+    groups = {
+        "trained": [s for s in spans if not s.speaker.endswith(UNSEEN)],
+        "unseen": [s for s in spans if s.speaker.endswith(UNSEEN)],
+    }
+    recall = {name: word_recall(own, exposure, resamples, seed) for name, own in groups.items() if own}
+    figures = {
+        "word_recall": {name: [asdict(row) for row in rows] for name, rows in recall.items()},
+        "withheld": {
+            "words": len(withheld),
+            "heard_or_read": sorted(word for word in withheld if exposure(word) != "neither"),
+        }
+        if withheld
+        else None,
+        "spans": [asdict(marked(span)) for span in spread(spans, SHOWN, seed)],
+    }
+    return figures, {row.voice: row for row in voice_errors(spans, resamples, seed)}
+
+
+def _counts(run: Run) -> Counter[str]:
+    """How often each word was spoken in training, Stage II of every round included."""
+    spoken = [u for one in run.latest.rounds for u in load_bought(one)] + load_aligned(run, "speech")
+    return Counter(word for u in spoken for word in spoken_words(u.text))
+
+
+def _read(run: Run) -> set[str]:
+    """Words of the text that the ears could learn to spell from."""
+    found = {w for name in ("web", "speech") for d in load_documents(run, name) for w in spoken_words(d.text)}
+    own = run.folder("spell") / "words.json"
+    return found | {w for word in (read_json(own) if own.exists() else ()) for w in spoken_words(word)}
+
+
+def _withheld(run: Run) -> list[str]:
+    """Words that the corpus keeps out of everything that is heard or read, where it has such a list."""
+    path = run.folder("corpus") / "withheld.txt"
+    return path.read_text(encoding="utf-8").split() if path.exists() else []

@@ -1,0 +1,141 @@
+"""The README of a saved model: what it is made of, what it was trained on and under which licences, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from salad import __version__
+from salad.assets import ASSETS
+from salad.data.card import card_lines, is_non_commercial
+from salad.files import read_json, read_jsonl, write_text
+from salad.pipeline.run import Run
+
+__all__ = ["write_model_card"]
+
+PAPER = "https://arxiv.org/abs/2510.13632"
+SYSTEMS = {
+    "text_base": "read, before",
+    "text_adapted": "read",
+    "speech_adapted": "heard",
+    "blind": "silence heard",
+    "other": "another's heard",
+    "cascade": "cascade",
+}
+
+
+def write_model_card(run: Run) -> None:
+    """stage2/model/README.md, from the data card and whatever figures there are by now; written again by `report`."""
+    recipe, folder = run.recipe, run.folder("stage2") / "model"
+    card = read_json(run.folder("corpus") / "data_card.json")
+    head = {
+        "library_name": "transformers",
+        "base_model": recipe.assets.llm,
+        "pipeline_tag": "audio-text-to-text",
+        "license": "cc-by-nc-4.0" if card["non_commercial"] else "other",
+        "tags": ["speech", "salad"],
+    }
+    parts = [("text LLM", recipe.assets.llm), ("speech encoder (frozen, not inside)", recipe.assets.encoder)]
+    lines = ["---", yaml.safe_dump(head, sort_keys=False).rstrip(), "---", "", f"# {run.dir.name}", ""]
+    lines += [
+        f"A text LLM that listens, adapted by SALAD ([the paper]({PAPER}); this is an independent implementation, "
+        f"salad {__version__}). Audio goes through the encoder and an adapter into the LLM.",
+        "",
+        "| part | name | licence |",
+        "|---|---|---|",
+        *(f"| {part} | {name} | {_licence(name)} |" for part, name in parts),
+        "",
+        "## Trained on",
+        "",
+        *card_lines(card),
+        *_bought(run),
+        "",
+        "## Figures",
+        "",
+        *_figures(run),
+        "",
+        f"Seed {recipe.seed}; the resolved recipe is recipe.json of the run directory.",
+        "",
+    ]
+    write_text(folder / "README.md", "\n".join(lines))
+
+
+def _licence(name: str) -> str:
+    licence = ASSETS[name].licence if name in ASSETS else "see its own page"
+    return f"{licence} (not commercial)" if is_non_commercial(licence) else licence
+
+
+def _bought(run: Run) -> list[str]:
+    state = run.folder("synthesize") / "stage.json"
+    summary = read_json(state).get("summary", {}) if state.exists() else {}
+    if "hours" not in summary:
+        return []
+    voices = ", ".join(sorted(run.recipe.synthesize.voices.shares))
+    return ["", f"Stage II: {summary['hours']:.2f} h of synthetic speech of the broad text, spoken by {voices}."]
+
+
+def _figures(run: Run) -> list[str]:
+    """The evaluation where it was made; else the last live measurement of the training."""
+    path = run.folder("evaluate") / "figures.json"
+    if path.exists():
+        return _measured(read_json(path))
+    metrics = run.folder("stage2") / "metrics.jsonl"
+    rows = [row for row in (read_jsonl(metrics) if metrics.exists() else []) if row.get("misalignment") is not None]
+    if not rows:
+        return ["Not measured yet."]
+    last = rows[-1]
+    return [
+        f"Live measurement at step {last['step']} on a few held-out documents: M {last['misalignment']:.3f}, "
+        f"F {last['forgetting']:.3f} nats per token."
+    ]
+
+
+def _measured(figures: dict[str, Any]) -> list[str]:
+    """A table of what the evaluation holds; a recipe may have asked for a part of it."""
+    names = {"stage2": "misalignment M", "deaf": "M without hearing", "blind": "M hearing silence"}
+    names |= {"other": "M hearing another's recording", "cascade": "M of a cascade (ASR, then the LLM)"}
+    rows = [
+        (f"{name}, nats per token", figures["misalignment"][key]["all"])
+        for key, name in names.items()
+        if key in figures.get("misalignment", {})
+    ]
+    if "stage2" in figures.get("forgetting", {}):
+        rows.append(("forgetting F, nats per token", figures["forgetting"]["stage2"]["all"]))
+    table = ["| figure | value |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in rows)]
+    table += _heard(figures)
+    tasks = (figures.get("accuracy") or {}).get("tasks") or []
+    return [*table, *_accuracies(tasks)] if tasks else table
+
+
+def _heard(figures: dict[str, Any]) -> list[str]:
+    """The share that was heard, by its formula, and the word error rate of each voice; in per cent."""
+    lines = []
+    if share := figures.get("heard"):
+        lines.append(f"| heard, {share['formula']}, % | {_interval(share)} |")
+    for row in figures.get("voices") or []:
+        if row.get("wer"):
+            lines.append(f"| word error rate, {row['voice']}, % | {_interval(row['wer'])} |")
+    return lines
+
+
+def _accuracies(tasks: Sequence[dict[str, Any]]) -> list[str]:
+    """Multiple choice, task by task, in per cent with 95 % intervals; the gap is what was read before minus heard."""
+    columns = {key: name for key, name in SYSTEMS.items() if any(key in task for task in tasks)}
+    lines = [
+        "",
+        "Multiple choice, in per cent [95 % interval]; the gap in points, what the base LLM reads minus what is heard:",
+        "",
+        f"| task | items | chance | {' | '.join(columns.values())} | gap |",
+        f"|{'---|' * (len(columns) + 4)}",
+    ]
+    for task in tasks:
+        chance = f"{100 * task['chance']:.0f}" if "chance" in task else ""
+        cells = [_interval(task.get(key)) for key in (*columns, "gap")]
+        lines.append(f"| {task['task']} | {task['n']} | {chance} | {' | '.join(cells)} |")
+    return lines
+
+
+def _interval(row: dict[str, float] | None) -> str:
+    return f"{100 * row['value']:.0f} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]" if row else ""

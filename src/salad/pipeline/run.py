@@ -1,0 +1,290 @@
+"""A recipe's stages in order. A finished, unchanged stage is skipped; a changed one reruns, and says why."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from salad import assets
+from salad.config import Recipe
+from salad.data.readers.detect import check_places, walk
+from salad.engine import using
+from salad.engine.precision import Timing, Use, decide, measured
+from salad.files import read_json, sha256_file, sha256_json, write_json
+from salad.progress import console
+from salad.types import SaladError
+
+__all__ = ["ROUND", "STAGES", "Run", "run_pipeline", "run_stage", "set_aside"]
+
+# name -> recipe sections that change what the stage makes (beside everything above it)
+STAGES: dict[str, tuple[str, ...]] = {
+    "assets": ("assets",),
+    "corpus": ("corpus",),
+    "align": ("align", "sequence"),
+    "warm_start": ("model", "warm_start"),
+    "spell": ("spell",),
+    "stage1": ("stage1",),
+    "cluster": ("cluster",),
+    "probe": ("probe",),
+    "select": ("select", "rounds"),
+    "synthesize": ("synthesize",),
+    "stage2": ("stage2", "rounds"),
+    "rounds": ("rounds",),
+    "evaluate": ("evaluate",),
+    "report": (),
+}
+LOADING = ("features", "stream", "lanes", "buffer_shards")  # settings of sequence that only training minds
+MEASURED = "measured precision"
+ROUND = ("probe", "select", "synthesize", "stage2")  # what a further round of buying does again
+TOGETHER = ("stage1", "stage2")  # under torchrun all processes run these; the first one runs the others alone
+VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe and the directory its stages read and write.
+
+    round: of buying speech, 1 unless the recipe asks for more. The stages of a later round lie in rounds/NN/.
+    """
+
+    recipe: Recipe
+    round: int = 1
+
+    @property
+    def dir(self) -> Path:
+        return self.recipe.run_dir
+
+    @property
+    def rounds(self) -> list[Run]:
+        """This round and those before it, the first one first."""
+        return [replace(self, round=number) for number in range(1, self.round + 1)]
+
+    @property
+    def latest(self) -> Run:
+        """The last round that is finished."""
+        number = 1
+        while replace(self, round=number + 1).finished("stage2"):
+            number += 1
+        return replace(self, round=number)
+
+    def folder(self, stage: str) -> Path:
+        if self.round > 1 and stage in ROUND:
+            return self.dir / "rounds" / f"{self.round:02d}" / stage
+        return self.dir / stage
+
+    def uses_bf16(self, use: Use, device: str = "cpu") -> bool:
+        """Whether `use` computes in bf16: as the recipe says, or where the run's own timings found it faster.
+
+        They are taken once, by the assets stage, and kept beside its result: a run that goes on elsewhere keeps them.
+        """
+        return decide(self.recipe.precision, use, device, self.timings)
+
+    def timings(self) -> Mapping[Use, Timing]:
+        recipe = self.recipe
+        trained = recipe.stage1.llm == "full"
+        llm = functools.partial(assets.llm_folder, recipe.assets.llm)
+        return measured(llm, recipe.threads, trained=trained, keep=_kept_precision(self.dir))
+
+    def finished(self, stage: str) -> bool:
+        return _state(self.folder(stage)).get("status") == "done"
+
+    def done(self, stage: str) -> dict[str, Any]:
+        """stage.json of a finished stage. Raises SaladError where it is not finished."""
+        if not self.finished(stage):
+            raise SaladError(f"stage {stage}: not finished in {self.dir}; run `salad run` or that stage first")
+        return _state(self.folder(stage))
+
+
+def run_pipeline(
+    recipe: Recipe, only: str | None = None, *, until: str | None = None, reuse: Sequence[Path] = ()
+) -> Path:
+    """Run every stage (or the one named `only`, or those up to `until`) that is not finished; returns its directory.
+
+    reuse: run directories whose finished stages are taken (as hard links) where everything they depend on is the same.
+    Under torchrun the first process decides, writes and shows; the others join it in the stages that train.
+    """
+    for name in (only, until):
+        if name is not None and name not in STAGES:
+            raise SaladError(f"stage: {name!r} is not a stage; expected one of {', '.join(STAGES)}")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
+    run = Run(recipe)
+    first, meet = _others()
+    if not reuse and only in (None, "assets", "corpus") and _state(run.folder("corpus")).get("status") != "done":
+        check_places(recipe.corpus)  # before models are fetched
+    if first:
+        run.dir.mkdir(parents=True, exist_ok=True)
+        write_json(run.dir / "recipe.json", recipe.model_dump(mode="json"))
+    parts: dict[str, str] = {}
+    above_ran = ""
+    for stage in STAGES:
+        meet()  # what the first process wrote about the stage before is there for all
+        parts |= _inputs(stage, recipe)
+        state = _state(run.folder(stage))
+        meet()  # and nobody writes before all have read
+        changed = _changed(state.get("inputs"), parts) if state else []
+        if only is not None and stage != only:
+            continue
+        if state.get("status") == "done" and not changed and not above_ran:
+            if first:
+                console.print(f"[dim]{stage}: finished before, unchanged[/]")
+            if stage == until:
+                break
+            continue
+        if state and (changed or above_ran):
+            why = f"{', '.join(changed)} changed" if changed else f"{above_ran} ran again"
+            if state.get("status") == "done" and first:
+                console.print(f"{stage}: runs again, because {why}; its last result is kept in replaced/{stage}")
+            if first:
+                set_aside(run.folder(stage), run.dir / "replaced" / stage)
+            meet()
+            above_ran = stage
+        elif not state:
+            above_ran = ""  # nothing below can be finished: it never ran
+        if first and not state and (found := _same_elsewhere(stage, parts, reuse)):
+            shutil.rmtree(run.folder(stage), ignore_errors=True)  # what a stage run before it left there is no result
+            shutil.copytree(found, run.folder(stage), copy_function=os.link)
+            console.print(f"[dim]{stage}: taken from {found.parent}[/]")
+        elif first:
+            run_stage(run, stage, parts)
+        elif stage in TOGETHER:
+            _function(stage)(run)
+        if stage == until:
+            break
+    meet()
+    return run.dir
+
+
+def _same_elsewhere(stage: str, parts: dict[str, str], runs: Sequence[Path]) -> Path | None:
+    """The finished folder of this stage in another run, made from the same inputs."""
+    for other in runs:
+        state = _state(other / stage)
+        if state.get("status") == "done" and state.get("inputs") == parts:
+            return other / stage
+    return None
+
+
+def _others() -> tuple[bool, Callable[[], None]]:
+    """Whether this process is the first, and how to wait for the others; alone unless torchrun started more."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return True, lambda: None
+    from salad.training.distributed import World
+
+    world = World.join()
+    return world.is_first, world.barrier
+
+
+def _function(stage: str) -> Callable[[Run], dict[str, Any]]:
+    return importlib.import_module(f"salad.pipeline.stages.{stage}").run
+
+
+def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
+    """Run one stage and keep its stage.json; `parts` are the fingerprints of what it is made from."""
+    folder = run.folder(stage)
+    before = _state(folder)
+    seconds = before.get("seconds", 0.0)
+    header = {"stage": stage, "inputs": parts, "seed": run.recipe.seed, "versions": _versions()}
+    write_json(folder / "stage.json", {**header, "status": "running", "seconds": seconds})
+    console.rule(f"[bold]{stage}[/]", align="left")
+    start_s = time.monotonic()
+    try:
+        with using(run.recipe.engine.kind, run.recipe.engine.tries):
+            summary = _function(stage)(run)
+    except BaseException:
+        spent = seconds + time.monotonic() - start_s
+        write_json(folder / "stage.json", {**header, "status": "running", "seconds": spent})
+        raise
+    seconds += time.monotonic() - start_s
+    write_json(folder / "stage.json", {**header, "status": "done", "seconds": round(seconds, 2), "summary": summary})
+    shown = ", ".join(f"{key} {_short(value)}" for key, value in summary.items() if not isinstance(value, (dict, list)))
+    console.print(f"{stage}: {seconds:.0f} s; {shown}", highlight=False)
+
+
+def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
+    """Fingerprints of what the stage depends on beyond the stages above it."""
+    values = recipe.model_dump(mode="json")
+    loading = {name: values["sequence"].pop(name) for name in LOADING}  # changes no file of align, nor any frame
+    parts = {name: sha256_json(values[name])[:16] for name in STAGES[stage]}
+    if stage == "assets":
+        parts |= {name: sha256_json(values[name])[:16] for name in ("seed", "precision", "threads")}
+        names = {assets.split_setting(name)[0] for name in values["assets"].values()} - set(assets.BUILT_IN)
+        parts |= {f"asset {name}": assets.fingerprint(name)[:16] for name in sorted(names)}
+    if stage == "stage1" and recipe.sequence.stream:
+        parts["stream"] = sha256_json([loading["lanes"], loading["buffer_shards"]])[:16]
+    if stage == "probe" and recipe.probe.max_documents > recipe.probe.documents:
+        # what may be bought decides where it looks
+        rule = {name: values["select"][name] for name in ("gamma", "max_cer", "score")}
+        parts["rule of select"] = sha256_json(rule)[:16]
+    if stage == "align" and recipe.align.model is not None:
+        parts["asset align.model"] = assets.fingerprint(recipe.align.model)[:16]
+    if stage == "align" and recipe.align.times is not None:
+        found = sorted(p for p in recipe.align.times.rglob("*") if p.is_file())
+        parts["your word times"] = sha256_json([[str(p), sha256_file(p)] for p in found])[:16]
+    if stage == "corpus" and recipe.precision == "auto" and (kept := _kept_precision(recipe.run_dir)).exists():
+        parts[MEASURED] = sha256_json({use: timing["bf16"] for use, timing in read_json(kept)["uses"].items()})[:16]
+    if stage == "corpus":
+        if prepared := recipe.corpus.prepared:
+            parts["prepared corpus"] = assets.fingerprint(prepared)[:16]
+        files = [Path(p) for p in values["corpus"]["local_text"]]
+        if files:
+            parts["your files"] = sha256_json([[str(p), sha256_file(p)] for p in files if p.is_file()])[:16]
+        places = [data.path for data in (*recipe.corpus.own_speech, *recipe.corpus.text) if data.path is not None]
+        if places:
+            model = {
+                "stride": values["model"]["stride"],
+                "encoder": values["assets"]["encoder"],
+            }  # how long a document is
+            parts["length of documents"] = sha256_json({**values["sequence"], **model})[:16]
+            parts["your data"] = sha256_json([_stamp(p) for place in places for p in walk(place)])[:16]
+    return parts
+
+
+def _kept_precision(run_dir: Path) -> Path:
+    return run_dir / "assets" / "precision.json"
+
+
+def _stamp(path: Path) -> list[Any]:
+    """Tells whether a file changed without reading it: corpora are large."""
+    state = path.stat() if path.exists() else path.lstat()  # a broken link is named by its reader
+    return [str(path).encode("utf-8", "backslashreplace").decode(), state.st_size, state.st_mtime_ns]
+
+
+def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
+    before = before or {}
+    if MEASURED not in before:  # made before precision was measured: a run that goes on is not made anew for that
+        now = {key: value for key, value in now.items() if key != MEASURED}
+    return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+
+
+def set_aside(folder: Path, target: Path) -> None:
+    """A result that no longer fits the recipe moves out of the way; only the last one is kept."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(exist_ok=True)
+    folder.rename(target)
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    path = folder / "stage.json"
+    return read_json(path) if path.exists() else {}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"salad-speech": importlib.import_module("salad").__version__, "python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

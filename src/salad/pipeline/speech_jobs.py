@@ -1,0 +1,212 @@
+"""Speak, align, encode, transcribe: the chain that corpus, probe and synthesize share."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from salad.align.transcribe import transcribe_utterances
+from salad.config import Variation
+from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
+from salad.engine import run_shards
+from salad.files import read_jsonl, write_jsonl
+from salad.model.encoders.job import FlyFrames, encode_pieces, kind_of, shared_encoder
+from salad.model.encoders.load import Encoder
+from salad.pipeline.run import Run
+from salad.progress import console
+from salad.sequence import FrameShard, FrameStore, Piece, check_shard
+from salad.sequence.examples import draw_layout, pieces_of
+from salad.sequence.frames import Decode
+from salad.synthesize.delivery import STEADY
+from salad.synthesize.speak import assign_voices, speak_all
+from salad.synthesize.word_times import align_spoken
+from salad.training.distributed import World
+from salad.types import Document, Utterance
+
+__all__ = [
+    "align",
+    "assign_voices",
+    "encode",
+    "encoder_of",
+    "expected",
+    "gather_quarantine",
+    "heard_pieces",
+    "mended",
+    "open_frames",
+    "speak",
+    "transcribe",
+]
+
+TRANSCRIBE_SHARD, ALIGN_SHARD = 2, 8
+
+
+def speak(
+    run: Run,
+    folder: Path,
+    spoken: Sequence[tuple[Document, str]],
+    title: str,
+    *,
+    variation: Variation = STEADY,
+    audio: str = "flac",
+) -> list[tuple[Utterance, Any]]:
+    """Speak whole documents, varied where they are for training; returns utterances with their sentences' times."""
+    recipe = run.recipe
+    folders = speak_all(
+        spoken,
+        folder,
+        seed=recipe.seed,
+        workers=recipe.engine.workers,
+        title=title,
+        variation=variation,
+        audio=audio,
+    )
+    return load_spoken(folders)
+
+
+def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title: str) -> list[Utterance]:
+    """Word times for every utterance; what falls under the threshold is left in the shards' quarantine."""
+    items = [(utterance_to_dict(utterance), sentences) for utterance, sentences in spoken]
+    settings = run.recipe.align
+    function = functools.partial(
+        align_spoken,
+        asset=run.recipe.assets.asr,
+        min_score=settings.min_score,
+        method=settings.method,
+        model=settings.model,
+        times=settings.times,
+        listen=settings.listen,
+    )
+    folders = run_shards(
+        function,
+        items,
+        folder,
+        shard_items=ALIGN_SHARD,
+        workers=run.recipe.engine.workers,
+        title=title,
+        unit="utterances",
+        set_aside=True,
+    )
+    return [utterance for path in folders for utterance in read_utterances(path / "utterances.jsonl")]
+
+
+def encode(
+    run: Run, folder: Path, utterances: Sequence[Utterance], title: str, *, layouts: int, whole: bool = False
+) -> FrameStore | FlyFrames:
+    """Frames of the speech spans of `layouts` interleavings; `whole` adds the rest of the first, for the warm start.
+
+    Shards in `folder` that another encoder made, or that are cut off or damaged, are encoded again. With
+    `sequence.features: fly` nothing is written.
+    """
+    settings, pieces = run.recipe.sequence, functools.partial(heard_pieces, run, layouts=layouts, whole=whole)
+    if settings.features == "fly":
+        return FlyFrames(encoder_of(run), pieces, utterances, stored=settings.stored)
+    for shard in sorted(folder.glob("shard-*")):
+        if why := check_shard(shard, *expected(run)[:2]):
+            console.print(f"encoded again: {why}", highlight=False)
+            shutil.rmtree(shard)
+    items = [(u.audio, pieces(u), utterance_to_dict(u)) for u in utterances]
+    function = functools.partial(encode_pieces, encoder=run.recipe.assets.encoder, stored=settings.stored)
+    folders = run_shards(
+        function,
+        items,
+        folder,
+        shard_items=run.recipe.engine.shard_items,
+        workers=run.recipe.engine.workers,
+        title=title,
+        unit="utterances",
+    )
+    return FrameStore(folders, *expected(run))
+
+
+def open_frames(
+    run: Run,
+    folder: Path,
+    utterances: Sequence[Utterance],
+    *,
+    layouts: int,
+    whole: bool = False,
+    world: World | None = None,
+) -> FrameStore | FlyFrames:
+    """What `encode` left in `folder`, for a stage below it; see `mended`."""
+    if run.recipe.sequence.features == "fly":
+        return encode(run, folder, utterances, "", layouts=layouts, whole=whole)
+    folders = mended(run, folder, len(utterances), lambda: utterances, layouts=layouts, whole=whole, world=world)
+    return FrameStore(folders, *expected(run))
+
+
+def mended(
+    run: Run,
+    folder: Path,
+    num_utterances: int,
+    utterances: Callable[[], Sequence[Utterance]],
+    *,
+    layouts: int,
+    whole: bool = False,
+    world: World | None = None,
+) -> list[Path]:
+    """The shards that `encode` left in `folder`. Where one is missing, stale or damaged, it is encoded again first.
+
+    world: the processes that all open them; the first one mends. Audio and `utterances` are read only to mend.
+    """
+    world = world or World()
+    if world.is_first:
+        held, wanted = 0, expected(run)[:2]
+        for path in sorted(folder.glob("shard-*")):
+            held += 0 if check_shard(path, *wanted) else FrameShard(path).num_utterances
+        if held != num_utterances:
+            encode(run, folder, utterances(), f"encode {folder.name} again", layouts=layouts, whole=whole)
+    world.barrier()
+    return sorted(folder.glob("shard-*"))
+
+
+def encoder_of(run: Run) -> Encoder:
+    """The recipe's encoder, loaded once in a process."""
+    return shared_encoder(run.recipe.assets.encoder)
+
+
+def expected(run: Run) -> tuple[str, str, Decode]:
+    """Which shards of frames fit the recipe, and how to read them: fingerprint, kind, codes to frames."""
+    encoder = encoder_of(run)
+    return encoder.fingerprint(), kind_of(encoder, run.recipe.sequence.stored), encoder.frames_of_codes
+
+
+def heard_pieces(run: Run, utterance: Utterance, *, layouts: int, whole: bool) -> list[Piece]:
+    """What is heard of an utterance in any of its interleavings, each piece once."""
+    recipe = run.recipe
+    pieces = {}
+    for layout in range(layouts):
+        spans = draw_layout(utterance, layout, recipe.sequence, recipe.seed)
+        with_text = whole and layout == 0
+        own = pieces_of(utterance, spans, recipe.sequence, seed=recipe.seed, with_text=with_text)
+        pieces |= {piece.key: piece for piece in own}
+    return list(pieces.values())
+
+
+def transcribe(
+    run: Run, folder: Path, utterances: Sequence[Utterance], title: str, *, precision: str = "float32"
+) -> dict[str, str]:
+    """Transcript of each utterance by the recipe's ASR, by id; `precision` of its weights: float32 or int8."""
+    items = [utterance_to_dict(utterance) for utterance in utterances]
+    function = functools.partial(transcribe_utterances, asset=run.recipe.assets.asr, precision=precision)
+    folders = run_shards(
+        function,
+        items,
+        folder,
+        shard_items=TRANSCRIBE_SHARD,
+        workers=run.recipe.engine.workers,
+        title=title,
+        unit="utterances",
+        set_aside=True,
+    )
+    return {row["id"]: row["text"] for path in folders for row in read_jsonl(path / "transcripts.jsonl")}
+
+
+def gather_quarantine(folder: Path, more: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """One quarantine.jsonl for a stage, out of its shards' and `more`; returns its rows."""
+    rows = [row for path in sorted(folder.rglob("shard-*/quarantine.jsonl")) for row in read_jsonl(path)]
+    rows = [{"stage": folder.name, **row} for row in (*rows, *more)]
+    write_jsonl(folder / "quarantine.jsonl", rows)
+    return rows

@@ -1,0 +1,188 @@
+"""Build the SpeechLM of a recipe, put a checkpoint in it, and turn utterances into examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from salad import assets
+from salad.align.transcript_match import words_for_ranges
+from salad.files import read_json
+from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
+from salad.model.ears import Lexicon
+from salad.pipeline.run import Run
+from salad.sequence import Frames, start_token_id, tokenise
+from salad.sequence.examples import build_example, draw_layout, num_positions, pieces_of, text_example
+from salad.sequence.spelling import SpelledText, spell
+from salad.text.phonemes import Symbols
+from salad.training.checkpoint import latest_checkpoint, load_weights
+from salad.training.ears_tasks import SymbolSpan
+from salad.training.tasks import Source
+from salad.types import Document, Example, Utterance
+
+__all__ = [
+    "build_model",
+    "ctc_spans",
+    "ears_checkpoint",
+    "heard_tokens",
+    "load_lexicon",
+    "load_symbols",
+    "load_tokenizer",
+    "speech_examples",
+    "speech_source",
+    "symbol_spans",
+    "text_examples",
+    "text_source",
+]
+
+
+def load_tokenizer(run: Run) -> Any:
+    return AutoTokenizer.from_pretrained(assets.llm_folder(run.recipe.assets.llm))
+
+
+def build_model(
+    run: Run, checkpoint: Path | None = None, *, lora: bool = False, averaged: bool = False
+) -> SaladForConditionalGeneration:
+    """The recipe's model with the text LLM's weights and a fresh adapter (by seed), or a checkpoint's."""
+    recipe = run.recipe
+    folder = assets.llm_folder(recipe.assets.llm)
+    encoder = load_encoder(recipe.assets.encoder)
+    tokenizer = load_tokenizer(run)
+    ctc = run.folder("warm_start") / "vocabulary.json"
+    two_parts = recipe.model.ears == "symbols"
+    config = SaladConfig(
+        llm_config=AutoConfig.from_pretrained(folder),
+        encoder=recipe.assets.encoder,
+        frame_rate_hz=encoder.frame_rate_hz,
+        frame_dim=encoder.frame_dim,
+        **recipe.model.shape(),
+        ctc_vocab_size=len(read_json(ctc)) if recipe.warm_start.enabled and not two_parts else 0,
+        symbols=load_symbols(run).to_dict() if two_parts else None,
+        causal=encoder.causal,
+        lora_rank=recipe.stage1.lora_rank if lora else 0,
+        start_token_id=start_token_id(tokenizer),
+    )
+    torch.manual_seed(recipe.seed)
+    llm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = SaladForConditionalGeneration.from_llm(llm, config)
+    if model.ctc is not None:
+        model.ctc.token_ids.copy_(torch.tensor(read_json(ctc)))
+    if two_parts:
+        model.adapter.learn_lexicon(load_lexicon(run))
+    if checkpoint is not None:
+        load_weights(checkpoint, model, averaged=averaged)
+    return model.eval()
+
+
+def load_symbols(run: Run) -> Symbols:
+    """The alphabet that the warm start chose."""
+    return Symbols.from_dict(read_json(run.folder("warm_start") / "symbols.json"))
+
+
+def load_lexicon(run: Run) -> Lexicon:
+    """How the LLM's tokens sound; made by the warm start."""
+    return Lexicon(**load_file(run.folder("warm_start") / "lexicon.safetensors"))
+
+
+def ears_checkpoint(run: Run) -> Path | None:
+    """What Stage I begins from: the ears after their own stages, or nothing."""
+    if not run.recipe.warm_start.enabled:
+        return None
+    return latest_checkpoint(run.folder("spell" if run.recipe.model.ears == "symbols" else "warm_start"))
+
+
+def speech_examples(
+    run: Run, tokenizer: Any, utterances: Sequence[Utterance], frames: Frames, layout: int = 0
+) -> list[Example]:
+    """One example of each utterance, in interleaving number `layout`."""
+    start = start_token_id(tokenizer)
+    return [
+        build_example(
+            u, tokenise(tokenizer, u.text), draw_layout(u, layout, run.recipe.sequence, run.recipe.seed), frames, start
+        )
+        for u in utterances
+    ]
+
+
+def heard_tokens(
+    tokenizer: Any, utterances: Sequence[Utterance], examples: Sequence[Example], heard: dict[str, str]
+) -> dict[str, list[list[int]]]:
+    """Token ids of what the ASR wrote for each spoken span, by example; `heard`: transcripts of whole utterances."""
+    out, by_id = {}, {u.id: u for u in utterances}
+    for example in examples:
+        utterance = by_id[example.id]
+        ranges = [(s.start_word, s.end_word) for s in example.spans if s.modality == "speech"]
+        spans = words_for_ranges(utterance.text.split(), heard.get(utterance.id, ""), ranges)
+        texts = [(" " if start else "") + " ".join(words) for words, (start, _) in zip(spans, ranges, strict=True)]
+        out[example.id] = [tokenizer(t, add_special_tokens=False)["input_ids"] if t.strip() else [] for t in texts]
+    return out
+
+
+def text_examples(tokenizer: Any, documents: Sequence[Document]) -> list[Example]:
+    start = start_token_id(tokenizer)
+    return [text_example(d, tokenise(tokenizer, d.text), start) for d in documents]
+
+
+def speech_source(
+    run: Run, tokenizer: Any, name: str, share: float, utterances: Sequence[Utterance], frames: Frames, layouts: int
+) -> Source:
+    """All interleavings of the utterances as one source of training batches."""
+    columns = [speech_examples(run, tokenizer, utterances, frames, layout) for layout in range(layouts)]
+    return _source(run, name, share, list(zip(*columns, strict=True)))
+
+
+def text_source(run: Run, tokenizer: Any, share: float, documents: Sequence[Document]) -> Source:
+    return _source(run, "text", share, [(example,) for example in text_examples(tokenizer, documents)])
+
+
+def _source(run: Run, name: str, share: float, layouts: Sequence[Sequence[Example]]) -> Source:
+    model = run.recipe.model
+    positions = [int(np.mean([num_positions(e, model.stride, model.rate) for e in group])) for group in layouts]
+    return Source(name, share, layouts, positions)
+
+
+def ctc_spans(
+    run: Run, tokenizer: Any, utterances: Sequence[Utterance], frames: Frames, with_text: bool = True
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(frames, token ids) of every piece of the first interleaving: its speech spans, and its text spans cut up."""
+    spans = []
+    for utterance in utterances:
+        tokens = tokenise(tokenizer, utterance.text)
+        layout = draw_layout(utterance, 0, run.recipe.sequence, run.recipe.seed)
+        for piece in pieces_of(utterance, layout, run.recipe.sequence, seed=run.recipe.seed, with_text=with_text):
+            ids = tokens.token_ids[tokens.word_starts[piece.start_word] : tokens.word_starts[piece.end_word]]
+            spans.append((frames.get(piece.key), ids))
+    return spans
+
+
+def symbol_spans(
+    run: Run,
+    tokenizer: Any,
+    symbols: Symbols,
+    utterances: Sequence[Utterance],
+    frames: Frames,
+    with_text: bool = True,
+) -> list[tuple[SymbolSpan, SpelledText]]:
+    """The same pieces with the symbols said in them and the times of their words, and how their text is spelled."""
+    out = []
+    for utterance in utterances:
+        text = spell(tokenizer, utterance.text, symbols)
+        layout = draw_layout(utterance, 0, run.recipe.sequence, run.recipe.seed)
+        for piece in pieces_of(utterance, layout, run.recipe.sequence, seed=run.recipe.seed, with_text=with_text):
+            own = text.cut(piece.start_word, piece.end_word)
+            words = utterance.words[piece.start_word : piece.end_word]
+            bounds = list(zip(own.symbol_starts[:-1].tolist(), own.symbol_starts[1:].tolist(), words, strict=True))
+            times = tuple(
+                (first, last - 1, word.start_s - words[0].start_s, word.end_s - words[0].start_s)
+                for first, last, word in bounds
+                if last - 1 > first  # the last one is the boundary
+            )
+            if times:
+                out.append((SymbolSpan(frames.get(piece.key), own.symbols[:-1], times), own))
+    return out

@@ -1,0 +1,80 @@
+"""align: word times for all speech, and the encoder's frames of the spans that training will hear."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from salad.data.manifest import load_spoken, read_utterances, write_lhotse, write_utterances
+from salad.pipeline.run import Run
+from salad.pipeline.speech_jobs import align, encode, gather_quarantine, open_frames
+from salad.pipeline.stages.corpus import PREPARED_HELDOUT
+from salad.pipeline.streaming import speech_shards
+from salad.sequence import Frames
+from salad.sequence.stream import ShardSource
+from salad.training.distributed import World
+from salad.types import SaladError, Utterance
+
+__all__ = ["load_aligned", "load_frames", "run", "speech_stream"]
+
+
+def run(run: Run) -> dict[str, Any]:
+    folder, corpus, times = run.folder("align"), run.folder("corpus"), run.recipe.align.times
+    if times is not None and not times.is_dir():
+        raise SaladError(f"align.times: {times} is not a folder; give one that holds .TextGrid or .words.json files")
+    spoken = load_spoken(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
+    speech = align(run, folder / "speech", spoken, "align D_speech")
+    places = ("heldout", "own-heldout", PREPARED_HELDOUT)
+    kept = load_spoken([shard for place in places for shard in sorted((corpus / place).glob("shard-*"))])
+    heldout = align(run, folder / "heldout", kept, "align held-out")
+    aside = gather_quarantine(folder)
+    if not speech:
+        raise SaladError(f"align: no utterance is usable; see {folder / 'quarantine.jsonl'} (align.min_score?)")
+    if not heldout:
+        raise SaladError(
+            f"align: nothing is left to measure on; see {folder / 'quarantine.jsonl'} (corpus.heldout_share?)"
+        )
+    for name, group in (("speech", speech), ("heldout", heldout)):
+        write_utterances(folder / f"{name}.jsonl", group)
+        write_lhotse(group, folder / f"{name}.cuts.jsonl.gz")
+    store = encode(run, folder / "frames-speech", speech, "encode D_speech", **_heard(run, "speech"))
+    encode(run, folder / "frames-heldout", heldout, "encode held-out", **_heard(run, "heldout"))
+    return {
+        "utterances": len(speech),
+        "hours": sum(u.duration_s for u in speech) / 3600,
+        "mean_score": _mean_score(speech),
+        "pieces": len(store),
+        "quarantined": len(aside),
+    }
+
+
+def _mean_score(utterances: list[Utterance]) -> float | None:
+    """Over those that have one: given word times often come without."""
+    scores = [u.score for u in utterances if not math.isnan(u.score)]
+    return sum(scores) / len(scores) if scores else None
+
+
+def load_aligned(run: Run, name: str) -> list[Utterance]:
+    """Aligned utterances of `speech` or `heldout`."""
+    return read_utterances(run.folder("align") / f"{name}.jsonl")
+
+
+def load_frames(run: Run, name: str, utterances: Sequence[Utterance], world: World | None = None) -> Frames:
+    """Frames of the aligned utterances of `speech` or `heldout`."""
+    return open_frames(run, run.folder("align") / f"frames-{name}", utterances, world=world, **_heard(run, name))
+
+
+def speech_stream(run: Run, tokenizer: Any, share: float, world: World) -> ShardSource:
+    """D_speech as a source of a stream."""
+    folder, heard = run.folder("align"), _heard(run, "speech")
+    return speech_shards(
+        run, tokenizer, "speech", share, folder / "speech.jsonl", folder / "frames-speech", world, heard["whole"]
+    )
+
+
+def _heard(run: Run, name: str) -> dict[str, Any]:
+    """Which pieces of `speech` or `heldout` training and measuring hear."""
+    if name == "heldout":
+        return {"layouts": 1}
+    return {"layouts": run.recipe.sequence.layouts, "whole": run.recipe.warm_start.enabled}

@@ -1,0 +1,63 @@
+"""cluster: embed D_web and part it into balanced clusters."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from salad.engine import run_shards
+from salad.files import read_json, write_json
+from salad.pipeline.run import Run
+from salad.pipeline.stages.corpus import load_documents
+from salad.select import balanced_kmeans, embed_documents, join_embeddings, top_words
+from salad.types import Cluster
+
+__all__ = ["load_clusters", "run"]
+
+
+def run(run: Run) -> dict[str, Any]:
+    documents, folder = load_documents(run, "web"), run.folder("cluster")
+    texts = [d.text for d in documents]
+    settings = run.recipe.cluster
+    function = functools.partial(embed_documents, asset=run.recipe.assets.embedder, batch=settings.batch)
+    folders = run_shards(
+        function,
+        texts,
+        folder / "embeddings",
+        shard_items=settings.shard_documents,
+        workers=run.recipe.engine.workers,
+        title="embed D_web",
+        unit="documents",
+        fresh=True,
+    )
+    embeddings = join_embeddings(folders, folder / "embeddings.npy")
+    clusters = balanced_kmeans(embeddings, settings.k, seed=run.recipe.seed)
+    tensors = {"labels": clusters.labels, "centroids": clusters.centroids}
+    aside = folder / ".clusters.tmp"
+    save_file(tensors, aside)
+    os.replace(aside, folder / "clusters.safetensors")
+    write_json(folder / "top_words.json", top_words(texts, clusters.labels))
+    sizes = clusters.sizes
+    return {
+        "clusters": len(sizes),
+        "smallest": int(sizes.min()),
+        "largest": int(sizes.max()),
+        "inertia": clusters.inertia,
+        "gap": clusters.gap,
+    }
+
+
+def load_clusters(run: Run) -> tuple[list[Cluster], np.ndarray]:
+    """Clusters without figures yet, and the cluster of every document of D_web."""
+    saved = load_file(run.folder("cluster") / "clusters.safetensors")
+    words = read_json(run.folder("cluster") / "top_words.json")
+    labels = saved["labels"]
+    clusters = [
+        Cluster(id=i, centroid=centroid, size=int((labels == i).sum()), top_words=tuple(words[i]))
+        for i, centroid in enumerate(saved["centroids"])
+    ]
+    return clusters, labels

@@ -1,0 +1,93 @@
+"""select: quotas by P_web * score^gamma, and the documents to buy speech for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from typing import Any
+
+from salad.evaluation.task import find_task, load_items
+from salad.files import read_jsonl, write_jsonl
+from salad.pipeline.run import Run
+from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.probe import load_probed
+from salad.select import allocate, draw, near_duplicates, overlapping
+from salad.types import Cluster
+
+__all__ = ["run"]
+
+
+def run(run: Run) -> dict[str, Any]:
+    settings, folder = run.recipe.select, run.folder("select")
+    clusters, labels, seconds_per_word = load_probed(run)
+    documents = load_documents(run, "web")
+    budget_s = settings.budget_share / run.recipe.rounds.number * run.done("align")["summary"]["hours"] * 3600
+    if settings.draw == "random":  # one cluster of everything: no probe decides anything
+        whole = replace(clusters[0], id=0, size=len(documents), misalignment=1.0, cer=0.0)
+        quotas, places = allocate([whole], gamma=0, budget_s=budget_s, max_cer=settings.max_cer), [0] * len(documents)
+    else:
+        clusters = allocate(
+            clusters, gamma=settings.gamma, budget_s=budget_s, max_cer=settings.max_cer, score=settings.score
+        )
+        quotas, places = clusters, labels.tolist()
+    excluded = _excluded(run)
+    drawn = draw(
+        quotas,
+        documents,
+        places,
+        budget_s=budget_s,
+        seconds_per_word=seconds_per_word,
+        taken={row["id"] for row in excluded} | _bought_before(run),
+        seed=run.recipe.seed,
+        replicate=settings.replicate,
+    )
+    own = dict(zip((d.id for d in documents), labels.tolist(), strict=True))
+    write_jsonl(folder / "clusters.jsonl", [_row(c, settings.max_cer) for c in clusters])
+    write_jsonl(folder / "documents.jsonl", [{**asdict(d), "cluster": own[d.id]} for d, _ in drawn])
+    write_jsonl(folder / "excluded.jsonl", excluded)
+    return {
+        "documents": len(drawn),
+        "clusters": len({own[d.id] for d, _ in drawn}),
+        "dropped": sum(c.cer > settings.max_cer or math.isnan(c.cer) for c in clusters),
+        "excluded": len(excluded),
+        "budget_hours": budget_s / 3600,
+    }
+
+
+def _bought_before(run: Run) -> set[str]:
+    """Ids that the rounds before this one bought."""
+    return {r["id"] for one in run.rounds[:-1] for r in read_jsonl(one.folder("select") / "documents.jsonl")}
+
+
+def _excluded(run: Run) -> list[dict[str, Any]]:
+    """What is never bought, and why: texts of an evaluation, and near-duplicates of an earlier text."""
+    settings = run.recipe.select
+    documents, heldout = load_documents(run, "web"), load_documents(run, "heldout")
+    texts = [d.text for d in documents]
+    evaluation = [d.text for d in heldout]
+    for task, path in map(find_task, settings.evaluation):
+        loaded = load_items(task, path)
+        evaluation += [f"{item.context} {item.choices[item.answer]}" for item in loaded.items] if loaded else []
+    seen = overlapping(texts, evaluation, settings.overlap_words)
+    again = near_duplicates(texts, settings.near_duplicate)
+    rows = []
+    for document, overlaps, earlier in zip(documents, seen, again, strict=True):
+        if overlaps:
+            reason = f"shares {settings.overlap_words} words in a row with a held-out document or an item"
+        elif earlier is not None:
+            reason = f"nearly the same text as {documents[earlier].id}"
+        else:
+            continue
+        rows.append({"id": document.id, "reason": reason})
+    return rows
+
+
+def _row(cluster: Cluster, max_cer: float) -> dict[str, Any]:
+    row = {k: v for k, v in asdict(cluster).items() if k != "centroid"}
+    row = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+    row["dropped"] = row["cer"] is None or row["cer"] > max_cer
+    row["reason"] = ""
+    if row["dropped"]:
+        over = f"CER {cluster.cer:.2f} over select.max_cer {max_cer}"
+        row["reason"] = "no probe document was usable" if row["cer"] is None else over
+    return row

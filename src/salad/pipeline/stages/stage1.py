@@ -1,0 +1,44 @@
+"""stage1: distillation on narrow-domain speech, with plain text against forgetting."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from salad.pipeline.distillation import train_stage
+from salad.pipeline.run import Run
+from salad.pipeline.speechlm import ears_checkpoint, speech_source, text_source
+from salad.pipeline.stages.align import load_aligned, load_frames, speech_stream
+from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.streaming import text_shards
+from salad.sequence import Frames
+from salad.sequence.stream import ShardSource
+from salad.training.distributed import World
+from salad.training.tasks import Source
+from salad.types import Utterance
+
+__all__ = ["run"]
+
+
+def run(run: Run, overfit: Path | None = None) -> dict[str, Any]:
+    settings, world = run.recipe.stage1, World.join()
+    share = 1 - settings.text_share
+
+    @functools.cache
+    def spoken() -> Sequence[tuple[Sequence[Utterance], Frames]]:
+        speech = load_aligned(run, "speech")
+        return [(speech, load_frames(run, "speech", speech, world))]
+
+    def sources(tokenizer: Any) -> Sequence[Source] | Sequence[ShardSource]:
+        if run.recipe.sequence.stream:
+            text = text_shards(run, tokenizer, settings.text_share, run.folder("corpus") / "web.jsonl")
+            return [speech_stream(run, tokenizer, share, world), text]
+        ((speech, frames),) = spoken()
+        return [
+            speech_source(run, tokenizer, "speech", share, speech, frames, run.recipe.sequence.layouts),
+            text_source(run, tokenizer, settings.text_share, load_documents(run, "web")),
+        ]
+
+    return train_stage(run, "stage1", settings, sources, spoken, weights=ears_checkpoint(run), overfit=overfit)

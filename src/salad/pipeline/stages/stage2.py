@@ -1,0 +1,108 @@
+"""stage2: more distillation from the checkpoint before Stage I's decay, on old speech, bought speech and text."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from salad.config import Stage
+from salad.model import SaladProcessor
+from salad.pipeline.distillation import train_stage
+from salad.pipeline.model_card import write_model_card
+from salad.pipeline.run import Run
+from salad.pipeline.speechlm import build_model, load_tokenizer, speech_source, text_source
+from salad.pipeline.stages.align import load_aligned, load_frames, speech_stream
+from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.synthesize import bought_stream, load_bought, load_bought_frames
+from salad.pipeline.streaming import text_shards
+from salad.sequence import Frames
+from salad.sequence.stream import ShardSource
+from salad.training.checkpoint import latest_checkpoint
+from salad.training.distributed import World
+from salad.training.schedule import before_decay
+from salad.training.tasks import Source
+from salad.types import SaladError, Utterance
+
+__all__ = ["run"]
+
+
+def run(run: Run) -> dict[str, Any]:
+    settings, world = _settings(run), World.join()
+    resume = _resume(run)
+    share = (1 - settings.text_share) / 2
+
+    @functools.cache
+    def spoken() -> Sequence[tuple[Sequence[Utterance], Frames]]:
+        speech = load_aligned(run, "speech")
+        bought = [(one, load_bought(one)) for one in run.rounds]
+        return [
+            (speech, load_frames(run, "speech", speech, world)),
+            *((own, load_bought_frames(one, own, world)) for one, own in bought),
+        ]
+
+    def sources(tokenizer: Any) -> Sequence[Source] | Sequence[ShardSource]:
+        names = ["bought", *(f"bought {number}" for number in range(2, run.round + 1))]
+        if run.recipe.sequence.stream:
+            hours = [sum(u.duration_s for u in load_bought(one)) for one in run.rounds]
+            return [
+                speech_stream(run, tokenizer, share, world),
+                *(
+                    bought_stream(one, tokenizer, name, share * h / sum(hours), world)
+                    for name, h, one in zip(names, hours, run.rounds, strict=True)
+                ),
+                text_shards(run, tokenizer, settings.text_share, run.folder("corpus") / "web.jsonl"),
+            ]
+        (speech, old), *bought = spoken()
+        layouts = run.recipe.sequence.layouts
+        hours = [sum(u.duration_s for u in own) for own, _ in bought]
+        return [
+            speech_source(run, tokenizer, "speech", share, speech, old, layouts),
+            *(
+                speech_source(run, tokenizer, name, share * h / sum(hours), own, new, layouts)
+                for name, h, (own, new) in zip(names, hours, bought, strict=True)
+            ),
+            text_source(run, tokenizer, settings.text_share, load_documents(run, "web")),
+        ]
+
+    seed = None if run.round == 1 else run.recipe.seed + run.round
+    summary = train_stage(run, "stage2", settings, sources, spoken, resume=resume, seed=seed)
+    if world.is_first:
+        _save(run)
+    return summary
+
+
+def _settings(run: Run) -> Stage:
+    """Stage II's own, or a round's part of them: equal steps, the learning rate falling in the last round alone."""
+    settings, rounds = run.recipe.stage2, run.recipe.rounds.number
+    if rounds == 1:
+        return settings
+    steps = settings.steps * run.round // rounds - settings.steps * (run.round - 1) // rounds
+    decay = settings.decay_share if run.round == rounds else 0.0
+    return settings.model_copy(update={"steps": steps, "decay_share": decay})
+
+
+def _resume(run: Run) -> Path:
+    """Stage I before its decay, or the end of the round before."""
+    if run.round > 1:
+        return latest_checkpoint(run.rounds[-2].folder("stage2"))
+    first = run.recipe.stage1
+    resume = run.folder("stage1") / f"checkpoint-{before_decay(first.steps, first.decay_share):06d}"
+    if not resume.exists():
+        raise SaladError(f"stage2: {resume} (Stage I before its decay) is missing; run stage1 again")
+    return resume
+
+
+def _save(run: Run) -> None:
+    """The finished model and its processor, as `from_pretrained` reads them."""
+    folder = run.folder("stage2") / "model"
+    model = build_model(
+        run, latest_checkpoint(run.folder("stage2")), lora=run.recipe.stage2.llm == "lora", averaged=True
+    )
+    model.save_pretrained(folder)
+    config = model.config
+    SaladProcessor(load_tokenizer(run), config.encoder, config.audio_token_id, config.start_token_id).save_pretrained(
+        folder
+    )
+    write_model_card(run)

@@ -1,0 +1,107 @@
+"""warm_start: CTC of the adapter onto the LLM's own embeddings (ours; a switch, off in the paper recipes)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salad.config import WarmStart
+from salad.engine.machine import default_device
+from salad.engine.memory import keep_freed_memory
+from salad.files import write_json
+from salad.model import SaladForConditionalGeneration
+from salad.pipeline.ears import lower_part
+from salad.pipeline.run import Run
+from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer
+from salad.pipeline.stages.align import load_aligned, load_frames
+from salad.pipeline.stages.corpus import load_documents
+from salad.sequence import Frames, tokenise
+from salad.training.checkpoint import load_weights
+from salad.training.loop import Schedule, autocast, train
+from salad.training.tasks import CTCTask
+from salad.types import Utterance
+
+__all__ = ["run", "train_ctc"]
+
+
+def run(run: Run) -> dict[str, Any]:
+    settings, folder = run.recipe.warm_start, run.folder("warm_start")
+    if not settings.enabled:
+        return {"skipped": "warm_start.enabled is false"}
+    torch.set_num_threads(run.recipe.threads)
+    keep_freed_memory()
+    if run.recipe.model.ears == "symbols":
+        return lower_part(run)
+    tokenizer = load_tokenizer(run)
+    texts = [d.text for name in ("speech", "web") for d in load_documents(run, name)]
+    utterances = load_aligned(run, "speech")
+    seen = {int(i) for text in texts + [u.text for u in utterances] for i in tokenise(tokenizer, text).token_ids}
+    write_json(folder / "vocabulary.json", sorted(seen))
+    model, task, last = train_ctc(run, utterances, load_frames(run, "speech", utterances), folder, settings)
+    device = next(model.parameters()).device.type
+    heldout = load_aligned(run, "heldout")
+    store = load_frames(run, "heldout", heldout)
+    samples = _decode(
+        model,
+        tokenizer,
+        ctc_spans(run, tokenizer, heldout, store, with_text=False)[:: max(1, len(heldout) // 4)][:8],
+        run.uses_bf16("train", device),
+    )
+    write_json(folder / "samples.json", samples)
+    return {
+        "spans": len(task.spans) + task.impossible,
+        "impossible": task.impossible,
+        "vocabulary": len(seen),
+        "checkpoint": last.name,
+    }
+
+
+def train_ctc(
+    run: Run,
+    utterances: Sequence[Utterance],
+    frames: Frames,
+    folder: Path,
+    settings: WarmStart,
+    seed: int | None = None,
+) -> tuple[SaladForConditionalGeneration, CTCTask, Path]:
+    """The adapter and its CTC head on these recordings: the trained model, its task, the last checkpoint in `folder`.
+
+    seed: of the order of spans; None: the recipe's. The run's warm_start/vocabulary.json names the classes.
+    """
+    device = default_device()
+    model, tokenizer = build_model(run).to(device), load_tokenizer(run)
+    for parameter in model.llm.parameters():
+        parameter.requires_grad_(False)
+    model.ctc.residual.requires_grad_(False)
+    spans = ctc_spans(run, tokenizer, utterances, frames)
+    seed = run.recipe.seed if seed is None else seed
+    task = CTCTask(model, spans, steps=settings.steps, batch=settings.batch, seed=seed)
+    schedule = Schedule(
+        steps=settings.steps,
+        lr={"adapter": settings.lr, "ctc": settings.lr},
+        weight_decay=0.01,
+        warmup_steps=settings.warmup_steps,
+        decay_share=0.3,
+        checkpoint_every=settings.checkpoint_every,
+    )
+    last = train(model, task, schedule, folder, title="warm start (CTC)", bf16=run.uses_bf16("train", device))
+    load_weights(last, model)
+    return model, task, last
+
+
+@torch.no_grad()
+def _decode(model: Any, tokenizer: Any, spans: list[Any], bf16: bool) -> list[dict[str, str]]:
+    """What the CTC head reads in held-out spans, beside what was said."""
+    out, device = [], next(model.parameters()).device
+    for frames, ids in spans:
+        with autocast(bf16, device.type):
+            logits, lengths = model.ctc_logits([torch.from_numpy(frames).float().to(device)])
+        best = logits.argmax(-1)
+        keep, _ = model.ctc.kept(best, lengths)
+        classes = best[keep & (best > 0)]
+        decoded = tokenizer.decode(model.ctc.token_ids[classes - 1])
+        out.append({"reference": tokenizer.decode(ids), "decoded": decoded})
+    return out

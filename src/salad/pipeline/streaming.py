@@ -1,0 +1,131 @@
+"""The run's own data as sources of a stream: what speechlm.py gives as examples in memory, shard by shard."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salad.config import Stage
+from salad.data.manifest import read_utterances, utterance_from_dict
+from salad.files import read_jsonl, write_jsonl
+from salad.model.encoders.job import FlyFrames
+from salad.pipeline.run import Run
+from salad.pipeline.speech_jobs import encoder_of, expected, heard_pieces, mended
+from salad.sequence import Frames, FrameShard, start_token_id, tokenise
+from salad.sequence.examples import build_example, draw_layout, num_positions, text_example
+from salad.sequence.frames import UTTERANCES
+from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
+from salad.training.distributed import World
+from salad.types import Document, Example, Utterance
+
+__all__ = ["count_left_out", "open_stream", "speech_shards", "text_shards"]
+
+
+def open_stream(
+    run: Run, folder: Path, stage: Stage, sources: Sequence[ShardSource], world: World, seed: int
+) -> StreamBatches:
+    """A stage's batches out of `sources`; what is left out goes to quarantine.jsonl in the stage's folder."""
+    path, settings = folder / "quarantine.jsonl", run.recipe.sequence
+    known: set[str] = set()
+
+    def left_out(one: LeftOut) -> None:
+        if one.id not in known:
+            known.add(one.id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(
+                    json.dumps({"stage": folder.name, "id": one.id, "reason": one.reason}, ensure_ascii=False) + "\n"
+                )
+
+    stream = Stream(
+        sources,
+        positions=stage.positions,
+        seed=seed,
+        lanes=settings.lanes,
+        buffer=settings.buffer_shards,
+        rank=world.rank,
+        size=world.size,
+        left_out=left_out,
+    )
+    return StreamBatches(stream, stage.steps)
+
+
+def count_left_out(folder: Path) -> int:
+    """Documents that a stage's streams left out; a resumed stage may have met one twice."""
+    path = folder / "quarantine.jsonl"
+    rows = {row["id"]: row for row in read_jsonl(path)} if path.exists() else {}
+    if rows:
+        write_jsonl(path, rows.values())
+    return len(rows)
+
+
+def speech_shards(
+    run: Run, tokenizer: Any, name: str, share: float, manifest: Path, frames: Path, world: World, whole: bool
+) -> ShardSource:
+    """Aligned utterances: from the shards that `encode` left in `frames`, or from `manifest`, encoded on the fly."""
+    settings, layouts = run.recipe.sequence, run.recipe.sequence.layouts
+    start, lines = start_token_id(tokenizer), Lines(manifest, run.recipe.engine.shard_items)
+    if settings.features == "fly":
+        pieces = functools.partial(heard_pieces, run, layouts=layouts, whole=whole)
+        fly = FlyFrames(encoder_of(run), pieces, stored=settings.stored)
+        sizes, folder = lines.sizes, lambda shard: manifest.parent
+
+        def read(shard: int) -> list[tuple[int, bytes, Callable[[Utterance], Frames]]]:
+            return [(shard, line, fly.of) for line in lines.read(shard)]
+
+    else:
+        whole_list = functools.partial(read_utterances, manifest)
+        folders = mended(run, frames, sum(lines.sizes), whole_list, layouts=layouts, whole=whole, world=world)
+        wanted = expected(run)
+        sizes, folder = [FrameShard(path, *wanted).num_utterances for path in folders], folders.__getitem__
+
+        def read(shard: int) -> list[tuple[int, bytes, Callable[[Utterance], Frames]]]:
+            opened = FrameShard(folders[shard], *wanted)
+            raw = (folders[shard] / UTTERANCES).read_bytes().split(b"\n")
+            return [(shard, line, lambda utterance: opened) for line in raw if line.strip()]
+
+    def build(document: tuple[int, bytes, Callable[[Utterance], Frames]], epoch: int) -> tuple[Example, int]:
+        shard, line, frames_of = document
+        utterance = utterance_from_dict(json.loads(line), folder(shard))
+        spans = draw_layout(utterance, epoch % layouts, settings, run.recipe.seed)
+        example = build_example(
+            utterance, tokenise(tokenizer, utterance.text), spans, _Once(frames_of(utterance)), start
+        )
+        return _sized(run, example)
+
+    return ShardSource(name, share, sizes, read, build)
+
+
+def text_shards(run: Run, tokenizer: Any, share: float, path: Path) -> ShardSource:
+    """Plain-text documents of a JSON-lines file."""
+    start, lines = start_token_id(tokenizer), Lines(path, run.recipe.engine.shard_items)
+
+    def build(line: bytes, epoch: int) -> tuple[Example, int]:
+        document = Document(**json.loads(line))
+        return _sized(run, text_example(document, tokenise(tokenizer, document.text), start))
+
+    return ShardSource("text", share, lines.sizes, lines.read, build)
+
+
+class _Once:
+    """Frames copied out of their file in the stream's thread: the step that hears them does not wait for a disk."""
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+
+    def get(self, key: tuple[str, int, int]) -> np.ndarray:
+        return np.array(self._frames.get(key))
+
+
+def _sized(run: Run, example: Example) -> tuple[Example, int]:
+    model, context = run.recipe.model, run.recipe.sequence.context
+    positions = num_positions(example, model.stride, model.rate)
+    longest = max(1 + len(example.token_ids), positions if model.rate == "fixed" else 0)
+    if longest > context:
+        raise LeftOut(example.id, f"takes {longest} positions, more than sequence.context {context}")
+    return example, positions

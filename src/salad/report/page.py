@@ -1,0 +1,274 @@
+"""`report.html`: figures drawn as SVG, clips as Ogg/Opus, all inside one file without script or network."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import importlib.resources
+import io
+import json
+import math
+from typing import Any
+
+import jinja2
+import numpy as np
+import soundfile
+from markupsafe import Markup
+
+from salad.audio import read_audio, to_samples, to_seconds
+from salad.report.charts import (
+    draw_accuracy,
+    draw_clusters,
+    draw_curves,
+    draw_dumbbells,
+    draw_recall,
+    draw_seconds,
+    draw_spell,
+    draw_stages,
+    draw_warm_start,
+    figure,
+)
+from salad.report.values import (
+    ACCURACIES,
+    CONTROLS,
+    STAGES,
+    bought_by_domain,
+    heard_title,
+    interval,
+    nats,
+    percent,
+    pick,
+    rate,
+    stage_two_beside,
+    task_rows,
+)
+
+__all__ = ["encode_clip", "render", "task_table", "template", "voice_table"]
+
+CLIP_BYTES = 60_000
+CLIP_HZ = 24_000
+ALL_CLIPS_BYTES = 2_400_000  # base64 adds a third, and the page stays under 4 MB
+QUARANTINE_ROWS = 60
+CLIP_KEYS = "title domain voice audio segments base_continuation speech_continuation cascade_transcript"
+CLUSTER_KEYS = (
+    "cluster size misalignment misalignment_se cer quota_s bought_s bought_documents dropped reason top_words domains"
+)
+
+
+def encode_clip(path: str) -> tuple[str, float, float]:
+    """A clip as a `data:` address of Ogg/Opus of at most `CLIP_BYTES`, the seconds it holds, the seconds it had.
+
+    The bit rate falls to 12 kbit/s for longer clips; what still does not fit is cut at the end.
+    """
+    samples, rate = read_audio(path, CLIP_HZ)
+    whole_s = to_seconds(len(samples), rate)
+    samples = samples[: to_samples(CLIP_BYTES * 8 / 14_000, rate)]
+    while True:
+        kept_s = to_seconds(len(samples), rate)
+        bits_per_s = min(32_000.0, max(12_000.0, 0.85 * CLIP_BYTES * 8 / kept_s))
+        level = 1 - (bits_per_s - 6_000) / 250_000  # libsndfile maps level 1..0 to 6..256 kbit/s a channel
+        file = io.BytesIO()
+        soundfile.write(file, np.clip(samples, -1, 1), rate, format="OGG", subtype="OPUS", compression_level=level)
+        if len(file.getvalue()) <= CLIP_BYTES:
+            return "data:audio/ogg;base64," + base64.b64encode(file.getvalue()).decode(), kept_s, whole_s
+        samples = samples[: int(len(samples) * 0.8)]
+
+
+def with_audio(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The clips with `source` (a data: address or "") and `note`; those after the page's budget stay silent."""
+    done, used = [], 0
+    for clip in clips:
+        source, note = "", "No audio was kept for this clip."
+        if clip.get("audio") and used > ALL_CLIPS_BYTES:
+            note = "The audio was left out to keep this page small."
+        elif clip.get("audio"):
+            source, kept_s, whole_s = encode_clip(clip["audio"])
+            used += len(source)
+            note = f"The first {kept_s:.0f} of {whole_s:.0f} seconds." if kept_s < whole_s - 0.5 else ""
+        done.append({**clip, "source": source, "note": note})
+    return done
+
+
+def whole(rows: list[dict[str, Any]] | None, keys: str) -> list[dict[str, Any]]:
+    """The rows with None where one of `keys` is absent."""
+    return [dict.fromkeys(keys.split()) | row for row in rows or []]
+
+
+def domain_table(report: dict[str, Any]) -> dict[str, Any] | None:
+    """M of every system and F of every stage by domain, as headings and rows of numbers (None: not measured)."""
+    columns = []
+    for kind, letter, keys in (("misalignment", "M", (*STAGES, *CONTROLS)), ("forgetting", "F", tuple(STAGES))):
+        for key in keys:
+            by_domain = pick(report, f"{kind}.{key}.by_domain")
+            if by_domain:
+                columns.append((f"{letter} {(STAGES | CONTROLS)[key]}", by_domain, nats))
+    shares = {d: pick(row, "value") for d, row in (report.get("heard_by_domain") or {}).items()}
+    if shares := shares or report.get("recovered_by_domain"):
+        columns.append((heard_title(report), shares, percent))
+    domains = sorted({domain for _, by_domain, _ in columns for domain in by_domain})
+    if not domains:
+        return None
+    rows = [
+        (domain, ["–" if (v := by_domain.get(domain)) is None else show(v) for _, by_domain, show in columns])
+        for domain in domains
+    ]
+    return {"columns": [name for name, _, _ in columns], "rows": rows}
+
+
+def task_table(report: dict[str, Any]) -> dict[str, Any] | None:
+    """Accuracies of each set of items and the gap, as headings and rows of text; None where `task_rows` has none."""
+    tasks = task_rows(report)
+    if not tasks:
+        return None
+    systems = [key for key in ACCURACIES if any(key in row for row in tasks)]
+    margins = {"over_blind": "margin over silence, nats", "over_other": "margin over another's, nats"}
+    margins = {key: name for key, name in margins.items() if any(pick(row, f"margin.{key}") for row in tasks)}
+
+    def cell(value: dict[str, Any] | None) -> str:
+        return f"{100 * value['value']:.0f} {interval(value)}" if value else ""
+
+    rows = [
+        {
+            "name": row["task"],
+            "n": str(row["n"]),
+            "chance": f"{100 * row['chance']:.0f}" if "chance" in row else "",
+            "cells": [
+                *(cell(row.get(key)) for key in systems),
+                cell(row.get("gap")),
+                *(_nats(pick(row, f"margin.{key}")) for key in margins),
+            ],
+        }
+        for row in tasks
+    ]
+    columns = [*(ACCURACIES[key] for key in systems), "gap, text − speech", *margins.values()]
+    return {"columns": columns, "rows": rows}
+
+
+def _nats(value: dict[str, Any] | None) -> str:
+    """`0.213 [0.101, 0.325]`."""
+    if not value or value.get("value") is None:
+        return ""
+    around = f" [{nats(value['low'])}, {nats(value['high'])}]" if value.get("low") is not None else ""
+    return f"{nats(value['value'], sign=True)}{around}"
+
+
+def voice_table(report: dict[str, Any]) -> dict[str, Any] | None:
+    """One row a voice, headings and text: M with its controls, what was heard, word and phone error rates."""
+    voices = report.get("voices") or []
+    names = {"stage2": "M"} | {key: f"M {name}" for key, name in CONTROLS.items()}
+    names = {key: name for key, name in names.items() if any(pick(row, f"{key}.all") is not None for row in voices)}
+    rates = {"heard": heard_title(report), "wer": "WER", "strict_wer": "WER, case and punctuation kept"}
+    rates |= {"phone_error": "phone error rate"}
+    rates = {key: name for key, name in rates.items() if any(pick(row, f"{key}.value") is not None for row in voices)}
+    if not names and not rates:
+        return None
+
+    def m(row: dict[str, Any], key: str) -> str:
+        value, se = pick(row, f"{key}.all"), pick(row, f"{key}.se")
+        return "–" if value is None else nats(value) + (f" ± {nats(1.96 * se)}" if se is not None else "")
+
+    rows = [
+        {
+            "name": row.get("voice") or "–",
+            "cells": [*(m(row, key) for key in names), *(rate(row.get(key)) for key in rates)],
+        }
+        for row in voices
+    ]
+    return {"columns": [*names.values(), *rates.values()], "rows": rows}
+
+
+def noise_table(report: dict[str, Any]) -> list[dict[str, str]]:
+    """What is still heard of the same recordings under noise, of which the first row has none."""
+    return [
+        {
+            "name": str(row.get("condition") or "–"),
+            "m": nats(row["misalignment"]) if row.get("misalignment") is not None else "–",
+            **{key: rate(row.get(key)) for key in ("wer", "phone_error", "cascade_wer")},
+        }
+        for row in report.get("noise") or []
+    ]
+
+
+def oracle_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """What M is with the true symbols in place of the heard ones, on the documents that it was measured on."""
+    names = {
+        "oracle_none": "as it is",
+        "oracle_argmax": "the likeliest token in place of the expected embedding",
+        "oracle_symbols": "the true phones in place of those heard",
+        "oracle_symbols_5": "the same, 5 % of them wrong",
+        "oracle_symbols_10": "the same, 10 % wrong",
+        "oracle_symbols_20": "the same, 20 % wrong",
+    }
+    found = {name: pick(report, f"oracle.{key}.all") for key, name in names.items()}
+    return [(name, nats(value)) for name, value in found.items() if value is not None]
+
+
+@functools.cache
+def template(name: str) -> jinja2.Template:
+    """A page of this folder; `style` is the style sheet that all of them share."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"nats": nats, "percent": percent, "sentence": lambda text: text[:1].upper() + text[1:]}
+    files = importlib.resources.files("salad.report")
+    environment.globals["style"] = Markup(files.joinpath("page.css").read_text(encoding="utf-8").strip())
+    return environment.from_string(files.joinpath(name).read_text(encoding="utf-8"))
+
+
+def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup, captions: dict[str, str]) -> str:
+    """The whole page. `captions` holds a sentence for each figure, `headline` the one under the title."""
+    bought = {domain: f"{s:.0f} s" if s >= 1 else "< 1 s" for domain, s in bought_by_domain(report).items()}
+
+    def m(kind: str) -> tuple[dict[str, float], dict[str, float]]:
+        """M after Stage I, and after Stage II on the same documents; of voices that Stage I lacks, on all of theirs."""
+        before, after = (pick(report, f"misalignment.stage1.{kind}") or {}, stage_two_beside(report, "stage1"))
+        return before, (pick(report, f"misalignment.stage2.{kind}") or {}) | (after.get(kind) or {})
+
+    figures = {
+        "stages": figure(lambda w: draw_stages(report, w), "Misalignment by stage", captions["stages"]),
+        "accuracy": figure(lambda w: draw_accuracy(report, w), "Accuracy", captions["accuracy"]),
+        "recall": figure(lambda w: draw_recall(report, w), "Words found, by exposure", captions["recall"]),
+        "spell": figure(lambda w: draw_spell(report, w), "Spelling from text", captions["spell"]),
+        "warm_start": figure(lambda w: draw_warm_start(report, w), "Warm start", captions["warm_start"]),
+        "curves": figure(lambda w: draw_curves(report, w), "Loss, M and F over steps", captions["curves"]),
+        "domains": figure(
+            lambda w: draw_dumbbells(*m("by_domain"), bought, "bought ≈", w),
+            "Misalignment by domain",
+            captions["domains"],
+        ),
+        "voices": figure(
+            lambda w: draw_dumbbells(*m("by_voice"), {}, "", w),
+            "Misalignment by voice",
+            captions["voices"],
+        ),
+        "clusters": figure(lambda w: draw_clusters(report, w), "Clusters", captions["clusters"]),
+        "seconds": figure(lambda w: draw_seconds(report, w), "Wall time by stage", captions["seconds"]),
+    }
+    selection = sorted(
+        whole(report.get("selection"), CLUSTER_KEYS),
+        key=lambda row: math.inf if (v := row.get("misalignment")) is None else -v,
+    )
+    quarantine = report.get("quarantine") or []
+    return template("report.html.j2").render(
+        report=report,
+        pick=lambda path: pick(report, path),
+        headline=headline,
+        figures=figures,
+        captions=captions,
+        selection=selection,
+        clips=with_audio(whole(clips, CLIP_KEYS)),
+        domains=domain_table(report),
+        tasks=task_table(report),
+        voices=voice_table(report),
+        oracles=oracle_rows(report),
+        noise=noise_table(report),
+        spans=whole(pick(report, "hearing.spans"), "document domain speaker said heard"),
+        heard_title=heard_title(report),
+        left_out=report.get("left_out") or [],
+        stages=STAGES,
+        measured=next((key for key in reversed(STAGES) if pick(report, f"misalignment.{key}.n_tokens")), "stage2"),
+        samples=whole(report.get("ctc_samples"), "reference decoded"),
+        quarantine=whole(quarantine[:QUARANTINE_ROWS], "stage id reason"),
+        quarantine_left=max(0, len(quarantine) - QUARANTINE_ROWS),
+        recipe=json.dumps(report.get("recipe"), indent=2, ensure_ascii=False) if report.get("recipe") else "",
+    )

@@ -1,0 +1,1 @@
+"""Balanced k-means for millions of points."""

@@ -1,0 +1,1 @@
+"""Many runs: sweeps, the small grid, ablations, findings, the scaling law."""

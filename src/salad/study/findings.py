@@ -1,0 +1,449 @@
+"""The paper's findings beside ours: what each row of a grid says, with intervals, and whether it holds here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from salad.study.ablation import paired
+from salad.study.regression import Regression, partial_r2, regress
+from salad.study.scaling_law import Law, fit_law
+from salad.types import SaladError
+
+__all__ = ["Finding", "done", "findings", "law_of", "paired_documents", "percent"]
+
+FEW = 3  # pairs of cells from which on an interval holds the chance of training, too
+TEXT_MARGIN = 5.0  # points
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the page: the claim, the paper's figure, ours, the verdict and why."""
+
+    number: str
+    claim: str
+    paper: str
+    ours: str
+    verdict: str
+    why: str = ""
+    cells: tuple[str, ...] = field(default=())
+
+
+def done(rows: Sequence[dict[str, Any]], **values: Any) -> list[dict[str, Any]]:
+    """Finished cells with these values; the plain ones (warm start, text rate) unless others are asked for."""
+    wanted = {"warm": True, "rate": "text", **values}
+    return [r for r in rows if r["status"] == "done" and all(r[k] == v for k, v in wanted.items())]
+
+
+def findings(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Finding]:
+    """All findings, in the paper's order, then ours; one that has no cells says which are missing."""
+    return [
+        _rises_without_distillation(rows),
+        _falls_with_distillation(rows),
+        *_own_domains(rows, base),
+        _same_speech("1", "1e. On the same narrow speech", rows, "narrow", "above 0"),
+        _from_warm_start("1", "1f. Likelihood alone, narrow speech", rows, "narrow", 0.0, "above 0", base),
+        _from_warm_start("1", "1g. Distillation, narrow speech", rows, "narrow", 1.0, "below 0", base),
+        _law(rows, "narrow"),
+        _law(rows, "broad"),
+        _from_warm_start("3", "3a. Likelihood alone, broad speech", rows, "broad", 0.0, "does not help", base),
+        _from_warm_start("3", "3b. Distillation, broad speech", rows, "broad", 1.0, "helps", base),
+        _same_speech("3", "3c. On the same broad speech", rows, "broad", "needs distillation"),
+        _active(rows, base),
+        _text_stays(rows, base),
+        _speech_on_m(rows),
+        _text_on_f(rows),
+        *_warm_start(rows, base),
+        *_rates(rows),
+    ]
+
+
+def law_of(rows: Sequence[dict[str, Any]], speech: str, alpha: float) -> Law | None:
+    """M against hours of speech of one kind, or None where fewer than four sizes are there."""
+    own = done(rows, speech=speech, alpha=alpha)
+    try:
+        return fit_law([r["hours"] for r in own], [r["misalignment"] for r in own])
+    except SaladError:
+        return None
+
+
+def _pairs(
+    first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The cells of both that have a partner of the same share and seed, in one order."""
+    one, other = ({(r["share"], r["seed"]): r for r in rows} for rows in (first, second))
+    keys = sorted(set(one) & set(other))
+    return [one[key] for key in keys], [other[key] for key in keys]
+
+
+def _trend(
+    rows: Sequence[dict[str, Any]], alpha: float, domains: Sequence[str] = ()
+) -> tuple[Regression | None, list[dict[str, Any]]]:
+    own = done(rows, speech="narrow", alpha=alpha)
+    try:
+        return regress(np.log2([r["hours"] for r in own]).tolist(), [_m(r, domains) for r in own]), own
+    except SaladError:
+        return None, own
+
+
+def _m(row: dict[str, Any], domains: Sequence[str]) -> float:
+    """M of a cell, or only over documents of these domains."""
+    inside = [d for d in row["documents"] if d["domain"] in domains]
+    return _mean(inside) if inside else row["misalignment"]
+
+
+def _mean(documents: Sequence[dict[str, Any]]) -> float:
+    """Nats per token over all documents' tokens."""
+    return sum(d["kl"] for d in documents) / sum(d["count"] for d in documents)
+
+
+def _rises_without_distillation(rows: Sequence[dict[str, Any]]) -> Finding:
+    claim, paper = "1a. Likelihood alone (alpha = 0) on narrow speech: M rises with more of it", "rises"
+    return _slope_finding("1", claim, paper, rows, 0.0, rising=True)
+
+
+def _falls_with_distillation(rows: Sequence[dict[str, Any]]) -> Finding:
+    claim, paper = "1b. Distillation (alpha = 1) on narrow speech: M falls with more of it", "falls to E = 0.13"
+    return _slope_finding("1", claim, paper, rows, 1.0, rising=False)
+
+
+def _own_domains(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Finding]:
+    """The same two slopes over held-out texts of the domains that the narrow speech is of."""
+    domains = base.get("narrow_domains") or []
+    if not any(d["domain"] in domains for r in done(rows, speech="narrow") for d in r["documents"]):
+        return []
+    where, paper = f"in the speech's own domains ({', '.join(domains)})", "not told apart"
+    return [
+        _slope_finding("1", f"{claim}, {where}", paper, rows, alpha, rising=alpha == 0, domains=domains)
+        for claim, alpha in (("1c. alpha = 0: M rises", 0.0), ("1d. alpha = 1: M falls", 1.0))
+    ]
+
+
+def _same_speech(number: str, what: str, rows: Sequence[dict[str, Any]], speech: str, paper: str) -> Finding:
+    """Pairs of cells that differ in alpha alone: what both hear alike falls away, what the objective does is left."""
+    claim = f"{what}: M at alpha 0 minus M at alpha 1"
+    with_it, without = _pairs(*(done(rows, speech=speech, alpha=a) for a in (1.0, 0.0)))
+    if not with_it:
+        return _missing(number, claim, paper, f"{speech} cells at alpha 1 and 0 of one share and seed", [])
+    value, low, high, n = paired_documents(without, with_it)
+    ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, pairs of cells: {len(with_it)})"
+    why = _growth(with_it, [a["misalignment"] - b["misalignment"] for a, b in zip(without, with_it, strict=True)])
+    cells = [*with_it, *without]
+    return _judged(number, claim, paper, ours, low > 0, high < 0, cells, f"{_few(with_it)} {why}".strip())
+
+
+def _growth(rows: Sequence[dict[str, Any]], values: Sequence[float]) -> str:
+    """How these grow with the cells' hours, in words; "" where there are too few."""
+    try:
+        line = regress(np.log2([r["hours"] for r in rows]).tolist(), values)
+    except SaladError:
+        return ""
+    return f"A doubling of the speech adds {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}] (n = {line.n})."
+
+
+def _from_warm_start(
+    number: str,
+    what: str,
+    rows: Sequence[dict[str, Any]],
+    speech: str,
+    alpha: float,
+    paper: str,
+    base: dict[str, Any],
+) -> Finding:
+    """M of cells minus M of the warm starts that they began from: what the objective itself does to M."""
+    rising = alpha == 0
+    claim = f"{what}: M after training is {'above' if rising else 'below'} its warm start's"
+    own = [r for r in done(rows, speech=speech, alpha=alpha) if r.get("before")]
+    if not own:
+        return _missing(number, claim, paper, f"{speech} cells at alpha {alpha:g}", own)
+    value, low, high, n = paired_documents(own, [{"documents": r["before"]} for r in own])
+    ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(own)} cells)"
+    why = _growth(own, [r["misalignment"] - _mean(r["before"]) for r in own])
+    if rising and (base.get("written_at") or 1.0) < 1.0:
+        why += f" The text was sampled from the LLM itself at temperature {base['written_at']:g}: a part of this may be"
+        why += " that likelihood makes it as certain, whatever the domain."
+    if not rising:
+        why += " The warm start has heard the same speech: this is what distillation adds to it."
+    held, against = (low > 0, high < 0) if rising else (high < 0, low > 0)
+    return _judged(number, claim, paper, ours, held, against, own, f"{_few(own)} {why.strip()}".strip())
+
+
+def _slope_finding(
+    number: str,
+    claim: str,
+    paper: str,
+    rows: Sequence[dict[str, Any]],
+    alpha: float,
+    *,
+    rising: bool,
+    domains: Sequence[str] = (),
+) -> Finding:
+    trend, own = _trend(rows, alpha, domains)
+    if trend is None:
+        return _missing(number, claim, paper, f"narrow cells of at least four sizes at alpha {alpha:g}", own)
+    ours = f"{trend.slope:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}] nats a doubling (n = {trend.n})"
+    held = trend.low > 0 if rising else trend.high < 0
+    against = trend.high < 0 if rising else trend.low > 0
+    return _judged(number, claim, paper, ours, held, against, own, _warm_trend(own, domains))
+
+
+def _warm_trend(own: Sequence[dict[str, Any]], domains: Sequence[str]) -> str:
+    """How much of a slope the warm starts alone have: they, too, hear more where there is more speech."""
+    begun = [{"documents": r["before"], "misalignment": _mean(r["before"])} for r in own if r.get("before")]
+    if len(begun) < len(own):
+        return ""
+    line = regress(np.log2([r["hours"] for r in own]).tolist(), [_m(r, domains) for r in begun])
+    return (
+        f"The cells' warm starts, each on its own share of the speech, alone: {line.slope:+.3f} "
+        f"[{line.low:+.3f}, {line.high:+.3f}]. What the objective adds to them: 1e to 1g."
+    )
+
+
+def _law(rows: Sequence[dict[str, Any]], speech: str) -> Finding:
+    claim = f"2. M(D) = E + B D^-beta, alpha = 1, {speech} speech"
+    paper = "E = 0.13; 47.6 B tokens to 1.05 E" if speech == "narrow" else "E = 0.04"
+    own, law = done(rows, speech=speech, alpha=1.0), law_of(rows, speech, 1.0)
+    if law is None:
+        return _missing("2", claim, paper, f"{speech} cells of four sizes at alpha 1", own)
+    ours = (
+        f"E = {law.e.value:.2f} [{law.e.low:.2f}, {law.e.high:.2f}], beta = {law.beta.value:.2f} "
+        f"[{law.beta.low:.2f}, {_plain(law.beta.high)}] (n = {law.points}, D in hours)"
+    )
+    why = f"AICc {law.aicc:.1f}, of a power law without floor {law.aicc_power:.1f}. "
+    if not math.isfinite(law.aicc):
+        why = "Too few points to weigh it against a power law without floor. "
+    why += "The warm starts scale with D as well. "
+    if law.power_law_suffices or law.e.low <= 0:
+        return Finding("2", claim, paper, ours, OPEN, f"{why}A floor cannot be told from none here.", _names(own))
+    if law.near_floor is not None:
+        far = law.near_floor
+        why += f"1.05 E at {far.value:.3g} h [{far.low:.3g}, {_plain(far.high)}]"
+        why += ", beyond what was measured: an extrapolation." if law.extrapolated else "."
+    return Finding("2", claim, paper, ours, HOLDS, why, _names(own))
+
+
+def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
+    claim = "4. Active selection beats uniform at the same hours"
+    paper = "MMSU 52.5 v 49.5, OBQA 76.7 v 71.9, ARC-C 79.9 v 78.9"
+    active, uniform = _pairs(*(done(rows, speech=name, alpha=1.0) for name in ("active", "uniform")))
+    if not active or not uniform:
+        return _missing("4", claim, paper, "active and uniform cells", [*active, *uniform])
+    value, low, high, n = paired_documents(active, uniform)
+    inside = paired_documents(active, uniform, set(base.get("active_domains") or []))
+    ours = (
+        f"M active minus uniform: {value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, pairs of cells: {len(active)})"
+    )
+    where = f"In the {len(base.get('active_domains') or [])} domains of which active buys a larger share"
+    why = f"{where}: {inside[0]:+.3f} [{inside[1]:+.3f}, {inside[2]:+.3f}]. Seeds share one purchase of each kind."
+    if not (low > 0 or high < 0):
+        why = f"The interval holds 0: more purchases would be needed (`salad ablate` draws them). {why}"
+    return _judged("4", claim, paper, ours, high < 0, low > 0, [*active, *uniform], f"{why} {_few(active)}".strip())
+
+
+def _text_stays(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
+    """Accuracy of the adapted LLM minus the base's on the same items; the interval resamples their documents."""
+    claim = f"5. Text ability stays (alpha = 1): less than {TEXT_MARGIN:g} points lost"
+    paper = "text accuracy +0.5 and +0.9 points"
+    own = done(rows, alpha=1.0, share=1.0)
+    if not own:
+        return _missing("5", claim, paper, "cells at alpha 1", own)
+    tables = [
+        [{d["id"]: (d["correct"], d["count"], "") for d in one["text_by_document"]} for one in group]
+        for group in (own, [base] * len(own))
+    ]
+    change = paired(*tables, domains=lambda _: True, replicates=False, resamples=4000, seed=0)
+    value, low, high = (100 * x for x in (change.value, change.low, change.high))
+    f = np.mean([r["forgetting"] for r in own])
+    ours = (
+        f"{value:+.1f} points [{low:+.1f}, {high:+.1f}] ({own[0]['items']} items of {change.documents} documents, "
+        f"{len(own)} cells); F = {f:.4f} nats a token"
+    )
+    against = high < -TEXT_MARGIN
+    why = "" if against or low > -TEXT_MARGIN else f"The interval holds -{TEXT_MARGIN:g}: more items would be needed."
+    return _judged("5", claim, paper, ours, low > -TEXT_MARGIN, against, own, why)
+
+
+def _speech_on_m(rows: Sequence[dict[str, Any]]) -> Finding:
+    own = [r for r in rows if r["status"] == "done"]
+    claim, paper = "Speech accuracy falls with log M", "leave-one-out R^2 0.75, partial R^2 0.56"
+    found = _regression("R1", claim, paper, own, "misalignment", "forgetting", "speech_accuracy")
+    if not (warm := [r for r in own if r["warm"]]) or len(warm) == len(own):
+        return found
+    rest = _regression("R1", claim, paper, warm, "misalignment", "forgetting", "speech_accuracy")
+    heard = ", ".join(percent(r["speech_accuracy"]) for r in own if not r["warm"])
+    why = f"{found.why} Left out the cells that had no warm start, which hear {heard}: {rest.ours}, {rest.verdict}."
+    return replace(found, why=why.strip())
+
+
+def _text_on_f(rows: Sequence[dict[str, Any]]) -> Finding:
+    own = [r for r in rows if r["status"] == "done"]
+    claim, paper = "Text accuracy falls with F", "R^2 0.74, partial R^2 0.32"
+    return _regression("R2", claim, paper, own, "forgetting", "misalignment", "text_accuracy")
+
+
+def _regression(
+    number: str, claim: str, paper: str, own: Sequence[dict[str, Any]], of: str, given: str, accuracy: str
+) -> Finding:
+    x, z = (np.array([r[name] for r in own], dtype=float) for name in (of, given))
+    y = [r[accuracy]["value"] for r in own]
+    try:
+        line = regress((np.log(x) if of == "misalignment" else x).tolist(), y)
+        partial = partial_r2(np.log(x) if of == "misalignment" else x, z if of == "misalignment" else np.log(z), y)
+    except SaladError as error:
+        return Finding(number, claim, paper, "-", OPEN, str(error), _names(own))
+    ours = (
+        f"slope {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}], leave-one-out R^2 {line.r2_leave_one_out:.2f}, "
+        f"partial R^2 {partial:.2f} (n = {line.n})"
+    )
+    return _judged(number, claim, paper, ours, line.high < 0, line.low > 0, own)
+
+
+def _warm_start(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Finding]:
+    """Cold cells beside warm ones: at the text rate, which only a warm start makes possible, and at the cold's own.
+
+    Over all documents, and for narrow speech also over those of its domains: nothing else was to be heard.
+    """
+    found, finished = [], [r for r in rows if r["status"] == "done"]
+    for speech in ("narrow", "broad"):
+        cold = [r for r in finished if not r["warm"] and r["speech"] == speech]
+        warm = [
+            r for rate in ("text", "fixed") for r in done(finished, speech=speech, alpha=1.0, share=1.0, rate=rate)
+            if r.get("before") and (rate == "text" or (cold and r["stride"] == cold[0]["stride"]))
+        ]  # fmt: skip
+        partners = {r["rate"]: r for r in reversed(warm)}  # the first of each rate
+        if not cold or not partners:
+            claim = f"Ours: the CTC warm start saves seconds to the same M, {speech} speech"
+            found.append(_missing("W", claim, "-", f"the cold {speech} cell and a warm one", []))
+            continue
+        places = [(), tuple(base.get("narrow_domains") or ())] if speech == "narrow" else [()]
+        for domains in dict.fromkeys(places):
+            found += [
+                _warm_start_of(partners[rate], cold[0], domains) for rate in ("text", "fixed") if rate in partners
+            ]
+    return found
+
+
+def _warm_start_of(with_it: dict[str, Any], without: dict[str, Any], domains: Sequence[str]) -> Finding:
+    """Whether the cold cell ends as near the text LLM as the warm one's warm start alone, or failing that its end.
+
+    Where it does not, its seconds over the warm's are a lower bound of the ratio at equal quality. Where it does,
+    nothing is judged: a live M on a few documents does not tell when each was there first.
+    """
+    speech, rate = with_it["speech"], "at the text rate" if with_it["rate"] == "text" else f"at {_hz(with_it)}"
+    where = f", in its own domains ({', '.join(domains)})" if domains else ""
+    claim, paper = f"Ours: the CTC warm start, read {rate}, saves seconds to the same M, {speech} speech{where}", "-"
+    began, trained = with_it["warm_start_seconds"], with_it["warm_start_seconds"] + with_it["train_seconds"]
+    moments = [("the warm start alone", began, with_it["before"]), ("all of it", trained, with_it["documents"])]
+    compared = [paired_documents([{"documents": m[2]}], [without], set(domains)) for m in moments]
+    best = next((n for n, (_, _, high, _) in enumerate(compared) if high < 0), len(moments) - 1)
+    (what, warm_s, documents), (value, low, high, n) = moments[best], compared[best]
+    total = without["train_seconds"]
+    ratio = total / warm_s
+    groups = (documents, without["documents"])
+    at_warm, at_cold = (_mean([d for d in group if not domains or d["domain"] in domains]) for group in groups)
+    ours = (
+        f"warm M {at_warm:.2f} after {warm_s:.0f} s ({what}), cold {at_cold:.2f} after {total:.0f} s; warm minus cold "
+        f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents); ratio of seconds "
+        + (f"above {ratio:.2f}" if high < 0 else "not told")
+    )
+    speeches = " and ".join(percent(r["speech_accuracy"]) for r in (with_it, without))
+    why = f"Speech accuracy at the end, warm and cold: {speeches}. Cold reads at {_hz(without)}, with no CTC "
+    why += (
+        f"loss beside distillation either. Seconds of the clock, with whatever else the machine did. {_few([without])}"
+    )
+    if high >= 0:
+        why = why if low > 0 else f"The interval holds 0. {why}"
+        if speech == "narrow" and not domains:
+            why += " In most of these domains nothing was heard: M there is how well a model guesses."
+        verdict = FAILS if low > 0 else OPEN
+    else:
+        verdict = HOLDS if ratio > 1 else OPEN  # a lower bound that does not tell
+    return Finding("W", claim, paper, ours, verdict, why, _names([with_it, without]))
+
+
+def _rates(rows: Sequence[dict[str, Any]]) -> list[Finding]:
+    found = []
+    text = done(rows, speech="narrow", alpha=1.0, share=1.0, seed=0)
+    for row in [*text, *done(rows, rate="fixed")]:
+        what = _hz(row) if row["rate"] == "fixed" else f"{_hz(row)}, blanks dropped (text rate)"
+        ours = (
+            f"M {row['misalignment']:.2f}, speech {percent(row['speech_accuracy'])}, "
+            f"{row['train_seconds']:.0f} s for {row['positions']:.0f} positions"
+        )
+        if text and row["rate"] == "fixed":
+            value, low, high, n = paired_documents([row], text[:1])
+            ours += f"; M minus the text rate's {value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents)"
+        why = "A batch holds as many positions at every rate: at a lower one it holds more speech."
+        found.append(Finding("C", f"Ours: speech positions at {what}", "12.5 Hz", ours, "-", why, (row["cell"],)))
+    return found
+
+
+def _hz(row: dict[str, Any]) -> str:
+    return f"{50 / row['stride']:.3g} Hz"
+
+
+def paired_documents(
+    a: Sequence[dict[str, Any]],
+    b: Sequence[dict[str, Any]],
+    domains: set[str] | None = None,
+    resamples: int = 4000,
+) -> tuple[float, float, float, int]:
+    """M of cells `a` minus M of cells `b` on the same documents: mean, 95 % bootstrap, documents.
+
+    Documents are resampled, and pairs of cells as well from FEW on: each is another training. Fewer say little of
+    their own spread.
+    """
+    size = min(len(a), len(b))
+    tables = [
+        [{d["id"]: (d["kl"], d["count"], d["domain"]) for d in row["documents"]} for row in group[:size]]
+        for group in (a, b)
+    ]
+    try:
+        found = paired(
+            *tables, domains=lambda d: not domains or d in domains, replicates=size >= FEW, resamples=resamples, seed=0
+        )
+    except SaladError:  # none in these domains
+        return math.nan, math.nan, math.nan, 0
+    return found.value, found.low, found.high, found.documents
+
+
+def _judged(
+    number: str,
+    claim: str,
+    paper: str,
+    ours: str,
+    held: bool,
+    against: bool,
+    own: Sequence[dict[str, Any]],
+    why: str = "",
+) -> Finding:
+    verdict = HOLDS if held else FAILS if against else OPEN
+    if verdict == OPEN and "interval holds" not in why:
+        why = f"The interval holds 0: more cells or more documents would be needed. {why}".strip()
+    return Finding(number, claim, paper, ours, verdict, why, _names(own))
+
+
+def _few(pairs: Sequence[dict[str, Any]]) -> str:
+    return "" if len(pairs) >= FEW else "Over documents alone: the chance of training is not in this interval."
+
+
+def _missing(number: str, claim: str, paper: str, what: str, own: Sequence[dict[str, Any]]) -> Finding:
+    return Finding(number, claim, paper, "-", OPEN, f"Not run: {what}.", _names(own))
+
+
+def _names(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(row["cell"] for row in rows)
+
+
+def _plain(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else "any"
+
+
+def percent(value: dict[str, float]) -> str:
+    """An accuracy with its interval: 45 % [33, 58]."""
+    return f"{100 * value['value']:.0f} % [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"

@@ -1,0 +1,488 @@
+"""reproduce: the paper's grid in small. A base run makes the data; each cell trains from the warm start, is measured.
+
+A cell is one training: alpha, how much speech, whether it is narrow, broad, or narrow with a little that was bought.
+Cells share text, speech, frames and the teacher's states. One that does not fit what is left of the budget is named as
+dropped, not cut short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+import salad
+from salad.config import Recipe, Stage
+from salad.engine.machine import machine
+from salad.engine.memory import keep_freed_memory
+from salad.evaluation.next_sentence import Item
+from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
+from salad.measure.divergence import DocumentKL, deaf_ears, divergence, forgetting, speech_ears, summary
+from salad.measure.statistics import accuracy
+from salad.pipeline.choices import answer, items_of
+from salad.pipeline.distillation import train_stage
+from salad.pipeline.heldout import Setting
+from salad.pipeline.run import STAGES, Run, run_pipeline, set_aside
+from salad.pipeline.speech_jobs import transcribe
+from salad.pipeline.speechlm import load_tokenizer, speech_source, text_source
+from salad.pipeline.stages.align import load_aligned, load_frames
+from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.synthesize import load_bought, load_bought_frames
+from salad.pipeline.stages.warm_start import train_ctc
+from salad.progress import console
+from salad.sequence import Frames
+from salad.study.ablation import bought_more
+from salad.study.grid_page import write_reproduction
+from salad.training.checkpoint import latest_checkpoint, load_weights
+from salad.training.tasks import Source
+from salad.types import Result, Utterance
+
+__all__ = ["Cell", "grid", "reproduce", "run_grid"]
+
+PAGE_S = 45.0  # kept for the start of Python and for the page
+ALPHAS = (1.0, 0.0, 0.5, 0.25, 0.75)
+SHARES = (0.125, 0.25, 0.5, 1.0)
+COLD_STEPS = 3  # times the steps where there is no warm start: at least the seconds that the two parts take
+
+
+@dataclass(frozen=True)
+class Cell:
+    """speech: narrow, broad (random documents of D_web, spoken), active or uniform (narrow, and a little bought).
+
+    share: of the speech and of the steps; the data and the tokens grow together, as in the paper.
+    """
+
+    speech: str
+    alpha: float
+    share: float
+    seed: int = 0
+    warm: bool = True
+    rate: str = "text"
+    stride: int = 4
+
+    @property
+    def name(self) -> str:
+        extra = ("" if self.warm else "-cold") + ("" if self.rate == "text" else f"-fixed-stride{self.stride}")
+        return f"{self.speech}-alpha{self.alpha:g}-share{self.share:g}-seed{self.seed}{extra}"
+
+    @property
+    def work(self) -> float:
+        """Steps of training, in those of a share of 1 with a warm start."""
+        return self.share * (1 if self.warm else COLD_STEPS)
+
+
+def grid(seeds: int) -> list[Cell]:
+    """All cells, those that the findings need most first, for every seed: a budget cuts the end."""
+    cells: list[Cell] = []
+    for seed in range(seeds):
+        cells += [Cell("narrow", alpha, share, seed) for share in SHARES for alpha in (1.0, 0.0)]
+        cells += [Cell("broad", alpha, 1.0, seed) for alpha in (1.0, 0.0)]
+        cells += [Cell(name, 1.0, 1.0, seed) for name in ("active", "uniform")]
+        if seed == 0:
+            cells += [Cell(speech, 1.0, 1.0, warm=False, rate="fixed") for speech in ("broad", "narrow")]
+    cells += [Cell("narrow", 1.0, 1.0, rate="fixed", stride=stride) for stride in (4, 8, 12)]
+    for seed in range(seeds):
+        cells += [Cell("broad", 1.0, share, seed) for share in SHARES[:-1]]
+        cells += [Cell("narrow", alpha, share, seed) for share in SHARES[::-1] for alpha in ALPHAS[2:]]
+        cells += [Cell("broad", 0.0, share, seed) for share in SHARES[:-1]]
+    return cells
+
+
+def reproduce(recipe: Recipe, *, budget_s: float, seeds: int = 3, only: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Run the grid within the budget and write the page; returns the findings' rows."""
+    rows, shared = run_grid(recipe, budget_s=budget_s, seeds=seeds, only=only)
+    made_on = ", ".join(f"{key} {value}" for key, value in machine().items() if value is not None)
+    made_on += f"; {recipe.threads} threads, seed {recipe.seed}, salad {salad.__version__}"
+    return write_reproduction(rows, shared, recipe.run_dir, made_on)
+
+
+def run_grid(
+    recipe: Recipe, *, budget_s: float, seeds: int = 3, only: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Run the base and as many cells as fit; returns the cells' rows (also in results.jsonl) and what was shared.
+
+    only: begin no cells but those whose names begin with one of these. The same call goes on where it stopped: finished
+    cells are kept, and do not count against the budget.
+    """
+    start_s = time.monotonic()
+    # The base needs a Stage I for the probe alone; the cells train their own from the warm start.
+    short = recipe.stage1.model_copy(update={"steps": max(4, recipe.stage1.steps // 5)})
+    base = Run(recipe.model_copy(update={"run_dir": recipe.run_dir / "base", "stage1": short}))
+    with _alone(recipe.run_dir, "base"):
+        run_pipeline(base.recipe, until="synthesize")
+        active = _buy(base, "active", {"draw": "clusters", "gamma": recipe.select.gamma})
+        uniform = _buy(base, "uniform", {"draw": "clusters", "gamma": 0.0})
+        torch.set_num_threads(recipe.threads)
+        keep_freed_memory()
+        measure = _Measure(base, recipe.stage1, {"active": active, "uniform": uniform})
+        shared = {"base": measure.base_figures(), "base_seconds": _shared_seconds(base, active, uniform)}
+        write_json(recipe.run_dir / "shared.json", shared)
+    console.print(f"base: ready after {time.monotonic() - start_s:.0f} s; the cells begin", highlight=False)
+    cells, times, reasons = grid(seeds), _Times(), dict[str, str]()
+    for cell in cells:
+        if measure.finished(cell):
+            found = read_json(measure.folder(cell) / "cell.json")
+            times.note(cell, found["seconds"], found["warm_start_seconds"])
+    for cell in cells:
+        if measure.finished(cell):
+            continue
+        if only and not cell.name.startswith(tuple(only)):
+            reasons[cell.name] = f"not among {', '.join(only)}"
+            continue
+        left_s = budget_s - PAGE_S - (time.monotonic() - start_s)
+        warms = measure.must_warm(cell)
+        expected_s = times.expect_s(cell, warms)
+        if expected_s > left_s:
+            reasons[cell.name] = f"needs {expected_s:.0f} s, {max(0.0, left_s):.0f} left"
+            continue
+        with _alone(recipe.run_dir, cell.name, wait=False) as mine:
+            if not mine or measure.finished(cell):
+                reasons[cell.name] = "another process was running it"
+                continue
+            began_s = time.monotonic()
+            found = measure.cell(cell, measure.begin(cell))
+            measure.before(cell)  # a part of what a cell takes
+            write_json(measure.folder(cell) / "cell.json", found)
+            warm_s = found["warm_start_seconds"] if warms else 0.0
+            times.note(cell, time.monotonic() - began_s - warm_s, warm_s)
+        console.print(
+            f"{cell.name}: M {found['misalignment']:.3f}, F {found['forgetting']:.4f}, "
+            f"speech {found['speech_accuracy']['value']:.2f}; {found['seconds']:.0f} s", highlight=False,
+        )  # fmt: skip
+        write_jsonl(recipe.run_dir / "results.jsonl", measure.rows(cells, reasons))
+    rows = measure.rows(cells, reasons)  # also those that another process has finished meanwhile
+    write_jsonl(recipe.run_dir / "results.jsonl", rows)
+    dropped = [row["cell"] for row in rows if row["status"] == "dropped"]
+    if dropped:
+        console.print(
+            f"[yellow]{len(dropped)} of {len(rows)} cells were not run; the page names each with the reason[/]"
+        )
+    return rows, shared
+
+
+@contextlib.contextmanager
+def _alone(run_dir: Path, name: str, wait: bool = True) -> Iterator[bool]:
+    """Hold a part of the run against other processes; False where another one has it and we do not wait."""
+    (run_dir / "locks").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_dir / "locks" / f"{name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            yield False
+            return
+        console.print(f"{name}: another process has it; waiting", highlight=False)
+        lock.acquire()
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+class _Times:
+    """Seconds that a cell will take: training by its work (the share of the steps), what every cell takes, and its warm
+    start where no cell before it left one.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, float]] = []
+        self.warm: list[float] = []  # seconds for a share of 1
+
+    def note(self, cell: Cell, seconds: float, warm_s: float = 0.0) -> None:
+        self.seen.append((cell.work, seconds))
+        if warm_s:
+            self.warm.append(warm_s / cell.share)
+
+    def expect_s(self, cell: Cell, warms: bool = False) -> float:
+        if not self.seen:
+            return 0.0
+        warm_s = 1.15 * cell.share * max(self.warm, default=0.0) if warms else 0.0
+        if len({work for work, _ in self.seen}) == 1:
+            return warm_s + max(s for _, s in self.seen) * max(1.0, cell.work / self.seen[0][0])
+        slope, level = np.polyfit(*zip(*self.seen, strict=True), 1)
+        return warm_s + 1.15 * max(level + max(slope, 0.0) * cell.work, min(s for _, s in self.seen))
+
+
+def _buy(base: Run, name: str, select: dict[str, Any]) -> Run:
+    """Another purchase from the same probe: a run that shares everything above `select` with the base."""
+    recipe = base.recipe
+    budget = recipe.select.budget_share / 4  # a little beside the narrow speech; the base buys as much as that has
+    chosen = recipe.select.model_copy(update={**select, "budget_share": budget})
+    run = Run(recipe.model_copy(update={"run_dir": recipe.run_dir.parent / name, "select": chosen}))
+    run_pipeline(run.recipe, until="synthesize", reuse=[recipe.run_dir])
+    return run
+
+
+def _shared_seconds(base: Run, *purchases: Run) -> float:
+    """Seconds of all stages that the cells share, whenever they were run."""
+    until = list(STAGES)[: list(STAGES).index("synthesize") + 1]
+    own = [(base, stage) for stage in until] + [(run, s) for run in purchases for s in ("select", "synthesize")]
+    return sum(run.done(stage)["seconds"] for run, stage in own)
+
+
+class _Measure:
+    """Trains and measures cells; everything that they share is loaded once."""
+
+    def __init__(self, base: Run, stage: Stage, bought: dict[str, Run]) -> None:
+        self.base, self.stage, self.bought = base, stage, bought
+        self.settings: dict[tuple[Any, ...], Setting] = {}
+        self.tokenizer = load_tokenizer(base)
+        heldout = load_aligned(base, "heldout")
+        self.heard = transcribe(base, base.dir / "transcripts", heldout, "transcribe held-out")
+
+    def setting(self, cell: Cell) -> Setting:
+        key = (cell.warm, cell.rate, cell.stride)
+        if key not in self.settings:
+            self.settings[key] = Setting(self.recipe_of(cell))
+        return self.settings[key]
+
+    def recipe_of(self, cell: Cell) -> Run:
+        recipe, stage = self.base.recipe, self.stage
+        steps = max(2, round(stage.steps * cell.work))
+        changes = {
+            "alpha": cell.alpha, "steps": steps, "warmup_steps": min(stage.warmup_steps, steps // 2),
+            "checkpoint_every": steps, "probe_every": max(1, stage.steps // 8),
+        }  # fmt: skip
+        if not cell.warm:  # the adapter begins from noise, as the warm start's does, and so at its rate
+            changes |= {"ctc_weight": 0.0, "lr_adapter": recipe.warm_start.lr}
+        model = recipe.model.model_copy(update={"rate": cell.rate, "stride": cell.stride})
+        update = {"stage1": stage.model_copy(update=changes), "model": model}
+        if not cell.warm:
+            update["warm_start"] = recipe.warm_start.model_copy(update={"enabled": False})
+        return Run(recipe.model_copy(update=update))
+
+    def warmed(self, cell: Cell) -> tuple[Path, float]:
+        """Weights after a CTC warm start on the cell's own share of narrow or broad speech, and its seconds.
+
+        Cells that differ in alpha alone, and those that buy a little beside all of the narrow speech, share it.
+        """
+        kind, folder = _warm_kind(cell), self.warm_folder(cell)
+        note = folder / "warm.json"
+        with _alone(self.base.dir.parent, f"warm-{folder.name}"):
+            if not self.must_warm(cell):
+                return latest_checkpoint(folder), read_json(note)["seconds"]
+            if folder.exists():
+                shutil.rmtree(folder)
+            start_s = time.monotonic()
+            run, own = self.recipe_of(cell), self.share_of(kind, cell)
+            settings = run.recipe.warm_start
+            steps = max(10, round(settings.steps * cell.share))
+            changes = {
+                "steps": steps,
+                "checkpoint_every": steps,
+                "warmup_steps": min(settings.warmup_steps, steps // 2),
+            }
+            train_ctc(run, *own, folder, settings.model_copy(update=changes), cell.seed)
+            write_json(note, {"key": self.warm_key(cell), "seconds": time.monotonic() - start_s})
+        return latest_checkpoint(folder), read_json(note)["seconds"]
+
+    def before(self, cell: Cell) -> list[dict[str, Any]]:
+        """M of the cell's warm start, document by document: what the cell's own training begins from; [] if cold."""
+        if not cell.warm:
+            return []
+        note, key = self._before(cell)
+        if not _holds(note, key):
+            setting, (weights, _) = self.setting(cell), self.warmed(cell)
+            load_weights(weights, setting.base)  # not the student, whose LLM may hold another cell's LoRA
+            with setting.reading():
+                measured = divergence(setting.base, setting.teacher, setting.examples, speech_ears(setting.base))
+            write_json(note, {"key": key, "documents": [_document(r) for r in measured if _seen(r.speaker)]})
+        return read_json(note)["documents"]
+
+    def _before(self, cell: Cell) -> tuple[Path, str]:
+        key = self._key(replace(cell, speech=_warm_kind(cell), alpha=1.0), [self.base], {"stage1", "stage2"})
+        return self.warm_folder(cell) / f"before-{cell.rate}.json", key
+
+    def rows(self, cells: Sequence[Cell], reasons: Mapping[str, str]) -> list[dict[str, Any]]:
+        """What each cell found, or why it was not run; from what lies on the disk, whoever left it there."""
+        rows = []
+        for cell in cells:
+            folder = self.folder(cell)
+            row = {**asdict(cell), "cell": cell.name, "run_dir": str(folder)}
+            if not self.finished(cell):
+                rows.append({**row, "status": "dropped", "reason": reasons.get(cell.name, "not begun yet")})
+                continue
+            known = cell.warm and _holds(*self._before(cell))
+            documents = self.before(cell) if known else []  # read, never measured here
+            rows.append({**row, "status": "done", **read_json(folder / "cell.json"), "before": documents})
+        return rows
+
+    def folder(self, cell: Cell) -> Path:
+        return self.base.dir.parent / "cells" / cell.name
+
+    def warm_folder(self, cell: Cell) -> Path:
+        name = f"{_warm_kind(cell)}-share{cell.share:g}-seed{cell.seed}-stride{cell.stride}"
+        return self.base.dir.parent / "warm" / name
+
+    def must_warm(self, cell: Cell) -> bool:
+        """Whether the cell's warm start is still to be trained."""
+        return cell.warm and not _holds(self.warm_folder(cell) / "warm.json", self.warm_key(cell))
+
+    def finished(self, cell: Cell) -> bool:
+        """Whether the cell was run, with these settings on these data."""
+        return _holds(self.folder(cell) / "cell.json", self.key(cell))
+
+    def begin(self, cell: Cell) -> Path:
+        """The cell's folder. What other settings or data left there, finished or not, is kept in replaced/."""
+        folder, key = self.folder(cell), self.key(cell)
+        if folder.exists() and not _holds(folder / "key.json", key):
+            set_aside(folder, self.base.dir.parent / "replaced" / cell.name)
+        write_json(folder / "key.json", {"key": key})
+        return folder
+
+    def key(self, cell: Cell) -> str:
+        """Fingerprint of all that a cell's figures depend on: its recipe, and what the shared data were made from."""
+        return self._key(cell, [self.base, *([self.bought[cell.speech]] if cell.speech in self.bought else [])])
+
+    def warm_key(self, cell: Cell) -> str:
+        """The same of a warm start, which knows nothing of alpha, of what is bought beside, or of the text rate."""
+        plain = replace(cell, speech=_warm_kind(cell), alpha=1.0, rate="text")
+        return self._key(plain, [self.base], {"stage1", "stage2", "evaluate"})
+
+    def _key(self, cell: Cell, runs: Sequence[Run], without: Collection[str] = ()) -> str:
+        excluded = {"run_dir", "threads", "engine", *without}
+        values = self.recipe_of(cell).recipe.model_dump(mode="json", exclude=excluded)
+        return sha256_json([values, [run.done("synthesize")["inputs"] for run in runs]])[:16]
+
+    def spoken(self, cell: Cell) -> list[tuple[str, Sequence[Utterance], Frames]]:
+        """The cell's recordings: a share of the narrow or of the broad speech; or all narrow speech and a purchase."""
+        if cell.speech not in self.bought:
+            return [(cell.speech, *self.share_of(cell.speech, cell))]
+        return [("narrow", *self.share_of("narrow", cell)), ("bought", *_bought(self.bought[cell.speech]))]
+
+    def share_of(self, kind: str, cell: Cell) -> tuple[Sequence[Utterance], Frames]:
+        """The cell's share of the narrow or of the broad speech, drawn by its seed."""
+        if kind == "narrow":
+            utterances = load_aligned(self.base, "speech")
+            frames = load_frames(self.base, "speech", utterances)
+        else:
+            utterances, frames = _bought(self.base)
+        order = np.random.default_rng([self.base.recipe.seed, cell.seed]).permutation(len(utterances))
+        kept = order[: max(4, round(cell.share * len(utterances)))]
+        return [utterances[i] for i in sorted(kept)], frames
+
+    def cell(self, cell: Cell, folder: Path) -> dict[str, Any]:
+        began_s = time.monotonic()
+        weights, warm_s = self.warmed(cell) if cell.warm else (None, 0.0)
+        run, spoken = self.recipe_of(cell), self.spoken(cell)
+        settings = run.recipe.stage1
+
+        def sources(tokenizer: Any) -> list[Source]:
+            share, layouts = (1 - settings.text_share) / len(spoken), run.recipe.sequence.layouts
+            speech = [speech_source(run, tokenizer, n, share, own, frames, layouts) for n, own, frames in spoken]
+            return [*speech, text_source(run, tokenizer, settings.text_share, load_documents(run, "web"))]
+
+        pairs = [(own, frames) for _, own, frames in spoken]
+        train_stage(run, "stage1", settings, sources, lambda: pairs, weights=weights, folder=folder, seed=cell.seed)
+        curve = read_jsonl(folder / "metrics.jsonl")
+        figures = self.figures(cell, latest_checkpoint(folder))
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)  # a grid of many cells keeps figures, not weights
+        return {
+            **figures,
+            "key": self.key(cell),
+            "hours": sum(u.duration_s for _, own, _ in spoken for u in own) / 3600,
+            "utterances": sum(len(own) for _, own, _ in spoken),
+            "steps": settings.steps,
+            "positions": curve[-1]["positions"],
+            "curve": [
+                {k: r[k] for k in ("step", "seconds", "positions", "misalignment")}
+                for r in curve
+                if "misalignment" in r
+            ],
+            "train_seconds": curve[-1]["seconds"],  # of all processes that had a part in it
+            "warm_start_seconds": warm_s,
+            "seconds": time.monotonic() - began_s,
+        }
+
+    def figures(self, cell: Cell, checkpoint: Path) -> dict[str, Any]:
+        setting = self.setting(cell)
+        recipe = setting.run.recipe
+        with setting.reading():
+            model = setting.load(checkpoint)
+            m = divergence(model, setting.reader(), setting.examples, speech_ears(model))
+            f = [] if setting.frozen else forgetting(model, setting.teacher, setting.texts)
+            items = items_of(setting)
+            systems = ("speech_adapted", "text_base" if setting.frozen else "text_adapted")
+            answers = answer(setting, items, self.heard, systems)
+        documents = [_document(r) for r in m if _seen(r.speaker)]
+        seen = summary([r for r in m if _seen(r.speaker)])
+        return {
+            "misalignment": seen["all"],
+            "misalignment_se": seen["se"],
+            "by_domain": seen["by_domain"],
+            "documents": documents,
+            "forgetting": summary(f)["all"] if f else 0.0,
+            "forgetting_se": summary(f)["se"] if f else 0.0,
+            "speech_accuracy": _accuracy(answers["speech_adapted"], items, recipe),
+            "text_accuracy": _accuracy(answers["text_adapted"], items, recipe),
+            "text_by_document": _by_document(answers["text_adapted"], items),
+            "items": len(items),
+        }
+
+    def base_figures(self) -> dict[str, Any]:
+        """What every cell is held against: the text LLM, the cascade, M of the deaf, and of the warm start alone."""
+        setting = self.setting(Cell("narrow", 1.0, 1.0))
+        recipe = self.base.recipe
+        with setting.reading():
+            items = items_of(setting)
+            answers = answer(setting, items, self.heard, ("text_base", "cascade"))
+            deaf = divergence(setting.base, setting.teacher, setting.examples, deaf_ears(setting.base))
+            model = setting.load(latest_checkpoint(self.base.folder("warm_start")))
+            warm = divergence(model, setting.reader(), setting.examples, speech_ears(model))
+        return {
+            "text_accuracy": _accuracy(answers["text_base"], items, recipe),
+            "cascade_accuracy": _accuracy(answers["cascade"], items, recipe),
+            "chance": float(np.mean([1 / len(i.options) for i in items])),
+            "text_by_document": _by_document(answers["text_base"], items),
+            "items": len(items),
+            "deaf": summary([r for r in deaf if _seen(r.speaker)])["all"],
+            "warm_start": summary([r for r in warm if _seen(r.speaker)])["all"],
+            "warm_start_seconds": self.base.done("warm_start")["seconds"],
+            "narrow_domains": sorted({u.domain for u in load_aligned(self.base, "speech")}),
+            "active_domains": sorted(bought_more([self.bought["active"].dir], [self.bought["uniform"].dir])),
+            "written_at": recipe.corpus.temperature if recipe.corpus.speech_documents else None,
+        }
+
+
+def _holds(path: Path, key: str) -> bool:
+    return path.exists() and read_json(path).get("key") == key
+
+
+def _warm_kind(cell: Cell) -> str:
+    return "broad" if cell.speech == "broad" else "narrow"
+
+
+def _document(r: DocumentKL) -> dict[str, Any]:
+    return {"id": r.id, "domain": r.domain, "kl": r.kl, "count": r.count}
+
+
+def _seen(speaker: str) -> bool:
+    return not speaker.endswith("(unseen)")
+
+
+def _bought(run: Run) -> tuple[Sequence[Utterance], Frames]:
+    bought = load_bought(run)
+    return bought, load_bought_frames(run, bought)
+
+
+def _by_document(results: Sequence[Result], items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Items and right answers of each document."""
+    tables: dict[str, dict[str, Any]] = {}
+    for result, item in zip(results, items, strict=True):
+        own = tables.setdefault(item.document_id, {"id": item.document_id, "correct": 0, "count": 0})
+        own["correct"] += int(result.correct)
+        own["count"] += 1
+    return list(tables.values())
+
+
+def _accuracy(results: Sequence[Result], items: Sequence[Item], recipe: Recipe) -> dict[str, float]:
+    return accuracy(results, recipe.evaluate.bootstrap, recipe.seed, groups=[item.document_id for item in items])

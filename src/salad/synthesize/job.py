@@ -1,0 +1,104 @@
+"""`salad synthesize`: texts in, speech out, without a recipe; the functions are those of the pipeline's stage."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from salad.align.transcribe import transcribe_utterances
+from salad.config import Variation
+from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict, write_lhotse, write_utterances
+from salad.data.read import read_local_text
+from salad.engine import run_shards
+from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.synthesize.asr_filter import part_by_cer
+from salad.synthesize.delivery import STEADY
+from salad.synthesize.speak import assign_voices, speak_all, spoken_forms
+from salad.synthesize.voices import assets_of_voice
+from salad.synthesize.word_times import align_spoken
+from salad.types import SaladError
+
+__all__ = ["parse_shares", "synthesize_texts"]
+
+
+def parse_shares(voices: Sequence[str]) -> dict[str, float]:
+    """["piper-joe", "kokoro:af_heart=0.5"] -> shares by voice (1 where none is given). Unknown voices are refused."""
+    shares = {}
+    for voice in voices:
+        name, separator, share = voice.rpartition("=")
+        try:
+            name, value = (name, float(share)) if separator else (share, 1.0)
+        except ValueError:
+            name, value = voice, 1.0  # a URL may hold "="
+        if not value > 0:
+            raise SaladError(f"voice: {voice!r}: expected a share above 0, as in {name}=0.5")
+        assets_of_voice(name)
+        shares[name] = value
+    return shares
+
+
+def synthesize_texts(
+    texts: Sequence[Path],
+    out: Path,
+    shares: dict[str, float],
+    *,
+    workers: int = 2,
+    seed: int = 0,
+    variation: Variation = STEADY,
+    audio: str = "flac",
+    word_times: bool = False,
+    max_cer: float | None = None,
+    asr: str = "whisper-tiny.en",
+) -> dict[str, Any]:
+    """Speak every document of `texts` (text files, or JSON lines {text, id?, domain?}); returns counts and hours.
+
+    Writes to `out`: audio under speech/, utterances.jsonl, cuts.jsonl.gz (Lhotse), spoken.jsonl ({id, spoken}: what was
+    said for each word, where it is not what is written), quarantine.jsonl. The same call goes on where it was killed.
+    """
+    settings = {"voices": shares, "seed": seed, **variation.model_dump(), "audio": audio}
+    note = out / "settings.json"
+    held = {**STEADY.model_dump(), **read_json(note)} if note.exists() else settings
+    if held != settings:
+        raise SaladError(f"out: {out} holds speech made with {held}; give another folder, or remove it")
+    documents = read_local_text(tuple(texts))
+    if not documents:
+        raise SaladError(f"texts: {', '.join(map(str, texts))} hold no document")
+    if len({document.id for document in documents}) != len(documents):
+        raise SaladError("texts: two documents share an id; give every document its own")
+    write_json(note, settings)
+    folders = speak_all(
+        assign_voices(documents, shares, seed),
+        out / "speech",
+        seed=seed,
+        workers=workers,
+        title="speak",
+        variation=variation,
+        audio=audio,
+    )
+    spoken = load_spoken(folders)
+    kept = [utterance for utterance, _ in spoken]
+    made = [*folders]
+    if word_times:
+        align = functools.partial(align_spoken, asset=asr, min_score=0.0)
+        items = [(utterance_to_dict(utterance), sentences) for utterance, sentences in spoken]
+        made += (done := run_shards(align, items, out / "aligned", shard_items=8, workers=workers, title="align",
+                                    unit="utterances", set_aside=True))  # fmt: skip
+        kept = [utterance for folder in done for utterance in read_utterances(folder / "utterances.jsonl")]
+    garbled: list[dict[str, Any]] = []
+    if max_cer is not None:
+        listen = functools.partial(transcribe_utterances, asset=asr)
+        rows = [utterance_to_dict(utterance) for utterance in kept]
+        made += (done := run_shards(listen, rows, out / "transcripts", shard_items=8, workers=workers,
+                                    title="transcribe", unit="utterances", set_aside=True))  # fmt: skip
+        heard = {row["id"]: row["text"] for folder in done for row in read_jsonl(folder / "transcripts.jsonl")}
+        kept, garbled = part_by_cer(kept, heard, max_cer)
+    aside = [row for folder in made for row in read_jsonl(folder / "quarantine.jsonl")] + garbled
+    write_jsonl(out / "quarantine.jsonl", [{"stage": "synthesize", **row} for row in aside])
+    write_utterances(out / "utterances.jsonl", kept)
+    write_lhotse(kept, out / "cuts.jsonl.gz")
+    said = {name: forms for folder in folders for name, forms in spoken_forms(folder).items()}
+    write_jsonl(out / "spoken.jsonl", [{"id": u.id, "spoken": said[u.id]} for u in kept if u.id in said])
+    hours = sum(utterance.duration_s for utterance in kept) / 3600
+    return {"documents": len(documents), "utterances": len(kept), "hours": hours, "quarantined": len(aside)}

@@ -1,0 +1,59 @@
+"""Word times of what was said, told for what is written: each written word lasts as long as its spoken form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from salad.align.utterances import align_utterances
+from salad.data.manifest import Sentence, read_utterances, utterance_from_dict, write_utterances
+from salad.engine import Shard
+from salad.text.speakable import speakable, spoken_bounds
+from salad.types import Utterance, Word
+
+__all__ = ["align_spoken"]
+
+
+def align_spoken(shard: Shard, folder: Path, *, asset: str, min_score: float, **settings: Any) -> None:
+    """`align_utterances` on the spoken forms: items, files and errors are the same, the text stays as written.
+
+    Spoken forms are what our voices were given to say, with sentence times; recordings of others without them are
+    aligned as they are written, for who knows how their numbers were read. A voice that told its words' times needs no
+    aligner: they are kept. settings: of `align_utterances`.
+    """
+    items: list[tuple[dict[str, Any], Sequence[Sentence] | None]] = []
+    written: dict[str, list[str]] = {}
+    told: dict[str, Utterance] = {}
+    for row, sentences in shard.items:
+        if row.get("words") and sentences is not None:
+            told[row["id"]] = utterance_from_dict(row)
+            continue
+        words = row["text"].split()
+        spoken = speakable(words)
+        if spoken != words and sentences is not None:
+            written[row["id"]] = words
+            at = spoken_bounds(spoken)
+            row = {**row, "text": " ".join(spoken)}
+            sentences = [(at[start], at[end], *times) for start, end, *times in sentences]
+        items.append((row, sentences))
+    align_utterances(Shard(shard.index, tuple(items)), folder, asset=asset, min_score=min_score, **settings)
+    if written or told:
+        texts = {row["id"]: row["text"] for row, _ in shard.items}
+        kept = read_utterances(folder / "utterances.jsonl")
+        kept = [_as_written(u, texts[u.id], written[u.id]) if u.id in written else u for u in kept]
+        order = {row["id"]: place for place, (row, _) in enumerate(shard.items)}
+        kept = [*kept, *told.values()]
+        write_utterances(folder / "utterances.jsonl", sorted(kept, key=lambda u: order.get(u.id, len(order))))
+
+
+def _as_written(utterance: Utterance, text: str, words: Sequence[str]) -> Utterance:
+    at = spoken_bounds(speakable(words))
+    said = utterance.words
+    times = tuple(
+        Word(word, said[start].start_s, said[end - 1].end_s, fmean(one.score for one in said[start:end]))
+        for word, start, end in zip(words, at, at[1:], strict=False)
+    )
+    return replace(utterance, text=text, words=times)

@@ -1,1 +1,0 @@
-"""Warm start and the one loop; schedule, checkpoint, teacher."""

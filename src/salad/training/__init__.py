@@ -1,0 +1,1 @@
+"""The one loop, its tasks, schedule, checkpoints and processes."""

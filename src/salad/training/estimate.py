@@ -1,0 +1,218 @@
+"""What a recipe will take before anything is trained: parameters, memory, tokens, operations, hours, disk.
+
+Counts are exact (the model is laid out without memory); rates are assumptions, and are named beside the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from salad import config
+from salad.assets import ASSETS, hub_folder, is_cached, is_hub_name, llm_folder
+from salad.config import Recipe
+from salad.model import SaladConfig, SaladForConditionalGeneration
+from salad.model.encoders.load import shape_of
+from salad.text.phonemes import Symbols
+from salad.types import SaladError
+
+__all__ = ["GPUS", "Plan", "StagePlan", "make_plan", "meta_model"]
+
+# Peak bf16 operations a second (dense), from the makers' data sheets.
+GPUS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
+UTILISATION = 0.40  # share of the peak that a well-fed step reaches
+SECONDS_PER_WORD, TOKENS_PER_WORD = 0.38, 1.35  # English read aloud; a byte-level BPE of 50 k to 150 k tokens
+TTS_SPEED = 30.0  # seconds of speech a second on one GPU, one utterance at a time
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of training.
+
+    positions: student positions; flops: least operations; speech_hours: heard, with repeats.
+    """
+
+    name: str
+    steps: int
+    positions: int
+    targets: int
+    flops: float
+    speech_hours: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """parameters: by part, with the number that trains. memory: bytes by part on each of `processes` devices."""
+
+    parameters: dict[str, tuple[int, int]]
+    memory: dict[str, int]
+    processes: int
+    stages: list[StagePlan]
+    disk: dict[str, int]
+
+    @property
+    def flops(self) -> float:
+        return sum(stage.flops for stage in self.stages)
+
+    def hours(self, gpu: str) -> float:
+        """On one such GPU, at UTILISATION of its peak."""
+        return self.flops / (GPUS[gpu] * UTILISATION) / 3600
+
+
+def meta_model(settings: Recipe) -> SaladForConditionalGeneration:
+    """The recipe's model without memory for its weights."""
+    shape, two_parts = shape_of(settings.assets.encoder), settings.model.ears == "symbols"
+    config = SaladConfig(
+        llm_config=_llm_config(settings),
+        encoder=settings.assets.encoder,
+        frame_rate_hz=shape.frame_rate_hz,
+        frame_dim=shape.frame_dim,
+        **settings.model.shape(),
+        lora_rank=settings.stage1.lora_rank if settings.stage1.llm == "lora" else 0,
+        ctc_vocab_size=1 if settings.warm_start.enabled and not two_parts else 0,  # rows are the LLM's: no parameters
+        symbols=Symbols("phones", ("#", *map(str, range(63)))).to_dict() if two_parts else None,  # about an alphabet
+    )
+    with torch.device("meta"):
+        return SaladForConditionalGeneration(config)
+
+
+def make_plan(settings: Recipe, processes: int = 1) -> Plan:
+    """Lay the recipe's model out and count. processes: devices that the training is spread over."""
+    model = meta_model(settings)
+    parameters = _parameters(model, settings.stage1.llm)
+    shape = shape_of(settings.assets.encoder)
+    llm = sum(p.numel() for n, p in model.decoder().layers.named_parameters() if "lora_" not in n)
+    head = model.get_output_embeddings().weight.numel()
+    adapter = parameters["adapter"][0]
+    stages = [
+        _stage(name, stage, settings, llm, adapter, head)
+        for name, stage in (("stage1", settings.stage1), ("stage2", settings.stage2))
+    ]
+    memory = _memory(model, parameters, settings, processes)
+    trained = sum(t for _, t in parameters.values())
+    bytes_each = 12 + 4 * (settings.stage1.ema > 0)
+    disk = {
+        "checkpoints": (settings.stage1.keep + settings.stage2.keep + 2) * trained * bytes_each,
+        "final model": sum(n for n, _ in parameters.values()) * 4,
+        "features in float16, 1,000 h": int(3.6e6 * shape.frame_rate_hz * shape.frame_dim * 2),
+    }
+    return Plan(parameters, memory, processes, stages, disk)
+
+
+def rows(plan: Plan, settings: Recipe) -> Iterable[tuple[str, str, str]]:
+    """(group, what, figure) for a table."""
+    for part, (number, trained) in plan.parameters.items():
+        yield "parameters", part, f"{number:,}" + (f"  ({trained:,} trained)" if trained != number else "  (trained)")
+    total = sum(n for n, _ in plan.parameters.values())
+    yield "parameters", "all", f"{total:,}  ({sum(t for _, t in plan.parameters.values()):,} trained)"
+    for part, number in plan.memory.items():
+        yield f"memory per device ({plan.processes} of them)", part, f"{number / 1e9:.1f} GB"
+    yield f"memory per device ({plan.processes} of them)", "all", f"{sum(plan.memory.values()) / 1e9:.1f} GB"
+    for stage in plan.stages:
+        yield stage.name, "steps", f"{stage.steps:,}"
+        yield stage.name, "positions", f"{stage.positions / 1e9:.3g} G  ({stage.positions // stage.steps:,} a step)"
+        yield stage.name, "text targets", f"{stage.targets / 1e9:.3g} G"
+        yield stage.name, "speech heard", f"{stage.speech_hours:,.0f} h, repeats included"
+        yield stage.name, "operations", f"{stage.flops:.2e}"
+    for gpu in GPUS:
+        hours = plan.hours(gpu)
+        yield (
+            f"GPU hours at {UTILISATION:.0%} of peak bf16",
+            gpu,
+            f"{hours:,.0f} h, {hours / plan.processes:,.0f} h on {plan.processes}",
+        )
+    share = settings.select.budget_share
+    figure = f"{1000 * share:,.0f} h, {1000 * share / TTS_SPEED:,.1f} GPU hours at {TTS_SPEED:g} x real time"
+    yield "speech to buy", "of 1,000 h of D_speech", figure
+    for what, number in plan.disk.items():
+        yield "disk", what, f"{number / 1e9:,.1f} GB"
+
+
+def _llm_config(settings: Recipe) -> Any:
+    if settings.model.llm_config is not None:
+        values = dict(settings.model.llm_config)
+        if "model_type" not in values:
+            raise SaladError("model.llm_config: needs model_type, such as qwen2")
+        return AutoConfig.for_model(**values)
+    name = settings.assets.llm
+    if name in ASSETS and not is_cached(name):
+        raise SaladError(f"assets.llm: {name} is not in the cache; run `salad assets get {name}` first")
+    if is_hub_name(name):  # a plan downloads nothing
+        return AutoConfig.from_pretrained(hub_folder(name, download=False))
+    return AutoConfig.from_pretrained(llm_folder(name))
+
+
+def _parameters(model: SaladForConditionalGeneration, llm: str) -> dict[str, tuple[int, int]]:
+    lora = {n: p.numel() for n, p in model.llm.named_parameters() if "lora_" in n}
+    embeddings = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+    tables = sum(p.numel() for p in model.llm.parameters() if id(p) in embeddings)
+    layers = sum(p.numel() for p in model.llm.parameters()) - tables - sum(lora.values())
+    adapter = sum(p.numel() for p in model.adapter.parameters())
+    trains = llm == "full"
+    parts = {
+        "adapter": (adapter, adapter),
+        "llm layers": (layers, layers * trains),
+        "llm embeddings and head": (tables, tables * trains),
+    }
+    if lora:
+        parts["llm lora"] = (sum(lora.values()),) * 2
+    if model.ctc is not None:
+        parts["ctc head"] = (sum(p.numel() for p in model.ctc.parameters()),) * 2
+    return parts
+
+
+def _stage(name: str, stage: config.Stage, settings: Recipe, llm: int, adapter: int, head: int) -> StagePlan:
+    """A spoken document alternates spans of mean length; plain text has none."""
+    spans, parts = settings.sequence, settings.model
+    rate = shape_of(settings.assets.encoder).frame_rate_hz / parts.stride
+    words = sum(spans.speech_words) / 2
+    text = sum(spans.text_words) / 2 * TOKENS_PER_WORD
+    sounded = words * SECONDS_PER_WORD * rate  # adapter positions of a span
+    heard = sounded if parts.rate == "fixed" else words * TOKENS_PER_WORD  # those of them that the LLM reads
+    positions = stage.steps * stage.positions
+    spoken = positions * (1 - stage.text_share)
+    num_spans = spoken / (text + heard)
+    plain = 0 if stage.llm == "frozen" else positions * stage.text_share  # without a gradient, and left out
+    targets = num_spans * text + plain
+    teacher = targets + num_spans * words * TOKENS_PER_WORD
+    student = (4 if stage.llm == "frozen" else 6) * (spoken + plain) * llm
+    loss = (6 if stage.llm == "frozen" else 8) * targets * head
+    flops = student + 2 * teacher * llm + 6 * num_spans * sounded * adapter + loss
+    hours = num_spans * words * SECONDS_PER_WORD / 3600
+    return StagePlan(name, stage.steps, positions, int(targets), float(flops), hours)
+
+
+def _memory(
+    model: SaladForConditionalGeneration, parameters: dict[str, tuple[int, int]], settings: Recipe, processes: int
+) -> dict[str, int]:
+    """Weights and moments in float32, frozen layers in bf16; a pack's activations in bf16. Only layers are sharded."""
+    stage, context = settings.stage1, settings.sequence.context
+    layers, layers_trained = parameters["llm layers"]
+    tables, tables_trained = parameters["llm embeddings and head"]
+    layers_trained += parameters.get("llm lora", (0, 0))[1]
+    trained = sum(t for _, t in parameters.values())
+    sharded = processes if stage.shard else 1
+    here = trained - layers_trained + layers_trained // sharded
+    frozen = (layers - parameters["llm layers"][1]) * 2 // sharded + (tables - tables_trained) * 4
+    teacher = 0
+    if stage.llm != "frozen":
+        teacher = layers * 2 // (processes if stage.shard_teacher else 1) + tables * 4
+    config = model.config.llm_config
+    width = config.hidden_size
+    kept = 1 if stage.checkpoint_activations else 8 + 4 * config.intermediate_size / width
+    return {
+        "trained weights": here * 4,
+        "gradients": here * 4,
+        "AdamW moments": here * 8,
+        "moving average": here * 4 * (stage.ema > 0),
+        "frozen weights": frozen,
+        "teacher": teacher,
+        "activations of one pack": int(context * width * config.num_hidden_layers * kept * 2),
+        "loss: logits of a chunk, gradient of the head": (
+            3 * 1024 * config.vocab_size * 4 + 2 * 4 * config.vocab_size * width * (tables_trained > 0)
+        ),
+    }

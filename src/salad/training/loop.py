@@ -1,0 +1,261 @@
+"""The one training loop. What varies is the task: its batches and its loss."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from salad.files import write_jsonl
+from salad.progress import progress
+from salad.sequence.stream import Stream, StreamBatches
+from salad.training.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
+from salad.training.distributed import World, like, norm
+from salad.training.monitor import PERF, Spikes, perf, save_batch
+from salad.training.optimizer import Kind, MuonAdamW, make_optimizer
+from salad.training.schedule import before_decay, wsd
+from salad.types import SaladError
+
+__all__ = ["Schedule", "Task", "autocast", "train"]
+
+
+class Task(Protocol):
+    """What is trained: batches as a pure function of the step, and a loss that is a sum."""
+
+    def packs(self, step: int) -> list[Any]:
+        """The packs of a global batch; the same step gives the same packs."""
+
+    def count(self, pack: Any) -> int:
+        """Targets in a pack: what the loss is divided by, summed over the global batch."""
+
+    def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, float]]:
+        """Summed loss (None where its gradient is exactly zero), and sums and counts to log."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    steps: int
+    lr: dict[str, float]
+    weight_decay: float = 0.1
+    grad_clip: float = 1.0
+    warmup_steps: int = 0
+    decay_share: float = 0.2
+    checkpoint_every: int = 50
+    keep: int = 2
+    probe_every: int = 0
+    spike_factor: float = 0.0
+    ema: float = 0.0
+    optimizer: Kind = "adamw"
+
+
+def autocast(bf16: bool, device: str = "cpu") -> AbstractContextManager[Any]:
+    """bf16 where asked. Casts of weights are not cached: they would outlive a change of the weights."""
+    return torch.autocast(device, torch.bfloat16, cache_enabled=False) if bf16 else nullcontext()
+
+
+def train(
+    model: torch.nn.Module,
+    task: Task,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    title: str,
+    bf16: bool,
+    start_from: Path | None = None,
+    probe: Callable[[], dict[str, float]] | None = None,
+    world: World | None = None,
+    lockstep: bool = False,
+    stream: StreamBatches | None = None,
+) -> Path:
+    """Train to the end of `schedule`, resuming from `folder` if it holds checkpoints; returns the last one.
+
+    Groups of `schedule.lr` are the first part of parameter names ("adapter", "ctc", "llm"). A fresh run takes
+    weights and optimiser from the checkpoint `start_from`, if given. Losses are divided once, by the count
+    of targets in the global batch, whatever the number of packs or processes. metrics.jsonl has one row a step;
+    keys that begin with "perf/" are rates of this machine, all others follow from the seed.
+    lockstep: the processes share layers, so that each must take the same number of packs.
+    stream: what the task draws its batches from, where they are not a plan. Its state goes into the checkpoints, and
+    the packs of a step are then each process's own, not shared out.
+    Raises SaladError on a loss that is not finite or leaps (`schedule.spike_factor` times the median of the last 20
+    steps), after writing the batch to bad-batch.json.
+    """
+    world = world or World()
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = trainable(model)
+    groups = {name: [p for n, p in parameters.items() if n.split(".")[0] == name] for name in schedule.lr}
+    optimizer = make_optimizer(
+        schedule.optimizer,
+        [{"params": p, "lr": schedule.lr[n], "base_lr": schedule.lr[n]} for n, p in groups.items() if p],
+        {parameter: name for name, parameter in parameters.items()},
+        schedule.weight_decay,
+        foreach=False if lockstep else None,
+    )
+    keep_step = before_decay(schedule.steps, schedule.decay_share)
+    step, seconds, totals = 0, 0.0, {"positions": 0, "targets": 0}
+    averages: dict[str, torch.Tensor] = {}
+    if (resume := latest_checkpoint(folder)) is not None:
+        state = load_checkpoint(resume, model, optimizer)
+        step, seconds, totals = state["step"], state["seconds"], state["totals"]
+        averages = {name: like(value, parameters[name]) for name, value in load_averages(resume).items()}
+        if stream is not None:
+            stream.load_state_dict(state.get("stream", {}))
+    elif start_from is not None:
+        load_checkpoint(start_from, model, optimizer)
+    log = folder / "metrics.jsonl"
+    rows = [row for row in _read_log(log) if row["step"] <= step] if resume is not None else []
+    if world.is_first:
+        write_jsonl(log, rows)
+    world.barrier()
+    spikes = Spikes(schedule.spike_factor)
+    for row in rows:
+        if "loss" in row:
+            spikes.is_spike(row["loss"])
+    saver = Saver(folder, schedule.keep, {keep_step, schedule.steps}, world)
+    device = next(iter(parameters.values())).device.type
+    before_s = time.monotonic() - seconds
+    shown = progress(title, schedule.steps, "steps", quiet=not world.is_first)
+    with shown as bar, _Log(log if world.is_first else None) as metrics, saver:
+        bar.advance(step)
+        if step == 0 and probe is not None:
+            metrics.write({"step": 0, "seconds": 0.0, **totals, **probe()})
+        while step < schedule.steps:
+            factor = wsd(step, schedule.steps, schedule.warmup_steps, schedule.decay_share)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            began = time.perf_counter()
+            packs = task.packs(step)
+            waited = time.perf_counter() - began
+            row = _accumulate(task, packs, bf16, device, world, lockstep, own=stream is not None)
+            if not math.isfinite(row["loss"]) or spikes.is_spike(row["loss"]):
+                saver.wait()
+                raise _stopped(folder, step, packs, row, schedule.spike_factor, world)
+            row |= _update(optimizer, groups, schedule.grad_clip, world, lockstep)
+            if schedule.ema:
+                _average(averages, parameters, schedule.ema)
+            step += 1
+            rates = perf(row, time.perf_counter() - began, waited, device, bf16, world.size)
+            for key in totals:
+                totals[key] += row.pop(key, 0)
+            row = {"step": step, "lr_factor": round(factor, 6), "seconds": time.monotonic() - before_s, **totals, **row}
+            if probe is not None and (step % schedule.probe_every == 0 or step == schedule.steps):
+                row |= probe()
+            metrics.write(row | rates)
+            bar.advance(1, f"loss {row['loss']:.3f}")
+            if step % schedule.checkpoint_every == 0 or step in (keep_step, schedule.steps):
+                extra = {"seconds": time.monotonic() - before_s, "totals": dict(totals)}
+                if stream is not None:
+                    extra["stream"] = Stream.join(world.gather(stream.state_dict()))
+                saver.save(model, optimizer, step, extra, averages)
+    world.barrier()
+    last = latest_checkpoint(folder)
+    assert last is not None
+    return last
+
+
+def _accumulate(
+    task: Task, packs: list[Any], bf16: bool, device: str, world: World, lockstep: bool, own: bool
+) -> dict[str, float]:
+    """Gradients of one global batch, summed over its packs and over the processes that share (or `own`) them."""
+    count = sum(task.count(pack) for pack in packs)
+    count = max(1, int(world.sum({"count": count})["count"]) if own else count)
+    # FSDP averages the gradients of sharded layers over the processes; the others are summed below.
+    scale = world.size if lockstep else 1
+    sums: dict[str, float] = {"loss": 0.0}
+    for pack, weight in (world.own if own else world.share)(packs, equal=lockstep):
+        with autocast(bf16, device):
+            loss, logs = task.loss(pack)
+        if weight:
+            for key, value in logs.items():
+                sums[key] = sums.get(key, 0.0) + value
+        if loss is not None:
+            (loss * (weight * scale / count)).backward()
+            sums["loss"] += weight * float(loss.detach())
+    sums = world.sum(sums)
+    return {**sums, "loss": sums["loss"] / count}
+
+
+def _update(
+    optimizer: torch.optim.Optimizer | MuonAdamW,
+    groups: dict[str, list[torch.nn.Parameter]],
+    grad_clip: float,
+    world: World,
+    lockstep: bool,
+) -> dict[str, float]:
+    """Clip by the norm over all groups and processes, step, and tell the norms before clipping."""
+    every = [p for group in groups.values() for p in group]
+    world.sum_gradients(every, world.size if lockstep else 1)
+    grads = {name: [p.grad for p in group if p.grad is not None] for name, group in groups.items() if group}
+    norms = {name: norm(group, every[0].device) for name, group in grads.items()}
+    total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+    torch.nn.utils.clip_grads_with_norm_(every, grad_clip, total, foreach=False if lockstep else None)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {"grad_norm": float(total), **{f"grad_norm_{name}": float(value) for name, value in norms.items()}}
+
+
+@torch.no_grad()
+def _average(averages: dict[str, torch.Tensor], parameters: dict[str, torch.nn.Parameter], decay: float) -> None:
+    for name, parameter in parameters.items():
+        if name in averages:
+            averages[name].lerp_(parameter.detach(), 1.0 - decay)
+        else:
+            averages[name] = parameter.detach().clone()
+
+
+def _stopped(
+    folder: Path, step: int, packs: list[Any], row: dict[str, float], factor: float, world: World
+) -> SaladError:
+    why = f"{row['loss']} at step {step}"
+    if math.isfinite(row["loss"]):
+        why += f", more than spike_factor {factor:g} times the median of the last 20 steps"
+    where = save_batch(folder, step, packs, row) if world.is_first else folder
+    world.barrier()  # torchrun ends all processes as soon as one has failed
+    return SaladError(f"loss: {why}; its batch is in {where}. Lower the learning rate, or look at the batch's audio")
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl; a line that a power cut tore ends them."""
+    rows: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows
+
+
+class _Log:
+    """metrics.jsonl, and the same figures for TensorBoard beside it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def __enter__(self) -> _Log:
+        if self.path is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._file = open(self.path, "a", encoding="utf-8")
+            self._board = SummaryWriter(str(self.path.parent / "tensorboard"))
+        return self
+
+    def write(self, row: dict[str, Any]) -> None:
+        if self.path is None:
+            return
+        self._file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}) + "\n")
+        self._file.flush()
+        for key, value in row.items():
+            if key != "step":
+                self._board.add_scalar(key if key.startswith(PERF) else f"train/{key}", value, row["step"])
+
+    def __exit__(self, *_: object) -> None:
+        if self.path is not None:
+            self._file.close()
+            self._board.close()

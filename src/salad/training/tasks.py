@@ -1,0 +1,304 @@
+"""What the loop trains: CTC onto the LLM's own embeddings, and distillation on interleaved documents."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from salad.model.modeling import Heard, SaladForConditionalGeneration
+from salad.model.teacher import Teacher
+from salad.objective import ctc, ctc_fits, distill
+from salad.sequence import assemble, best_fit
+from salad.sequence.examples import num_positions
+from salad.sequence.stream import StreamBatches
+from salad.training.ears_tasks import SimulatedBatches
+from salad.training.monitor import step_flops
+from salad.types import Example, SaladError
+
+__all__ = ["CTCTask", "DistillTask", "OneBatch", "Side", "Source", "Together", "WithCTC", "plan_batches"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Examples of one kind and their share of each batch's positions.
+
+    layouts: for each document its interleavings; pass number e over the source uses layout e (modulo).
+    positions: estimated student positions of each document.
+    """
+
+    name: str
+    share: float
+    layouts: Sequence[Sequence[Example]]
+    positions: Sequence[int]
+
+
+def plan_batches(sources: Sequence[Source], steps: int, positions: int, seed: int) -> list[list[Example]]:
+    """Every batch of a stage: documents are drawn without replacement in each pass over a source.
+
+    The source that is furthest behind its share of the positions gives the next document. The plan is a
+    pure function of its arguments, so a step's batch needs no state to be found again.
+    """
+    sources = [source for source in sources if source.share > 0 and source.layouts]
+    if not sources:
+        raise SaladError("training: no examples left to train on; see quarantine.jsonl for what was set aside")
+    streams = [_stream(source, random.Random(f"{seed}/{source.name}")) for source in sources]
+    given = [0.0] * len(sources)
+    batches = []
+    for _ in range(steps):
+        batch, filled = [], 0
+        while filled < positions:
+            behind = min(range(len(sources)), key=lambda i: given[i] / sources[i].share)
+            example, size = next(streams[behind])
+            batch.append(example)
+            given[behind] += size
+            filled += size
+        batches.append(batch)
+    return batches
+
+
+def _stream(source: Source, rng: random.Random):  # type: ignore[no-untyped-def]
+    epoch = 0
+    while True:
+        for i in rng.sample(range(len(source.layouts)), len(source.layouts)):
+            yield source.layouts[i][epoch % len(source.layouts[i])], source.positions[i]
+        epoch += 1
+
+
+class DistillTask:
+    """alpha * divergence + (1 - alpha) * NLL at the text tokens of interleaved documents (eqs. 5 and 6).
+
+    objective: further settings of `salad.objective.distill`, such as divergence and temperature. hear: what makes the
+    student's embeddings of the spoken spans; None: `model.hear`, of frames.
+    """
+
+    def __init__(
+        self,
+        model: SaladForConditionalGeneration,
+        teacher: Teacher,
+        batches: Sequence[Sequence[Example]] | StreamBatches | SimulatedBatches,
+        *,
+        alpha: float,
+        context: int,
+        objective: dict[str, Any] | None = None,
+        hear: Callable[[Sequence[torch.Tensor]], Heard] | None = None,
+    ) -> None:
+        self.hear = hear or model.hear
+        self.model, self.teacher, self.batches = model, teacher, batches
+        self.alpha, self.context, self.objective = alpha, context, objective or {}
+        self.llm_frozen = not any(p.requires_grad for p in model.llm.parameters())
+        self._sizes = {
+            "llm": sum(p.numel() for p in model.decoder().layers.parameters()),
+            "head": model.get_output_embeddings().weight.numel(),
+        }
+        self._adapter = sum(p.numel() for p in model.adapter.parameters())
+
+    def packs(self, step: int) -> list[list[Example]]:
+        batch = self.batches[step]
+        sizes = [1 + len(example.token_ids) for example in batch]  # at most: speech at text rate is shorter
+        if self.model.config.rate == "fixed":
+            sizes = [num_positions(example, self.model.config.stride, "fixed") for example in batch]
+        return [[batch[i] for i in pack] for pack in best_fit(sizes, self.context)]
+
+    def count(self, pack: list[Example]) -> int:
+        return sum(
+            b - a
+            for example in pack
+            for span, (a, b) in zip(example.spans, example.token_bounds, strict=True)
+            if span.modality == "text"
+        )
+
+    def loss(self, pack: list[Example]) -> tuple[torch.Tensor | None, dict[str, float]]:
+        if self.llm_frozen:  # plain text moves nothing: its gradient is exactly zero
+            pack = [example for example in pack if example.speech_frames]
+            if not pack:
+                return None, {}
+        head = self.model.get_output_embeddings().weight
+        device = head.device
+        frames = [torch.from_numpy(span).float().to(device) for example in pack for span in example.speech_frames]
+        if frames:
+            heard = self.hear(frames)
+            speech, lengths, all_lengths = heard.embeddings, heard.lengths, heard.all_lengths
+        else:
+            speech, lengths, all_lengths = self.model.get_input_embeddings().weight[:0], [], []
+        packed = assemble(pack, lengths)
+        ids, rows, student_pos, teacher_pos, targets = (
+            torch.from_numpy(x).to(device)
+            for x in (
+                packed.student_ids,
+                packed.speech_rows,
+                packed.pairs.student_pos,
+                packed.pairs.teacher_pos,
+                packed.pairs.target_ids,
+            )
+        )
+        student = self.model.hidden_states(self.model.merge(ids, speech, rows), packed.student_starts)
+        read_before = self.teacher.positions_read
+        teacher = self.teacher.hidden(pack)
+        out = distill(
+            student[student_pos],
+            teacher[teacher_pos],
+            head,
+            self.teacher.head,
+            targets,
+            self.alpha,
+            **self.objective,
+        )
+        flops = step_flops(
+            len(packed.student_ids),
+            self.teacher.positions_read - read_before,
+            out.count,
+            adapter=6.0 * self._adapter * sum(all_lengths),
+            frozen=self.llm_frozen,
+            **self._sizes,
+        )
+        logs = {
+            "positions": len(packed.student_ids),
+            "targets": out.count,
+            "kl_sum": float(out.kl),
+            "nll_sum": float(out.nll),
+            "flops": flops,
+        }
+        return out.total, logs
+
+
+class CTCTask:
+    """CTC of speech spans onto the LLM's own embedding rows (ours; the warm start before Stage I).
+
+    spans: (frames [T, frame_dim], token ids [L]) of every piece. Pieces too short for their tokens
+    (T / stride < L + repeats) are counted in `impossible` and left out.
+    """
+
+    def __init__(
+        self,
+        model: SaladForConditionalGeneration,
+        spans: Sequence[tuple[np.ndarray, np.ndarray]],
+        *,
+        steps: int,
+        batch: int,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self._class = model.ctc.classes()
+        possible = [s for s in spans if self._fits(*s)]
+        self.impossible = len(spans) - len(possible)
+        if not possible:
+            raise SaladError("warm_start: no speech span is long enough for its tokens; lower model.stride")
+        self.spans, self.batch = possible, batch
+        self._plan: list[list[int]] = []
+        rng, left = random.Random(f"{seed}/ctc"), []
+        for _ in range(steps):
+            while len(left) < batch:
+                left += rng.sample(range(len(possible)), len(possible))
+            self._plan.append(left[:batch])
+            del left[:batch]
+
+    def _fits(self, frames: np.ndarray, ids: np.ndarray) -> bool:
+        num_positions = -(-len(frames) // self.model.config.stride)
+        return all(int(i) in self._class for i in ids) and ctc_fits(num_positions, ids.tolist())
+
+    def packs(self, step: int) -> list[list[int]]:
+        return [self._plan[step]]
+
+    def count(self, pack: list[int]) -> int:
+        return sum(len(self.spans[i][1]) for i in pack)
+
+    def loss(self, pack: list[int]) -> tuple[torch.Tensor, dict[str, float]]:
+        device = self.model.ctc.scale.device
+        frames = [torch.from_numpy(self.spans[i][0]).float().to(device) for i in pack]
+        classes = [[self._class[int(t)] for t in self.spans[i][1]] for i in pack]
+        logits, lengths = self.model.ctc_logits(frames)
+        loss, count = ctc(logits, lengths, classes)
+        adapter = sum(p.numel() for p in self.model.adapter.parameters())
+        return loss, {"positions": sum(lengths), "targets": count, "flops": 6.0 * adapter * sum(lengths)}
+
+
+class WithCTC:
+    """Distillation, and beside it `weight` times the mean CTC loss of a batch of pieces (ours; off in the paper).
+
+    It keeps the text-rate positions where the warm start put them, and teaches the words of newly bought speech
+    without a pass through the LLM. Both means are over their own targets of the global batch.
+    """
+
+    def __init__(self, distillation: DistillTask, ctc_task: CTCTask, weight: float) -> None:
+        self.distillation, self.ctc, self.weight = distillation, ctc_task, weight
+
+    def packs(self, step: int) -> list[tuple[float | None, list[Any]]]:
+        """(None, examples) for distillation; (factor on the CTC sum, pieces) for CTC."""
+        packs = self.distillation.packs(step)
+        (pieces,) = self.ctc.packs(step)
+        targets = sum(self.distillation.count(pack) for pack in packs)
+        factor = self.weight * targets / max(1, self.ctc.count(pieces))  # the loop divides by `targets`
+        return [*((None, pack) for pack in packs), (factor, pieces)]
+
+    def count(self, pack: tuple[float | None, list[Any]]) -> int:
+        return self.distillation.count(pack[1]) if pack[0] is None else 0
+
+    def loss(self, pack: tuple[float | None, list[Any]]) -> tuple[torch.Tensor | None, dict[str, float]]:
+        factor, members = pack
+        if factor is None:
+            return self.distillation.loss(members)
+        loss, logs = self.ctc.loss(members)
+        return factor * loss, {"ctc_sum": float(loss.detach()), "ctc_targets": logs["targets"], "flops": logs["flops"]}
+
+
+@dataclass(frozen=True)
+class Side:
+    """A task beside the main one: `weight` times the mean of its own loss is added from step `first` on."""
+
+    name: str
+    task: Any
+    weight: float
+    first: int = 0
+
+
+class Together:
+    """A main task and others beside it. Each loss is a mean over its own targets of the global batch."""
+
+    def __init__(self, main: Any, sides: Sequence[Side]) -> None:
+        self.main, self.sides = main, sides
+
+    def packs(self, step: int) -> list[tuple[Side | None, float, Any]]:
+        """(None, 1, pack) of the main task; (side, factor on its sum, pack) of the others."""
+        packs = self.main.packs(step)
+        targets = sum(self.main.count(pack) for pack in packs)
+        out: list[tuple[Side | None, float, Any]] = [(None, 1.0, pack) for pack in packs]
+        for side in self.sides:
+            if step >= side.first:
+                own = side.task.packs(step - side.first)
+                factor = side.weight * targets / max(1, sum(side.task.count(pack) for pack in own))
+                out += [(side, factor, pack) for pack in own]  # the loop divides by `targets`
+        return out
+
+    def count(self, pack: tuple[Side | None, float, Any]) -> int:
+        return self.main.count(pack[2]) if pack[0] is None else 0
+
+    def loss(self, pack: tuple[Side | None, float, Any]) -> tuple[torch.Tensor | None, dict[str, float]]:
+        side, factor, own = pack
+        if side is None:
+            return self.main.loss(own)
+        loss, logs = side.task.loss(own)
+        kept = {"flops": logs.get("flops", 0.0)}
+        if loss is not None:
+            kept |= {f"{side.name}_sum": float(loss.detach()), f"{side.name}_targets": logs.get("targets", 0)}
+        return None if loss is None else factor * loss, kept
+
+
+class OneBatch:
+    """The first batch of another task, again and again."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def packs(self, step: int) -> list[Any]:
+        return self.task.packs(0)
+
+    def count(self, pack: Any) -> int:
+        return self.task.count(pack)
+
+    def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, float]]:
+        return self.task.loss(pack)

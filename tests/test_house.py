@@ -1,0 +1,122 @@
+"""The house: which room may import which, and that its map is true."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import salad
+
+SOURCE = Path(salad.__file__).parent
+# Each room may import those before it (docs/architecture.md).
+ORDER = (
+    "types", "config", "audio", "files", "progress", "assets", "engine", "text", "data", "align", "synthesize",
+    "sequence", "objective", "model", "measure", "select", "training", "evaluation", "report", "pipeline", "study",
+    "serve", "api", "cli",
+)  # fmt: skip
+NOT_BUILT = {"serve", "api"}
+# (room, room that it imports) -> why no move of a file mends it. An entry that is no longer needed fails.
+UPWARD: dict[tuple[str, str], str] = {}
+
+
+def arrows() -> dict[tuple[str, str], set[str]]:
+    """(room, room that it imports) -> files; lazy imports and import_module with a name of ours included."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for path in SOURCE.rglob("*.py"):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        for name in imported(path.read_text(encoding="utf-8")):
+            room = name.split(".")[1]
+            if room != parts[0]:
+                found[parts[0], room].add("/".join(parts))
+    return found
+
+
+def imported(source: str) -> set[str]:
+    """Modules of ours that a file imports anywhere in it, as far as their names are written there."""
+    return {name for node in ast.walk(ast.parse(source)) for name in _imported(node)}
+
+
+def _imported(node: ast.AST) -> Iterable[str]:
+    if isinstance(node, ast.ImportFrom):
+        assert not node.level, "a relative import; write salad.ROOM in full"
+        if node.module == "salad":
+            return [f"salad.{alias.name}" for alias in node.names if alias.name in ORDER]
+        return [node.module] if node.module and node.module.startswith("salad.") else []
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names if alias.name.startswith("salad.")]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        return [name for argument in node.args[:1] if (name := _beginning(argument)).startswith("salad.")]
+    return []
+
+
+def _beginning(argument: ast.expr) -> str:
+    """A constant string, or what an f-string begins with."""
+    first = argument.values[0] if isinstance(argument, ast.JoinedStr) and argument.values else argument
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+
+
+def circle(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Rooms that import each other in a ring, if any do."""
+    below: dict[str, set[str]] = defaultdict(set)
+    for room, other in pairs:
+        below[room].add(other)
+    try:
+        graphlib.TopologicalSorter(below).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def upward(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    return {(room, other) for room, other in pairs if ORDER.index(other) > ORDER.index(room)}
+
+
+def test_every_room_has_a_place():
+    rooms = {path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms - {"__init__"} == set(ORDER) - NOT_BUILT
+
+
+def test_no_circle_of_rooms():
+    assert not circle(arrows())
+
+
+def test_no_arrow_runs_up():
+    found = arrows()
+    up = upward(found)
+    new = {pair: found[pair] for pair in up - set(UPWARD)}
+    assert not new, f"an import runs upward: {new}; move what is shared down"
+    assert not set(UPWARD) - up, "an exception that is no longer needed"
+
+
+def test_imports_are_found_wherever_they_stand():
+    source = """
+import salad.audio
+from salad import __version__, assets
+from salad.types import SaladError
+def lazy(stage):
+    from salad.cli.common import plain_errors
+    importlib.import_module(f"salad.pipeline.stages.{stage}")
+    importlib.import_module("salad.study.grid")
+    importlib.import_module(stage), importlib.import_module("torch"), importlib.import_module(f"{stage}.x")
+"""
+    names = {"salad.audio", "salad.assets", "salad.types", "salad.cli.common", "salad.pipeline.stages."}
+    assert imported(source) == {*names, "salad.study.grid"}
+    assert circle([("data", "text"), ("text", "align"), ("align", "data")]) and not circle([("data", "text")])
+    assert upward([("text", "data"), ("data", "text")]) == {("text", "data")}
+
+
+def test_the_map_names_every_file():
+    text = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    missing = [
+        str(path.relative_to(SOURCE))
+        for path in SOURCE.rglob("*.py")
+        if path.name not in ("__init__.py", "__main__.py")
+        and str(path.relative_to(SOURCE)) not in text  # a file at the top
+        and f"  {path.relative_to(SOURCE / path.relative_to(SOURCE).parts[0])} " not in text
+    ]
+    assert not missing, f"docs/architecture.md does not name {missing}; run scripts/draw_house.py"
