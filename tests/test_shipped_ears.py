@@ -14,9 +14,9 @@ from salad import assets
 from salad.align.transcribe import wer
 from salad.assets.ears import ADAPTER
 from salad.audio import read_audio
-from salad.model.encode import shared_encoder
-from salad.recipe import load_recipe
-from salad.stages.listening import Listening
+from salad.config import load_recipe
+from salad.evaluation.saved_model import Listening
+from salad.model.encoders.job import shared_encoder
 
 NAME = "salad-smollm2-135m-ears"
 RECIPES = Path(__file__).parents[1] / "recipes"
