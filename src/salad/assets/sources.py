@@ -16,7 +16,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import IO
@@ -255,10 +255,10 @@ def _run(asset: Asset, command: list[str], specs: list[str], downloads: Path, ba
 
 
 def _num_bytes(folder: Path) -> int:
+    """What lies in a folder that another process fills and empties; a look that comes too late counts nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue  # pip moved it between the listing and the look
+    for parent, _, names in os.walk(folder):  # passes over a folder that is gone, where rglob raises
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size
     return total
