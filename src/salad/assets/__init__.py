@@ -12,7 +12,8 @@ from __future__ import annotations
 from salad.assets.ears import model_folder, recipe_behind
 from salad.assets.gguf import llm_folder
 from salad.assets.hub import BUILT_IN, hub_folder, is_hub_name, split_setting
-from salad.assets.registry import ASSETS, Archive, Asset, HubFile, Part, PinnedFile
+from salad.assets.pins import Archive, Asset, HubFile, Part, PinnedFile
+from salad.assets.registry import ASSETS
 from salad.assets.store import cache_dir, fingerprint, get, is_cached, verify
 
 __all__ = [

@@ -21,7 +21,7 @@ from importlib import resources
 from pathlib import Path
 from typing import IO
 
-from salad.assets.registry import Archive, Asset, Part, PinnedFile
+from salad.assets.pins import Archive, Asset, Part, PinnedFile
 from salad.progress import Bar, progress
 from salad.types import SaladError
 

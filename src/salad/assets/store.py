@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from salad.assets.hub import hub_folder, is_hub_name
-from salad.assets.registry import ASSETS, Asset, Kind
+from salad.assets.pins import Asset, Kind
+from salad.assets.registry import ASSETS
 from salad.assets.sources import collect
 from salad.files import sha256_file, sha256_json
 from salad.progress import progress
