@@ -1,6 +1,6 @@
 """Ears in two parts: symbols, spelling, simulated hearing, their losses, and the model that carries them."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from salad.model.teacher import Teacher
 from salad.objective.spelling import spelling
 from salad.pipeline.ears import kept_back
 from salad.sequence.simulate import Noise
-from salad.sequence.spelling import moved, place, spell
+from salad.sequence.spelling import load_spelled, moved, place, save_spelled, spell
 from salad.text.phonemes import BOUNDARY, Symbols, letters_of, phones_of
 from salad.training.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
 from salad.training.loop import Schedule, train
@@ -141,6 +141,18 @@ def test_a_cut_holds_the_tokens_and_symbols_of_its_words(tokenizer, letters, wor
     assert len(part) == end - start
     assert part.symbols.tolist() == text.symbols[text.symbol_starts[start] : text.symbol_starts[end]].tolist()
     assert (part.ends <= part.limits).all() and (part.limits < len(part.symbols)).all()
+
+
+@pytest.mark.parametrize("texts", [[], ["the cat, a dog."], ["the cat", "--", "a dog. 12"]])
+def test_spelled_texts_are_kept_as_they_are(tokenizer, letters, tmp_path, texts):
+    spelled = [spell(tokenizer, text, letters) for text in texts]
+    save_spelled(tmp_path / "texts.safetensors", spelled)
+    again = load_spelled(tmp_path / "texts.safetensors")
+    assert len(again) == len(texts)
+    for text, kept in zip(spelled, again, strict=True):
+        assert all(
+            np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(astuple(text), astuple(kept), strict=True)
+        )
 
 
 @given(st.lists(st.integers(0, 5), max_size=15), st.lists(st.integers(0, 5), max_size=15))

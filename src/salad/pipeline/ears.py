@@ -30,7 +30,7 @@ from salad.sequence import Frames, start_token_id, tokenise
 from salad.sequence.examples import num_positions
 from salad.sequence.interleave import interleave
 from salad.sequence.simulate import Noise
-from salad.sequence.spelling import SpelledText, spell
+from salad.sequence.spelling import SpelledText, load_spelled, save_spelled, spell
 from salad.text.phonemes import BOUNDARY, Symbols
 from salad.text.speakable import speakable
 from salad.training.checkpoint import latest_checkpoint
@@ -125,6 +125,8 @@ def upper_part(run: Run) -> dict[str, Any]:
     documents, aside = spell_documents(run)
     texts = {d.id: spell(tokenizer, d.text, symbols) for d in documents}
     lists = lists_of(run, tokenizer, symbols)
+    save_spelled(folder / "texts.safetensors", list(texts.values()))
+    save_spelled(folder / "lists.safetensors", lists)
     words = {w for d in documents for w in d.text.split()} | set(_words_of_lists(run, tokenizer))
     write_json(folder / "words.json", sorted(words))
     task: Any = SpellTask(
@@ -176,12 +178,11 @@ def ears_sides(
         )
         sides.append(Side("ctc", lower, settings.ctc_weight))
     if settings.spell_weight:
-        documents, _ = spell_documents(run)
-        texts = [spell(tokenizer, d.text, symbols) for d in documents]
+        texts, lists = _spelled(run, tokenizer, symbols)
         read = SpellTask(
             model,
             texts,
-            lists_of(run, tokenizer, symbols),
+            lists,
             load_noise(run),
             steps=settings.steps,
             batch=settings.spell_batch,
@@ -193,6 +194,15 @@ def ears_sides(
         heard = HeardSpellTask(model, spans, steps=settings.steps, batch=settings.spell_batch, seed=seed)
         sides += [Side("spell", read, settings.spell_weight), Side("heard", heard, settings.spell_weight)]
     return sides
+
+
+def _spelled(run: Run, tokenizer: Any, symbols: Symbols) -> tuple[list[SpelledText], list[SpelledText]]:
+    """The texts and the lists of words that the spell stage read, as it kept them."""
+    files = [run.folder("spell") / f"{name}.safetensors" for name in ("texts", "lists")]
+    if all(path.exists() for path in files):
+        return load_spelled(files[0]), load_spelled(files[1])
+    texts = [spell(tokenizer, d.text, symbols) for d in spell_documents(run)[0]]  # a run made before they were kept
+    return texts, lists_of(run, tokenizer, symbols)
 
 
 def kept_back(utterances: Sequence[Utterance], share: float, seed: int) -> tuple[list[Utterance], list[Utterance]]:

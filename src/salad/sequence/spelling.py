@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
+from safetensors.numpy import load_file, save_file
 
 from salad.sequence.tokens import TokenisedDocument, tokenise
 from salad.text.phonemes import BOUNDARY, Symbols
 from salad.text.speakable import speakable
 
-__all__ = ["SpelledText", "moved", "place", "spell"]
+__all__ = ["SpelledText", "load_spelled", "moved", "place", "save_spelled", "spell"]
 
 NO_TOKEN = -1
 
@@ -80,6 +83,27 @@ def spell(tokenizer: Any, text: str, symbols: Symbols, tokens: TokenisedDocument
         np.array(starts, np.int64),
         tokens.word_starts,
     )
+
+
+def save_spelled(path: Path, texts: Sequence[SpelledText]) -> None:
+    """Keep texts in one safetensors file, so that a later stage need not spell them again; written whole or not."""
+    names = [field.name for field in fields(SpelledText)]
+    columns = {name: [getattr(text, name) for text in texts] for name in names}
+    tensors = {name: np.concatenate([np.zeros(0, np.int64), *column]) for name, column in columns.items()}
+    tensors["sizes"] = np.array([[len(part) for part in astuple(text)] for text in texts], np.int64).reshape(-1, 6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.tmp")
+    save_file(tensors, aside)
+    os.replace(aside, path)
+
+
+def load_spelled(path: Path) -> list[SpelledText]:
+    """The texts that `save_spelled` kept, in their order."""
+    tensors = load_file(path)
+    ends = np.cumsum(tensors.pop("sizes"), axis=0)
+    names = [field.name for field in fields(SpelledText)]
+    parts = [np.split(tensors[name], ends[:-1, column]) for column, name in enumerate(names)]
+    return [SpelledText(*own) for own in zip(*parts, strict=True)] if len(ends) else []
 
 
 def _ends(pieces: Sequence[str], num_symbols: int) -> list[int]:
