@@ -6,7 +6,8 @@ The recipe's run must be finished up to stage2: its speech, texts and lower part
 the upper part from nothing behind the run's own lower part; rows of the second kind (phones, letters, single) train
 everything from nothing, for twice the seconds. Prints and appends one JSON line a row and seed to --out: steps, M of
 the held-out documents in the trained voice with its standard error, and word errors. M of each document is kept, so
-that rows are compared paired. Run it alone on the machine.
+that rows are compared paired. `--calibrate` first, on a machine at rest: it measures how many steps of each row fit a
+second, and the rows then take that many, whatever else runs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 
 from salad.config import Recipe, load_recipe
 from salad.engine.memory import keep_freed_memory
-from salad.files import read_jsonl, write_json
+from salad.files import read_json, read_jsonl, write_json
 from salad.measure.divergence import DocumentKL, difference, divergence, speech_ears, summary
 from salad.measure.hearing import voice_errors
 from salad.model.ears import Lexicon
@@ -58,16 +59,41 @@ from salad.types import SaladError, Utterance
 KL_SHARE = 0.3  # of the seconds at the end, in which the KL is beside the spelling
 KL_POSITIONS, MANY = 500, 100_000
 UPPER = ("text", "no_pronunciation", "uniform_noise", "speech", "kl_simulated", "kl_speech")
+WARM, FEW = 3, 15  # steps before, and while, a rate is measured
 WHOLE = ("phones", "letters", "single")
+
+
+class Rates:
+    """Steps a second of each part of each row, in order: measured on the machine at rest, or read from the file."""
+
+    def __init__(self, path: Path, measure: bool) -> None:
+        self.path, self.measure = path, measure
+        self.known: dict[str, list[float]] = {} if measure else read_json(path)
+        self._row, self._taken = "", 0
+
+    def begin(self, row: str) -> None:
+        self._row, self._taken = row, 0
+        if self.measure:
+            self.known[row] = []
+
+    def next(self) -> float:
+        """The rate of the row's next part."""
+        self._taken += 1
+        return self.known[self._row][self._taken - 1]
+
+    def keep(self, rate: float) -> None:
+        self.known[self._row].append(rate)
+        write_json(self.path, self.known)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The run whose data are used, and how long a part trains."""
+    """The run whose data are used, how long a part trains, and how many steps that is."""
 
     run: Run
     seconds: float
     seed: int
+    rates: Rates
 
     def recordings(self) -> list[tuple[Sequence[Utterance], Frames]]:
         speech, bought = load_aligned(self.run, "speech"), load_bought(self.run)
@@ -77,8 +103,18 @@ class Bench:
         ]
 
 
-def timed(model: Any, parameters: dict[str, torch.nn.Parameter], parts: Sequence[tuple[Any, float]], kind: str) -> int:
-    """Train on each task for its seconds, one schedule over all of them; returns the number of steps."""
+def timed(
+    rates: Rates,
+    model: Any,
+    parameters: dict[str, torch.nn.Parameter],
+    parts: Sequence[tuple[Any, float]],
+    kind: str,
+) -> int:
+    """Train on each task for its seconds, one schedule over all of them; returns the number of steps.
+
+    `rates` turns seconds into steps, so that what else runs while a row trains changes no figure. While they are
+    measured, each task takes a few steps and its rate is kept.
+    """
     optimizer = make_optimizer(
         kind,
         [{"params": list(parameters.values()), "lr": 2e-3, "base_lr": 2e-3}],
@@ -86,15 +122,16 @@ def timed(model: Any, parameters: dict[str, torch.nn.Parameter], parts: Sequence
         0.01,
         foreach=None,
     )
-    total, used, step = sum(seconds for _, seconds in parts), 0.0, 0
-    for task, seconds in parts:
-        until, first = used + seconds, step
-        while used < until:
-            began = time.perf_counter()
-            factor = min(1.0, (step + 1) / 20, (1 - used / total) / 0.4)
+    numbers = [WARM + FEW if rates.measure else max(1, round(seconds * rates.next())) for _, seconds in parts]
+    step, total = 0, sum(numbers)
+    for (task, _), number in zip(parts, numbers, strict=True):
+        for index in range(number):
+            if index == WARM:
+                began = time.perf_counter()
+            factor = min(1.0, (step + 1) / 20, (1 - step / total) / 0.4)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
-            packs = task.packs(step - first)
+            packs = task.packs(index)
             targets = sum(task.count(pack) for pack in packs)
             for pack in packs:
                 with autocast(True):
@@ -105,7 +142,8 @@ def timed(model: Any, parameters: dict[str, torch.nn.Parameter], parts: Sequence
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
-            used += time.perf_counter() - began
+        if rates.measure:
+            rates.keep(FEW / (time.perf_counter() - began))
     return step
 
 
@@ -127,7 +165,7 @@ def upper_row(bench: Bench, row: str) -> tuple[Any, int]:
         known = load_lexicon(run)
         model.adapter.learn_lexicon(Lexicon(torch.zeros_like(known.sounds), known.traits, known.sayable))
     return model, timed(
-        model, named(model.adapter.upper, "adapter.upper"), spelling_parts(bench, model, tokenizer, row), "muon"
+        bench.rates, model, named(model.adapter.upper, "adapter.upper"), spelling_parts(bench, model, tokenizer, row), "muon"
     )
 
 
@@ -195,7 +233,7 @@ def whole_row(bench: Bench, row: str, out: Path) -> tuple[Bench, Any, int]:
         link = run.recipe.run_dir / stage
         if not link.exists():
             os.symlink(bench.run.folder(stage).absolute(), link)
-    own, tokenizer = Bench(run, bench.seconds, bench.seed), load_tokenizer(run)
+    own, tokenizer = replace(bench, run=run), load_tokenizer(run)
     if row == "single":
         texts = [d.text for d in spell_documents(run)[0]] + [u.text for part, _ in own.recordings() for u in part]
         seen = {int(i) for text in texts for i in tokenise(tokenizer, text).token_ids}
@@ -207,19 +245,19 @@ def whole_row(bench: Bench, row: str, out: Path) -> tuple[Bench, Any, int]:
         task = CTCTask(model, spans, steps=MANY // 20, batch=16, seed=bench.seed)
         parameters = {**named(model.adapter, "adapter"), **named(model.ctc, "ctc")}
         parameters = {name: p for name, p in parameters.items() if p.requires_grad}
-        return own, model, timed(model, parameters, [(task, 2 * bench.seconds)], "adamw")
+        return own, model, timed(bench.rates, model, parameters, [(task, 2 * bench.seconds)], "adamw")
     symbols = choose_symbols(run, tokenizer, load_aligned(run, "speech"))
     model = build_model(run)
     freeze(model, "frozen", bf16=True)
     spans = [s for part, frames in own.recordings() for s, _ in symbol_spans(run, tokenizer, symbols, part, frames)]
     lower = LowerTask(model, spans, steps=MANY // 20, batch=16, seed=bench.seed, by_word=60 / (MANY // 20))
-    steps = timed(model, named(model.adapter.lower, "adapter.lower"), [(lower, bench.seconds)], "muon")
+    steps = timed(bench.rates, model, named(model.adapter.lower, "adapter.lower"), [(lower, bench.seconds)], "muon")
     for parameter in model.adapter.lower.parameters():
         parameter.requires_grad_(False)
     with torch.no_grad(), autocast(True):
         noise = noise_of(run, model, tokenizer, symbols)
     parts = spelling_parts(own, model, tokenizer, "text", noise)
-    return own, model, steps + timed(model, named(model.adapter.upper, "adapter.upper"), parts, "muon")
+    return own, model, steps + timed(bench.rates, model, named(model.adapter.upper, "adapter.upper"), parts, "muon")
 
 
 def measured(bench: Bench, model: Any, row: str, steps: int, documents: int) -> dict[str, Any]:
@@ -266,6 +304,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="of an upper row; a whole row takes twice as many")
     parser.add_argument("--rows", default=",".join((*UPPER, *WHOLE)))
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--rates", type=Path, default=Path("runs/ears-ablation/rates.json"))
+    parser.add_argument("--calibrate", action="store_true", help="measure --rates, on a machine at rest, and end")
     parser.add_argument("--documents", type=int, default=2, help="held-out documents of each domain")
     parser.add_argument("--out", type=Path, default=Path("runs/ears-ablation"))
     arguments = parser.parse_args()
@@ -274,19 +314,26 @@ def main() -> None:
     torch.set_flush_denormal(True)
     keep_freed_memory()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    rates = Rates(arguments.rates, arguments.calibrate)
     for seed in (int(s) for s in arguments.seeds.split(",")):
         for row in arguments.rows.split(","):
-            bench = Bench(run, arguments.seconds, seed)
+            bench = Bench(run, arguments.seconds, seed, rates)
+            rates.begin(row)
             if row in WHOLE:
                 own, model, steps = whole_row(bench, row, arguments.out)
             elif row in UPPER:
                 own, (model, steps) = bench, upper_row(bench, row)
             else:
                 raise SaladError(f"--rows: got {row!r}, expected some of {', '.join((*UPPER, *WHOLE))}")
+            if arguments.calibrate:
+                print(row, [f"{rate:.2f} steps/s" for rate in rates.known[row]], flush=True)
+                continue
             found = measured(own, model, row, steps, arguments.documents)
             with open(arguments.out / "rows.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(found) + "\n")
             print(json.dumps({key: value for key, value in found.items() if key != "rows"}), flush=True)
+    if arguments.calibrate:
+        return
     for first, second in (("speech", "text"), ("kl_simulated", "speech"), ("kl_speech", "speech")):
         print(paired(arguments.out, first, second))
 
