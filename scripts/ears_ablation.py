@@ -59,6 +59,11 @@ from salad.types import SaladError, Utterance
 KL_SHARE = 0.3  # of the seconds at the end, in which the KL is beside the spelling
 KL_POSITIONS, MANY = 500, 100_000
 UPPER = ("text", "no_pronunciation", "uniform_noise", "speech", "kl_simulated", "kl_speech")
+# The demo's adapter before its ears had two parts.
+SINGLE = {
+    "adapter_layers": 2, "adapter_width": 576, "adapter_mlp": 1536,
+    "adapter_heads": 9, "adapter_kv_heads": 3, "stride": 4,
+}  # fmt: skip
 WARM, FEW = 3, 15  # steps before, and while, a rate is measured
 WHOLE = ("phones", "letters", "single")
 
@@ -164,9 +169,8 @@ def upper_row(bench: Bench, row: str) -> tuple[Any, int]:
     if row == "no_pronunciation":
         known = load_lexicon(run)
         model.adapter.learn_lexicon(Lexicon(torch.zeros_like(known.sounds), known.traits, known.sayable))
-    return model, timed(
-        bench.rates, model, named(model.adapter.upper, "adapter.upper"), spelling_parts(bench, model, tokenizer, row), "muon"
-    )
+    parts = spelling_parts(bench, model, tokenizer, row)
+    return model, timed(bench.rates, model, named(model.adapter.upper, "adapter.upper"), parts, "muon")
 
 
 def spelling_parts(
@@ -224,6 +228,7 @@ def whole_row(bench: Bench, row: str, out: Path) -> tuple[Bench, Any, int]:
     values["model"]["symbols"] = "letters" if row == "letters" else "phones"
     values["run_dir"] = str(out / row)
     if row == "single":
+        values["model"] |= SINGLE
         for stage in ("stage1", "stage2"):
             values[stage] |= {"spell_weight": 0.0, "ctc_steps": 0, "optimizer": "adamw"}
         values["warm_start"]["optimizer"] = "adamw"
@@ -306,11 +311,12 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--rates", type=Path, default=Path("runs/ears-ablation/rates.json"))
     parser.add_argument("--calibrate", action="store_true", help="measure --rates, on a machine at rest, and end")
+    parser.add_argument("--threads", type=int, help="in place of the recipe's, where other jobs run beside")
     parser.add_argument("--documents", type=int, default=2, help="held-out documents of each domain")
     parser.add_argument("--out", type=Path, default=Path("runs/ears-ablation"))
     arguments = parser.parse_args()
     run = Run(load_recipe(arguments.recipe, ["spell.kl_steps=400"]))
-    torch.set_num_threads(run.recipe.threads)
+    torch.set_num_threads(arguments.threads or run.recipe.threads)
     torch.set_flush_denormal(True)
     keep_freed_memory()
     arguments.out.mkdir(parents=True, exist_ok=True)
