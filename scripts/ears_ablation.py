@@ -6,7 +6,8 @@ The recipe's run must be finished up to stage2: its speech, texts and lower part
 the upper part from nothing behind the run's own lower part; rows of the second kind (phones, letters, single) train
 everything from nothing, for twice the seconds. Prints and appends one JSON line a row and seed to --out: steps, M of
 the held-out documents in the trained voice with its standard error, and word errors. M of each document is kept, so
-that rows are compared paired. Run it alone on the machine.
+that rows are compared paired. `--calibrate` first, on a machine at rest: it measures how many steps of each row fit a
+second, and the rows then take that many, whatever else runs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 
 from salad.config import Recipe, load_recipe
 from salad.engine.memory import keep_freed_memory
-from salad.files import read_jsonl, write_json
+from salad.files import read_json, read_jsonl, write_json
 from salad.measure.divergence import DocumentKL, difference, divergence, speech_ears, summary
 from salad.measure.hearing import voice_errors
 from salad.model.ears import Lexicon
@@ -58,6 +59,10 @@ from salad.types import SaladError, Utterance
 KL_SHARE = 0.3  # of the seconds at the end, in which the KL is beside the spelling
 KL_POSITIONS, MANY = 500, 100_000
 UPPER = ("text", "no_pronunciation", "uniform_noise", "speech", "kl_simulated", "kl_speech")
+WARM, FEW = 3, 15  # steps before, and while, a rate is measured
+RATES: dict[str, list[float]] = {}  # row -> steps a second of each of its parts, in order
+CALIBRATING = [False]
+CURRENT: list[Any] = ["", 0]  # the row that trains, and how many of its parts are done
 WHOLE = ("phones", "letters", "single")
 
 
@@ -78,7 +83,11 @@ class Bench:
 
 
 def timed(model: Any, parameters: dict[str, torch.nn.Parameter], parts: Sequence[tuple[Any, float]], kind: str) -> int:
-    """Train on each task for its seconds, one schedule over all of them; returns the number of steps."""
+    """Train on each task for its seconds, one schedule over all of them; returns the number of steps.
+
+    Seconds are turned into steps by RATES, which `--calibrate` measures on the machine at rest: what else runs while a
+    row trains then changes no figure. While calibrating, each task takes a few steps and its rate is kept.
+    """
     optimizer = make_optimizer(
         kind,
         [{"params": list(parameters.values()), "lr": 2e-3, "base_lr": 2e-3}],
@@ -86,15 +95,19 @@ def timed(model: Any, parameters: dict[str, torch.nn.Parameter], parts: Sequence
         0.01,
         foreach=None,
     )
-    total, used, step = sum(seconds for _, seconds in parts), 0.0, 0
-    for task, seconds in parts:
-        until, first = used + seconds, step
-        while used < until:
-            began = time.perf_counter()
-            factor = min(1.0, (step + 1) / 20, (1 - used / total) / 0.4)
+    rates = RATES.setdefault(CURRENT[0], [])
+    known = iter(RATES[CURRENT[0]][CURRENT[1] :]) if not CALIBRATING[0] else None
+    CURRENT[1] += len(parts)
+    numbers = [WARM + FEW if known is None else max(1, round(seconds * next(known))) for _, seconds in parts]
+    step, total = 0, sum(numbers)
+    for (task, _), number in zip(parts, numbers, strict=True):
+        for index in range(number):
+            if index == WARM:
+                began = time.perf_counter()
+            factor = min(1.0, (step + 1) / 20, (1 - step / total) / 0.4)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
-            packs = task.packs(step - first)
+            packs = task.packs(index)
             targets = sum(task.count(pack) for pack in packs)
             for pack in packs:
                 with autocast(True):
@@ -105,7 +118,8 @@ def timed(model: Any, parameters: dict[str, torch.nn.Parameter], parts: Sequence
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
-            used += time.perf_counter() - began
+        if known is None:
+            rates.append(FEW / (time.perf_counter() - began))
     return step
 
 
@@ -137,7 +151,7 @@ def spelling_parts(
     run, symbols, seconds = bench.run, load_symbols(bench.run), bench.seconds
     documents, _ = spell_documents(run)
     texts = {d.id: spell(tokenizer, d.text, symbols) for d in documents}
-    noise = noise or (Noise.uniform(len(symbols)) if row == "uniform_noise" else load_noise(run))
+    noise = noise or (Noise.uniform(len(symbols)) if row == "uniform_noise" else load_noise(run.folder("spell")))
     with_speech = row in ("speech", "kl_simulated", "kl_speech")
 
     def read(seed: int) -> SpellTask:
@@ -266,6 +280,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="of an upper row; a whole row takes twice as many")
     parser.add_argument("--rows", default=",".join((*UPPER, *WHOLE)))
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--rates", type=Path, default=Path("runs/ears-ablation/rates.json"))
+    parser.add_argument("--calibrate", action="store_true", help="measure --rates, on a machine at rest, and end")
     parser.add_argument("--documents", type=int, default=2, help="held-out documents of each domain")
     parser.add_argument("--out", type=Path, default=Path("runs/ears-ablation"))
     arguments = parser.parse_args()
@@ -274,19 +290,29 @@ def main() -> None:
     torch.set_flush_denormal(True)
     keep_freed_memory()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    CALIBRATING[0] = arguments.calibrate
+    if not arguments.calibrate:
+        RATES.update(read_json(arguments.rates))
     for seed in (int(s) for s in arguments.seeds.split(",")):
         for row in arguments.rows.split(","):
             bench = Bench(run, arguments.seconds, seed)
+            CURRENT[:] = [row, 0]
             if row in WHOLE:
                 own, model, steps = whole_row(bench, row, arguments.out)
             elif row in UPPER:
                 own, (model, steps) = bench, upper_row(bench, row)
             else:
                 raise SaladError(f"--rows: got {row!r}, expected some of {', '.join((*UPPER, *WHOLE))}")
+            if arguments.calibrate:
+                write_json(arguments.rates, RATES)
+                print(row, [f"{rate:.2f} steps/s" for rate in RATES[row]], flush=True)
+                continue
             found = measured(own, model, row, steps, arguments.documents)
             with open(arguments.out / "rows.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(found) + "\n")
             print(json.dumps({key: value for key, value in found.items() if key != "rows"}), flush=True)
+    if arguments.calibrate:
+        return
     for first, second in (("speech", "text"), ("kl_simulated", "speech"), ("kl_speech", "speech")):
         print(paired(arguments.out, first, second))
 

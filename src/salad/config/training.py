@@ -101,6 +101,11 @@ class Stage(Section):
     ctc_steps: int = Field(
         0, ge=0, description="before the others, steps of CTC alone on all speech, as in the warm start (ears: symbols)"
     )
+    spell_steps: int = Field(
+        0,
+        ge=0,
+        description="after these, steps of spelling alone, through the noise of the lower part as it is by then",
+    )
     spell_weight: float = Field(
         0.0, ge=0, description="weight of the spelling loss beside it, on text and on speech (model.ears: symbols)"
     )

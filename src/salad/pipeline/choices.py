@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -102,7 +103,7 @@ def _prefixes(
         "cascade": (base, lambda: [setting.read(base, text) for text in _transcripts(setting, items, heard)]),
     }
     for name, own in frames.items():
-        ways[name] = (model, lambda own=own: [_heard(setting, own[item.id]) for item in items])
+        ways[name] = (model, lambda own=own: _heard(setting, [own[item.id] for item in items]))
     if not setting.frozen:
         ways["text_adapted"] = (model, lambda: [setting.read(model, text) for text in contexts])
     return {name: (by, prefixes()) for name, (by, prefixes) in ways.items() if not systems or name in systems}
@@ -161,12 +162,13 @@ def _encoded(setting: Setting, encoder: Any, item: Item) -> list[torch.Tensor]:
     return setting.item_frames[key]
 
 
-def _heard(setting: Setting, frames: list[torch.Tensor]) -> torch.Tensor:
-    """What is heard, behind the start token."""
-    speech, _ = setting.model.speech_embeddings(frames)
+def _heard(setting: Setting, contexts: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """What is heard of each context (its spans' frames), behind the start token."""
+    speech, lengths = setting.model.speech_embeddings([span for context in contexts for span in context])
     table = setting.model.get_input_embeddings()
     start_token = table(torch.tensor([setting.model.config.start_token_id], device=setting.device))
-    return torch.cat([start_token, speech.to(table.weight.dtype)])
+    spans = iter(speech.to(table.weight.dtype).split(lengths))
+    return [torch.cat([start_token, *itertools.islice(spans, len(context))]) for context in contexts]
 
 
 def accuracies(run: Run, items: list[Item], results: dict[str, list[Result]], folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from salad.measure.divergence import divergence, forgetting, speech_ears, summar
 from salad.model import SaladForConditionalGeneration
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
-from salad.pipeline.ears import ears_sides, lower_part_again
+from salad.pipeline.ears import ears_again, ears_sides
 from salad.pipeline.run import Run
 from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer, speech_examples, text_examples
 from salad.pipeline.stages.align import load_aligned, load_frames
@@ -96,7 +96,9 @@ def train_stage(
     }
     task: Task = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=context, objective=objective)
     if run.recipe.model.ears == "symbols":
-        task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed))
+        if not overfit:
+            resume = ears_again(run, model, tokenizer, spoken, settings, folder, resume, seed)
+        task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, folder, seed))
     elif settings.ctc_weight:
         spans = [span for group, frames in spoken() for span in ctc_spans(run, tokenizer, group, frames)]
         beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=seed)
@@ -119,8 +121,6 @@ def train_stage(
     if overfit:
         task = OneBatch(task)
         schedule = replace(schedule, decay_share=0.0, checkpoint_every=settings.steps, probe_every=settings.steps)
-    elif settings.ctc_steps:
-        resume = lower_part_again(run, model, tokenizer, spoken(), settings.ctc_steps, folder / "lower", resume, seed)
     last = train(
         model,
         task,

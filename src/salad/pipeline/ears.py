@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,28 +33,30 @@ from salad.sequence.simulate import Noise
 from salad.sequence.spelling import SpelledText, spell
 from salad.text.phonemes import BOUNDARY, Symbols
 from salad.text.speakable import speakable
-from salad.training.checkpoint import latest_checkpoint
+from salad.training.checkpoint import latest_checkpoint, load_weights
 from salad.training.distributed import World
 from salad.training.ears_tasks import HeardSpellTask, LowerTask, SimulatedBatches, SpellTask, SymbolSpan
-from salad.training.loop import Schedule, autocast, train
+from salad.training.loop import Schedule, Task, autocast, train
 from salad.training.tasks import DistillTask, Side, Source, Together, plan_batches
 from salad.types import Document, Example, SaladError, Utterance
 
 __all__ = [
     "choose_symbols",
+    "ears_again",
     "ears_sides",
     "lists_of",
     "load_noise",
     "lower_part",
-    "lower_part_again",
     "noise_of",
     "simulated_task",
     "spell_documents",
     "upper_part",
 ]
 
+Spoken = Sequence[tuple[Sequence[Utterance], Frames]]  # D_speech first, then what was bought
 LISTS, WORDS_OF_A_LIST = 3000, 40  # texts of words in no order
 HEARD_AT_ONCE = 32
+NOISE = "noise.safetensors"
 RARE = 13  # words in a row that a spelled text may not share with what is held out
 LAYOUTS = 4  # interleavings of a simulated document
 
@@ -90,24 +92,61 @@ def lower_part(run: Run) -> dict[str, Any]:
     }
 
 
-def lower_part_again(
+def ears_again(
     run: Run,
     model: SaladForConditionalGeneration,
     tokenizer: Any,
-    spoken: Sequence[tuple[Sequence[Utterance], Frames]],
-    steps: int,
+    spoken: Callable[[], Spoken],
+    settings: config.Stage,
     folder: Path,
     start_from: Path | None,
     seed: int,
+) -> Path | None:
+    """Each part alone, before the LLM has its say: `ctc_steps` of the lower part on all of a stage's speech, then
+    `spell_steps` of the upper part through the noise that the lower part has by then. Many cheap steps in place of a
+    few dear ones. Returns the checkpoint to go on from."""
+    if settings.ctc_steps:
+        again, symbols = run.recipe.warm_start, load_symbols(run)
+        spans = [span for span, _ in _spans_of(run, tokenizer, symbols, _not_kept_back(run, spoken()))]
+        lower = LowerTask(model, spans, steps=settings.ctc_steps, batch=again.batch, seed=seed, by_word=0.0)
+        title = "frames to symbols (CTC), all speech"
+        start_from = _part(run, model, lower, again, settings.ctc_steps, folder / "lower", title, start_from)
+    if settings.spell_steps:
+        again, device = run.recipe.spell, next(model.parameters()).device.type
+        if not settings.ctc_steps and start_from is not None:
+            load_weights(start_from, model)
+        if not (folder / NOISE).exists():
+            with torch.no_grad(), autocast(run.uses_bf16("train", device), device):
+                noise = noise_of(run, model, tokenizer, load_symbols(run))
+            if World.join().is_first:
+                _save_noise(noise, folder / NOISE)
+            World.join().barrier()
+        upper = _text_task(run, model, tokenizer, load_noise(folder), settings.spell_steps, again.batch, seed + 1)
+        title = "symbols to tokens (text), the noise of all speech"
+        start_from = _part(run, model, upper, again, settings.spell_steps, folder / "upper", title, start_from)
+    return start_from
+
+
+def _part(
+    run: Run,
+    model: SaladForConditionalGeneration,
+    task: Task,
+    settings: config.WarmStart | config.Spell,
+    steps: int,
+    folder: Path,
+    title: str,
+    start_from: Path | None,
 ) -> Path:
-    """The lower part alone on all of a stage's speech, before the LLM has its say: many cheap steps in place of a few
-    dear ones. Returns the checkpoint to go on from."""
-    settings, symbols = run.recipe.warm_start, load_symbols(run)
-    spans = [span for span, _ in _spans_of(run, tokenizer, symbols, spoken)]
-    task = LowerTask(model, spans, steps=steps, batch=settings.batch, seed=seed, by_word=0.0)
-    schedule = _schedule(settings, steps, decay_share=0.6)
-    title, bf16 = "frames to symbols (CTC), all speech", run.uses_bf16("train", default_device())
+    schedule, bf16 = _schedule(settings, steps, decay_share=0.6), run.uses_bf16("train", default_device())
     return train(model, task, schedule, folder, title=title, bf16=bf16, start_from=start_from, world=World.join())
+
+
+def _not_kept_back(run: Run, spoken: Spoken) -> Spoken:
+    """Without the documents that noise will be taken from, where a later part of the recipe takes it anew."""
+    if not run.recipe.stage2.spell_steps or run.recipe.spell.noise == "uniform":
+        return spoken
+    (speech, frames), *bought = spoken
+    return [(kept_back(speech, run.recipe.spell.kept_back, run.recipe.seed)[0], frames), *bought]
 
 
 def upper_part(run: Run) -> dict[str, Any]:
@@ -121,7 +160,7 @@ def upper_part(run: Run) -> dict[str, Any]:
     freeze(model, "frozen", bf16=bf16)
     with torch.no_grad(), autocast(bf16, device):
         noise = noise_of(run, model, tokenizer, symbols)
-    _save_noise(noise, folder / "noise.safetensors")
+    _save_noise(noise, folder / NOISE)
     documents, aside = spell_documents(run)
     texts = {d.id: spell(tokenizer, d.text, symbols) for d in documents}
     lists = lists_of(run, tokenizer, symbols)
@@ -157,12 +196,18 @@ def ears_sides(
     run: Run,
     model: SaladForConditionalGeneration,
     tokenizer: Any,
-    spoken: Sequence[tuple[Sequence[Utterance], Frames]],
+    spoken: Spoken,
     settings: config.Stage,
+    folder: Path,
     seed: int,
 ) -> list[Side]:
-    """What Stages I and II train beside the distillation: symbols by CTC, and spelling of text and of speech."""
+    """What Stages I and II train beside the distillation: symbols by CTC, and spelling of text and of speech.
+
+    folder: of the stage, which may hold noise of its own (`ears_again`); else it is that of the spell stage.
+    """
     symbols, sides = load_symbols(run), []
+    if folder == run.folder("stage1"):
+        spoken = _not_kept_back(run, spoken)
     if settings.ctc_weight or settings.spell_weight:
         spans = _spans_of(run, tokenizer, symbols, spoken)
     if settings.ctc_weight:
@@ -176,23 +221,37 @@ def ears_sides(
         )
         sides.append(Side("ctc", lower, settings.ctc_weight))
     if settings.spell_weight:
-        documents, _ = spell_documents(run)
-        texts = [spell(tokenizer, d.text, symbols) for d in documents]
-        read = SpellTask(
-            model,
-            texts,
-            lists_of(run, tokenizer, symbols),
-            load_noise(run),
-            steps=settings.steps,
-            batch=settings.spell_batch,
-            seed=seed,
-            words=run.recipe.sequence.speech_words,
-            lists_share=run.recipe.spell.lists_share,
-            rate=run.recipe.spell.error_rate,
-        )
+        noise = load_noise(folder if (folder / NOISE).exists() else run.folder("spell"))
+        read = _text_task(run, model, tokenizer, noise, settings.steps, settings.spell_batch, seed)
         heard = HeardSpellTask(model, spans, steps=settings.steps, batch=settings.spell_batch, seed=seed)
         sides += [Side("spell", read, settings.spell_weight), Side("heard", heard, settings.spell_weight)]
     return sides
+
+
+def _text_task(
+    run: Run,
+    model: SaladForConditionalGeneration,
+    tokenizer: Any,
+    noise: Noise,
+    steps: int,
+    batch: int,
+    seed: int,
+) -> SpellTask:
+    """Spelling of the recipe's texts, and of lists of words."""
+    settings, symbols = run.recipe.spell, load_symbols(run)
+    texts = [spell(tokenizer, d.text, symbols) for d in spell_documents(run)[0]]
+    return SpellTask(
+        model,
+        texts,
+        lists_of(run, tokenizer, symbols),
+        noise,
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        words=run.recipe.sequence.speech_words,
+        lists_share=settings.lists_share,
+        rate=settings.error_rate,
+    )
 
 
 def kept_back(utterances: Sequence[Utterance], share: float, seed: int) -> tuple[list[Utterance], list[Utterance]]:
@@ -329,9 +388,7 @@ def _schedule(settings: config.WarmStart | config.Spell, steps: int, decay_share
     )
 
 
-def _spans_of(
-    run: Run, tokenizer: Any, symbols: Symbols, spoken: Sequence[tuple[Sequence[Utterance], Frames]]
-) -> list[tuple[SymbolSpan, SpelledText]]:
+def _spans_of(run: Run, tokenizer: Any, symbols: Symbols, spoken: Spoken) -> list[tuple[SymbolSpan, SpelledText]]:
     return [row for group, frames in spoken for row in symbol_spans(run, tokenizer, symbols, group, frames)]
 
 
@@ -363,8 +420,8 @@ def _save_noise(noise: Noise, path: Path) -> None:
     save_file({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in vars(noise).items()}, path)
 
 
-def load_noise(run: Run) -> Noise:
-    """The noise that the spell stage read through."""
+def load_noise(folder: Path) -> Noise:
+    """The noise that the upper part read through in a stage."""
     from safetensors.numpy import load_file
 
-    return Noise(**load_file(run.folder("spell") / "noise.safetensors"))
+    return Noise(**load_file(folder / NOISE))

@@ -49,11 +49,14 @@ def tokenise(tokenizer: Any, text: str) -> TokenisedDocument:
     return TokenisedDocument(np.array(encoded["input_ids"], dtype=np.int64), word_starts)
 
 
+ENDOFTEXT = "<|endoftext|>"
+
+
 def start_token_id(tokenizer: Any) -> int:
     """The token that opens a document: `<|endoftext|>` where the vocabulary has it, else bos, else eos."""
-    vocabulary = tokenizer.get_vocab()
-    if "<|endoftext|>" in vocabulary:
-        return vocabulary["<|endoftext|>"]
+    token_id = tokenizer.convert_tokens_to_ids(ENDOFTEXT)  # the unknown token's where there is none
+    if token_id is not None and tokenizer.convert_ids_to_tokens(token_id) == ENDOFTEXT:
+        return token_id
     for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token_id is not None:
             return token_id
