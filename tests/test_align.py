@@ -252,7 +252,7 @@ def timed(tmp_path: Path, lengths_s: list[float], text: str | None = None) -> tu
 @pytest.mark.parametrize(
     ("lengths_s", "found"),
     [
-        ([0.3] * 10 + [0.02] * 9 + [0.3] * 8, "9 of 27 words last 20 ms, as do 9 in a row from 3.0 s ('wordk wordl"),
+        ([0.3] * 10 + [0.02] * 9 + [0.3] * 8, "9 of 27 words last 20 ms, as do 9 in a row from 3.0 s ('wordk"),
         ([0.3] * 19 + [0.0200001] * 22, "22 of 41 words last 20 ms"),  # half of the recording is missing
         ([0.3] * 60 + [0.02] * 4 + [0.3] * 10, "as do 4 in a row from 18.0 s"),  # a clause in a long text
         ([0.3, 0.02, 0.3] * 9, "9 of 27 words last 20 ms, as do 1 in a row"),
