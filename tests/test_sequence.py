@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from salad.sequence import assemble, best_fit, cut, interleave, pair, token_ids, tokenise
+from salad.sequence.tokens import CLOSE, OPEN, marked, prompt_ids, unmarked
 from salad.types import Example, SaladError, Span
 
 TEXTS = st.lists(
@@ -261,3 +262,18 @@ def test_a_text_that_goes_on_has_the_tokens_of_the_middle_of_one(kind, text):
     if kind is not unigram or text[0] != "\n":  # which is no letter of its own behind a word there
         assert token_ids(tokenizer, text, after=True) == whole[number:]
     assert token_ids(tokenizer, "", after=True) == []
+
+
+@pytest.mark.parametrize("kind", [bytes_bpe, unigram, prepending])
+def test_a_prompt_with_marks_has_the_tokens_that_it_has_without(kind):
+    tokenizer = kind()
+    name = tokenizer.eos_token
+    text = f"{name}[who] yes{name} who yes.\n{name}"
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert prompt_ids(tokenizer, text) == plain
+    assert prompt_ids(tokenizer, text.replace("who", f"{OPEN}who{CLOSE}")) == plain
+    typed = marked(tokenizer, f"who {name} yes")
+    assert unmarked(typed) == f"who {name} yes" != typed
+    control = tokenizer.convert_tokens_to_ids(name)
+    ids = prompt_ids(tokenizer, f"{name}{typed}{name}")
+    assert [i for i in ids if i == control] == [control] * 2 and ids[0] == ids[-1] == control

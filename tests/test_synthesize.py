@@ -386,6 +386,10 @@ def test_a_key_goes_to_its_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
             EndpointVoice(name)._headers()
     for name in ("http://localhost:1/v1", "http://127.0.0.1:1", "http://[::1]:1", "https://example.com/v1"):
         assert EndpointVoice(f"openai:m:v@{name}")._headers()["Authorization"] == "Bearer secret"
+    monkeypatch.setenv("SALAD_SPEECH_KEY", "secret\nHost: evil")
+    with pytest.raises(EndpointDown, match="holds line breaks"):
+        EndpointVoice("openai:m:v@https://example.com/v1")._headers()
+    monkeypatch.setenv("SALAD_SPEECH_KEY", "secret\n")
     monkeypatch.setenv("SALAD_SPEECH_HOST", "api.example.com")
     assert "Authorization" in EndpointVoice("openai:m:v@https://API.example.com/v1")._headers()
     with pytest.raises(EndpointDown, match="is not SALAD_SPEECH_HOST .api.example.com., the one host"):

@@ -156,6 +156,7 @@ def _writable(folder: Path) -> Path:
             f"is kept in {instead}, name another folder if it should stay[/]",
             highlight=False,
         )
+        instead.mkdir(mode=0o700, exist_ok=True)
         return instead
 
 

@@ -81,9 +81,13 @@ class EndpointVoice:
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
-        key = os.environ.get(KEY)
+        key = os.environ.get(KEY, "").strip()
         if not key:
             return headers
+        if not (key.isascii() and key.isprintable()):
+            raise EndpointDown(
+                f"voice: the key in {KEY} holds line breaks or letters that no header takes; copy it again"
+            )
         if not (self._secret or self._here):
             raise EndpointDown(
                 f"voice: {self._url} is plain http to another machine, where anybody on the way could read the key in "
