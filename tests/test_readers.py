@@ -496,3 +496,18 @@ def test_a_long_text_is_cut_between_sentences_and_keeps_every_word():
     assert " ".join(parts) == text and all(len(part.split()) <= 40 for part in parts)
     assert all(part.endswith(".") for part in parts)
     assert cut_text("a b c", lambda part: False) == ["a", "b", "c"]
+
+
+def test_texts_and_names_of_files_come_in_either_unicode_form(tmp_path):
+    import unicodedata
+
+    from salad.data.readers.rows import check_text, locate
+
+    one, other = (unicodedata.normalize(form, "é/café.wav") for form in ("NFC", "NFD"))
+    assert one != other and check_text(unicodedata.normalize("NFD", "Un  café")) == "Un café"
+    for made, asked in ((one, other), (other, one)):
+        root = tmp_path / str(len(made))
+        (root / made).parent.mkdir(parents=True)
+        (root / made).write_bytes(b"x")
+        assert locate(asked, root, False) == str(root / made) and locate(made, root, False) == str(root / made)
+        assert locate("gone.wav", root, False) == str(root / "gone.wav")

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from salad.sequence import assemble, best_fit, cut, interleave, pair, tokenise
+from salad.sequence import assemble, best_fit, cut, interleave, pair, token_ids, tokenise
+from salad.sequence.tokens import CLOSE, OPEN, marked, prompt_ids, unmarked
 from salad.types import Example, SaladError, Span
 
 TEXTS = st.lists(
@@ -171,3 +172,108 @@ def test_best_fit_fills_realistic_lengths():
 def test_best_fit_names_the_limit():
     with pytest.raises(SaladError, match="sequence.context: 100"):
         best_fit([3, 101], 100)
+
+
+# A text is characters, whatever control tokens it names
+
+NAMED = "He typed <|endoftext|> into the box."
+
+
+def bytes_bpe():
+    """Byte-level BPE with a declared control token, as in GPT-2, Qwen and SmolLM2."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<|endoftext|>"]
+    )
+    raw.train_from_iterator(["He typed it into the box."] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|endoftext|>")
+
+
+def unigram():
+    """A unigram model whose pieces hold the control token's name, which split_special_tokens does not pass by."""
+    letters = sorted(set(NAMED.replace(" ", "▁")) | {"x", "a", "\n"})
+    pieces = [("<unk>", 0.0), ("<|endoftext|>", 0.0), *((letter, -3.0) for letter in letters), ("▁into", -2.0)]
+    raw = Tokenizer(models.Unigram(pieces, unk_id=0))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace()
+    raw.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", eos_token="<|endoftext|>")
+
+
+def whole_words():
+    words = ["<unk>", "<|endoftext|>", *NAMED.replace("<|endoftext|> ", "").split()]
+    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", eos_token="<|endoftext|>")
+
+
+def undeclared():
+    """A control token that is declared as plain, but that the chat template writes (as Qwen3's <think>)."""
+    made = bytes_bpe()
+    made.add_tokens(["<think>"])
+    made.chat_template = "{{ messages[0]['content'] }}<think>\n"
+    return made
+
+
+def prepending():
+    """Llama 2's: a space is put before whatever is given, and a space is a letter of the word behind it."""
+    merges = [("y", "e"), ("ye", "s"), ("▁", "yes"), ("w", "h"), ("wh", "o"), ("▁", "who")]
+    names = ["<unk>", "<s>", "</s>", "▁", "\n", *map(chr, range(33, 127)), *("".join(pair) for pair in merges)]
+    raw = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, merges, unk_token="<unk>"))
+    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("kind", [bytes_bpe, unigram, whole_words, undeclared, prepending])
+def test_the_name_of_a_control_token_in_a_text_is_characters(kind):
+    tokenizer = kind()
+    text = {undeclared: NAMED.replace("|endoftext|", "think"), prepending: NAMED.replace("|endoftext|", "s")}.get(
+        kind, NAMED
+    )
+    [name] = [word for word in text.split() if word.startswith("<")]
+    control = tokenizer.convert_tokens_to_ids(name)
+    assert control in tokenizer(text)["input_ids"]  # what the tokenizer would have taken it for
+    tokens = tokenise(tokenizer, text)
+    assert control not in tokens.token_ids and control not in token_ids(tokenizer, text)
+    assert len(tokens.word_starts) == len(text.split()) + 1
+    own = tokens.token_ids[tokens.word_starts[2] : tokens.word_starts[3]]
+    assert len(own) > 1
+    if kind is not whole_words:
+        assert tokenizer.decode(tokens.token_ids) == text and tokenizer.decode(own).strip() == name
+    plain = text.replace(name, "it")
+    assert list(tokenise(tokenizer, plain).token_ids) == tokenizer(plain)["input_ids"]
+
+
+def test_what_the_tokenizer_puts_around_a_text_stays():
+    tokenizer = prepending()
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    assert token_ids(tokenizer, "</s> yes", special=True) == [1, *token_ids(tokenizer, "</s> yes")]
+    assert 2 not in token_ids(tokenizer, "</s> yes")
+
+
+@pytest.mark.parametrize("kind", [bytes_bpe, unigram, prepending])
+@pytest.mark.parametrize("text", [" yes", "yes", ".", "\nyes", " </s>", " who yes"])
+def test_a_text_that_goes_on_has_the_tokens_of_the_middle_of_one(kind, text):
+    tokenizer, before = kind(), "who"
+    whole = token_ids(tokenizer, before + text)
+    number = len(token_ids(tokenizer, before))
+    if kind is not unigram or text[0] != "\n":  # which is no letter of its own behind a word there
+        assert token_ids(tokenizer, text, after=True) == whole[number:]
+    assert token_ids(tokenizer, "", after=True) == []
+
+
+@pytest.mark.parametrize("kind", [bytes_bpe, unigram, prepending])
+def test_a_prompt_with_marks_has_the_tokens_that_it_has_without(kind):
+    tokenizer = kind()
+    name = tokenizer.eos_token
+    text = f"{name}[who] yes{name} who yes.\n{name}"
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert prompt_ids(tokenizer, text) == plain
+    assert prompt_ids(tokenizer, text.replace("who", f"{OPEN}who{CLOSE}")) == plain
+    typed = marked(tokenizer, f"who {name} yes")
+    assert unmarked(typed) == f"who {name} yes" != typed
+    control = tokenizer.convert_tokens_to_ids(name)
+    ids = prompt_ids(tokenizer, f"{name}{typed}{name}")
+    assert [i for i in ids if i == control] == [control] * 2 and ids[0] == ids[-1] == control

@@ -74,3 +74,23 @@ def test_every_word_gets_words_and_no_digit_is_left(text: str) -> None:
 def test_digits_and_words_are_heard_alike() -> None:
     assert spoken_cer("in 1848 it cost $5", "In eighteen forty-eight it cost five dollars.") == 0
     assert spoken_cer("in 1849", "In 1848.") > 0.1
+
+
+def test_combining_marks_are_said_as_their_letters():
+    import unicodedata
+
+    from salad.text.aligner_forms import spoken_pieces
+
+    written = ["café", "naïve", "x̂-ray", "co\u00adoperate", "Ångström"]
+    apart = [unicodedata.normalize("NFD", word) for word in written]
+    assert apart != written
+    assert speakable(apart) == speakable(written) == ["café", "naïve", "x-ray", "cooperate", "Ångström"]
+    pieces = [spoken_pieces(word) for word in apart]
+    assert pieces == [
+        ("café",),
+        ("naïve",),
+        ("x", "ray"),
+        ("cooperate",),
+        ("ångström",),
+    ]
+    assert speakable(["\u0301"]) == ["\u0301"]  # a mark alone is no letter's; nothing is lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -35,6 +36,7 @@ from salad.files import read_jsonl, write_jsonl
 from salad.synthesize import speak, voices
 from salad.synthesize.asr_filter import part_by_cer
 from salad.synthesize.delivery import NEUTRAL, Delivery, delivery_of, pitch_of, speed_of
+from salad.synthesize.endpoint import EndpointDown, EndpointVoice
 from salad.synthesize.job import synthesize_texts
 from salad.synthesize.piper import PackageMissing, PiperVoice, open_piper, patch_piper
 from salad.synthesize.speak import (
@@ -306,6 +308,108 @@ def test_an_endpoint_that_is_down_stops_the_job_and_loses_no_document(tmp_path: 
         assert not list((tmp_path / "out").glob("shard-*"))
     with pytest.raises(SaladError, match="openai:MODEL:VOICE@URL"):
         load_voice("openai:tts-1:alloy@localhost")
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Another host: notes what it was sent."""
+
+    seen: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append(self.headers["Authorization"])
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"RIFF")
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Odd(Elsewhere):
+    """An endpoint that redirects (/CODE/...), or whose answer does not end (/long/...)."""
+
+    seen: ClassVar[list[str | None]] = []
+    to = ""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        kind = self.path.split("/")[1]
+        if kind == "long":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+        self.send_response(int(kind))
+        self.send_header("Location", self.to)
+        self.end_headers()
+
+
+@contextlib.contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_key_does_not_follow_a_redirect(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    monkeypatch.setenv("SALAD_SPEECH_KEY", "secret")
+    Elsewhere.seen.clear()
+    with served(Elsewhere) as other, served(Odd) as url:
+        Odd.to = f"{other}/v1/audio/speech"
+        with pytest.raises(
+            EndpointDown, match=rf"redirects \({code}\) to {other}/v1/audio/speech, which is not followed"
+        ):
+            EndpointVoice(f"openai:m:v@{url}/{code}").speak("A text.")
+    assert Elsewhere.seen == []
+
+
+def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("salad.synthesize.endpoint.MAX_ANSWER_BYTES", 1 << 20)
+    with served(Odd) as url, pytest.raises(EndpointDown, match="and goes on, expected at most 1048576"):
+        EndpointVoice(f"openai:m:v@{url}/long").speak("A text.")
+
+
+def test_a_key_goes_to_its_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALAD_SPEECH_KEY", "secret")
+    for name in (
+        "openai:m:v@http://example.com/v1",
+        "openai:m:v@http://localhost.example.com",
+        "openai:m:v@http://10.0.0.1",
+    ):
+        with pytest.raises(EndpointDown, match="is plain http to another machine"):
+            EndpointVoice(name)._headers()
+    for name in ("http://localhost:1/v1", "http://127.0.0.1:1", "http://[::1]:1", "https://example.com/v1"):
+        assert EndpointVoice(f"openai:m:v@{name}")._headers()["Authorization"] == "Bearer secret"
+    monkeypatch.setenv("SALAD_SPEECH_KEY", "secret\nHost: evil")
+    with pytest.raises(EndpointDown, match="holds line breaks"):
+        EndpointVoice("openai:m:v@https://example.com/v1")._headers()
+    monkeypatch.setenv("SALAD_SPEECH_KEY", "secret\n")
+    monkeypatch.setenv("SALAD_SPEECH_HOST", "api.example.com")
+    assert "Authorization" in EndpointVoice("openai:m:v@https://API.example.com/v1")._headers()
+    with pytest.raises(EndpointDown, match="is not SALAD_SPEECH_HOST .api.example.com., the one host"):
+        EndpointVoice("openai:m:v@https://example.org/v1")._headers()
+    monkeypatch.delenv("SALAD_SPEECH_KEY")
+    assert "Authorization" not in EndpointVoice("openai:m:v@http://example.com/v1")._headers()
+    for url in ("https://key@example.com/v1", "https://example.com/v1?key=1"):
+        with pytest.raises(SaladError, match="without user, query or fragment"):
+            EndpointVoice(f"openai:m:v@{url}")
+
+
+@pytest.mark.slow
+def test_double_brackets_are_text_to_every_voice() -> None:
+    piper, kokoro = load_voice("piper-joe"), load_voice("kokoro:af_heart")
+    marked, plain = "The [[river]] runs past [[Old Town]].", "The river runs past Old Town."
+    for text in (marked, "The [[[river]]] runs past [[Old Town]].", "The [[river runs past Old]] Town."):
+        assert [re.sub(r"[^\w\s]", "", s) for s in piper._sentences(text)] == [
+            re.sub(r"[^\w\s]", "", s) for s in piper._sentences(plain)
+        ]
+        assert re.sub(r"[^\w\s]", "", kokoro._phonemes(text)) == re.sub(r"[^\w\s]", "", kokoro._phonemes(plain))
 
 
 def test_a_full_disk_loses_no_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from test_sequence import prepending
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
@@ -525,3 +526,98 @@ def test_scores_on_text_equal_lm_evals(llm_folder, tmp_path, monkeypatch, num_fe
         ):
             assert float(mine) == pytest.approx(other[0], abs=1e-4) and third[0] == pytest.approx(other[0], abs=1e-4)
             assert (greedy == "True") == other[1] == third[1]
+
+
+# Files that people have
+
+
+def choices(*rows):
+    return [item(id=str(n), choices=list(own), answer=answer) for n, (own, answer) in enumerate(rows)]
+
+
+def test_answers_that_count_from_one_are_found_by_the_whole_file(tmp_path):
+    four, rows = ["a", "b", "c", "d"], []
+    for answer in (1, 4, 2, "3", 4):
+        rows.append((four, answer))
+    loaded = items_of(Task(task="t"), choices(*rows), "mine")
+    assert [i.answer for i in loaded.items] == [0, 3, 1, 2, 3] and not loaded.skipped
+    assert "answers are taken to count from 1" in loaded.notes[0] and "answers: one-based" in loaded.notes[0]
+    zero = items_of(Task(task="t"), choices(*rows, (four, 0)), "mine")  # one row speaks against it
+    assert [i.answer for i in zero.items] == [1, 2, 3, 0] and not zero.notes
+    assert [row["id"] for row in zero.skipped] == ["1", "4"] and "0 to 3" in zero.skipped[0]["reason"]
+    few = choices((four, 1), (four, 2))
+    assert [i.answer for i in items_of(Task(task="t"), few, "mine").items] == [1, 2]
+    (tmp_path / "t.yaml").write_text("task: t\nanswers: one-based\n")
+    told, _ = find_task(str(tmp_path / "t.yaml"))
+    assert [i.answer for i in items_of(told, few, "mine").items] == [0, 1]
+    (tmp_path / "t.yaml").write_text("task: t\nanswers: from-seven\n")
+    with pytest.raises(SaladError, match="one-based"):
+        find_task(str(tmp_path / "t.yaml"))
+
+
+def test_numbers_are_options_like_any_others():
+    found = items_of(
+        Task(task="t"),
+        choices(([1, 2, 3], "3"), ([2, 4, 8], 8), ([1.5, 2.5], 0), ([1, 2, 3], 2), ([1, None], 0), ([1, ["x"]], 0)),
+        "mine",
+    )
+    assert [(i.choices, i.answer) for i in found.items] == [
+        (("1", "2", "3"), 2), (("2", "4", "8"), 2), (("1.5", "2.5"), 0)
+    ]  # fmt: skip
+    reasons = {row["id"]: row["reason"] for row in found.skipped}
+    assert "a choice and a choice's number too" in reasons["3"]
+    assert reasons["4"] == "choices: number 2 is empty" and "expected a text or a number" in reasons["5"]
+
+
+def test_equal_options_are_right_together():
+    found = items_of(Task(task="t"), choices((["blue.", "blue.", "square."], 1), (["a", "b"], 0)), "mine")
+    assert "in 1 items the right choice stands there more than once" in found.notes[0]
+    same, other = found.items
+    scores = [OptionScore(-2.0000001, 1, False), OptionScore(-2.0, 1, False), OptionScore(-3.0, 1, False)]
+    made = sample_row(0, Task(task="t"), same, [Segment("text", "c")], scores)
+    assert made["acc"] == made["acc_norm"] == 1.0
+    lost = sample_row(0, Task(task="t"), same, [Segment("text", "c")], [*scores[:2], OptionScore(-1.0, 1, False)])
+    assert lost["acc"] == 0.0
+    letters = sample_row(0, Task(task="t", options="letters"), same, [Segment("text", "c")], scores[::-1])
+    assert letters["options"] == ["A", "B", "C"] and letters["acc"] == 1.0
+    rows = [made, sample_row(1, Task(task="t"), other, [Segment("text", "c")], scores[:2])]
+    figures = comparisons({"text_base": {"t": rows}}, {"t": "acc"}, 10, 0)
+    assert figures["chance"]["t"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+def test_more_shots_than_other_items_is_one_clear_error(llm_folder, tmp_path):
+    write_jsonl(tmp_path / "mine.jsonl", rows(5))
+    arguments = ["--tasks", tmp_path / "mine.jsonl", "--out", tmp_path / "out", "--num-fewshot"]
+    result = run(llm_folder, *arguments, 5)
+    assert result.exit_code == 2 and "--num-fewshot: got 5, but mine has 5 items" in result.stderr
+    assert "give 4 or less" in result.stderr
+    told = run(llm_folder, *arguments, 4)
+    assert told.exit_code == 0, told.output
+    assert len(read_jsonl(tmp_path / "out" / "quarantine.jsonl")) == 4
+
+
+def test_a_control_token_in_an_item_is_characters(tokenizer):
+    made = request(tokenizer, [Segment("text", "He typed <|endoftext|>")], [" <|endoftext|> twice", " it"])
+    assert tokenizer.eos_token_id not in [*made.prefix, *made.options[0]]
+    assert tokenizer.decode(made.options[0]) == " <|endoftext|> twice"
+
+
+def test_options_are_the_same_after_text_and_after_sound():
+    tokenizer, sound = prepending(), Sound("x", ())
+    after_text = request(tokenizer, [Segment("text", "who")], [" yes", " who yes"])
+    after_sound = request(tokenizer, [Segment("speech", "who")], [" yes", " who yes"], sound=lambda _: sound)
+    assert after_text.options == after_sound.options
+    between = [Segment("text", "who "), Segment("speech", "x"), Segment("text", "\nwho yes")]
+    made = request(tokenizer, between, [" yes"], sound=lambda _: sound)
+    whole = request(tokenizer, [Segment("text", "who\nwho yes")], [" yes"])
+    assert [u for u in made.prefix if u != sound] == list(whole.prefix) and made.options == whole.options
+
+
+def test_texts_come_in_one_form():
+    import unicodedata
+
+    given = [unicodedata.normalize("NFD", text) for text in ("Où est le café ?", "là", "ça")]
+    [found] = items_of(
+        Task(task="t"), [{"id": 1, "context": given[0], "choices": given[1:], "answer": given[2]}], "x"
+    ).items
+    assert (found.context, found.choices, found.answer) == ("Où est le café ?", ("là", "ça"), 1)

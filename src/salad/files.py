@@ -5,11 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "read_jsonl", "sha256_file", "sha256_json", "write_json", "write_jsonl", "write_text"]
+__all__ = [
+    "existing",
+    "lies_in",
+    "read_json",
+    "read_jsonl",
+    "sha256_file",
+    "sha256_json",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -38,6 +49,29 @@ def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def existing(path: str | Path) -> str | Path:
+    """The path, or the same with its accents in Unicode's other form (NFC, NFD) where only that is there.
+
+    Names of files made on a Mac may come in NFD, and what names them in NFC, or the reverse.
+    """
+    if os.path.lexists(path):
+        return path
+    at = ""
+    for part in Path(path).parts:
+        forms = (os.path.join(at, form) for form in (part, *(unicodedata.normalize(f, part) for f in ("NFC", "NFD"))))
+        found = next((form for form in forms if os.path.lexists(form)), None)
+        if found is None:
+            return path
+        at = found
+    return type(path)(at)
+
+
+def lies_in(path: str | Path, folder: str | Path) -> bool:
+    """Whether a path stays inside a folder, by name; a link inside it was put there by its owner."""
+    base = os.path.abspath(folder)
+    return os.path.commonpath([base, os.path.abspath(path)]) == base
 
 
 def sha256_file(path: str | Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from salad.align import whisper
 from salad.align.anchors import Window, find_windows, windows_of
 from salad.align.imported_times import given_words
-from salad.align.silence import RATE_HZ, find_silences
+from salad.align.silence import MIN_WORD_S, RATE_HZ, find_silences
 from salad.audio import read_audio, to_samples, to_seconds, write_flac
 from salad.data.manifest import Sentence, utterance_from_dict, write_utterances
 from salad.engine import Shard
@@ -30,6 +31,7 @@ Method = Literal["whisper", "ctc", "given"]
 RATE_LIMITS = (0.3, 8.0)  # words per second
 LONGEST_WORD_S, LETTER_S = 1.5, 0.12  # sound that a word can fill, and more for each letter
 EDGE_SOUND_S = 1.5  # sound before the first word or after the last that may be breath or noise
+SQUEEZED_SHARE, SQUEEZED_RUN = 0.1, 4  # words of the least length: their share, and those in a row (speech: 0.04, 1)
 
 
 class Aligner(Protocol):
@@ -56,7 +58,8 @@ def align_utterances(
     asset: the Whisper that listens, and aligns where `model` does not say otherwise; what our own voices spoke comes
     with sentence times and without word times, and is aligned by it even if others' times are `given`.
     Writes utterances.jsonl (aligned; audio relative to `folder`) and quarantine.jsonl ({id, reason}): audio that cannot
-    be read, no words, a score under `min_score`, a speed that nobody speaks at, words spoken but not written. A long
+    be read, no words, a score under `min_score`, a speed that nobody speaks at, words spoken but not written, words
+    written but not spoken (squeezed into the least length). A long
     recording of which only parts can be used becomes several utterances (id-part-000 ...), each with its audio.
     """
     kept: list[Utterance] = []
@@ -109,6 +112,7 @@ def align_utterance(
     if sentences is not None:
         aligned, score = aligner.align(samples, words, sentences)
         _check_score(score, min_score)
+        _check_lengths(aligned)
         return [utterance.aligned(aligned, score)], []
     silences = find_silences(samples)
     aligned: tuple[Word, ...] | None = None
@@ -129,6 +133,7 @@ def align_utterance(
             where = f" from {window.start_s:.1f} s on, {found[0][0].text!r}" if len(windows) > 1 else ""
             _check_score(found[1], min_score, where)
             _check_sound(found[0], silences, window)
+            _check_lengths(found[0])
             runs[-1].append((window, *found))
         except SaladError as error:
             reasons.append(str(error))
@@ -187,6 +192,24 @@ def _check_sound(words: Sequence[Word], silences: np.ndarray, window: Window) ->
                 f"words spoken but not written: {sound_s:.1f} s of sound from {start_s:.1f} s that the text has no "
                 "words for"
             )
+
+
+def _check_lengths(words: Sequence[Word]) -> None:
+    """Raise SaladError where many words, or several in a row, have no sound: something is written that nobody says."""
+    spoken = [word for word in words if spoken_pieces(word.text)]
+    short = [word.end_s - word.start_s <= MIN_WORD_S + 1e-3 for word in spoken]
+    number, longest, at = sum(short), 0, 0
+    for n, run in enumerate(itertools.accumulate(short, lambda run, is_short: (run + 1) * is_short)):
+        if run > longest:
+            longest, at = run, n + 1 - run
+    if longest < SQUEEZED_RUN and number <= max(2, SQUEEZED_SHARE * len(spoken)):
+        return
+    text = " ".join(word.text for word in spoken[at : at + longest][:8])
+    raise SaladError(
+        f"words written but not spoken: {number} of {len(spoken)} words last {1000 * MIN_WORD_S:.0f} ms, as do "
+        f"{longest} in a row from {spoken[at].start_s:.1f} s ({text!r}); is a part of the text never said, or of the "
+        "recording missing?"
+    )
 
 
 def _sound(start_s: float, end_s: float, silences: np.ndarray) -> float:

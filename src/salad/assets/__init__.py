@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from salad.assets.ears import model_folder, recipe_behind
 from salad.assets.gguf import llm_folder
-from salad.assets.hub import BUILT_IN, hub_folder, is_hub_name, split_setting
+from salad.assets.hub import BUILT_IN, hub_folder, hub_revision, is_hub_name, split_setting
 from salad.assets.pins import Archive, Asset, HubFile, Part, PinnedFile
 from salad.assets.registry import ASSETS
 from salad.assets.store import cache_dir, fingerprint, get, is_cached, verify
@@ -28,6 +28,7 @@ __all__ = [
     "fingerprint",
     "get",
     "hub_folder",
+    "hub_revision",
     "is_cached",
     "is_hub_name",
     "llm_folder",

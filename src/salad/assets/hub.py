@@ -8,7 +8,7 @@ from pathlib import Path
 
 from salad.types import SaladError
 
-__all__ = ["hub_folder", "is_hub_name", "split_setting"]
+__all__ = ["hub_folder", "hub_revision", "is_hub_name", "split_setting"]
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 WANTED = ("*.safetensors", "*.json", "*.txt", "model.bin", "*.model")  # never pickled weights
@@ -52,3 +52,8 @@ def hub_folder(name: str, *, download: bool = True) -> Path:
             f"asset: {name} cannot be had from the hub ({first}); check the name and the connection, give the path of "
             f"a local folder instead, or set SALAD_ASSETS_DIR to a folder that holds {repo}/"
         ) from error
+
+
+def hub_revision(folder: Path) -> str:
+    """The commit that a folder of the hub's cache holds; "" for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" else ""

@@ -42,15 +42,16 @@ Precision = Annotated[
 Device = Annotated[str, typer.Option("--device", help="Such as cpu or cuda.")]
 EncodeWorkers = Annotated[int, typer.Option("--workers", min=1, help="Single-thread processes that encode.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait while another process has the run directory.")]
 
 
-def run_recipe(recipe: Path, overrides: list[str] | None, only: str | None = None) -> None:
+def run_recipe(recipe: Path, overrides: list[str] | None, only: str | None = None, *, wait: bool = False) -> None:
     from salad.config import load_recipe
 
     checked = load_recipe(recipe, overrides or [])  # before the pipeline: a typo answers at once
     from salad.pipeline.run import run_pipeline
 
-    run_pipeline(checked, only=only)
+    run_pipeline(checked, only=only, **({"wait": True} if wait else {}))
 
 
 def takes_bf16(precision: str, model: str | Path, device: str, *, writes: bool = False) -> bool:

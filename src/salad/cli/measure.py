@@ -1,4 +1,4 @@
-"""Commands that measure and compare: eval, divergence, retention, answer, ablate, reproduce, analyze."""
+"""Commands that measure and compare: eval, divergence, retention, answer, doctor, ablate, reproduce, analyze."""
 
 from __future__ import annotations
 
@@ -193,6 +193,30 @@ def reproduce(
         table = grid(settings, budget_s=budget_s, seeds=seeds, only=[x for x in only.split(",") if x])
         print_table(("claim", "here", "verdict"), [(f["claim"], f["ours"], f["verdict"]) for f in table])
         typer.echo(f"see {settings.run_dir / 'reproduce.html'}")
+
+
+@app.command()
+def doctor(
+    place: Annotated[
+        Path, typer.Argument(metavar="RUN|FOLDER", help="A run directory, a saved model, or aligned speech.")
+    ],
+    corpus: Annotated[
+        Path | None,
+        typer.Option("--corpus", metavar="PATH", help="Aligned speech for a model that has no run beside it."),
+    ] = None,
+    teacher: Teacher = None,
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Say whether a model hears, and which part fails: recordings, alignment, encoder, ears or LLM. 1 if one does."""
+    with plain_errors(debug):
+        from salad.evaluation.doctor import examine, table_of, verdict
+
+        checks = examine(place, corpus, teacher=teacher, device=device)
+        print_table(*table_of(checks))
+        typer.echo(verdict(checks))
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
 
 
 @analyze_app.command("scaling")

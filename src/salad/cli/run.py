@@ -14,6 +14,7 @@ from salad.cli.common import (
     EngineKind,
     Overrides,
     RecipePath,
+    Wait,
     plain_errors,
     print_table,
     run_recipe,
@@ -25,10 +26,16 @@ app = typer.Typer()
 
 
 @app.command()
-def run(recipe: RecipePath, overrides: Overrides = None, engine: EngineKind = None, debug: Debug = False) -> None:
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    engine: EngineKind = None,
+    wait: Wait = False,
+    debug: Debug = False,
+) -> None:
     """Run every stage of a recipe; what is finished and unchanged is skipped."""
     with plain_errors(debug):
-        run_recipe(recipe, _with_engine(overrides, engine))
+        run_recipe(recipe, _with_engine(overrides, engine), wait=wait)
 
 
 @app.command()
@@ -37,15 +44,16 @@ def stage(
     recipe: RecipePath,
     overrides: Overrides = None,
     engine: EngineKind = None,
+    wait: Wait = False,
     debug: Debug = False,
 ) -> None:
     """Run one stage of a recipe; the stages before it must be finished."""
     with plain_errors(debug):
-        run_recipe(recipe, _with_engine(overrides, engine), only=name)
+        run_recipe(recipe, _with_engine(overrides, engine), only=name, wait=wait)
 
 
 @app.command()
-def prepare(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+def prepare(recipe: RecipePath, overrides: Overrides = None, wait: Wait = False, debug: Debug = False) -> None:
     """Read the recipe's data: fetch what that needs, run the corpus stage, and show the data card."""
     with plain_errors(debug):
         from salad.config import load_recipe
@@ -59,7 +67,7 @@ def prepare(recipe: RecipePath, overrides: Overrides = None, debug: Debug = Fals
         check_places(settings.corpus)
         for name in sorted(assets_needed(settings)):
             assets.get(name)
-        run_pipeline(settings, only="corpus")
+        run_pipeline(settings, only="corpus", wait=wait)
         typer.echo((Run(settings).folder("corpus") / "data_card.md").read_text(encoding="utf-8"))
 
 
@@ -73,6 +81,7 @@ def train(
         str, typer.Option("--stages", metavar="A,B", help="Training stages to run, in order.")
     ] = "warm_start,stage1",
     overrides: Overrides = None,
+    wait: Wait = False,
     debug: Debug = False,
 ) -> None:
     """Run training stages of a recipe (warm_start, stage1, stage2); those before them must be finished.
@@ -84,14 +93,14 @@ def train(
             _overfit(recipe, overrides)
             return
         for name in stages.split(","):
-            run_recipe(recipe, overrides, only=name.strip())
+            run_recipe(recipe, overrides, only=name.strip(), wait=wait)
 
 
 @app.command()
-def align(recipe: RecipePath, overrides: Overrides = None, debug: Debug = False) -> None:
+def align(recipe: RecipePath, overrides: Overrides = None, wait: Wait = False, debug: Debug = False) -> None:
     """Find the time of every spoken word of a recipe's corpus, and encode its speech; what is unfit is kept aside."""
     with plain_errors(debug):
-        run_recipe(recipe, overrides, only="align")
+        run_recipe(recipe, overrides, only="align", wait=wait)
 
 
 @app.command()

@@ -11,7 +11,8 @@ from salad.config.base import Section
 
 
 class Assets(Section):
-    """Names from `salad assets list`, paths of local folders in the same layout, or OWNER/NAME of models on the hub.
+    """Names from `salad assets list`, paths of local folders in the same layout, or OWNER/NAME of models on the hub
+    (OWNER/NAME@REVISION: that commit, tag or branch; the run keeps in assets/stage.json which commit it took).
 
     encoder: also "log-mel"; `:codes8` behind a Mimi (kyutai/mimi:codes8) takes 8 codebooks instead of its latents.
     """
@@ -45,7 +46,7 @@ class Data(Section):
     """Data that is there already: a path (file, folder or pattern) or a name on the Hugging Face hub."""
 
     path: Path | None = None
-    hub: str = Field("", description="a dataset of the hub; read only because it is named here")
+    hub: str = Field("", description="a dataset of the hub, NAME or NAME@REVISION; read only if named here")
     subset: str = Field("", description="of a hub dataset: its configuration")
     split: str = "train"
     name: str = Field("", description="how figures and the data card call it; default: the path's or hub's last part")
@@ -61,7 +62,7 @@ class Data(Section):
     @property
     def title(self) -> str:
         if self.name or self.path is None:
-            return self.name or self.hub.rsplit("/", 1)[-1]
+            return self.name or self.hub.partition("@")[0].rsplit("/", 1)[-1]
         plain = next((part for part in reversed(self.path.parts) if not set("*?[") & set(part)), "own")
         return plain.split(".", 1)[0] or "own"
 

@@ -11,6 +11,7 @@ import gzip
 import json
 import random
 import shutil
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -68,7 +69,7 @@ def read_prepared(name: str | Path) -> Prepared:
     folder = _folder(name)
     documents = {group: [_document(*row) for row in _rows(folder / f"{group}.jsonl.gz")] for group in GROUPS}
     withheld = folder / WITHHELD
-    words = withheld.read_text(encoding="utf-8").split() if withheld.is_file() else []
+    words = unicodedata.normalize("NFC", withheld.read_text(encoding="utf-8")).split() if withheld.is_file() else []
     by_id = {document.id: document for document in documents["heldout"]}
     return Prepared(documents, tuple(words), tuple(_recordings(folder, by_id)))
 
@@ -185,7 +186,8 @@ def _document(where: str, row: Any) -> Document:
     fields = ("id", "text", "source", "domain")
     if not isinstance(row, dict) or any(not isinstance(row.get(field), str) for field in fields):
         raise SaladError(f"corpus.prepared: {where}: got {row!r:.100}, expected the texts {', '.join(fields)}")
-    return Document(**{field: row[field] for field in fields})
+    text = unicodedata.normalize("NFC", row["text"])
+    return Document(**{field: row[field] for field in fields} | {"text": text})
 
 
 def _recordings(folder: Path, documents: dict[str, Document]) -> Iterator[Recording]:

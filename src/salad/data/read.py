@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def read_local_text(paths: Iterable[Path]) -> list[Document]:
     documents = []
     for path in paths:
         try:
-            raw = path.read_text(encoding="utf-8")
+            raw = unicodedata.normalize("NFC", path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise SaladError(f"corpus.local_text: {path} does not exist") from None
         except UnicodeDecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ from salad.audio import read_audio, split_at_quiet
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, token_f1
 from salad.evaluation.saved_model import load_saved
-from salad.files import read_jsonl, sha256_file, write_json, write_jsonl
+from salad.files import existing, lies_in, read_jsonl, sha256_file, write_json, write_jsonl
 from salad.model import SaladProcessor
 from salad.model.freeze import freeze
 from salad.model.processor import AUDIO, MAX_SPAN_S
 from salad.progress import progress
+from salad.sequence import token_ids
 from salad.training.loop import autocast
 from salad.types import SaladError
 
@@ -59,13 +61,16 @@ def load_prompts(path: Path) -> tuple[list[Prompt], list[dict[str, str]]]:
             raise SaladError(f"{where}: prompt {template!r} holds {template.count(AUDIO)} {AUDIO}, expected one")
         if isinstance(answers, str) or any(not str(a).strip() for a in answers):
             raise SaladError(f"{where}: answers is {answers!r}, expected a list of texts, none of them empty")
-        name, audio = str(row["id"]), str(path.parent / row["audio"])
+        name, audio = str(row["id"]), str(existing(path.parent / row["audio"]))
         if name in prompts:
             aside.append({"id": name, "reason": "its id was there before"})
+        elif not lies_in(audio, path.parent):
+            aside.append({"id": name, "reason": f"{audio} lies outside {path.parent}, the folder of the prompts"})
         elif not Path(audio).is_file():
             aside.append({"id": name, "reason": f"{audio} does not exist"})
         else:
-            prompts[name] = Prompt(name, row["text"], audio, template, tuple(map(str, answers)))
+            text = unicodedata.normalize("NFC", str(row["text"]))
+            prompts[name] = Prompt(name, text, audio, template, tuple(map(str, answers)))
     if not prompts:
         why = f" ({aside[0]['reason']})" if aside else ""
         raise SaladError(f"prompts: {path} holds no prompt that can be used{why}")
@@ -121,7 +126,8 @@ def _embed(model: Any, processor: SaladProcessor, prompt: Prompt, *, heard: bool
     table = model.get_input_embeddings()
 
     def read(text: str, *, start: bool = False) -> torch.Tensor:
-        ids = [processor.start_token_id] * start + processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        own = token_ids(processor.tokenizer, text, after=not start)
+        ids = [processor.start_token_id] * start + own
         return table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
 
     if not heard:
@@ -130,7 +136,8 @@ def _embed(model: Any, processor: SaladProcessor, prompt: Prompt, *, heard: bool
     samples, rate = read_audio(prompt.audio, encoder.sample_rate_hz)
     frames = encoder.encode(split_at_quiet(samples, rate, MAX_SPAN_S))
     speech, _ = model.speech_embeddings([torch.from_numpy(f).float().to(table.weight.device) for f in frames])
-    return torch.cat([read(before, start=True), speech.to(table.weight.dtype), read(after)])
+    spoken = speech.to(table.weight.dtype)  # a span owns the space before its words
+    return torch.cat([read(before.rstrip(" "), start=True), spoken, read(after)])
 
 
 def _row(

@@ -7,9 +7,11 @@ are there already, made from the same model, items and prompts, are not made aga
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from rich.markup import escape
 
 from salad import assets
 from salad.engine.memory import keep_freed_memory
@@ -21,7 +23,8 @@ from salad.evaluation.spoken_results import clean_systems, spoken_figures, spoke
 from salad.evaluation.task import Task, TaskItem, find_task, load_items
 from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl, write_text
 from salad.model import SaladForConditionalGeneration
-from salad.progress import progress
+from salad.progress import console, progress
+from salad.sequence import token_ids
 from salad.types import Modality, SaladError
 
 __all__ = [
@@ -91,6 +94,7 @@ class Prepared:
     num_shots: tuple[int, ...]
     num_rows: int
     skipped: tuple[dict[str, str], ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def described(self) -> dict[str, Any]:
@@ -98,6 +102,7 @@ class Prepared:
             "config": self.task.model_dump(mode="json"),
             "num_rows": self.num_rows,
             "skipped": list(self.skipped),
+            **({"notes": list(self.notes)} if self.notes else {}),
             "items": sha256_json([asdict(item) for item in self.items]),
             "shots": sha256_json([[asdict(item) for item in self.shots], self.num_shots]),
         }
@@ -162,16 +167,28 @@ def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, setti
     """Items and few-shot examples; without a split of their own the first items are the examples, and not scored."""
     found = load_items(task, path, data_dir=data_dir, hub=hub)
     assert found is not None
-    items, skipped, shots = found.items, list(found.skipped), ()
+    items, skipped, shots, notes = found.items, list(found.skipped), (), list(found.notes)
     wanted = min(settings.num_fewshot, MAX_SHOTS)
     if wanted:
         own = load_items(task, data_dir=data_dir, hub=hub and path is None, fewshot=True)
         shots = (own.items if own else items)[:wanted]
         if own is None:
+            if len(items) <= wanted:
+                raise SaladError(
+                    f"--num-fewshot: got {wanted}, but {task.task} has {len(items)} items that can be used and no "
+                    f"examples of its own: its first {wanted} would be the examples, and none is left to score; give "
+                    f"{len(items) - 1} or less, more items, or {task.task}_fewshot.jsonl in a folder (--data)"
+                )
             skipped += [{"id": item.id, "reason": "used as a few-shot example"} for item in shots]
             items = items[wanted:]
+        else:
+            notes += own.notes
+        if len(shots) < wanted:
+            notes.append(f"{task.task}: --num-fewshot {wanted}, but there are {len(shots)} examples; all are used")
+    for note in notes:
+        console.print(f"[yellow]{escape(note)}[/]", highlight=False)
     num_rows = len(found.items) + len(found.skipped)
-    return Prepared(task, items[: settings.limit], shots, (), num_rows, tuple(skipped))
+    return Prepared(task, items[: settings.limit], shots, (), num_rows, tuple(skipped), tuple(notes))
 
 
 def _fit(prepared: Prepared, systems: Sequence[System], settings: Settings) -> Prepared:
@@ -188,7 +205,7 @@ def _fit(prepared: Prepared, systems: Sequence[System], settings: Settings) -> P
             numbers.append(number)
     if not kept:
         raise SaladError(f"context: no item of {prepared.task.task} fits {context} positions; raise --context")
-    return Prepared(prepared.task, tuple(kept), prepared.shots, tuple(numbers), prepared.num_rows, tuple(skipped))
+    return replace(prepared, items=tuple(kept), num_shots=tuple(numbers), skipped=tuple(skipped))
 
 
 def _longest_length(systems: Sequence[System]) -> Callable[[Sequence[Segment]], int]:
@@ -203,7 +220,7 @@ def _longest_length(systems: Sequence[System]) -> Callable[[Sequence[Segment]], 
     def tokens(reader: Reader, text: str) -> int:
         key = (id(reader), text)
         if key not in counts:
-            counts[key] = len(reader.tokenizer(text, add_special_tokens=False)["input_ids"])
+            counts[key] = len(token_ids(reader.tokenizer, text))
         return counts[key]
 
     def positions(system: System, segment: Segment) -> int:

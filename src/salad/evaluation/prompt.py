@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from salad.evaluation.task import Say, Task, TaskItem, render
-from salad.sequence import start_token_id
+from salad.sequence import start_token_id, token_ids
 from salad.types import Modality
 
 __all__ = ["MAX_SHOTS", "Request", "Segment", "Sound", "Start", "Unit", "num_shots", "read_out", "request", "segments"]
@@ -120,13 +120,14 @@ def request(
     Text before a continuation is tokenised together with it and cut at the length of the text alone; white space at
     its end goes to the continuation (lm-eval's `_encode_pair`), since most tokenizers glue a space to the word after
     it. Text before a sound loses its last spaces for the same reason: a spoken span owns the space before its words.
+    What follows a sound gets the tokens that it has behind text. Control tokens written in it are characters.
     `start`: "tokenizer" puts in front what the tokenizer puts there (as lm-eval does), "document" the token that opens
     a document in training.
     """
 
     def encode(text: str, first: bool = False) -> list[int]:
         special = first and start == "tokenizer"
-        return tokenizer(text, add_special_tokens=special)["input_ids"] if text or special else []
+        return token_ids(tokenizer, text, special=special, after=not first) if text or special else []
 
     units: list[Unit] = [start_token_id(tokenizer)] if start == "document" else []
     *before, last = prompt

@@ -17,7 +17,7 @@ from salad.audio import read_audio, to_seconds, write_flac
 from salad.engine import Shard, run_shards
 from salad.evaluation.degrade import disturbed
 from salad.evaluation.task import Say, Task
-from salad.files import read_jsonl, sha256_file, sha256_json, write_jsonl
+from salad.files import existing, read_jsonl, sha256_file, sha256_json, write_jsonl
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.speak import RATE_HZ, speak_document
 from salad.synthesize.voices import assets_of_voice, load_voice
@@ -109,7 +109,7 @@ def find_recordings(folder: Path, owners: Iterable[str]) -> tuple[dict[str, Reco
         task, _, own = owner.partition("/")
         name = quote(own, safe=" ")
         places = [place / f"{name}{suffix}" for place in (folder / task, folder) for suffix in SUFFIXES]
-        path = next((place for place in places if place.is_file()), None)
+        path = next((Path(place) for place in map(existing, places) if Path(place).is_file()), None)
         entry = _opened(path) if path else f"no recording: expected {name}.wav or .flac in {folder}"
         if isinstance(entry, str):
             why[owner] = entry

@@ -19,7 +19,16 @@ from salad.evaluation.task import Task, TaskItem
 from salad.measure.statistics import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
 from salad.types import Result, SaladError
 
-__all__ = ["METRICS", "check_rows", "comparisons", "result_of", "results_of", "results_table", "sample_row"]
+__all__ = [
+    "METRICS",
+    "chance_of",
+    "check_rows",
+    "comparisons",
+    "result_of",
+    "results_of",
+    "results_table",
+    "sample_row",
+]
 
 # What the summed log-probability of an option is divided by. acc, acc_norm and acc_bytes are lm-eval's.
 METRICS = {
@@ -71,10 +80,24 @@ def sample_row(
 
 
 def result_of(row: Mapping[str, Any], metric: str) -> Result:
-    """An item's Result under a metric, from the raw scores of its line."""
+    """An item's Result under a metric, from the raw scores of its line. Choices of one text have the score of the best
+    of them, and the first stands for all: where the right one is written twice, both are right.
+    """
     sums = [float(logprob) for logprob, _ in row["filtered_resps"]]
     lengths = [METRICS[metric](o, n) for o, n in zip(row["options"], row["num_tokens"], strict=True)]
-    return Result(row["doc"]["id"], int(row["target"]), tuple(s / n for s, n in zip(sums, lengths, strict=True)))
+    own, texts = [s / n for s, n in zip(sums, lengths, strict=True)], _choices(row)
+    scores = tuple(max(s for s, other in zip(own, texts, strict=True) if other == text) for text in texts)
+    return Result(row["doc"]["id"], texts.index(texts[int(row["target"])]), scores)
+
+
+def chance_of(row: Mapping[str, Any]) -> float:
+    """The share of an item's choices that are right."""
+    texts = _choices(row)
+    return texts.count(texts[int(row["target"])]) / len(texts)
+
+
+def _choices(row: Mapping[str, Any]) -> list[str]:
+    return [choice.strip() for choice in row["doc"].get("choices", row["options"])]
 
 
 def results_of(
@@ -128,10 +151,7 @@ def comparisons(
         system: {task: {r["doc"]["id"]: result_of(r, metrics[task]) for r in rows} for task, rows in by_task.items()}
         for system, by_task in samples.items()
     }
-    chance = {
-        task: sum(1 / len(row["options"]) for row in rows) / len(rows)
-        for task, rows in next(iter(samples.values())).items()
-    }
+    chance = {task: sum(map(chance_of, rows)) / len(rows) for task, rows in next(iter(samples.values())).items()}
     figures: dict[str, Any] = {
         "metric": dict(metrics),
         "chance": chance,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import functools
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from salad import assets, config
 from salad.data.manifest import read_lhotse, utterance_from_dict
 from salad.data.readers.detect import kind_of as kind_of_file
 from salad.engine import run_shards
-from salad.files import read_json, read_jsonl, sha256_json
+from salad.files import lies_in, read_json, read_jsonl, sha256_json
 from salad.model import SaladForConditionalGeneration
 from salad.model.encoders.job import encode_pieces, kind_of, shared_encoder
 from salad.sequence import FrameStore, check_shard, start_token_id, tokenise
@@ -29,6 +30,7 @@ from salad.types import Document, Example, SaladError, Utterance
 __all__ = ["Listening", "Measured", "load_saved", "read_corpus", "same_weights", "silence", "untrained"]
 
 ENCODE_SHARD = 8
+RUN_DEPTH = 4  # folders between a manifest of a run and the run
 SILENCE_S = 20  # as `evaluate` has it: Whisper's frames of silence depend on how long it lasts
 
 
@@ -161,28 +163,32 @@ def read_corpus(path: Path) -> Measured:
     Lines with text and no audio are documents that are only read. Set aside, with the reason: no word times, a missing
     file, an id that was there already.
     """
-    found: list[Utterance] = []
+    found: list[tuple[Utterance, Path]] = []  # and what its audio must lie in
     documents: list[Document] = []
     for file in _manifests(path):
+        root = _root(path, file)
         if kind_of_file(file) == "lhotse":
-            found += read_lhotse(file)
+            found += [(utterance, root) for utterance in read_lhotse(file)]
             continue
         for number, row in enumerate(_rows(file), 1):
             if not isinstance(row, dict) or not str(row.get("text") or "").strip():
                 raise SaladError(f'corpus: {file} line {number}: expected {{"text": ...}} with words in it')
             if row.get("audio"):
-                found.append(utterance_from_dict(row, file.parent))
+                found.append((utterance_from_dict(row, file.parent), root))
             else:
                 name, domain = str(row.get("id", f"{file.stem}-{number}")), str(row.get("domain", ""))
-                documents.append(Document(name, " ".join(row["text"].split()), str(file), domain))
+                text = " ".join(unicodedata.normalize("NFC", row["text"]).split())
+                documents.append(Document(name, text, str(file), domain))
     kept: dict[str, Utterance] = {}
     aside = []
-    for u in found:
+    for u, root in found:
         reason = None
         if u.id in kept:
             reason = "its id was there before"
         elif not u.words:
             reason = "no word times; `salad synthesize --word-times` or a run's align stage gives them"
+        elif not lies_in(u.audio, root):
+            reason = f"{u.audio} lies outside {root}, which a manifest must not name; give the folder that holds both"
         elif not Path(u.audio).is_file():
             reason = f"{u.audio} does not exist"
         if reason:
@@ -193,6 +199,14 @@ def read_corpus(path: Path) -> Measured:
         what = f"none of {len(aside)} utterances can be used ({aside[0]['reason']})" if aside else "it holds nothing"
         raise SaladError(f"corpus: {path}: {what}; expected aligned utterances, such as RUN/align/heldout.jsonl")
     return Measured(list(kept.values()), documents, aside)
+
+
+def _root(given: Path, file: Path) -> Path:
+    """What the audio of a manifest must lie in: the run that it is a part of, the folder that was given, or its own."""
+    near = list(file.absolute().parents)[:RUN_DEPTH]
+    above = next((folder for folder in near if (folder / "recipe.json").is_file()), None)
+    own = given if given.is_dir() else file.parent
+    return own if above is None or lies_in(above, own) else above
 
 
 def _rows(file: Path) -> list[Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from salad.files import sha256_json
 from salad.model import load_encoder
 from salad.model.encoders.load import Encoder
 from salad.model.processor import MAX_SPAN_S
-from salad.progress import progress
+from salad.progress import console, progress
 from salad.synthesize.voices import assets_of_voice
 from salad.types import SaladError
 
@@ -137,7 +139,25 @@ def _voices(speech: Speech) -> tuple[str, ...]:
 
 
 def _cache(speech: Speech) -> Path:
-    return (speech.audio_cache or assets.cache_dir() / "eval-speech").expanduser()
+    return _writable((speech.audio_cache or assets.cache_dir() / "eval-speech").expanduser())
+
+
+@cache
+def _writable(folder: Path) -> Path:
+    """The folder; or where nothing can be written to it, one for this user among the temporary files, and a word."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        instead = Path(tempfile.gettempdir()) / f"salad-eval-speech-{getattr(os, 'getuid', lambda: 0)()}"
+        console.print(
+            f"[yellow]--audio-cache: {folder} cannot be written to ({error.strerror}); what is spoken and transcribed "
+            f"is kept in {instead}, name another folder if it should stay[/]",
+            highlight=False,
+        )
+        instead.mkdir(mode=0o700, exist_ok=True)
+        return instead
 
 
 def _trained_on(model: str | Path) -> set[str] | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from salad.align.transcribe import normalise
-from salad.evaluation.results import REFERENCE, result_of
+from salad.evaluation.results import REFERENCE, chance_of, result_of
 from salad.measure.statistics import accuracy, gap, mcnemar, pooled_gap
 from salad.text.speakable import speakable
 from salad.types import Result
@@ -42,7 +42,7 @@ def spoken_figures(
         if not inputs:
             continue
         own = [result for task in results[name].values() for result in task]
-        chance = [1 / len(row["options"]) for task in samples[name].values() for row in task]
+        chance = [chance_of(row) for task in samples[name].values() for row in task]
         rows[name] = {
             "kind": name.partition("/")[0],
             **{key: inputs[key] for key in ("voice", "trained", "condition")},

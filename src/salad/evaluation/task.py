@@ -6,7 +6,9 @@ text and the spoken version are made from. Rows that already have those fields a
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,17 +54,23 @@ class TaskItem:
     choices: tuple[str, ...]
     answer: int
 
+    @property
+    def right(self) -> tuple[int, ...]:
+        """Every choice with the right one's text: where one is written twice, both are right."""
+        return tuple(i for i, c in enumerate(self.choices) if c.strip() == self.choices[self.answer].strip())
+
 
 @dataclass(frozen=True)
 class Loaded:
-    """Items in the order of the file, and the rows that were left out: {id, reason}."""
+    """Items in the order of the file, the rows that were left out: {id, reason}, and what a user should be told."""
 
     items: tuple[TaskItem, ...]
     skipped: tuple[dict[str, str], ...]
+    notes: tuple[str, ...] = ()
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Source(_Part):
@@ -88,6 +96,8 @@ class Task(_Part):
 
     A part of `prompt` is text in both versions, or `{say: ...}`: read in the text version, heard in the spoken one.
     `options`: the choices themselves follow the prompt, or their letters. `metric` is the task's headline figure.
+    `counting` (in a file: answers): whether an answer that is a number counts the choices from 0 or from 1; auto: from
+    1 where the whole file says so.
     """
 
     task: str
@@ -100,6 +110,7 @@ class Task(_Part):
     option_delimiter: str = " "
     shot_delimiter: str = "\n\n"
     metric: Metric = "acc_norm"
+    counting: Literal["auto", "zero-based", "one-based"] = Field("auto", alias="answers", exclude=True)
     folder: Path = Field(Path(), exclude=True)
 
     def answers(self, item: TaskItem) -> tuple[str, ...]:
@@ -173,16 +184,29 @@ def items_of(task: Task, rows: Sequence[dict[str, Any]], where: str) -> Loaded:
     if twice:
         shown = ", ".join(map(repr, twice[:3]))
         raise SaladError(f"tasks: {where} has {len(twice)} ids more than once ({shown}); give each row its own id")
+    notes = []
+    first = 1 if task.counting == "one-based" else 0
+    if task.counting == "auto" and _counts_from_one(mapped):
+        first = 1
+        notes.append(
+            f"{where}: answers are taken to count from 1, for none is 0 and the highest is the number of choices; "
+            'say so in a task file (answers: one-based), or "answers: zero-based" if they count from 0'
+        )
     items, skipped = [], []
     for row in mapped:
-        item = _item(row)
+        item = _item(row, first)
         if isinstance(item, str):
             skipped.append({"id": row["id"], "reason": item})
         else:
             items.append(item)
     if not items:
         raise SaladError(f"tasks: no row of {where} can be used; the first one: {skipped[0]['reason']}")
-    return Loaded(tuple(items), tuple(skipped))
+    if alike := [item.id for item in items if len(item.right) > 1]:
+        notes.append(
+            f"{where}: in {len(alike)} items the right choice stands there more than once, and each of them counts "
+            f"as right ({', '.join(alike[:3])}{' ...' if len(alike) > 3 else ''})"
+        )
+    return Loaded(tuple(items), tuple(skipped), tuple(notes))
 
 
 def _map(task: Task, row: dict[str, Any], index: int, where: str) -> dict[str, Any]:
@@ -210,33 +234,75 @@ def _map(task: Task, row: dict[str, Any], index: int, where: str) -> dict[str, A
     return {**out, "id": str(out.get("id", index))}
 
 
-def _item(row: dict[str, Any]) -> TaskItem | str:
-    """The item, or why it is none."""
+def _counts_from_one(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether the answers of a whole file are numbers of choices from 1: none is 0, and some is their number."""
+    numbers = [
+        (number, len(row["choices"]))
+        for row in rows
+        if isinstance(row["choices"], (list, tuple))
+        and (number := _number(row["answer"], [_text(choice) for choice in row["choices"]])) is not None
+    ]
+    return (
+        len(numbers) > 1
+        and all(1 <= number <= most for number, most in numbers)
+        and any(number == most for number, most in numbers)
+    )
+
+
+def _item(row: dict[str, Any], first: int = 0) -> TaskItem | str:
+    """The item, or why it is none. first: the number of the first choice, 0 or 1."""
     context, choices, answer = (row[name] for name in FIELDS)
     if not isinstance(context, str) or not context.strip():
         return "the context is empty"
     if not isinstance(choices, (list, tuple)) or len(choices) < 2:
         return f"choices: got {choices!r}, expected a list of two or more"
-    if not all(isinstance(choice, str) and choice.strip() for choice in choices):
-        return f"choices: number {[bool(str(c or '').strip()) for c in choices].index(False) + 1} is empty"
-    index = _index(answer, choices)
-    if index is None:
-        return f"answer: got {answer!r}, expected the index of one of {len(choices)} choices (0 for the first)"
-    return TaskItem(row["id"], context, tuple(choices), index)
+    for number, choice in enumerate(choices, start=1):
+        if choice is None or (isinstance(choice, str) and not choice.strip()):
+            return f"choices: number {number} is empty"
+        if not isinstance(choice, str) and not _is_number(choice):
+            return f"choices: number {number} is {choice!r:.60}, expected a text or a number"
+    texts = [_text(choice) for choice in choices]
+    number = _number(answer, texts)
+    if number is not None and _is_number(answer) and _text(answer) in texts:  # 2 of [1, 2, 3]: the second or the third?
+        named = texts.index(_text(answer))
+        if 0 <= number - first < len(texts) and number - first != named:
+            return (
+                f"answer: got {answer!r}, which is a choice and a choice's number too; write choices and answer "
+                f'as texts ("{_text(answer)}")'
+            )
+        number = named + first
+    index = _index(answer, texts) if number is None else number - first
+    if index is None or not 0 <= index < len(texts):
+        last = len(texts) - 1 + first
+        return f"answer: got {answer!r}, expected the number of one of {len(texts)} choices, {first} to {last}"
+    return TaskItem(row["id"], unicodedata.normalize("NFC", context), tuple(texts), index)
 
 
 def _index(answer: Any, choices: Sequence[str]) -> int | None:
-    """The index that an answer names: an index from 0, a letter, or the text of a choice."""
+    """The index of the choice that an answer names by its text or its letter."""
+    if not isinstance(answer, str):
+        return None
+    text = unicodedata.normalize("NFC", answer)
+    if text in choices:
+        return list(choices).index(text)
+    return LETTERS.index(text.strip()) if len(text.strip()) == 1 and text.strip() in LETTERS else None
+
+
+def _number(answer: Any, choices: Sequence[str]) -> int | None:
+    """The number that an answer is, if it is one and no choice's text."""
     if isinstance(answer, str):
-        if list(choices).count(answer) == 1:
-            return list(choices).index(answer)
-        if len(answer.strip()) == 1 and answer.strip() in LETTERS:
-            answer = LETTERS.index(answer.strip())
-        elif answer.strip().isdecimal():
-            answer = int(answer)
-    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
-        return answer
-    return None
+        plain = answer not in choices and answer.strip().isdecimal()
+        return int(answer) if plain else None
+    return int(answer) if _is_number(answer) and answer == int(answer) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _text(choice: Any) -> str:
+    """A choice as it is read: a number of a table is a text as well."""
+    return unicodedata.normalize("NFC", choice) if isinstance(choice, str) else str(choice)
 
 
 def _read(path: Path) -> Task:

@@ -18,6 +18,7 @@ from salad.pipeline.run import Run
 from salad.pipeline.speechlm import build_model, load_tokenizer, speech_examples, text_examples
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.stages.corpus import load_documents
+from salad.sequence import token_ids
 from salad.training.checkpoint import load_weights
 from salad.training.loop import autocast
 from salad.types import Document, Example
@@ -71,7 +72,7 @@ class Setting:
         return self.model
 
     def ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return token_ids(self.tokenizer, text, after=text.startswith(" "))
 
     def read(self, model: SaladForConditionalGeneration, text: str) -> torch.Tensor:
         """Embeddings of the start token and the text: [1 + tokens, width]."""

@@ -20,6 +20,7 @@ from salad.data.readers.detect import check_places, walk
 from salad.engine import using
 from salad.engine.precision import Timing, Use, decide, measured
 from salad.files import read_json, sha256_file, sha256_json, write_json
+from salad.pipeline.lock import one_owner
 from salad.progress import console
 from salad.types import SaladError
 
@@ -104,6 +105,7 @@ class Run:
         return _state(self.folder(stage))
 
 
+@one_owner
 def run_pipeline(
     recipe: Recipe, only: str | None = None, *, until: str | None = None, reuse: Sequence[Path] = ()
 ) -> Path:
@@ -111,6 +113,7 @@ def run_pipeline(
 
     reuse: run directories whose finished stages are taken (as hard links) where everything they depend on is the same.
     Under torchrun the first process decides, writes and shows; the others join it in the stages that train.
+    While it runs no other process may run in the same directory; with `wait=True` this one waits its turn (see `lock`).
     """
     for name in (only, until):
         if name is not None and name not in STAGES:

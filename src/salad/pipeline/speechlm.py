@@ -17,7 +17,7 @@ from salad.files import read_json
 from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
 from salad.model.ears import Lexicon
 from salad.pipeline.run import Run
-from salad.sequence import Frames, start_token_id, tokenise
+from salad.sequence import Frames, start_token_id, token_ids, tokenise
 from salad.sequence.examples import build_example, draw_layout, num_positions, pieces_of, text_example
 from salad.sequence.spelling import SpelledText, spell
 from salad.text.phonemes import Symbols
@@ -120,7 +120,7 @@ def heard_tokens(
         ranges = [(s.start_word, s.end_word) for s in example.spans if s.modality == "speech"]
         spans = words_for_ranges(utterance.text.split(), heard.get(utterance.id, ""), ranges)
         texts = [(" " if start else "") + " ".join(words) for words, (start, _) in zip(spans, ranges, strict=True)]
-        out[example.id] = [tokenizer(t, add_special_tokens=False)["input_ids"] if t.strip() else [] for t in texts]
+        out[example.id] = [token_ids(tokenizer, t, after=t.startswith(" ")) if t.strip() else [] for t in texts]
     return out
 
 

@@ -5,7 +5,7 @@ from salad.sequence.frames import FrameShard, Piece, check_shard, write_frames
 from salad.sequence.interleave import cut, interleave
 from salad.sequence.pack import best_fit
 from salad.sequence.store import Frames, FrameStore
-from salad.sequence.tokens import TokenisedDocument, start_token_id, tokenise
+from salad.sequence.tokens import TokenisedDocument, start_token_id, token_ids, tokenise
 
 __all__ = [
     "FrameShard",
@@ -21,6 +21,7 @@ __all__ = [
     "interleave",
     "pair",
     "start_token_id",
+    "token_ids",
     "tokenise",
     "write_frames",
 ]

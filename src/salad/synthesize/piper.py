@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = ["PackageMissing", "Phone", "PiperVoice", "open_piper", "patch_piper"]
 Phone = tuple[str, float, float]  # symbol, start and end in seconds
 
 DURATION_NOISE, FRAME_NOISE, STRETCH = "noise_w", "noise", "stretch"  # the patched graph's inputs
+BRACKETS = re.compile(r"\[{2,}|\]{2,}")  # what stands between two is text, and no phonemes as Piper would have it
 NOISE_PER_ID = 1024  # numbers drawn for the frames of a phoneme id: 5 of 192; it lasts 2 (mean of a sentence)
 
 
@@ -120,7 +122,7 @@ class PiperVoice:
     def _sentences(self, text: str) -> list[str]:
         """Symbols of each sentence that espeak finds in `text`, one character each; those the voice lacks are left
         out."""
-        known, found = self._config.phoneme_id_map, self._engine.phonemize(text)
+        known, found = self._config.phoneme_id_map, self._engine.phonemize(BRACKETS.sub(lambda m: m[0][0], text))
         if text.rstrip().endswith(".."):  # espeak keeps the second stop, and says "dot" before whatever comes next
             self._engine.phonemize("a")
         said = ("".join(symbol for symbol in symbols if symbol in known) for symbols in found)

@@ -14,7 +14,7 @@ from salad.engine.machine import default_device
 from salad.files import read_json, sha256_json
 from salad.synthesize.endpoint import EndpointVoice
 from salad.synthesize.onnx_session import one_thread_session
-from salad.synthesize.piper import PiperVoice
+from salad.synthesize.piper import BRACKETS, PiperVoice
 from salad.synthesize.word_spans import word_spans
 from salad.types import SaladError
 
@@ -83,7 +83,8 @@ class KokoroVoice:
         return samples, spans and [(float(ends_s[start]), float(ends_s[end])) for start, end in spans]
 
     def _phonemes(self, text: str) -> str:
-        return "".join(symbol for symbol in _espeak(self._language)(text) if symbol in self._vocab)
+        said = _espeak(self._language)(BRACKETS.sub(lambda m: m[0][0], text))
+        return "".join(symbol for symbol in said if symbol in self._vocab)
 
     def _tokens(self, text: str) -> list[int]:
         phonemes = self._phonemes(text)

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["key", "spoken_pieces", "tie"]
+__all__ = ["key", "spoken_pieces", "tie", "without_loose_marks"]
 
 SYMBOLS = {"&": "and", "%": "percent", "+": "plus", "=": "equals", "@": "at", "#": "number", "°": "degrees"}
 CURRENCIES = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent")}
@@ -16,6 +16,15 @@ NUMBER = re.compile(
 )
 CLOCK = re.compile(r"\b(\d{1,2}):(\d{2})\b")
 YEARS = range(1100, 2000)
+LOOSE = re.compile("[\u00ad\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u200b-\u200d\u2060\u20d0-\u20ff\ufeff]+")
+
+
+def without_loose_marks(text: str) -> str:
+    """The text in NFC; accents that make no letter of their own with what they stand on, and soft hyphens, left out.
+
+    An x with a hat is said as an x. Marks of scripts that write vowels with them stay.
+    """
+    return LOOSE.sub("", unicodedata.normalize("NFC", text))
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -25,7 +34,7 @@ def spoken_pieces(word: str) -> tuple[str, ...]:
     "Well-known" -> well, known; "$1,200" -> one, thousand, two, hundred, dollars; "1984," -> nineteen, eighty, four.
     Whether a speaker says a number that way is not known: where it matters, scores tell.
     """
-    text = unicodedata.normalize("NFKC", word).lower().replace("’", "'").replace("‘", "'")
+    text = without_loose_marks(unicodedata.normalize("NFKC", word)).lower().replace("’", "'").replace("‘", "'")
     if any(character.isdigit() for character in text):
         text = CLOCK.sub(lambda m: f" {_number(m[1])} {'' if m[2] == '00' else _clock_minutes(m[2])} ", text)
         text = NUMBER.sub(_say_number, text)

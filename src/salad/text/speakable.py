@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
+from salad.text.aligner_forms import without_loose_marks
 from salad.text.written_symbols import (
     ABBREVIATIONS,
     BEFORE_NUMBERS,
@@ -38,7 +39,7 @@ LONGEST = 15  # digits of a number that is said as one
 
 
 def speakable(words: Sequence[str]) -> list[str]:
-    """The spoken form of each word, [num_words]; a word that is plain already is returned as it is."""
+    """The spoken form of each word, [num_words]; a word that is plain already is returned as it is (in NFC)."""
     return [
         _speak(word, words[n - 1] if n else "", words[n + 1] if n + 1 < len(words) else "")
         for n, word in enumerate(words)
@@ -46,6 +47,7 @@ def speakable(words: Sequence[str]) -> list[str]:
 
 
 def _speak(word: str, before: str, after: str) -> str:
+    word = without_loose_marks(word) or word
     before, after = before.lstrip("\"'“‘(["), after.rstrip(".,;:!?\"'”’)]")
     opening, core, closing = WORD.match(word).groups()  # type: ignore[union-attr]
     if (abbreviation := _abbreviation(core, closing, after)) is not None:

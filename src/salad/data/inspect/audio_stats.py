@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from salad.audio import frames_told, read_audio, to_samples, to_seconds
+from salad.audio import check_range, frames_told, read_audio, tells_its_length, to_samples, to_seconds
 from salad.types import SaladError
 
 __all__ = ["Heard", "hear"]
@@ -51,8 +51,8 @@ def hear(path: str | Path, start_s: float = 0.0, duration_s: float | None = None
     try:
         if not Path(path).is_file():
             raise SaladError(f"audio: {path} is missing")
-        if Path(path).suffix.lower() in OTHERS:
-            return _hear_other(path)
+        if Path(path).suffix.lower() in OTHERS or not tells_its_length(path):
+            return _hear_other(path, start_s, duration_s)
         with soundfile.SoundFile(os.fsencode(path)) as file:  # names that are not UTF-8 too
             rate, start = file.samplerate, to_samples(start_s, file.samplerate)
             told = max(0, file.frames - start)
@@ -75,9 +75,9 @@ def hear(path: str | Path, start_s: float = 0.0, duration_s: float | None = None
         raise SaladError(f"audio: {path} cannot be decoded ({error})") from error
 
 
-def _hear_other(path: str | Path) -> Heard:
-    """Containers that libsndfile does not know, whole in memory, by whatever `salad.audio` reads them with."""
-    samples, rate = read_audio(path)
+def _hear_other(path: str | Path, start_s: float, duration_s: float | None) -> Heard:
+    """What libsndfile does not know, or not whole: in memory, by whatever `salad.audio` reads it with."""
+    samples, rate = read_audio(path, offset_s=start_s, duration_s=duration_s)
     power = _db(float(np.square(samples, dtype=np.float64).mean()))
     kind = Path(path).suffix[1:].upper()
     return Heard(
@@ -102,6 +102,8 @@ def _measure(path: str | Path, file: soundfile.SoundFile, told: int) -> Heard:
         energy += float(np.square(block, dtype=np.float64).mean(axis=1).sum())
         mixed += float(np.square(mono, dtype=np.float64).sum())
         high = np.abs(block)
+        if high.max() > 8 * FULL_SCALE:
+            check_range(block, str(path))  # as `read_audio` does, which would refuse it
         if high.max() >= FULL_SCALE:
             full = high >= FULL_SCALE
             flat = full & (np.diff(block, axis=0, prepend=np.nan) == 0)

@@ -36,7 +36,9 @@ def hub_files(name: str, subset: str, split: str) -> list[Path]:
     except ImportError:
         raise SaladError(f"corpus: hub: {name!r} needs `datasets`; pip install 'salad-speech[data]'") from None
     try:
-        loaded = datasets.load_dataset(name, subset or None, split=split)
+        repo, _, revision = name.partition("@")
+        pinned = {"revision": revision} if revision else {}
+        loaded = datasets.load_dataset(repo, subset or None, split=split, **pinned)
     except Exception as error:  # its own errors are of many kinds: no network, no such name, gated, no such split
         raise SaladError(f"corpus: hub: {name!r} (split {split!r}) cannot be loaded: {error}") from error
     return [Path(row["filename"]) for row in loaded.cache_files]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.audio import read_audio
+from salad.files import existing, lies_in
 from salad.types import SaladError
 
 __all__ = [
@@ -72,7 +74,7 @@ class Row:
 
 
 def check_text(value: Any) -> str:
-    """The text with single spaces. Raises SaladError where it is missing, empty, or was not UTF-8.
+    """The text with single spaces, in NFC. Raises SaladError where it is missing, empty, or was not UTF-8.
 
     Readers decode with "surrogateescape": a byte that is not UTF-8 arrives as a lone surrogate and is found here.
     """
@@ -80,7 +82,7 @@ def check_text(value: Any) -> str:
         raise SaladError(f"text: expected a string, got {value!r:.60}; write what is said in the recording")
     if re.search("[\ud800-\udfff]", value):
         raise SaladError(f"text: is not UTF-8 ({value.encode('utf-8', 'backslashreplace')[:60]!r}); convert the file")
-    text = " ".join(value.replace("\0", " ").split())
+    text = " ".join(unicodedata.normalize("NFC", value).replace("\0", " ").split())
     if not text:
         raise SaladError("text: is missing or empty; write what is said in the recording")
     return text
@@ -102,7 +104,8 @@ def locate(name: Any, root: Path, trusted: bool) -> str:
     r"""The path that a manifest names, under `root`. Raises SaladError where it leads out of it, unless `trusted`.
 
     By name, not by following links: a link inside the folder was put there by its owner. A path as Windows writes it
-    (clips\a.wav) is taken for one of folders, unless a file is called so.
+    (clips\a.wav) is taken for one of folders, unless a file is called so; an accent may be written in either form (NFC,
+    NFD).
     """
     if not isinstance(name, str) or not name or "\0" in name:
         raise SaladError(f"audio: expected the path of a file, got {name!r:.60}")
@@ -110,12 +113,12 @@ def locate(name: Any, root: Path, trusted: bool) -> str:
     if os.sep == "/" and "\\" in name and not os.path.exists(os.path.join(base, name)):
         name = name.replace("\\", "/")
     path = os.path.normpath(os.path.join(base, name))
-    if not trusted and os.path.commonpath([base, path]) != base:
+    if not trusted and not lies_in(path, base):
         raise SaladError(
             f"audio: {name!r} lies outside {root}; set audio_root to the folder that holds the audio, "
             "or trusted: true if you know who wrote the manifest"
         )
-    return path
+    return str(existing(path))
 
 
 def pick(row: dict[str, Any], wanted: str, known: tuple[str, ...]) -> Any:

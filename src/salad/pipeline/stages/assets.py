@@ -22,10 +22,17 @@ def run(run: Run) -> dict[str, Any]:
         names.add(recipe.corpus.prepared)
     for voice in voices:
         names |= set(assets_of_voice(voice))
+    revisions = {}
     for name in sorted(names):
-        assets.get(name)
+        folder = assets.get(name)
+        if assets.is_hub_name(name) and (revision := assets.hub_revision(folder)):
+            revisions[name] = revision  # a name without one is what the hub calls main on that day
     assets.llm_folder(recipe.assets.llm)
-    return {"assets": sorted(names), "precision": _precision(run)}
+    return {
+        "assets": sorted(names),
+        **({"revisions": revisions} if revisions else {}),
+        "precision": _precision(run),
+    }
 
 
 def _precision(run: Run) -> str:

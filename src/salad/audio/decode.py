@@ -1,4 +1,4 @@
-"""Decode, resample, write; and the only arithmetic between seconds, samples and frames."""
+"""Any file of sound -> samples, and back to FLAC and Opus; seconds, samples and frames told in one another."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import io
 import itertools
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
+from salad.audio.lengths import Link, flac_is_right, mended_wav, mp3_is_right, ogg_links
 from salad.types import SaladError
 
 __all__ = [
+    "check_range",
     "frames_told",
     "num_frames",
     "read_audio",
     "resample",
     "split_at_quiet",
+    "tells_its_length",
     "to_samples",
     "to_seconds",
     "write_flac",
@@ -30,8 +37,10 @@ CUT_OFF_S, CUT_OFF_SHARE = 0.1, 0.05  # a decoder may end a little before the he
 LEAST_RATE_HZ = 4000  # speech at less cannot be understood; a damaged header tells such rates
 CANCELLED = 0.01  # share of the channels' power that their mix keeps at least, unless they cancel each other out
 CUT = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)  # libsndfile's notes
-STREAMED = 0x7FFFFF00  # a file written to a pipe tells a length like this
-OGG_TAIL = 1 << 16  # more bytes than a page can have
+STREAMED = 0x7FFF0000  # a file written to a pipe tells a length like this, or more
+LOUDEST, OVER_SHARE = 8.0, 0.05  # of full scale: what float samples may reach, and the share of them over it
+LATE = 1 << 40  # samples: 265 days at 48 kHz
+KNOW_THEIR_LENGTH = ("mp4", "matroska", "asf")
 CONTAINERS = {b"\x1aE\xdf\xa3": "matroska", b"\x30\x26\xb2\x75": "asf", b"#!AMR": "amr"}
 
 
@@ -72,19 +81,16 @@ def read_audio(
     """Mono float32 samples in [-1, 1] and their rate in Hz (resampled to `sample_rate_hz` if given).
 
     source: a path, or a file's bytes (then `name` names it in errors). What the bytes are decides, not the name's
-    ending: wav, flac, mp3, ogg and opus by soundfile; m4a, webm, wma, amr and aac by PyAV where it is installed. Only
-    the part from `offset_s` that lasts `duration_s` is read (None: to the end); `channel` takes one channel, else all
-    are averaged. Raises SaladError where the audio cannot be decoded, is empty or cut off, holds NaN or infinity, has
-    channels that cancel each other out or a rate no speech has, or where the part lasts more than `max_s` (found before
-    it is decoded).
+    ending: wav, flac, mp3, ogg and opus by soundfile; m4a, webm, wma, amr and aac by PyAV where it is installed, and so
+    are files whose header does not know how long they are, or is wrong. Ogg streams one behind the other are read as
+    one. Only the part from `offset_s` that lasts `duration_s` is read (None: to the end); `channel` takes one channel,
+    else all are averaged. Raises SaladError where the audio cannot be decoded, is empty or cut off, holds NaN, infinity
+    or integers as floats, has channels that cancel each other out or a rate no speech has, or where the part lasts more
+    than `max_s` (found before it is decoded, where the header tells).
     """
     name = name or (f"{len(source)} bytes" if isinstance(source, bytes) else str(source))
     name = name.encode("utf-8", "backslashreplace").decode()  # a file's name need not be UTF-8; what we say of it must
-    head = _head(source, name)
-    if head[:4] == b"OggS" and duration_s is None:
-        _check_ogg_end(source, name)
-    read = _read_av if _container(head) else _read_soundfile
-    samples, rate = read(source, name, offset_s, duration_s, max_s)
+    samples, rate = _read(source, name, offset_s, duration_s, max_s)
     if channel is not None and not 0 <= channel < samples.shape[1]:
         raise SaladError(f"audio: {name} has {samples.shape[1]} channels, but channel {channel} (from 0) was asked for")
     mono = samples.mean(axis=1) if channel is None else samples[:, channel]
@@ -92,6 +98,7 @@ def read_audio(
         raise SaladError(f"audio: {name} holds no samples; replace or remove the file")
     if not np.isfinite(mono).all():
         raise SaladError(f"audio: {name} holds NaN or infinite samples; re-export the file")
+    check_range(samples, name)
     if channel is None and samples.shape[1] > 1:
         power = float(np.vdot(samples, samples)) / samples.size
         if float(np.vdot(mono, mono)) / mono.size < CANCELLED * power:
@@ -102,6 +109,134 @@ def read_audio(
     if sample_rate_hz is not None:
         mono, rate = resample(mono, rate, sample_rate_hz), sample_rate_hz
     return np.ascontiguousarray(mono, dtype=np.float32), int(rate)
+
+
+def check_range(samples: np.ndarray, name: str) -> None:
+    """Raise SaladError where samples [num_samples, num_channels] are integers written as floats, or all but that.
+
+    A float file may go a little over full scale; what is far over it, or over it all the time, would be clipped.
+    """
+    peak = max(float(samples.max(initial=0.0)), -float(samples.min(initial=0.0)))
+    if peak <= 1.0:
+        return
+    over = float((np.abs(samples) > 1.0).any(axis=1).mean())
+    if peak > LOUDEST or over > OVER_SHARE:
+        bits = next((bits for bits in (8, 16, 24, 32) if peak <= 2 ** (bits - 1)), 64)
+        raise SaladError(
+            f"audio: {name} has samples of up to {peak:.6g}, {100 * over:.0f} % of them beyond the full scale of 1; are"
+            f" they integers of {bits} bits written as floats? Divide them by {2 ** (bits - 1)} (or by their peak) and "
+            "export the file again"
+        )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a file is to be read. kind: FFmpeg's name of its format where PyAV reads it; late: a WAV whose samples go on
+    behind the length that it tells; links: of an Ogg; cut: in the middle of its last page."""
+
+    kind: str = ""
+    late: bool = False
+    links: tuple[Link, ...] = ()
+    cut: bool = False
+
+
+def tells_its_length(path: str | Path) -> bool:
+    """Whether soundfile reads all of a file; what else is there, `read_audio` alone knows how to read."""
+    layout = _layout(path, str(path))
+    return not (layout.kind or layout.late or len(layout.links) > 1)
+
+
+def _layout(source: str | Path | bytes, name: str) -> _Layout:
+    head = _head(source, name)
+    if kind := _container(head):
+        return _Layout(kind)
+    if isinstance(source, bytes):
+        return _layout_of(source, head)
+    state = os.stat(source)
+    return _layout_of_file(source, head, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _layout_of_file(path: str | Path, head: bytes, num_bytes: int, changed_ns: int) -> _Layout:
+    """Of a long recording that is read piece by piece, once."""
+    return _layout_of(path, head)
+
+
+def _layout_of(source: str | Path | bytes, head: bytes) -> _Layout:
+    with _opened(source) as file:
+        if head[:4] == b"OggS":
+            links, cut = ogg_links(file)
+            return _Layout("" if links[0].ends or len(links) > 1 else "ogg", links=tuple(links), cut=cut)
+        if head[:4] == b"fLaC":
+            return _Layout("" if flac_is_right(file) else "flac")
+        if head[:4] == b"RIFF":
+            return _Layout(late=mended_wav(file) is not None)
+        if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
+            try:
+                with soundfile.SoundFile(_as_soundfile_wants(source)) as sound:
+                    frames = sound.frames
+            except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError):
+                return _Layout()  # the reader says so
+            return _Layout("" if mp3_is_right(file.read(), frames) else "mp3")
+    return _Layout()
+
+
+def _opened(source: str | Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+
+
+def _read(
+    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, max_s: float | None
+) -> tuple[np.ndarray, int]:
+    """float32 [num_samples, num_channels] and the rate in Hz, by whoever knows where the sound ends."""
+    layout = _layout(source, name)
+    if layout.cut and duration_s is None:
+        raise SaladError(f"audio: {name} is cut off in the middle of a page; copy it again")
+    if len(layout.links) > 1:
+        return _read_links(source, name, offset_s, duration_s, max_s, layout.links)
+    if layout.kind:
+        return _read_av(source, name, offset_s, duration_s, max_s, layout.kind)
+    if layout.late:
+        with _opened(source) as file:
+            source = mended_wav(file) or source
+    return _read_soundfile(source, name, offset_s, duration_s, max_s)
+
+
+def _read_links(
+    source: str | Path | bytes,
+    name: str,
+    offset_s: float,
+    duration_s: float | None,
+    max_s: float | None,
+    links: Sequence[Link],
+) -> tuple[np.ndarray, int]:
+    """Ogg streams one behind the other, such as files joined with cat, as one, at the rate of the first."""
+    parts: list[np.ndarray] = []
+    rate, seconds = 0, 0.0
+    for number, link in enumerate(links, start=1):
+        with _opened(source) as file:
+            file.seek(link.start)
+            data = file.read(link.end - link.start)
+        own = f"{name} (stream {number} of {len(links)})"
+        if link.ends:
+            samples, hz = _read_soundfile(data, own, 0.0, None, None)
+        else:
+            samples, hz = _read_av(data, own, 0.0, None, None, "ogg")
+        rate = rate or hz
+        if parts and samples.shape[1] != parts[0].shape[1]:
+            raise SaladError(
+                f"audio: {name} holds streams of {parts[0].shape[1]} and of {samples.shape[1]} channels one behind the "
+                "other; give each as a file of its own"
+            )
+        parts.append(np.stack([resample(c, hz, rate) for c in samples.T], axis=1) if hz != rate else samples)
+        seconds += len(parts[-1]) / rate
+        _check_length(name, (seconds - offset_s) if duration_s is None else 0.0, max_s)
+    whole = np.concatenate(parts)
+    start = to_samples(offset_s, rate)
+    if start and start >= len(whole):
+        raise SaladError(f"audio: {name} ends at {len(whole) / rate:.2f} s, before {offset_s:.2f} s")
+    end = None if duration_s is None else start + max(1, to_samples(duration_s, rate))
+    return whole[start:end], rate
 
 
 def _head(source: str | Path | bytes, name: str) -> bytes:
@@ -132,22 +267,6 @@ def frames_told(file: soundfile.SoundFile) -> int:
     if found is None or int(found[1]) >= STREAMED or not int(found[2]):
         return file.frames
     return max(file.frames, file.frames * int(found[1]) // int(found[2]))
-
-
-def _check_ogg_end(source: str | Path | bytes, name: str) -> None:
-    """Raise SaladError where the last page is not whole (RFC 3533, section 6): decoders end there without a word."""
-    if isinstance(source, bytes):
-        tail = source[-OGG_TAIL:]
-    else:
-        with open(source, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - OGG_TAIL))
-            tail = file.read()
-    at = tail.rfind(b"OggS")
-    if at < 0:
-        return
-    segments = tail[at + 27 : at + 27 + tail[at + 26]] if len(tail) > at + 26 else b""
-    if len(tail) <= at + 26 or len(tail) < at + 27 + tail[at + 26] + sum(segments):
-        raise SaladError(f"audio: {name} is cut off in the middle of a page; copy it again")
 
 
 def _as_soundfile_wants(source: str | Path | bytes) -> io.BytesIO | str | bytes:
@@ -187,26 +306,31 @@ def _read_soundfile(
 
 
 def _read_av(
-    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, max_s: float | None
+    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, max_s: float | None, kind: str
 ) -> tuple[np.ndarray, int]:
-    """The same through PyAV, from the start of the file on."""
+    """The same through PyAV, from the start of the file on, to where the sound ends, whatever the header tells."""
     try:
         import av
     except ImportError:
         raise SaladError(
-            f"audio: {name} is m4a, webm, wma, amr or aac, which needs PyAV; pip install av, or convert it"
+            f"audio: {name} is m4a, webm, wma, amr or aac, or does not tell how long it is ({kind}), which needs PyAV; "
+            "pip install av, or convert it"
         ) from None
     parts: list[np.ndarray] = []
     try:
-        with open(source, "rb") if not isinstance(source, bytes) else io.BytesIO(source) as file:
-            container = av.open(file, format=_container(_head(source, name)))
+        if kind == "ogg":
+            with _opened(source) as file:
+                source = _with_a_late_end(file.read())
+        with _opened(source) as file:
+            container = av.open(file, format=kind)
             if not container.streams.audio:
                 raise SaladError(f"audio: {name} holds no audio stream; replace or remove the file")
             rate = int(container.streams.audio[0].rate)
             _check_rate(name, rate)
             start = to_samples(offset_s, rate)
             end = None if duration_s is None else start + max(1, to_samples(duration_s, rate))
-            whole_s = container.duration / av.time_base if container.duration else 0.0
+            told = container.duration if kind in KNOW_THEIR_LENGTH else 0
+            whole_s = told / av.time_base if told else 0.0
             _check_length(name, whole_s - offset_s if duration_s is None else duration_s, max_s)
             to_float = av.AudioResampler(format="fltp", rate=rate)
             at = 0
@@ -217,6 +341,11 @@ def _read_av(
                     at += len(block)
                 if end is not None and at >= end:
                     break
+                if end is None and max_s is not None and (at - start) / rate > max_s + CUT_OFF_S:
+                    raise SaladError(
+                        f"audio: {name} lasts more than {max_s:g} s, expected at most that; cut it, each part with its "
+                        "text"
+                    )
     except (av.FFmpegError, OSError) as error:
         raise SaladError(f"audio: {name} cannot be decoded ({error}); replace or remove the file") from error
     return np.concatenate(parts or [np.zeros((0, 1), np.float32)]), rate
@@ -263,12 +392,27 @@ def _with_serial_zero(ogg: bytes) -> bytes:
     while at < len(pages):
         num_segments = pages[at + 26]
         end = at + 27 + num_segments + sum(pages[at + 27 : at + 27 + num_segments])
-        pages[at + 14 : at + 18] = pages[at + 22 : at + 26] = bytes(4)
-        check = 0
-        for byte in pages[at:end]:
-            check = (check << 8 & 0xFFFFFFFF) ^ _OGG_CRC[check >> 24 ^ byte]
-        pages[at + 22 : at + 26] = check.to_bytes(4, "little")
+        pages[at + 14 : at + 18] = bytes(4)
+        _sum_page(pages, at, end)
         at = end
+    return bytes(pages)
+
+
+def _sum_page(pages: bytearray, at: int, end: int) -> None:
+    """Write the checksum of the page from `at` to `end`."""
+    pages[at + 22 : at + 26] = bytes(4)
+    check = 0
+    for byte in pages[at:end]:
+        check = (check << 8 & 0xFFFFFFFF) ^ _OGG_CRC[check >> 24 ^ byte]
+    pages[at + 22 : at + 26] = check.to_bytes(4, "little")
+
+
+def _with_a_late_end(ogg: bytes) -> bytes:
+    """An Ogg whose last page tells no position, or a wrong one, with one behind all sound, so that none is cut off."""
+    pages, at = bytearray(ogg), ogg.rfind(b"OggS")
+    end = at + 27 + pages[at + 26] + sum(pages[at + 27 : at + 27 + pages[at + 26]])
+    pages[at + 6 : at + 14] = LATE.to_bytes(8, "little")
+    _sum_page(pages, at, end)
     return bytes(pages)
 
 

@@ -1,0 +1,29 @@
+"""Decode, resample, write; and the only arithmetic between seconds, samples and frames."""
+
+from salad.audio.decode import (
+    check_range,
+    frames_told,
+    num_frames,
+    read_audio,
+    resample,
+    split_at_quiet,
+    tells_its_length,
+    to_samples,
+    to_seconds,
+    write_flac,
+    write_opus,
+)
+
+__all__ = [
+    "check_range",
+    "frames_told",
+    "num_frames",
+    "read_audio",
+    "resample",
+    "split_at_quiet",
+    "tells_its_length",
+    "to_samples",
+    "to_seconds",
+    "write_flac",
+    "write_opus",
+]

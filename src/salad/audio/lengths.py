@@ -1,0 +1,204 @@
+"""What a file's frames and pages tell of its length, where its header does not know or is wrong. Reads no sound."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import BinaryIO
+
+__all__ = ["Link", "flac_is_right", "mended_wav", "mp3_is_right", "ogg_links"]
+
+TAIL = 1 << 16  # bytes: more than a FLAC frame has, but for blocks that nobody writes
+MP3_SLACK = 4 * 1152  # samples: an encoder's delay and padding, and the frame that tells the length
+STRAY = 4096  # bytes behind the samples of a WAV that may be anything
+FLAC_BLOCKS = {1: 192, **{n: 576 << (n - 2) for n in range(2, 6)}, **{n: 256 << (n - 8) for n in range(8, 16)}}
+# kbit/s by code; of layer III and II of MPEG 1, and of both of MPEG 2 and 2.5
+MPEG_1_III = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+MPEG_1_II = (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
+MPEG_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+MPEG_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}  # by version
+
+
+@dataclass(frozen=True)
+class Link:
+    """One stream of an Ogg file: its first and last + 1 byte, and whether its last page says where the sound ends."""
+
+    start: int
+    end: int
+    ends: bool
+
+
+def ogg_links(file: BinaryIO) -> tuple[list[Link], bool]:
+    """The streams that follow each other in an Ogg file (RFC 3533), and whether its last page is cut off.
+
+    Decoders end at the first stream's end, or at the last page that tells a position, without a word.
+    """
+    size = file.seek(0, os.SEEK_END)
+    links: list[Link] = []
+    at, start, opened, last, highest = 0, 0, False, 0, 0
+    while at < size:
+        file.seek(at)
+        head = file.read(27 + 255)
+        if head[:4] != b"OggS"[: len(head)]:  # damaged, or a tag at the end: to the next page
+            found = _find(file, b"OggS", at + 1)
+            if found < 0:
+                break
+            at = found
+            continue
+        lengths = head[27 : 27 + head[26]] if len(head) > 26 else b""
+        end = at + 27 + len(lengths) + sum(lengths)
+        if len(head) < 27 or len(lengths) < head[26] or end > size:
+            return [*links, Link(start, at, True)], True
+        begins = bool(head[5] & 2)
+        if begins and opened:
+            links.append(Link(start, at, 0 < last == highest))
+            start, opened, last, highest = at, False, 0, 0
+        if not begins:
+            opened, last = True, int.from_bytes(head[6:14], "little", signed=True)
+            highest = max(highest, last)
+        at = end
+    return [*links, Link(start, size, 0 < last == highest)], False
+
+
+def _find(file: BinaryIO, what: bytes, at: int) -> int:
+    file.seek(at)
+    held, begin = b"", at
+    while block := file.read(1 << 20):
+        found = (held + block).find(what)
+        if found >= 0:
+            return begin - len(held) + found
+        begin, held = begin + len(block), block[-len(what) + 1 :]
+    return -1
+
+
+def flac_is_right(file: BinaryIO) -> bool:
+    """Whether STREAMINFO knows how many samples a FLAC holds, and no frame lies beyond them (RFC 9639)."""
+    file.seek(0)
+    head = file.read(42)
+    if len(head) < 42 or head[:4] != b"fLaC" or head[4] & 0x7F:
+        return True  # another layout: the decoder will tell
+    block = int.from_bytes(head[10:12], "big")
+    total = int.from_bytes(head[21:26], "big") & 0xFFFFFFFFF
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(42, size - TAIL))
+    return bool(total) and _last_flac_sample(file.read(), block) <= total
+
+
+def _last_flac_sample(tail: bytes, block: int) -> int:
+    """Last + 1 sample of the last frame whose header is found."""
+    at = len(tail)
+    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
+        if tail[at + 1 : at + 2] in (b"\xf8", b"\xf9") and (end := _flac_frame_end(tail[at : at + 16], block)):
+            return end
+    return 0
+
+
+def _flac_frame_end(head: bytes, block: int) -> int:
+    """Last + 1 sample of the frame that these bytes begin, or 0 where they begin none."""
+    if len(head) < 6 or not head[2] >> 4 or head[3] & 1:
+        return 0
+    lead, number, at = head[4], head[4], 5
+    if lead & 0x80:  # coded as UTF-8 does, with up to seven bytes
+        more = 8 - (lead ^ 0xFF).bit_length() - 1
+        if not 1 <= more <= 6:
+            return 0
+        number = lead & (0x3F >> more)
+        for byte in head[5 : 5 + more]:
+            number = number << 6 | byte & 0x3F
+        at += more
+    kind = head[2] >> 4
+    extra = {6: 1, 7: 2}.get(kind, 0)
+    samples = FLAC_BLOCKS.get(kind) or int.from_bytes(head[at : at + extra], "big") + 1
+    at += extra + {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
+    if len(head) <= at or _crc8(head[:at]) != head[at]:
+        return 0
+    return (number if head[1] & 1 else number * block) + samples
+
+
+def _crc8(data: bytes) -> int:
+    check = 0
+    for byte in data:
+        check ^= byte
+        for _ in range(8):
+            check = (check << 1 ^ (0x07 if check & 0x80 else 0)) & 0xFF
+    return check
+
+
+def mp3_is_right(data: bytes, frames: int) -> bool:
+    """Whether an MP3 holds the `frames` (samples of a channel) that a decoder takes from its first frame.
+
+    Where the first frame tells a length and less is there, the file is cut off, and the decoder will find that.
+    """
+    samples, told = _mp3_samples(data)
+    if not samples:
+        return True  # of another kind
+    return samples <= frames + MP3_SLACK and (told or frames <= samples + MP3_SLACK)
+
+
+def _mp3_samples(data: bytes) -> tuple[int, bool]:
+    """Samples of all frames, and whether the first one tells how many there are (Xing, Info or VBRI)."""
+    at, samples, told, in_step, rate = 0, 0, False, False, 0
+    if data[:3] == b"ID3" and len(data) > 10:
+        at = 10 + sum((byte & 0x7F) << 7 * (3 - n) for n, byte in enumerate(data[6:10])) + (10 if data[5] & 0x10 else 0)
+    while 0 <= at < len(data) - 4:
+        frame = _mp3_frame(data, at)
+        if frame is None or (rate and frame[2] != rate) or not (in_step or _mp3_frame(data, at + frame[0])):
+            in_step, at = False, data.find(b"\xff", at + 1)
+            continue
+        if not samples:
+            told = any(mark in data[at : at + min(frame[0], 64)] for mark in (b"Xing", b"Info", b"VBRI"))
+        samples, rate, in_step = samples + frame[1], frame[2], True
+        at += frame[0]
+    return samples, told
+
+
+def _mp3_frame(data: bytes, at: int) -> tuple[int, int, int] | None:
+    """Bytes, samples and rate of the frame of MPEG layer II or III that begins at `at`."""
+    head = data[at : at + 4]
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return None
+    version, layer, code, rate = head[1] >> 3 & 3, head[1] >> 1 & 3, head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or layer not in (1, 2) or not 0 < code < 15 or rate == 3:
+        return None
+    first = version == 3
+    bitrate = (MPEG_1_III if layer == 1 else MPEG_1_II)[code] if first else MPEG_2[code]
+    samples = 1152 if first or layer == 2 else 576
+    hz = MPEG_RATES[version][rate]
+    return samples // 8 * bitrate * 1000 // hz + (head[2] >> 1 & 1), samples, hz
+
+
+def mended_wav(file: BinaryIO) -> bytes | None:
+    """A WAV whose samples go on behind the length that it tells, with the length that is there; else None.
+
+    Recorders that are killed leave 0, or what there was when they last wrote the header. (Lengths that go beyond the
+    file's end are the decoder's to see.)
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return None
+    at = 12
+    while at + 8 <= size:
+        file.seek(at)
+        name, length = file.read(4), int.from_bytes(file.read(4), "little")
+        if name == b"data":
+            break
+        at += 8 + length + length % 2
+    else:
+        return None
+    begin, behind = at + 8, at + 8 + length + length % 2
+    if size - behind < STRAY:
+        return None
+    file.seek(behind)
+    rest = file.read()
+    follows = int.from_bytes(rest[4:8], "little")
+    if all(32 <= byte < 127 for byte in rest[:4]) and follows <= len(rest) - 8:
+        return None  # another chunk
+    if rest[:3] in (b"ID3", b"TAG") or not any(rest):
+        return None
+    file.seek(0)
+    data = bytearray(file.read())
+    data[at + 4 : begin] = (size - begin).to_bytes(4, "little")
+    data[4:8] = (size - 8).to_bytes(4, "little")
+    return bytes(data)

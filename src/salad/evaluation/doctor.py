@@ -1,0 +1,319 @@
+"""`salad doctor`: whether a model hears, and if not, which part from recordings to LLM fails, and the cure."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from salad.align.silence import MIN_WORD_S
+from salad.audio import read_audio, to_samples
+from salad.evaluation.saved_model import Listening, read_corpus, silence
+from salad.measure.controls import Spoken, others_frames
+from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
+from salad.measure.hearing import heard_of_utterances, voice_errors
+from salad.measure.oracle import symbol_ears, symbols_of_model
+from salad.model.encoders.job import shared_encoder
+from salad.model.encoders.load import Encoder
+from salad.model.teacher import Teacher
+from salad.progress import progress
+from salad.text.aligner_forms import spoken_pieces
+from salad.text.speakable import speakable
+from salad.types import Document, Example, SaladError, Utterance
+
+__all__ = ["PARTS", "Check", "examine", "table_of", "verdict"]
+
+PARTS = ("recordings", "alignment", "encoder", "lower part", "upper part", "LLM", "the whole")
+LIMIT = 8  # utterances: a minute of one core for the demo's model
+RATE_HZ = 16_000
+QUIET_DB, CLIPPED, FULL = -55.0, 0.01, 0.999
+SQUEEZED, LOUDER_DB, GAPS_S = 0.1, 3.0, 0.5
+SAME, APART = 1e-3, 0.01  # relative distances: of what must be equal, and of what must not
+PHONES, WORDS = 0.5, 0.9  # error rates beyond which a part hears next to nothing
+SHARE = 0.9  # of what a control costs, that hearing may cost at most
+READS, FORGOTTEN = 0.5, 0.1  # of the log of the vocabulary; nats per token
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. figure: what was found; expected: what would do; cure: what to do if it fails."""
+
+    part: str
+    what: str
+    ok: bool
+    figure: str
+    expected: str
+    cure: str
+
+
+def examine(place: Path, corpus: Path | None = None, *, teacher: str | None = None, device: str = "cpu") -> list[Check]:
+    """Checks of a run directory, of a saved model (with `corpus`, aligned speech), or of aligned speech alone.
+
+    In the order of PARTS: where one fails, those behind it may fail because of it. Raises SaladError where there is
+    neither a model nor aligned speech.
+    """
+    model, speech = _find(place, corpus)
+    found = read_corpus(speech)
+    step = max(1, len(found.utterances) // LIMIT)
+    utterances = found.utterances[::step][:LIMIT]
+    if not utterances:
+        raise SaladError(f"doctor: {speech} holds no aligned utterance; run the align stage, or name --corpus")
+    checks: list[Check] = []
+    with progress("doctor", len(PARTS), "parts") as bar:
+        checks += _recordings(utterances)
+        bar.advance(note="recordings")
+        checks += _alignment(utterances)
+        bar.advance(note="alignment")
+        if model is not None:
+            for part in _model(Listening(model, teacher, device), utterances):
+                checks += part
+                bar.advance()
+    return sorted(checks, key=lambda check: PARTS.index(check.part))
+
+
+def verdict(checks: Sequence[Check]) -> str:
+    """One sentence: that it hears, or what fails first."""
+    first = next((check for check in checks if not check.ok), None)
+    if first is None:
+        heard = any(check.part == PARTS[-1] for check in checks)
+        return "It hears." if heard else "Recordings and alignment are sound; there is no model here to look at."
+    return f"The first that fails: {first.part}, {first.what} ({first.figure}; expected {first.expected}). {first.cure}"
+
+
+def table_of(checks: Sequence[Check]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    rows = [(c.part, c.what, c.figure, c.expected, "ok" if c.ok else "FAILS: " + c.cure) for c in checks]
+    return ("part", "check", "figure", "expected", ""), rows
+
+
+def _find(place: Path, corpus: Path | None) -> tuple[Path | None, Path]:
+    """The saved model, if there is one, and the speech."""
+    if not place.exists():
+        raise SaladError(f"doctor: {place} does not exist; give a run directory, a saved model, or aligned speech")
+    rounds = sorted(place.glob("rounds/*/stage2/model/config.json"))
+    for config in (*reversed(rounds), place / "stage2" / "model" / "config.json", place / "config.json"):
+        if config.is_file():
+            run = next((f for f in config.parents if (f / "align" / "heldout.jsonl").is_file()), None)
+            if corpus is None and run is None:
+                raise SaladError(f"doctor: {place} has no recordings beside it; name aligned speech with --corpus")
+            return config.parent, corpus or run / "align" / "heldout.jsonl"  # type: ignore[operator]
+    return None, corpus or place
+
+
+def _recordings(utterances: Sequence[Utterance]) -> list[Check]:
+    bad: list[str] = []
+    levels: list[float] = []
+    for u in utterances:
+        try:
+            samples, _ = read_audio(u.audio)
+        except SaladError as error:
+            bad.append(str(error))
+            continue
+        level = 10 * np.log10(max(float(np.square(samples, dtype=np.float64).mean()), 1e-20))
+        levels.append(level)
+        if level < QUIET_DB:
+            bad.append(f"{u.id}: {level:.0f} dB")
+        elif (clipped := float((np.abs(samples) >= FULL).mean())) > CLIPPED:
+            bad.append(f"{u.id}: {100 * clipped:.0f} % of the samples clipped")
+    median = f"median level {np.median(levels):.0f} dB, " if levels else ""
+    cure = f"Export these recordings again ({'; '.join(bad[:2])}); `salad data inspect` names them all."
+    return [Check("recordings", "can be heard", not bad, f"{median}{len(bad)} of {len(utterances)} spoilt", "0", cure)]
+
+
+def _alignment(utterances: Sequence[Utterance]) -> list[Check]:
+    words = [w for u in utterances for w in u.words if spoken_pieces(w.text)]
+    squeezed = float(np.mean([w.end_s - w.start_s <= MIN_WORD_S + 1e-3 for w in words])) if words else 1.0
+    cure = "The text does not belong to the sound, or a part of one is missing: check transcripts, align again."
+    out = [
+        Check("alignment", "words that last no time", squeezed <= SQUEEZED, f"{100 * squeezed:.1f} %",
+              f"at most {100 * SQUEEZED:.0f} %", cure)
+    ]  # fmt: skip
+    inside, outside = np.zeros(2), np.zeros(2)  # energy and samples
+    for u in utterances:
+        try:
+            samples, _ = read_audio(u.audio, RATE_HZ)
+        except SaladError:
+            continue
+        said = np.zeros(len(samples), bool)
+        for w in u.words:
+            said[to_samples(max(w.start_s, 0.0), RATE_HZ) : to_samples(max(w.end_s, 0.0), RATE_HZ)] = True
+        power = np.square(samples, dtype=np.float64)
+        inside += power[said].sum(), said.sum()
+        outside += power[~said].sum(), (~said).sum()
+    if inside[1] and outside[1] >= GAPS_S * RATE_HZ:
+        louder = 10 * np.log10((inside[0] / inside[1] + 1e-20) / (outside[0] / outside[1] + 1e-20))
+        cure = "Words lie where nothing is said: the times belong to other recordings, or were moved; align again."
+        out.append(
+            Check("alignment", "words louder than what is between them", louder >= LOUDER_DB, f"{louder:.1f} dB",
+                  f"at least {LOUDER_DB:.0f} dB", cure)
+        )  # fmt: skip
+    return out
+
+
+def _model(setting: Listening, utterances: Sequence[Utterance]) -> Iterator[list[Check]]:
+    """Checks of encoder, lower part, upper part, LLM and the whole."""
+    model = setting.model
+    encoder = shared_encoder(model.config.encoder)
+    yield _encoder(encoder, utterances)
+    with tempfile.TemporaryDirectory(prefix="salad-doctor-") as scratch, torch.no_grad():
+        examples = setting.examples(utterances, setting.encode(utterances, Path(scratch), workers=1))
+        spoken = [Spoken(e.id, e.domain, e.speaker, e.speech_frames) for e in examples]
+        instead = dict(zip([e.id for e in examples], others_frames(spoken), strict=True))
+        yield [*_lower(model, examples, instead), *_errors(setting, examples, utterances)]
+        reader = Teacher(setting.base if setting.base is not None and setting.frozen else model, cache=True)
+        m = {"heard": _mean(divergence(model, reader, examples, speech_ears(model)))}
+        m["deaf"] = _mean(divergence(model, reader, examples, deaf_ears(model)))
+        yield _upper(setting, reader, examples, utterances, m["deaf"])
+        yield _llm(setting, reader, examples, utterances)
+        hush = dict(zip([e.id for e in examples], silence(model, examples), strict=True))
+        m["silence"] = _mean(divergence(model, reader, examples, speech_ears(model, lambda e: hush[e.id])))
+        if all(instead.values()):
+            other = speech_ears(model, lambda e: instead[e.id] or [])
+            m["another's recording"] = _mean(divergence(model, reader, examples, other))
+        yield _whole(m)
+
+
+def _encoder(encoder: Encoder, utterances: Sequence[Utterance]) -> list[Check]:
+    pieces = []
+    for n, u in enumerate(utterances[:3]):
+        samples, _ = read_audio(u.audio, encoder.sample_rate_hz)
+        pieces.append(samples[: to_samples(0.7 + 0.6 * n, encoder.sample_rate_hz)])
+    together = encoder.encode(pieces)
+    alone = [encoder.encode([piece])[0] for piece in pieces]
+    off = max(_distance(a, b) for a, b in zip(together, alone, strict=True))
+    cure = "Frames depend on what is encoded beside them (padding, a mask, batch statistics): encode one by one."
+    out = [Check("encoder", "batch = single", off <= SAME, f"{off:.2g}", f"at most {SAME:g}", cure)]
+    if len(together) > 1:
+        apart = _distance(*(span[: min(map(len, together[:2]))] for span in together[:2]))
+        cure = "The encoder gives the same for any sound: its weights are not those of a trained encoder; fetch them."
+        out.append(
+            Check("encoder", "tells recordings apart", apart >= APART, f"{apart:.2g}", f"{APART:g} or more", cure)
+        )
+    return out
+
+
+def _lower(model: Any, examples: Sequence[Example], instead: dict[str, Any]) -> list[Check]:
+    """The part next to the frames: the lower part of ears in two parts, or the adapter."""
+    device = model.get_input_embeddings().weight.device
+
+    def heard(frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+        embeddings, lengths = model.speech_embeddings([torch.from_numpy(f).float().to(device) for f in frames])
+        return [part.float().cpu().numpy() for part in embeddings.split(lengths)]
+
+    own = [span for e in examples for span in e.speech_frames][:4]
+    off = max(_distance(a, heard([span])[0]) for a, span in zip(heard(own), own, strict=True))
+    cure = "What is heard depends on what is heard beside it (a mask, packing): training in batches learns that."
+    out = [Check("lower part", "batch = single", off <= SAME, f"{off:.2g}", f"at most {SAME:g}", cure)]
+    pairs = [pair for e in examples if instead[e.id] for pair in zip(e.speech_frames, instead[e.id], strict=True)][:16]
+    if pairs:
+        moved = float(np.median([_distance(heard([a])[0], heard([b])[0]) for a, b in pairs]))
+        cure = (
+            "It gives the same whatever is heard: was it trained at all (warm_start.enabled, its learning rate, frozen"
+            " ears), or did it collapse (lower lr_adapter, train the warm start longer)?"
+        )
+        out.append(
+            Check("lower part", "depends on what is heard", moved >= APART, f"{moved:.2g}", f"{APART:g} or more", cure)
+        )
+    return out
+
+
+def _errors(setting: Listening, examples: Sequence[Example], utterances: Sequence[Utterance]) -> list[Check]:
+    """Phones wrong (the lower part), and words wrong (the upper part, or the adapter)."""
+    spans = heard_of_utterances(setting.model, setting.tokenizer.decode, examples, utterances)
+    if not spans:
+        return []
+    rows = voice_errors(spans, 200, setting.seed)
+    words = float(np.mean([row.wer.value for row in rows]))
+    phones = [row.phone_error.value for row in rows if row.phone_error is not None]
+    out = []
+    if phones:
+        wrong = float(np.mean(phones))
+        cure = "Train the warm start longer, or on more speech, before the upper part is looked at."
+        out.append(
+            Check("lower part", "phones wrong", wrong <= PHONES, f"{100 * wrong:.0f} %",
+                  f"at most {100 * PHONES:.0f} %", cure)
+        )  # fmt: skip
+    cure = "Train the upper part (spell) longer or on more text." if phones else "Train the warm start (CTC) longer."
+    part = "upper part" if phones else "lower part"
+    return [
+        *out,
+        Check(part, "words wrong", words <= WORDS, f"{100 * words:.0f} %", f"at most {100 * WORDS:.0f} %", cure),
+    ]
+
+
+def _upper(
+    setting: Listening, reader: Teacher, examples: Sequence[Example], utterances: Sequence[Utterance], deaf: float
+) -> list[Check]:
+    """With the true symbols in place of those heard; nothing where the ears are one part."""
+    symbols = symbols_of_model(setting.model)
+    if symbols is None:
+        return []
+    said = {u.id: symbols.of_text(speakable(u.text.split())) for u in utterances}
+
+    def of(example: Example) -> list[list[int]]:
+        own = said[example.id]
+        return [
+            [symbol for word in own[s.start_word : s.end_word] for symbol in (*word, 0)]
+            for s in example.spans
+            if s.modality == "speech"
+        ]
+
+    m = _mean(divergence(setting.model, reader, examples, symbol_ears(setting.model, of, len(symbols))))
+    cure = "Even true phones do not become words: train the upper part (spell) longer, or check its vocabulary."
+    limit = 0.5 * deaf
+    return [Check("upper part", "M with the true phones", m <= limit, f"{m:.2f} nats", f"at most {limit:.2f}", cure)]
+
+
+def _llm(
+    setting: Listening, reader: Teacher, examples: Sequence[Example], utterances: Sequence[Utterance]
+) -> list[Check]:
+    model = setting.model
+    rows = divergence(model, reader, examples, deaf_ears(model))
+    texts = setting.texts([Document(u.id, u.text, u.source, u.domain) for u in utterances])
+    read = divergence(model, reader, texts, deaf_ears(model))
+    nll = sum(r.nll for r in read) / max(1, sum(r.count for r in read))
+    limit = READS * float(np.log(len(model.get_input_embeddings().weight)))
+    cure = "The LLM cannot read its own text: its weights or its tokenizer are another's; name the right assets.llm."
+    out = [Check("LLM", "reads text", nll <= limit, f"{nll:.2f} nats a token", f"at most {limit:.2f}", cure)]
+    alone = [divergence(model, Teacher(reader.model, cache=False), [e], deaf_ears(model))[0] for e in examples[:3]]
+    off = max(abs(a.kl / a.count - b.kl / b.count) for a, b in zip(alone, rows, strict=False) if a.count)
+    cure = (
+        "Documents packed together see each other: this LLM's attention ignores the packing; use another, or context."
+    )
+    out.append(Check("LLM", "packed = alone", off <= SAME, f"{off:.2g} nats", f"at most {SAME:g}", cure))
+    if setting.base is not None:
+        f = 0.0 if setting.frozen else _mean(forgetting(model, Teacher(setting.base, cache=True), texts))
+        cure = "It has forgotten text: raise stage1.text_share, lower the LLM's learning rate, or freeze it."
+        out.append(Check("LLM", "F, forgetting", f <= FORGOTTEN, f"{f:.3f} nats", f"at most {FORGOTTEN:g}", cure))
+    return out
+
+
+def _whole(m: dict[str, float]) -> list[Check]:
+    cures = {
+        "deaf": "Speech makes it worse than no speech: it has not learned to hear yet; train stage1 on.",
+        "silence": "It trains, but hears nothing: what it gains it gains from the text around; see the parts above.",
+        "another's recording": "M falls, but any recording does as well: it hears that somebody speaks, and not what. "
+        "Train the warm start until words are found, then stage1.",
+    }
+    return [
+        Check("the whole", f"M against {name}", m["heard"] <= SHARE * m[name], f"{m['heard']:.2f} : {m[name]:.2f} nats",
+              f"at most {SHARE * m[name]:.2f}", cure)
+        for name, cure in cures.items()
+        if name in m
+    ]  # fmt: skip
+
+
+def _mean(rows: Sequence[Any]) -> float:
+    return float(summary(rows)["all"])
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    """How far two arrays of rows are apart, relative to their size; 1 where they do not even have as many rows."""
+    if one.shape != other.shape:
+        return 1.0
+    size = float(np.sqrt((np.square(one).sum() + np.square(other).sum()) / 2))
+    return float(np.sqrt(np.square(one - other).sum())) / size if size else 0.0

@@ -1,0 +1,82 @@
+"""One owner a run directory: a second process is refused, with a word on who has it, or waits."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from salad.config import Recipe
+from salad.files import read_json, write_json
+from salad.progress import console
+from salad.types import SaladError
+
+__all__ = ["one_owner", "owned"]
+
+LOCK, OWNER = ".owner.lock", ".owner.json"
+
+
+def one_owner(pipeline: Callable[..., Path]) -> Callable[..., Path]:
+    """Let a function of a recipe hold the recipe's run directory while it runs; with `wait=True` it waits its turn.
+
+    The processes of one launch (torchrun) are one owner: the first of them holds it for all.
+    """
+
+    @functools.wraps(pipeline)
+    def alone(recipe: Recipe, *arguments: Any, wait: bool = False, **more: Any) -> Path:
+        if os.environ.get("RANK", "0") != "0":
+            return pipeline(recipe, *arguments, **more)
+        with owned(recipe.run_dir, wait=wait):
+            return pipeline(recipe, *arguments, **more)
+
+    return alone
+
+
+@contextmanager
+def owned(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold `folder` against other processes. The system frees it when this process ends, however it ends.
+
+    Raises SaladError that names the process that has it, unless `wait`, which waits until it is done. On a disk that
+    knows no locks, this says so and goes on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            raise SaladError(
+                f"run_dir: {folder} is in use by {_owner(folder)}; two runs in one directory would spoil each other: "
+                "let it finish or stop it, give --wait to go on after it, or another run_dir"
+            ) from None
+        console.print(f"{folder} is in use by {_owner(folder)}; waiting", highlight=False)
+        lock.acquire()
+    except NotImplementedError:
+        console.print(f"[yellow]run_dir: the disk of {folder} has no locks; start no second run[/]", highlight=False)
+        yield
+        return
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:300]
+        write_json(folder / OWNER, {"pid": os.getpid(), "host": platform.node(), "since": since, "command": command})
+        yield
+    finally:
+        (folder / OWNER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner(folder: Path) -> str:
+    try:
+        found = read_json(folder / OWNER)
+        return f"process {found['pid']} on {found['host']} since {found['since']} ({found['command']})"
+    except (OSError, ValueError, KeyError, TypeError):  # it has only just begun, or just ended
+        return "another process"
