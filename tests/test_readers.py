@@ -454,6 +454,12 @@ def test_a_quote_that_begins_a_text_swallows_no_row(tmp_path, delimiter, header,
     ]
 
 
+def test_texts_over_many_lines_do_not_hide_what_parts_the_columns(tmp_path):
+    folder = folder_of(tmp_path, 2)
+    (folder / "m.csv").write_text('0.wav,"a\tb\nc"\n1.wav,"d\ne"\n')
+    assert {row.id: row.text for row in rows_of(folder)[1]} == {"0.wav": "a\tb\nc", "1.wav": "d\ne"}
+
+
 def test_a_row_with_too_many_columns_is_named_and_not_cut(tmp_path):
     folder = folder_of(tmp_path, 4)
     (folder / "m.csv").write_text('path,text\n0.wav,well, hello\n1.wav,"Yes," he said\n2.wav,"a\n3.wav,b,\n')

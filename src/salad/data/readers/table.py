@@ -151,7 +151,7 @@ def names_audio(path: Path, audio_field: str = "", text_field: str = "") -> bool
 def _audio_column(rows: list[list[str]], root: Path) -> tuple[int, bool] | None:
     """The column whose cells name recordings in most lines, and whether the first line is a header instead."""
     for column in range(len(rows[0])):
-        named = [_is_audio(row[column], root) for row in rows if len(row) > column]
+        named = [_is_audio(row[column], root) for row in rows if len(row) > max(1, column)]  # no lines of a long text
         if named[0] and 2 * sum(named) > len(named):
             return column, False
         if len(named) > 1 and not named[0] and 2 * sum(named) > len(named) - 1:
