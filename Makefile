@@ -12,7 +12,7 @@ BENCHMARKS := $(filter-out benchmarks/bench.py,$(sort $(wildcard benchmarks/*.py
 OMP_NUM_THREADS ?= 2
 export OMP_NUM_THREADS
 
-.PHONY: .venv demo test lint bench
+.PHONY: .venv demo test fuzz lint bench
 .DEFAULT_GOAL := .venv
 
 .venv: $(STAMP)
@@ -31,6 +31,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+# Readers on 2,000 manifests, tables and task files of each kind, drawn by chance; `make test` draws a few.
+fuzz: $(STAMP)
+	SALAD_FUZZ=2000 $(BIN)/pytest -q tests/fuzz
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -11,6 +11,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from salad.config import Speech
+from salad.data.manifest import to_utterance
+from salad.data.sources import open_source
+from salad.types import Utterance
+
 RATE_HZ = 16_000
 TEXTS = (
     "The fairies lived under the sea, in a palace of coral.",
@@ -210,3 +215,8 @@ def smollm_corpus(folder: Path, documents: int = 30) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[part::2]), path)
     return folder
+
+
+def read_lhotse(path: Path) -> list[Utterance]:
+    """Utterances of a Lhotse manifest, as the measuring commands read them."""
+    return [to_utterance(row) for row in open_source(Speech(path=path))[1]]

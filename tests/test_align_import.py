@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layouts import read_lhotse
 
 from salad.align import utterances as module
 from salad.align.anchors import match_windows, windows_of
@@ -19,7 +20,6 @@ from salad.align.imported_times import read_textgrid, tie_words
 from salad.align.utterances import align_utterances
 from salad.audio import write_flac
 from salad.data.manifest import (
-    read_lhotse,
     read_utterances,
     utterance_from_dict,
     utterance_to_dict,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from salad.data.generate_text import clean, prompts
-from salad.data.read import read_local_text
+from salad.data.readers.text import read_local_text
 from salad.types import SaladError
 
 
@@ -15,6 +15,9 @@ def test_local_text(tmp_path):
     documents = read_local_text([tmp_path / "a.txt", tmp_path / "b.jsonl"])
     assert [d.text for d in documents] == ["One paragraph of text.", "Another.", "A row here"]
     assert documents[2].id == "7" and documents[2].domain == "d"
+    for name in ("a.txt", "b.jsonl"):  # as Windows writes them
+        (tmp_path / name).write_text("\ufeff" + (tmp_path / name).read_text())
+    assert read_local_text([tmp_path / "a.txt", tmp_path / "b.jsonl"]) == documents
 
 
 @pytest.mark.parametrize("line", ["not json", '{"words": 3}', '{"text": 3}', "[]"])

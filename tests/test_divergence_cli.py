@@ -17,7 +17,7 @@ from salad.cli import app
 from salad.config import Recipe
 from salad.data.manifest import read_utterances, write_lhotse, write_utterances
 from salad.evaluation.divergence import measure_divergence, table_of
-from salad.evaluation.saved_model import Listening
+from salad.evaluation.saved_model import Listening, read_corpus
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
@@ -106,10 +106,10 @@ def test_m_of_a_text_only_corpus_is_zero(adapted, tmp_path):
 
 def test_speech_and_text_in_one_file(adapted, tmp_path):
     rows = read_utterances(adapted[2])
-    write_utterances(adapted[2].parent / "both.jsonl", rows)
-    with open(adapted[2].parent / "both.jsonl", "a") as file:
+    write_utterances(tmp_path / "both.jsonl", rows)
+    with open(tmp_path / "both.jsonl", "a") as file:
         file.write(json.dumps({"id": "text", "text": words(20)}) + "\n")
-    figures = measure(adapted, tmp_path / "out", adapted[2].parent / "both.jsonl")
+    figures = measure(adapted, tmp_path / "out", tmp_path / "both.jsonl", trusted=True)
     assert figures["all"]["misalignment"]["n_documents"] == 5 and figures["all"]["deaf"]["n_documents"] == 4
 
 
@@ -130,11 +130,9 @@ def test_silence_gives_the_blind_figure(adapted, tmp_path):
 
 
 def test_a_lhotse_manifest_gives_the_same_figures(adapted, tmp_path):
-    write_lhotse(read_utterances(adapted[2]), adapted[2].parent / "cuts.jsonl.gz")
-    ours, theirs = (
-        measure(adapted, tmp_path / "a"),
-        measure(adapted, tmp_path / "b", adapted[2].parent / "cuts.jsonl.gz"),
-    )
+    write_lhotse(read_utterances(adapted[2]), tmp_path / "cuts.jsonl.gz")
+    ours = measure(adapted, tmp_path / "a")
+    theirs = measure(adapted, tmp_path / "b", tmp_path / "cuts.jsonl.gz", trusted=True)
     assert ours["all"]["misalignment"]["value"] == pytest.approx(theirs["all"]["misalignment"]["value"], rel=1e-5)
 
 
@@ -157,8 +155,8 @@ def test_what_cannot_be_used_is_counted(adapted, tmp_path):
     from dataclasses import replace
 
     spoiled = [*rows, rows[0], replace(rows[1], id="no-times", words=()), replace(rows[2], id="gone", audio="/no.wav")]
-    write_utterances(adapted[2].parent / "u.jsonl", spoiled)
-    figures = measure(adapted, tmp_path / "out", adapted[2].parent / "u.jsonl")
+    write_utterances(tmp_path / "u.jsonl", spoiled)
+    figures = measure(adapted, tmp_path / "out", tmp_path / "u.jsonl", trusted=True)
     aside = read_jsonl(tmp_path / "out" / "quarantine.jsonl")
     assert figures["corpus"]["quarantined"] == 3 == len(aside)
     assert {row["id"] for row in aside} == {"u0", "no-times", "gone"} and all(row["reason"] for row in aside)
@@ -172,13 +170,13 @@ def test_clear_errors(adapted, tmp_path):
     with pytest.raises(SaladError, match="holds no manifest"):
         measure(adapted, tmp_path, tmp_path / "empty")
     (tmp_path / "x.jsonl").write_text('{"text": ""}\n')
-    with pytest.raises(SaladError, match="line 1"):
+    with pytest.raises(SaladError, match="x.jsonl line 1"):
         measure(adapted, tmp_path, tmp_path / "x.jsonl")
     from dataclasses import replace
 
     write_utterances(tmp_path / "n.jsonl", [replace(u, words=()) for u in read_utterances(corpus)])
     with pytest.raises(SaladError, match="none of 4 utterances"):
-        measure(adapted, tmp_path, tmp_path / "n.jsonl")
+        measure(adapted, tmp_path, tmp_path / "n.jsonl", trusted=True)
     other = tmp_path / "other"
     other.mkdir()
     tiny = LlamaConfig(vocab_size=7, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
@@ -252,17 +250,31 @@ def test_noise_is_heard_beside_the_same_recordings_as_they_are(tmp_path, recipe_
     assert written_out.evaluate.noise == ("white:10+telephone", "reverb:0.5")  # one spelling, one fingerprint
 
 
-def test_a_manifest_names_no_file_outside_its_folder(adapted, tmp_path):
-    """As `prepare` refuses it; a run's manifests name files of the run."""
-    rows = read_jsonl(adapted[2])
+def test_a_manifest_names_no_file_outside_its_folder_unless_it_is_trusted(adapted, tmp_path):
+    rows = read_utterances(adapted[2])
     shutil.copytree(adapted[2].parent, tmp_path / "corpus")
-    (tmp_path / "elsewhere").mkdir()
-    [audio] = {row["audio"] for row in rows[:1]}
-    shutil.copy(tmp_path / "corpus" / audio, tmp_path / "elsewhere" / "x.flac")
-    rows[0] = {**rows[0], "audio": "../elsewhere/x.flac"}
-    write_jsonl(tmp_path / "corpus" / "mine.jsonl", rows)
-    figures = measure(adapted, tmp_path / "out", tmp_path / "corpus" / "mine.jsonl")
-    [aside] = read_jsonl(tmp_path / "out" / "quarantine.jsonl")
-    assert aside["id"] == rows[0]["id"] and "lies outside" in aside["reason"] and figures["corpus"]["quarantined"] == 1
-    write_json(tmp_path / "recipe.json", {})  # now both are parts of a run
-    assert measure(adapted, tmp_path / "run", tmp_path / "corpus" / "mine.jsonl")["corpus"]["quarantined"] == 0
+    inside = [row for row in read_jsonl(tmp_path / "corpus" / "utterances.jsonl")]
+    inside[0]["audio"] = "../../corpus/audio/0.wav"
+    (tmp_path / "corpus" / "utterances.jsonl").write_text("\ufeff" + "".join(json.dumps(r) + "\n" for r in inside))
+    found = read_corpus(tmp_path / "corpus")
+    assert len(found.utterances) == len(rows) - 1
+    assert [row["id"] for row in found.aside] == ["u0"] and "lies outside" in found.aside[0]["reason"]
+    write_utterances(
+        tmp_path / "run" / "align" / "heldout.jsonl", read_utterances(tmp_path / "corpus/utterances.jsonl")[1:]
+    )
+    assert len(read_corpus(tmp_path / "run" / "align" / "heldout.jsonl", trusted=True).utterances) == 3
+    with pytest.raises(SaladError, match="none of 3 utterances can be used .*lies outside"):
+        read_corpus(tmp_path / "run")
+    write_json(tmp_path / "recipe.json", {})  # of one run: its stages name each other's audio
+    assert len(read_corpus(tmp_path / "run").utterances) == 3
+
+
+def test_a_broken_line_is_set_aside_and_the_others_are_read(adapted, tmp_path):
+    shutil.copytree(adapted[2].parent, tmp_path / "corpus")
+    path = tmp_path / "corpus" / "utterances.jsonl"
+    path.write_text("null\n" + path.read_text() + '{"id": "torn", "te\n')
+    found = read_corpus(path)
+    assert len(found.utterances) == 4 and [row["id"] for row in found.aside] == [
+        "utterances.jsonl:1",
+        "utterances.jsonl:6",
+    ]

@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from layouts import audiofolder, emilia, encoded, folder_with_texts, libriheavy, nemo
 from typer.testing import CliRunner
 
 from salad.cli import app
+from salad.config import Speech
 from salad.data.inspect.audio_stats import hear
 from salad.data.inspect.inspection import inspect_data
 from salad.data.inspect.summary import FAULTS, Tally
 from salad.data.inspect.text_checks import text_oddities
 from salad.data.manifest import write_lhotse, write_utterances
+from salad.data.readers.rows import read_row
+from salad.data.sources import open_source
 from salad.files import read_json, write_jsonl
 from salad.report.data_page import draw_histogram, write_data_page
 from salad.types import SaladError, Utterance, Word
@@ -224,7 +228,7 @@ def test_faults_of_a_manifest(tmp_path):
         "told_rate": {"faster"},
         "duplicate_id": {"twice"},
         "word_times": {"late", "mixed-up"},
-        "row": {"utterances.jsonl line 16", "utterances.jsonl line 17", "utterances.jsonl line 18", "shard-00001"},
+        "row": {"utterances.jsonl:16", "utterances.jsonl:17", "utterances.jsonl:18", "shard-00001"},
     }
     assert result["parts"][0]["name"] == "own" and result["parts"][0]["utterances"] == 15
     assert result["sources"] == [{"source": "tales", "licence": "CC0", "utterances": 14, "seconds": 42.0}]
@@ -245,7 +249,7 @@ def test_a_row_of_wrong_types_is_counted_not_raised(tmp_path, name, value):
     rows = [json.loads(line) for line in (tmp_path / "utterances.jsonl").read_text().splitlines()]
     rows[1][name] = value
     write_jsonl(tmp_path / "utterances.jsonl", rows)
-    assert found(inspect_data(tmp_path)) == {"row": {"utterances.jsonl line 2"}}
+    assert found(inspect_data(tmp_path)) == {"row": {"utterances.jsonl:2"}}
 
 
 def test_names_that_are_not_utf8_and_names_that_lead_nowhere(tmp_path):
@@ -270,8 +274,8 @@ def test_cuts_and_nemo_lines_are_heard_from_their_own_start(tmp_path):
     (tmp_path / "train.json").write_text("".join(json.dumps(row) + "\n" for row in segments))
     result = inspect_data(tmp_path / "train.json")
     assert {name: fault["worst"][0]["id"] for name, fault in result["faults"].items() if fault["count"]} == {
-        "silent": "book.wav@0 (book.wav)",
-        "truncated": "book.wav@3 (book.wav)",
+        "silent": "book.wav@0.000 (book.wav)",
+        "truncated": "book.wav@3.000 (book.wav)",
     }
     lhotse = pytest.importorskip("lhotse")
     utterances = [utterance(tmp_path / "cuts", f"u{i}", i) for i in range(3)]
@@ -281,12 +285,15 @@ def test_cuts_and_nemo_lines_are_heard_from_their_own_start(tmp_path):
         tmp_path / "cuts" / "y.jsonl.gz"
     )
     result = inspect_data(tmp_path / "cuts")
-    assert [(part["name"], part["seconds"]) for part in result["parts"]] == [("x", 9.0), ("y", 4.5)]
+    assert [(part["name"], part["seconds"]) for part in result["parts"]] == [
+        ("x", 9.0),
+        ("y", 9.0),
+    ]  # a text is of its whole supervision
     assert result["sources"][0]["licence"] == "CC0" and result["num_speakers"] == 1
     whole = (tmp_path / "cuts" / "x.cuts.jsonl.gz").read_bytes()
     (tmp_path / "cuts" / "x.cuts.jsonl.gz").write_bytes(whole[: len(whole) - 30])
     result = inspect_data(tmp_path / "cuts" / "x.cuts.jsonl.gz")
-    assert "ends early" in result["faults"]["row"]["worst"][0]["seen"]
+    assert "is cut off" in result["faults"]["row"]["worst"][0]["seen"]
 
 
 def test_a_run_counts_nothing_twice(tmp_path):
@@ -317,6 +324,63 @@ def test_a_run_counts_nothing_twice(tmp_path):
     assert row["ids"] == [f"b{i}" for i in range(5)]
     stage = inspect_data(tmp_path / "corpus")
     assert stage["utterances"] == 2 and stage["parts"][0]["name"] == "speech"
+
+
+# The same readers as `salad prepare`
+
+
+LAYOUTS = {
+    "audiofolder, csv": audiofolder,
+    "audiofolder, jsonl": lambda folder: audiofolder(folder, metadata="jsonl"),
+    "webdataset": emilia,
+    "nemo": nemo,
+    "lhotse": libriheavy,
+    "folder": folder_with_texts,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_is_inspected_as_it_is_prepared(tmp_path, layout):
+    place = LAYOUTS[layout](tmp_path / "data")
+    rows = [row for row in open_source(Speech(path=place))[1] if not row.problem]
+    result = inspect_data(place)
+    assert result["utterances"] == result["heard"] == result["rows"] == len(rows)
+    assert result["words"] == sum(len(row.text.split()) for row in rows)
+    seconds = sum(len(read_row(row, RATE, max_s=60)) for row in rows) / RATE
+    assert result["hours"] == pytest.approx(seconds / 3600, rel=0.06)  # an MP3 is padded
+    assert set(found(result)) <= {"duplicate_audio", "told_length", "words_per_s"}, found(result)
+
+
+def test_cells_of_parquet_are_heard(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    rows = [{"audio": {"bytes": encoded(noise(n)), "path": "a.flac"}, "text": TEXTS[n % 2]} for n in range(3)]
+    rows[2]["audio"]["bytes"] = b"no sound"
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "train.parquet")
+    result = inspect_data(tmp_path)
+    assert (result["utterances"], result["heard"]) == (3, 2) and found(result) == {"unreadable": {"train-000002"}}
+    assert result["formats"]["FLAC"]["utterances"] == 2
+
+
+def test_folders_behind_links_are_inspected(tmp_path):
+    plant_clean(tmp_path / "disk", 3)
+    plant(tmp_path / "own", "b.wav", text=TEXTS[1])
+    (tmp_path / "own" / "link").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "back").symlink_to(tmp_path / "own")
+    assert inspect_data(tmp_path / "own")["utterances"] == 4
+
+
+def test_a_manifest_with_a_mark_at_its_beginning_and_a_path_that_leads_out(tmp_path):
+    write_utterances(
+        tmp_path / "own" / "utterances.jsonl", [utterance(tmp_path / "own", "a", 1), utterance(tmp_path, "b", 2)]
+    )
+    text = (tmp_path / "own" / "utterances.jsonl").read_text()
+    (tmp_path / "own" / "utterances.jsonl").write_text("\ufeff" + text)
+    result = inspect_data(tmp_path / "own")
+    assert (result["utterances"], result["heard"]) == (2, 1) and found(result) == {"unreadable": {"b"}}
+    assert "lies outside" in result["faults"]["unreadable"]["worst"][0]["seen"]
+    assert inspect_data(tmp_path / "own", trusted=True)["heard"] == 2
 
 
 # Texts

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+import unicodedata
 
 import numpy as np
 import pytest
@@ -27,8 +30,10 @@ from layouts import (
 
 from salad.audio import read_audio
 from salad.config import Speech, Text
+from salad.data.ingest_plan import Door, make_plan, read_plan
+from salad.data.ingest_plan import rows_of as rows_of_plan
 from salad.data.readers.detect import find_files
-from salad.data.readers.rows import locate, read_row
+from salad.data.readers.rows import check_text, locate, read_row
 from salad.data.readers.text import cut_text, read_text
 from salad.data.sources import open_source
 from salad.types import SaladError
@@ -79,8 +84,8 @@ def test_lhotse_alignments_come_along_and_count_from_the_row(tmp_path):
     rows[1]["supervisions"][0]["alignment"] = {"word": aligned}
     write_jsonl(path, rows)
     row = rows_of(tmp_path)[1][1]
-    assert [word for word, _, _ in row.words] == words
-    assert row.words[3][1:] == pytest.approx((0.3, 0.4))
+    assert [word for word, *_ in row.words] == words
+    assert row.words[3][1:3] == pytest.approx((0.3, 0.4))
 
 
 @pytest.mark.parametrize(
@@ -415,6 +420,243 @@ def test_every_recording_has_a_row_also_behind_links_and_of_kinds_nobody_reads(t
     for name in ("c.wma", "d.amr", "e.ape"):
         with pytest.raises(SaladError, match=f"{name} .*(cannot be decoded|holds no audio|needs PyAV)"):
             heard(rows[name])
+
+
+# Tables and manifests that others reported
+
+
+def folder_of(tmp_path, number=8):
+    return recorded(tmp_path / "d", *(f"{n}.wav" for n in range(number)))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize(
+    ("spoilt", "read"),
+    [
+        ({1: '"Begin of a quotation', 3: 'its end" he said'}, {1: '"Begin of a quotation', 3: 'its end" he said'}),
+        ({1: '"Begin of it', 3: 'and the end"'}, {1: '"Begin of it', 3: 'and the end"'}),
+        ({1: '"Yes" he said', 2: '"No" she said', 7: '"'}, {1: '"Yes" he said', 2: '"No" she said', 7: '"'}),
+        ({0: '"Go', 7: '"and', 5: '6" of snow'}, {0: '"Go', 7: '"and', 5: '6" of snow'}),
+        ({2: '"She said ""go"", twice"'}, {2: 'She said "go", twice'}),
+        ({2: '"first line\nsecond, ""line"""'}, {2: 'first line second, "line"'}),
+    ],
+)
+def test_a_quote_that_begins_a_text_swallows_no_row(tmp_path, delimiter, header, spoilt, read):
+    folder = folder_of(tmp_path)
+    texts = [f"text {n}" for n in range(8)]
+    lines = [f"{n}.wav{delimiter}{spoilt.get(n, text)}" for n, text in enumerate(texts)]
+    (folder / "m.csv").write_text("\n".join([f"path{delimiter}text"] * header + lines) + "\n")
+    found = {row.id: row for row in rows_of(folder)[1]}
+    assert set(found) == {f"{n}.wav" for n in range(8)} and not any(row.problem for row in found.values())
+    assert [" ".join(found[f"{n}.wav"].text.split()) for n in range(8)] == [
+        read.get(n, text) for n, text in enumerate(texts)
+    ]
+
+
+def test_texts_over_many_lines_do_not_hide_what_parts_the_columns(tmp_path):
+    folder = folder_of(tmp_path, 2)
+    (folder / "m.csv").write_text('0.wav,"a\tb\nc"\n1.wav,"d\ne"\n')
+    assert {row.id: row.text for row in rows_of(folder)[1]} == {"0.wav": "a\tb\nc", "1.wav": "d\ne"}
+
+
+def test_a_row_with_too_many_columns_is_named_and_not_cut(tmp_path):
+    folder = folder_of(tmp_path, 4)
+    (folder / "m.csv").write_text('path,text\n0.wav,well, hello\n1.wav,"Yes," he said\n2.wav,"a\n3.wav,b,\n')
+    found = {row.id: row.problem or row.text for row in rows_of(folder)[1]}
+    assert found.pop("m.csv:2").endswith("line 2: 3 columns, expected 2; put a text that holds ',' in quotes, and "
+                                         "double the quotes in it")  # fmt: skip
+    assert found == {"1.wav": '"Yes," he said', "2.wav": '"a', "3.wav": "b"}
+    (folder / "m.csv").write_text('path,text\n0.wav,"a\nno row\n1.wav,b\n')
+    first, second, third = rows_of(folder)[1]
+    assert "a quote begins a cell of this line" in first.problem and "1 columns" in second.problem and third.text == "b"
+
+
+def write_parquet(path, rows):
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    audio = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    schema = pyarrow.schema([("audio", audio), ("text", pyarrow.string())])
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
+
+
+@pytest.mark.parametrize(
+    ("names", "split", "read"),
+    [
+        (["trains-and-stations", "birds", "rivers"], "train", {0, 1, 2}),
+        (["trains-and-stations", "testimony", "devices"], "test", {0, 1, 2}),
+        (["train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"], "train", {0, 1}),
+        (["data/training", "data/validation-0", "data/dev_1"], "validation", {1, 2}),
+        (["train/a", "test/trains", "b"], "train", {0, 2}),
+        (["clean/train.100-00000", "eval/x", "clean/test"], "test", {1, 2}),
+        (["my-split-00000-of-00001", "other"], "my-split", {0}),
+    ],
+)
+def test_parquet_files_are_of_a_split_by_the_rules_of_datasets(tmp_path, names, split, read):
+    pytest.importorskip("pyarrow")
+    for n, name in enumerate(names):
+        write_parquet(tmp_path / f"{name}.parquet", [{"audio": {"bytes": b"x", "path": ""}, "text": str(n)}])
+    assert {int(row.text) for row in rows_of(tmp_path, split=split)[1]} == read
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path):
+    pytest.importorskip("pyarrow")
+    write_parquet(tmp_path / "test.parquet", [{"audio": {"bytes": b"x", "path": ""}, "text": "a"}])
+    with pytest.raises(SaladError, match="has the splits test, but split is 'train'"):
+        rows_of(tmp_path)
+    assert len(rows_of(tmp_path / "test.parquet")[1]) == 1
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_null_rows_of_parquet_cost_only_themselves(tmp_path, inside):
+    pytest.importorskip("pyarrow")
+    soundfile.write(tmp_path / "a.wav", sound(1.0), RATE_HZ)
+    audio = {"bytes": encoded(sound(1.0)) if inside else None, "path": "a.wav"}
+    rows = [
+        {"audio": audio, "text": "one"},
+        {"audio": None, "text": "two"},
+        {"audio": audio, "text": None},
+        {"audio": audio, "text": "four"},
+    ]
+    write_parquet(tmp_path / "x.parquet", rows)
+    one, two, three, four = rows_of(tmp_path / "x.parquet")[1]
+    assert len(heard(one)) == len(heard(four)) == RATE_HZ and (one.text, three.text, four.text) == ("one", None, "four")
+    if inside:
+        with pytest.raises(SaladError, match="holds no bytes"):
+            heard(two)
+    else:
+        assert "expected the path of a file, got None" in two.problem
+
+
+def test_parquet_whose_text_nobody_knows_keeps_its_rows(tmp_path):
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    for more in ({}, {"words_said": "hello"}):
+        row = {"audio": {"bytes": encoded(sound(0.5)), "path": None}, **more}
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row] * 3), tmp_path / "x.parquet")
+        assert [row.text for row in rows_of(tmp_path / "x.parquet")[1]] == [None] * 3
+
+
+@pytest.mark.parametrize("value", ["Infinity", "-Infinity", "NaN", "1e400", "-1", "0", '"long"', "1" + "0" * 400])
+@pytest.mark.parametrize("field", ["duration", "offset"])
+def test_a_time_that_is_none_costs_its_row(tmp_path, field, value):
+    manifest = nemo(tmp_path)
+    lines = manifest.read_text().splitlines()
+    lines[2] = (
+        lines[2]
+        .replace("{", f'{{"{field}": {value}, ', 1)
+        .replace(', "duration": 2.0', "" if field == "duration" else ', "duration": 2.0')
+    )
+    manifest.write_text("\n".join(lines) + "\n")
+    make_plan(tmp_path / "plan", [(entry := Speech(path=manifest), *open_source(entry))], Door(0.1, 60, 1000, 10, 0.6))
+    documents, _ = read_plan(tmp_path / "plan")
+    rows = [row for document in documents for row in rows_of_plan(tmp_path / "plan", document.number)]
+    assert (
+        len(rows) == 6 and [row.text for row in rows if not row.problem] == [t for n, t in enumerate(TEXTS) if n != 2]
+    ) or (field == "offset" and value == "0")
+    (told,) = [row.problem for row in rows if row.problem] or ["offset 0 is none"]
+    assert field in told or "as expected" in told
+
+
+def test_the_first_lines_of_a_manifest_may_be_damaged(tmp_path):
+    manifest = nemo(tmp_path)
+    manifest.write_text('null\n{"text": "no audio"}\n' + manifest.read_text() + "[1]\n")
+    found, rows = rows_of(tmp_path)
+    assert found == "nemo" and [row.text for row in rows if not row.problem] == list(TEXTS)
+    assert [row.id for row in rows if row.problem] == [
+        "train_manifest.json:1",
+        "train_manifest.json:2",
+        "train_manifest.json:9",
+    ]
+
+
+@pytest.mark.parametrize("pack", [lzma.compress, bz2.compress, gzip.compress])
+def test_packed_manifests_and_those_with_a_mark_at_their_beginning(tmp_path, pack):
+    for n, name in enumerate(("nemo", "lhotse", "table")):
+        folder = tmp_path / name
+        path = (
+            nemo(folder)
+            if n == 0
+            else libriheavy(folder)
+            if n == 1
+            else audiofolder(folder, metadata="jsonl") / "data/train/metadata.jsonl"
+        )
+        data = path.read_bytes()
+        data = gzip.decompress(data) if n == 1 else data
+        path.unlink()
+        path.with_name("metadata.jsonl.xz").write_bytes(pack(b"\xef\xbb\xbf" + data))
+        found, rows = rows_of(folder)
+        assert found == name and len(rows) in (6, 12) and not any(row.problem for row in rows)
+
+
+# WebDataset
+
+
+def members(*names, json_of=lambda name: {"text": f"text of {name}"}):
+    """A recording, or a description, for each name."""
+    return [
+        (name, json.dumps(json_of(name)).encode() if name.endswith(".json") else encoded(sound(0.5, n)))
+        for n, name in enumerate(names)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "texts"),
+    [
+        (["u.001.flac", "u.001.json", "u.002.flac", "u.002.json"], {"s/u.001": "u.001.json", "s/u.002": "u.002.json"}),
+        (["v1.2/u.0.flac", "v1.2/u.0.json"], {"s/v1.2/u.0": "v1.2/u.0.json"}),
+        (["a.flac", "b.flac", "a.json", "b.json"], {"s/a": "a.json", "s/b": "b.json"}),
+        (["u.1.flac", "u.2.flac", "u.1.json", "u.2.json"], {"s/u.1": "u.1.json", "s/u.2": "u.2.json"}),
+        (["a.flac", "a.json", "a.more.json"], {"s/a": "a.json"}),
+        (["a.mic1.flac", "a.json", "a.mic2.flac"], {"s/a.mic1": "a.json", "s/a.mic2": "a.json"}),
+        (["a.audio.flac", "a.json"], {"s/a": "a.json"}),
+        (["._a.flac", "a.FLAC", "a.JSON.json"], {}),
+    ],
+)
+def test_keys_with_dots_and_members_apart(tmp_path, names, texts):
+    write_tar(tmp_path / "s.tar", members(*names))
+    rows = rows_of(tmp_path)[1]
+    assert {row.id: row.text for row in rows if not row.problem} == {
+        k: f"text of {v}" for k, v in texts.items()
+    } or not texts
+    assert len(rows) == (len(texts) or 1) and all(len(heard(row)) == RATE_HZ // 2 for row in rows if not row.problem)
+
+
+def test_members_without_a_partner_and_twice_are_named_each(tmp_path):
+    write_tar(tmp_path / "s.tar", members("u.1.flac", "u.2.json", "u.3.flac", "u.3.json", "b.flac", "b.flac", "b.json"))
+    found = {row.id: row.problem for row in rows_of(tmp_path)[1]}
+    assert set(found) == {"s/u.1", "s/u.2", "s/u.3", "s/b", "s/b.flac (again)"}
+    assert not found["s/u.3"] and not found["s/b"]
+    assert (
+        "has no .json or .txt" in found["s/u.1"]
+        and "has no audio" in found["s/u.2"]
+        and "twice" in found["s/b.flac (again)"]
+    )
+
+
+# Names
+
+
+@pytest.mark.parametrize(("disk", "told"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_are_found_however_their_letters_are_composed(tmp_path, disk, told):
+    def on_disk(name):
+        return unicodedata.normalize(disk, name)
+
+    name, folder = "Ärger/café", tmp_path / "d"
+    recorded(folder, on_disk(f"{name}.wav"))
+    row = {"audio_filepath": unicodedata.normalize(told, f"{name}.wav"), "text": unicodedata.normalize("NFD", "café")}
+    (first,) = rows_of(write_jsonl(folder / "m.json", [row]))[1]
+    assert len(heard(first)) == RATE_HZ
+    (folder / "m.json").unlink()
+    (folder / "m.csv").write_text(f"path,text\n{unicodedata.normalize(told, name)},hello\n")
+    (row,) = rows_of(folder)[1]
+    assert len(heard(row)) == RATE_HZ
+    (folder / "m.csv").unlink()
+    (folder / f"{on_disk('Ärger')}/{unicodedata.normalize(told, 'café')}.txt").write_text("hello")
+    assert list(texts_of(folder).values()) == ["hello"]
+    assert check_text(unicodedata.normalize("NFD", "café")) == "café"
 
 
 # Audio

@@ -169,6 +169,19 @@ def test_job_writes_what_loads_and_quarantines_the_rest(tmp_path: Path, monkeypa
     assert "NaN" in rows[0]["reason"] and "no word" in rows[1]["reason"]
 
 
+def test_an_id_longer_than_the_name_of_a_file_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speak, "load_voice", lambda name: Tone())
+    long = "https://example.org/" + "a" * 350
+    items = items_of(*(Document(f"{long}{n}", "A text.", "web") for n in range(2)))
+    [folder] = run_shards(
+        functools.partial(speak_documents, seed=0), items, tmp_path, shard_items=2, workers=1, title="speak"
+    )
+    spoken = read_utterances(folder / "utterances.jsonl")
+    assert [utterance.document_id for utterance in spoken] == [f"{long}0", f"{long}1"]
+    assert all(Path(utterance.audio).is_file() for utterance in spoken) and spoken[0].audio != spoken[1].audio
+    assert read_jsonl(folder / "quarantine.jsonl") == []
+
+
 def test_what_a_killed_attempt_said_is_not_said_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Mortal(Tone):
         said: ClassVar[list[str]] = []
@@ -276,6 +289,7 @@ def test_texts_become_speech_through_an_endpoint(
     write_jsonl(
         texts, [{"id": "a", "text": "It rose 5 km."}, {"id": "b", "text": "Please refuse."}, {"text": "Plain."}]
     )
+    texts.write_text("\ufeff" + texts.read_text())  # as Windows writes it
     command = ["synthesize", "--texts", str(texts), "--out", str(tmp_path / "out"), "--workers", "1"]
     command += ["--voice", f"openai:tts-1:alloy@{endpoint}", "--speed-jitter", "0.2", "--opus"]
     done = CliRunner().invoke(app, command)

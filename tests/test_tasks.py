@@ -299,7 +299,7 @@ def item(**changes):
         ([{"id": "1", "question": "c"}], "no field 'context', only id, question"),
         ([item(choices=["a", " "])], "no row of FILE can be used; the first one: choices: number 2 is empty"),
         ([], "holds no rows"),
-        (["a string"], "row 1 is str"),
+        (["a string"], "line 1: expected one JSON object, got 'a string'"),
     ],
 )
 def test_a_bad_file_is_one_clear_error(tmp_path, bad, words):

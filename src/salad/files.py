@@ -1,20 +1,35 @@
-"""Files that are whole or absent: atomic writes, JSON lines, hashes."""
+"""Files that are whole or absent: atomic writes, the one reader of JSON lines, hashes, and names of files for ids."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import io
 import json
+import lzma
 import os
+import re
 import unicodedata
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import quote
+
+from salad.types import SaladError
 
 __all__ = [
     "existing",
+    "file_name",
+    "first_bytes",
+    "json_lines",
+    "json_objects",
     "lies_in",
     "read_json",
     "read_jsonl",
+    "read_lines",
     "sha256_file",
     "sha256_json",
     "write_json",
@@ -22,17 +37,33 @@ __all__ = [
     "write_text",
 ]
 
+PACKED = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
+DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
+LONGEST_NAME = 200  # bytes; file systems allow 255, and notes beside a file add an ending
+BETWEEN = re.compile(r"[\s,]*")
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write aside, flush to disk, rename: a reader sees the old file or the new one, never a part."""
+
+@contextmanager
+def _whole_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Written aside, flushed to disk, renamed: a reader sees the old file or the new one, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with open(aside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Atomic: a reader sees the old file or the new one, never a part."""
+    with _whole_file(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -40,15 +71,135 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return json.loads(Path(path).read_text(encoding="utf-8-sig"))
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """One object a line, atomic. A name that ends in .gz is packed; the same rows give the same bytes."""
+    lines = ((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
+    with _whole_file(path) as file:
+        if Path(path).suffix != ".gz":
+            file.writelines(lines)
+            return
+        with gzip.GzipFile(
+            filename="", fileobj=file, mode="wb", mtime=0
+        ) as packed:  # its header holds no time, no name
+            packed.writelines(lines)
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
+    """Every object of a file of JSON lines. Raises SaladError that names the file, and the line that is none."""
+    return [row for _, row in json_objects(path)]
+
+
+def json_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """("line 3", its object) of every line that is not empty; a name in .json may hold one array of objects instead.
+
+    Raises SaladError that names the file, and the line that is no object.
+    """
+    for where, row in json_lines(path, errors="strict", arrays=Path(path).suffix == ".json"):
+        if isinstance(row, SaladError):
+            raise row
+        if not isinstance(row, dict):
+            raise SaladError(f"{path} {where}: expected one JSON object, got {row!r:.60}; correct or remove it")
+        yield where, row
+
+
+def json_lines(path: str | Path, *, errors: str = "surrogateescape", arrays: bool = True) -> Iterator[tuple[str, Any]]:
+    """("line 3", its value) for every line that is not empty; with `arrays`, ("item 3", it) of a JSON array.
+
+    A line that is no JSON has for its value a SaladError that names file and line: raise it, or set the line aside.
+    Raises SaladError as `read_lines` does, after the lines that are whole.
+    """
+    lines = read_lines(path, errors=errors)
+    first = True
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if arrays and first and (line.lstrip().startswith("[") or line.strip() == "{"):  # one value over many lines
+            yield from _items(path, "\n".join([line, *lines]).strip())
+            return
+        first = False
+        try:
+            yield f"line {number}", json.loads(line)
+        except (ValueError, RecursionError) as error:
+            what = f"expected one JSON object, got {line.strip()[:60]!r} ({error}); correct or remove it"
+            yield f"line {number}", SaladError(f"{path} line {number}: {what}")
+
+
+def _items(path: str | Path, text: str) -> Iterator[tuple[str, Any]]:
+    """The items of a JSON array, or objects that follow each other, each over as many lines as it likes."""
+    decode, at, number = json.JSONDecoder().raw_decode, int(text.startswith("[")), 0
+    while True:
+        at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
+        if text[at:] == "]" * text.startswith("["):
+            return
+        try:
+            value, at = decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise SaladError(
+                f"{path}: is not whole JSON after item {number} ({error}); is it cut off? Copy it again"
+            ) from None
+        number += 1
+        yield f"item {number}", value
+
+
+def read_lines(path: str | Path, *, errors: str = "surrogateescape") -> Iterator[str]:
+    """Lines without their ends, of a file that may be packed (gzip, xz, bzip2: told from its bytes).
+
+    A byte order mark is left out, and says where a file is UTF-16 (Excel's "Unicode text"); else it is UTF-8, and bytes
+    that are not become lone surrogates, or with errors="strict" SaladError. Raises SaladError where the file cannot be
+    read, or is cut off, after the lines that are whole.
+    """
+    number = 0
+    try:
+        with _unpacked(path) as file:
+            lines: Iterable[str] = (line.decode("utf-8", errors) for line in file)
+            if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):  # type: ignore[attr-defined]
+                lines = io.TextIOWrapper(file, "utf-16", newline="\n")  # type: ignore[type-var]
+            for number, line in enumerate(lines, 1):
+                yield (line if number > 1 else line.removeprefix("\ufeff")).rstrip("\r\n")
+    except DAMAGED as error:
+        raise SaladError(
+            f"{path}: is cut off or damaged in the middle, after {number} lines ({error}); copy it again"
+        ) from None
+    except UnicodeError as error:
+        raise SaladError(f"{path} line {number + 1}: is not UTF-8 text ({error}); save it as UTF-8") from None
+    except OSError as error:
+        raise SaladError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
+
+
+@contextmanager
+def _unpacked(path: str | Path) -> Iterator[IO[bytes]]:
+    with open(path, "rb") as raw:
+        head = raw.peek(6)
+        unpack = next((function for mark, function in PACKED.items() if head.startswith(mark)), None)
+        if unpack is None:
+            yield raw
+            return
+        with unpack(raw) as file:
+            yield file  # type: ignore[misc]
+
+
+def first_bytes(path: str | Path, num_bytes: int) -> bytes:
+    """The first bytes of a file, unpacked; of a damaged one, those that can be had."""
+    head = b""
+    with _unpacked(path) as file:
+        try:
+            while len(head) < num_bytes and (block := file.read1(num_bytes - len(head))):  # type: ignore[attr-defined]
+                head += block
+        except (*DAMAGED, OSError):
+            pass
+    return head
+
+
+def file_name(name: str, suffix: str = "") -> str:
+    """A name for the file of an id: percent-quoted; where it would be longer than disks allow, cut, with a hash."""
+    quoted = quote(name, safe=" ", errors="surrogateescape")
+    if len(quoted) + len(suffix) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        quoted = f"{re.sub('%[0-9A-F]{0,1}$', '', quoted[:100])}-{digest}"
+    return quoted + suffix
 
 
 def existing(path: str | Path) -> str | Path:

@@ -20,7 +20,7 @@ from salad.align.silence import MIN_WORD_S, RATE_HZ, find_silences
 from salad.audio import read_audio, to_samples, to_seconds, write_flac
 from salad.data.manifest import Sentence, utterance_from_dict, write_utterances
 from salad.engine import Shard
-from salad.files import write_jsonl
+from salad.files import file_name, write_jsonl
 from salad.text.aligner_forms import spoken_pieces
 from salad.types import SaladError, Utterance, Word
 
@@ -235,7 +235,7 @@ def _cut(
     words, score = _join(run)
     piece = samples[to_samples(start_s, RATE_HZ) : to_samples(end_s, RATE_HZ)]
     name = f"{utterance.id}-part-{number:03d}"
-    path = folder / "audio" / f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)}.flac"
+    path = folder / "audio" / file_name(re.sub(r"[^A-Za-z0-9_-]+", "-", name), ".flac")
     write_flac(path, piece, RATE_HZ)
     return replace(
         utterance,

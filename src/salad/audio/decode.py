@@ -140,9 +140,9 @@ class _Layout:
     cut: bool = False
 
 
-def tells_its_length(path: str | Path) -> bool:
+def tells_its_length(source: str | Path | bytes) -> bool:
     """Whether soundfile reads all of a file; what else is there, `read_audio` alone knows how to read."""
-    layout = _layout(path, str(path))
+    layout = _layout(source, "its bytes" if isinstance(source, bytes) else str(source))
     return not (layout.kind or layout.late or len(layout.links) > 1)
 
 

@@ -13,7 +13,7 @@ import typer
 
 __all__ = [
     "AlignedCorpus", "Debug", "Device", "EncodeWorkers", "EngineKind", "Overrides", "Precision", "RecipePath",
-    "SavedModel", "Teacher", "names", "plain_errors", "print_table", "run_recipe", "takes_bf16",
+    "SavedModel", "Teacher", "Trusted", "names", "plain_errors", "print_table", "run_recipe", "takes_bf16",
 ]  # fmt: skip
 
 USER_ERROR = 2
@@ -41,6 +41,9 @@ Precision = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="Such as cpu or cuda.")]
 EncodeWorkers = Annotated[int, typer.Option("--workers", min=1, help="Single-thread processes that encode.")]
+Trusted = Annotated[
+    bool, typer.Option("--trusted", help="Let manifests name files outside their own folder: you know who wrote them.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait while another process has the run directory.")]
 

@@ -12,6 +12,7 @@ import typer
 from salad import __version__
 from salad.cli.common import (
     Debug,
+    Trusted,
     plain_errors,
     print_table,
 )
@@ -108,6 +109,7 @@ def data_inspect(
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
     min_s: Annotated[float, typer.Option("--min-s", min=0, help="Shorter is too short.")] = 0.3,
     max_s: Annotated[float, typer.Option("--max-s", min=0, help="Longer is too long.")] = 120.0,
+    trusted: Trusted = False,
     debug: Debug = False,
 ) -> None:
     """Tell what speech data holds and what is wrong with it: hours, lengths, levels, texts, the worst files by name."""
@@ -117,7 +119,7 @@ def data_inspect(
         from salad.report.data_page import fault_rows, overview_rows, quarantine_rows, write_data_page
 
         processes = workers or len(os.sched_getaffinity(0))
-        result = inspect_data(place, decode=not headers, workers=processes, min_s=min_s, max_s=max_s)
+        result = inspect_data(place, decode=not headers, workers=processes, min_s=min_s, max_s=max_s, trusted=trusted)
         if to_json is not None:
             write_json(to_json, result)
         if html is not None:

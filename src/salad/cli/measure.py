@@ -18,6 +18,7 @@ from salad.cli.common import (
     RecipePath,
     SavedModel,
     Teacher,
+    Trusted,
     names,
     plain_errors,
     print_table,
@@ -251,6 +252,7 @@ def divergence(
     precision: Precision = "fp32",
     device: Device = "cpu",
     workers: EncodeWorkers = 2,
+    trusted: Trusted = False,
     debug: Debug = False,
 ) -> None:
     """Measure M, F and the divergence from the teacher by domain, with the blind and deaf controls."""
@@ -258,7 +260,9 @@ def divergence(
         from salad.evaluation.divergence import measure_divergence, table_of
 
         bf16 = takes_bf16(precision, model, device)
-        figures = measure_divergence(model, corpus, out, teacher=teacher, bf16=bf16, device=device, workers=workers)
+        figures = measure_divergence(
+            model, corpus, out, teacher=teacher, bf16=bf16, device=device, workers=workers, trusted=trusted
+        )
         print_table(*table_of(figures))
         if figures["teacher"] is None:
             typer.echo("F and the teacher's divergence are not known without the text LLM: give --teacher")
@@ -282,6 +286,7 @@ def retention(
     precision: Precision = "fp32",
     device: Device = "cpu",
     workers: EncodeWorkers = 2,
+    trusted: Trusted = False,
     debug: Debug = False,
 ) -> None:
     """Probe every layer for the voice and the speaking rate: what of them distillation has erased."""
@@ -291,7 +296,7 @@ def retention(
         bf16 = takes_bf16(precision, model, device)
         figures = measure_retention(
             model, corpus, out, before=before, teacher=teacher, layouts=layouts, bf16=bf16, device=device,
-            workers=workers,
+            workers=workers, trusted=trusted,
         )  # fmt: skip
         print_table(*table_of(figures))
         if figures["quarantined"]:
@@ -314,6 +319,7 @@ def answer(
     seed: Annotated[int, typer.Option("--seed")] = 0,
     precision: Precision = "fp32",
     device: Device = "cpu",
+    trusted: Trusted = False,
     debug: Debug = False,
 ) -> None:
     """Answer open prompts read and heard: overlap with references and with each other, and divergence of the two."""
@@ -323,7 +329,7 @@ def answer(
 
         sampling = Sampling(max_new_tokens, top_k, temperature, seed)
         bf16 = takes_bf16(precision, model, device, writes=True)
-        figures = answer_prompts(model, prompts, out, sampling, bf16=bf16, device=device)
+        figures = answer_prompts(model, prompts, out, sampling, bf16=bf16, device=device, trusted=trusted)
         print_table(*table_of(figures))
         if figures["prompts"]["quarantined"]:
             typer.echo(f"{figures['prompts']['quarantined']} prompts set aside: see {out / 'quarantine.jsonl'}")

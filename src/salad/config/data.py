@@ -68,7 +68,9 @@ class Data(Section):
 
 
 class Speech(Data):
-    format: Literal["auto", "lhotse", "shar", "webdataset", "parquet", "arrow", "table", "nemo", "folder"] = "auto"
+    format: Literal[
+        "auto", "lhotse", "shar", "utterances", "webdataset", "parquet", "arrow", "table", "nemo", "folder"
+    ] = "auto"
     audio_field: str = ""
     speaker_field: str = ""
     recording_field: str = Field("", description="field that names the book or recording a row is a part of")

@@ -243,7 +243,7 @@ def _utterance(joined: _Joined, source: str, licence: str, path: str) -> tuple[U
         sentences.append((word, word + count, start_s, to_seconds(end, RATE_HZ)))
         word += count
         if len(row.words) == count:
-            named = [(unicodedata.normalize("NFC", text), low_s, high_s) for text, low_s, high_s in row.words]
+            named = [(unicodedata.normalize("NFC", text), low_s, high_s) for text, low_s, high_s, *_ in row.words]
             words += [Word(text, start_s + low_s, start_s + high_s) for text, low_s, high_s in named]
     name = utterance_id(source, rows[0].id) + (f"+{len(rows) - 1}" if len(rows) > 1 else "")
     utterance = Utterance(

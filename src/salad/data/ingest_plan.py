@@ -13,11 +13,11 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from salad.config import Speech
-from salad.data.readers.rows import Row, check_text, utf8
+from salad.data.readers.rows import Row, check_text, times_fault, to_row, utf8
 from salad.types import SaladError
 
 __all__ = ["CHARS_PER_S", "Door", "Planned", "choose_heldout", "make_plan", "num_positions", "read_plan", "rows_of"]
@@ -121,8 +121,10 @@ def _store(plan: sqlite3.Connection, entry: Speech, found: str, rows: Iterator[R
 
 def _checked(row: Row, entry: Speech) -> Row:
     """The row with clean text; or with its problem, and then with no text that could not be written as UTF-8."""
-    problem = row.problem
-    text = ""
+    problem, text = row.problem, ""
+    if fault := times_fault(row):  # numbers that are none would spoil the sums of the rows around it
+        problem = problem or fault
+        row = replace(row, offset_s=0.0, duration_s=None, file_s=None, start_s=None, words=(), score=None)
     if not problem:
         try:
             text = check_text(row.text)
@@ -132,8 +134,6 @@ def _checked(row: Row, entry: Speech) -> Row:
         problem = f"text: holds times ({timed.group()!r}) of subtitles or labels; leave the words alone in it"
     if not problem and row.language and entry.language and row.language.lower() != entry.language.lower():
         problem = f"language: {row.language!r}, and the recipe asks for {entry.language!r}"
-    if not problem and row.duration_s is not None and not row.duration_s > 0:
-        problem = f"duration: {row.duration_s} s, expected more than 0"
     clean = {key: utf8(value) if isinstance(value, str) else value for key, value in asdict(row).items()}
     # a file is opened by its own name, whether that is UTF-8 or not
     return Row(**{**clean, "audio": row.audio, "text": text, "problem": utf8(problem)})
@@ -185,8 +185,7 @@ def rows_of(path: Path, document: int) -> list[Row]:
     """The rows of one document, in order."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as plan:
         found = plan.execute("SELECT row FROM rows WHERE document = ? ORDER BY start_s, n", (document,)).fetchall()
-    rows = [json.loads(row) for (row,) in found]
-    return [Row(**{**r, "part": tuple(r["part"]), "words": tuple(map(tuple, r["words"]))}) for r in rows]
+    return [to_row(json.loads(row)) for (row,) in found]
 
 
 def choose_heldout(documents: list[Planned], share: float, at_most: int, seed: int) -> tuple[set[int], dict[str, str]]:

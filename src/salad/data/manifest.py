@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from salad.data.readers.rows import Row, check_text
 from salad.files import read_jsonl, write_jsonl
 from salad.types import SaladError, Utterance, Word
 
 __all__ = [
     "Sentence",
     "load_spoken",
-    "read_lhotse",
     "read_utterances",
+    "to_utterance",
     "utterance_from_dict",
     "utterance_to_dict",
     "write_lhotse",
@@ -27,6 +26,7 @@ __all__ = [
 Sentence = tuple[int, int, float, float]  # start_word, end_word (excluded), start_s, end_s
 
 CUSTOM = ("source", "licence", "domain", "document_id")
+STRINGS = ("id", "text", "audio", "speaker", "source", "licence", "document_id", "domain")
 
 
 def utterance_to_dict(utterance: Utterance, folder: str | Path | None = None) -> dict[str, Any]:
@@ -52,9 +52,11 @@ def utterance_to_dict(utterance: Utterance, folder: str | Path | None = None) ->
 
 
 def utterance_from_dict(row: dict[str, Any], folder: str | Path | None = None) -> Utterance:
-    """The inverse of `utterance_to_dict`. Raises SaladError that names a missing or unknown field."""
+    """The inverse of `utterance_to_dict`. Raises SaladError that names a missing or unknown field, or one of no use."""
     values = dict(row)
     try:
+        if other := [name for name in STRINGS if not isinstance(row.get(name, ""), str)]:
+            raise TypeError(f"{other[0]}: expected a string, got {row[other[0]]!r:.40}")
         values["words"] = tuple(Word(*word) for word in row.get("words", ()))
         values["score"] = math.nan if row.get("score") is None else float(row["score"])
         values["audio"] = _absolute(row["audio"], folder) if folder is not None else row["audio"]
@@ -90,28 +92,37 @@ def write_lhotse(utterances: Sequence[Utterance], path: str | Path) -> None:
     Same utterances, same bytes (the gzip header holds no time and no name). Audio paths are relative to the manifest's
     folder: in Lhotse itself, read it with `CutSet.from_file(path).with_recording_path_prefix(folder)`.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(aside, "wb") as raw:
-        with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as file:
-            for utterance in utterances:
-                line = json.dumps(_to_cut(utterance, path.parent).to_dict(), ensure_ascii=False)
-                file.write(line.encode() + b"\n")
-        raw.flush()
-        os.fsync(raw.fileno())
-    aside.replace(path)
+    write_jsonl(path, (_to_cut(utterance, Path(path).parent).to_dict() for utterance in utterances))
 
 
-def read_lhotse(path: str | Path) -> list[Utterance]:
-    """Utterances of a Lhotse cut manifest, ours or another's.
+def to_utterance(row: Row) -> Utterance:
+    """What a reader gives, as an utterance. Raises SaladError that says why where it cannot be one.
 
-    Each cut must be a whole single-channel recording from one file, with one supervision; else SaladError says which
-    cut is not. Words come from the "word" alignment where it has one item for each word of the text.
+    It must be a whole recording in a file of its own. Words are kept where there is one for each word of the text.
     """
-    from lhotse import CutSet
-
-    return [_from_cut(cut, Path(path).parent) for cut in CutSet.from_file(str(path))]
+    if row.problem:
+        raise SaladError(row.problem)
+    if row.part or row.channel is not None or not row.is_whole or row.file_s is None or row.sample_rate_hz is None:
+        raise SaladError(
+            f"{row.id!r}: expected a text over a whole recording in one file, with its length and rate; for Lhotse "
+            "cuts, trim_to_supervisions() and save_audios() make such"
+        )
+    check_text(row.text)
+    words = tuple(Word(*word) for word in row.words)
+    return Utterance(
+        id=row.id,
+        text=row.text,
+        audio=row.audio,
+        sample_rate_hz=row.sample_rate_hz,
+        num_samples=round(row.file_s * row.sample_rate_hz),
+        words=words if len(words) == len(row.text.split()) else (),
+        speaker=row.speaker,
+        source=row.source,
+        licence=row.licence,
+        document_id=row.document_id,
+        domain=row.domain,
+        score=math.nan if row.score is None else row.score,
+    )
 
 
 def _to_cut(utterance: Utterance, folder: Path) -> Any:
@@ -144,36 +155,6 @@ def _to_cut(utterance: Utterance, folder: Path) -> Any:
         custom=custom or None,
     )
     return MonoCut(utterance.id, 0.0, utterance.duration_s, 0, supervisions=[supervision], recording=recording)
-
-
-def _from_cut(cut: Any, folder: Path) -> Utterance:
-    recording, supervisions = cut.recording, cut.supervisions
-    one_file = recording is not None and [source.type for source in recording.sources] == ["file"]
-    if not one_file or len(supervisions) != 1 or cut.start > 0 or cut.duration < recording.duration - 0.01:
-        raise SaladError(
-            f"cut {cut.id!r}: expected one supervision over a whole recording in one file; split the manifest with "
-            "Lhotse's trim_to_supervisions() and save_audios() first"
-        )
-    supervision = supervisions[0]
-    custom = supervision.custom or {}
-    text = supervision.text or ""
-    items = (supervision.alignment or {}).get("word", [])
-    # `AlignmentItem.end` rounds to 8 digits; the sum keeps the times exact.
-    words = tuple(
-        Word(item.symbol, item.start, item.start + item.duration, math.nan if item.score is None else item.score)
-        for item in items
-    )
-    return Utterance(
-        id=cut.id,
-        text=text,
-        audio=_absolute(recording.sources[0].source, folder),
-        sample_rate_hz=recording.sampling_rate,
-        num_samples=recording.num_samples,
-        words=words if len(words) == len(text.split()) else (),
-        speaker=supervision.speaker or "",
-        score=float(custom.get("score", math.nan)),
-        **{name: str(custom.get(name, "")) for name in CUSTOM},
-    )
 
 
 def _word_row(word: Word) -> list[Any]:

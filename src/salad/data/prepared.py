@@ -12,16 +12,14 @@ import json
 import random
 import shutil
 import unicodedata
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from salad.assets import ASSETS, get
 from salad.data.manifest import Sentence, write_utterances
-from salad.files import read_jsonl, write_jsonl
+from salad.files import file_name, json_objects, read_jsonl, write_jsonl
 from salad.types import Document, SaladError, Utterance, Word
 
 __all__ = [
@@ -67,7 +65,7 @@ def read_prepared(name: str | Path) -> Prepared:
     Raises SaladError that names the known ones, or the file and line that cannot be read.
     """
     folder = _folder(name)
-    documents = {group: [_document(*row) for row in _rows(folder / f"{group}.jsonl.gz")] for group in GROUPS}
+    documents = {group: _documents(folder / f"{group}.jsonl.gz") for group in GROUPS}
     withheld = folder / WITHHELD
     words = unicodedata.normalize("NFC", withheld.read_text(encoding="utf-8")).split() if withheld.is_file() else []
     by_id = {document.id: document for document in documents["heldout"]}
@@ -109,8 +107,7 @@ def copy_recordings(recordings: Sequence[Recording], folder: Path) -> list[Utter
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     utterances = []
     for recording in recordings:
-        suffix = Path(recording.utterance.audio).suffix
-        path = folder / "audio" / f"{quote(recording.utterance.id, safe=' ')}{suffix}"
+        path = folder / "audio" / file_name(recording.utterance.id, Path(recording.utterance.audio).suffix)
         shutil.copyfile(recording.utterance.audio, path)
         utterances.append(replace(recording.utterance, audio=str(path)))
     write_utterances(folder / "utterances.jsonl", utterances)
@@ -165,29 +162,17 @@ def _folder(name: str | Path) -> Path:
     return folder
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(where it lies, row) of each line."""
+def _documents(path: Path) -> list[Document]:
+    fields, documents = ("id", "text", "source", "domain"), []
     try:
-        lines = gzip.decompress(path.read_bytes()).decode().split("\n")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise SaladError(
-            f"corpus.prepared: {path} cannot be read ({error}); expected JSON lines, gzipped: id, text, source, domain"
-        ) from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield f"{path} line {number}", json.loads(line)
-        except ValueError as error:
-            raise SaladError(f"corpus.prepared: {path} line {number}: {error}; expected a JSON object") from None
-
-
-def _document(where: str, row: Any) -> Document:
-    fields = ("id", "text", "source", "domain")
-    if not isinstance(row, dict) or any(not isinstance(row.get(field), str) for field in fields):
-        raise SaladError(f"corpus.prepared: {where}: got {row!r:.100}, expected the texts {', '.join(fields)}")
-    text = unicodedata.normalize("NFC", row["text"])
-    return Document(**{field: row[field] for field in fields} | {"text": text})
+        for where, row in json_objects(path):
+            if any(not isinstance(row.get(field), str) for field in fields):
+                raise SaladError(f"{path} {where}: got {row!r:.100}")
+            text = unicodedata.normalize("NFC", row["text"])
+            documents.append(Document(**{field: row[field] for field in fields} | {"text": text}))
+    except SaladError as error:
+        raise SaladError(f"corpus.prepared: {error}; expected JSON lines of {', '.join(fields)}") from None
+    return documents
 
 
 def _recordings(folder: Path, documents: dict[str, Document]) -> Iterator[Recording]:

@@ -1,4 +1,4 @@
-"""A recipe's speech entries, opened: which reader reads which format."""
+"""Every kind of speech data, opened by one call: which reader reads which format."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from salad.config import Speech
 from salad.data.readers.arrow import hub_files, read_arrow, read_parquet
 from salad.data.readers.detect import find_files
 from salad.data.readers.folder import read_folder, read_tables
-from salad.data.readers.manifests import read_lhotse_rows, read_nemo, read_shar
+from salad.data.readers.manifests import read_lhotse, read_nemo, read_shar, read_utterance_rows
 from salad.data.readers.rows import Row
 from salad.data.readers.webdataset import read_webdataset
+from salad.types import SaladError
 
-__all__ = ["READERS", "open_source"]
+__all__ = ["READERS", "Reader", "open_source"]
 
-READERS: dict[str, Callable[[list[Path], Speech], Iterator[Row]]] = {
+Reader = Callable[[list[Path], Speech], Iterator[Row]]
+
+READERS: dict[str, Reader] = {
     "shar": read_shar,
-    "lhotse": read_lhotse_rows,
+    "lhotse": read_lhotse,
+    "utterances": read_utterance_rows,
     "webdataset": read_webdataset,
     "parquet": read_parquet,
     "arrow": read_arrow,
@@ -28,8 +32,15 @@ READERS: dict[str, Callable[[list[Path], Speech], Iterator[Row]]] = {
 
 
 def open_source(entry: Speech) -> tuple[str, Iterator[Row]]:
-    """The format of an entry, and its rows one at a time. Raises SaladError where nothing known lies there."""
+    """The format of an entry, and its rows one at a time; what cannot be read is a row too, with its problem.
+
+    `salad prepare`, `salad data inspect`, `salad divergence` and `salad retention` read speech by this alone. Raises
+    SaladError where nothing known lies there.
+    """
     if entry.path is None:
         return "hub", read_arrow(hub_files(entry.hub, entry.subset, entry.split), entry)
     found, files = find_files(entry.path, entry.format, entry.split, (entry.audio_field, entry.text_field))
+    if found == "nemo" and entry.format == "auto" and len(files) > 1 and entry.path.is_dir():
+        names = ", ".join(file.name for file in files[:4]) + (" ..." if len(files) > 4 else "")
+        raise SaladError(f"corpus: {entry.path} holds several manifests ({names}); give the path of one, or a pattern")
     return found, READERS[found](files, entry)

@@ -13,10 +13,11 @@ import torch
 
 from salad import assets
 from salad.audio import read_audio, split_at_quiet
+from salad.data.readers.rows import locate
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, token_f1
 from salad.evaluation.saved_model import load_saved
-from salad.files import existing, lies_in, read_jsonl, sha256_file, write_json, write_jsonl
+from salad.files import read_jsonl, sha256_file, write_json, write_jsonl
 from salad.model import SaladProcessor
 from salad.model.freeze import freeze
 from salad.model.processor import AUDIO, MAX_SPAN_S
@@ -43,9 +44,10 @@ class Prompt:
     answers: tuple[str, ...] = ()
 
 
-def load_prompts(path: Path) -> tuple[list[Prompt], list[dict[str, str]]]:
+def load_prompts(path: Path, trusted: bool = False) -> tuple[list[Prompt], list[dict[str, str]]]:
     """Lines {id, text, audio, prompt?, answers?}: `audio` is a recording of `text`, relative to the file; `prompt`
-    holds one `<|audio|>` where it goes (default: nothing else). Returns them and what was set aside."""
+    holds one `<|audio|>` where it goes (default: nothing else). Returns them and what was set aside;
+    a recording outside the file's folder is, unless `trusted`."""
     try:
         rows = read_jsonl(path)
     except (OSError, ValueError) as error:
@@ -61,11 +63,14 @@ def load_prompts(path: Path) -> tuple[list[Prompt], list[dict[str, str]]]:
             raise SaladError(f"{where}: prompt {template!r} holds {template.count(AUDIO)} {AUDIO}, expected one")
         if isinstance(answers, str) or any(not str(a).strip() for a in answers):
             raise SaladError(f"{where}: answers is {answers!r}, expected a list of texts, none of them empty")
-        name, audio = str(row["id"]), str(existing(path.parent / row["audio"]))
+        name = str(row["id"])
+        try:
+            audio = locate(row["audio"], path.parent, trusted)
+        except SaladError as error:
+            aside.append({"id": name, "reason": str(error)})
+            continue
         if name in prompts:
             aside.append({"id": name, "reason": "its id was there before"})
-        elif not lies_in(audio, path.parent):
-            aside.append({"id": name, "reason": f"{audio} lies outside {path.parent}, the folder of the prompts"})
         elif not Path(audio).is_file():
             aside.append({"id": name, "reason": f"{audio} does not exist"})
         else:
@@ -78,7 +83,14 @@ def load_prompts(path: Path) -> tuple[list[Prompt], list[dict[str, str]]]:
 
 
 def answer_prompts(
-    model: Path, prompts: Path, out: Path, sampling: Sampling, *, bf16: bool = False, device: str = "cpu"
+    model: Path,
+    prompts: Path,
+    out: Path,
+    sampling: Sampling,
+    *,
+    bf16: bool = False,
+    device: str = "cpu",
+    trusted: bool = False,
 ) -> dict[str, Any]:
     """Means over prompts with standard errors; writes answers.json, answers.jsonl and quarantine.jsonl to `out`.
 
@@ -87,7 +99,7 @@ def answer_prompts(
     answer of the reader; kl_speech_text the reverse, on the answer of the hearer.
     """
     keep_freed_memory()
-    found, aside = load_prompts(prompts)
+    found, aside = load_prompts(prompts, trusted)
     speaking = load_saved(model).to(device)
     freeze(speaking, "frozen", bf16=bf16)  # its matrices would be cast at every new token
     processor = SaladProcessor.from_pretrained(assets.model_folder(model))

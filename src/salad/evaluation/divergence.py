@@ -46,6 +46,7 @@ def measure_divergence(
     bf16: bool = False,
     device: str = "cpu",
     workers: int = 2,
+    trusted: bool = False,
 ) -> dict[str, Any]:
     """Nats per token with standard errors, whole and by domain, and word errors; writes divergence.json,
     divergence.jsonl, and what was heard of each spoken span, word by word, as heard.jsonl to `out`.
@@ -55,7 +56,7 @@ def measure_divergence(
     LLM || adapted LLM) on text, eq. 3. The last two are left out where the original LLM is not known.
     """
     keep_freed_memory()
-    setting, found = Listening(model, teacher, device), read_corpus(corpus)
+    setting, found = Listening(model, teacher, device), read_corpus(corpus, trusted)
     rows, spans = _measure(setting, found, out, bf16, device, workers)
     figures = {
         "model": {"path": str(model), "fingerprint": assets.fingerprint(model), "llm_frozen": setting.frozen},

@@ -8,16 +8,16 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
 from salad import assets
 from salad.audio import read_audio, to_seconds, write_flac
+from salad.data.readers.rows import AUDIO_SUFFIXES
 from salad.engine import Shard, run_shards
 from salad.evaluation.degrade import disturbed
 from salad.evaluation.task import Say, Task
-from salad.files import existing, read_jsonl, sha256_file, sha256_json, write_jsonl
+from salad.files import existing, file_name, read_jsonl, sha256_file, sha256_json, write_jsonl
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.speak import RATE_HZ, speak_document
 from salad.synthesize.voices import assets_of_voice, load_voice
@@ -37,7 +37,6 @@ __all__ = [
 REVISION = 1  # counts the changes of how a text becomes samples: what was spoken before is spoken again
 SILENCE = "silence"
 SHUFFLED = "shuffled"  # what another item of the same task says
-SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm")
 SHARD = 8
 
 
@@ -107,8 +106,8 @@ def find_recordings(folder: Path, owners: Iterable[str]) -> tuple[dict[str, Reco
     why: dict[str, str] = {}
     for owner in dict.fromkeys(owners):
         task, _, own = owner.partition("/")
-        name = quote(own, safe=" ")
-        places = [place / f"{name}{suffix}" for place in (folder / task, folder) for suffix in SUFFIXES]
+        name = file_name(own)
+        places = [place / f"{name}{suffix}" for place in (folder / task, folder) for suffix in AUDIO_SUFFIXES]
         path = next((Path(place) for place in map(existing, places) if Path(place).is_file()), None)
         entry = _opened(path) if path else f"no recording: expected {name}.wav or .flac in {folder}"
         if isinstance(entry, str):

@@ -38,6 +38,7 @@ def measure_retention(
     bf16: bool = False,
     device: str = "cpu",
     workers: int = 2,
+    trusted: bool = False,
 ) -> dict[str, Any]:
     """Probe every layer for voice (balanced accuracy) and rate (R^2 of words a second about the voice's mean).
 
@@ -47,7 +48,7 @@ def measure_retention(
     retention.jsonl (one row for each label and layer) and quarantine.jsonl to `out`.
     """
     keep_freed_memory()
-    setting, found = Listening(model, teacher, device), read_corpus(corpus)
+    setting, found = Listening(model, teacher, device), read_corpus(corpus, trusted)
     utterances, aside = _voiced(found.utterances)
     aside = found.aside + aside
     frames = setting.encode(utterances, out, layouts=layouts, workers=workers)

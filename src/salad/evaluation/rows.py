@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from salad.data.readers.arrow import need_pyarrow, table_rows
+from salad.files import read_jsonl
 from salad.types import SaladError
 
 __all__ = ["hub_rows", "read_rows"]
@@ -21,24 +22,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
         return _parquet(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise SaladError(f"tasks: {path} is not UTF-8 text ({error}); save it as UTF-8") from error
-    rows: list[Any] = []
-    lines = [(1, text)] if path.suffix == ".json" else enumerate(text.split("\n"), start=1)
-    for number, line in lines:
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise SaladError(f"tasks: {path}, line {number} is no JSON ({error}); correct it") from error
-    if path.suffix == ".json":
-        rows = rows[0] if rows and isinstance(rows[0], list) else rows
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise SaladError(f"tasks: {path}, row {number} is {type(row).__name__}, expected an object of fields")
-    return rows
+        return read_jsonl(path)
+    except SaladError as error:
+        raise SaladError(f"tasks: {error}") from None
 
 
 def hub_rows(name: str, config: str, split: str) -> list[dict[str, Any]]:
@@ -58,13 +44,10 @@ def hub_rows(name: str, config: str, split: str) -> list[dict[str, Any]]:
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise SaladError("tasks: a Parquet file needs pyarrow; run `pip install 'salad-speech[data]'`") from None
+    pyarrow = need_pyarrow()
     try:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise SaladError(f"tasks: {path} cannot be read as Parquet ({error})") from error
     keep = [name for name in table.column_names if name != "audio"]  # sound is read where it is wanted
-    return table.select(keep).to_pylist()
+    return [row for batch in table.select(keep).to_batches() for row in table_rows(batch)]

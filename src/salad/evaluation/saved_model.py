@@ -6,21 +6,22 @@ from __future__ import annotations
 import copy
 import functools
 import shutil
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from salad import assets, config
-from salad.data.manifest import read_lhotse, utterance_from_dict
+from salad.data.manifest import to_utterance
 from salad.data.readers.detect import kind_of as kind_of_file
+from salad.data.readers.manifests import TEXT_ALONE
+from salad.data.readers.rows import check_text
+from salad.data.sources import READERS, open_source
 from salad.engine import run_shards
-from salad.files import lies_in, read_json, read_jsonl, sha256_json
+from salad.files import read_json, sha256_json
 from salad.model import SaladForConditionalGeneration
 from salad.model.encoders.job import encode_pieces, kind_of, shared_encoder
 from salad.sequence import FrameStore, check_shard, start_token_id, tokenise
@@ -30,8 +31,8 @@ from salad.types import Document, Example, SaladError, Utterance
 __all__ = ["Listening", "Measured", "load_saved", "read_corpus", "same_weights", "silence", "untrained"]
 
 ENCODE_SHARD = 8
-RUN_DEPTH = 4  # folders between a manifest of a run and the run
 SILENCE_S = 20  # as `evaluate` has it: Whisper's frames of silence depend on how long it lasts
+NO_TIMES = "no word times; `salad synthesize --word-times` or a run's align stage gives them"
 
 
 @dataclass(frozen=True)
@@ -157,63 +158,39 @@ def silence(model: SaladForConditionalGeneration, examples: Sequence[Example]) -
     return [[hush[: len(span)] for span in e.speech_frames] for e in examples]
 
 
-def read_corpus(path: Path) -> Measured:
+def read_corpus(path: Path, trusted: bool = False) -> Measured:
     """Utterances with word times from our JSON lines, a Lhotse manifest, or a folder that holds one (a run's too).
 
-    Lines with text and no audio are documents that are only read. Set aside, with the reason: no word times, a missing
-    file, an id that was there already.
+    Lines with text and no audio are documents that are only read. Set aside, with the reason: a line that cannot be
+    read, no word times, a missing file, a file outside the manifest's folder unless `trusted`, an id that was there
+    already.
     """
-    found: list[tuple[Utterance, Path]] = []  # and what its audio must lie in
-    documents: list[Document] = []
-    for file in _manifests(path):
-        root = _root(path, file)
-        if kind_of_file(file) == "lhotse":
-            found += [(utterance, root) for utterance in read_lhotse(file)]
-            continue
-        for number, row in enumerate(_rows(file), 1):
-            if not isinstance(row, dict) or not str(row.get("text") or "").strip():
-                raise SaladError(f'corpus: {file} line {number}: expected {{"text": ...}} with words in it')
-            if row.get("audio"):
-                found.append((utterance_from_dict(row, file.parent), root))
-            else:
-                name, domain = str(row.get("id", f"{file.stem}-{number}")), str(row.get("domain", ""))
-                text = " ".join(unicodedata.normalize("NFC", row["text"]).split())
-                documents.append(Document(name, text, str(file), domain))
     kept: dict[str, Utterance] = {}
+    documents: list[Document] = []
     aside = []
-    for u, root in found:
-        reason = None
-        if u.id in kept:
-            reason = "its id was there before"
-        elif not u.words:
-            reason = "no word times; `salad synthesize --word-times` or a run's align stage gives them"
-        elif not lies_in(u.audio, root):
-            reason = f"{u.audio} lies outside {root}, which a manifest must not name; give the folder that holds both"
-        elif not Path(u.audio).is_file():
-            reason = f"{u.audio} does not exist"
-        if reason:
-            aside.append({"id": u.id, "reason": reason})
-        else:
-            kept[u.id] = replace(u, document_id=u.document_id or u.id)
+    for file in _manifests(path):
+        kind = kind_of_file(file)
+        entry = config.Speech(path=file, format=kind if kind in READERS else "utterances", trusted=trusted)
+        for row in open_source(entry)[1]:
+            try:
+                if row.problem == TEXT_ALONE:
+                    documents.append(Document(row.id, check_text(row.text), row.source, row.domain))
+                    continue
+                u = to_utterance(row)
+                if u.id in kept:
+                    raise SaladError("its id was there before")
+                if not u.words:
+                    raise SaladError(NO_TIMES)
+                if not Path(u.audio).is_file():
+                    raise SaladError(f"{u.audio} does not exist")
+                kept[u.id] = replace(u, document_id=u.document_id or u.id)
+            except SaladError as error:
+                aside.append({"id": row.id, "reason": str(error)})
     if not kept and not documents:
-        what = f"none of {len(aside)} utterances can be used ({aside[0]['reason']})" if aside else "it holds nothing"
+        first = f" ({aside[0]['id']}: {aside[0]['reason']})" if aside else ""
+        what = f"none of {len(aside)} utterances can be used{first}" if aside else "it holds nothing"
         raise SaladError(f"corpus: {path}: {what}; expected aligned utterances, such as RUN/align/heldout.jsonl")
     return Measured(list(kept.values()), documents, aside)
-
-
-def _root(given: Path, file: Path) -> Path:
-    """What the audio of a manifest must lie in: the run that it is a part of, the folder that was given, or its own."""
-    near = list(file.absolute().parents)[:RUN_DEPTH]
-    above = next((folder for folder in near if (folder / "recipe.json").is_file()), None)
-    own = given if given.is_dir() else file.parent
-    return own if above is None or lies_in(above, own) else above
-
-
-def _rows(file: Path) -> list[Any]:
-    try:
-        return read_jsonl(file)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise SaladError(f"corpus: {file} is not JSON lines ({error})") from None
 
 
 def _manifests(path: Path) -> list[Path]:

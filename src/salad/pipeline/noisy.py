@@ -10,6 +10,7 @@ from typing import Any
 from salad.align.transcribe import normalise
 from salad.audio import read_audio, write_flac
 from salad.evaluation.degrade import REVISION, disturbed
+from salad.files import file_name
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.measure.hearing import HeardSpan, voice_errors
 from salad.pipeline.hearing import listen
@@ -66,7 +67,7 @@ def _disturb(utterances: Sequence[Utterance], name: str, folder: Path, seed: int
     out = []
     with progress(f"disturb ({name})", len(utterances), "recordings") as bar:
         for number, utterance in enumerate(utterances):
-            path = folder / f"{utterance.id}.flac"
+            path = folder / file_name(utterance.id, ".flac")
             if not path.exists():
                 samples, rate_hz = read_audio(utterance.audio)
                 changed = disturbed(samples, rate_hz, name, (seed, number))

@@ -10,7 +10,7 @@ from typing import Any
 from salad.align.transcribe import transcribe_utterances
 from salad.config import Variation
 from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict, write_lhotse, write_utterances
-from salad.data.read import read_local_text
+from salad.data.readers.text import read_local_text
 from salad.engine import run_shards
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.synthesize.asr_filter import part_by_cer

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from salad.config import Variation
 from salad.data.manifest import Sentence, write_utterances
 from salad.engine import Shard, kept_folder, run_shards
 from salad.engine.run import DISK_FULL
-from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.files import file_name, read_json, read_jsonl, write_json, write_jsonl
 from salad.synthesize.delivery import NEUTRAL, STEADY, Delivery, delivery_of, number_of
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.piper import PackageMissing, PiperVoice
@@ -164,7 +163,7 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
     for item in shard.items:
         document, voice = Document(**item["document"]), load_voice(item["voice"])
         name, suffix = utterance_id(document.id, voice.name), item.get("audio", "flac")
-        path = folder / "audio" / f"{quote(name, safe=' ')}.{suffix}"
+        path = folder / "audio" / file_name(name, f".{suffix}")
         try:
             said = _said(item, document, voice, kept / path.name, seed)
             path.parent.mkdir(exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -43,17 +44,33 @@ class Heard:
     missing_s: float = 0.0
 
 
-def hear(path: str | Path, start_s: float = 0.0, duration_s: float | None = None, decode: bool = True) -> Heard:
+def hear(
+    source: str | Path | bytes,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    decode: bool = True,
+    name: str = "",
+) -> Heard:
     """Measure a recording, or the part of it from `start_s`; `decode=False` reads the header alone.
+
+    source: a path, or a file's bytes (then `name` names it in errors).
 
     Raises SaladError where the file is missing, cannot be decoded, holds no samples, NaN or infinity.
     """
+    path = name if isinstance(source, bytes) else source
     try:
-        if not Path(path).is_file():
+        if not isinstance(source, bytes) and not Path(source).is_file():
             raise SaladError(f"audio: {path} is missing")
-        if Path(path).suffix.lower() in OTHERS or not tells_its_length(path):
-            return _hear_other(path, start_s, duration_s)
-        with soundfile.SoundFile(os.fsencode(path)) as file:  # names that are not UTF-8 too
+        known = isinstance(source, bytes) or Path(source).suffix.lower() not in OTHERS
+        if not known or not tells_its_length(source):
+            return _hear_other(source, start_s, duration_s, str(path))
+        try:  # os.fsencode: names that are not UTF-8 too
+            opened = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
+        except soundfile.LibsndfileError:
+            if isinstance(source, bytes):
+                return _hear_other(source, start_s, duration_s, name)
+            raise
+        with opened as file:
             rate, start = file.samplerate, to_samples(start_s, file.samplerate)
             told = max(0, file.frames - start)
             if duration_s is not None:
@@ -75,11 +92,11 @@ def hear(path: str | Path, start_s: float = 0.0, duration_s: float | None = None
         raise SaladError(f"audio: {path} cannot be decoded ({error})") from error
 
 
-def _hear_other(path: str | Path, start_s: float, duration_s: float | None) -> Heard:
+def _hear_other(source: str | Path | bytes, start_s: float, duration_s: float | None, name: str) -> Heard:
     """What libsndfile does not know, or not whole: in memory, by whatever `salad.audio` reads it with."""
-    samples, rate = read_audio(path, offset_s=start_s, duration_s=duration_s)
+    samples, rate = read_audio(source, offset_s=start_s, duration_s=duration_s, name=name)
     power = _db(float(np.square(samples, dtype=np.float64).mean()))
-    kind = Path(path).suffix[1:].upper()
+    kind = "OTHER" if isinstance(source, bytes) else Path(source).suffix[1:].upper()
     return Heard(
         to_seconds(len(samples), rate),
         rate,

@@ -7,19 +7,22 @@ Rows go to disk in blocks, worker processes hear the blocks, and this process ke
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from salad.data.inspect.audio_stats import Heard, hear
-from salad.data.inspect.parts import Item, count_quarantine, find_parts, read_rows, to_item
+from salad.data.inspect.layout import count_quarantine, find_parts, read_parts
 from salad.data.inspect.summary import CLIPPED_SHARE, SILENT_DB, Tally, no_hours
 from salad.data.inspect.text_checks import text_oddities
+from salad.data.readers.rows import Row, check_text, source_of, times_fault, to_row
 from salad.engine import Shard, run_shards
 from salad.files import write_jsonl
 from salad.types import SaladError
@@ -35,28 +38,36 @@ SUFFIXES = {
 
 
 def look(shard: Shard, folder: Path, *, decode: bool, min_s: float, max_s: float) -> None:
-    """For `run_shards`: items are files of rows (see `read_rows`); writes looked.jsonl, one object an utterance."""
+    """For `run_shards`: items are files of [part, row as dict] a line; writes looked.jsonl, one object an utterance."""
     rows = []
     for path in shard.items:
         with open(path, encoding="utf-8") as file:
-            rows += [_utf8(_look_at(json.loads(line), decode, min_s, max_s)) for line in file]
+            for part, row in map(json.loads, file):
+                rows.append(_utf8(_look_at(part, to_row(row), decode, min_s, max_s)))
         os.unlink(path)
     write_jsonl(folder / "looked.jsonl", rows)
 
 
 def inspect_data(
-    place: Path, *, decode: bool = True, workers: int = 1, min_s: float = 0.3, max_s: float = 120.0
+    place: Path,
+    *,
+    decode: bool = True,
+    workers: int = 1,
+    min_s: float = 0.3,
+    max_s: float = 120.0,
+    trusted: bool = False,
 ) -> dict[str, Any]:
     """Everything that `salad data inspect` shows, as a JSON object.
 
-    decode=False reads headers alone: no level, clipping, silence or duplicate sound. Raises SaladError where there is
-    nothing to look at; files that cannot be read are counted.
+    The rows are those of `salad prepare`. decode=False reads headers alone: no level, clipping, silence or duplicate
+    sound. trusted: manifests may name files outside their folder. Raises SaladError where there is nothing to look at;
+    files that cannot be read are counted.
     """
     place = Path(place)
     parts = find_parts(place)
     tally = Tally(place)
     with tempfile.TemporaryDirectory(prefix="salad-inspect-") as temporary:
-        blocks = list(_spool(read_rows(parts), Path(temporary)))
+        blocks = list(_spool(read_parts(parts, place, trusted), Path(temporary)))
         if not blocks:
             raise SaladError(f"{place}: its manifests hold no rows; nothing to look at")
         workers = min(workers, max(1, len(blocks) // 4))  # a process takes seconds to start
@@ -83,23 +94,15 @@ def inspect_data(
     )
 
 
-def _spool(rows: Iterator[dict[str, Any]], folder: Path) -> Iterator[str]:
-    block: list[dict[str, Any]] = []
-    number = 0
-    for row in rows:
-        block.append(row)
-        if len(block) == BLOCK_ROWS:
-            yield _write_block(block, folder, number)
-            block, number = [], number + 1
-    if block:
-        yield _write_block(block, folder, number)
-
-
-def _write_block(block: list[dict[str, Any]], folder: Path, number: int) -> str:
-    path = folder / f"block-{number:07d}.jsonl"
-    with open(path, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in block)
-    return str(path)
+def _spool(rows: Iterable[tuple[str, Row]], folder: Path) -> Iterator[str]:
+    left = ((part, asdict(row)) for part, row in rows)
+    for number in itertools.count():
+        if not (block := list(itertools.islice(left, BLOCK_ROWS))):
+            return
+        path = folder / f"block-{number:07d}.jsonl"
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, default=str) + "\n" for row in block)
+        yield str(path)
 
 
 def _looked(folders: list[Path]) -> Iterator[dict[str, Any]]:
@@ -108,36 +111,44 @@ def _looked(folders: list[Path]) -> Iterator[dict[str, Any]]:
             yield from map(json.loads, file)
 
 
-def _look_at(row: dict[str, Any], decode: bool, min_s: float, max_s: float) -> dict[str, Any]:
+def _look_at(part: str, row: Row, decode: bool, min_s: float, max_s: float) -> dict[str, Any]:
     """Figures of one utterance, and `faults`: fault -> (how bad, what was seen)."""
-    out: dict[str, Any] = {"part": row["part"], "faults": {}}
+    out: dict[str, Any] = {"part": part, "id": row.id, "faults": {}}
     faults = out["faults"]
-    if "lost" in row:
-        return {**out, "id": row["id"], "faults": {"row": (1.0, row["lost"])}}
+    problem = row.problem or times_fault(row)
+    kind = problem.partition(":")[0]
+    if kind not in ("", "text", "audio"):
+        return {**out, "faults": {"row": (1.0, problem)}}
+    text, lacking = row.text if isinstance(row.text, str) else "", problem if kind == "text" else ""
     try:
-        item = to_item(row)
+        if text.strip() or not isinstance(row.text, str):
+            check_text(row.text)
     except SaladError as error:
-        return {**out, "id": row.get("line", row["raw"]), "faults": {"row": (1.0, str(error))}}
-    out |= {"id": item.id, "audio": item.audio, "speaker": item.speaker, "score": item.score}
-    out |= {"source": item.source, "licence": item.licence, "aligned": bool(item.words)}
-    out |= {"words": len((item.text or "").split()), "id_hash": _hash(item.id), "speaker_hash": _hash(item.speaker)}
-    if item.text_error:
-        faults["text_missing"] = (1.0, item.text_error)
+        lacking = lacking or str(error)
+    if lacking:
+        text, faults["text_missing"] = "", (1.0, lacking.removeprefix("text: "))
     else:
-        faults.update({name: (1.0, seen) for name, seen in text_oddities(item.text or "").items()})
+        faults.update({name: (1.0, seen) for name, seen in text_oddities(text).items()})
+    out |= {"audio": row.audio, "speaker": row.speaker, "score": row.score, "source": row.source}
+    out |= {"licence": row.licence, "aligned": bool(row.words), "words": len(text.split())}
+    out |= {"id_hash": _hash(row.id), "speaker_hash": _hash(row.speaker)}
     try:
-        heard = hear(item.audio, item.start_s, item.duration_s, decode)
+        if kind == "audio":
+            raise SaladError(problem)
+        source, name = source_of(row)
+        start_s, duration_s = (0.0, None) if row.is_whole else (row.offset_s, row.duration_s)
+        heard = hear(source, start_s, duration_s, decode, name=name)
     except SaladError as error:
         faults["unreadable"] = (1.0, str(error).removeprefix("audio: "))
         return out
     out |= {"s": heard.duration_s, "rate_hz": heard.sample_rate_hz, "channels": heard.channels}
     out |= {"format": heard.format, "digest": heard.digest}
     out["level_db"] = None if math.isnan(heard.level_db) else heard.level_db
-    faults.update(_audio_faults(item, heard, min_s, max_s))
+    faults.update(_audio_faults(row, heard, min_s, max_s))
     return out
 
 
-def _audio_faults(item: Item, heard: Heard, min_s: float, max_s: float) -> Iterator[tuple[str, tuple[float, str]]]:
+def _audio_faults(row: Row, heard: Heard, min_s: float, max_s: float) -> Iterator[tuple[str, tuple[float, str]]]:
     if heard.missing_s:
         yield "truncated", (heard.missing_s, f"{heard.missing_s:.2f} s of its length are not there")
     if heard.level_db < SILENT_DB:
@@ -151,20 +162,21 @@ def _audio_faults(item: Item, heard: Heard, min_s: float, max_s: float) -> Itera
         yield "too_long", (heard.duration_s, f"{heard.duration_s:.1f} s, over {max_s:g} s")
     if heard.duration_s < min_s:
         yield "too_short", (-heard.duration_s, f"{heard.duration_s:.3f} s, under {min_s:g} s")
-    if item.told_s is not None and abs(item.told_s - heard.duration_s) > TOLD_SLACK_S:
-        far = abs(item.told_s - heard.duration_s)
-        yield "told_length", (far, f"{heard.duration_s:.2f} s, the manifest says {item.told_s:.2f} s")
-    if item.sample_rate_hz not in (None, heard.sample_rate_hz):
-        seen = f"{heard.sample_rate_hz} Hz, the manifest says {item.sample_rate_hz} Hz"
-        yield "told_rate", (abs(heard.sample_rate_hz - item.sample_rate_hz), seen)
-    suffix = Path(item.audio).suffix.lower()
-    if suffix not in SUFFIXES.get(heard.format, {suffix}):
+    told_s = row.file_s if row.is_whole else None
+    if told_s is not None and abs(told_s - heard.duration_s) > TOLD_SLACK_S:
+        seen = f"{heard.duration_s:.2f} s, the manifest says {told_s:.2f} s"
+        yield "told_length", (abs(told_s - heard.duration_s), seen)
+    if row.sample_rate_hz is not None and row.sample_rate_hz != heard.sample_rate_hz:
+        seen = f"{heard.sample_rate_hz} Hz, the manifest says {row.sample_rate_hz} Hz"
+        yield "told_rate", (abs(heard.sample_rate_hz - row.sample_rate_hz), seen)
+    suffix = Path(row.audio).suffix.lower()
+    if not row.part and suffix not in SUFFIXES.get(heard.format, {suffix}):
         yield "extension", (1.0, f"named {suffix or 'without a suffix'}, holds {heard.format}")
-    starts = [word.start_s for word in item.words]
-    late_s = max((word.end_s for word in item.words), default=0.0) - heard.duration_s
+    starts = [word[1] for word in row.words]
+    late_s = max((word[2] for word in row.words), default=0.0) - heard.duration_s
     if late_s > WORD_SLACK_S:
         yield "word_times", (late_s, f"a word ends {late_s:.2f} s after the audio")
-    elif starts != sorted(starts) or any(word.end_s < word.start_s for word in item.words):
+    elif starts != sorted(starts) or any(word[2] < word[1] for word in row.words):
         yield "word_times", (1.0, "words out of order")
 
 

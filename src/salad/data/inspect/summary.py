@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from salad.data.inspect.text_checks import ODDITIES
+from salad.data.readers.rows import AUDIO_SUFFIXES
 
 __all__ = ["CLIPPED_SHARE", "FAULTS", "HISTOGRAMS", "SILENT_DB", "Tally", "no_hours"]
 
 WORST = 20  # named for each fault
 MAX_SOURCES, TOP_SPEAKERS = 500, 12
-AUDIO = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"}
 SILENT_DB, CLIPPED_SHARE = -60.0, 0.001
 RATE_FACTOR, RATE_DEVIATIONS = 2.0, 5.0  # words per second: this far from the median, and this many robust deviations
 MIN_FOR_OUTLIERS = 8
@@ -196,7 +196,7 @@ class Tally:
 
     def _source(self, row: dict[str, Any]) -> tuple[str, str]:
         source = row["source"] or "not told"
-        if os.path.splitext(source)[1].lower() in AUDIO and os.sep in source:
+        if os.path.splitext(source)[1].lower() in AUDIO_SUFFIXES and os.sep in source:
             source = os.path.dirname(source)  # each recording's own path: their folder is the source
         key = (source, row["licence"] or "not told")
         return key if key in self.sources or len(self.sources) < MAX_SOURCES else ("other sources", "not told")

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from salad.config import Speech
-from salad.data.readers.lines import broken_file
-from salad.data.readers.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, locate, pick
+from salad.data.readers.rows import (
+    AUDIO_FIELDS,
+    SPEAKER_FIELDS,
+    TEXT_FIELDS,
+    Row,
+    broken_file,
+    label,
+    labels,
+    number,
+    pick,
+    placed,
+)
 from salad.types import SaladError
 
 __all__ = ["hub_files", "need_pyarrow", "read_arrow", "read_parquet", "table_rows"]
 
 BATCH_ROWS = 256
+OTHER_FIELDS = ("id", "duration", "audio_duration", "license", "licence", "language")
 
 
 def need_pyarrow() -> Any:
@@ -23,7 +33,7 @@ def need_pyarrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise SaladError("corpus: parquet and arrow files need pyarrow; pip install 'salad-speech[data]'") from None
+        raise SaladError("parquet and arrow files need pyarrow; pip install 'salad-speech[data]'") from None
     return pyarrow
 
 
@@ -53,15 +63,15 @@ def read_parquet(files: list[Path], entry: Speech) -> Iterator[Row]:
             audio, others = _columns(file.schema_arrow, entry, path)
             inside = not _only_paths(file, audio)
             leaves = others + ([] if inside else [f"{audio}.path"])
-            number = 0
+            count = 0
             for group in range(file.num_row_groups):
                 index = 0
                 for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=leaves):
                     for value in table_rows(batch):
-                        name = f"{called}-{number:06d}"
+                        name = f"{called}-{count:06d}"
                         part = ("parquet", group, index, audio) if inside else ()
                         yield _row(value, name, path, entry, audio, part)
-                        index, number = index + 1, number + 1
+                        index, count = index + 1, count + 1
         except (pyarrow.ArrowException, OSError) as error:
             yield broken_file(path, f"{path}: cannot be read: {_short(error)}; is it cut off? Copy it again")
 
@@ -71,7 +81,7 @@ def read_arrow(files: list[Path], entry: Speech) -> Iterator[Row]:
     pyarrow = need_pyarrow()
     for path, called in zip(files, labels(files), strict=True):
         try:
-            number = 0
+            count = 0
             with pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))) as stream:
                 audio, others = _columns(stream.schema, entry, path)
                 for batch in stream:
@@ -79,11 +89,11 @@ def read_arrow(files: list[Path], entry: Speech) -> Iterator[Row]:
                     struct = pyarrow.types.is_struct(own.type)
                     empty = own.field("bytes").is_null() if struct else own.is_null()
                     for index, value in enumerate(table_rows(batch.select(others))):
-                        part: tuple[Any, ...] = ("arrow", number, audio)
+                        part: tuple[Any, ...] = ("arrow", count, audio)
                         if struct and empty[index].as_py():
-                            value, part = {**value, audio: {"path": own[index].as_py()["path"]}}, ()
-                        yield _row(value, f"{called}-{number:06d}", path, entry, audio, part)
-                        number += 1
+                            value, part = {**value, audio: own[index].as_py()}, ()
+                        yield _row(value, f"{called}-{count:06d}", path, entry, audio, part)
+                        count += 1
         except (pyarrow.ArrowException, OSError) as error:
             yield broken_file(path, f"{path}: cannot be read: {_short(error)}; is it cut off? Copy it again")
 
@@ -95,18 +105,17 @@ def table_rows(batch: Any) -> Iterator[dict[str, Any]]:
     except UnicodeDecodeError:
         import pyarrow
 
-        fields = [pyarrow.field(f.name, pyarrow.binary()) if f.type == pyarrow.string() else f for f in batch.schema]
-        columns = [c.view(pyarrow.binary()) if c.type == pyarrow.string() else c for c in batch.columns]
-        raw = pyarrow.RecordBatch.from_arrays(columns, schema=pyarrow.schema(fields))
-        text = {f.name for f in batch.schema if f.type == pyarrow.string()}
-        for row in raw.to_pylist():
+        raw = {pyarrow.string(): pyarrow.binary(), pyarrow.large_string(): pyarrow.large_binary()}
+        text = {field.name for field in batch.schema if field.type in raw}
+        columns = [column.view(raw[column.type]) if column.type in raw else column for column in batch.columns]
+        for row in pyarrow.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist():
             yield {
                 k: v.decode("utf-8", "surrogateescape") if k in text and v is not None else v for k, v in row.items()
             }
 
 
 def _columns(schema: Any, entry: Speech, path: Path) -> tuple[str, list[str]]:
-    """The column with the audio, and the others that are cheap to read."""
+    """The column with the audio, and the others that a row is made of."""
     pyarrow = need_pyarrow()
     told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     audio = [name for name, feature in told.items() if isinstance(feature, dict) and feature.get("_type") == "Audio"]
@@ -118,9 +127,9 @@ def _columns(schema: Any, entry: Speech, path: Path) -> tuple[str, list[str]]:
         raise SaladError(
             f"corpus: {path} has the columns {', '.join(schema.names)}, none of which holds audio; set audio_field"
         )
-    heavy = (pyarrow.types.is_binary, pyarrow.types.is_large_binary, pyarrow.types.is_list, pyarrow.types.is_large_list)
-    others = [f.name for f in schema if f.name not in audio and not any(is_heavy(f.type) for is_heavy in heavy)]
-    return audio[0], others
+    named = (entry.text_field, entry.speaker_field, entry.recording_field)
+    wanted = {*TEXT_FIELDS, *SPEAKER_FIELDS, *OTHER_FIELDS, *(field.split(".")[0] for field in named)}
+    return audio[0], [name for name in schema.names if name != audio[0] and name in wanted]
 
 
 def _only_paths(file: Any, audio: str) -> bool:
@@ -138,24 +147,21 @@ def _only_paths(file: Any, audio: str) -> bool:
 
 def _row(value: dict[str, Any], name: str, path: Path, entry: Speech, audio: str, part: tuple[Any, ...]) -> Row:
     given = value.get("id")
-    duration_s = value.get("duration", value.get("audio_duration"))
+    told_s = number(value.get("duration", value.get("audio_duration")))
+    duration_s = told_s if told_s is not None and told_s > 0 else None
     row = Row(
         id=str(given) if isinstance(given, (str, int)) else name,
         audio=str(path),
         part=part,
         text=pick(value, entry.text_field, TEXT_FIELDS),
-        duration_s=float(duration_s) if isinstance(duration_s, (int, float)) and duration_s > 0 else None,
+        duration_s=duration_s,
+        file_s=duration_s,
         speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
         recording=label(pick(value, entry.recording_field, ())),
         licence=label(value.get("license")),
         language=label(value.get("language")),
     )
-    if part:
-        return row
-    try:
-        return replace(row, audio=locate(value[audio]["path"], entry.audio_root or path.parent, entry.trusted))
-    except SaladError as error:
-        return row.broken(str(error))
+    return row if part else placed(row, (value.get(audio) or {}).get("path"), path.parent, entry)
 
 
 def _short(error: BaseException) -> str:

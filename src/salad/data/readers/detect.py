@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import glob
-import gzip
 import json
 import os
 import re
-import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from salad.config import Corpus
-from salad.data.readers.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, decode_text
+from salad.data.readers.rows import AUDIO_SUFFIXES, decode_text
 from salad.data.readers.table import names_audio
-from salad.files import read_json
+from salad.files import first_bytes, read_json
 from salad.types import SaladError
 
 __all__ = ["FORMATS", "check_places", "find_files", "kind_of", "walk"]
 
-FORMATS = ("shar", "lhotse", "webdataset", "parquet", "arrow", "nemo", "table", "folder")  # first match wins
+# The first that is there wins.
+FORMATS = ("shar", "lhotse", "utterances", "webdataset", "parquet", "arrow", "nemo", "table", "folder")
 SIDECARS = {".txt", ".lab"}
+PACKED = {".gz", ".xz", ".bz2"}
 TAR_MARK = slice(257, 262)  # where POSIX tars say "ustar"
 HEAD_BYTES = 1 << 16
 NOT_DATA = {"__MACOSX", "@eaDir"}  # what a Mac's zip or a disk station puts beside
 MAX_LISTS = 2  # texts in a folder that belong to no recording and may be a table of them
+MAX_OPENED = 200  # files of one ending that may each be of another kind: manifests beside settings and results
+SAMPLE_LINES = 5  # of a manifest, of which the first may be damaged
+KEYS = ("supervisions", "num_samples", "sample_rate_hz", "audio_filepath", "file_name")  # that give a kind away
+SPLITS = {  # as `datasets` knows them by the names of files and folders
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "dev", "val"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
 
 
 def check_places(settings: Corpus) -> None:
@@ -54,43 +63,57 @@ def find_files(
         what = "holds no file" if path.exists() or glob.has_magic(str(path)) else "does not exist"
         raise SaladError(f"corpus: {path} {what}; check the path")
     by_format = _by_format(files, None if wanted == "table" else fields)
-    if wanted != "auto":
-        found = by_format.get(wanted) or [f for f in files if f.suffix.lower() not in AUDIO_SUFFIXES]
+    found = by_format.get(wanted, [])
+    if wanted == "auto":
+        wanted = next((name for name in FORMATS if name in by_format), "")
+        if not wanted:
+            if halves := by_format.get("recordings"):
+                raise SaladError(
+                    f"corpus: {halves[0]} is a Lhotse manifest of recordings or supervisions; make cuts of both first"
+                )
+            raise SaladError(
+                f"corpus: {path} is of no known format (found {_summary(by_format)}); expected one of "
+                f"{', '.join(FORMATS)}, or say which with `format:`"
+            )
+        found = by_format[wanted]
+    elif not found:
+        found = [f for f in files if f.suffix.lower() not in AUDIO_SUFFIXES]
         if not found:
             raise SaladError(f"corpus: {path} holds no file of format {wanted}; found {_summary(by_format)}")
-        return wanted, _split(found, split) if wanted == "parquet" else found
-    for name in FORMATS:
-        found = by_format.get(name, [])
-        if name == "nemo" and len(found) > 1 and path.is_dir():
-            raise SaladError(
-                f"corpus: {path} holds several manifests ({_names(found)}); give the path of one, or a pattern"
-            )
-        if found:
-            return name, _split(found, split) if name == "parquet" else found
-    raise SaladError(
-        f"corpus: {path} is of no known format (found {_summary(by_format)}); expected one of {', '.join(FORMATS)}, "
-        "or say which with `format:`"
-    )
+    return wanted, _of_split(path, found, split) if wanted == "parquet" and path.is_dir() else found
 
 
 def _by_format(files: list[Path], fields: tuple[str, str] | None) -> dict[str, list[Path]]:
-    """Files by format. Of files with the same ending only the first that is not empty is opened.
+    """Files by format. Of files with the same ending only the first that is not empty is opened, of text the first few.
 
     With `fields`, a table beside recordings counts only where it names recordings.
     """
     kinds: dict[str, str] = {}
+    data: dict[str, str] = {}  # the first kind of an ending that can be read
+    opened: Counter[str] = Counter()
+    empty: list[tuple[Path, str]] = []
     found: dict[str, list[Path]] = {}
     for path in files:
-        ending = "".join(path.suffixes[-2:]).lower() if path.suffix == ".gz" else path.suffix.lower()
+        packed = path.suffix.lower() in PACKED
+        ending = "".join(path.suffixes[-2:]).lower() if packed else path.suffix.lower()
         if ending in AUDIO_SUFFIXES:
             kind = "folder"
         elif ending in SIDECARS and len(files) > 1 and not path.name.startswith("metadata"):
             kind = "text"
         else:
-            if kinds.get(ending, "empty") == "empty":
+            each = ending.startswith((".json", ".jsonl")) and opened[ending] < MAX_OPENED
+            if each or kinds.get(ending, "empty") == "empty":
                 kinds[ending] = kind_of(path)
+                opened[ending] += 1
             kind = kinds[ending]
+            if kind in FORMATS:
+                data.setdefault(ending, kind)
+            elif kind == "empty":
+                empty.append((path, ending))
+                continue
         found.setdefault(kind, []).append(path)
+    for path, ending in empty:  # beside others of its kind it is one of them, and its reader says what is wrong
+        found.setdefault(data.get(ending, "empty"), []).append(path)
     if found.get("lhotse") and found.get("webdataset"):
         cuts = [p for p in found["lhotse"] if p.name.startswith("cuts.")]
         if cuts and any(p.name.startswith("recording.") for p in found["webdataset"]):
@@ -120,19 +143,15 @@ def _lists(recordings: list[Path], texts: list[Path]) -> list[Path]:
 
 
 def kind_of(path: Path) -> str:
-    """parquet, arrow, webdataset (a tar), folder (audio), lhotse, nemo, table, json, text or empty."""
-    with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
-    if head[:2] == b"\x1f\x8b":
-        try:
-            with gzip.open(path) as file:
-                head = file.read(HEAD_BYTES)
-        except (EOFError, OSError, zlib.error):
-            head = _readable_part(path)
-        if head[TAR_MARK] == b"ustar":
-            raise SaladError(
-                f"corpus: {path} is a compressed tar, in which nothing can be found quickly; gunzip it first"
-            )
+    """One of FORMATS but shar; or recordings (of Lhotse, without cuts), json, text or empty (nothing can be read)."""
+    try:
+        head = first_bytes(path, HEAD_BYTES)
+    except OSError:  # a link to nothing, no right to read
+        return "empty"
+    if head[TAR_MARK] == b"ustar" and not _is_plain(path, head):
+        raise SaladError(
+            f"corpus: {path} is a compressed tar, in which nothing is found quickly; gunzip it first (unxz, bunzip2)"
+        )
     if not head.strip():
         return "empty"
     if head[:4] == b"PAR1":
@@ -151,42 +170,38 @@ def kind_of(path: Path) -> str:
         return "folder"
     text = decode_text(head).lstrip()
     if re.match(r"\[\s*\{", text):  # a JSON array, on one line or many
-        return _kind_of_object(path, {key: None for key in (*AUDIO_FIELDS, "supervisions") if f'"{key}"' in text})
-    return _kind_of_line(path, text.split("\n", 1)[0])
+        return _kind_of_object({key: None for key in KEYS if f'"{key}"' in text})
+    lines = [line for line in text.split("\n", SAMPLE_LINES)[:SAMPLE_LINES] if line.strip()]
+    if not (lines[0].startswith("{") or lines[0].strip() == "null"):
+        return "table" if any(delimiter in lines[0] for delimiter in "\t|,;") else "text"
+    kinds = [_kind_of_object(_object(line)) for line in lines if line.startswith("{")]
+    return next((kind for kind in kinds if kind != "json"), "json")
 
 
-def _kind_of_line(path: Path, line: str) -> str:
-    if line.startswith("{"):
-        try:
-            value = json.loads(line)
-        except ValueError:  # longer than the head, or one object over many lines
-            value = {key: None for key in ("supervisions", "audio_filepath", "file_name") if f'"{key}"' in line}
-        return _kind_of_object(path, value)
-    for delimiter in ("\t", "|", ",", ";"):
-        if len(line.split(delimiter)) > 1:
-            return "table"
-    return "text"
+def _is_plain(path: Path, head: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(head)) == head
 
 
-def _kind_of_object(path: Path, value: dict[str, Any]) -> str:
+def _object(line: str) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):  # damaged, longer than the head, or one object over many lines
+        return {key: None for key in KEYS if f'"{key}"' in line}
+
+
+def _kind_of_object(value: dict[str, Any]) -> str:
     if "supervisions" in value or str(value.get("type", "")).endswith("Cut"):
         return "lhotse"
+    if {"num_samples", "sample_rate_hz"} <= value.keys():
+        return "utterances"
     if "audio_filepath" in value:
         return "nemo"
     if "file_name" in value:
         return "table"
     if ("sources" in value and "sampling_rate" in value) or {"recording_id", "channel"} <= value.keys():
-        raise SaladError(f"corpus: {path} is a Lhotse manifest of recordings or supervisions; make cuts of both first")
+        return "recordings"
     return "json"
-
-
-def _readable_part(path: Path) -> bytes:
-    """What a damaged gzip file still gives."""
-    unpack = zlib.decompressobj(31)
-    try:
-        return unpack.decompress(path.read_bytes()[:HEAD_BYTES], HEAD_BYTES)
-    except zlib.error:
-        return b""
 
 
 def _saved_dataset(path: Path, split: str) -> list[Path]:
@@ -225,14 +240,36 @@ def walk(path: Path) -> list[Path]:
     return found
 
 
-def _split(files: list[Path], split: str) -> list[Path]:
-    """Files that name the split (train-00000-of-00002.parquet, train/...); all where none does."""
-    return [f for f in files if split and (f.name.startswith(split) or f.parent.name == split)] or files
+def _of_split(place: Path, files: list[Path], split: str) -> list[Path]:
+    """Files of a split, as `datasets` tells them: by a folder or a part of the name, such as train-00000-of-00002.
+
+    A file that names none is of "train", and where no file names one, all are read for any split.
+    """
+    if split not in SPLITS:
+        named = re.compile(rf"{re.escape(split)}(-\d+(-of-\d+)?)?")
+        own = [f for f in files if split and (f.parent.name == split or named.fullmatch(f.stem))]
+        return own or files
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        *folders, name = file.relative_to(place).parts
+        known = [_split_in(part) for part in (*folders, name)]
+        by_split.setdefault(next(filter(None, known), ""), []).append(file)
+    if by_split.keys() == {""}:
+        return files
+    if split == "train":
+        own = {*by_split.get("train", ()), *by_split.get("", ())}
+        by_split["train"] = [file for file in files if file in own]
+    if not by_split.get(split):
+        told = ", ".join(name for name, own in by_split.items() if name and own)
+        raise SaladError(f"corpus: {place} has the splits {told}, but split is {split!r}; set `split:` to one of them")
+    return by_split[split]
+
+
+def _split_in(name: str) -> str:
+    """The split that a file's or folder's name tells of, between its beginning, end, digits and signs; "" for none."""
+    words = re.split(r"[-._ 0-9]+", name)
+    return next((split for split, known in SPLITS.items() if set(known) & set(words)), "")
 
 
 def _summary(by_format: dict[str, list[Path]]) -> str:
     return ", ".join(f"{len(files)} {kind}" for kind, files in by_format.items())
-
-
-def _names(files: list[Path]) -> str:
-    return ", ".join(f.name for f in files[:4]) + (" ..." if len(files) > 4 else "")

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from salad.config import Speech
-from salad.data.readers.lines import broken_file, read_json_rows, read_lines
 from salad.data.readers.rows import (
     AUDIO_FIELDS,
     SPEAKER_FIELDS,
     TEXT_FIELDS,
     Row,
+    broken_file,
     decode_text,
     label,
     labels,
     pick,
+    read_json_rows,
+    spelled,
 )
-from salad.data.readers.table import Table, find_audio, read_head
+from salad.data.readers.table import Table, find_audio, read_head, table_rows
+from salad.files import read_lines
 from salad.types import SaladError
 
 __all__ = ["read_folder", "read_tables"]
@@ -41,15 +45,15 @@ def read_folder(files: list[Path], entry: Speech) -> Iterator[Row]:
     root = Path(entry.path or "")
     own, taken = set(files), {}
     for path in files:
-        name = os.path.relpath(path, root) if root.is_dir() else path.name
+        given = os.path.relpath(path, root) if root.is_dir() else path.name
         speaker = path.parent.name if root.is_dir() and path.parent != root else ""
-        row = Row(id=Path(name).as_posix(), audio=os.path.abspath(path), speaker=speaker)
+        row = Row(id=Path(given).as_posix(), audio=os.path.abspath(path), speaker=speaker)
         where, text = _own_text(path), ""
         try:
             if where is not None:
                 text = decode_text(where.read_bytes())
-            elif path.stem in (lines := _transcripts(path.parent)):
-                where, text = path.with_name(path.stem), lines[path.stem]
+            elif (name := unicodedata.normalize("NFC", path.stem)) in (lines := _transcripts(path.parent)):
+                where, text = path.with_name(path.stem), lines[name]
                 row = Row(row.id, row.audio, speaker=path.stem.split("-")[0] if path.stem.count("-") == 2 else speaker)
             elif root.is_dir():
                 where = _text_apart(path, root)
@@ -75,7 +79,11 @@ def read_folder(files: list[Path], entry: Speech) -> Iterator[Row]:
 
 
 def _own_text(path: Path) -> Path | None:
-    return next((beside for ending in TEXT_ENDINGS if (beside := path.with_suffix(ending)).exists()), None)
+    return next((beside for ending in TEXT_ENDINGS if (beside := _spelled(path.with_suffix(ending))).exists()), None)
+
+
+def _spelled(path: Path) -> Path:
+    return path if path.name.isascii() else Path(spelled(str(path), str(path.parent)))
 
 
 def _better(path: Path, own: set[Path]) -> Path | None:
@@ -89,13 +97,13 @@ def _better(path: Path, own: set[Path]) -> Path | None:
 def _transcripts(folder: Path) -> dict[str, str]:
     """Name -> text, of the lines "name text" in a folder's *.trans.txt."""
     lines = (line for file in sorted(folder.glob("*.trans.txt")) for line in read_lines(file))
-    return {name: text for name, _, text in (line.partition(" ") for line in lines)}
+    return {unicodedata.normalize("NFC", name): text for name, _, text in (line.partition(" ") for line in lines)}
 
 
 def _text_apart(path: Path, root: Path) -> Path | None:
     """txt/p225/p225_001.txt of wav48/p225/p225_001.wav; VCTK's two microphones (_mic1, _mic2) share a text."""
     names = dict.fromkeys((path.stem, re.sub(r"_mic\d$", "", path.stem)))
-    there = (folder / f"{name}.txt" for folder in _text_folders(path.parent, root) for name in names)
+    there = (_spelled(folder / f"{name}.txt") for folder in _text_folders(path.parent, root) for name in names)
     return next((text for text in there if text.exists()), None)
 
 
@@ -118,7 +126,7 @@ def read_tables(files: list[Path], entry: Speech) -> Iterator[Row]:
         except SaladError as error:
             yield broken_file(path, str(error))
             continue
-        if first.startswith(("{", "[")):
+        if first.startswith(("{", "[")) or first.strip() == "null":
             yield from read_json_rows(path, make)
         else:
             yield from _delimited(path, table, entry, make)
@@ -128,16 +136,10 @@ def _delimited(path: Path, table: Table, entry: Speech, make: Any) -> Iterator[R
     columns = table.columns
     has_text = any(name in columns for name in ([entry.text_field.split(".")[0]] if entry.text_field else TEXT_FIELDS))
     try:
-        lines = csv.reader((line + "\n" for line in read_lines(path)), delimiter=table.delimiter, quoting=table.quoting)
-        if table.header:
-            next(cells for cells in lines if cells)
-        for cells in lines:
-            if not cells:
-                continue
-            name = f"{path.name}:{lines.line_num}"
-            if len(cells) < len(columns):
-                problem = f"{path} line {lines.line_num}: {len(cells)} columns, expected {len(columns)}"
-                yield Row(id=name, audio=str(path), problem=problem)
+        for number, cells in table_rows(path, table, entry.audio_root or path.parent):
+            name = f"{path.name}:{number}"
+            if isinstance(cells, str):
+                yield Row(id=name, audio=str(path), problem=f"{path} line {number}: {cells}")
                 continue
             for row in make(dict(zip(columns, cells, strict=False)), name):
                 if has_text or row.problem:
@@ -147,7 +149,7 @@ def _delimited(path: Path, table: Table, entry: Speech, make: Any) -> Iterator[R
                         f"text: none of the columns {', '.join(columns)} of {path} is known as the text; "
                         "set text_field, or name the columns in the first line (audio, text)"
                     )
-    except (SaladError, csv.Error) as error:
+    except SaladError as error:
         yield broken_file(path, str(error))
 
 
@@ -162,16 +164,6 @@ def _row(value: dict[str, Any], name: str, *, path: Path, entry: Speech, before:
         language=str(value.get("language") or value.get("locale") or ""),
     )
     try:
-        audio = find_audio(given, entry.audio_root or path.parent, entry.trusted)
+        yield replace(row, audio=find_audio(given, entry.audio_root or path.parent, entry.trusted))
     except SaladError as error:
         yield row.broken(str(error))
-        return
-    yield Row(
-        row.id,
-        audio,
-        row.text,
-        speaker=row.speaker,
-        recording=row.recording,
-        licence=row.licence,
-        language=row.language,
-    )

@@ -1,20 +1,90 @@
-"""Manifests of JSON lines: NeMo's, and Lhotse's cuts (plain, or as Shar beside their audio)."""
+"""Manifests of JSON lines: our own utterances, NeMo's, and Lhotse's cuts (plain, or as Shar beside their audio)."""
 
 from __future__ import annotations
 
 import functools
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from salad.config import Speech
-from salad.data.readers.lines import broken_file, read_json_rows
-from salad.data.readers.rows import AUDIO_FIELDS, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, locate, pick
+from salad.data.manifest import utterance_from_dict
+from salad.data.readers.rows import (
+    AUDIO_FIELDS,
+    SPEAKER_FIELDS,
+    TEXT_FIELDS,
+    Row,
+    broken_file,
+    label,
+    labels,
+    number,
+    pick,
+    placed,
+    read_json_rows,
+    times_fault,
+)
 from salad.data.readers.webdataset import tar_members
 from salad.types import SaladError
 
-__all__ = ["read_lhotse_rows", "read_nemo", "read_shar"]
+__all__ = ["TEXT_ALONE", "read_lhotse", "read_nemo", "read_shar", "read_utterance_rows"]
+
+OURS = (("recipe.json",), ("settings.json", "utterances.jsonl"))  # a run's folder; what `salad synthesize` wrote
+TEXT_ALONE = "a text alone: this line names no audio"  # what `salad divergence` reads as a document
+
+
+def read_utterance_rows(files: list[Path], entry: Speech) -> Iterator[Row]:
+    """Utterances as `salad.data.manifest` writes them; of a line with text alone, a row whose `audio` is ""."""
+    for path in files:
+        yield from read_json_rows(
+            path, functools.partial(_utterance_row, path=path, entry=entry, home=_home(entry, path))
+        )
+
+
+def _utterance_row(value: dict[str, Any], name: str, *, path: Path, entry: Speech, home: Path) -> Iterator[Row]:
+    if "num_samples" not in value and not value.get("audio") and str(value.get("text") or "").strip():
+        given = label(value.get("id")) or f"{path.stem}-{name.rpartition(':')[2]}"
+        row = Row(given, text=value.get("text", ""), source=str(path), domain=label(value.get("domain")))
+        yield row.broken(TEXT_ALONE)
+        return
+    own = utterance_from_dict(value)
+    row = Row(
+        id=own.id,
+        text=own.text,
+        duration_s=own.duration_s,
+        file_s=own.duration_s,
+        sample_rate_hz=own.sample_rate_hz,
+        speaker=own.speaker,
+        licence=own.licence,
+        source=own.source,
+        document_id=own.document_id,
+        domain=own.domain,
+        words=tuple(_timed(word.text, word.start_s, word.end_s, word.score) for word in own.words),
+        score=None if math.isnan(own.score) else own.score,
+    )
+    if fault := times_fault(row):
+        raise SaladError(fault)
+    yield placed(row, own.audio, path.parent, entry, home)
+
+
+def _timed(text: str, start_s: float, end_s: float, score: float | None) -> tuple[Any, ...]:
+    return (text, start_s, end_s) if score is None or math.isnan(score) else (text, start_s, end_s, score)
+
+
+def _home(entry: Speech, manifest: Path) -> Path:
+    """The folder that the audio of a manifest must lie in: the outermost of its own, the one named, and ours.
+
+    In a run, and in what `salad synthesize` wrote, manifests name audio of folders beside their own.
+    """
+    named, above = entry.path, list(manifest.absolute().parents)
+    known = [n for n, path in enumerate(above) if any(all((path / name).is_file() for name in mark) for mark in OURS)][
+        :1
+    ]
+    if named is not None and named.is_dir() and named.absolute() in above:
+        known.append(above.index(named.absolute()))
+    return above[max(known, default=0)]
 
 
 def read_nemo(files: list[Path], entry: Speech) -> Iterator[Row]:
@@ -29,34 +99,36 @@ def read_nemo(files: list[Path], entry: Speech) -> Iterator[Row]:
 
 def _nemo_row(value: dict[str, Any], name: str, *, path: Path, entry: Speech, before: str) -> Iterator[Row]:
     given = pick(value, entry.audio_field, AUDIO_FIELDS)
+    called = name if given is None else str(given)
     cut = value.get("offset") is not None
     offset_s = float(value.get("offset") or 0.0)
+    duration_s = None if value.get("duration") is None else float(value["duration"])
     row = Row(
-        id=label(value.get("id")) or before + (f"{given}@{offset_s:.3f}" if cut else str(given)),
+        id=label(value.get("id")) or before + (f"{called}@{offset_s:.3f}" if cut else called),
         text=pick(value, entry.text_field, TEXT_FIELDS),
         offset_s=offset_s,
-        duration_s=None if value.get("duration") is None else float(value["duration"]),
+        duration_s=duration_s,
+        file_s=None if cut else duration_s,
         speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
-        recording=str(pick(value, entry.recording_field, ()) or (before + str(given) if cut else "")),
+        recording=str(pick(value, entry.recording_field, ()) or (before + called if cut else "")),
         start_s=offset_s if cut else None,
         licence=str(value.get("license") or value.get("licence") or ""),
         language=str(value.get("lang") or value.get("language") or ""),
+        source=label(value.get("source")),
     )
-    yield _placed(row, given, path.parent, entry)
+    yield placed(row, given, path.parent, entry)
 
 
-def read_lhotse_rows(files: list[Path], entry: Speech) -> Iterator[Row]:
+def read_lhotse(files: list[Path], entry: Speech) -> Iterator[Row]:
     """Every supervision of every cut. LibriHeavy's text is the first of `custom.texts` (with case and punctuation)."""
     for path in files:
-        yield from read_json_rows(path, functools.partial(_cut_rows, path=path, entry=entry))
+        yield from read_json_rows(path, functools.partial(_cut_rows, path=path, entry=entry, home=_home(entry, path)))
 
 
 def read_shar(files: list[Path], entry: Speech) -> Iterator[Row]:
     """cuts.*.jsonl(.gz), each with its recording.*.tar: the audio of cut k lies in the tar as <cut id>.<format>."""
     for path in files:
-        tar = path.with_name(
-            path.name.removesuffix(".gz").removesuffix(".jsonl").replace("cuts", "recording", 1) + ".tar"
-        )
+        tar = path.with_name(re.sub(r"\.jsonl(\.\w+)?$", "", path.name).replace("cuts", "recording", 1) + ".tar")
         members: dict[str, tuple[int, int]] = {}
         try:
             for name, offset, size in tar_members(tar):
@@ -74,6 +146,7 @@ def _cut_rows(
     *,
     path: Path,
     entry: Speech,
+    home: Path | None = None,
     tar: Path | None = None,
     members: dict[str, tuple[int, int]] | None = None,
 ) -> Iterator[Row]:
@@ -83,39 +156,57 @@ def _cut_rows(
     if value.get("type") not in ("MonoCut", "MultiCut"):
         raise SaladError(f"cut {value.get('id')!r}: a {value.get('type')!r}, expected a MonoCut or a MultiCut")
     cut = deserialize_item(value)
-    if not cut.supervisions:
-        yield Row(id=cut.id, audio=str(path), problem=f"{name}: cut {cut.id!r} has no supervision, so no text")
-    for n, supervision in enumerate(cut.supervisions):
-        custom = supervision.custom or {}
-        texts = custom.get("texts") or [None]
-        # AlignmentItem.end rounds; the sum is exact. Times count from the cut's start, as the supervision's own do.
-        items = (supervision.alignment or {}).get("word") or []
-        words = [(i.symbol, i.start - supervision.start, i.start + i.duration - supervision.start) for i in items]
-        recording = pick(value, entry.recording_field, ()) or supervision.recording_id
-        row = Row(
-            id=cut.id if len(cut.supervisions) == 1 else f"{cut.id}/{supervision.id or n}",
-            text=pick(value["supervisions"][n], entry.text_field, ())
-            if entry.text_field
-            else supervision.text or texts[0],
-            offset_s=max(0.0, (0.0 if tar else cut.start) + supervision.start),
-            duration_s=supervision.duration,
-            channel=cut.channel if isinstance(cut, MonoCut) and (cut.num_channels or 1) == 1 and cut.channel else None,
-            speaker=supervision.speaker or "",
-            recording=str(recording or ""),
-            start_s=None if tar else cut.start + supervision.start,
-            licence=str(custom.get("licence", "")),
-            language=supervision.language or "",
-            words=tuple(words),
-        )
+    recording, channel = cut.recording, None
+    if isinstance(cut, MonoCut) and (cut.num_channels or 1) == 1 and cut.channel:
+        channel = cut.channel
+    base = Row(
+        id=label(cut.id) or name,
+        offset_s=0.0 if tar else cut.start,
+        duration_s=cut.duration,
+        file_s=cut.duration if tar else recording.duration if recording else None,
+        sample_rate_hz=None if tar or recording is None or recording.transforms else recording.sampling_rate,
+        channel=channel,
+    )
+    rows = [_supervised(base, cut, n, value, entry, tar is not None) for n in range(len(cut.supervisions))]
+    for row in rows or [base]:
         if tar is None:
-            yield _with_recording(row, cut, path, entry)
-        elif cut.id in members:
-            yield replace(row, audio=str(tar), part=("bytes", *members[cut.id]))
+            row = _with_recording(row, cut, path, entry, home)
+        elif cut.id in (members or {}):
+            row = replace(row, audio=str(tar), part=("bytes", *(members or {})[cut.id]))
         else:
-            yield row.broken(f"{name}: {tar.name} holds no audio of cut {cut.id!r}; is the tar cut off?")
+            row = row.broken(f"{name}: {tar.name} holds no audio of cut {cut.id!r}; is the tar cut off?")
+        if not rows and not row.problem:
+            row = row.broken(f"text: {name}: cut {cut.id!r} has no supervision, so no text")
+        yield row
 
 
-def _with_recording(row: Row, cut: Any, path: Path, entry: Speech) -> Row:
+def _supervised(base: Row, cut: Any, n: int, value: dict[str, Any], entry: Speech, apart: bool) -> Row:
+    """The row of a cut's supervision. apart: the cut's audio is a file of its own."""
+    supervision = cut.supervisions[n]
+    custom = {**(cut.custom or {}), **(supervision.custom or {})}
+    texts = custom.get("texts") or [None]
+    # AlignmentItem.end rounds; the sum is exact. Times count from the cut's start, as the supervision's own do.
+    items, start = (supervision.alignment or {}).get("word") or [], supervision.start
+    return replace(
+        base,
+        id=base.id if len(cut.supervisions) == 1 else f"{base.id}/{supervision.id or n}",
+        text=pick(value["supervisions"][n], entry.text_field, ()) if entry.text_field else supervision.text or texts[0],
+        offset_s=max(0.0, base.offset_s + start),
+        duration_s=supervision.duration,
+        speaker=label(supervision.speaker),
+        recording=str(pick(value, entry.recording_field, ()) or supervision.recording_id or ""),
+        start_s=None if apart else base.offset_s + start,
+        licence=label(custom.get("licence")),
+        language=label(supervision.language),
+        source=label(custom.get("source")),
+        document_id=label(custom.get("document_id")),
+        domain=label(custom.get("domain")),
+        words=tuple(_timed(i.symbol, i.start - start, i.start + i.duration - start, i.score) for i in items),
+        score=number(custom.get("score")),
+    )
+
+
+def _with_recording(row: Row, cut: Any, path: Path, entry: Speech, home: Path | None) -> Row:
     recording = cut.recording
     if recording is None:
         return row.broken(f"cut {cut.id!r}: has no recording (only features?); SALAD needs the audio")
@@ -129,16 +220,9 @@ def _with_recording(row: Row, cut: Any, path: Path, entry: Speech) -> Row:
         return row.broken(
             f"cut {cut.id!r}: sources {kinds}, expected one file; commands and addresses are not followed"
         )
-    return _placed(row, source.source, path.parent, entry)
+    return placed(row, source.source, path.parent, entry, home)
 
 
 def _is_resampling(transform: Any) -> bool:
     name = transform.get("name") if isinstance(transform, dict) else type(transform).__name__
     return name == "Resample"
-
-
-def _placed(row: Row, given: Any, folder: Path, entry: Speech) -> Row:
-    try:
-        return replace(row, audio=locate(given, entry.audio_root or folder, entry.trusted))
-    except SaladError as error:
-        return row.broken(str(error))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from salad.audio import read_audio
-from salad.files import existing, lies_in
+from salad.files import json_lines, lies_in
 from salad.types import SaladError
 
 __all__ = [
@@ -22,35 +23,48 @@ __all__ = [
     "SPEAKER_FIELDS",
     "TEXT_FIELDS",
     "Row",
+    "broken_file",
     "check_text",
     "decode_text",
     "label",
     "labels",
     "locate",
+    "number",
     "pick",
+    "placed",
+    "read_json_rows",
     "read_row",
+    "source_of",
+    "spelled",
+    "times_fault",
+    "to_row",
     "utf8",
 ]
 
-AUDIO_SUFFIXES = {
+# The first is taken where a name without its ending could be of several.
+AUDIO_SUFFIXES = (
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".webm", ".aiff", ".aif", ".au",
     ".aac", ".aifc", ".amr", ".caf", ".m4b", ".mka", ".mov", ".mp2", ".rf64", ".sph", ".w64", ".wma", ".3gp",
     ".ac3", ".ape", ".dsf", ".ra", ".spx", ".tta", ".wv",  # not decoded here: named, row by row, and not passed over
-}  # fmt: skip
+)  # fmt: skip
 TEXT_FIELDS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_text", "raw_transcription")
 AUDIO_FIELDS = ("audio_filepath", "audio", "file_name", "path", "file", "wav", "audio_path", "filename")
 SPEAKER_FIELDS = ("speaker", "speaker_id", "client_id", "spk")
+WHOLE_S = 0.01  # a row that ends so close to its file's end is all of it
+LONGEST_S = 1e9  # no recording lasts thirty years
+# What a value of a wrong kind may raise in a reader, or in Lhotse: it costs its row, not the manifest.
+BAD_ROW = (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 
 
 @dataclass(frozen=True)
 class Row:
     """One stretch of recorded speech with its text, as a manifest names it.
 
-    audio: the file that holds it. part: () for the file itself; ("bytes", offset, size) for a member of a tar;
-    ("parquet", row_group, row, column) or ("arrow", row, column) for a cell. offset_s and duration_s (None: to the
-    end) are within that audio. recording: the book or long recording it is a part of ("": it stands alone), in which it
-    starts at start_s (None: unknown, the order of the manifest counts). words: (text, start_s, end_s) from the row's
-    start.
+    audio: the file that holds it ("": a text without a recording). part: () for the file itself; ("bytes", offset,
+    size) for a member of a tar; ("parquet", row_group, row, column) or ("arrow", row, column) for a cell. offset_s and
+    duration_s (None: to the end) are within that audio, which lasts file_s at sample_rate_hz (None: nobody says).
+    recording: the book or long recording it is a part of ("": it stands alone), in which it starts at start_s (None:
+    unknown, the order of the manifest counts). words: (text, start_s, end_s[, score]) from the row's start.
     problem: why the row cannot be used ("": it can, as far as the manifest tells).
     """
 
@@ -60,21 +74,63 @@ class Row:
     part: tuple[Any, ...] = ()
     offset_s: float = 0.0
     duration_s: float | None = None
+    file_s: float | None = None
+    sample_rate_hz: int | None = None
     channel: int | None = None
     speaker: str = ""
     recording: str = ""
     start_s: float | None = None
     licence: str = ""
     language: str = ""
-    words: tuple[tuple[str, float, float], ...] = ()
+    source: str = ""
+    document_id: str = ""
+    domain: str = ""
+    words: tuple[tuple[Any, ...], ...] = ()
+    score: float | None = None
     problem: str = ""
 
     def broken(self, problem: str) -> Row:
         return replace(self, problem=problem)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of its audio, as far as the manifest tells."""
+        ends = self.duration_s is None or (self.file_s is not None and self.duration_s >= self.file_s - WHOLE_S)
+        return ends and not self.offset_s
+
+
+def to_row(values: dict[str, Any]) -> Row:
+    """The inverse of `dataclasses.asdict`, after JSON made lists of tuples."""
+    return Row(**{**values, "part": tuple(values["part"]), "words": tuple(map(tuple, values["words"]))})
+
+
+def number(value: Any) -> float | None:
+    """A manifest's number (infinity where it is too large for a float); None where it is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def times_fault(row: Row) -> str:
+    """What is wrong with a row's times, "" where nothing is."""
+    for name, value in (("offset", row.offset_s), ("duration", row.duration_s), ("start", row.start_s),
+                        ("length", row.file_s), ("score", row.score)):  # fmt: skip
+        if value is not None and not abs(value) < LONGEST_S:
+            return f"{name}: {value}, expected a finite number below {LONGEST_S:g}"
+    if row.duration_s is not None and not row.duration_s > 0:
+        return f"duration: {row.duration_s} s, expected more than 0"
+    if row.offset_s < 0:
+        return f"offset: {row.offset_s} s, expected 0 or more"
+    if not all(abs(time) < LONGEST_S for word in row.words for time in word[1:3]):
+        return "words: a time that is not finite; align again"
+    return ""
+
 
 def check_text(value: Any) -> str:
-    """The text with single spaces, in NFC. Raises SaladError where it is missing, empty, or was not UTF-8.
+    """The text with single spaces, in composed form (NFC). Raises SaladError where it is missing or not UTF-8.
 
     Readers decode with "surrogateescape": a byte that is not UTF-8 arrives as a lone surrogate and is found here.
     """
@@ -82,7 +138,7 @@ def check_text(value: Any) -> str:
         raise SaladError(f"text: expected a string, got {value!r:.60}; write what is said in the recording")
     if re.search("[\ud800-\udfff]", value):
         raise SaladError(f"text: is not UTF-8 ({value.encode('utf-8', 'backslashreplace')[:60]!r}); convert the file")
-    text = " ".join(unicodedata.normalize("NFC", value).replace("\0", " ").split())
+    text = unicodedata.normalize("NFC", " ".join(value.replace("\0", " ").split()))
     if not text:
         raise SaladError("text: is missing or empty; write what is said in the recording")
     return text
@@ -100,25 +156,68 @@ def utf8(value: str) -> str:
     return value.encode("utf-8", "backslashreplace").decode()
 
 
-def locate(name: Any, root: Path, trusted: bool) -> str:
-    r"""The path that a manifest names, under `root`. Raises SaladError where it leads out of it, unless `trusted`.
+def locate(name: Any, root: Path, trusted: bool, within: Path | None = None) -> str:
+    r"""The path that a manifest names from `root`. Raises SaladError where it leads out of `within`, unless `trusted`.
 
-    By name, not by following links: a link inside the folder was put there by its owner. A path as Windows writes it
-    (clips\a.wav) is taken for one of folders, unless a file is called so; an accent may be written in either form (NFC,
-    NFD).
+    within: default, `root`. By name, not by following links: a link inside the folder was put there by its owner. A
+    path as Windows writes it (clips\a.wav) is taken for one of folders, unless a file is called so.
     """
     if not isinstance(name, str) or not name or "\0" in name:
         raise SaladError(f"audio: expected the path of a file, got {name!r:.60}")
-    base = os.path.abspath(root)
+    base, home = os.path.abspath(root), os.path.abspath(within or root)
     if os.sep == "/" and "\\" in name and not os.path.exists(os.path.join(base, name)):
         name = name.replace("\\", "/")
     path = os.path.normpath(os.path.join(base, name))
-    if not trusted and not lies_in(path, base):
+    if not trusted and not lies_in(path, home):
         raise SaladError(
-            f"audio: {name!r} lies outside {root}; set audio_root to the folder that holds the audio, "
-            "or trusted: true if you know who wrote the manifest"
+            f"audio: {name!r} lies outside {home}; set audio_root to the folder that holds the audio, "
+            "or trusted: true (--trusted) if you know who wrote the manifest"
         )
-    return str(existing(path))
+    return path if path.isascii() else spelled(path, base)
+
+
+def spelled(path: str, base: str) -> str:
+    """The path as the disk spells it: a Mac decomposes the letters of names (NFD), others compose them (NFC)."""
+    if os.path.lexists(path) or not path.startswith(base + os.sep):
+        return path
+    found = base
+    for part in path[len(base) + 1 :].split(os.sep):
+        forms = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        there = (own for form in forms if os.path.lexists(own := os.path.join(found, form)))
+        found = next(there, os.path.join(found, part))
+    return found
+
+
+def placed(row: Row, given: Any, folder: Path, entry: Any, within: Path | None = None) -> Row:
+    """The row with the path that its manifest in `folder` gives, or with what is wrong with that path."""
+    try:
+        root = entry.audio_root or folder
+        return replace(row, audio=locate(given, root, entry.trusted, None if entry.audio_root else within))
+    except SaladError as error:
+        return row.broken(str(error))
+
+
+def read_json_rows(path: Path, make: Callable[[dict[str, Any], str], Iterator[Row]]) -> Iterator[Row]:
+    """The rows that `make(object, name of the line)` gives for every line of JSON; a broken line has a problem."""
+    try:
+        for where, value in json_lines(path):
+            name = f"{path.name}:{where.rpartition(' ')[2]}"
+            try:
+                if not isinstance(value, dict):
+                    known = isinstance(value, SaladError)
+                    raise value if known else SaladError(f"expected a JSON object, got {value!r:.60}")
+                yield from make(value, name)
+            except BAD_ROW as error:
+                reason = str(error) if isinstance(error, SaladError) else f"a field is not as expected: {error!r:.120}"
+                reason = reason if error is value else f"{path} {where}: {reason}"
+                yield Row(id=name, audio=str(path), problem=reason)
+    except SaladError as error:
+        yield broken_file(path, str(error))
+
+
+def broken_file(path: Path, reason: str) -> Row:
+    """A row that stands for what a broken manifest or archive no longer gives."""
+    return Row(id=f"{path.name} (the file)", audio=str(path), problem=reason)
 
 
 def pick(row: dict[str, Any], wanted: str, known: tuple[str, ...]) -> Any:
@@ -148,7 +247,7 @@ def read_row(row: Row, sample_rate_hz: int, *, max_s: float, until_s: float | No
 
     Raises SaladError where it cannot be read, or lasts less than the manifest says.
     """
-    source, name = _source(row)
+    source, name = source_of(row)
     wanted = row.duration_s if until_s is None else until_s - row.offset_s
     samples, _ = read_audio(
         source, sample_rate_hz, offset_s=row.offset_s, duration_s=wanted, channel=row.channel, max_s=max_s, name=name
@@ -161,7 +260,8 @@ def read_row(row: Row, sample_rate_hz: int, *, max_s: float, until_s: float | No
     return samples
 
 
-def _source(row: Row) -> tuple[str | bytes, str]:
+def source_of(row: Row) -> tuple[str | bytes, str]:
+    """Where the bytes of its audio are to be had: a path or the bytes themselves; and a name for messages."""
     if not row.part:
         return row.audio, row.audio
     kind, *where = row.part

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import os
+import re
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salad.data.readers.lines import read_lines
-from salad.data.readers.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, TEXT_FIELDS, locate
+from salad.data.readers.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, TEXT_FIELDS, locate, spelled
+from salad.files import read_lines
 from salad.types import SaladError
 
-__all__ = ["Table", "find_audio", "names_audio", "read_head"]
+__all__ = ["Table", "find_audio", "names_audio", "read_head", "table_rows"]
 
 AUDIO_FOLDERS = ("", "wavs", "clips", "audio", "data")  # LJSpeech, Common Voice, ...
 DELIMITERS = "\t|;,"  # in text the last is the likeliest
 SAMPLE_LINES = 8
 LONGEST_NAME = 200
+LONGEST_CELL = 50  # lines of a quoted text
 
 
 @dataclass(frozen=True)
 class Table:
-    """columns: names in order, in lower case save those that the user gave; `header`: the first line holds them."""
+    """columns: names in order, in lower case save those that the user gave; `header`: the first line holds them.
+
+    quoted: a cell in quotes is always read without them; else (tabs, bars) only one that needs them, as it holds a
+    delimiter or doubled quotes.
+    """
 
     delimiter: str
     columns: tuple[str, ...] = ("audio", "text")
     header: bool = False
     names_audio: bool = False  # whether a column is known, by its name or its cells, to name recordings
-
-    @property
-    def quoting(self) -> int:
-        return csv.QUOTE_MINIMAL if self.delimiter in ",;" else csv.QUOTE_NONE
+    width: int = 0  # cells in a row, 0: nobody knows
+    quoted: bool = True
 
 
 def read_head(path: Path, root: Path, audio_field: str = "", text_field: str = "") -> Table:
@@ -42,16 +47,14 @@ def read_head(path: Path, root: Path, audio_field: str = "", text_field: str = "
     """
     lines = list(itertools.islice((line for line in read_lines(path) if line.strip()), SAMPLE_LINES))
     for delimiter in DELIMITERS:
-        try:
-            rows = list(csv.reader(lines, delimiter=delimiter, quoting=Table(delimiter).quoting))
-        except csv.Error:
-            continue
+        quoted = delimiter in ",;" or all(re.fullmatch('".*"', cell) for cell in "".join(lines[:1]).split(delimiter))
+        rows = [_cells(line, delimiter, quoted)[0] for line in lines]
         if not rows or len(rows[0]) < 2:
             continue
         own = {audio_field, text_field} - {""}
         head = [name.strip() if name.strip() in own else name.strip().lower() for name in rows[0]]
         if any(name in head for name in (audio_field, audio_field.lower(), *AUDIO_FIELDS) if name):
-            return Table(delimiter, tuple(head), True, True)
+            return Table(delimiter, tuple(head), True, True, len(head), quoted)
         if (found := _audio_column(rows, root)) is not None:
             column, header = found
             names = head if header else ["" for _ in head]
@@ -60,9 +63,79 @@ def read_head(path: Path, root: Path, audio_field: str = "", text_field: str = "
             if len(names) == 2 and not any(name in names for name in (*own, *TEXT_FIELDS)):
                 names[1 - column] = "text"
             names[column] = "audio"
-            return Table(delimiter, tuple(names) if header else tuple(names[: max(2, column + 1)]), header, True)
+            known = names if header else names[: max(2, column + 1)]
+            width = len(head) if header else Counter(map(len, rows)).most_common(1)[0][0]
+            return Table(delimiter, tuple(known), header, True, width, quoted)
     first = lines[0] if lines else ""
     return Table(next((d for d in "\t|," if d in first), ";" if ";" in first else ","))
+
+
+def table_rows(path: Path, table: Table, root: Path) -> Iterator[tuple[int, list[str] | str]]:
+    """(number of the line it begins on, its cells, or what is wrong with it) of every row below the header.
+
+    A quote encloses a cell only where a second one ends it: a text that begins with a quotation is read as it stands,
+    and the rows below it are rows. A cell over many lines ends before a line that is a row of its own.
+    """
+    lines = ((number, line) for number, line in enumerate(read_lines(path), 1) if line.strip())
+    if table.header:
+        next(lines, None)
+    ahead: deque[tuple[int, str]] = deque()
+    while ahead or (ahead := deque(itertools.islice(lines, 1))):
+        number, line = ahead.popleft()
+        cells, opened = _cells(line, table.delimiter, table.quoted, table.width)
+        if not table.quoted and len(cells) < table.width == line.count(table.delimiter) + 1:
+            cells = line.split(table.delimiter)  # quotes in two cells that are none of each other
+        joined = line
+        for more in itertools.count(1) if opened else ():
+            if len(ahead) < more:
+                ahead.extend(itertools.islice(lines, 1))
+            if len(ahead) < more or more > LONGEST_CELL or _begins_row(ahead[more - 1][1], table, root):
+                break
+            joined += "\n" + ahead[more - 1][1]
+            whole, still_opened = _cells(joined, table.delimiter, table.quoted)
+            if not still_opened and len(whole) == (table.width or len(table.columns)):
+                cells, opened = whole, False
+                for _ in range(more):
+                    ahead.popleft()
+                break
+        if opened and joined != line:
+            yield number, f"a quote begins a cell of this line and does not end in the {joined.count(chr(10))} below it"
+        elif len(cells) < len(table.columns):
+            yield number, f"{len(cells)} columns, expected {len(table.columns)}"
+        elif table.width and any(cells[table.width :]):
+            advice = f"put a text that holds {table.delimiter!r} in quotes, and double the quotes in it"
+            yield number, f"{len(cells)} columns, expected {table.width}; {advice}"
+        else:
+            yield number, cells
+
+
+def _begins_row(line: str, table: Table, root: Path) -> bool:
+    cells = _cells(line, table.delimiter, table.quoted)[0]
+    known = [n for n, name in enumerate(table.columns) if name in ("audio", *AUDIO_FIELDS)]
+    return len(cells) >= len(table.columns) and (not known or any(_is_audio(cells[n], root) for n in known))
+
+
+def _cells(line: str, delimiter: str, quoted: bool, width: int = 0) -> tuple[list[str], bool]:
+    """The cells of a row, and whether one begins with a quote that nothing in it ends; such a quote is text.
+
+    In the last of `width` cells, a text that begins with a quotation may hold delimiters.
+    """
+    enclosed = re.compile(rf' *"([^"]*(?:""[^"]*)*)" *(?={re.escape(delimiter)}|\Z)')
+    cells, at, opened = [], 0, False
+    while True:
+        found = enclosed.match(line, at)
+        if found and (quoted or delimiter in found[1] or '""' in found[1] or "\n" in found[1]):
+            cells.append(found[1].replace('""', '"'))
+            at = found.end()
+        else:
+            begins = found is None and line.startswith('"', at)
+            end = -1 if begins and len(cells) == width - 1 else line.find(delimiter, at)
+            cells.append(line[at:] if end < 0 else line[at:end])
+            opened = opened or (begins and cells[-1].count('"') % 2 == 1)
+            at += len(cells[-1])
+        if at >= len(line):
+            return cells, opened
+        at += 1
 
 
 def names_audio(path: Path, audio_field: str = "", text_field: str = "") -> bool:
@@ -78,7 +151,7 @@ def names_audio(path: Path, audio_field: str = "", text_field: str = "") -> bool
 def _audio_column(rows: list[list[str]], root: Path) -> tuple[int, bool] | None:
     """The column whose cells name recordings in most lines, and whether the first line is a header instead."""
     for column in range(len(rows[0])):
-        named = [_is_audio(row[column], root) for row in rows if len(row) > column]
+        named = [_is_audio(row[column], root) for row in rows if len(row) > max(1, column)]  # no lines of a long text
         if named[0] and 2 * sum(named) > len(named):
             return column, False
         if len(named) > 1 and not named[0] and 2 * sum(named) > len(named) - 1:
@@ -99,14 +172,15 @@ def _is_audio(cell: str, root: Path) -> bool:
 
 def find_audio(given: Any, root: Path, trusted: bool) -> str:
     """The file that a table names, with or without its ending, beside the table or where such sets keep it."""
-    path = locate(given, root, trusted)
+    path, base = locate(given, root, trusted), os.path.abspath(root)
     if os.path.isabs(str(given)):
         return path
     for folder in AUDIO_FOLDERS:
         there = locate(os.path.join(folder, given), root, trusted)
         if os.path.isfile(there):
             return there
-        for suffix in sorted(AUDIO_SUFFIXES):
-            if os.path.isfile(there + suffix):
-                return there + suffix
+        for suffix in AUDIO_SUFFIXES:
+            whole = there + suffix if there.isascii() else spelled(there + suffix, base)
+            if os.path.isfile(whole):
+                return whole
     return path

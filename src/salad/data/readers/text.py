@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from salad.config import Text
 from salad.data.readers.arrow import hub_files, need_pyarrow, table_rows
 from salad.data.readers.detect import kind_of, walk
-from salad.data.readers.lines import read_lines
 from salad.data.readers.rows import check_text, label, pick
+from salad.files import json_lines, json_objects, read_lines
 from salad.types import Document, SaladError
 
-__all__ = ["cut_text", "read_text"]
+__all__ = ["cut_text", "read_local_text", "read_text"]
 
 FIELDS = ("text", "content", "raw_content", "document")
 BATCH_ROWS = 512
@@ -49,6 +49,35 @@ def read_text(entry: Text, fits: Callable[[str], bool]) -> tuple[list[Document],
         except SaladError as error:
             aside.append({"stage": "corpus", "id": file.name, "reason": str(error)})
     return _unique(documents), aside
+
+
+def read_local_text(paths: Iterable[Path]) -> list[Document]:
+    """Documents from .jsonl files ({text, id?, domain?} a line) or plain text (paragraphs parted by empty lines).
+
+    Raises SaladError that names the file, and the line that is not as expected.
+    """
+    documents = []
+    for path in paths:
+        try:
+            if ".jsonl" in path.suffixes:
+                documents += [_local(path, where, row) for where, row in json_objects(path)]
+            else:
+                texts = enumerate(_paragraphs(path, "strict"))
+                documents += [
+                    Document(f"{path.stem}-{n:06d}", unicodedata.normalize("NFC", text), str(path)) for n, text in texts
+                ]
+        except SaladError as error:
+            raise SaladError(f"corpus.local_text: {error}") from None
+    return documents
+
+
+def _local(path: Path, where: str, row: dict[str, Any]) -> Document:
+    if not isinstance(row.get("text"), str):
+        raise SaladError(f'{path} {where}: expected {{"text": ...}}, got {row!r:.60}; correct or remove it')
+    name = label(row.get("id")) or f"{path.stem}-{int(where.rpartition(' ')[2]):06d}"
+    return Document(
+        name, unicodedata.normalize("NFC", " ".join(row["text"].split())), str(path), str(row.get("domain", ""))
+    )
 
 
 def cut_text(text: str, fits: Callable[[str], bool]) -> list[str]:
@@ -97,32 +126,26 @@ def _values(path: Path, entry: Text) -> Iterator[tuple[str, dict[str, Any]]]:
     if kind in ("parquet", "arrow"):
         for n, value in enumerate(_cells(path, entry, kind)):
             yield f"{path.stem}-{n:07d}", value
-    elif kind in ("json", "nemo", "lhotse"):
-        yield from _json(path)
+    elif kind in ("json", "nemo", "lhotse", "utterances"):
+        for where, value in json_lines(path):
+            name = f"{path.stem}-{int(where.rpartition(' ')[2]):07d}"
+            yield name, value if isinstance(value, dict) else {}  # what is none is counted by its missing text
     elif kind in ("text", "table"):
-        block: list[str] = []
-        number = 0
-        for line in itertools.chain(read_lines(path), [""]):
-            if line.strip():
-                block.append(line)
-            elif block:
-                yield f"{path.stem}-{number:07d}", {"text": " ".join(block)}
-                block, number = [], number + 1
+        for n, text in enumerate(_paragraphs(path, "surrogateescape")):
+            yield f"{path.stem}-{n:07d}", {"text": text}
     elif kind != "empty":
         raise SaladError(f"{path}: holds {kind}, expected JSON lines, parquet or plain text")
 
 
-def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            value = {}  # counted by its missing text
-        yield f"{path.stem}-{number:07d}", value
+def _paragraphs(path: Path, errors: str) -> Iterator[str]:
+    """Texts that empty lines part, each on one line."""
+    block: list[str] = []
+    for line in itertools.chain(read_lines(path, errors=errors), [""]):
+        if line.strip():
+            block += line.split()
+        elif block:
+            yield " ".join(block)
+            block = []
 
 
 def _cells(path: Path, entry: Text, kind: str) -> Iterator[dict[str, Any]]:

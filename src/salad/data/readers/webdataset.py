@@ -9,13 +9,25 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from salad.config import Speech
-from salad.data.readers.lines import broken_file
-from salad.data.readers.rows import AUDIO_SUFFIXES, SPEAKER_FIELDS, TEXT_FIELDS, Row, label, labels, pick
+from salad.data.readers.rows import (
+    AUDIO_SUFFIXES,
+    SPEAKER_FIELDS,
+    TEXT_FIELDS,
+    Row,
+    broken_file,
+    label,
+    labels,
+    number,
+    pick,
+)
 from salad.types import SaladError
 
 __all__ = ["read_webdataset", "tar_members"]
 
 MAX_JSON_BYTES = 1 << 20
+DESCRIPTIONS = (".json", ".txt", ".lab")  # the first that is there is read
+
+Members = dict[str, tuple[int, int]]  # ending -> where its bytes begin, how many
 
 
 def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
@@ -48,37 +60,63 @@ def _ends_well(path: Path, size: int) -> bool:
 
 
 def read_webdataset(files: list[Path], entry: Speech) -> Iterator[Row]:
-    """One row for each key. Emilia's keys <recording>_W<number> tell which rows follow each other in one recording."""
+    """One row for each key: a member's name up to the first dot, wherever in the tar its other members lie.
+
+    Where several recordings would share a key, the names have dots of their own, and a key goes up to the last dot.
+    Emilia's keys <recording>_W<number> tell which rows follow each other in one recording.
+    """
     for path, called in zip(files, labels(files), strict=True):
-        key, group = "", {}
+        groups: dict[str, Members] = {}
+        problems: list[Row] = []
         try:
             for name, offset, size in tar_members(path):
-                stem = _key(name)
-                if group and stem != key:
-                    yield _row(path, called, key, group, entry)
-                    group = {}
-                key = stem
-                group[name[len(stem) :].lower()] = (offset, size)
+                key, ending = _parted(name)
+                if key.rpartition("/")[2] == "" or ending in groups.setdefault(key, {}):
+                    if not PurePosixPath(name).name.startswith("."):  # what a Mac puts beside
+                        row = Row(id=f"{called}/{name} (again)", audio=str(path))
+                        problems.append(row.broken(f"{path}: holds {name} twice; the first is read"))
+                    continue
+                groups[key][ending] = (offset, size)
         except SaladError as error:
-            if group:
-                yield _row(path, called, key, group, entry)
-            yield broken_file(path, str(error))
-            continue
-        if group:
-            yield _row(path, called, key, group, entry)
+            problems.append(broken_file(path, str(error)))
+        for key, group in groups.items():
+            for own, members in _samples(key, group):
+                yield _row(path, called, own, members, entry)
+        yield from problems
 
 
-def _key(name: str) -> str:
-    """Everything before the first dot of the file's name (WebDataset's rule)."""
-    folder, _, last = name.rpartition("/")
-    stem = last.split(".", 1)[0]
-    return f"{folder}/{stem}" if folder else stem
+def _parted(name: str) -> tuple[str, str]:
+    """A member's key, and its ending in small letters with the dot: parted at the first dot of the file's name."""
+    folder, slash, last = name.rpartition("/")
+    stem, dot, ending = last.partition(".")
+    return folder + slash + stem, (dot + ending).lower()
 
 
-def _row(path: Path, called: str, key: str, group: dict[str, tuple[int, int]], entry: Speech) -> Row:
-    audio = next(
-        (where for ending, where in group.items() if PurePosixPath(f"x{ending}").suffix in AUDIO_SUFFIXES), None
-    )
+def _samples(key: str, group: Members) -> Iterator[tuple[str, Members]]:
+    """(key, members) of each sample of a group: one, unless there are recordings with dots in their names."""
+    by_middle: dict[str, Members] = {}
+    for ending, where in group.items():
+        middle, dot, suffix = ending.rpartition(".")
+        by_middle.setdefault(middle, {})[dot + suffix] = where
+    recorded = [own for own in by_middle.values() if _audio(own)]
+    shared = by_middle.get("", {})
+    if shared and len(recorded) < 2:
+        merged = {ending: where for own in by_middle.values() for ending, where in own.items()}
+        yield key, merged | shared | (recorded[0] if recorded else {})
+        return
+    described = {ending: where for ending, where in shared.items() if ending in DESCRIPTIONS}
+    for middle, own in by_middle.items():
+        if own is shared and not _audio(own):
+            continue  # what describes the recordings, or lies beside them
+        yield key + middle, own if set(own) & set(DESCRIPTIONS) else described | own
+
+
+def _audio(members: Members) -> tuple[int, int] | None:
+    return next((where for ending, where in members.items() if ending in AUDIO_SUFFIXES), None)
+
+
+def _row(path: Path, called: str, key: str, group: Members, entry: Speech) -> Row:
+    audio = _audio(group)
     base = Row(id=f"{called}/{key}", audio=str(path))
     try:
         value = _described(path, group)
@@ -87,14 +125,16 @@ def _row(path: Path, called: str, key: str, group: dict[str, tuple[int, int]], e
     if audio is None:
         return base.broken(f"{path}: {key} has no audio beside {', '.join(group)}; expected <key>.mp3 or the like")
     name = label(pick(value, "", ("id", "_id"))) or base.id
-    recording, separator, number = name.rpartition("_W")
-    follows = separator and number.isdecimal()
+    recording, separator, tail = name.rpartition("_W")
+    follows = separator and tail.isdecimal()
+    duration_s = number(value.get("duration"))
     return Row(
         id=name,
         audio=str(path),
         part=("bytes", *audio),
         text=pick(value, entry.text_field, TEXT_FIELDS),
-        duration_s=float(value["duration"]) if isinstance(value.get("duration"), (int, float)) else None,
+        duration_s=duration_s,
+        file_s=duration_s,
         speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
         recording=str(pick(value, entry.recording_field, ()) or (recording if follows else "")),
         licence=str(value.get("license") or ""),
@@ -102,24 +142,23 @@ def _row(path: Path, called: str, key: str, group: dict[str, tuple[int, int]], e
     )
 
 
-def _described(path: Path, group: dict[str, tuple[int, int]]) -> dict[str, Any]:
+def _described(path: Path, group: Members) -> dict[str, Any]:
     """The fields of a key: its .json, or {"text": its .txt or .lab}."""
-    for ending in (".json", ".txt", ".lab"):
-        if ending not in group:
-            continue
-        offset, size = group[ending]
-        if size > MAX_JSON_BYTES:
-            raise SaladError(f"its {ending} holds {size} bytes, expected a description of one recording")
-        with open(path, "rb") as file:
-            file.seek(offset)
-            data = file.read(size).decode("utf-8", "surrogateescape")
-        if ending != ".json":
-            return {"text": data}
-        try:
-            value = json.loads(data)
-        except ValueError as error:
-            raise SaladError(f"its .json is not JSON ({error})") from None
-        if not isinstance(value, dict):
-            raise SaladError("its .json is not an object")
-        return value
-    raise SaladError(f"has no .json or .txt beside {', '.join(group)}")
+    ending = next((ending for ending in DESCRIPTIONS if ending in group), "")
+    if not ending:
+        raise SaladError(f"has no .json or .txt beside {', '.join(group)}")
+    offset, size = group[ending]
+    if size > MAX_JSON_BYTES:
+        raise SaladError(f"its {ending} holds {size} bytes, expected a description of one recording")
+    with open(path, "rb") as file:
+        file.seek(offset)
+        data = file.read(size).decode("utf-8-sig", "surrogateescape")
+    if ending != ".json":
+        return {"text": data}
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise SaladError(f"its .json is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise SaladError("its .json is not an object")
+    return value

@@ -22,8 +22,7 @@ from salad.data.prepared import (
     recorded,
     shuffled,
 )
-from salad.data.read import read_local_text
-from salad.data.readers.text import read_text
+from salad.data.readers.text import read_local_text, read_text
 from salad.data.sources import open_source
 from salad.data.topics import broad_topics, narrow_topics
 from salad.engine import run_shards

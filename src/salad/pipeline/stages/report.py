@@ -13,7 +13,7 @@ import salad
 from salad.audio import read_audio, to_samples, write_flac
 from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
-from salad.files import read_json, read_jsonl
+from salad.files import file_name, read_json, read_jsonl
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.processor import AUDIO
 from salad.pipeline.heldout import unseen_voices
@@ -170,7 +170,7 @@ def _spread(utterances: list[Utterance], unseen: Sequence[str]) -> list[Utteranc
 
 def _cut(run: Run, utterance: Utterance, end_s: float) -> Path:
     samples, rate = read_audio(utterance.audio)
-    path = run.folder("report") / "clips" / f"{utterance.id}.flac"
+    path = run.folder("report") / "clips" / file_name(utterance.id, ".flac")
     write_flac(path, samples[: to_samples(end_s, rate)], rate)
     return path
 

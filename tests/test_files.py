@@ -1,0 +1,91 @@
+"""The one reader of JSON lines, whatever a file is packed in or begins with; whole writes; names for ids."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+
+import pytest
+
+from salad.files import file_name, json_lines, read_json, read_jsonl, read_lines, write_jsonl, write_text
+from salad.types import SaladError
+
+ROWS = [{"id": "a", "text": "Käse\u2028und Brot"}, {"id": "b", "text": "two"}]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress, bz2.compress])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_lines_as_programs_write_them(tmp_path, pack, encoding):
+    path = tmp_path / "rows.jsonl"  # what it is packed in is told from its bytes
+    path.write_bytes(pack(LINES.replace("\n", "\r\n").encode(encoding)))
+    assert read_jsonl(path) == ROWS
+    path.write_bytes(pack(("\n\n" + LINES.strip()).encode(encoding)))
+    assert [where for where, _ in json_lines(path)] == ["line 3", "line 4"]
+
+
+@pytest.mark.parametrize(
+    "text", [json.dumps(ROWS), json.dumps(ROWS, indent=1), "\n".join(json.dumps(r, indent=1) for r in ROWS)]
+)
+def test_an_array_or_objects_over_many_lines(tmp_path, text):
+    (tmp_path / "rows.json").write_text(text)
+    assert read_jsonl(tmp_path / "rows.json") == ROWS
+    (tmp_path / "rows.json").write_text(text[:-3])
+    found = json_lines(tmp_path / "rows.json")
+    assert next(found) == ("item 1", ROWS[0])
+    with pytest.raises(SaladError, match="is not whole JSON after item 1"):
+        next(found)
+
+
+@pytest.mark.parametrize("line", ["not json", "[1]", "3", "null", "[" * 100_000])
+def test_a_broken_line_is_named_and_the_others_are_read(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(LINES + line + "\n" + LINES)
+    with pytest.raises(SaladError, match=r"rows.jsonl line 3: expected one JSON object, got"):
+        read_jsonl(path)
+    assert [row for _, row in json_lines(path) if isinstance(row, dict)] == ROWS + ROWS
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+def test_a_file_cut_in_the_middle_gives_the_lines_before(tmp_path, pack):
+    text = "".join(f'{{"n": {n * n * n * 7919}}}\n' for n in range(20_000))
+    data = pack(text.encode())
+    (tmp_path / "a").write_bytes(data[: len(data) // 2])
+    lines: list[str] = []
+    with pytest.raises(SaladError, match="is cut off or damaged in the middle, after .* lines"):
+        for line in read_lines(tmp_path / "a"):
+            lines.append(line)
+    assert 0 < len(lines) < 20_000 and lines == text.split("\n")[: len(lines)]
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(SaladError, match="none.jsonl: cannot be read"):
+        read_jsonl(tmp_path / "none.jsonl")
+    (tmp_path / "latin.jsonl").write_bytes(b'{"a": 1}\n{"a": "caf\xe9"}\n')
+    with pytest.raises(SaladError, match="latin.jsonl line 2: is not UTF-8"):
+        read_jsonl(tmp_path / "latin.jsonl")
+    write_text(tmp_path / "a.json", "\ufeff[1]")
+    assert read_json(tmp_path / "a.json") == [1]
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
+    def rows():
+        yield ROWS[0]
+        raise RuntimeError("no more")
+
+    for name in ("rows.jsonl", "rows.jsonl.gz"):
+        write_jsonl(tmp_path / name, ROWS)
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(RuntimeError, match="no more"):
+            write_jsonl(tmp_path / name, rows())
+        assert (tmp_path / name).read_bytes() == before and read_jsonl(tmp_path / name) == ROWS
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "rows.jsonl.gz"}
+
+
+def test_the_name_of_a_file_fits_and_is_of_one_id():
+    long = "https://example.org/" + "ü/" * 200
+    names = [file_name(name, ".flac") for name in ("a b", "a/b", "ü", long, long + "x", "x" * 300)]
+    assert names[:3] == ["a b.flac", "a%2Fb.flac", "%C3%BC.flac"]
+    assert len(set(names)) == 6 and all(len(name.encode()) < 220 and "/" not in name for name in names)
