@@ -11,6 +11,7 @@ from salad.evaluation.score import score_options
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary, transcript_ears
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.adapter import CTCHead
+from salad.model.splice import splice
 from salad.model.teacher import Teacher
 from salad.sequence import assemble
 from salad.training.loop import autocast
@@ -254,6 +255,16 @@ def test_generate_in_a_batch_equals_alone(rate):
     second = model.generate(ids[1:], None, frames[1:], **options)
     assert both.shape == (2, 8)
     assert torch.equal(both, torch.cat([first, second]))
+
+
+def test_spliced_parts_stand_in_order_in_the_tables_precision():
+    table = make_model().get_input_embeddings()
+    speech = torch.randn(3, table.weight.shape[1], dtype=torch.float64)
+    got = splice(table, [[1, 2], speech, [], torch.tensor([4]), speech[:1]])
+    assert torch.equal(got, torch.cat([table.weight[[1, 2]], speech.float(), table.weight[[4]], speech[:1].float()]))
+    assert (
+        splice(table, []).shape == (0, table.weight.shape[1]) and splice(table, [[]]).shape == splice(table, []).shape
+    )
 
 
 def test_placeholders_and_spans_must_agree():

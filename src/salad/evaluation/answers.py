@@ -19,6 +19,7 @@ from salad.files import read_jsonl, sha256_file, write_json, write_jsonl
 from salad.model import SaladProcessor
 from salad.model.freeze import freeze
 from salad.model.processor import AUDIO, MAX_SPAN_S
+from salad.model.splice import splice
 from salad.progress import progress
 from salad.training.loop import autocast
 from salad.types import SaladError
@@ -120,17 +121,16 @@ def _embed(model: Any, processor: SaladProcessor, prompt: Prompt, *, heard: bool
     before, after = prompt.template.split(AUDIO)
     table = model.get_input_embeddings()
 
-    def read(text: str, *, start: bool = False) -> torch.Tensor:
-        ids = [processor.start_token_id] * start + processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
+    def ids(text: str, *, start: bool = False) -> list[int]:
+        return [processor.start_token_id] * start + processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     if not heard:
-        return read(before + prompt.text + after, start=True)
+        return splice(table, [ids(before + prompt.text + after, start=True)])
     encoder = processor.encoder
     samples, rate = read_audio(prompt.audio, encoder.sample_rate_hz)
     frames = encoder.encode(split_at_quiet(samples, rate, MAX_SPAN_S))
     speech, _ = model.speech_embeddings([torch.from_numpy(f).float().to(table.weight.device) for f in frames])
-    return torch.cat([read(before, start=True), speech.to(table.weight.dtype), read(after)])
+    return splice(table, [ids(before, start=True), speech, ids(after)])
 
 
 def _row(
