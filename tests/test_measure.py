@@ -98,6 +98,10 @@ def test_transcript_alignment_by_hand():
     assert got == [["the", "goat"], ["at"], ["came", "home"]]
 
 
+def test_a_word_without_its_accent_is_the_same_word():
+    assert words_for_ranges(["naïve", "a"], "naive a a", [(0, 1), (1, 2)]) == [["naive"], ["a", "a"]]
+
+
 def test_items_hold_the_true_next_sentence_once():
     documents = [
         Document(

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from salad.align.transcribe import normalise
 from salad.evaluation.results import REFERENCE, markdown_table, percent_interval, result_of
 from salad.measure.statistics import accuracy, gap, mcnemar, pooled_gap
+from salad.text.normalise import normalise
 from salad.text.speakable import speakable
 from salad.types import Result
 

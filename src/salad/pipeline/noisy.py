@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from salad.align.transcribe import normalise
 from salad.audio import read_audio, write_flac
 from salad.evaluation.degrade import REVISION, disturbed
 from salad.measure.divergence import divergence, speech_ears, summary
@@ -17,6 +16,7 @@ from salad.pipeline.heldout import Setting
 from salad.pipeline.speech_jobs import encode, transcribe
 from salad.pipeline.speechlm import speech_examples
 from salad.progress import progress
+from salad.text.normalise import normalise
 from salad.types import Utterance
 
 __all__ = ["noise_rows"]

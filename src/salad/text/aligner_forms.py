@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["key", "spoken_pieces", "tie"]
+__all__ = ["spoken_pieces", "tie"]
 
 SYMBOLS = {"&": "and", "%": "percent", "+": "plus", "=": "equals", "@": "at", "#": "number", "°": "degrees"}
 CURRENCIES = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent")}
@@ -64,12 +64,6 @@ def _number(digits: str, to: str = "cardinal") -> str:
     from num2words import num2words
 
     return num2words(int(digits), to=to).replace("-", " ").replace(",", "")
-
-
-def key(text: str) -> str:
-    """Letters and digits alone, lower case, no accents: what two spellings of one word share."""
-    decomposed = unicodedata.normalize("NFKD", text.lower())
-    return "".join(character for character in decomposed if character.isalnum())
 
 
 def tie(written: Sequence[str], heard: Sequence[str]) -> list[list[int]]:
