@@ -17,7 +17,7 @@ from layouts import read_lhotse
 
 from salad.align import whisper
 from salad.align.silence import MIN_WORD_S, clamp, find_silences, match_silences, place_words
-from salad.align.transcribe import cer, normalise, transcribe_utterances, wer
+from salad.align.transcribe import cer, transcribe_utterances, wer
 from salad.align.utterances import align_utterance, align_utterances
 from salad.align.whisper import check_sentences, group_sentences, load_aligner
 from salad.audio import write_flac
@@ -33,6 +33,7 @@ from salad.engine import Shard
 from salad.files import read_jsonl, write_jsonl
 from salad.synthesize.speak import speak_document
 from salad.synthesize.voices import load_voice
+from salad.text.normalise import normalise
 from salad.types import Document, SaladError, Utterance, Word
 
 ASR = "whisper-tiny.en"

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from salad.align.transcript_match import words_for_ranges
 from salad.evaluation.next_sentence import build_items
 from salad.measure.divergence import DocumentKL, summary
+from salad.measure.format import bounds, with_interval
 from salad.measure.statistics import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
-from salad.types import Document, Result, SaladError
+from salad.types import Document, Gap, Result, SaladError
 
 WORDS = st.lists(st.sampled_from("a river runs to the sea and back again".split()), min_size=1, max_size=40)
 
@@ -97,6 +98,10 @@ def test_transcript_alignment_by_hand():
     assert got == [["the", "goat"], ["at"], ["came", "home"]]
 
 
+def test_a_word_without_its_accent_is_the_same_word():
+    assert words_for_ranges(["naïve", "a"], "naive a a", [(0, 1), (1, 2)]) == [["naive"], ["a", "a"]]
+
+
 def test_items_hold_the_true_next_sentence_once():
     documents = [
         Document(
@@ -154,6 +159,14 @@ def test_pooled_intervals_cover_at_their_rate():
         for i, (pooled, true) in enumerate(zip(pooled_gap(pairs, 400, trial), (66 / 260, 0.2), strict=True)):
             hits[i] += pooled.low <= true <= pooled.high
     assert hits.min() >= 180
+
+
+def test_an_interval_is_written_one_way():
+    assert with_interval({"value": 0.5712, "low": 0.5, "high": 0.6416}, ".1f", scale=100) == "57.1 [50.0, 64.2]"
+    assert with_interval(Gap(-0.0312, -0.1, 0.05, 9), "+.2f") == "-0.03 [-0.10, +0.05]"
+    assert with_interval({"value": 0.5, "low": None, "high": None}, ".0f", scale=100, unit=" %") == "50 %"
+    assert with_interval(None, missing="-") == with_interval({"value": None}, missing="-") == "-"
+    assert bounds(None) == bounds({"value": 1.0}) == "" and bounds({"low": 0, "high": 2}, "g") == "[0, 2]"
 
 
 def test_mcnemar_by_hand():

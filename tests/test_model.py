@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from salad.evaluation.score import score_options
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary, transcript_ears
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.adapter import CTCHead
+from salad.model.splice import splice
 from salad.model.teacher import Teacher
 from salad.sequence import assemble
 from salad.training.loop import autocast
@@ -256,26 +256,20 @@ def test_generate_in_a_batch_equals_alone(rate):
     assert torch.equal(both, torch.cat([first, second]))
 
 
+def test_spliced_parts_stand_in_order_in_the_tables_precision():
+    table = make_model().get_input_embeddings()
+    speech = torch.randn(3, table.weight.shape[1], dtype=torch.float64)
+    got = splice(table, [[1, 2], speech, [], torch.tensor([4]), speech[:1]])
+    assert torch.equal(got, torch.cat([table.weight[[1, 2]], speech.float(), table.weight[[4]], speech[:1].float()]))
+    assert (
+        splice(table, []).shape == (0, table.weight.shape[1]) and splice(table, [[]]).shape == splice(table, []).shape
+    )
+
+
 def test_placeholders_and_spans_must_agree():
     model = make_model()
     with pytest.raises(SaladError, match="2 spans for 1 audio placeholders"):
         model(torch.tensor([[0, model.config.audio_token_id]]), frames=[torch.randn(4, DIM)] * 2)
-
-
-def test_scores_with_a_shared_prefix_equal_one_by_one():
-    model = make_model()
-    items = [
-        (torch.tensor([0, 5, 8, 13, 2]), [[4, 9], [7], [3, 3, 3, 12, 1]]),
-        (torch.tensor([0]), [[1, 2], [2, 1]]),
-    ]
-    table = model.get_input_embeddings()
-    scores = score_options(model, [(table(prefix), options) for prefix, options in items])
-    for (prefix, options), got in zip(items, scores, strict=True):
-        for option, score in zip(options, got, strict=True):
-            with torch.no_grad():
-                logits = model.llm(torch.cat([prefix, torch.tensor(option)])[None]).logits[0].log_softmax(-1)
-            alone = logits[len(prefix) - 1 : -1].gather(1, torch.tensor(option)[:, None]).mean()
-            assert abs(score - float(alone)) < 1e-5
 
 
 def test_lora_starts_as_the_identity():

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from salad.cli import app
 from salad.evaluation.answers import answer_prompts
-from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, normalise, token_f1
+from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, normalise_answer, token_f1
 from salad.files import read_jsonl, write_jsonl
 from salad.types import SaladError
 
@@ -26,7 +26,7 @@ def prompts(model, lengths, seed=0):
 
 
 def test_overlap_by_hand():
-    assert normalise("The  Seine, an old River!") == "seine old river"
+    assert normalise_answer("The  Seine, an old River!") == "seine old river"
     assert exact_match("the Seine.", ["Rhine", "Seine"]) == 1.0 and exact_match("Seine river", ["Seine"]) == 0.0
     assert token_f1("the river Seine", ["Seine"]) == pytest.approx(2 / 3)
     assert token_f1("Seine Seine", ["Seine Rhine"]) == pytest.approx(0.5)

@@ -43,7 +43,6 @@ from salad.synthesize.speak import (
     speak_all,
     speak_document,
     speak_documents,
-    split_sentences,
     trim_silence,
     utterance_id,
 )
@@ -56,6 +55,7 @@ from salad.synthesize.voices import (
     word_spans,
 )
 from salad.synthesize.word_times import align_spoken
+from salad.text.sentences import MAX_CHARS, MAX_WORDS, split_sentences
 from salad.types import Document, SaladError, Utterance
 
 TEXT = "Dr. Smith saw 3.5 miles of lava. Is it hot? Yes!\n\nBread needs salt - and time, as J. B. Cook said."
@@ -107,8 +107,8 @@ def test_sentences_hold_every_word_once(text: str) -> None:
 @given(st.lists(st.sampled_from(["word", "comma,", "a" * 30]), min_size=1, max_size=200))
 def test_long_sentences_are_cut(words: list[str]) -> None:
     for start, end in split_sentences(" ".join(words)):
-        assert end - start <= speak.MAX_WORDS
-        assert len(" ".join(words[start:end])) <= speak.MAX_CHARS
+        assert end - start <= MAX_WORDS
+        assert len(" ".join(words[start:end])) <= MAX_CHARS
 
 
 def test_long_sentence_is_cut_at_a_comma() -> None:

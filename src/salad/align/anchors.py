@@ -12,7 +12,8 @@ import numpy as np
 from salad.align.silence import PAUSE_S, RATE_HZ
 from salad.align.whisper import WINDOW_S, load_whisper
 from salad.audio import split_at_quiet, to_seconds
-from salad.text.aligner_forms import key, spoken_pieces
+from salad.text.aligner_forms import spoken_pieces
+from salad.text.normalise import key
 from salad.types import SaladError, Word
 
 __all__ = ["Window", "find_windows", "hear_words", "match_windows", "windows_of"]

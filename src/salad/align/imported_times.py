@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from salad.align.silence import MIN_WORD_S
-from salad.text.aligner_forms import key, spoken_pieces, tie
+from salad.text.aligner_forms import spoken_pieces, tie
+from salad.text.normalise import key
 from salad.types import SaladError, Utterance, Word
 
 __all__ = ["given_words", "read_json_times", "read_textgrid", "tie_words"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,10 @@ from salad.audio import read_audio
 from salad.data.manifest import utterance_from_dict
 from salad.engine import Shard
 from salad.files import write_jsonl
+from salad.text.normalise import normalise
 from salad.types import SaladError
 
-__all__ = ["cer", "normalise", "transcribe", "transcribe_utterances", "wer"]
+__all__ = ["cer", "transcribe", "transcribe_utterances", "wer"]
 
 
 def transcribe_utterances(shard: Shard, folder: Path, *, asset: str, precision: str = "float32") -> None:
@@ -52,17 +52,6 @@ def transcribe(samples: np.ndarray, folder: str | Path, *, threads: int = 1, pre
         vad_filter=False,
     )
     return " ".join(segment.text.strip() for segment in segments)
-
-
-def normalise(text: str) -> str:
-    """Lower case, no accents, no punctuation (a hyphen or a dash parts words, an apostrophe joins), single spaces.
-
-    Digits are not spelled out ("3" and "three" differ): numbers are few in running text, and a rule that reads years,
-    sums and dates would bring errors of its own.
-    """
-    decomposed = unicodedata.normalize("NFKD", text.lower())
-    kept = (character for character in decomposed if not unicodedata.combining(character) and character not in "'’‘")
-    return " ".join("".join(character if character.isalnum() else " " for character in kept).split())
 
 
 def cer(hypothesis: str, reference: str) -> float:

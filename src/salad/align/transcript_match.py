@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import jiwer
+
+from salad.text.normalise import key
 
 __all__ = ["words_for_ranges"]
 
@@ -20,13 +21,9 @@ def words_for_ranges(reference: Sequence[str], hypothesis: str, ranges: Sequence
     if not heard:
         return [[] for _ in ranges]
     owner: list[int] = []  # reference word of each transcript word
-    normal = [_plain(word) for word in reference]
-    result = jiwer.process_words(" ".join(normal), " ".join(_plain(word) for word in heard))
+    normal = [key(word) or "_" for word in reference]
+    result = jiwer.process_words(" ".join(normal), " ".join(key(word) or "_" for word in heard))
     for chunk in result.alignments[0]:
         for j in range(chunk.hyp_end_idx - chunk.hyp_start_idx):
             owner.append(max(0, min(chunk.ref_start_idx + j, chunk.ref_end_idx - 1)))
     return [[word for word, at in zip(heard, owner, strict=True) if start <= at < end] for start, end in ranges]
-
-
-def _plain(word: str) -> str:
-    return re.sub(r"[^\w']", "", word.lower()) or "_"

@@ -21,6 +21,7 @@ from salad.files import read_jsonl, sha256_file, write_json, write_jsonl
 from salad.model import SaladProcessor
 from salad.model.freeze import freeze
 from salad.model.processor import AUDIO, MAX_SPAN_S
+from salad.model.splice import splice
 from salad.progress import progress
 from salad.sequence import token_ids
 from salad.training.loop import autocast
@@ -137,19 +138,17 @@ def _embed(model: Any, processor: SaladProcessor, prompt: Prompt, *, heard: bool
     before, after = prompt.template.split(AUDIO)
     table = model.get_input_embeddings()
 
-    def read(text: str, *, start: bool = False) -> torch.Tensor:
-        own = token_ids(processor.tokenizer, text, after=not start)
-        ids = [processor.start_token_id] * start + own
-        return table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
+    def ids(text: str, *, start: bool = False) -> list[int]:
+        return [processor.start_token_id] * start + token_ids(processor.tokenizer, text, after=not start)
 
     if not heard:
-        return read(before + prompt.text + after, start=True)
+        return splice(table, [ids(before + prompt.text + after, start=True)])
     encoder = processor.encoder
     samples, rate = read_audio(prompt.audio, encoder.sample_rate_hz)
     frames = encoder.encode(split_at_quiet(samples, rate, MAX_SPAN_S))
     speech, _ = model.speech_embeddings([torch.from_numpy(f).float().to(table.weight.device) for f in frames])
-    spoken = speech.to(table.weight.dtype)  # a span owns the space before its words
-    return torch.cat([read(before.rstrip(" "), start=True), spoken, read(after)])
+    # a span owns the space before its words
+    return splice(table, [ids(before.rstrip(" "), start=True), speech, ids(after)])
 
 
 def _row(

@@ -15,23 +15,24 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.objective.distill import kl_per_position
 
-__all__ = ["Sampling", "answer", "answer_divergence", "exact_match", "normalise", "token_f1"]
+__all__ = ["Sampling", "answer", "answer_divergence", "exact_match", "normalise_answer", "token_f1"]
 
 
-def normalise(text: str) -> str:
+def normalise_answer(text: str) -> str:
     """SQuAD's: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016, evaluate-v1.1)."""
     text = "".join(c for c in text.lower() if c not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """1 where the answer equals a reference after `normalise`, else 0."""
-    return float(any(normalise(answer) == normalise(reference) for reference in references))
+    """1 where the answer equals a reference after `normalise_answer`, else 0."""
+    return float(any(normalise_answer(answer) == normalise_answer(reference) for reference in references))
 
 
 def token_f1(answer: str, references: Sequence[str]) -> float:
     """The best F1 of the answer's words against a reference's; two empty ones agree."""
-    return max((_f1(normalise(answer).split(), normalise(reference).split()) for reference in references), default=0.0)
+    own = normalise_answer(answer).split()
+    return max((_f1(own, normalise_answer(reference).split()) for reference in references), default=0.0)
 
 
 def _f1(one: list[str], other: list[str]) -> float:

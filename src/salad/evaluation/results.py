@@ -16,6 +16,7 @@ from typing import Any
 from salad.evaluation.prompt import Segment
 from salad.evaluation.score import OptionScore
 from salad.evaluation.task import Task, TaskItem
+from salad.measure.format import with_interval
 from salad.measure.statistics import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
 from salad.types import Result, SaladError
 
@@ -24,6 +25,8 @@ __all__ = [
     "chance_of",
     "check_rows",
     "comparisons",
+    "markdown_table",
+    "percent_interval",
     "result_of",
     "results_of",
     "results_table",
@@ -205,14 +208,14 @@ def results_table(figures: Mapping[str, Any], systems: Sequence[str] = (), *, la
     rows = []
     for task, metric in figures["metric"].items():
         own = [figures["accuracy"][system].get(task) for system in systems]
-        cells = [_percent(value) if value else "" for value in own]
+        cells = [percent_interval(value) for value in own]
         gaps = [figures["lost"][name]["tasks"].get(task) for name in lost]
         n = next(str(value["n"]) for value in own if value)
-        rows.append([task, metric, n, f"{100 * figures['chance'][task]:.1f}", *cells, *map(_points, gaps)])
+        rows.append([task, metric, n, f"{100 * figures['chance'][task]:.1f}", *cells, *map(percent_interval, gaps)])
     for title in ("all items", "mean of tasks") if lost and len(rows) > 1 else ():
-        n = str(figures["lost"][lost[0]][title]["n"])
-        rows.append([title, "", n, "", *[""] * len(systems), *(_points(figures["lost"][s][title]) for s in lost)])
-    return _latex(header, rows) if latex else _markdown(header, rows)
+        own = [figures["lost"][name][title] for name in lost]
+        rows.append([title, "", str(own[0]["n"]), "", *[""] * len(systems), *map(percent_interval, own)])
+    return _latex(header, rows) if latex else markdown_table(header, rows)
 
 
 def _loss(system: str) -> str:
@@ -221,18 +224,13 @@ def _loss(system: str) -> str:
     return names.get(system.partition("/")[0], "")
 
 
-def _percent(value: Mapping[str, float]) -> str:
-    return f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+def percent_interval(value: Mapping[str, Any] | None) -> str:
+    """`57.1 [50.0, 64.2]` of a share, in per cent, and the p of McNemar's test where there is one; "" for None."""
+    text = with_interval(value, ".1f", scale=100)
+    return f"{text}, p {value['mcnemar']['p']:.2g}" if value and "mcnemar" in value else text
 
 
-def _points(value: Mapping[str, Any] | None) -> str:
-    if not value:
-        return ""
-    text = _percent(value)
-    return f"{text}, p {value['mcnemar']['p']:.2g}" if "mcnemar" in value else text
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

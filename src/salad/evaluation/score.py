@@ -13,10 +13,9 @@ import torch
 
 from salad.evaluation.prompt import Request, Unit
 from salad.evaluation.scorer_model import Head, Reader
-from salad.model.modeling import SaladForConditionalGeneration
 from salad.sequence import best_fit
 
-__all__ = ["OptionScore", "score", "score_one_by_one", "score_options"]
+__all__ = ["OptionScore", "score", "score_one_by_one"]
 
 POSITIONS = 4096  # in one forward pass
 MIN_HEAD = 16  # a shorter common beginning is not worth keeping
@@ -89,15 +88,6 @@ def score_one_by_one(
             if advance:
                 advance(1)
     return out
-
-
-@torch.no_grad()
-def score_options(
-    model: SaladForConditionalGeneration, items: Sequence[tuple[torch.Tensor, Sequence[Sequence[int]]]]
-) -> list[tuple[float, ...]]:
-    """For each item (prefix [L, width], options as token ids): nats per token of each option."""
-    scores = _score_pack(Reader(model, None), items)
-    return [tuple(option.logprob / option.num_tokens for option in own) for own in scores]
 
 
 def _common(prefixes: Sequence[Sequence[Unit]]) -> tuple[Unit, ...]:

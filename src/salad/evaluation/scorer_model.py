@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,6 +17,7 @@ from salad.evaluation.prompt import Sound, Start, Unit
 from salad.files import read_json
 from salad.model.attention import NAME, packed_arguments, read_head
 from salad.model.modeling import SaladForConditionalGeneration
+from salad.model.splice import splice
 from salad.types import SaladError
 
 __all__ = ["Reader", "load_reader"]
@@ -69,18 +71,15 @@ class Reader:
         heard = dict(zip(sounds, self._hear(list(sounds)), strict=True))
         out = []
         for prefix in prefixes:
-            parts, ids = [], []
-            for unit in prefix:
-                if isinstance(unit, Sound):
-                    parts += [self.embed_ids(ids), heard[unit]]
-                    ids = []
-                else:
-                    ids.append(unit)
-            out.append(torch.cat([*parts, self.embed_ids(ids)]))
+            parts: list[Any] = []
+            for is_sound, group in itertools.groupby(prefix, lambda unit: isinstance(unit, Sound)):
+                units = list(group)
+                parts += [heard[unit] for unit in units] if is_sound else [units]
+            out.append(splice(self.table, parts))
         return out
 
     def embed_ids(self, ids: Sequence[int]) -> torch.Tensor:
-        return self.table(torch.tensor(list(ids), dtype=torch.long, device=self.device))
+        return splice(self.table, [list(ids)])
 
     def _hear(self, sounds: Sequence[Sound]) -> list[torch.Tensor]:
         if not sounds:
@@ -92,8 +91,7 @@ class Reader:
         out = []
         for sound in sounds:  # spans of one sound are packed; sounds apart, so that none depends on what is beside it
             spans = [torch.from_numpy(span).float().to(self.device) for span in sound.spans]
-            embeddings, _ = self.model.speech_embeddings(spans)
-            out.append(embeddings.to(self.table.weight.dtype))
+            out.append(self.model.speech_embeddings(spans)[0])
         return out
 
     def read_head(self, embeddings: torch.Tensor) -> Head:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from salad.align.transcribe import normalise
-from salad.evaluation.results import REFERENCE, chance_of, result_of
+from salad.evaluation.results import REFERENCE, chance_of, markdown_table, percent_interval, result_of
 from salad.measure.statistics import accuracy, gap, mcnemar, pooled_gap
+from salad.text.normalise import normalise
 from salad.text.speakable import speakable
 from salad.types import Result
 
@@ -101,20 +101,22 @@ def spoken_tables(figures: Mapping[str, Any]) -> str:
     rows = list(figures["systems"].values())
     clean = [row for row in rows if not row["condition"]]
     base = ["system", "voice", "trained on it", "n", "accuracy", "chance", f"gap to {REFERENCE}", "WER", "CER"]
-    lines = [[r["kind"], r["voice"], _trained(r), *_figures(r), _interval(r.get("gap")), *_errors(r)] for r in clean]
+    lines = [
+        [r["kind"], r["voice"], _trained(r), *_figures(r), percent_interval(r.get("gap")), *_errors(r)] for r in clean
+    ]
     for kind, spread in figures["spread"].items():
         text = f"{_percent(spread['mean'])}, {_percent(spread['lowest'])} to {_percent(spread['highest'])}"
         lines.append([kind, "all voices", "", "", f"{text}, sd {_percent(spread['sd'])}", "", "", "", ""])
-    text = f"\nVoices (all items):\n\n{_markdown(base, lines)}"
+    text = f"\nVoices (all items):\n\n{markdown_table(base, lines)}"
     changed = [row for row in rows if row["condition"]]
     if changed:
         base = ["condition", "system", "voice", "n", "accuracy", "chance", "clean - it", "WER", "CER"]
         order = list(dict.fromkeys(row["condition"] for row in changed))
         lines = [
-            [r["condition"], r["kind"], r["voice"], *_figures(r), _interval(r.get("clean")), *_errors(r)]
+            [r["condition"], r["kind"], r["voice"], *_figures(r), percent_interval(r.get("clean")), *_errors(r)]
             for r in sorted(changed, key=lambda row: order.index(row["condition"]))
         ]
-        text += f"\nNoise and controls (all items):\n\n{_markdown(base, lines)}"
+        text += f"\nNoise and controls (all items):\n\n{markdown_table(base, lines)}"
     return text
 
 
@@ -124,7 +126,7 @@ def _trained(row: Mapping[str, Any]) -> str:
 
 
 def _figures(row: Mapping[str, Any]) -> list[str]:
-    return [str(row["n"]), _interval(row["accuracy"]), _percent(row["chance"])]
+    return [str(row["n"]), percent_interval(row["accuracy"]), _percent(row["chance"])]
 
 
 def _errors(row: Mapping[str, Any]) -> list[str]:
@@ -133,14 +135,3 @@ def _errors(row: Mapping[str, Any]) -> list[str]:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
-
-
-def _interval(value: Mapping[str, Any] | None) -> str:
-    if not value:
-        return ""
-    text = f"{_percent(value['value'])} [{_percent(value['low'])}, {_percent(value['high'])}]"
-    return f"{text}, p {value['mcnemar']['p']:.2g}" if "mcnemar" in value else text
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(line)} |\n" for line in [header, ["---"] * len(header), *rows])

@@ -15,9 +15,9 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from scipy.stats import binomtest
 
-from salad.align.transcribe import normalise
 from salad.measure.oracle import symbols_of_model
 from salad.measure.statistics import ratio
+from salad.text.normalise import normalise
 from salad.text.speakable import speakable
 from salad.types import Estimate, Example, Utterance
 

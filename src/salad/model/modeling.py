@@ -18,6 +18,7 @@ from salad.model.config import SaladConfig
 from salad.model.ears import Candidates, SymbolEars
 from salad.model.ears.lower import pool_runs
 from salad.model.ears.symbol_ears import Readout
+from salad.model.splice import splice
 from salad.types import SaladError
 
 __all__ = ["SaladForConditionalGeneration"]
@@ -215,11 +216,12 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         for index, ids in enumerate(input_ids):
             if attention_mask is not None:
                 ids = ids[attention_mask[index].bool()]
-            pieces, last = [], 0
+            parts: list[torch.Tensor] = []
+            last = 0
             for position in (ids == self.config.audio_token_id).nonzero().flatten().tolist():
-                pieces += [table(ids[last:position]), spans[at].to(table.weight.dtype)]
+                parts += [ids[last:position], spans[at]]
                 last, at = position + 1, at + 1
-            rows.append(torch.cat([*pieces, table(ids[last:])]))
+            rows.append(splice(table, [*parts, ids[last:]]))
         return rows
 
     def forward(

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from salad.align.transcript_match import words_for_ranges
 from salad.audio import read_audio, split_at_quiet, to_samples
 from salad.engine.machine import default_device
 from salad.evaluation.benchmark import Settings, load_samples
 from salad.evaluation.next_sentence import Item, build_items
+from salad.evaluation.prompt import Request, Segment, Sound, request
 from salad.evaluation.recordings import SHUFFLED, SILENCE
 from salad.evaluation.results import result_of
-from salad.evaluation.score import score_options
+from salad.evaluation.score import OptionScore, score
+from salad.evaluation.scorer_model import Reader
 from salad.evaluation.spoken_benchmark import Speech, run_speech_eval
 from salad.files import write_jsonl
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.statistics import accuracy, gap, margin, margin_over, pooled_gap
-from salad.model import SaladForConditionalGeneration, load_encoder
+from salad.model import load_encoder
 from salad.model.processor import MAX_SPAN_S
 from salad.pipeline.heldout import Setting
 from salad.pipeline.run import Run
@@ -33,11 +33,9 @@ from salad.types import Result
 
 __all__ = ["accuracies", "answer", "items_of"]
 
-ITEMS_AT_ONCE = 8
 HEARING = ("speech_adapted", "blind", "other")  # own recording, silence as long, another document's recording
 CONTROLS = {SILENCE: "blind", SHUFFLED: "other"}  # conditions of `salad eval --control`
-Prefixes = Callable[[], list[torch.Tensor]]
-Ways = dict[str, tuple[SaladForConditionalGeneration, list[torch.Tensor]]]  # by whom, and what it takes in
+Frames = tuple[np.ndarray, ...]  # [num_frames, frame_dim] of each span of one context
 
 
 def items_of(setting: Setting) -> list[Item]:
@@ -55,58 +53,59 @@ def answer(
 ) -> dict[str, list[Result]]:
     """What each system answers; `systems` names those that are asked, all of them if none is named.
 
-    silence: frames that `blind` hears; without them it is not asked.
+    heard: transcripts by utterance, which the cascade reads. silence: frames that `blind` hears; without them it is not
+    asked. Scores are nats per token of each option, from the scorer of `salad eval`.
     """
     wanted = [name for name in HEARING if not systems or name in systems]
     frames = _frames(setting, items, wanted, silence) if wanted else {}
-    results: dict[str, list[Result]] = {}
-    with progress("multiple choice", len(items), "items") as bar:
-        for start in range(0, len(items), ITEMS_AT_ONCE):
-            group = items[start : start + ITEMS_AT_ONCE]
-            ways = _prefixes(setting, heard, group, frames, systems)
-            for name, (model, prefixes) in ways.items():
-                options = [[setting.ids(f" {option}") for option in item.options] for item in group]
-                asked = list(zip(prefixes, options, strict=True))
-                same = _same_text(results, ways, name, start) if name == "cascade" else {}
-                new = [one for i, one in enumerate(asked) if i not in same]
-                scores = iter(score_options(model, new) if new else [])
-                found = [same.get(i) or next(scores) for i in range(len(asked))]
-                rows = [Result(item.id, item.answer, own) for item, own in zip(group, found, strict=True)]
-                results.setdefault(name, []).extend(rows)
-            bar.advance(len(group))
+    asked = _requests(setting, items, heard, frames, systems)
+    bf16, scores = setting.run.uses_bf16("score", setting.device), dict[str, list[tuple[OptionScore, ...]]]()
+    with progress("multiple choice", len(items) * len(asked), "items") as bar:
+        for name, requests in asked.items():
+            model = setting.base if name in ("text_base", "cascade") else setting.model
+            known: dict[Request, tuple[OptionScore, ...]] = {}
+            if name == "cascade" and "text_base" in asked:  # a transcript that is the text itself scores as the text
+                known = dict(zip(asked["text_base"], scores["text_base"], strict=True))
+            new = [one for one in requests if one not in known]
+            bar.advance(len(requests) - len(new))
+            reader = Reader(model, setting.tokenizer, start="document", bf16=bf16)
+            known |= dict(zip(new, score(reader, new, advance=bar.advance), strict=True))
+            scores[name] = [known[one] for one in requests]
+    results = {
+        name: [
+            Result(item.id, item.answer, tuple(option.logprob / option.num_tokens for option in own))
+            for item, own in zip(items, found, strict=True)
+        ]
+        for name, found in scores.items()
+    }
     if setting.frozen and "text_base" in results:
         results["text_adapted"] = results["text_base"]  # the same weights read the same text
     return results
 
 
-def _same_text(results: dict[str, list[Result]], ways: Ways, name: str, start: int) -> dict[int, tuple[float, ...]]:
-    """Scores of the items of the group from `start` on whose transcript is the text itself: they are the text's."""
-    if "text_base" not in ways:
-        return {}
-    pairs = zip(ways["text_base"][1], ways[name][1], strict=True)
-    same = [i for i, (read, transcript) in enumerate(pairs) if torch.equal(read, transcript)]
-    return {i: results["text_base"][start + i].scores for i in same}
-
-
-def _prefixes(
+def _requests(
     setting: Setting,
+    items: Sequence[Item],
     heard: dict[str, str],
-    items: list[Item],
-    frames: dict[str, dict[str, list[torch.Tensor]]],
+    frames: dict[str, dict[str, Frames]],
     systems: tuple[str, ...],
-) -> Ways:
-    """The context of each item as each system takes it in: read, heard, or read from a transcript."""
-    base, model = setting.base, setting.model
-    contexts = [item.context for item in items]
-    ways: dict[str, tuple[SaladForConditionalGeneration, Prefixes]] = {
-        "text_base": (base, lambda: [setting.read(base, text) for text in contexts]),
-        "cascade": (base, lambda: [setting.read(base, text) for text in _transcripts(setting, items, heard)]),
-    }
-    for name, own in frames.items():
-        ways[name] = (model, lambda own=own: _heard(setting, [own[item.id] for item in items]))
+) -> dict[str, list[Request]]:
+    """The items as each system takes them in: the context read, read from a transcript, or heard (frames by item)."""
+    texts = {"text_base": [item.context for item in items], "cascade": _transcripts(setting, items, heard)}
+    prompts = {name: [(Segment("text", text), ()) for text in own] for name, own in texts.items()}
+    prompts |= {k: [(Segment("speech", item.context), own[item.id]) for item in items] for k, own in frames.items()}
     if not setting.frozen:
-        ways["text_adapted"] = (model, lambda: [setting.read(model, text) for text in contexts])
-    return {name: (by, prefixes()) for name, (by, prefixes) in ways.items() if not systems or name in systems}
+        prompts["text_adapted"] = prompts["text_base"]
+
+    def asked(name: str, item: Item, segment: Segment, spans: Frames) -> Request:
+        options, sound = [f" {option}" for option in item.options], Sound(f"{name}/{item.id}", spans)
+        return request(setting.tokenizer, [segment], options, start="document", sound=lambda _: sound)
+
+    return {
+        name: [asked(name, item, *prompt) for item, prompt in zip(items, own, strict=True)]
+        for name, own in prompts.items()
+        if not systems or name in systems
+    }
 
 
 def _transcripts(setting: Setting, items: Sequence[Item], heard: dict[str, str]) -> list[str]:
@@ -119,7 +118,7 @@ def _transcripts(setting: Setting, items: Sequence[Item], heard: dict[str, str])
 
 def _frames(
     setting: Setting, items: Sequence[Item], wanted: Sequence[str], silence: np.ndarray | None
-) -> dict[str, dict[str, list[torch.Tensor]]]:
+) -> dict[str, dict[str, Frames]]:
     """For each way of hearing, the frames of each item's context: its own, as much silence, as much of another's."""
     encoder = load_encoder(setting.run.recipe.assets.encoder, setting.run.recipe.threads)
     with progress("encode contexts", len(items), "items") as bar:
@@ -129,27 +128,18 @@ def _frames(
             bar.advance()
     found = {"speech_adapted": own}
     if silence is not None:
-        hush = torch.from_numpy(silence).to(setting.device)
-        found["blind"] = {i: [hush[: len(span)] for span in spans] for i, spans in own.items()}
+        found["blind"] = {i: tuple(silence[: len(span)] for span in spans) for i, spans in own.items()}
     spoken = [
-        Spoken(
-            item.document_id,
-            item.domain,
-            setting.by_document[item.document_id].speaker,
-            tuple(span.cpu().numpy() for span in own[item.id]),
-        )
+        Spoken(item.document_id, item.domain, setting.by_document[item.document_id].speaker, own[item.id])
         for item in items
     ]
     others = others_frames(spoken) if "other" in wanted else []
     if others and all(spans is not None for spans in others):
-        found["other"] = {
-            item.id: [torch.from_numpy(span).to(setting.device) for span in spans or ()]
-            for item, spans in zip(items, others, strict=True)
-        }
+        found["other"] = {item.id: tuple(spans or ()) for item, spans in zip(items, others, strict=True)}
     return {name: frames for name, frames in found.items() if name in wanted}
 
 
-def _encoded(setting: Setting, encoder: Any, item: Item) -> list[torch.Tensor]:
+def _encoded(setting: Setting, encoder: Any, item: Item) -> Frames:
     """The context as sound alone: cut out of the recording and encoded once."""
     utterance = setting.by_document[item.document_id]
     key = (utterance.id, tuple(item.context_words))
@@ -158,17 +148,8 @@ def _encoded(setting: Setting, encoder: Any, item: Item) -> list[torch.Tensor]:
         first, last = item.context_words
         start, end = (to_samples(t, rate) for t in (utterance.words[first].start_s, utterance.words[last - 1].end_s))
         spans = encoder.encode(split_at_quiet(samples[start:end], rate, MAX_SPAN_S))
-        setting.item_frames[key] = [torch.from_numpy(span).to(setting.device) for span in spans]
+        setting.item_frames[key] = tuple(spans)
     return setting.item_frames[key]
-
-
-def _heard(setting: Setting, contexts: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
-    """What is heard of each context (its spans' frames), behind the start token."""
-    speech, lengths = setting.model.speech_embeddings([span for context in contexts for span in context])
-    table = setting.model.get_input_embeddings()
-    start_token = table(torch.tensor([setting.model.config.start_token_id], device=setting.device))
-    spans = iter(speech.to(table.weight.dtype).split(lengths))
-    return [torch.cat([start_token, *itertools.islice(spans, len(context))]) for context in contexts]
 
 
 def accuracies(run: Run, items: list[Item], results: dict[str, list[Result]], folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from salad.engine.machine import default_device
@@ -18,7 +19,6 @@ from salad.pipeline.run import Run
 from salad.pipeline.speechlm import build_model, load_tokenizer, speech_examples, text_examples
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.stages.corpus import load_documents
-from salad.sequence import token_ids
 from salad.training.checkpoint import load_weights
 from salad.training.loop import autocast
 from salad.types import Document, Example
@@ -65,19 +65,11 @@ class Setting:
             freeze(each, "frozen", bf16=run.uses_bf16("score", self.device))
             each.to(self.device)
         self.teacher = Teacher(self.base, cache=True)
-        self.item_frames: dict[tuple[str, tuple[int, int]], list[torch.Tensor]] = {}
+        self.item_frames: dict[tuple[str, tuple[int, int]], tuple[np.ndarray, ...]] = {}
 
     def load(self, checkpoint: Path) -> SaladForConditionalGeneration:
         load_weights(checkpoint, self.model)
         return self.model
-
-    def ids(self, text: str) -> list[int]:
-        return token_ids(self.tokenizer, text, after=text.startswith(" "))
-
-    def read(self, model: SaladForConditionalGeneration, text: str) -> torch.Tensor:
-        """Embeddings of the start token and the text: [1 + tokens, width]."""
-        ids = torch.tensor([model.config.start_token_id, *self.ids(text)], device=self.device)
-        return model.get_input_embeddings()(ids)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from salad import __version__
 from salad.assets import ASSETS
 from salad.data.card import card_lines, is_non_commercial
 from salad.files import read_json, read_jsonl, write_text
+from salad.measure.format import with_interval
 from salad.pipeline.run import Run
 
 __all__ = ["write_model_card"]
@@ -138,4 +139,4 @@ def _accuracies(tasks: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _interval(row: dict[str, float] | None) -> str:
-    return f"{100 * row['value']:.0f} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]" if row else ""
+    return with_interval(row, ".0f", scale=100)

@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from salad.align.transcribe import normalise
 from salad.audio import read_audio, write_flac
 from salad.evaluation.degrade import REVISION, disturbed
 from salad.files import file_name
@@ -18,6 +17,7 @@ from salad.pipeline.heldout import Setting
 from salad.pipeline.speech_jobs import encode, transcribe
 from salad.pipeline.speechlm import speech_examples
 from salad.progress import progress
+from salad.text.normalise import normalise
 from salad.types import Utterance
 
 __all__ = ["noise_rows"]

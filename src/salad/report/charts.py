@@ -1,24 +1,27 @@
-"""The charts of a report, each drawn at a width in pixels; None where the report holds nothing to draw.
+"""The charts of a report as matplotlib figures, and `svg_figure`, which puts one into a page; None: nothing to draw.
 
-Every figure is drawn twice, at a desktop's and at a phone's width, and the style sheet shows one of them: so
-the letters keep their size.
+Text stays text, and every colour is a variable of the page's style sheet, so one drawing serves desktop, phone and dark
+mode.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
-from salad.report.svg import Svg, bold_width, scale, shorten, text_width, ticks, x_axis
 from salad.report.values import (
     ACCURACIES,
     CONTROLS,
     EXPOSURES,
     STAGES,
+    Z95,
     duration,
     heard_of,
     heard_title,
@@ -27,30 +30,131 @@ from salad.report.values import (
     pick,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 __all__ = [
+    "COLOURS",
     "draw_accuracy",
     "draw_clusters",
     "draw_curves",
     "draw_dumbbells",
     "draw_recall",
     "draw_seconds",
-    "draw_spell",
     "draw_stages",
-    "draw_warm_start",
-    "figure",
+    "new_figure",
+    "svg_figure",
+    "thin",
 ]
 
-WIDE, NARROW = 540, 340  # pixels
-MARGIN = 14
-Z95 = 1.96
+COLOURS = {  # as page.css has them for a light screen
+    "paper": "#fdfdfc", "ink": "#1b1e23", "quiet": "#5d646e", "line": "#dcdfe3", "grid": "#eceef0", "after": "#0063a6",
+    "before": "#7b828c", "warm": "#b24a00", "green": "#007a5a", "plum": "#8d3f78",
+}  # fmt: skip
+PAPER, INK, QUIET, LINE, GRID, AFTER, BEFORE, WARM, GREEN, PLUM = COLOURS.values()
+CONTROL_COLOURS = {"cascade": GREEN, "deaf": WARM, "blind": PLUM, "other": BEFORE}
+STYLE = {
+    "font.size": 12, "axes.titlesize": 11, "axes.labelsize": 11, "xtick.labelsize": 11, "legend.fontsize": 11,
+    "text.color": INK, "axes.titlecolor": QUIET, "axes.labelcolor": QUIET, "axes.edgecolor": LINE, "xtick.color": LINE,
+    "ytick.color": LINE, "xtick.labelcolor": QUIET, "ytick.labelcolor": INK, "grid.color": GRID, "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "ytick.major.size": 0, "figure.facecolor": "none",
+    "axes.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False, "text.parse_math": False,
+    "svg.fonttype": "none", "svg.hashsalt": "salad",
+}  # fmt: skip
+WIDTH = 460  # of every chart, in units of which a letter is 12 high; the page scales it
 CURVE_POINTS = 240
+LABEL_LETTERS = 30
+NAMED_CLUSTERS = 6
 
 
-def interval(entry: dict[str, Any]) -> float:
+def svg_figure(
+    draw: Callable[[], Figure | None], name: str, caption: str, numbers: Sequence[tuple[str, str]] = ()
+) -> Markup | None:
+    """The drawing over its caption and, behind that, `numbers` (what, figure); None where there is nothing to draw."""
+    import matplotlib
+
+    file = io.StringIO()
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # what matplotlib's font lacks, the reader's may have
+        drawn = draw()
+        if drawn is None:
+            return None
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        drawn.savefig(file, format="svg", metadata=nothing)
+    told = Markup("; ").join(Markup("{} <b>{}</b>").format(*number) for number in numbers)
+    told = Markup(' <span class="numbers">{}.</span>').format(told) if numbers else ""
+    label = f"{name}. {caption}"
+    return Markup("<figure>{}<figcaption>{}{}</figcaption></figure>").format(
+        _inline(file.getvalue(), name, label), caption, told
+    )
+
+
+def _inline(svg: str, name: str, label: str) -> Markup:
+    """matplotlib's file as a part of a page: no name twice, nothing of its own outside it, the page's colours."""
+    box = re.search(r'viewBox="([^"]+)"', svg)[1]  # type: ignore[index]
+    body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
+    body = re.sub(r"<style.*?</style>|<clipPath.*?</clipPath>", "", body, flags=re.DOTALL)
+    body = re.sub(r' clip-path="[^"]*"', "", body)
+    used, own = set(re.findall(r'href="#(\w+)"', body)), re.sub(r"\W+", "-", name.lower())
+    body = re.sub(r' id="([^"]+)"', lambda m: f' id="{own}-{m[1]}"' if m[1] in used else "", body)
+    body = re.sub(r"\s*\n\s*", "\n", body).replace('href="#', f'href="#{own}-')
+    for variable, colour in COLOURS.items():
+        body = body.replace(colour, f"var(--{variable})")
+    return Markup('<svg viewBox="{}" role="img" aria-label="{}">{}</svg>').format(box, label, Markup(body))
+
+
+def new_figure(height: float, rows: int = 1, grid: Any = "x") -> tuple[Figure, list[Axes]]:
+    """A figure of WIDTH and `height`, and its plots, one under the other; `grid`: of which axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
+    axes = list(figure.subplots(rows, 1, squeeze=False)[:, 0])
+    for axis in axes:
+        axis.grid(axis=grid)
+    return figure, axes
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= LABEL_LETTERS else text[: LABEL_LETTERS - 1].rstrip() + "…"
+
+
+def _half(entry: Mapping[str, Any]) -> float:
     return Z95 * (entry.get("se") or 0.0)
 
 
-def draw_stages(report: dict[str, Any], width: float) -> Svg | None:
+def _rows(axis: Axes, names: Sequence[str], limit: float, xlabel: str) -> None:
+    """One line for each name, the first on top, over an axis from 0 to `limit`."""
+    axis.set_yticks(range(len(names)), [shorten(name) for name in names])
+    axis.set(ylim=(len(names) - 0.4, -0.7), xlim=(0, limit), xlabel=xlabel)
+    axis.spines["bottom"].set_visible(False)
+
+
+def _dots(axis: Axes, xs: Sequence[float], ys: Sequence[float], colour: str, label: str = "") -> None:
+    """Filled dots, or hollow ones for BEFORE."""
+    face = PAPER if colour == BEFORE else colour
+    axis.plot(xs, ys, "o", color=colour, markerfacecolor=face, markeredgewidth=2, markersize=9, label=label)
+
+
+def _value(axis: Axes, x: float, y: float, low: float, high: float, colour: str, shown: str) -> None:
+    """A dot with its whisker, and what it shows above it."""
+    if high > low:
+        axis.errorbar(x, y, xerr=[[x - max(0.0, low)], [high - x]], color=INK, linewidth=1.4, capsize=4)
+    _dots(axis, [x], [y], colour)
+    axis.annotate(shown, (x, y), (0, 8), textcoords="offset points", ha="center", weight="bold")
+
+
+def _beside(axis: Axes, y: float, text: str) -> None:
+    """Text to the right of a line."""
+    axis.annotate(text, (1, y), (6, 0), ("axes fraction", "data"), "offset points", va="center")
+
+
+def _column_title(axis: Axes, text: str) -> None:
+    """Over the texts that stand to the right."""
+    axis.annotate(text, (1, 1), (6, 6), "axes fraction", "offset points", color=QUIET, fontsize=11)
+
+
+def draw_stages(report: dict[str, Any]) -> Figure | None:
     """M after each stage as dots with 95 % whiskers; the controls as lines across.
 
     The untrained model, several times as far off, is told as text: on the axis it would press all others together.
@@ -61,66 +165,43 @@ def draw_stages(report: dict[str, Any], width: float) -> Svg | None:
     stages = [key for key in STAGES if key in entries]
     if not stages:
         return None
-    left, right = 82, 74
-    controls = sorted((key for key in CONTROLS if key in entries), key=lambda key: entries[key]["all"])
-    top = 26 + 17 * len(controls) + (14 if untrained else 0)
-    high = max(entry["all"] + interval(entry) for entry in entries.values()) * 1.06 or 1.0
-    x = scale(0, high, left, width - right)
-    bottom = top + 46 * len(stages)
-    svg = Svg(width, bottom + 40)
-    x_axis(svg, x, 0, high, bottom, top, "misalignment M (nats per token)")
-    svg.line(left, top, left, bottom, "base")
-    for index, key in enumerate(controls):  # labels go down a staircase to the right, so that no line crosses one
-        entry, label = entries[key], f"{CONTROLS[key]} {nats(entries[key]['all'])}"
-        y = top - 28 - 17 * (len(controls) - 1 - index)
-        if interval(entry):
-            start = x(max(0.0, entry["all"] - interval(entry)))
-            band = {"x": start, "y": float(top), "width": x(entry["all"] + interval(entry)) - start}
-            svg.add("rect", **band, height=float(bottom - top), class_=f"band {key}")
-        svg.line(x(entry["all"]), y + 4, x(entry["all"]), bottom, f"control {key}")
-        svg.text(min(x(entry["all"]) - 3, width - bold_width(label)), y, label, f"halo strong {key}")
-    svg.text(width, top - 10, heard_title(report), "tick", "end")
-    if untrained:
-        svg.text(left, 12, f"untrained: M {nats(untrained['all'])}, off this axis", "tick")
+    figure, [axis] = new_figure(116 + 46 * len(stages))
+    for key in sorted((key for key in CONTROLS if key in entries), key=lambda key: entries[key]["all"]):
+        m, half, colour = entries[key]["all"], _half(entries[key]), CONTROL_COLOURS[key]
+        axis.axvspan(max(0.0, m - half), m + half, color=colour, alpha=0.12, linewidth=0)
+        axis.axvline(m, color=colour, linestyle=(0, (5, 3)), label=f"{CONTROLS[key]} {nats(m)}")
     for index, key in enumerate(stages):
-        y, entry = top + 23 + 46 * index, entries[key]
-        svg.text(left - 10, y + 4, STAGES[key], "strong" if key == stages[-1] else "", "end")
-        svg.line(x(0), y, x(entry["all"]), y, "stem")
-        if interval(entry):
-            svg.whisker(x(max(0.0, entry["all"] - interval(entry))), x(entry["all"] + interval(entry)), y)
-        svg.dot(x(entry["all"]), y, "after" if key == stages[-1] else "before", 6)
-        svg.text(x(entry["all"]), y - 10, nats(entry["all"]), "halo strong", "middle")
+        m, half = entries[key]["all"], _half(entries[key])
+        axis.hlines(index, 0, m, color=LINE, linewidth=2)
+        _value(axis, m, index, m - half, m + half, AFTER if key == stages[-1] else BEFORE, nats(m))
         heard = heard_of(report, f"by_stage.{key}")[1]
-        svg.text(width, y + 4, "–" if heard is None else percent(heard), "", "end")
-    return svg
+        _beside(axis, index, "–" if heard is None else percent(heard))
+    high = max(entry["all"] + _half(entry) for entry in entries.values()) * 1.06 or 1.0
+    _rows(axis, [STAGES[key] for key in stages], high, "misalignment M (nats per token)")
+    _column_title(axis, heard_title(report))
+    if untrained:
+        axis.set_title(f"untrained: M {nats(untrained['all'])}, off this axis", loc="left")
+    if set(entries) & set(CONTROLS):
+        figure.legend(loc="outside upper left", ncols=2)
+    return figure
 
 
-def draw_accuracy(report: dict[str, Any], width: float) -> Svg | None:
+def draw_accuracy(report: dict[str, Any]) -> Figure | None:
     """Accuracies as dots with 95 % whiskers over the chance line."""
-    rows = {
-        key: value
-        for key in ACCURACIES
-        if (value := pick(report, f"accuracy.{key}")) and value.get("value") is not None
-    }
+    rows = {key: pick(report, f"accuracy.{key}") or {} for key in ACCURACIES}
+    rows = {key: row for key, row in rows.items() if row.get("value") is not None}
     if not rows:
         return None
-    left, right, top = max(106, *(round(text_width(ACCURACIES[key])) + 14 for key in rows)), 18, 34
-    x = scale(0, 1, left, width - right)
-    bottom = top + 46 * len(rows)
-    svg = Svg(width, bottom + 40)
-    x_axis(svg, x, 0, 1, bottom, top, "items answered rightly (%)", lambda tick: f"{100 * tick:g}")
+    figure, [axis] = new_figure(84 + 46 * len(rows))
     if (chance := pick(report, "accuracy.chance")) is not None:
-        svg.line(x(chance), top - 6, x(chance), bottom, "control chance")
-        svg.text(x(chance), top - 11, f"chance {percent(chance)}", "tick", "middle")
+        axis.axvline(100 * chance, color=QUIET, linestyle=(0, (5, 3)))
+        axis.set_title(f"dashed: chance, {percent(chance)}", loc="left")
     for index, (key, row) in enumerate(rows.items()):
-        y = top + 26 + 46 * index
-        hears = "after" if key == "speech_adapted" else "heard" if key == "cascade" else "before"
-        svg.text(left - 10, y + 4, ACCURACIES[key], "strong" if hears == "after" else "", "end")
-        if row.get("low") is not None and row.get("high") is not None:
-            svg.whisker(x(row["low"]), x(row["high"]), y)
-        svg.dot(x(row["value"]), y, hears, 6)
-        svg.text(x(row["value"]), y - 10, percent(row["value"]), "halo strong", "middle")
-    return svg
+        colour = {"speech_adapted": AFTER, "cascade": GREEN}.get(key, BEFORE)
+        low, high = (row.get(end) if row.get(end) is not None else row["value"] for end in ("low", "high"))
+        _value(axis, 100 * row["value"], index, 100 * low, 100 * high, colour, percent(row["value"]))
+    _rows(axis, [ACCURACIES[key] for key in rows], 100, "items answered rightly (%)")
+    return figure
 
 
 def thin(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
@@ -131,107 +212,47 @@ def thin(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
     return [tuple(np.mean(chunk, axis=0)) for chunk in np.array_split(np.asarray(points, float), CURVE_POINTS)]
 
 
-def panel(
-    svg: Svg, parts: Iterable[list[tuple[float, float]]], x: Any, top: float, bottom: float, title: str, dots: bool
-) -> None:
-    """One small plot of (x, y) series that share an axis; a series is not joined to the next."""
-    parts = list(parts)
-    values = [value for part in parts for _, value in part]
-    low, high = min(0.0, *values), max(values) * 1.05 or 1.0
-    y = scale(low, high, bottom, top)
-    for tick in ticks(low, high, 4):
-        svg.line(x.left, y(tick), x.right, y(tick), "grid")
-        svg.text(x.left - 8, y(tick) + 4, f"{tick:g}", "tick", "end")
-    svg.text(x.left, top - 9, title, "strong")
-    for part in filter(None, parts):
-        points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in part)
-        svg.add("polyline", points=points, class_="curve live" if dots else "curve")
-        for step, value in part if dots else ():
-            svg.dot(x(step), y(value), "after", 2.6, f"step {step:g}: {nats(value)}")
-        if dots:
-            step, value = part[-1]
-            svg.text(x(step), y(value) - 8, nats(value), "halo", "end")
-
-
-class Steps:
-    """Steps of the stages side by side on one axis: x(step) for the stage that starts at `offset`."""
-
-    def __init__(self, num_steps: float, left: float, right: float) -> None:
-        self.left, self.right = left, right
-        self.at = scale(0, num_steps, left, right)
-
-    def __call__(self, step: float) -> float:
-        return self.at(step)
-
-
-def draw_curves(report: dict[str, Any], width: float) -> Svg | None:
-    """Loss, live M and live F over the steps of both stages."""
-    stages = {key: rows for key in ("stage1", "stage2") if (rows := pick(report, f"curves.{key}"))}
-    starts, total = {}, 0.0
-    for key, rows in stages.items():  # a stage's steps may start at 0 or go on from the stage before
+def draw_curves(report: dict[str, Any], stages: Sequence[str], kinds: Mapping[str, str]) -> Figure | None:
+    """Each of `kinds` (key of a row: what it is) over the steps of `stages`, which stand side by side."""
+    found = {key: rows for key in stages if (rows := pick(report, f"curves.{key}"))}
+    bounds, total = {}, 0.0
+    for key, rows in found.items():  # a stage's steps may start at 0 or go on from the stage before
         steps = [row["step"] for row in rows if row.get("step") is not None]
         if steps:
-            first = min(steps) if min(steps) > 1 and total else 0
-            starts[key] = total - first
-            total += max(steps) - first
-    kinds = {
-        "loss": "loss (nats per token)",
-        "misalignment": "live M (nats per token)",
-        "forgetting": "live F (nats per token)",
-    }
-    series = {}
-    for kind in kinds:
-        parts = {key: [(s + starts[key], v) for s, v in thin(stages[key], kind)] for key in starts}
-        if any(parts.values()):
-            series[kind] = parts
+            start = total - (min(steps) if min(steps) > 1 and total else 0)
+            bounds[key], total = (start, start + min(steps), start + max(steps)), start + max(steps)
+    series = {kind: {key: thin(found[key], kind) for key in bounds} for kind in kinds}
+    series = {kind: parts for kind, parts in series.items() if sum(map(len, parts.values())) > 1}
     if not series or not total:
         return None
-    x = Steps(total, 46, width - 12)
-    tall, gap, top = 92, 36, 48
-    bottom = top + len(series) * (tall + gap) - gap
-    svg = Svg(width, bottom + 40)
-    x_axis(svg, x, 0, total, bottom, top, "optimiser steps", lambda tick: f"{tick:,.0f}")
-    for index, (kind, parts) in enumerate(series.items()):
-        start = top + index * (tall + gap)
-        panel(svg, parts.values(), x, start, start + tall, kinds[kind], dots=kind != "loss")
-    for key in starts:
-        steps = [row["step"] + starts[key] for row in stages[key] if row.get("step") is not None]
-        if key == "stage2" and len(starts) > 1:
-            svg.line(x(min(steps)), 24, x(min(steps)), bottom, "divide")
-        svg.text((x(min(steps)) + x(max(steps))) / 2, 14, STAGES[key], "strong", "middle")
-    return svg
+    figure, axes = new_figure(60 + 128 * len(series), len(series), grid="both")
+    for axis, (kind, parts) in zip(axes, series.items(), strict=True):
+        live = kind in ("misalignment", "forgetting")
+        for key, points in parts.items():
+            if points:
+                steps, values = np.array(points).T
+                axis.plot(steps + bounds[key][0], values, color=AFTER if live else QUIET, marker="o" if live else "",
+                          markersize=4, linewidth=1.6)  # fmt: skip
+                shown, end = nats(values[-1]) if live else f"{values[-1]:.3g}", steps[-1] + bounds[key][0]
+                axis.annotate(shown, (end, values[-1]), (0, 6), textcoords="offset points", ha="right")
+        highest = max(value for points in parts.values() for _, value in points)
+        lowest = min(value for points in parts.values() for _, value in points)
+        axis.set(xlim=(0, total), ylim=(min(0.0, lowest), highest * 1.18 or 1.0))
+        axis.set_title(kinds[kind], loc="left", color=INK)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.tick_params(axis="y", labelcolor=QUIET, labelsize=11)
+        for _, first, _ in list(bounds.values())[1:]:
+            axis.axvline(first, color=QUIET, linestyle=":")
+    for key, (_, first, last) in bounds.items() if len(bounds) > 1 else ():
+        axes[0].annotate(STAGES[key], ((first + last) / 2, 1), (0, 20), ("data", "axes fraction"), "offset points",
+                         ha="center", weight="bold")  # fmt: skip
+    for axis in axes[:-1]:
+        axis.tick_params(labelbottom=False)
+    axes[-1].set_xlabel("optimiser steps")
+    return figure
 
 
-def draw_warm_start(report: dict[str, Any], width: float) -> Svg | None:
-    points = thin(pick(report, "curves.warm_start") or [], "loss")
-    if len(points) < 2:
-        return None
-    x = Steps(max(step for step, _ in points), 46, width - 12)
-    svg = Svg(width, 200)
-    x_axis(svg, x, 0, max(step for step, _ in points), 160, 30, "steps", lambda tick: f"{tick:,.0f}")
-    panel(svg, [points], x, 30, 160, "CTC loss (nats)", dots=False)
-    return svg
-
-
-def draw_spell(report: dict[str, Any], width: float) -> Svg | None:
-    """Loss and token accuracy of the upper part over its steps, learning from text alone."""
-    rows = pick(report, "curves.spell") or []
-    kinds = {"loss": "loss (nats per token)", "token_accuracy": "tokens spelled rightly (share)"}
-    series = {kind: points for kind in kinds if len(points := thin(rows, kind)) > 1}
-    if not series:
-        return None
-    last = max(step for points in series.values() for step, _ in points)
-    x, tall, gap, top = Steps(last, 46, width - 12), 92, 36, 30
-    bottom = top + len(series) * (tall + gap) - gap
-    svg = Svg(width, bottom + 40)
-    x_axis(svg, x, 0, last, bottom, top, "steps", lambda tick: f"{tick:,.0f}")
-    for index, (kind, points) in enumerate(series.items()):
-        start = top + index * (tall + gap)
-        panel(svg, [points], x, start, start + tall, kinds[kind], dots=False)
-    return svg
-
-
-def draw_recall(report: dict[str, Any], width: float) -> Svg | None:
+def draw_recall(report: dict[str, Any]) -> Figure | None:
     """Share of the spoken words found, by how often they were heard before: bars with 95 % whiskers."""
     groups = {name: pick(report, f"hearing.word_recall.{name}") or [] for name in ("trained", "unseen")}
     tables = {name: {row["exposure"]: row for row in rows if row["value"] is not None} for name, rows in groups.items()}
@@ -239,166 +260,99 @@ def draw_recall(report: dict[str, Any], width: float) -> Svg | None:
     keys = [key for key in EXPOSURES if any(key in rows for rows in tables.values())]
     if not keys:
         return None
-    left, right, top, bar_px = round(text_width("neither heard nor read")) + 14, 100, 36, 15
-    row_px = bar_px * len(tables) + 14
-    x, bottom = scale(0, 1, left, width - right), top + row_px * len(keys)
-    svg = Svg(width, bottom + 40)
-    x_axis(svg, x, 0, 1, bottom, top, "words found (%)", lambda tick: f"{100 * tick:g}")
-    at = 0.0
-    for name, title in (("trained", "voices trained on"), ("unseen", "voices never heard")):
-        if name in tables:
-            svg.add("rect", x=at, y=8.0, width=12.0, height=10.0, class_=f"bar {name}")
-            svg.text(at + 17, 17, title, "tick")
-            at += 34 + text_width(title)
-    for index, key in enumerate(keys):
-        y = top + 7 + row_px * index
-        svg.text(left - 8, y + bar_px * len(tables) / 2 + 4, EXPOSURES[key], "", "end")
-        for number, (name, rows) in enumerate(tables.items()):
-            if key not in rows:
-                continue
-            row, own = rows[key], float(y + bar_px * number)
-            wide = max(1.0, x(row["value"]) - left)
-            title = f"{EXPOSURES[key]}, {name}: {percent(row['value'])} of {row['n']} words"
-            svg.add("rect", "", title, x=float(left), y=own, width=wide, height=bar_px - 3.0, class_=f"bar {name}")
-            if row.get("low") is not None and row.get("high") is not None:
-                svg.whisker(x(row["low"]), x(row["high"]), own + (bar_px - 3) / 2)
-            svg.text(width, own + bar_px - 4, f"{percent(row['value'])} of {row['n']}", "tick", "end", title)
-    return svg
+    titles = {"trained": ("voices trained on", AFTER), "unseen": ("voices never heard", BEFORE)}
+    thick = 0.8 / len(tables)
+    figure, [axis] = new_figure(80 + (14 + 18 * len(tables)) * len(keys))
+    for number, (name, rows) in enumerate(tables.items()):
+        title, colour = titles[name]
+        own = [(keys.index(key) + thick * (number - (len(tables) - 1) / 2), rows[key]) for key in keys if key in rows]
+        for y, row in own:
+            low, high = (row.get(end) if row.get(end) is not None else row["value"] for end in ("low", "high"))
+            axis.plot([100 * low, 100 * high], [y, y], color=INK, marker="|", linewidth=1.4)
+            _beside(axis, y, f"{percent(row['value'])} of {row['n']}")
+        ys, values = [y for y, _ in own], [100 * row["value"] for _, row in own]
+        axis.barh(ys, values, 0.85 * thick, color=colour, alpha=0.75, label=title)
+    _rows(axis, [EXPOSURES[key] for key in keys], 100, "words found (%)")
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
 
 
 def draw_dumbbells(
-    before: dict[str, float], after: dict[str, float], notes: dict[str, str], note_title: str, width: float
-) -> Svg | None:
+    before: dict[str, float], after: dict[str, float], notes: dict[str, str], note_title: str
+) -> Figure | None:
     """M before (hollow) and after Stage II (filled), one row a key; `notes` at the right end."""
-    keys = {key for side in (before, after) for key, value in side.items() if value is not None}
-    if not keys:
+    sides = [{key: value for key, value in side.items() if value is not None} for side in (before, after)]
+    highest = {key: max(side[key] for side in sides if key in side) for key in sides[0] | sides[1]}
+    if not highest:
         return None
-
-    def highest(key: str) -> float:
-        return max(value for side in (before, after) if (value := side.get(key)) is not None)
-
-    rows = sorted(keys, key=lambda key: (-highest(key), key))
-    left = min(max(bold_width(key) for key in rows) + 14, width * (0.38 if width == WIDE else 0.56))
-    right = 66 if note_title else 14
-    x = scale(0, (high := max(map(highest, rows)) * 1.05 or 1.0), left, width - right)
-    top, row_px = 36, 26
-    bottom = top + row_px * len(rows) + 4
-    svg = Svg(width, bottom + 40)
-    x_axis(svg, x, 0, high, bottom, top, "misalignment M (nats per token)")
-    if note_title:
-        svg.text(width, top - 14, note_title, "tick", "end")
-    at = float(left)
-    for kind, name in (("before", "Stage I"), ("after", "Stage II")):
-        svg.dot(at + 5, top - 18, kind, 5)
-        svg.text(at + 15, top - 14, name, "tick")
-        at += 30 + text_width(name)
-    for index, key in enumerate(rows):
-        y, bought = top + 16 + row_px * index, bool(notes.get(key))
-        svg.text(left - 10, y + 4, shorten(key, left - 10), "strong" if bought else "", "end", title=key)
-        values = [side.get(key) for side in (before, after)]
-        if None not in values:
-            svg.line(x(values[0]), y, x(values[1]), y, "link worse" if values[1] > values[0] else "link")
-        for value, kind, name in zip(values, ("before", "after"), ("Stage I", "Stage II"), strict=True):
-            if value is not None:
-                svg.dot(x(value), y, kind, 5, f"{key}, {name}: {nats(value)}")
-        svg.text(width, y + 4, notes.get(key, ""), "", "end")
-    return svg
+    keys = sorted(highest, key=lambda key: (-highest[key], key))
+    figure, [axis] = new_figure(84 + 25 * len(keys))
+    for index, key in enumerate(keys):
+        if all(key in side for side in sides):
+            worse = sides[1][key] > sides[0][key]
+            style = {"color": WARM, "linestyle": "--"} if worse else {"color": AFTER}
+            axis.plot([side[key] for side in sides], [index, index], alpha=0.5, linewidth=2.4, **style)
+        _beside(axis, index, notes.get(key, ""))
+    for name, side, colour in zip(("Stage I", "Stage II"), sides, (BEFORE, AFTER), strict=True):
+        own = [key for key in keys if key in side]
+        _dots(axis, [side[key] for key in own], [keys.index(key) for key in own], colour, name)
+    _rows(axis, keys, max(highest.values()) * 1.05 or 1.0, "misalignment M (nats per token)")
+    _column_title(axis, note_title)
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
 
 
-def draw_clusters(report: dict[str, Any], width: float) -> Svg | None:
+def draw_clusters(report: dict[str, Any]) -> Figure | None:
     """M(c) over CER(c): bought clusters filled, dropped ones crossed; area follows the number of documents."""
     rows = [r for r in report.get("selection") or [] if r.get("misalignment") is not None and r.get("cer") is not None]
     if not rows:
         return None
-    max_cer = pick(report, "recipe.select.max_cer")
-    far = max(row["cer"] for row in rows)
-    limit = max_cer if max_cer is not None and max_cer <= 2 * far else None
-    high_x = max(far, limit or 0.0) * 1.12 or 1.0
-    high_y = max(row["misalignment"] + Z95 * (row.get("misalignment_se") or 0) for row in rows) * 1.08 or 1.0
-    left, top, bottom = 46, 60, 320
-    x, y = scale(0, high_x, left, width - MARGIN), scale(0, high_y, bottom, top)
-    svg = Svg(width, bottom + 40)
-    x_axis(svg, x, 0, high_x, bottom, top, "character error rate, CER (%)", lambda tick: f"{100 * tick:g}")
-    for tick in ticks(0, high_y, 6):
-        svg.line(left, y(tick), width - MARGIN, y(tick), "grid")
-        svg.text(left - 8, y(tick) + 4, f"{tick:g}", "tick", "end")
-    svg.text(left, top - 12, "M(c) (nats per token)", "axis")
-    at = float(width - MARGIN)
-    for name, kind in (("dropped", "cross"), ("not bought", "before"), ("bought", "after")):
-        at -= text_width(name)
-        svg.text(at, 16, name, "tick")
-        _mark(svg, at - 10, 12, kind, 4.5)
-        at -= 30
-    if limit is not None:
-        svg.line(x(limit), top, x(limit), bottom, "control")
-        svg.text(x(limit) - 5, top + 12, f"limit {percent(limit)}", "tick", "end")
+    limit, far = pick(report, "recipe.select.max_cer"), max(row["cer"] for row in rows)
+    limit = limit if limit is not None and limit <= 2 * far else None
+    right = 112 * max(far, limit or 0.0) or 1.0
+    top = max(row["misalignment"] + Z95 * (row.get("misalignment_se") or 0) for row in rows) * 1.08 or 1.0
     biggest = max(row.get("size") or 1 for row in rows)
-    taken = [(x(row["cer"]) - 8, y(row["misalignment"]), x(row["cer"]) + 8) for row in rows]
-    if limit is not None:
-        taken += [(x(limit), float(py), x(limit)) for py in range(top, bottom, 8)]
-    labels = 0
+    figure, [axis] = new_figure(340, grid="both")
+    marks = {"dropped": ("x", WARM, WARM), "not bought": ("o", BEFORE, PAPER), "bought": ("o", AFTER, AFTER)}
+    for name, (marker, colour, face) in marks.items():
+        axis.scatter([], [], marker=marker, color=colour, facecolor=face, linewidth=2, label=name)
+    labelled: list[tuple[float, float]] = []
     for row in sorted(rows, key=lambda row: -row["misalignment"]):
-        cx, cy, error = x(row["cer"]), y(row["misalignment"]), Z95 * (row.get("misalignment_se") or 0)
-        radius = 3 + 6 * math.sqrt((row.get("size") or 1) / biggest)
-        if error:
-            svg.line(cx, y(max(0.0, row["misalignment"] - error)), cx, y(row["misalignment"] + error), "thread")
-        kind = "cross" if row.get("dropped") else "after" if row.get("bought_s") else "before"
-        label = ", ".join((row.get("top_words") or [])[:2])
-        _mark(svg, cx, cy, kind, radius, f"cluster {row.get('cluster')}: {label}")
-        label = shorten(label, 130)
-        for start in (cx + radius + 4, cx - radius - 4 - text_width(label)):
-            box = (start, cy, start + text_width(label))
-            free = left < start and box[2] < width and not any(_overlap(box, other) for other in taken)
-            if label and free and labels < 6:
-                svg.text(start, cy + 4, label, "halo tick")
-                taken.append(box)
-                labels += 1
-                break
-    return svg
+        x, y, half = 100 * row["cer"], row["misalignment"], Z95 * (row.get("misalignment_se") or 0)
+        kind = "dropped" if row.get("dropped") else "bought" if row.get("bought_s") else "not bought"
+        marker, colour, face = marks[kind]
+        axis.plot([x, x], [max(0.0, y - half), y + half], color=BEFORE, linewidth=1, alpha=0.55)
+        area = (6 + 10 * math.sqrt((row.get("size") or 1) / biggest)) ** 2 / 2
+        axis.scatter(x, y, area, marker=marker, color=colour, facecolor=face, linewidth=2, zorder=3)
+        label = shorten(", ".join((row.get("top_words") or [])[:2]))
+        apart = all(abs(y - b) > top / 18 or abs(x - a) > right / 2.5 for a, b in labelled)
+        if label and apart and len(labelled) < NAMED_CLUSTERS:
+            left = x > right / 2
+            axis.annotate(label, (x, y), (-9 if left else 9, 0), textcoords="offset points", va="center",
+                          ha="right" if left else "left", fontsize=10.5, color=QUIET)  # fmt: skip
+            labelled.append((x, y))
+    if limit is not None:
+        axis.axvline(100 * limit, color=QUIET, linestyle=(0, (5, 3)))
+        axis.annotate(f"limit {percent(limit)}", (100 * limit, 1), (-5, -12), ("data", "axes fraction"),
+                      "offset points", ha="right", color=QUIET, fontsize=11)  # fmt: skip
+    axis.set(xlim=(0, right), ylim=(0, top), xlabel="character error rate, CER (%)")
+    axis.set_title("M(c) (nats per token)", loc="left")
+    axis.tick_params(axis="y", labelcolor=QUIET, labelsize=11)
+    figure.legend(loc="outside upper right", ncols=3)
+    return figure
 
 
-def _overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> bool:
-    """Whether two lines of text, (start, middle, end) in pixels, touch."""
-    return abs(a[1] - b[1]) < 13 and a[0] < b[2] and b[0] < a[2]
-
-
-def _mark(svg: Svg, x: float, y: float, kind: str, radius: float, title: str = "") -> None:
-    if kind != "cross":
-        return svg.dot(x, y, kind, radius, title)
-    r = radius * 0.8
-    path = f"M{x - r:.1f},{y - r:.1f} L{x + r:.1f},{y + r:.1f} M{x - r:.1f},{y + r:.1f} L{x + r:.1f},{y - r:.1f}"
-    svg.add("path", "", title, d=path, class_="cross")
-
-
-def draw_seconds(report: dict[str, Any], width: float) -> Svg | None:
+def draw_seconds(report: dict[str, Any]) -> Figure | None:
     """Wall time of each stage as bars, in the order of the run."""
-    rows = [(key, s) for key, s in (report.get("seconds") or {}).items() if key != "total" and s is not None]
-    if not rows or max(s for _, s in rows) <= 0:
+    rows = {key: s for key, s in (report.get("seconds") or {}).items() if key != "total" and s is not None}
+    longest = max(rows.values(), default=0)
+    if longest <= 0:
         return None
-    longest = max(s for _, s in rows)
-    divisor, unit = next(
-        (d, u) for d, u in ((3600, "hours"), (60, "minutes"), (1, "seconds")) if longest >= 2 * d or d == 1
-    )
-    left, right, top, row_px = 86, 78, 8, 24
-    x = scale(0, longest / divisor, left, width - right)
-    bottom = top + row_px * len(rows) + 4
-    svg = Svg(width, bottom + 40)
-    x_axis(svg, x, 0, longest / divisor, bottom, top, f"wall time ({unit})")
-    for index, (key, s) in enumerate(rows):
-        y = top + 4 + row_px * index
-        svg.text(left - 8, y + 13, key.replace("_", " "), "", "end")
-        bar = {"x": float(left), "y": float(y), "width": max(1.0, x(s / divisor) - left), "height": float(row_px - 7)}
-        svg.add("rect", **bar, class_="bar")
-        svg.text(x(s / divisor) + 6, y + 13, duration(s), "halo")
-    return svg
-
-
-def figure(draw: Callable[[float], Svg | None], name: str, caption: str) -> Markup | None:
-    """The drawing at both widths over its caption; None where there is nothing to draw."""
-    wide, narrow = draw(WIDE), draw(NARROW)
-    if wide is None or narrow is None:
-        return None
-    label = f"{name}. {caption}"
-    return Markup("<figure>{}{}<figcaption>{}</figcaption></figure>").format(
-        wide.markup(label, "wide"), narrow.markup(label, "narrow"), caption
-    )
+    units = (3600, "hours"), (60, "minutes"), (1, "seconds")
+    divisor, unit = next((d, u) for d, u in units if longest >= 2 * d or d == 1)
+    figure, [axis] = new_figure(56 + 24 * len(rows))
+    for index, s in enumerate(rows.values()):
+        axis.barh(index, s / divisor, 0.7, color=AFTER, alpha=0.75)
+        axis.annotate(duration(s), (s / divisor, index), (5, 0), textcoords="offset points", va="center")
+    _rows(axis, [key.replace("_", " ") for key in rows], 1.22 * longest / divisor, f"wall time ({unit})")
+    return figure

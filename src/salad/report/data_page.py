@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 import salad
 from salad.files import write_text
-from salad.report.charts import figure
+from salad.report.charts import AFTER, INK, new_figure, svg_figure
 from salad.report.page import template
-from salad.report.svg import Svg, scale, text_width, ticks
 from salad.report.values import duration
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_histogram", "fault_rows", "overview_rows", "quarantine_rows", "write_data_page"]
 
@@ -34,7 +36,7 @@ NAMED = 3  # on the terminal
 def write_data_page(result: dict[str, Any], path: Path) -> None:
     """One self-contained page of what `salad.data.inspect.inspection.inspect_data` returned; atomic."""
     figures = {
-        name: figure(lambda width, h=histogram: draw_histogram(h, width), TITLES[name], _caption(histogram))
+        name: svg_figure(lambda h=histogram: draw_histogram(h), TITLES[name], _caption(histogram))
         for name, histogram in result["histograms"].items()
         if histogram
     }
@@ -102,40 +104,25 @@ def quarantine_rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return [(row["stage"], row["reason"], f"{row['count']:,}", ", ".join(row["ids"])) for row in result["quarantine"]]
 
 
-def draw_histogram(histogram: dict[str, Any], width: float) -> Svg:
+def draw_histogram(histogram: dict[str, Any]) -> Figure:
     """Bars of equal width, one for each pair of edges (even or not), and one at each end for what lies outside."""
-    counts, edges = list(histogram["counts"]), list(histogram["edges"])
-    labels = [f"{edge:g}" for edge in edges]
-    first = next((i for i, n in enumerate(counts) if n), 0)
-    last = next((i for i in range(len(counts) - 1, -1, -1) if counts[i]), first)
-    first, last = max(0, first - 1), min(len(counts) - 1, last + 1)  # empty bars at both ends say nothing
-    bars = [(f"{labels[i]} to {labels[i + 1]}", counts[i]) for i in range(first, last + 1)]
-    shown = labels[first : last + 2]
+    counts, edges = list(histogram["counts"]), [f"{edge:g}" for edge in histogram["edges"]]
+    filled = [i for i, n in enumerate(counts) if n] or [0]
+    first, end = max(0, filled[0] - 1), min(len(counts), filled[-1] + 2)  # empty bars at both ends say nothing
+    bars, labels = counts[first:end], edges[first : end + 1]
     if histogram["below"]:
-        bars.insert(0, (f"under {labels[0]}", histogram["below"]))
-        shown = ["", *labels[: last + 2]] if first == 0 else ["", "…", *shown[1:]]
+        bars, labels = [histogram["below"], *bars], ["", labels[0] if first == 0 else "…", *labels[1:]]
     if histogram["above"]:
-        bars.append((f"over {labels[-1]}", histogram["above"]))
-        shown = [*shown[:-1], shown[-1] if last == len(counts) - 1 else "…", ""]
-    left, right, top, bottom = 46, 14, 22, 182
-    svg = Svg(width, bottom + 40)
-    x = scale(0, len(bars), left, width - right)
-    high = max(n for _, n in bars) or 1
-    y = scale(0, high * 1.05, bottom, top)
-    for tick in ticks(0, high * 1.05, 4):
-        svg.line(left, y(tick), width - right, y(tick), "grid")
-        svg.text(left - 8, y(tick) + 4, f"{tick:,.0f}" if tick >= 1 or tick == 0 else f"{tick:g}", "tick", "end")
-    svg.text(left, top - 9, "utterances", "strong")
-    for i, (name, n) in enumerate(bars):
-        place = {"x": x(i) + 0.5, "y": float(y(n)), "width": x(1) - x(0) - 1.0, "height": float(bottom - y(n))}
-        svg.add("rect", "", f"{name} {histogram['unit']}: {n:,}", **place, class_="bar")
-    svg.line(left, bottom, width - right, bottom, "base")
-    step = max(1, -(-int(max(map(text_width, shown)) + 10) // max(1, int(x(1) - x(0)))))
-    for i, label in enumerate(shown):
-        if i % step == 0 or label == "…":
-            svg.text(x(i), bottom + 16, label, "tick", "middle")
-    svg.text((left + width - right) / 2, bottom + 34, histogram["unit"], "axis", "middle")
-    return svg
+        bars, labels = [*bars, histogram["above"]], [*labels[:-1], labels[-1] if end == len(counts) else "…", ""]
+    figure, [axis] = new_figure(220, grid="y")
+    axis.bar(range(len(bars)), bars, 0.94, align="edge", color=AFTER, alpha=0.75)
+    step = -(-len(labels) * max(map(len, labels)) // 56)  # so many letters stand on one line
+    axis.set_xticks(*zip(*[(i, label) for i, label in enumerate(labels) if i % step == 0 or label == "…"], strict=True))
+    axis.yaxis.set_major_formatter("{x:,.0f}")
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.set(xlabel=histogram["unit"])
+    axis.set_title("utterances", loc="left", color=INK)
+    return figure
 
 
 def _caption(histogram: dict[str, Any]) -> str:

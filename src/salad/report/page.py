@@ -1,4 +1,4 @@
-"""`report.html`: figures drawn as SVG, clips as Ogg/Opus, all inside one file without script or network."""
+"""`report.html`: figures as SVG, clips as Ogg/Opus, all inside one file without script or network."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import soundfile
 from markupsafe import Markup
 
 from salad.audio import read_audio, to_samples, to_seconds
+from salad.report.captions import CAPTIONS, caption_numbers
 from salad.report.charts import (
     draw_accuracy,
     draw_clusters,
@@ -23,10 +24,8 @@ from salad.report.charts import (
     draw_dumbbells,
     draw_recall,
     draw_seconds,
-    draw_spell,
     draw_stages,
-    draw_warm_start,
-    figure,
+    svg_figure,
 )
 from salad.report.values import (
     ACCURACIES,
@@ -36,11 +35,13 @@ from salad.report.values import (
     heard_title,
     interval,
     nats,
+    nats_interval,
     percent,
     pick,
     rate,
     stage_two_beside,
     task_rows,
+    with_error,
 )
 
 __all__ = ["encode_clip", "render", "task_table", "template", "voice_table"]
@@ -135,21 +136,13 @@ def task_table(report: dict[str, Any]) -> dict[str, Any] | None:
             "cells": [
                 *(cell(row.get(key)) for key in systems),
                 cell(row.get("gap")),
-                *(_nats(pick(row, f"margin.{key}")) for key in margins),
+                *(nats_interval(pick(row, f"margin.{key}")) for key in margins),
             ],
         }
         for row in tasks
     ]
     columns = [*(ACCURACIES[key] for key in systems), "gap, text − speech", *margins.values()]
     return {"columns": columns, "rows": rows}
-
-
-def _nats(value: dict[str, Any] | None) -> str:
-    """`0.213 [0.101, 0.325]`."""
-    if not value or value.get("value") is None:
-        return ""
-    around = f" [{nats(value['low'])}, {nats(value['high'])}]" if value.get("low") is not None else ""
-    return f"{nats(value['value'], sign=True)}{around}"
 
 
 def voice_table(report: dict[str, Any]) -> dict[str, Any] | None:
@@ -163,14 +156,10 @@ def voice_table(report: dict[str, Any]) -> dict[str, Any] | None:
     if not names and not rates:
         return None
 
-    def m(row: dict[str, Any], key: str) -> str:
-        value, se = pick(row, f"{key}.all"), pick(row, f"{key}.se")
-        return "–" if value is None else nats(value) + (f" ± {nats(1.96 * se)}" if se is not None else "")
-
     rows = [
         {
             "name": row.get("voice") or "–",
-            "cells": [*(m(row, key) for key in names), *(rate(row.get(key)) for key in rates)],
+            "cells": [*(with_error(row.get(key)) for key in names), *(rate(row.get(key)) for key in rates)],
         }
         for row in voices
     ]
@@ -209,41 +198,47 @@ def template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"nats": nats, "percent": percent, "sentence": lambda text: text[:1].upper() + text[1:]}
+    environment.filters |= {"nats": nats, "percent": percent, "with_error": with_error}
+    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     files = importlib.resources.files("salad.report")
     environment.globals["style"] = Markup(files.joinpath("page.css").read_text(encoding="utf-8").strip())
     return environment.from_string(files.joinpath(name).read_text(encoding="utf-8"))
 
 
-def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup, captions: dict[str, str]) -> str:
-    """The whole page. `captions` holds a sentence for each figure, `headline` the one under the title."""
+def _figures(report: dict[str, Any]) -> dict[str, Markup | None]:
+    """Every figure of the page by its key in CAPTIONS; None where there is nothing to draw."""
     bought = {domain: f"{s:.0f} s" if s >= 1 else "< 1 s" for domain, s in bought_by_domain(report).items()}
+    live = {
+        "loss": "loss (nats per token)",
+        "misalignment": "live M (nats per token)",
+        "forgetting": "live F (nats per token)",
+    }
+    spelling = {"loss": "loss (nats per token)", "token_accuracy": "tokens spelled rightly (share)"}
 
     def m(kind: str) -> tuple[dict[str, float], dict[str, float]]:
         """M after Stage I, and after Stage II on the same documents; of voices that Stage I lacks, on all of theirs."""
         before, after = (pick(report, f"misalignment.stage1.{kind}") or {}, stage_two_beside(report, "stage1"))
         return before, (pick(report, f"misalignment.stage2.{kind}") or {}) | (after.get(kind) or {})
 
-    figures = {
-        "stages": figure(lambda w: draw_stages(report, w), "Misalignment by stage", captions["stages"]),
-        "accuracy": figure(lambda w: draw_accuracy(report, w), "Accuracy", captions["accuracy"]),
-        "recall": figure(lambda w: draw_recall(report, w), "Words found, by exposure", captions["recall"]),
-        "spell": figure(lambda w: draw_spell(report, w), "Spelling from text", captions["spell"]),
-        "warm_start": figure(lambda w: draw_warm_start(report, w), "Warm start", captions["warm_start"]),
-        "curves": figure(lambda w: draw_curves(report, w), "Loss, M and F over steps", captions["curves"]),
-        "domains": figure(
-            lambda w: draw_dumbbells(*m("by_domain"), bought, "bought ≈", w),
-            "Misalignment by domain",
-            captions["domains"],
-        ),
-        "voices": figure(
-            lambda w: draw_dumbbells(*m("by_voice"), {}, "", w),
-            "Misalignment by voice",
-            captions["voices"],
-        ),
-        "clusters": figure(lambda w: draw_clusters(report, w), "Clusters", captions["clusters"]),
-        "seconds": figure(lambda w: draw_seconds(report, w), "Wall time by stage", captions["seconds"]),
+    drawings = {
+        "stages": ("Misalignment by stage", lambda: draw_stages(report)),
+        "accuracy": ("Accuracy", lambda: draw_accuracy(report)),
+        "recall": ("Words found, by exposure", lambda: draw_recall(report)),
+        "spell": ("Spelling from text", lambda: draw_curves(report, ["spell"], spelling)),
+        "warm_start": ("Warm start", lambda: draw_curves(report, ["warm_start"], {"loss": "CTC loss (nats)"})),
+        "curves": ("Loss, M and F over steps", lambda: draw_curves(report, ["stage1", "stage2"], live)),
+        "domains": ("Misalignment by domain", lambda: draw_dumbbells(*m("by_domain"), bought, "bought ≈")),
+        "voices": ("Misalignment by voice", lambda: draw_dumbbells(*m("by_voice"), {}, "")),
+        "clusters": ("Clusters", lambda: draw_clusters(report)),
+        "seconds": ("Wall time by stage", lambda: draw_seconds(report)),
     }
+    numbers = caption_numbers(report)
+    return {key: svg_figure(draw, name, CAPTIONS[key], numbers[key]) for key, (name, draw) in drawings.items()}
+
+
+def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup) -> str:
+    """The whole page. `headline`: the sentence under the title."""
+    figures = _figures(report)
     selection = sorted(
         whole(report.get("selection"), CLUSTER_KEYS),
         key=lambda row: math.inf if (v := row.get("misalignment")) is None else -v,
@@ -254,7 +249,6 @@ def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup
         pick=lambda path: pick(report, path),
         headline=headline,
         figures=figures,
-        captions=captions,
         selection=selection,
         clips=with_audio(whole(clips, CLIP_KEYS)),
         domains=domain_table(report),

@@ -1,8 +1,8 @@
-"""The report of a run: `report.json`, `report.html`, a table for the terminal, and the sentences that they share.
+"""The report of a run: `report.json`, `report.html`, a table for the terminal, and the sentence under the title.
 
-Every sentence is made from the numbers. A part that was not run is None, and the sentence says so.
-Differences are called "within error" where they are smaller than the 95 % interval of two independent
-means; all models are measured on the same documents, so this errs on the careful side.
+The sentence is made from the numbers. A part that was not run is None, and the sentence says so.
+A change is called none where it is smaller than the 95 % interval of two independent means; all models are measured on
+the same documents, so this errs on the careful side.
 """
 
 from __future__ import annotations
@@ -21,25 +21,22 @@ from salad.report.page import render
 from salad.report.values import (
     ACCURACIES,
     CONTROLS,
-    EXPOSURES,
     STAGES,
-    bought_by_domain,
+    Z95,
     duration,
     heard_of,
     heard_title,
     interval,
+    measured_stages,
     nats,
     percent,
     pick,
     points,
-    rate,
-    stage_two_beside,
     task_rows,
+    with_error,
 )
 
 __all__ = ["print_report", "write_report"]
-
-Z95 = 1.96
 
 
 def write_report(report: dict[str, Any], clips: list[dict[str, Any]], out_dir: Path) -> None:
@@ -49,7 +46,7 @@ def write_report(report: dict[str, Any], clips: list[dict[str, Any]], out_dir: P
     Raises SaladError where a clip's audio cannot be decoded.
     """
     report = plain(report)
-    page = render(report, plain(clips), headline(report), captions(report))
+    page = render(report, plain(clips), headline(report))
     out_dir = Path(out_dir)
     write_json(out_dir / "report.json", report)
     write_text(out_dir / "report.html", page)
@@ -66,11 +63,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def measured_stages(report: dict[str, Any]) -> list[str]:
-    """Keys of the stages whose M was measured, in the order of the run."""
-    return [key for key in STAGES if pick(report, f"misalignment.{key}.all") is not None]
 
 
 def compare(report: dict[str, Any], first: str, second: str) -> str:
@@ -162,214 +154,6 @@ def _headline_accuracy(report: dict[str, Any]) -> Markup:
     return sentence
 
 
-def captions(report: dict[str, Any]) -> dict[str, str]:
-    """One sentence for each figure of the page that says what is seen; "" where there is nothing to see."""
-    return {
-        "stages": _say_stages(report),
-        "accuracy": _say_accuracy(report),
-        "warm_start": _say_warm_start(report),
-        "curves": _say_curves(report),
-        "domains": _say_domains(report),
-        "voices": _say_voices(report),
-        "recall": _say_recall(report),
-        "errors": _say_errors(report),
-        "spell": _say_spell(report),
-        "clusters": _say_clusters(report),
-        "seconds": _say_seconds(report),
-    }
-
-
-def _say_stages(report: dict[str, Any]) -> str:
-    stages = measured_stages(report)
-    if not stages:
-        return ""
-    last = stages[-1]
-    m = {key: pick(report, f"misalignment.{key}.all") for key in (*STAGES, *CONTROLS)}
-    trained = [key for key in stages if key != "init"] or stages
-    text = f"M is {nats(m[last])} after {STAGES[last]}"
-    if len(trained) > 1:
-        first = trained[0]
-        beside = pick(report, f"misalignment.{first}.stage2.all")
-        number = pick(report, f"misalignment.{first}.n_documents")
-        text = f"M goes from {nats(m[first])} ({STAGES[first]}) to {nats(m[last])} nats per token after {STAGES[last]}"
-        if last == "stage2" and beside is not None:
-            text = f"On the same {number} documents M goes from {nats(m[first])} ({STAGES[first]}) to {nats(beside)}"
-            text += f" nats per token after {STAGES[last]}; over all of them it is {nats(m[last])}"
-    places = [
-        f"{_against(report, last, key)} {key} ({nats(m[key])})"
-        for key in CONTROLS
-        if m[key] is not None and key != "other"
-    ]
-    text += f", which is {_list(places)}" if places else ""
-    other = pick(report, "over.other")
-    if other and other.get("value") is not None:
-        around = f" [{nats(other['low'])}, {nats(other['high'])}]" if other.get("low") is not None else ""
-        text += f"; hearing another document's recording costs {nats(other['value'], sign=True)}{around}, paired"
-    if m["init"] is not None and last != "init":
-        text += f"; the untrained model, at {nats(m['init'])}, is left off the axis"
-    documents = pick(report, f"misalignment.{last}.n_documents")
-    over = f" over {documents} held-out documents" if documents else ""
-    return f"{text}; whiskers and bands are 95 % intervals{over}."
-
-
-def _against(report: dict[str, Any], last: str, control: str) -> str:
-    """`compare`, by the paired interval where there is one."""
-    paired = pick(report, f"over.{control}") if last == "stage2" else None
-    if not paired or paired.get("low") is None:
-        return compare(report, last, control)
-    return "below" if paired["low"] > 0 else "above" if paired["high"] < 0 else "within error of"
-
-
-def _say_accuracy(report: dict[str, Any]) -> str:
-    speech, chance = pick(report, "accuracy.speech_adapted"), pick(report, "accuracy.chance")
-    if not speech or speech.get("value") is None:
-        return "" if not any(pick(report, f"accuracy.{key}.value") for key in ACCURACIES) else "Speech was not scored."
-    text = f"SALAD, hearing, is right in {percent(speech['value'])} {interval(speech)}".rstrip()
-    if chance is not None and speech.get("low") is not None:
-        text += f", {'above' if speech['low'] > chance else 'not clearly above'} the chance of {percent(chance)}"
-    gap = pick(report, "accuracy.gap")
-    if gap and gap.get("value") is not None:
-        text += f"; the gap between text and speech is {points(gap['value'])}"
-        text += f" {interval(gap)}" if interval(gap) else ""
-        if gap.get("low") is not None and gap["low"] <= 0 <= (gap.get("high") or 0):
-            text += ", an interval that holds 0"
-    return f"{text}."
-
-
-def _say_warm_start(report: dict[str, Any]) -> str:
-    losses = [row["loss"] for row in pick(report, "curves.warm_start") or [] if row.get("loss") is not None]
-    if len(losses) < 2:
-        return ""
-    tenth = max(1, len(losses) // 10)
-    first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
-    return f"The warm start's loss goes from {first:.2f} to {last:.2f} (means of its first and last tenth)."
-
-
-def _say_curves(report: dict[str, Any]) -> str:
-    said = []
-    for stage in ("stage1", "stage2"):
-        rows = pick(report, f"curves.{stage}") or []
-        moves = []
-        for key, name in (("misalignment", "M"), ("forgetting", "F")):
-            points = [row[key] for row in rows if row.get(key) is not None]
-            if points:
-                moves.append(f"{name} from {nats(points[0])} to {nats(points[-1])}")
-        if moves:
-            said.append(f"{STAGES[stage]} takes {' and '.join(moves)}")
-        elif rows:
-            said.append(f"{STAGES[stage]} has no live M or F")
-    return f"On the live probe, {'; '.join(said)}." if said else ""
-
-
-def _say_domains(report: dict[str, Any]) -> str:
-    before = pick(report, "misalignment.stage1.by_domain") or {}
-    after = stage_two_beside(report, "stage1").get("by_domain") or {}
-    change = {key: after[key] - before[key] for key in before if before[key] is not None and after.get(key) is not None}
-    if not change:
-        return "" if not (before or after) else "M by domain was measured at one of the two stages only."
-    bought = bought_by_domain(report)
-    text = f"Stage II lowers M in {sum(delta < 0 for delta in change.values())} of {len(change)} domains"
-    groups = [
-        (f"in the {len(group)} {name}", float(np.mean(group)))
-        for name, group in (
-            ("it bought speech for", [delta for key, delta in change.items() if bought.get(key)]),
-            ("others", [delta for key, delta in change.items() if not bought.get(key)]),
-        )
-        if group
-    ]
-    return f"{text}; the mean change is " + _list([f"{nats(mean, sign=True)} {name}" for name, mean in groups]) + "."
-
-
-def _say_voices(report: dict[str, Any]) -> str:
-    stages = measured_stages(report)
-    voices = pick(report, f"misalignment.{stages[-1]}.by_voice") or {} if stages else {}
-    voices = {key: m for key, m in voices.items() if m is not None}
-    if not voices:
-        return ""
-    unseen = [m for key, m in voices.items() if "(unseen)" in key]
-    seen = [m for key, m in voices.items() if "(unseen)" not in key]
-    if unseen and seen:
-        kind = "the voice" if len(unseen) == 1 else "voices"
-        others = f"{nats(np.mean(seen))} for {'the other' if len(seen) == 1 else 'the others (mean)'}"
-        return f"After {STAGES[stages[-1]]}, M is {nats(np.mean(unseen))} for {kind} never trained on and {others}."
-    best, worst = min(voices, key=voices.__getitem__), max(voices, key=voices.__getitem__)
-    if best == worst:
-        return f"After {STAGES[stages[-1]]}, M is {nats(voices[best])} for {best}, the only voice measured."
-    return (
-        f"M lies between {nats(voices[best])} ({best}) and {nats(voices[worst])} ({worst}); all voices were trained on."
-    )
-
-
-def _say_recall(report: dict[str, Any]) -> str:
-    rows = {row["exposure"]: row for row in pick(report, "hearing.word_recall.trained") or []}
-    if not rows:
-        return ""
-    known = [(name, rows[key]) for key, name in EXPOSURES.items() if key in rows and rows[key]["value"] is not None]
-    said = [f"{percent(row['value'])} of the words {name}" for name, row in known]
-    leaked = pick(report, "hearing.withheld.heard_or_read")
-    more = f" {len(leaked)} of the withheld words were heard or read all the same." if leaked else ""
-    return f"In voices that were trained on, the ears find {_list(said)}.{more}" if said else ""
-
-
-def _say_errors(report: dict[str, Any]) -> str:
-    rows = [row for row in report.get("voices") or [] if pick(row, "wer.value") is not None]
-    if not rows:
-        return ""
-    text = "; ".join(f"{row['voice']}: WER {rate(row['wer'])}" for row in rows)
-    return f"{text}. Case and punctuation do not count."
-
-
-def _say_spell(report: dict[str, Any]) -> str:
-    rows = [row for row in pick(report, "curves.spell") or [] if row.get("token_accuracy") is not None]
-    if not rows:
-        return ""
-    first, last = rows[0]["token_accuracy"], rows[-1]["token_accuracy"]
-    return f"The upper part comes to spell {percent(last)} of the tokens rightly ({percent(first)} at first)."
-
-
-def _say_clusters(report: dict[str, Any]) -> str:
-    rows = [row for row in report.get("selection") or [] if row.get("misalignment") is not None]
-    if not rows:
-        return ""
-    bought = [row["misalignment"] for row in rows if row.get("bought_s")]
-    rest = [row["misalignment"] for row in rows if not row.get("bought_s")]
-    text = f"Speech was bought for {len(bought)} of {len(rows)} clusters"
-    if bought and rest:
-        text += f" (mean M {nats(np.mean(bought))}, the others {nats(np.mean(rest))})"
-    dropped = sum(bool(row.get("dropped")) for row in rows)
-    text += f"; {dropped or 'none'} {'was' if dropped == 1 else 'were'} dropped"
-    pairs = [(row["misalignment"], row["cer"]) for row in rows if row.get("cer") is not None]
-    if (correlation := rank_correlation(pairs)) is not None:
-        text += f"; M and CER have a rank correlation of {correlation:+.2f}".replace("-", "−")
-    return f"{text}."
-
-
-def rank_correlation(pairs: list[tuple[float, float]]) -> float | None:
-    """Spearman's correlation, ties sharing their mean rank; None for under four pairs or a constant side."""
-    if len(pairs) < 4:
-        return None
-    ranks = []
-    for side in zip(*pairs, strict=True):
-        values = np.asarray(side)
-        ranks.append([float((values < v).sum() + ((values == v).sum() - 1) / 2) for v in values])
-    if min(np.std(ranks[0]), np.std(ranks[1])) == 0:
-        return None
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _say_seconds(report: dict[str, Any]) -> str:
-    stages = {key: s for key, s in (report.get("seconds") or {}).items() if key != "total" and s is not None}
-    if not stages:
-        return ""
-    longest, total = max(stages, key=stages.__getitem__), pick(report, "seconds.total") or sum(stages.values())
-    share = f" ({percent(stages[longest] / total)})" if total else ""
-    return f"The run took {duration(total)}; its longest stage is {longest}, {duration(stages[longest])}{share}."
-
-
-def _list(parts: list[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
-
-
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Print the headline figures as two compact tables; "–" marks what was not measured."""
     report = plain(report)
@@ -382,10 +166,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     for column in ("M (nats/token)", heard_title(report), "F (nats/token)"):
         table.add_column(column, justify="right")
     for key, name in (STAGES | CONTROLS).items():
-        cells = []
-        for kind in ("misalignment", "forgetting"):
-            value, se = (pick(report, f"{kind}.{key}.{part}") for part in ("all", "se"))
-            cells.append(show(value, nats) + (f" ± {nats(Z95 * se)}" if value is not None and se is not None else ""))
+        cells = [with_error(pick(report, f"{kind}.{key}")) for kind in ("misalignment", "forgetting")]
         heard = show(heard_of(report, f"by_stage.{key}")[1], percent)
         table.add_row(name, cells[0], heard, cells[1], end_section=key == list(STAGES)[-1])
     console.print(table)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+from salad.measure.format import bounds
+
 __all__ = [
     "ACCURACIES",
     "CONTROLS",
     "EXPOSURES",
     "NEXT_SENTENCE",
     "STAGES",
+    "Z95",
     "bought_by_domain",
     "duration",
     "heard_of",
     "heard_title",
     "interval",
+    "measured_stages",
     "nats",
+    "nats_interval",
     "percent",
     "pick",
     "points",
     "rate",
     "stage_two_beside",
     "task_rows",
+    "with_error",
 ]
 
 STAGES = {"init": "untrained", "warm_start": "warm start", "stage1": "Stage I", "stage2": "Stage II"}
@@ -42,7 +48,7 @@ EXPOSURES = {
     "neither": "neither heard nor read",
 }
 
-
+Z95 = 1.96  # standard errors to either side of a 95 % interval
 NEXT_SENTENCE = "next sentence"  # what the items from held-out documents are called beside tasks
 
 
@@ -57,6 +63,13 @@ def pick(report: dict[str, Any], path: str) -> Any:
 def nats(value: float, sign: bool = False) -> str:
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
     return ("0.000" if float(text) == 0 else text).replace("-", "−")
+
+
+def with_error(entry: dict[str, Any] | None) -> str:
+    """M or F with its 95 % interval, `0.231 ± 0.022`, of {all, se}; "–" where it was not measured."""
+    if not entry or entry.get("all") is None:
+        return "–"
+    return nats(entry["all"]) + (f" ± {nats(Z95 * entry['se'])}" if entry.get("se") is not None else "")
 
 
 def percent(value: float) -> str:
@@ -91,6 +104,11 @@ def heard_title(report: dict[str, Any]) -> str:
     return "heard" if "cascade" in formula else formula.replace("-", "−")
 
 
+def measured_stages(report: dict[str, Any]) -> list[str]:
+    """Keys of the stages whose M was measured, in the order of the run."""
+    return [key for key in STAGES if pick(report, f"misalignment.{key}.all") is not None]
+
+
 def stage_two_beside(report: dict[str, Any], stage: str) -> dict[str, Any]:
     """M of Stage II on the documents that M of `stage` is of."""
     return pick(report, f"misalignment.{stage}.stage2") or pick(report, "misalignment.stage2") or {}
@@ -109,9 +127,19 @@ def points(share: float) -> str:
 
 def interval(value: dict[str, Any] | None) -> str:
     """`[low, high]` of {low, high} in per cent; "" where there is none."""
-    if not value or value.get("low") is None or value.get("high") is None:
+    return _typeset(bounds(value, ".1f", scale=100))
+
+
+def nats_interval(value: dict[str, Any] | None) -> str:
+    """A difference with its interval: `+0.213 [0.101, 0.325]`; "" where there is none."""
+    if not value or value.get("value") is None:
         return ""
-    return f"[{100 * value['low']:.1f},\xa0{100 * value['high']:.1f}]".replace("-", "−")
+    return f"{nats(value['value'], sign=True)} {_typeset(bounds(value))}".rstrip()
+
+
+def _typeset(text: str) -> str:
+    """A true minus, and no break inside an interval."""
+    return text.replace("-", "−").replace(", ", ",\xa0")
 
 
 def duration(seconds: float) -> str:

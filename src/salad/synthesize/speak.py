@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from salad.synthesize.delivery import NEUTRAL, STEADY, Delivery, delivery_of, nu
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.piper import PackageMissing, PiperVoice
 from salad.synthesize.voices import Voice, load_voice
+from salad.text.sentences import sayable, split_sentences
 from salad.text.speakable import number_words, speakable, spoken_bounds
 from salad.types import Document, SaladError, Utterance, Word
 
@@ -34,7 +34,6 @@ __all__ = [
     "speak_document",
     "speak_documents",
     "speech_bounds",
-    "split_sentences",
     "spoken_forms",
     "utterance_id",
 ]
@@ -46,17 +45,8 @@ EDGE_S = 0.1  # silence before the first and after the last sentence
 MARGIN_S = 0.04  # kept around a sentence's speech when its own silence is cut
 QUIET_DB = -50.0  # frames this far below the loudest one are no speech
 SILENT_PEAK = 1e-3
-MAX_WORDS, MAX_CHARS = 40, 280  # one sentence stays well under the aligner's 29.5 s window
 PEAK = 0.95
 WRITERS = {"flac": write_flac, "opus": write_opus}
-
-ENDS = re.compile(r"[.!?…]+[\"'”’)\]]*$")
-CLAUSE_ENDS = re.compile(r"[,;:—–][\"'”’)\]]*$")
-INITIALS = re.compile(r"^[\"'“‘(\[]*(?:[A-Za-z]\.)+$")  # J. or U.S. or e.g.
-ABBREVIATIONS = set(
-    "mr. mrs. ms. dr. prof. st. sr. jr. vs. etc. approx. no. fig. gen. gov. sen. rep. rev. inc. ltd. co. "
-    "jan. feb. mar. apr. jun. jul. aug. sept. oct. nov. dec.".split()
-)
 
 
 @dataclass(frozen=True)
@@ -115,37 +105,6 @@ def speak_all(
 
 def utterance_id(document_id: str, voice: str) -> str:
     return f"{document_id}--{voice.partition('@')[0].replace(':', '-')}"
-
-
-def split_sentences(text: str) -> list[tuple[int, int]]:
-    """Runs of whitespace words, (first, last + 1), which together hold every word of `text` once, in order.
-
-    A sentence ends at . ! ? or a blank line, not at an abbreviation or an initial. One of more than MAX_WORDS words or
-    MAX_CHARS characters is cut, at the last comma of its second half where there is one. A run without a letter or a
-    digit (a lone dash) joins its neighbour, as nobody can say it.
-    """
-    words: list[str] = []
-    bounds = [0]
-    for paragraph in re.split(r"\n\s*\n", text):
-        for word in paragraph.split():
-            if len(words) > bounds[-1] and _ends_sentence(words[-1], word):
-                bounds.append(len(words))
-            words.append(word)
-        if len(words) > bounds[-1]:
-            bounds.append(len(words))
-    runs: list[tuple[int, int]] = []
-    for start, end in itertools.pairwise(bounds):
-        while (cut := _cut(words, start, end)) < end:
-            runs.append((start, cut))
-            start = cut
-        runs.append((start, end))
-    merged: list[tuple[int, int]] = []
-    for start, end in runs:
-        if merged and not (_sayable(words[start:end]) and _sayable(words[slice(*merged[-1])])):
-            merged[-1] = (merged[-1][0], end)
-        else:
-            merged.append((start, end))
-    return merged
 
 
 def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
@@ -225,7 +184,7 @@ def speak_document(
     phonemes, is silent, or holds NaN.
     """
     rate_hz, words = delivery.rate_hz(voice.sample_rate_hz), document.words
-    if not _sayable(words):
+    if not sayable(words):
         raise SaladError("text: has no word that can be said; remove the document")
     spoken = speakable(words) if spoken is None else spoken
     generator = np.random.default_rng(number_of(seed, document.id, voice.name))
@@ -305,29 +264,3 @@ def speech_bounds(samples: np.ndarray, rate_hz: int) -> tuple[int, int]:
 
 def _silence(seconds: float, rate_hz: int) -> np.ndarray:
     return np.zeros(to_samples(seconds, rate_hz), dtype=np.float32)
-
-
-def _sayable(words: Sequence[str]) -> bool:
-    return any(character.isalnum() for word in words for character in word)
-
-
-def _ends_sentence(word: str, following: str) -> bool:
-    if not ENDS.search(word):
-        return False
-    if word.strip("\"'“”‘’()[]").lower() in ABBREVIATIONS or INITIALS.match(word):
-        return False
-    return not following.lstrip("\"'“‘([")[:1].islower()
-
-
-def _cut(words: Sequence[str], start: int, end: int) -> int:
-    """Where the sentence of words [start, end) must first be cut; `end` where it is short enough."""
-    num_chars, fits = 0, start
-    while fits < end and fits - start < MAX_WORDS and (num_chars == 0 or num_chars + len(words[fits]) + 1 <= MAX_CHARS):
-        num_chars += len(words[fits]) + 1
-        fits += 1
-    if fits == end:
-        return end
-    for position in range(fits, start + (fits - start) // 2, -1):
-        if CLAUSE_ENDS.search(words[position - 1]):
-            return position
-    return fits

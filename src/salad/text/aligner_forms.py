@@ -7,78 +7,25 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["key", "spoken_pieces", "tie", "without_loose_marks"]
+from salad.text.normalise import without_loose_marks
+from salad.text.speakable import speakable
 
-SYMBOLS = {"&": "and", "%": "percent", "+": "plus", "=": "equals", "@": "at", "#": "number", "°": "degrees"}
-CURRENCIES = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent")}
-NUMBER = re.compile(
-    r"(?P<money>[$£€])?(?P<whole>\d{1,3}(?:,\d{3})+|\d+)(?P<decimals>\.\d+)?(?P<tail>(?:st|nd|rd|th|s)(?![^\W\d_]))?"
-)
-CLOCK = re.compile(r"\b(\d{1,2}):(\d{2})\b")
-YEARS = range(1100, 2000)
-LOOSE = re.compile("[\u00ad\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u200b-\u200d\u2060\u20d0-\u20ff\ufeff]+")
+__all__ = ["spoken_pieces", "tie"]
 
-
-def without_loose_marks(text: str) -> str:
-    """The text in NFC; accents that make no letter of their own with what they stand on, and soft hyphens, left out.
-
-    An x with a hat is said as an x. Marks of scripts that write vowels with them stay.
-    """
-    return LOOSE.sub("", unicodedata.normalize("NFC", text))
+QUOTES = str.maketrans("’‘", "''")
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def spoken_pieces(word: str) -> tuple[str, ...]:
     """What is said for one written word, in lower-case words of letters, digits spelled out (English); () for a dash.
 
-    "Well-known" -> well, known; "$1,200" -> one, thousand, two, hundred, dollars; "1984," -> nineteen, eighty, four.
-    Whether a speaker says a number that way is not known: where it matters, scores tell.
+    The word's `speakable` form, cut at what is no letter: "Well-known" -> well, known; "1984," -> nineteen, eighty,
+    four. Whether a speaker says a number that way is not known: where it matters, scores tell.
     """
-    text = without_loose_marks(unicodedata.normalize("NFKC", word)).lower().replace("’", "'").replace("‘", "'")
-    if any(character.isdigit() for character in text):
-        text = CLOCK.sub(lambda m: f" {_number(m[1])} {'' if m[2] == '00' else _clock_minutes(m[2])} ", text)
-        text = NUMBER.sub(_say_number, text)
-    text = "".join(f" {SYMBOLS[character]} " if character in SYMBOLS else character for character in text)
-    pieces = re.split(r"[^\w']+|_", text)
+    [spoken] = speakable([word])
+    text = without_loose_marks(unicodedata.normalize("NFKC", spoken))
+    pieces = re.split(r"[^\w']+|_", text.lower().translate(QUOTES))
     return tuple(piece for piece in (piece.strip("'") for piece in pieces) if any(map(str.isalnum, piece)))
-
-
-def _say_number(match: re.Match[str]) -> str:
-    whole, decimals, tail = match["whole"].replace(",", ""), match["decimals"] or "", match["tail"] or ""
-    if len(whole) > 15:  # a serial number: digit by digit
-        said = " ".join(map(_number, whole))
-    elif tail in ("st", "nd", "rd", "th"):
-        said = _number(whole, "ordinal")
-    elif not (match["money"] or decimals or "," in match["whole"]) and int(whole) in YEARS:
-        said = _number(whole, "year")
-    else:
-        said = _number(whole)
-    if match["money"]:
-        unit, part = CURRENCIES[match["money"]]
-        said += f" {unit}" + ("s" if whole != "1" else "")
-        if len(decimals) == 3 and decimals != ".00":
-            said += f" {_number(decimals[1:])} {'pence' if part == 'penny' else part + 's'}"
-    elif decimals:
-        said += " point " + " ".join(map(_number, decimals[1:]))
-    if tail == "s":
-        said = said[:-1] + "ies" if said.endswith("y") else said + "s"
-    return f" {said} "
-
-
-def _clock_minutes(digits: str) -> str:
-    return f"oh {_number(digits[1])}" if digits[0] == "0" else _number(digits)
-
-
-def _number(digits: str, to: str = "cardinal") -> str:
-    from num2words import num2words
-
-    return num2words(int(digits), to=to).replace("-", " ").replace(",", "")
-
-
-def key(text: str) -> str:
-    """Letters and digits alone, lower case, no accents: what two spellings of one word share."""
-    decomposed = unicodedata.normalize("NFKD", text.lower())
-    return "".join(character for character in decomposed if character.isalnum())
 
 
 def tie(written: Sequence[str], heard: Sequence[str]) -> list[list[int]]:

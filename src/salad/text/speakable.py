@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 
-from salad.text.aligner_forms import without_loose_marks
+from salad.text.normalise import without_loose_marks
 from salad.text.written_symbols import (
     ABBREVIATIONS,
     BEFORE_NUMBERS,
@@ -29,12 +30,16 @@ from salad.types import SaladError
 __all__ = ["number_words", "speakable", "spoken_bounds"]
 
 NUM = r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
+YEAR = r"1[1-9]\d\d|20\d\d"
 WORD = re.compile(r"""^(["'“‘(\[{*_]*)(.*?)([.,;:!?"'”’)\]}*_…]*)$""", re.DOTALL)
 PLAIN_SIGNS = frozenset("-'’‘“”\"().,;:!?…—–[]{}/*_")
 URL = re.compile(
     r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+|[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|edu|gov|io)\b\S*"
 )
-TOKEN = re.compile(rf"{NUM}|[^\W\d_]+|\S", re.ASCII)
+SIGNS = "".join(map(re.escape, (*SYMBOLS, *GREEK)))  # none of them is part of a run of letters
+GREEK_LETTER = "[\u0370-\u03ff\u1f00-\u1fff]"  # two in a row are a word of Greek, not names of letters
+LONE_GREEK = re.compile(f"(?<!{GREEK_LETTER}){GREEK_LETTER}(?!{GREEK_LETTER})")
+TOKEN = re.compile(rf"{NUM}|{GREEK_LETTER}{{2,}}|[^\W\d_{SIGNS}]+|\S")
 LONGEST = 15  # digits of a number that is said as one
 
 
@@ -48,6 +53,8 @@ def speakable(words: Sequence[str]) -> list[str]:
 
 def _speak(word: str, before: str, after: str) -> str:
     word = without_loose_marks(word) or word
+    if not word.isascii():
+        word = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in word)  # of any script
     before, after = before.lstrip("\"'“‘(["), after.rstrip(".,;:!?\"'”’)]")
     opening, core, closing = WORD.match(word).groups()  # type: ignore[union-attr]
     if (abbreviation := _abbreviation(core, closing, after)) is not None:
@@ -71,7 +78,7 @@ def _speak(word: str, before: str, after: str) -> str:
 
 def _is_plain(core: str) -> bool:
     signs = (c for c in core if not c.isalpha())
-    return not any(c in GREEK for c in core) and all(c in PLAIN_SIGNS for c in signs) and not URL.fullmatch(core)
+    return not LONE_GREEK.search(core) and all(c in PLAIN_SIGNS for c in signs) and not URL.fullmatch(core)
 
 
 def _abbreviation(core: str, closing: str, after: str) -> str | None:
@@ -139,12 +146,7 @@ def _number_or_year(match: re.Match[str], after: str) -> str:
     sign, digits = match["sign"], match["n"]
     said = {"-": "minus ", "−": "minus ", "+": "plus ", "~": "about ", "≈": "about ", "±": "plus or minus ",
             "<": "less than ", ">": "more than ", "": ""}[sign]  # fmt: skip
-    if (
-        not sign
-        and re.fullmatch(r"1[1-9]\d\d|20\d\d", digits)
-        and after not in UNITS
-        and after not in MAGNITUDES.values()
-    ):
+    if not sign and re.fullmatch(YEAR, digits) and after not in UNITS and after not in MAGNITUDES.values():
         return year(digits)
     return said + number(digits)
 
@@ -194,7 +196,7 @@ def _fraction(match: re.Match[str], _: str) -> str:
 
 def _range(match: re.Match[str], after: str) -> str:
     ends = [match["a"], match["b"]]
-    years = all(re.fullmatch(r"1[1-9]\d\d|20\d\d", end) for end in ends) and after not in UNITS
+    years = all(re.fullmatch(YEAR, end) for end in ends) and after not in UNITS
     unit = f" {UNITS[match['u']][1]}" if match["u"] else ""
     return " to ".join(year(end) if years else number(end) for end in ends) + unit
 
@@ -204,7 +206,7 @@ def _address(match: re.Match[str], _: str) -> str:
     names = {".": "dot", "/": "slash", "-": "dash", "_": "underscore", "@": "at", ":": "colon", "?": "question mark",
              "=": "equals", "&": "and", "#": "hash", "%": "percent", "+": "plus", "~": "tilde"}  # fmt: skip
     pieces = re.findall(r"[^\W\d_]+|\d+|\S", text, re.ASCII)
-    return " ".join(names.get(p) or (integer(p) if p.isdigit() else p if p.isalpha() else "") for p in pieces)
+    return " ".join(names.get(p) or (integer(p) if p.isdecimal() else p if p.isalpha() else "") for p in pieces)
 
 
 def _digits(match: re.Match[str], _: str) -> str:
@@ -218,7 +220,7 @@ RULES: tuple[Rule, ...] = tuple(
     (re.compile(pattern, re.ASCII), say)
     for pattern, say in (
         (URL.pattern, _address),
-        (r"(?P<y>1[1-9]\d\d|20\d\d)-(?P<m>0[1-9]|1[0-2])-(?P<d>0[1-9]|[12]\d|3[01])", _date),
+        (rf"(?P<y>{YEAR})-(?P<m>0[1-9]|1[0-2])-(?P<d>0[1-9]|[12]\d|3[01])", _date),
         (rf"(?P<sign>[{_CURRENCY}])(?P<n>{NUM})(?P<suffix>k|K|m|M|bn|B|T)?", _money),
         (r"(?P<h>[01]?\d|2[0-3]):(?P<m>[0-5]\d)(?P<half>[aApP]\.?[mM])?", _clock),
         (r"(?P<h>1[0-2]|[1-9])(?P<m>)(?P<half>[aApP]\.?[mM])", _clock),
@@ -258,8 +260,8 @@ def _piece_by_piece(core: str) -> str:
             said.append("over" if formula else "slash")
         elif piece == "-":
             said.append("minus" if formula and n else "")
-        elif piece.isalpha():
-            said.append(" ".join(piece) if formula and len(piece) <= 3 else piece)
         elif piece in "'’":
             said.append(piece)
+        elif letters := "".join(filter(str.isalpha, piece)):
+            said.append(" ".join(letters) if formula and len(letters) <= 3 else letters)
     return re.sub(r" (['’]) ?", r"\1", " ".join(filter(None, said)))

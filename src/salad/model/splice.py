@@ -1,0 +1,26 @@
+"""Speech between tokens: the embeddings of a sequence whose parts are read or heard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+__all__ = ["splice"]
+
+
+def splice(table: nn.Module, parts: Sequence[Sequence[int] | torch.Tensor]) -> torch.Tensor:
+    """Embeddings [positions, width] of `parts`, one after the other; none at all give [0, width].
+
+    A part is token ids (a sequence of ints, or int64 [n]), which `table` (the LLM's input embeddings) embeds, or speech
+    that is embedded already: float [n, width], which takes the table's precision.
+    """
+    weight = table.weight
+    pieces = []
+    for part in parts:
+        if isinstance(part, torch.Tensor) and part.is_floating_point():
+            pieces.append(part.to(weight.dtype))
+        else:
+            pieces.append(table(torch.as_tensor(part, dtype=torch.long, device=weight.device)))
+    return torch.cat(pieces) if pieces else weight.new_zeros(0, weight.shape[1])

@@ -1,0 +1,167 @@
+"""What stands under each figure of a report: what it shows, and the numbers that belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from salad.report.values import (
+    STAGES,
+    bought_by_domain,
+    duration,
+    interval,
+    measured_stages,
+    nats,
+    nats_interval,
+    percent,
+    pick,
+    points,
+    stage_two_beside,
+    with_error,
+)
+
+__all__ = ["CAPTIONS", "caption_numbers"]
+
+Numbers = list[tuple[str, str]]  # what, and its figure
+CAPTIONS = {
+    "stages": "Stages before the last are rings; the controls are dashed lines. Whiskers and bands: 95 % intervals "
+    "over held-out documents.",
+    "accuracy": "Whiskers are 95 % intervals. Where the interval of the gap holds 0, there is no clear gap.",
+    "warm_start": "CTC loss over the steps of the warm start.",
+    "curves": "Loss, and M and F of the live probe, over the steps of both stages.",
+    "domains": "A ring and a dot are of the same documents; the line between them is dashed where M rose.",
+    "voices": "The line between ring and dot is dashed where M rose; voices marked (unseen) were never trained on.",
+    "recall": "Share of the spoken words that the ears find; on the right, of how many.",
+    "spell": "Loss and token accuracy of the upper part while it learns to spell from phones of text.",
+    "clusters": "One mark a cluster of texts: M(c) with its 95 % interval over the error of speech recognition; area "
+    "follows the number of texts.",
+    "seconds": "Wall time of each stage, in the order of the run.",
+}
+
+
+def caption_numbers(report: dict[str, Any]) -> dict[str, Numbers]:
+    """For each figure of CAPTIONS the numbers that it does not show itself, none where nothing was measured."""
+    return {
+        "stages": _stages(report),
+        "accuracy": _accuracy(report),
+        "warm_start": _warm_start(report),
+        "curves": _curves(report),
+        "domains": _domains(report),
+        "voices": _voices(report),
+        "recall": _recall(report),
+        "spell": _moves("token accuracy", pick(report, "curves.spell"), "token_accuracy", percent),
+        "clusters": _clusters(report),
+        "seconds": _seconds(report),
+    }
+
+
+def _moves(name: str, rows: list[dict[str, Any]] | None, key: str, show: Callable[[float], str]) -> Numbers:
+    """From the first to the last of the rows that hold `key`."""
+    values = [row[key] for row in rows or [] if row.get(key) is not None]
+    return [(name, f"{show(values[0])} → {show(values[-1])}")] if values else []
+
+
+def _stages(report: dict[str, Any]) -> Numbers:
+    out = [(f"M {STAGES[key]}", with_error(pick(report, f"misalignment.{key}"))) for key in measured_stages(report)]
+    for key in ("warm_start", "stage1"):
+        if (beside := pick(report, f"misalignment.{key}.stage2")) and beside.get("all") is not None:
+            over = f"M Stage II on the {pick(report, f'misalignment.{key}.n_documents')} documents of {STAGES[key]}"
+            out.append((over, with_error(beside)))
+    if other := nats_interval(pick(report, "over.other")):
+        out.append(("hearing another document's recording costs (paired)", other))
+    documents = pick(report, "misalignment.stage2.n_documents")
+    return [*out, ("held-out documents", str(documents))] if documents else out
+
+
+def _accuracy(report: dict[str, Any]) -> Numbers:
+    gap = pick(report, "accuracy.gap")
+    if not gap or gap.get("value") is None:
+        return []
+    return [("gap, text − speech", f"{points(gap['value'])} {interval(gap)}".rstrip())]
+
+
+def _warm_start(report: dict[str, Any]) -> Numbers:
+    losses = [row["loss"] for row in pick(report, "curves.warm_start") or [] if row.get("loss") is not None]
+    tenth = max(1, len(losses) // 10)
+    if len(losses) < 2:
+        return []
+    return [("mean loss, first and last tenth", f"{np.mean(losses[:tenth]):.2f} → {np.mean(losses[-tenth:]):.2f}")]
+
+
+def _curves(report: dict[str, Any]) -> Numbers:
+    kinds = {"misalignment": "M", "forgetting": "F"}
+    return [
+        number
+        for stage in ("stage1", "stage2")
+        for key, name in kinds.items()
+        for number in _moves(f"{name} {STAGES[stage]}", pick(report, f"curves.{stage}"), key, nats)
+    ]
+
+
+def _domains(report: dict[str, Any]) -> Numbers:
+    before = pick(report, "misalignment.stage1.by_domain") or {}
+    after = stage_two_beside(report, "stage1").get("by_domain") or {}
+    change = {key: after[key] - before[key] for key in before if before[key] is not None and after.get(key) is not None}
+    if not change:
+        return []
+    bought = bought_by_domain(report)
+    groups = {
+        "mean change where speech was bought": [delta for key, delta in change.items() if bought.get(key)],
+        "mean change elsewhere": [delta for key, delta in change.items() if not bought.get(key)],
+    }
+    lower = ("domains that fell", f"{sum(delta < 0 for delta in change.values())} of {len(change)}")
+    return [lower, *((name, nats(np.mean(group), sign=True)) for name, group in groups.items() if group)]
+
+
+def _voices(report: dict[str, Any]) -> Numbers:
+    voices = pick(report, f"misalignment.{(measured_stages(report) or ['stage2'])[-1]}.by_voice") or {}
+    groups = {
+        "mean M, voices trained on": [m for key, m in voices.items() if m is not None and "(unseen)" not in key],
+        "voices never trained on": [m for key, m in voices.items() if m is not None and "(unseen)" in key],
+    }
+    return [(name, nats(np.mean(group))) for name, group in groups.items() if group]
+
+
+def _recall(report: dict[str, Any]) -> Numbers:
+    withheld = pick(report, "hearing.withheld")
+    leaked = len(withheld.get("heard_or_read") or []) if withheld else 0
+    return [("withheld words heard or read all the same", str(leaked))] if withheld else []
+
+
+def _clusters(report: dict[str, Any]) -> Numbers:
+    rows = [row for row in report.get("selection") or [] if row.get("misalignment") is not None]
+    if not rows:
+        return []
+    groups = {
+        "mean M, bought": [row["misalignment"] for row in rows if row.get("bought_s")],
+        "others": [row["misalignment"] for row in rows if not row.get("bought_s")],
+    }
+    out = [("bought", f"{len(groups['mean M, bought'])} of {len(rows)}")]
+    out += [(name, nats(np.mean(group))) for name, group in groups.items() if group]
+    out.append(("dropped", str(sum(bool(row.get("dropped")) for row in rows))))
+    correlation = rank_correlation([(row["misalignment"], row["cer"]) for row in rows if row.get("cer") is not None])
+    return (
+        out
+        if correlation is None
+        else [*out, ("rank correlation of M and CER", f"{correlation:+.2f}".replace("-", "−"))]
+    )
+
+
+def rank_correlation(pairs: list[tuple[float, float]]) -> float | None:
+    """Spearman's correlation, ties sharing their mean rank; None for under four pairs or a constant side."""
+    from scipy.stats import spearmanr
+
+    if len(pairs) < 4 or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
+        return None
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
+def _seconds(report: dict[str, Any]) -> Numbers:
+    stages = {key: s for key, s in (report.get("seconds") or {}).items() if key != "total" and s is not None}
+    if not stages:
+        return []
+    longest, total = max(stages, key=stages.__getitem__), pick(report, "seconds.total") or sum(stages.values())
+    share = f" ({percent(stages[longest] / total)})" if total else ""
+    return [("whole run", duration(total)), (f"longest stage, {longest}", f"{duration(stages[longest])}{share}")]

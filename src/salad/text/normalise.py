@@ -1,0 +1,34 @@
+"""The one normal form in which texts are compared: letters and digits, lower case, without accents or punctuation."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+__all__ = ["key", "normalise", "without_loose_marks"]
+
+LOOSE = re.compile("[\u00ad\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u200b-\u200d\u2060\u20d0-\u20ff\ufeff]+")
+
+
+def without_loose_marks(text: str) -> str:
+    """The text in NFC; accents that make no letter of their own with what they stand on, and soft hyphens, left out.
+
+    An x with a hat is said as an x. Marks of scripts that write vowels with them stay.
+    """
+    return LOOSE.sub("", unicodedata.normalize("NFC", text))
+
+
+def normalise(text: str) -> str:
+    """Lower case, no accents, no punctuation (a hyphen or a dash parts words, an apostrophe joins), single spaces.
+
+    Digits are not spelled out ("3" and "three" differ): numbers are few in running text, and a rule that reads years,
+    sums and dates would bring errors of its own. Where both may occur, compare `salad.text.speakable` of the two.
+    """
+    decomposed = unicodedata.normalize("NFKD", text.lower())
+    kept = (character for character in decomposed if not unicodedata.combining(character) and character not in "'’‘")
+    return " ".join("".join(character if character.isalnum() else " " for character in kept).split())
+
+
+def key(text: str) -> str:
+    """The normal form without its spaces: what two spellings of one word share."""
+    return normalise(text).replace(" ", "")
