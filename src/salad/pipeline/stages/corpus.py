@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from salad import assets
 from salad.assets import ASSETS
 from salad.config import Recipe
 from salad.data.card import speech_source, text_source, write_card
@@ -23,21 +25,41 @@ from salad.data.prepared import (
     shuffled,
 )
 from salad.data.read import read_local_text
+from salad.data.readers.detect import walk
 from salad.data.readers.text import read_text
 from salad.data.sources import open_source
 from salad.data.topics import broad_topics, narrow_topics
 from salad.engine import run_shards
-from salad.files import read_jsonl, write_jsonl, write_text
+from salad.files import read_json, read_jsonl, write_jsonl, write_text
 from salad.model import load_encoder
-from salad.pipeline.run import Run
+from salad.pipeline.fingerprints import fingerprint, of_content, of_stamps, section
+from salad.pipeline.run import MEASURED, Run, kept_precision
 from salad.pipeline.speech_jobs import assign_voices, gather_quarantine, speak
 from salad.synthesize import assets_of_voice
 from salad.types import Document, SaladError, Utterance
 
 __all__ = ["PREPARED_HELDOUT", "assets_needed", "load_documents", "run"]
 
+SECTIONS = ("corpus",)
 HELDOUT_TOPICS = 2  # topics of each domain that nothing is trained on
 PREPARED_HELDOUT = "prepared-heldout"  # the folder of held-out recordings that came with a prepared corpus
+
+
+def inputs(recipe: Recipe) -> dict[str, str]:
+    """The precision that the teacher writes in, where it was measured, and every file that the user gives."""
+    parts, settings = {}, recipe.corpus
+    if recipe.precision == "auto" and (kept := kept_precision(recipe.run_dir)).exists():
+        parts[MEASURED] = fingerprint({use: timing["bf16"] for use, timing in read_json(kept)["uses"].items()})
+    if settings.prepared:
+        parts["prepared corpus"] = assets.fingerprint(settings.prepared)[:16]
+    if files := [Path(path) for path in section(recipe, "corpus")["local_text"]]:
+        parts["your files"] = of_content(path for path in files if path.is_file())
+    places = [data.path for data in (*settings.own_speech, *settings.text) if data.path is not None]
+    if places:  # how long a document is
+        length = {"stride": recipe.model.stride, "encoder": recipe.assets.encoder}
+        parts["length of documents"] = fingerprint({**section(recipe, "sequence"), **length})
+        parts["your data"] = of_stamps(path for place in places for path in walk(place))
+    return parts
 
 
 def run(run: Run) -> dict[str, Any]:

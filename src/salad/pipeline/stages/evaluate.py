@@ -39,6 +39,8 @@ from salad.training.checkpoint import latest_checkpoint
 
 __all__ = ["load_figures", "run"]
 
+SECTIONS = ("evaluate",)
+
 Rows = dict[str, list[DocumentKL]]
 ORDER = ("init", "warm_start", "stage1", "stage2", "blind", "other", "deaf", "cascade")
 NOT_HEARING = ("deaf", "blind")  # the lowest of their M is the M_ref of `heard`

@@ -32,6 +32,8 @@ from salad.types import Utterance
 
 __all__ = ["run"]
 
+SECTIONS = ()
+
 NUM_CLIPS, CONTINUATION_TOKENS, CLIP_S = 4, 28, 14.0
 
 

@@ -27,6 +27,9 @@ from salad.types import SaladError, Utterance
 
 __all__ = ["run"]
 
+SECTIONS = ("stage2", "rounds")
+TOGETHER = True  # under torchrun all processes run it
+
 
 def run(run: Run) -> dict[str, Any]:
     settings, world = _settings(run), World.join()

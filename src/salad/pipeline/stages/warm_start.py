@@ -26,6 +26,8 @@ from salad.types import Utterance
 
 __all__ = ["run", "train_ctc"]
 
+SECTIONS = ("model", "warm_start")
+
 
 def run(run: Run) -> dict[str, Any]:
     settings, folder = run.recipe.warm_start, run.folder("warm_start")
