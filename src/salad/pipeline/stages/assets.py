@@ -8,8 +8,8 @@ from salad import assets
 from salad.config import Recipe
 from salad.engine.machine import default_device
 from salad.engine.precision import summary
+from salad.pipeline.corpus_needs import voices_needed
 from salad.pipeline.run import Run
-from salad.pipeline.stages.corpus import voices_needed
 from salad.synthesize import assets_of_voice
 
 __all__ = ["run"]
