@@ -19,6 +19,7 @@ from salad import assets
 from salad.config import Recipe
 from salad.data.readers.detect import check_places
 from salad.engine import using
+from salad.engine.memory import keep_freed_memory
 from salad.engine.precision import Timing, Use, decide, measured
 from salad.files import read_json, write_json
 from salad.pipeline.fingerprints import of_section
@@ -87,6 +88,13 @@ class Run:
         They are taken once, by the assets stage, and kept beside its result: a run that goes on elsewhere keeps them.
         """
         return decide(self.recipe.precision, use, device, self.timings)
+
+    def use_threads(self) -> None:
+        """Compute with as many threads as the recipe says, and keep freed memory for the next tensor of its size."""
+        import torch
+
+        torch.set_num_threads(self.recipe.threads)
+        keep_freed_memory()
 
     def timings(self) -> Mapping[Use, Timing]:
         recipe = self.recipe
