@@ -10,6 +10,7 @@ import pytest
 from salad.config import Recipe, load_recipe
 from salad.files import read_json, sha256_json, write_text
 from salad.pipeline import run as pipeline
+from salad.training.schedule import of_round
 from salad.types import SaladError
 
 SETTINGS = set(Recipe.model_fields)
@@ -118,10 +119,8 @@ def test_a_later_round_has_folders_of_its_own_and_knows_those_before(recipe_valu
 
 
 def test_rounds_share_the_steps_and_only_the_last_decays(recipe_values, tmp_path):
-    from salad.pipeline.stages.stage2 import _settings
-
     made = recipe(recipe_values, tmp_path, rounds={"number": 3}, stage2__steps=11, stage2__decay_share=1.0)
-    rounds = [_settings(pipeline.Run(made, round=n)) for n in (1, 2, 3)]
+    rounds = [of_round(made.stage2, n, 3) for n in (1, 2, 3)]
     assert sum(one.steps for one in rounds) == 11 and [one.decay_share for one in rounds] == [0.0, 0.0, 1.0]
     with pytest.raises(ValueError, match=r"rounds\.number"):
         recipe(recipe_values, tmp_path, rounds={"number": 30}, stage2__steps=11)

@@ -103,20 +103,8 @@ def train_stage(
         spans = [span for group, frames in spoken() for span in ctc_spans(run, tokenizer, group, frames)]
         beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=seed)
         task = WithCTC(task, beside, settings.ctc_weight)
-    schedule = Schedule(
-        steps=settings.steps,
-        lr={"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm},
-        weight_decay=settings.weight_decay,
-        grad_clip=settings.grad_clip,
-        warmup_steps=settings.warmup_steps,
-        decay_share=settings.decay_share,
-        checkpoint_every=settings.checkpoint_every,
-        probe_every=settings.probe_every,
-        keep=settings.keep,
-        spike_factor=settings.spike_factor,
-        ema=settings.ema,
-        optimizer=settings.optimizer,
-    )
+    rates = {"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm}
+    schedule = Schedule.of(settings, rates)
     probe = _probe(run, model, teacher, tokenizer, settings, bf16)
     if overfit:
         task = OneBatch(task)

@@ -377,15 +377,8 @@ def _vocabulary_size(run: Run) -> int:
 
 def _schedule(settings: config.WarmStart | config.Spell, steps: int, decay_share: float) -> Schedule:
     """How either part trains on its own."""
-    return Schedule(
-        steps=steps,
-        lr={"adapter": settings.lr},
-        weight_decay=0.01,
-        warmup_steps=settings.warmup_steps,
-        decay_share=decay_share,
-        checkpoint_every=settings.checkpoint_every,
-        optimizer=settings.optimizer,
-    )
+    rates = {"adapter": settings.lr}
+    return Schedule.of(settings, rates, steps=steps, weight_decay=0.01, decay_share=decay_share)
 
 
 def _spans_of(run: Run, tokenizer: Any, symbols: Symbols, spoken: Spoken) -> list[tuple[SymbolSpan, SpelledText]]:

@@ -10,7 +10,6 @@ import torch
 
 from salad.config import WarmStart
 from salad.engine.machine import default_device
-from salad.engine.memory import keep_freed_memory
 from salad.files import write_json
 from salad.model import SaladForConditionalGeneration
 from salad.pipeline.ears import lower_part
@@ -33,8 +32,7 @@ def run(run: Run) -> dict[str, Any]:
     settings, folder = run.recipe.warm_start, run.folder("warm_start")
     if not settings.enabled:
         return {"skipped": "warm_start.enabled is false"}
-    torch.set_num_threads(run.recipe.threads)
-    keep_freed_memory()
+    run.use_threads()
     if run.recipe.model.ears == "symbols":
         return lower_part(run)
     tokenizer = load_tokenizer(run)
@@ -81,14 +79,7 @@ def train_ctc(
     spans = ctc_spans(run, tokenizer, utterances, frames)
     seed = run.recipe.seed if seed is None else seed
     task = CTCTask(model, spans, steps=settings.steps, batch=settings.batch, seed=seed)
-    schedule = Schedule(
-        steps=settings.steps,
-        lr={"adapter": settings.lr, "ctc": settings.lr},
-        weight_decay=0.01,
-        warmup_steps=settings.warmup_steps,
-        decay_share=0.3,
-        checkpoint_every=settings.checkpoint_every,
-    )
+    schedule = Schedule.of(settings, dict.fromkeys(("adapter", "ctc"), settings.lr), weight_decay=0.01, decay_share=0.3)
     last = train(model, task, schedule, folder, title="warm start (CTC)", bf16=run.uses_bf16("train", device))
     load_weights(last, model)
     return model, task, last
