@@ -78,7 +78,7 @@ def train_stage(
     stream, plan = None, list[list[Example]]()
     found = sources(load_tokenizer(run))  # of its own, for a stream reads in a thread
     if isinstance(found[0], ShardSource):
-        stream = open_stream(run, folder, settings, found, world, seed)
+        stream = open_stream(folder, settings, run.recipe.sequence, found, world, seed)
     else:
         plan = plan_batches(found, settings.steps, settings.positions, seed)
         longest = max((1 + len(e.token_ids), e.id) for batch in plan for e in batch)
@@ -100,7 +100,8 @@ def train_stage(
             resume = ears_again(run, model, tokenizer, spoken, settings, folder, resume, seed)
         task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, folder, seed))
     elif settings.ctc_weight:
-        spans = [span for group, frames in spoken() for span in ctc_spans(run, tokenizer, group, frames)]
+        layout = run.recipe.sequence, run.recipe.seed
+        spans = [span for group, frames in spoken() for span in ctc_spans(tokenizer, group, frames, *layout)]
         beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=seed)
         task = WithCTC(task, beside, settings.ctc_weight)
     rates = {"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm}

@@ -43,13 +43,9 @@ def run(run: Run) -> dict[str, Any]:
     model, task, last = train_ctc(run, utterances, load_frames(run, "speech", utterances), folder, settings)
     device = next(model.parameters()).device.type
     heldout = load_aligned(run, "heldout")
-    store = load_frames(run, "heldout", heldout)
-    samples = _decode(
-        model,
-        tokenizer,
-        ctc_spans(run, tokenizer, heldout, store, with_text=False)[:: max(1, len(heldout) // 4)][:8],
-        run.uses_bf16("train", device),
-    )
+    layout = run.recipe.sequence, run.recipe.seed
+    spans = ctc_spans(tokenizer, heldout, load_frames(run, "heldout", heldout), *layout, with_text=False)
+    samples = _decode(model, tokenizer, spans[:: max(1, len(heldout) // 4)][:8], run.uses_bf16("train", device))
     write_json(folder / "samples.json", samples)
     return {
         "spans": len(task.spans) + task.impossible,
@@ -76,7 +72,7 @@ def train_ctc(
     for parameter in model.llm.parameters():
         parameter.requires_grad_(False)
     model.ctc.residual.requires_grad_(False)
-    spans = ctc_spans(run, tokenizer, utterances, frames)
+    spans = ctc_spans(tokenizer, utterances, frames, run.recipe.sequence, run.recipe.seed)
     seed = run.recipe.seed if seed is None else seed
     task = CTCTask(model, spans, steps=settings.steps, batch=settings.batch, seed=seed)
     schedule = Schedule.of(settings, dict.fromkeys(("adapter", "ctc"), settings.lr), weight_decay=0.01, decay_share=0.3)
