@@ -31,7 +31,15 @@ from salad.measure.hearing import voice_errors
 from salad.model.ears import Lexicon
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
-from salad.pipeline.ears import choose_symbols, lists_of, load_noise, noise_of, simulated_task, spell_documents
+from salad.pipeline.ears_data import (
+    choose_symbols,
+    lists_of,
+    load_noise,
+    noise_of,
+    simulated_task,
+    spell_documents,
+    words_of_lists,
+)
 from salad.pipeline.hearing import listen
 from salad.pipeline.heldout import Setting
 from salad.pipeline.run import Run
@@ -186,7 +194,7 @@ def spelling_parts(
         return SpellTask(
             model,
             list(texts.values()),
-            lists_of(run, tokenizer, symbols),
+            lists_of(words_of_lists(run, tokenizer), tokenizer, symbols, run.recipe.seed),
             noise,
             steps=MANY,
             batch=16 if with_speech else 32,
@@ -199,13 +207,16 @@ def spelling_parts(
     def sides() -> list[Side]:
         if not with_speech:
             return []
-        spans = [s for own, frames in bench.recordings() for s in symbol_spans(run, tokenizer, symbols, own, frames)]
+        layout = run.recipe.sequence, run.recipe.seed
+        recordings = bench.recordings()
+        spans = [s for own, frames in recordings for s in symbol_spans(tokenizer, symbols, own, frames, *layout)]
         return [Side("heard", HeardSpellTask(model, spans, steps=MANY // 20, batch=16, seed=bench.seed), 1.0)]
 
     if not row.startswith("kl"):
         return [(Together(read(bench.seed), sides()), seconds)]
     if row == "kl_simulated":
-        kl = simulated_task(run, model, tokenizer, documents, texts, noise)
+        recipe = run.recipe
+        kl = simulated_task(model, tokenizer, documents, texts, noise, recipe.spell, recipe.sequence, recipe.seed)
     else:
         sources = [
             speech_source(run, tokenizer, name, 0.5, own, frames, run.recipe.sequence.layouts)
@@ -239,6 +250,7 @@ def whole_row(bench: Bench, row: str, out: Path) -> tuple[Bench, Any, int]:
         if not link.exists():
             os.symlink(bench.run.folder(stage).absolute(), link)
     own, tokenizer = replace(bench, run=run), load_tokenizer(run)
+    layout = run.recipe.sequence, run.recipe.seed
     if row == "single":
         texts = [d.text for d in spell_documents(run)[0]] + [u.text for part, _ in own.recordings() for u in part]
         seen = {int(i) for text in texts for i in tokenise(tokenizer, text).token_ids}
@@ -246,7 +258,7 @@ def whole_row(bench: Bench, row: str, out: Path) -> tuple[Bench, Any, int]:
         model = build_model(run)
         freeze(model, "frozen", bf16=True)
         model.ctc.residual.requires_grad_(False)
-        spans = [span for part, frames in own.recordings() for span in ctc_spans(run, tokenizer, part, frames)]
+        spans = [span for part, frames in own.recordings() for span in ctc_spans(tokenizer, part, frames, *layout)]
         task = CTCTask(model, spans, steps=MANY // 20, batch=16, seed=bench.seed)
         parameters = {**named(model.adapter, "adapter"), **named(model.ctc, "ctc")}
         parameters = {name: p for name, p in parameters.items() if p.requires_grad}
@@ -254,7 +266,8 @@ def whole_row(bench: Bench, row: str, out: Path) -> tuple[Bench, Any, int]:
     symbols = choose_symbols(run, tokenizer, load_aligned(run, "speech"))
     model = build_model(run)
     freeze(model, "frozen", bf16=True)
-    spans = [s for part, frames in own.recordings() for s, _ in symbol_spans(run, tokenizer, symbols, part, frames)]
+    parts = own.recordings()
+    spans = [s for part, frames in parts for s, _ in symbol_spans(tokenizer, symbols, part, frames, *layout)]
     lower = LowerTask(model, spans, steps=MANY // 20, batch=16, seed=bench.seed, by_word=60 / (MANY // 20))
     steps = timed(bench.rates, model, named(model.adapter.lower, "adapter.lower"), [(lower, bench.seconds)], "muon")
     for parameter in model.adapter.lower.parameters():

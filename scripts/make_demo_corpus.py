@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from salad.data.generate_text import prompts, refuse
+from salad.data.generate_text import HELDOUT_TOPICS, prompts, refuse
 from salad.data.generate_text import write_documents as let_the_teacher_write
 from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.data.prepared import (
@@ -40,7 +40,6 @@ from salad.data.withheld import choose_withheld, exposure
 from salad.engine import run_shards
 from salad.evaluation.task import find_task, load_items
 from salad.files import read_jsonl, sha256_file, write_text
-from salad.pipeline.stages.corpus import HELDOUT_TOPICS
 from salad.progress import console
 from salad.select import near_duplicates, overlapping
 from salad.synthesize.speak import speak_all

@@ -18,7 +18,7 @@ from salad.model.ears.blocks import Block, through
 from salad.model.ears.lower import Lower, pool_runs
 from salad.model.teacher import Teacher
 from salad.objective.spelling import spelling
-from salad.pipeline.ears import kept_back
+from salad.pipeline.ears_data import kept_back
 from salad.sequence.simulate import Noise
 from salad.sequence.spelling import load_spelled, moved, place, save_spelled, spell
 from salad.text.phonemes import BOUNDARY, Symbols, letters_of, phones_of

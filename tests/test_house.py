@@ -120,3 +120,11 @@ def test_the_map_names_every_file():
         and f"  {path.relative_to(SOURCE / path.relative_to(SOURCE).parts[0])} " not in text
     ]
     assert not missing, f"docs/architecture.md does not name {missing}; run scripts/draw_house.py"
+
+
+def test_stages_are_short_and_no_file_of_the_pipeline_is_long():
+    """A stage reads the run directory, calls the rooms and writes it; what computes stands in a room."""
+    length = {path: len(path.read_text(encoding="utf-8").split("\n")) - 1 for path in SOURCE.rglob("pipeline/**/*.py")}
+    stages = {path.name: lines for path, lines in length.items() if path.parent.name == "stages"}
+    assert sum(stages.values()) < 1400 and max(length.values()) <= 400
+    assert {name for name, lines in stages.items() if lines > 100} <= {"probe.py"}

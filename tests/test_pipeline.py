@@ -7,28 +7,27 @@ import sys
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from salad.config import Recipe
-from salad.files import read_json, write_text
+from salad.config import Recipe, load_recipe
+from salad.files import read_json, sha256_json, write_text
 from salad.pipeline import run as pipeline
 from salad.pipeline.lock import one_owner, owned
+from salad.training.schedule import of_round
 from salad.types import SaladError
+
+SETTINGS = set(Recipe.model_fields)
+STAGE_FILES = sorted((Path(pipeline.__file__).parent / "stages").glob("*.py"))
 
 
 @pytest.fixture
 def calls(monkeypatch):
     """Stages that note their names in place of the real ones; the order and the skipping are the pipeline's own."""
-    noted = []
+    noted, real = [], pipeline._module
 
-    def load(name):
-        if not name.startswith("salad.pipeline.stages."):
-            import importlib
-
-            return importlib._bootstrap._gcd_import(name)
-        stage = name.rsplit(".", 1)[1]
-
+    def load(stage):
         def run(run):
             if stage in noted_failures:
                 raise KeyboardInterrupt
@@ -36,10 +35,10 @@ def calls(monkeypatch):
             write_text(run.folder(stage) / "out.txt", stage)
             return {"n": 1}
 
-        return types.SimpleNamespace(run=run)
+        return types.SimpleNamespace(**{**vars(real(stage)), "run": run})
 
     noted_failures = set()
-    monkeypatch.setattr(pipeline.importlib, "import_module", load)
+    monkeypatch.setattr(pipeline, "_module", load)
     return noted, noted_failures
 
 
@@ -125,10 +124,8 @@ def test_a_later_round_has_folders_of_its_own_and_knows_those_before(recipe_valu
 
 
 def test_rounds_share_the_steps_and_only_the_last_decays(recipe_values, tmp_path):
-    from salad.pipeline.stages.stage2 import _settings
-
     made = recipe(recipe_values, tmp_path, rounds={"number": 3}, stage2__steps=11, stage2__decay_share=1.0)
-    rounds = [_settings(pipeline.Run(made, round=n)) for n in (1, 2, 3)]
+    rounds = [of_round(made.stage2, n, 3) for n in (1, 2, 3)]
     assert sum(one.steps for one in rounds) == 11 and [one.decay_share for one in rounds] == [0.0, 0.0, 1.0]
     with pytest.raises(ValueError, match=r"rounds\.number"):
         recipe(recipe_values, tmp_path, rounds={"number": 30}, stage2__steps=11)
@@ -200,3 +197,64 @@ def test_an_error_frees_the_directory(calls, recipe_values, tmp_path):
     calls[1].clear()
     in_a_thread(lambda: pipeline.run_pipeline(made))
     assert calls[0][-1] == "report"
+
+
+# What stage.json of a finished run names; other names or other values make every user's run begin anew.
+NAMED = {
+    "assets": ("assets", "seed", "precision", "threads"),
+    "corpus": ("corpus",),
+    "align": ("align", "sequence"),
+    "warm_start": ("model", "warm_start"),
+    "spell": ("spell",),
+    "stage1": ("stage1",),
+    "cluster": ("cluster",),
+    "probe": ("probe",),
+    "select": ("select", "rounds"),
+    "synthesize": ("synthesize",),
+    "stage2": ("stage2", "rounds"),
+    "rounds": ("rounds",),
+    "evaluate": ("evaluate",),
+    "report": (),
+}
+FURTHER = {  # beside the sections, by recipe
+    "demo": {"corpus": {"prepared corpus"}},
+    "demo-short": {"corpus": {"prepared corpus"}},
+    "salad-3b": {"corpus": {"length of documents", "your data"}, "stage1": {"stream"}},
+}
+
+
+@pytest.mark.parametrize("name", sorted(FURTHER))
+def test_a_finished_run_stays_finished(name, tmp_path):
+    path = Path(__file__).parents[1] / "recipes" / f"{name}.yaml"
+    pinned = [
+        "llm=smollm2-135m-instruct",
+        "encoder=whisper-tiny.en",
+        "asr=whisper-tiny.en",
+        "embedder=all-minilm-l6-v2",
+    ]
+    made = load_recipe(path, [f"run_dir={tmp_path}", *(f"assets.{setting}" for setting in pinned)])
+    values = made.model_dump(mode="json")
+    loading = [values["sequence"].pop(key) for key in ("features", "stream", "lanes", "buffer_shards")]
+    for stage, sections in NAMED.items():
+        found = pipeline._inputs(stage, made)
+        assert {key: found.pop(key) for key in sections} == {key: sha256_json(values[key])[:16] for key in sections}
+        more = {key.split()[0] if key.startswith("asset ") else key for key in found}
+        assert more == ({"asset"} if stage == "assets" else FURTHER[name].get(stage, set()))
+        if "stream" in found:
+            assert found["stream"] == sha256_json(loading[2:])[:16]
+
+
+def test_every_stage_declares_what_it_is_made_from():
+    found = [stage for stage in pipeline.STAGES for name in pipeline._module(stage).SECTIONS if name not in SETTINGS]
+    assert not found and {path.stem for path in STAGE_FILES} == {*pipeline.STAGES, "__init__"}
+    assert [stage for stage in pipeline.STAGES if getattr(pipeline._module(stage), "TOGETHER", False)] == [
+        "stage1",
+        "stage2",
+    ]
+
+
+def test_the_command_and_the_pipeline_load_no_torch():
+    """`salad --help` answers at once: the stages' files, with all that they import, are asked for late."""
+    code = "import sys, salad.cli, salad.pipeline.run; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "[]"

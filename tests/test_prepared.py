@@ -13,7 +13,14 @@ import pytest
 from salad import assets
 from salad.audio import read_audio, write_opus
 from salad.config import Recipe, load_recipe
-from salad.data.prepared import GROUPS, Recording, read_prepared, write_documents, write_recordings
+from salad.data.prepared import (
+    GROUPS,
+    Recording,
+    chosen_documents,
+    read_prepared,
+    write_documents,
+    write_recordings,
+)
 from salad.data.withheld import (
     base_form,
     choose_withheld,
@@ -25,6 +32,7 @@ from salad.data.withheld import (
 )
 from salad.evaluation.task import find_task, load_items
 from salad.files import read_jsonl, write_text
+from salad.pipeline import corpus_needs
 from salad.pipeline import speech_jobs as speech
 from salad.pipeline.run import Run, _inputs
 from salad.pipeline.stages import corpus
@@ -108,8 +116,8 @@ def test_what_the_demo_measures_on_comes_recorded(shipped):
 def test_the_demo_lets_no_kokoro_voice_speak_what_is_recorded(shipped):
     for name in ("demo", "demo-short"):
         recipe = load_recipe(RECIPES / f"{name}.yaml")
-        assert "kokoro:af_heart" not in corpus.voices_needed(recipe)
-        needed = corpus.assets_needed(recipe)
+        assert "kokoro:af_heart" not in corpus_needs.voices_needed(recipe)
+        needed = corpus_needs.assets_needed(recipe)
         assert "demo-corpus" in needed and not {recipe.assets.llm, "kokoro-voices"} & needed
 
 
@@ -175,8 +183,8 @@ def tones(monkeypatch):
         return voice
 
     monkeypatch.setattr(speak, "load_voice", load)
-    monkeypatch.setattr(corpus, "assets_of_voice", lambda name: ())
-    monkeypatch.setattr(corpus, "write_documents", lambda *_, **__: pytest.fail("the teacher was asked to write"))
+    monkeypatch.setattr(corpus_needs, "assets_of_voice", lambda name: ())
+    monkeypatch.setattr(corpus, "generate_corpus", lambda *_, **__: pytest.fail("the teacher was asked to write"))
     return asked
 
 
@@ -210,13 +218,13 @@ def test_the_seed_draws_and_the_order_is_kept_without_a_cap(recipe_values, own, 
     drawn = []
     for seed in (0, 0, 1):
         recipe = recipe_of({**recipe_values, "seed": seed}, own, web_documents=4, speech_documents=3)
-        documents = corpus._of_prepared(Run(recipe), read_prepared(own))
+        documents = chosen_documents(read_prepared(own), recipe.corpus, seed)
         drawn.append([d.id for name in ("web", "speech") for d in documents[name]])
     assert drawn[0] == drawn[1] != drawn[2]
-    whole = corpus._of_prepared(Run(recipe_of(recipe_values, own)), read_prepared(own))["web"]
+    whole = chosen_documents(read_prepared(own), recipe_of(recipe_values, own).corpus, 0)["web"]
     assert [d.id for d in whole] == [f"web-{n}" for n in range(9)]
-    assert not corpus._of_prepared(Run(recipe_of(recipe_values, own, web_documents=0, local_text=["a"])),
-                                   read_prepared(own))["web"]  # fmt: skip
+    none = recipe_of(recipe_values, own, web_documents=0, local_text=["a"]).corpus
+    assert not chosen_documents(read_prepared(own), none, 0)["web"]
 
 
 def test_other_bytes_are_another_corpus(recipe_values, own):

@@ -1,5 +1,6 @@
 """The loop: interrupted and resumed equals uninterrupted, losses are divided once, damaged checkpoints are refused."""
 
+import dataclasses
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_model import make_examples, make_model
 
+from salad.config import Stage, WarmStart
 from salad.files import read_jsonl, sha256_file
 from salad.measure.divergence import forgetting, summary
 from salad.model.freeze import freeze
@@ -371,3 +373,13 @@ def test_killed_twenty_times_equals_uninterrupted(tmp_path):
     assert subprocess.run([*worker, str(tmp_path / "parts")], env=environment, capture_output=True).returncode == 0
     whole, parts = latest_checkpoint(tmp_path / "whole"), latest_checkpoint(tmp_path / "parts")
     assert sha256_file(whole / "weights.safetensors") == sha256_file(parts / "weights.safetensors")
+
+
+def test_a_schedule_takes_every_setting_of_its_section():
+    settings = Stage(steps=7, warmup_steps=3, probe_every=4, keep=5, ema=0.5, spike_factor=9, optimizer="muon")
+    made = Schedule.of(settings, {"llm": 1e-4})
+    names = {own.name for own in dataclasses.fields(Schedule)} - {"lr"}
+    assert {name: getattr(made, name) for name in names} == {name: getattr(settings, name) for name in names}
+    part = Schedule.of(WarmStart(warmup_steps=2), {"adapter": 1e-3}, weight_decay=0.01)
+    assert (part.steps, part.warmup_steps, part.weight_decay, part.probe_every) == (400, 2, 0.01, 0)
+    assert part.grad_clip == Stage(steps=1).grad_clip  # the section has none: a stage's default

@@ -61,8 +61,8 @@ def prepare(recipe: RecipePath, overrides: Overrides = None, wait: Wait = False,
         settings = load_recipe(recipe, overrides or [])
         from salad import assets
         from salad.data.readers.detect import check_places
+        from salad.pipeline.corpus_needs import assets_needed
         from salad.pipeline.run import Run, run_pipeline
-        from salad.pipeline.stages.corpus import assets_needed
 
         check_places(settings.corpus)
         for name in sorted(assets_needed(settings)):

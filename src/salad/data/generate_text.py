@@ -12,11 +12,15 @@ from typing import Any
 
 import torch
 
-from salad.engine import Shard
-from salad.files import write_jsonl
+from salad.config import Corpus
+from salad.data.topics import broad_topics, narrow_topics
+from salad.engine import Shard, run_shards
+from salad.files import read_jsonl, write_jsonl
 from salad.types import Document
 
-__all__ = ["clean", "prompts", "refuse", "write_documents"]
+__all__ = ["HELDOUT_TOPICS", "clean", "generate_corpus", "prompts", "refuse", "write_documents"]
+
+HELDOUT_TOPICS = 2  # topics of each domain that nothing is trained on
 
 STYLES = {
     "stories": (
@@ -49,6 +53,41 @@ def prompts(topics: dict[str, Iterable[str]], per_topic: int, source: str, seed:
                 rows.append({"id": name, "source": source, "domain": domain, "topic": topic, "prompt": prompt})
     random.Random(f"{seed}/{source}").shuffle(rows)
     return rows
+
+
+def generate_corpus(
+    settings: Corpus, llm: str, folder: Path, *, workers: int, seed: int, bf16: bool
+) -> dict[str, list[Document]]:
+    """What the teacher writes of every topic, {web, speech, heldout}; its shards stay in `folder`."""
+    broad, narrow = broad_topics(), narrow_topics()
+    kept = {domain: topics[HELDOUT_TOPICS:] for domain, topics in {**narrow, **broad}.items()}
+    heldout = {domain: topics[:HELDOUT_TOPICS] for domain, topics in {**narrow, **broad}.items()}
+    num_narrow = sum(len(kept[domain]) for domain in narrow)
+    rows = prompts({d: kept[d] for d in broad}, settings.web_documents_per_topic, "web", seed)
+    rows += prompts({d: kept[d] for d in narrow}, -(-settings.speech_documents // num_narrow), "speech", seed)[
+        : settings.speech_documents
+    ]
+    rows += prompts(heldout, -(-settings.heldout_per_domain // HELDOUT_TOPICS), "heldout", seed)
+    function = functools.partial(
+        write_documents,
+        llm=llm,
+        max_new_tokens=settings.max_new_tokens,
+        min_words=settings.min_words,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        seed=seed,
+        bf16=bf16,
+    )
+    folders = run_shards(
+        function, rows, folder, shard_items=settings.batch, workers=workers,
+        title="the teacher writes", unit="documents", set_aside=True,
+    )  # fmt: skip
+    source = {row["id"]: row["source"] for row in rows}
+    documents: dict[str, list[Document]] = {"web": [], "speech": [], "heldout": []}
+    for path in folders:
+        for row in read_jsonl(path / "documents.jsonl"):
+            documents[source[row["id"]]].append(Document(**row))
+    return documents
 
 
 def clean(text: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.assets import ASSETS, get
+from salad.config import Corpus
 from salad.data.manifest import Sentence, write_utterances
 from salad.files import file_name, json_objects, read_jsonl, write_jsonl
 from salad.types import Document, SaladError, Utterance, Word
@@ -100,6 +101,16 @@ def first_of_each_domain(documents: Iterable[Document], number: int) -> list[Doc
         held = f"{taken[least]} of {least}" if least is not None else "none"
         raise SaladError(f"corpus.heldout_per_domain: got {number}, the prepared corpus holds {held}; ask for fewer")
     return chosen
+
+
+def chosen_documents(prepared: Prepared, settings: Corpus, seed: int) -> dict[str, list[Document]]:
+    """As many of its documents as the recipe asks for, drawn by `seed`: {web, speech, heldout}."""
+    own = prepared.documents
+    web = own["web"]
+    if settings.web_documents is not None and settings.web_documents < len(web):
+        web = shuffled(web, settings.web_documents, seed, "corpus.web_documents")
+    speech = shuffled(own["speech"], settings.speech_documents, seed, "corpus.speech_documents")
+    return {"web": web, "speech": speech, "heldout": first_of_each_domain(own["heldout"], settings.heldout_per_domain)}
 
 
 def copy_recordings(recordings: Sequence[Recording], folder: Path) -> list[Utterance]:

@@ -78,7 +78,7 @@ def train_stage(
     stream, plan = None, list[list[Example]]()
     found = sources(load_tokenizer(run))  # of its own, for a stream reads in a thread
     if isinstance(found[0], ShardSource):
-        stream = open_stream(run, folder, settings, found, world, seed)
+        stream = open_stream(folder, settings, run.recipe.sequence, found, world, seed)
     else:
         plan = plan_batches(found, settings.steps, settings.positions, seed)
         longest = max((1 + len(e.token_ids), e.id) for batch in plan for e in batch)
@@ -98,23 +98,12 @@ def train_stage(
     if run.recipe.model.ears == "symbols":
         task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed))
     elif settings.ctc_weight:
-        spans = [span for group, frames in spoken() for span in ctc_spans(run, tokenizer, group, frames)]
+        layout = run.recipe.sequence, run.recipe.seed
+        spans = [span for group, frames in spoken() for span in ctc_spans(tokenizer, group, frames, *layout)]
         beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=seed)
         task = WithCTC(task, beside, settings.ctc_weight)
-    schedule = Schedule(
-        steps=settings.steps,
-        lr={"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm},
-        weight_decay=settings.weight_decay,
-        grad_clip=settings.grad_clip,
-        warmup_steps=settings.warmup_steps,
-        decay_share=settings.decay_share,
-        checkpoint_every=settings.checkpoint_every,
-        probe_every=settings.probe_every,
-        keep=settings.keep,
-        spike_factor=settings.spike_factor,
-        ema=settings.ema,
-        optimizer=settings.optimizer,
-    )
+    rates = {"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm}
+    schedule = Schedule.of(settings, rates)
     probe = _probe(run, model, teacher, tokenizer, settings, bf16)
     if overfit:
         task = OneBatch(task)

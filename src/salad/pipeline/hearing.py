@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from salad.evaluation.figures import UNSEEN
 from salad.files import read_json, write_jsonl
 from salad.measure.hearing import (
     HeardSpan,
@@ -19,7 +20,7 @@ from salad.measure.hearing import (
     voice_errors,
     word_recall,
 )
-from salad.pipeline.heldout import UNSEEN, Setting
+from salad.pipeline.heldout import Setting
 from salad.pipeline.run import Run
 from salad.pipeline.stages.align import load_aligned
 from salad.pipeline.stages.corpus import load_documents

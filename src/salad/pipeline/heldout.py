@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from salad.engine.machine import default_device
+from salad.evaluation.figures import UNSEEN
 from salad.measure.controls import Spoken, others_frames
 from salad.model import SaladForConditionalGeneration
 from salad.model.freeze import freeze
@@ -23,15 +24,7 @@ from salad.training.checkpoint import load_weights
 from salad.training.loop import autocast
 from salad.types import Document, Example
 
-__all__ = ["Setting", "unseen_voices"]
-
-UNSEEN = " (unseen)"  # behind the name of a voice that was never trained on
-
-
-def unseen_voices(run: Run) -> tuple[str, ...]:
-    """Voices that were never trained on."""
-    corpus = run.recipe.corpus
-    return corpus.unseen_voices
+__all__ = ["Setting"]
 
 
 class Setting:
@@ -45,7 +38,7 @@ class Setting:
         self.document_of = {u.id: u.document_id or u.id for u in self.utterances}
         frames = load_frames(run, "heldout", self.utterances)
         self.examples = speech_examples(run, self.tokenizer, self.utterances, frames)
-        unseen = unseen_voices(run)
+        unseen = recipe.corpus.unseen_voices
         self.examples = [
             replace(e, speaker=f"{e.speaker}{UNSEEN}") if e.speaker in unseen else e for e in self.examples
         ]

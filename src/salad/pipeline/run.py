@@ -12,41 +12,42 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from salad import assets
 from salad.config import Recipe
-from salad.data.readers.detect import check_places, walk
+from salad.data.readers.detect import check_places
 from salad.engine import using
+from salad.engine.memory import keep_freed_memory
 from salad.engine.precision import Timing, Use, decide, measured
-from salad.files import read_json, sha256_file, sha256_json, write_json
+from salad.files import read_json, write_json
+from salad.pipeline.fingerprints import of_section
 from salad.pipeline.lock import one_owner
 from salad.progress import console
 from salad.types import SaladError
 
-__all__ = ["ROUND", "STAGES", "Run", "run_pipeline", "run_stage", "set_aside"]
+__all__ = ["ROUND", "STAGES", "Run", "kept_precision", "run_pipeline", "run_stage", "set_aside"]
 
-# name -> recipe sections that change what the stage makes (beside everything above it)
-STAGES: dict[str, tuple[str, ...]] = {
-    "assets": ("assets",),
-    "corpus": ("corpus",),
-    "align": ("align", "sequence"),
-    "warm_start": ("model", "warm_start"),
-    "spell": ("spell",),
-    "stage1": ("stage1",),
-    "cluster": ("cluster",),
-    "probe": ("probe",),
-    "select": ("select", "rounds"),
-    "synthesize": ("synthesize",),
-    "stage2": ("stage2", "rounds"),
-    "rounds": ("rounds",),
-    "evaluate": ("evaluate",),
-    "report": (),
-}
-LOADING = ("features", "stream", "lanes", "buffer_shards")  # settings of sequence that only training minds
+# in order; the file of a stage declares what it is made from (see `_inputs`)
+STAGES = (
+    "assets",
+    "corpus",
+    "align",
+    "warm_start",
+    "spell",
+    "stage1",
+    "cluster",
+    "probe",
+    "select",
+    "synthesize",
+    "stage2",
+    "rounds",
+    "evaluate",
+    "report",
+)
 MEASURED = "measured precision"
 ROUND = ("probe", "select", "synthesize", "stage2")  # what a further round of buying does again
-TOGETHER = ("stage1", "stage2")  # under torchrun all processes run these; the first one runs the others alone
 VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
 
 
@@ -89,11 +90,18 @@ class Run:
         """
         return decide(self.recipe.precision, use, device, self.timings)
 
+    def use_threads(self) -> None:
+        """Compute with as many threads as the recipe says, and keep freed memory for the next tensor of its size."""
+        import torch
+
+        torch.set_num_threads(self.recipe.threads)
+        keep_freed_memory()
+
     def timings(self) -> Mapping[Use, Timing]:
         recipe = self.recipe
         trained = recipe.stage1.llm == "full"
         llm = functools.partial(assets.llm_folder, recipe.assets.llm)
-        return measured(llm, recipe.threads, trained=trained, keep=_kept_precision(self.dir))
+        return measured(llm, recipe.threads, trained=trained, keep=kept_precision(self.dir))
 
     def finished(self, stage: str) -> bool:
         return _state(self.folder(stage)).get("status") == "done"
@@ -139,7 +147,7 @@ def run_pipeline(
         if state.get("status") == "done" and not changed and not above_ran:
             if first:
                 console.print(f"[dim]{stage}: finished before, unchanged[/]")
-            if stage == until:
+            if stage in (only, until):
                 break
             continue
         if state and (changed or above_ran):
@@ -158,9 +166,9 @@ def run_pipeline(
             console.print(f"[dim]{stage}: taken from {found.parent}[/]")
         elif first:
             run_stage(run, stage, parts)
-        elif stage in TOGETHER:
+        elif getattr(_module(stage), "TOGETHER", False):  # the first process runs the others alone
             _function(stage)(run)
-        if stage == until:
+        if stage in (only, until):
             break
     meet()
     return run.dir
@@ -185,8 +193,13 @@ def _others() -> tuple[bool, Callable[[], None]]:
     return world.is_first, world.barrier
 
 
+def _module(stage: str) -> ModuleType:
+    """The file of a stage: SECTIONS, `inputs`, TOGETHER and `run`. Its imports are large, so it is asked for late."""
+    return importlib.import_module(f"salad.pipeline.stages.{stage}")
+
+
 def _function(stage: str) -> Callable[[Run], dict[str, Any]]:
-    return importlib.import_module(f"salad.pipeline.stages.{stage}").run
+    return _module(stage).run
 
 
 def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
@@ -212,52 +225,19 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
 
 
 def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
-    """Fingerprints of what the stage depends on beyond the stages above it."""
-    values = recipe.model_dump(mode="json")
-    loading = {name: values["sequence"].pop(name) for name in LOADING}  # changes no file of align, nor any frame
-    parts = {name: sha256_json(values[name])[:16] for name in STAGES[stage]}
-    if stage == "assets":
-        parts |= {name: sha256_json(values[name])[:16] for name in ("seed", "precision", "threads")}
-        names = {assets.split_setting(name)[0] for name in values["assets"].values()} - set(assets.BUILT_IN)
-        parts |= {f"asset {name}": assets.fingerprint(name)[:16] for name in sorted(names)}
-    if stage == "stage1" and recipe.sequence.stream:
-        parts["stream"] = sha256_json([loading["lanes"], loading["buffer_shards"]])[:16]
-    if stage == "probe" and recipe.probe.max_documents > recipe.probe.documents:
-        # what may be bought decides where it looks
-        rule = {name: values["select"][name] for name in ("gamma", "max_cer", "score")}
-        parts["rule of select"] = sha256_json(rule)[:16]
-    if stage == "align" and recipe.align.model is not None:
-        parts["asset align.model"] = assets.fingerprint(recipe.align.model)[:16]
-    if stage == "align" and recipe.align.times is not None:
-        found = sorted(p for p in recipe.align.times.rglob("*") if p.is_file())
-        parts["your word times"] = sha256_json([[str(p), sha256_file(p)] for p in found])[:16]
-    if stage == "corpus" and recipe.precision == "auto" and (kept := _kept_precision(recipe.run_dir)).exists():
-        parts[MEASURED] = sha256_json({use: timing["bf16"] for use, timing in read_json(kept)["uses"].items()})[:16]
-    if stage == "corpus":
-        if prepared := recipe.corpus.prepared:
-            parts["prepared corpus"] = assets.fingerprint(prepared)[:16]
-        files = [Path(p) for p in values["corpus"]["local_text"]]
-        if files:
-            parts["your files"] = sha256_json([[str(p), sha256_file(p)] for p in files if p.is_file()])[:16]
-        places = [data.path for data in (*recipe.corpus.own_speech, *recipe.corpus.text) if data.path is not None]
-        if places:
-            model = {
-                "stride": values["model"]["stride"],
-                "encoder": values["assets"]["encoder"],
-            }  # how long a document is
-            parts["length of documents"] = sha256_json({**values["sequence"], **model})[:16]
-            parts["your data"] = sha256_json([_stamp(p) for place in places for p in walk(place)])[:16]
-    return parts
+    """Fingerprints of what the stage depends on beyond the stages above it, as its file declares them.
+
+    SECTIONS: names of the recipe's sections, or of settings at its top, that change what the stage makes.
+    inputs(recipe), where there is one: fingerprints of anything else, such as files, by the names that a user is told.
+    """
+    module = _module(stage)
+    parts = {name: of_section(recipe, name) for name in module.SECTIONS}
+    return parts | (module.inputs(recipe) if hasattr(module, "inputs") else {})
 
 
-def _kept_precision(run_dir: Path) -> Path:
+def kept_precision(run_dir: Path) -> Path:
+    """Where the run's own timings of precision lie, once they were taken."""
     return run_dir / "assets" / "precision.json"
-
-
-def _stamp(path: Path) -> list[Any]:
-    """Tells whether a file changed without reading it: corpora are large."""
-    state = path.stat() if path.exists() else path.lstat()  # a broken link is named by its reader
-    return [str(path).encode("utf-8", "backslashreplace").decode(), state.st_size, state.st_mtime_ns]
 
 
 def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:

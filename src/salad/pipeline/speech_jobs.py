@@ -11,8 +11,9 @@ from typing import Any
 from salad.align.transcribe import transcribe_utterances
 from salad.config import Variation
 from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
+from salad.data.quarantine import gather_quarantine
 from salad.engine import run_shards
-from salad.files import read_jsonl, write_jsonl
+from salad.files import read_jsonl
 from salad.model.encoders.job import FlyFrames, encode_pieces, kind_of, shared_encoder
 from salad.model.encoders.load import Encoder
 from salad.pipeline.run import Run
@@ -202,11 +203,3 @@ def transcribe(
         set_aside=True,
     )
     return {row["id"]: row["text"] for path in folders for row in read_jsonl(path / "transcripts.jsonl")}
-
-
-def gather_quarantine(folder: Path, more: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
-    """One quarantine.jsonl for a stage, out of its shards' and `more`; returns its rows."""
-    rows = [row for path in sorted(folder.rglob("shard-*/quarantine.jsonl")) for row in read_jsonl(path)]
-    rows = [{"stage": folder.name, **row} for row in (*rows, *more)]
-    write_jsonl(folder / "quarantine.jsonl", rows)
-    return rows

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from salad import assets
 from salad.align.transcript_match import words_for_ranges
+from salad.config import Sequence as Layout
 from salad.files import read_json
 from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
 from salad.model.ears import Lexicon
@@ -148,33 +149,39 @@ def _source(run: Run, name: str, share: float, layouts: Sequence[Sequence[Exampl
 
 
 def ctc_spans(
-    run: Run, tokenizer: Any, utterances: Sequence[Utterance], frames: Frames, with_text: bool = True
+    tokenizer: Any,
+    utterances: Sequence[Utterance],
+    frames: Frames,
+    sequence: Layout,
+    seed: int,
+    with_text: bool = True,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """(frames, token ids) of every piece of the first interleaving: its speech spans, and its text spans cut up."""
     spans = []
     for utterance in utterances:
         tokens = tokenise(tokenizer, utterance.text)
-        layout = draw_layout(utterance, 0, run.recipe.sequence, run.recipe.seed)
-        for piece in pieces_of(utterance, layout, run.recipe.sequence, seed=run.recipe.seed, with_text=with_text):
+        layout = draw_layout(utterance, 0, sequence, seed)
+        for piece in pieces_of(utterance, layout, sequence, seed=seed, with_text=with_text):
             ids = tokens.token_ids[tokens.word_starts[piece.start_word] : tokens.word_starts[piece.end_word]]
             spans.append((frames.get(piece.key), ids))
     return spans
 
 
 def symbol_spans(
-    run: Run,
     tokenizer: Any,
     symbols: Symbols,
     utterances: Sequence[Utterance],
     frames: Frames,
+    sequence: Layout,
+    seed: int,
     with_text: bool = True,
 ) -> list[tuple[SymbolSpan, SpelledText]]:
     """The same pieces with the symbols said in them and the times of their words, and how their text is spelled."""
     out = []
     for utterance in utterances:
         text = spell(tokenizer, utterance.text, symbols)
-        layout = draw_layout(utterance, 0, run.recipe.sequence, run.recipe.seed)
-        for piece in pieces_of(utterance, layout, run.recipe.sequence, seed=run.recipe.seed, with_text=with_text):
+        layout = draw_layout(utterance, 0, sequence, seed)
+        for piece in pieces_of(utterance, layout, sequence, seed=seed, with_text=with_text):
             own = text.cut(piece.start_word, piece.end_word)
             words = utterance.words[piece.start_word : piece.end_word]
             bounds = list(zip(own.symbol_starts[:-1].tolist(), own.symbol_starts[1:].tolist(), words, strict=True))

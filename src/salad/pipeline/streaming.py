@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from salad.config import Sequence as Layout
 from salad.config import Stage
 from salad.data.manifest import read_utterances, utterance_from_dict
 from salad.files import read_jsonl, write_jsonl
@@ -27,10 +28,13 @@ __all__ = ["count_left_out", "open_stream", "speech_shards", "text_shards"]
 
 
 def open_stream(
-    run: Run, folder: Path, stage: Stage, sources: Sequence[ShardSource], world: World, seed: int
+    folder: Path, stage: Stage, settings: Layout, sources: Sequence[ShardSource], world: World, seed: int
 ) -> StreamBatches:
-    """A stage's batches out of `sources`; what is left out goes to quarantine.jsonl in the stage's folder."""
-    path, settings = folder / "quarantine.jsonl", run.recipe.sequence
+    """A stage's batches out of `sources`; what is left out goes to quarantine.jsonl in the stage's folder.
+
+    settings: how many lanes fill a batch, and how far a stream shuffles.
+    """
+    path = folder / "quarantine.jsonl"
     known: set[str] = set()
 
     def left_out(one: LeftOut) -> None:

@@ -7,12 +7,14 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from salad.config import Stage
+from salad.config.base import Section
 from salad.files import write_jsonl
 from salad.progress import progress
 from salad.sequence.stream import Stream, StreamBatches
@@ -39,20 +41,36 @@ class Task(Protocol):
         """Summed loss (None where its gradient is exactly zero), and sums and counts to log."""
 
 
+STAGE = Stage(steps=1)  # its section states the defaults
+
+
 @dataclass(frozen=True)
 class Schedule:
+    """What the loop reads of a recipe's section, by the section's own names; see `of`.
+
+    lr: learning rates by the first part of parameter names. Without a section there is no warm-up and no live
+    measurement; every other default is that of a stage of training.
+    """
+
     steps: int
     lr: dict[str, float]
-    weight_decay: float = 0.1
-    grad_clip: float = 1.0
+    weight_decay: float = STAGE.weight_decay
+    grad_clip: float = STAGE.grad_clip
     warmup_steps: int = 0
-    decay_share: float = 0.2
-    checkpoint_every: int = 50
-    keep: int = 2
+    decay_share: float = STAGE.decay_share
+    checkpoint_every: int = STAGE.checkpoint_every
+    keep: int = STAGE.keep
     probe_every: int = 0
-    spike_factor: float = 0.0
-    ema: float = 0.0
-    optimizer: Kind = "adamw"
+    spike_factor: float = STAGE.spike_factor
+    ema: float = STAGE.ema
+    optimizer: Kind = STAGE.optimizer
+
+    @classmethod
+    def of(cls, section: Section, lr: dict[str, float], **others: Any) -> Schedule:
+        """The schedule that a section asks for; `others` stand in place of its settings, or beside them."""
+        named = {own.name for own in fields(cls)} - {"lr"}
+        asked = {name: getattr(section, name) for name in named & set(type(section).model_fields)}
+        return cls(lr=lr, **{**asked, **others})
 
 
 def autocast(bf16: bool, device: str = "cpu") -> AbstractContextManager[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["before_decay", "wsd"]
+from salad.config import Stage
+
+__all__ = ["before_decay", "of_round", "wsd"]
 
 
 def before_decay(steps: int, decay_share: float) -> int:
@@ -16,3 +18,15 @@ def wsd(step: int, steps: int, warmup_steps: int, decay_share: float) -> float:
     warm = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     decay = (steps - step) / (steps - start) if start < steps and step >= start else 1.0
     return min(warm, decay)
+
+
+def of_round(settings: Stage, number: int, rounds: int) -> Stage:
+    """Stage II's own settings, or round `number`'s part of them where there are more rounds, counted from 1.
+
+    The rounds have equal steps, and the learning rate falls in the last one alone.
+    """
+    if rounds == 1:
+        return settings
+    steps = settings.steps * number // rounds - settings.steps * (number - 1) // rounds
+    decay = settings.decay_share if number == rounds else 0.0
+    return settings.model_copy(update={"steps": steps, "decay_share": decay})

@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from salad import assets
+from salad.config import Recipe
 from salad.data.manifest import load_spoken, read_utterances, write_lhotse, write_utterances
+from salad.pipeline.fingerprints import of_content
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, gather_quarantine, open_frames
 from salad.pipeline.stages.corpus import PREPARED_HELDOUT
@@ -17,6 +20,18 @@ from salad.training.distributed import World
 from salad.types import SaladError, Utterance
 
 __all__ = ["load_aligned", "load_frames", "run", "speech_stream"]
+
+SECTIONS = ("align", "sequence")
+
+
+def inputs(recipe: Recipe) -> dict[str, str]:
+    """The aligner's own model, and word times that the user gives."""
+    parts, settings = {}, recipe.align
+    if settings.model is not None:
+        parts["asset align.model"] = assets.fingerprint(settings.model)[:16]
+    if settings.times is not None:
+        parts["your word times"] = of_content(sorted(p for p in settings.times.rglob("*") if p.is_file()))
+    return parts
 
 
 def run(run: Run) -> dict[str, Any]:

@@ -5,19 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from salad import assets
+from salad.config import Recipe
 from salad.engine.machine import default_device
 from salad.engine.precision import summary
+from salad.pipeline.corpus_needs import voices_needed
 from salad.pipeline.run import Run
-from salad.pipeline.stages.corpus import voices_needed
 from salad.synthesize import assets_of_voice
 
 __all__ = ["run"]
+
+SECTIONS = ("assets", "seed", "precision", "threads")
+
+
+def inputs(recipe: Recipe) -> dict[str, str]:
+    """The files of every weight that the recipe names itself."""
+    return {f"asset {name}": assets.fingerprint(name)[:16] for name in sorted(_named(recipe))}
 
 
 def run(run: Run) -> dict[str, Any]:
     recipe = run.recipe
     voices = voices_needed(recipe) | {*recipe.synthesize.voices.shares, recipe.probe.voice}
-    names = {assets.split_setting(name)[0] for name in recipe.assets.model_dump().values()} - set(assets.BUILT_IN)
+    names = _named(recipe)
     if recipe.corpus.prepared in assets.ASSETS:
         names.add(recipe.corpus.prepared)
     for voice in voices:
@@ -33,6 +41,11 @@ def run(run: Run) -> dict[str, Any]:
         **({"revisions": revisions} if revisions else {}),
         "precision": _precision(run),
     }
+
+
+def _named(recipe: Recipe) -> set[str]:
+    """The assets of the recipe's `assets` section, but for those that come without files."""
+    return {assets.split_setting(name)[0] for name in recipe.assets.model_dump().values()} - set(assets.BUILT_IN)
 
 
 def _precision(run: Run) -> str:

@@ -18,6 +18,8 @@ from salad.types import Cluster
 
 __all__ = ["load_clusters", "run"]
 
+SECTIONS = ("cluster",)
+
 
 def run(run: Run) -> dict[str, Any]:
     documents, folder = load_documents(run, "web"), run.folder("cluster")

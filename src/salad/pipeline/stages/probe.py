@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from salad.align.transcribe import cer
+from salad.config import Recipe
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import deaf_ears, speech_ears, token_divergence, transcript_ears
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
+from salad.pipeline.fingerprints import fingerprint, section
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, gather_quarantine, speak, transcribe
 from salad.pipeline.speechlm import build_model, heard_tokens, load_tokenizer, speech_examples
@@ -28,6 +30,17 @@ from salad.training.loop import autocast
 from salad.types import Cluster, Document, Utterance
 
 __all__ = ["Measured", "Prober", "load_probed", "run"]
+
+SECTIONS = ("probe",)
+
+
+def inputs(recipe: Recipe) -> dict[str, str]:
+    """What may be bought decides where the probe looks again."""
+    if recipe.probe.max_documents <= recipe.probe.documents:
+        return {}
+    values = section(recipe, "select")
+    return {"rule of select": fingerprint({name: values[name] for name in ("gamma", "max_cer", "score")})}
+
 
 BATCH_SHARE = 0.5  # documents of a later round, as a share of the first
 

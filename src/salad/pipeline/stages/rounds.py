@@ -14,6 +14,8 @@ from salad.types import SaladError
 
 __all__ = ["run"]
 
+SECTIONS = ("rounds",)
+
 
 def run(run: Run) -> dict[str, Any]:
     """Rounds 2 and on; nothing where the recipe has one. Each stage of a round is skipped once it is finished."""

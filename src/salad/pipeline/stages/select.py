@@ -16,6 +16,8 @@ from salad.types import Cluster
 
 __all__ = ["run"]
 
+SECTIONS = ("select", "rounds")
+
 
 def run(run: Run) -> dict[str, Any]:
     settings, folder = run.recipe.select, run.folder("select")

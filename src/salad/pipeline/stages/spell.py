@@ -9,6 +9,8 @@ from salad.pipeline.run import Run
 
 __all__ = ["run"]
 
+SECTIONS = ("spell",)
+
 
 def run(run: Run) -> dict[str, Any]:
     if run.recipe.model.ears != "symbols":

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from salad.config import Recipe
 from salad.pipeline.distillation import train_stage
+from salad.pipeline.fingerprints import fingerprint
 from salad.pipeline.run import Run
 from salad.pipeline.speechlm import ears_checkpoint, speech_source, text_source
 from salad.pipeline.stages.align import load_aligned, load_frames, speech_stream
@@ -20,6 +22,15 @@ from salad.training.tasks import Source
 from salad.types import Utterance
 
 __all__ = ["run"]
+
+SECTIONS = ("stage1",)
+TOGETHER = True  # under torchrun all processes run it
+
+
+def inputs(recipe: Recipe) -> dict[str, str]:
+    """How a stream shuffles, where there is one: it orders the documents of both stages."""
+    sequence = recipe.sequence
+    return {"stream": fingerprint([sequence.lanes, sequence.buffer_shards])} if sequence.stream else {}
 
 
 def run(run: Run, overfit: Path | None = None) -> dict[str, Any]:

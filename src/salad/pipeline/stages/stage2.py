@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from salad.config import Stage
 from salad.model import SaladProcessor
 from salad.pipeline.distillation import train_stage
 from salad.pipeline.model_card import write_model_card
@@ -21,16 +20,19 @@ from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
 from salad.training.checkpoint import latest_checkpoint
 from salad.training.distributed import World
-from salad.training.schedule import before_decay
+from salad.training.schedule import before_decay, of_round
 from salad.training.tasks import Source
 from salad.types import SaladError, Utterance
 
 __all__ = ["run"]
 
+SECTIONS = ("stage2", "rounds")
+TOGETHER = True  # under torchrun all processes run it
+
 
 def run(run: Run) -> dict[str, Any]:
-    settings, world = _settings(run), World.join()
-    resume = _resume(run)
+    settings = of_round(run.recipe.stage2, run.round, run.recipe.rounds.number)
+    world, resume = World.join(), _resume(run)
     share = (1 - settings.text_share) / 2
 
     @functools.cache
@@ -71,16 +73,6 @@ def run(run: Run) -> dict[str, Any]:
     if world.is_first:
         _save(run)
     return summary
-
-
-def _settings(run: Run) -> Stage:
-    """Stage II's own, or a round's part of them: equal steps, the learning rate falling in the last round alone."""
-    settings, rounds = run.recipe.stage2, run.recipe.rounds.number
-    if rounds == 1:
-        return settings
-    steps = settings.steps * run.round // rounds - settings.steps * (run.round - 1) // rounds
-    decay = settings.decay_share if run.round == rounds else 0.0
-    return settings.model_copy(update={"steps": steps, "decay_share": decay})
 
 
 def _resume(run: Run) -> Path:

@@ -18,6 +18,8 @@ from salad.types import Document, SaladError, Utterance
 
 __all__ = ["bought_stream", "load_bought", "load_bought_frames", "run"]
 
+SECTIONS = ("synthesize",)
+
 
 def run(run: Run) -> dict[str, Any]:
     folder = run.folder("synthesize")

@@ -10,7 +10,6 @@ import torch
 
 from salad.config import WarmStart
 from salad.engine.machine import default_device
-from salad.engine.memory import keep_freed_memory
 from salad.files import write_json
 from salad.model import SaladForConditionalGeneration
 from salad.pipeline.ears import lower_part
@@ -26,13 +25,14 @@ from salad.types import Utterance
 
 __all__ = ["run", "train_ctc"]
 
+SECTIONS = ("model", "warm_start")
+
 
 def run(run: Run) -> dict[str, Any]:
     settings, folder = run.recipe.warm_start, run.folder("warm_start")
     if not settings.enabled:
         return {"skipped": "warm_start.enabled is false"}
-    torch.set_num_threads(run.recipe.threads)
-    keep_freed_memory()
+    run.use_threads()
     if run.recipe.model.ears == "symbols":
         return lower_part(run)
     tokenizer = load_tokenizer(run)
@@ -43,13 +43,9 @@ def run(run: Run) -> dict[str, Any]:
     model, task, last = train_ctc(run, utterances, load_frames(run, "speech", utterances), folder, settings)
     device = next(model.parameters()).device.type
     heldout = load_aligned(run, "heldout")
-    store = load_frames(run, "heldout", heldout)
-    samples = _decode(
-        model,
-        tokenizer,
-        ctc_spans(run, tokenizer, heldout, store, with_text=False)[:: max(1, len(heldout) // 4)][:8],
-        run.uses_bf16("train", device),
-    )
+    layout = run.recipe.sequence, run.recipe.seed
+    spans = ctc_spans(tokenizer, heldout, load_frames(run, "heldout", heldout), *layout, with_text=False)
+    samples = _decode(model, tokenizer, spans[:: max(1, len(heldout) // 4)][:8], run.uses_bf16("train", device))
     write_json(folder / "samples.json", samples)
     return {
         "spans": len(task.spans) + task.impossible,
@@ -76,17 +72,10 @@ def train_ctc(
     for parameter in model.llm.parameters():
         parameter.requires_grad_(False)
     model.ctc.residual.requires_grad_(False)
-    spans = ctc_spans(run, tokenizer, utterances, frames)
+    spans = ctc_spans(tokenizer, utterances, frames, run.recipe.sequence, run.recipe.seed)
     seed = run.recipe.seed if seed is None else seed
     task = CTCTask(model, spans, steps=settings.steps, batch=settings.batch, seed=seed)
-    schedule = Schedule(
-        steps=settings.steps,
-        lr={"adapter": settings.lr, "ctc": settings.lr},
-        weight_decay=0.01,
-        warmup_steps=settings.warmup_steps,
-        decay_share=0.3,
-        checkpoint_every=settings.checkpoint_every,
-    )
+    schedule = Schedule.of(settings, dict.fromkeys(("adapter", "ctc"), settings.lr), weight_decay=0.01, decay_share=0.3)
     last = train(model, task, schedule, folder, title="warm start (CTC)", bf16=run.uses_bf16("train", device))
     load_weights(last, model)
     return model, task, last

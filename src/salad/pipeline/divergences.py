@@ -1,0 +1,107 @@
+"""M of every checkpoint of a run and of the controls on its held-out speech; F of the checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salad.config import Evaluate
+from salad.evaluation.figures import Rows
+from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary, transcript_ears
+from salad.measure.oracle import oracle_rows, symbols_of_model
+from salad.model import load_encoder
+from salad.pipeline.hearing import said_symbols
+from salad.pipeline.heldout import Setting
+from salad.pipeline.speechlm import heard_tokens
+from salad.progress import progress
+
+__all__ = ["divergences", "not_measured", "oracles", "silence", "wanted"]
+
+BEFORE = ("init", "warm_start", "stage1")
+SILENCE_S = 20
+
+
+def wanted(settings: Evaluate, name: str) -> bool:
+    """Whether the recipe asks for M of this stage or control."""
+    if name in BEFORE:
+        return name in (settings.only or settings.stages)
+    return not settings.only or name in (*settings.only, "stage2", "deaf")
+
+
+def not_measured(settings: Evaluate) -> list[str]:
+    """What is not measured, or on fewer documents, to save time; for the log and the page."""
+    said = []
+    missing = [name for name in BEFORE if not wanted(settings, name)]
+    if missing:
+        said.append(f"M of {', '.join(missing)} is not measured (evaluate.stages)")
+    measured = [name for name in BEFORE if name not in missing]
+    if measured and settings.stage_documents < settings.documents:
+        said.append(
+            f"M of {', '.join(measured)} is measured on the first {settings.stage_documents} documents of each "
+            "domain (evaluate.stage_documents)"
+        )
+    return said
+
+
+def silence(encoder: str, threads: int) -> np.ndarray:
+    """Frames of digital silence: [frames, frame_dim]."""
+    loaded = load_encoder(encoder, threads)
+    return loaded.encode([np.zeros(SILENCE_S * loaded.sample_rate_hz, np.float32)])[0]
+
+
+def divergences(
+    setting: Setting, settings: Evaluate, checkpoints: Mapping[str, Path], written: dict[str, str], hush: np.ndarray
+) -> tuple[Rows, dict[str, Any]]:
+    """M of every checkpoint and of the controls, document by document; F summed up. Leaves the last model loaded.
+
+    checkpoints: by stage, stage2 the last one. written: transcripts by utterance, for the cascade. hush: `silence`.
+    """
+    base, model, teacher, examples = setting.base, setting.model, setting.teacher, setting.examples
+    fewer, rows = setting.fewer(settings.stage_documents), Rows()
+    f: dict[str, Any] = {"init": {"all": 0.0, "se": 0.0, "by_domain": {}}}  # nothing is forgotten yet (invariant 2)
+    with progress("measure M and F", 5 + 2 * len(checkpoints), "passes") as bar:
+        rows["deaf"] = divergence(base, teacher, examples, deaf_ears(base))
+        bar.advance()
+        if wanted(settings, "cascade"):
+            spoken = heard_tokens(setting.tokenizer, setting.utterances, examples, written)
+            ears = transcript_ears(base, lambda e: spoken[e.id])
+            rows["cascade"] = divergence(base, teacher, examples, ears)
+        bar.advance()
+        if wanted(settings, "init"):
+            rows["init"] = divergence(model, setting.reader(), fewer, speech_ears(model))
+        bar.advance()
+        for name, path in checkpoints.items():
+            model = setting.load(path)
+            own = examples if name == "stage2" else fewer
+            rows[name] = divergence(model, setting.reader(), own, speech_ears(model))
+            bar.advance()
+            if not setting.frozen:
+                f[name] = summary(forgetting(model, teacher, setting.texts))
+            bar.advance()
+        if wanted(settings, "blind"):
+            ears = speech_ears(model, lambda e: [hush[: len(span)] for span in e.speech_frames])
+            rows["blind"] = divergence(model, setting.reader(), examples, ears)
+        bar.advance()
+        if wanted(settings, "other"):
+            own, frames = setting.another()
+            if own:
+                rows["other"] = divergence(model, setting.reader(), own, speech_ears(model, lambda e: frames[e.id]))
+        bar.advance()
+    if setting.frozen:  # the same weights on the same text
+        nothing = {"all": 0.0, "se": 0.0, "by_domain": {}, "note": "the LLM is frozen"}
+        f |= {"stage1": nothing, "stage2": nothing}
+    return rows, f
+
+
+def oracles(setting: Setting, settings: Evaluate, seed: int) -> Rows:
+    """Rows of `oracle_rows`, and `oracle_none`: M of the model as it is on the same documents."""
+    symbols = symbols_of_model(setting.model)
+    if symbols is None or not settings.oracle_documents or not wanted(settings, "oracle"):
+        return {}
+    examples, model = setting.fewer(settings.oracle_documents), setting.model
+    said = {e.id: said_symbols(setting, symbols, e) for e in examples}
+    rows = oracle_rows(model, setting.reader(), examples, lambda e: said[e.id], seed)
+    return {"oracle_none": divergence(model, setting.reader(), examples, speech_ears(model)), **rows}

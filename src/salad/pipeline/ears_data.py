@@ -1,0 +1,200 @@
+"""What the ears of two parts learn from: symbols of the corpus, texts that may be read, noise of what was heard."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from salad import config
+from salad.data.withheld import has_withheld, read_withheld
+from salad.files import read_json, write_json
+from salad.model import SaladForConditionalGeneration
+from salad.model.ears import Lexicon
+from salad.model.teacher import Teacher
+from salad.pipeline.run import Run
+from salad.pipeline.speechlm import symbol_spans
+from salad.pipeline.stages.align import load_aligned, load_frames
+from salad.pipeline.stages.corpus import load_documents
+from salad.select import overlapping
+from salad.sequence import start_token_id, tokenise
+from salad.sequence.examples import num_positions
+from salad.sequence.interleave import interleave
+from salad.sequence.simulate import Noise
+from salad.sequence.spelling import SpelledText, spell
+from salad.text.phonemes import Symbols
+from salad.text.speakable import speakable
+from salad.training.ears_tasks import SimulatedBatches, SymbolSpan
+from salad.training.tasks import DistillTask, Source, plan_batches
+from salad.types import Document, Example, SaladError, Utterance
+
+__all__ = [
+    "HEARD_AT_ONCE",
+    "NOISE",
+    "choose_symbols",
+    "kept_back",
+    "lists_of",
+    "load_noise",
+    "noise_of",
+    "runs_of",
+    "save_noise",
+    "simulated_task",
+    "spell_documents",
+    "vocabulary_words",
+    "words_of_lists",
+]
+
+LISTS, WORDS_OF_A_LIST = 3000, 40  # texts of words in no order
+HEARD_AT_ONCE = 32
+NOISE = "noise.safetensors"
+RARE = 13  # words in a row that a spelled text may not share with what is held out
+LAYOUTS = 4  # interleavings of a simulated document
+
+
+def choose_symbols(run: Run, tokenizer: Any, utterances: Sequence[Utterance]) -> Symbols:
+    """The alphabet of the corpus and of the LLM's vocabulary, kept with the LLM's lexicon."""
+    folder, model = run.folder("warm_start"), run.recipe.model
+    path = folder / "symbols.json"
+    if path.exists() and (folder / "lexicon.safetensors").exists():  # a resumed stage goes on with its own
+        return Symbols.from_dict(read_json(path))
+    texts = [d.text for name in ("speech", "web") for d in load_documents(run, name)] + [u.text for u in utterances]
+    words = {word for text in texts for form in speakable(text.split()) for word in form.split()}
+    symbols = Symbols.found_in(sorted(words | set(vocabulary_words(tokenizer))), model.symbols, model.language)
+    lexicon = Lexicon.of_tokenizer(tokenizer, symbols, _vocabulary_size(run), model.depth)
+    write_json(path, symbols.to_dict())
+    save_file(
+        {name: getattr(lexicon, name) for name in ("sounds", "traits", "sayable")}, folder / "lexicon.safetensors"
+    )
+    return symbols
+
+
+def _vocabulary_size(run: Run) -> int:
+    from transformers import AutoConfig
+
+    from salad import assets
+
+    return AutoConfig.from_pretrained(assets.llm_folder(run.recipe.assets.llm)).vocab_size
+
+
+def vocabulary_words(tokenizer: Any) -> list[str]:
+    """The LLM's own tokens that are whole words, commonest first as far as a vocabulary tells."""
+    words = {}
+    for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+        if token[:1] in ("Ġ", "▁") and token[1:].isalpha():
+            words[token[1:]] = number
+    return list(words)
+
+
+def spell_documents(run: Run) -> tuple[list[Document], list[str]]:
+    """The recipe's texts that may be read, and ids of those that share words with what is held out."""
+    documents = load_documents(run, "web") + load_documents(run, "speech")
+    unique = list({d.id: d for d in documents}.values())
+    heldout = [d.text for d in load_documents(run, "heldout")]
+    overlaps = overlapping([d.text for d in unique], heldout, RARE)
+    kept = [d for d, overlap in zip(unique, overlaps, strict=True) if not overlap]
+    return kept, [d.id for d, overlap in zip(unique, overlaps, strict=True) if overlap]
+
+
+def words_of_lists(run: Run, tokenizer: Any) -> list[str]:
+    """The LLM's own words, but for those that are withheld until they are measured."""
+    withheld = read_withheld(run.folder("corpus") / "withheld.txt")
+    return [word for word in vocabulary_words(tokenizer) if not has_withheld(word, withheld)]
+
+
+def lists_of(words: Sequence[str], tokenizer: Any, symbols: Symbols, seed: int) -> list[SpelledText]:
+    """Texts of these words in no order; none where there are no words."""
+    if not words:
+        return []
+    rng = random.Random(f"{seed}/lists")
+    return [
+        spell(tokenizer, " ".join(rng.choice(words) for _ in range(WORDS_OF_A_LIST)), symbols) for _ in range(LISTS)
+    ]
+
+
+def simulated_task(
+    model: SaladForConditionalGeneration,
+    tokenizer: Any,
+    documents: Sequence[Document],
+    texts: dict[str, SpelledText],
+    noise: Noise,
+    settings: config.Spell,
+    sequence: config.Sequence,
+    seed: int,
+) -> DistillTask:
+    """KL(teacher on the text || student that reads simulated symbols) on interleaved documents; no audio is needed.
+
+    texts: how each document is spelled, by its id; noise: what simulated symbols are read through.
+    """
+    start, columns = start_token_id(tokenizer), list[list[Example]]()
+    for document in documents:
+        tokens = tokenise(tokenizer, document.text)
+        group = []
+        for layout in range(LAYOUTS):
+            spans = interleave(
+                len(tokens.word_starts) - 1,
+                text_words=sequence.text_words,
+                speech_words=sequence.speech_words,
+                first=sequence.first,
+                rng=random.Random(f"{seed}/{document.id}/simulated {layout}"),
+            )
+            group.append(Example(document.id, spans, tokens.token_ids, tokens.bounds(spans), start))
+        columns.append(group)
+    sizes = [num_positions(group[0], 1, "text") for group in columns]
+    plan = plan_batches([Source("simulated", 1.0, columns, sizes)], settings.kl_steps, settings.kl_positions, seed)
+    batches = SimulatedBatches(plan, texts, noise, seed, settings.error_rate)
+    teacher = Teacher(model, cache=False, context=sequence.context, alone=True)
+    return DistillTask(model, teacher, batches, alpha=1.0, context=sequence.context, hear=model.hear_symbols)
+
+
+def kept_back(utterances: Sequence[Utterance], share: float, seed: int) -> tuple[list[Utterance], list[Utterance]]:
+    """What the lower part trains on, and the documents whose mistakes it is asked for; at least one each."""
+    documents = sorted({u.document_id or u.id for u in utterances})
+    random.Random(f"{seed}/kept back").shuffle(documents)
+    if len(documents) < 2:
+        raise SaladError(f"spell: {len(documents)} document of speech, but one must be kept back for noise; give more")
+    back = set(documents[: max(1, round(share * len(documents)))])
+    return (
+        [u for u in utterances if (u.document_id or u.id) not in back],
+        [u for u in utterances if (u.document_id or u.id) in back],
+    )
+
+
+def noise_of(run: Run, model: SaladForConditionalGeneration, tokenizer: Any, symbols: Symbols) -> Noise:
+    """What the lower part makes of speech that it was not trained on."""
+    if run.recipe.spell.noise == "uniform":
+        return Noise.uniform(len(symbols))
+    utterances = load_aligned(run, "speech")
+    _, back = kept_back(utterances, run.recipe.spell.kept_back, run.recipe.seed)
+    frames = load_frames(run, "speech", utterances)
+    spans = symbol_spans(tokenizer, symbols, back, frames, run.recipe.sequence, run.recipe.seed)
+    pairs = []
+    for start in range(0, len(spans), HEARD_AT_ONCE):
+        part = [span for span, _ in spans[start : start + HEARD_AT_ONCE]]
+        runs = runs_of(model, part)
+        heard = runs.posteriors.float().cpu().split(runs.lengths)
+        pairs += [(span.symbols.tolist(), own.numpy()) for span, own in zip(part, heard, strict=True)]
+    return Noise.of_runs(pairs, len(symbols))
+
+
+def runs_of(model: SaladForConditionalGeneration, spans: Sequence[SymbolSpan]) -> Any:
+    """What the lower part hears in each span: symbols with their posteriors (`Runs`)."""
+    device = model.adapter.upper.symbol.device
+    return model.adapter.runs([torch.from_numpy(span.frames).float().to(device) for span in spans])
+
+
+def save_noise(noise: Noise, path: Path) -> None:
+    """What `load_noise` reads, given its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in vars(noise).items()}, path)
+
+
+def load_noise(folder: Path) -> Noise:
+    """The noise that the upper part read through in a stage."""
+    from safetensors.numpy import load_file
+
+    return Noise(**load_file(folder / NOISE))

@@ -1,0 +1,45 @@
+"""Fingerprints of what a stage is made from: sections of the recipe, and files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from salad.config import Recipe
+from salad.files import sha256_file, sha256_json
+
+__all__ = ["fingerprint", "of_content", "of_section", "of_stamps", "section"]
+
+LOADING = {"sequence": ("features", "stream", "lanes", "buffer_shards")}  # they change no file of align, nor any frame
+
+
+def fingerprint(value: Any) -> str:
+    """16 hex digits that follow from a value that JSON can hold."""
+    return sha256_json(value)[:16]
+
+
+def section(recipe: Recipe, name: str) -> Any:
+    """A section of the recipe, or a setting at its top, as JSON; without what only says how training loads its data."""
+    value = recipe.model_dump(mode="json", include={name})[name]
+    without = LOADING.get(name, ())
+    return {key: own for key, own in value.items() if key not in without} if without else value
+
+
+def of_section(recipe: Recipe, name: str) -> str:
+    return fingerprint(section(recipe, name))
+
+
+def of_content(files: Iterable[Path]) -> str:
+    """Of files by their bytes; in the order given."""
+    return fingerprint([[str(path), sha256_file(path)] for path in files])
+
+
+def of_stamps(files: Iterable[Path]) -> str:
+    """Of files by their sizes and times: corpora are too large to read for it."""
+    return fingerprint([_stamp(path) for path in files])
+
+
+def _stamp(path: Path) -> list[Any]:
+    state = path.stat() if path.exists() else path.lstat()  # a broken link is named by its reader
+    return [str(path).encode("utf-8", "backslashreplace").decode(), state.st_size, state.st_mtime_ns]

@@ -1,0 +1,40 @@
+"""What was bought of each cluster: a table for the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["purchase_rows"]
+
+KEPT = ("size", "misalignment", "misalignment_se", "cer", "quota_s", "top_words", "dropped", "reason")
+
+
+def purchase_rows(
+    clusters: Sequence[Mapping[str, Any]],
+    drawn: Sequence[Mapping[str, Any]],
+    seconds: Mapping[str, float],
+    documents: Sequence[tuple[str, int]],
+) -> list[dict[str, Any]]:
+    """One row a cluster, largest M first.
+
+    clusters: rows of `select`, with their quotas. drawn: the documents that it chose, {id, cluster, ...}. seconds: of
+    the speech that was bought and can be used, by document. documents: (domain, cluster) of every document of D_web.
+    """
+    total = sum(row["quota_s"] for row in clusters)
+    rows = []
+    for row in clusters:
+        own = [seconds[d["id"]] for d in drawn if d["cluster"] == row["id"] and d["id"] in seconds]
+        domains = Counter(domain for domain, cluster in documents if cluster == row["id"])
+        rows.append(
+            {
+                "cluster": row["id"],
+                **{key: row[key] for key in KEPT},
+                "weight": row["quota_s"] / total,
+                "bought_s": sum(own),
+                "bought_documents": len(own),
+                "domains": dict(domains.most_common()),
+            }
+        )
+    return sorted(rows, key=lambda r: -(r["misalignment"] or 0.0))
