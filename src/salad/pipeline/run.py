@@ -219,10 +219,6 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
         parts |= {f"asset {name}": assets.fingerprint(name)[:16] for name in sorted(names)}
     if stage == "stage1" and recipe.sequence.stream:
         parts["stream"] = sha256_json([loading["lanes"], loading["buffer_shards"]])[:16]
-    if stage == "probe" and recipe.probe.max_documents > recipe.probe.documents:
-        # what may be bought decides where it looks
-        rule = {name: values["select"][name] for name in ("gamma", "max_cer", "score")}
-        parts["rule of select"] = sha256_json(rule)[:16]
     if stage == "align" and recipe.align.model is not None:
         parts["asset align.model"] = assets.fingerprint(recipe.align.model)[:16]
     if stage == "align" and recipe.align.times is not None:

@@ -341,7 +341,22 @@ def _say_clusters(report: dict[str, Any]) -> str:
     pairs = [(row["misalignment"], row["cer"]) for row in rows if row.get("cer") is not None]
     if (correlation := rank_correlation(pairs)) is not None:
         text += f"; M and CER have a rank correlation of {correlation:+.2f}".replace("-", "−")
+    if found := report.get("evidence"):
+        text += f". {_say_evidence(found)}"
     return f"{text}."
+
+
+def _say_evidence(found: dict[str, Any]) -> str:
+    """Whether the probe's M(c) differ beyond their errors, and so what the purchase rests on."""
+    text = f"Selection: {found['decision']}"
+    if "p" in found:
+        text += (
+            f" (p {found['p']:.3f} that all clusters have the same M, reliability of M(c) {found['reliability']:.2f}, "
+            f"{found['documents']} documents or {found['seconds']:.0f} s of speech probed)"
+        )
+    if isinstance(overlap := found.get("overlap"), float) and math.isfinite(overlap):
+        text += f"; a selection by the true M(c) is expected to share {overlap:.0%} of this purchase"
+    return text
 
 
 def rank_correlation(pairs: list[tuple[float, float]]) -> float | None:

@@ -24,6 +24,7 @@ from salad.pipeline.stages.align import load_aligned
 from salad.pipeline.stages.cluster import load_clusters
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.evaluate import load_figures
+from salad.pipeline.stages.probe import load_probed
 from salad.pipeline.stages.synthesize import load_bought
 from salad.progress import console
 from salad.report.summary import print_report, write_report
@@ -52,6 +53,7 @@ def run(run: Run) -> dict[str, Any]:
         **load_figures(run),
         "curves": curves,
         "selection": _selection(run),
+        "evidence": _evidence(run),
         "speech_hours": {
             "stage1": summaries["align"]["hours"],
             "bought": summaries["synthesize"]["hours"],
@@ -110,6 +112,13 @@ def _selection(run: Run) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda r: -(r["misalignment"] or 0.0))
+
+
+def _evidence(run: Run) -> dict[str, Any]:
+    """What the purchase rests on: the probe's decision, p, reliability, documents and seconds; the expected overlap."""
+    _, _, probed = load_probed(run)
+    keys = ("decision", "p", "reliability", "documents", "seconds")
+    return {**{key: probed[key] for key in keys if key in probed}, "overlap": run.done("select")["summary"]["overlap"]}
 
 
 def _labels(run: Run) -> dict[str, int]:
