@@ -183,6 +183,7 @@ def test_expected_overlap_is_what_a_selection_by_the_truth_would_share():
         quotas = [c.quota_s for c in got]
         expected.append(expected_overlap(got, quotas, gamma=2, reliability=reliability, seed=draw_))
     assert np.mean(expected) == pytest.approx(np.mean(shared), abs=0.03)
+    assert np.isnan(expected_overlap(got, quotas, gamma=2, reliability=0.0, seed=0))
     assert np.isnan(expected_overlap(got, [0.0] * 8, gamma=2, reliability=0.5, seed=0))
 
 

@@ -151,10 +151,11 @@ def expected_overlap(
 
     The true M(c) are drawn 512 times from what the probe leaves open: normal about the shrunk means, with the variance
     reliability * (squared standard error). `quotas`: what each cluster gets; clusters that get nothing are left out of
-    both (their CER, not their M, ruled them out). nan where nothing is bought.
+    both (their CER, not their M, ruled them out). nan where nothing is bought, or the reliability is 0: then the
+    probe tells nothing of how the true M(c) differ.
     """
     bought = [(c, q) for c, q in zip(clusters, quotas, strict=True) if q > 0 and c.misalignment >= 0]
-    if not bought:
+    if not bought or reliability <= 0:
         return float("nan")
     size = np.array([c.size for c, _ in bought], dtype=np.float64)
     error = np.nan_to_num([c.misalignment_se for c, _ in bought])

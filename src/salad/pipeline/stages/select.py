@@ -66,7 +66,7 @@ def run(run: Run) -> dict[str, Any]:
         "dropped": sum(c.cer > settings.max_cer or math.isnan(c.cer) for c in clusters),
         "excluded": len(excluded),
         "budget_hours": budget_s / 3600,
-        "overlap": overlap,
+        "overlap": None if math.isnan(overlap) else overlap,
     }
 
 
