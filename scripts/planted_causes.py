@@ -19,10 +19,10 @@ import numpy as np
 
 from salad.audio import read_audio, write_flac
 from salad.config import load_recipe
+from salad.pipeline.prober import Prober
 from salad.pipeline.run import Run
 from salad.pipeline.stages.align import load_aligned
 from salad.pipeline.stages.corpus import load_documents
-from salad.pipeline.stages.probe import Prober
 from salad.select import explain
 from salad.types import Document, Utterance
 

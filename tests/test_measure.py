@@ -7,7 +7,15 @@ from salad.align.transcript_match import words_for_ranges
 from salad.evaluation.next_sentence import build_items
 from salad.measure.divergence import DocumentKL, summary
 from salad.measure.format import bounds, with_interval
-from salad.measure.statistics import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
+from salad.measure.statistics import (
+    accuracy,
+    gap,
+    mcnemar,
+    minimum_detectable_gap,
+    pooled_gap,
+    pooled_spread,
+    replicate_reach,
+)
 from salad.types import Document, Gap, Result, SaladError
 
 WORDS = st.lists(st.sampled_from("a river runs to the sea and back again".split()), min_size=1, max_size=40)
@@ -194,3 +202,20 @@ def test_the_minimum_detectable_gap_is_found_at_its_power():
     assert minimum_detectable_gap(4 * n, discordant) < 0.55 * detectable
     with pytest.raises(SaladError, match="0 < share"):
         minimum_detectable_gap(n, 0.0)
+
+
+@pytest.mark.parametrize("replicates", [3, 5, 8])
+def test_intervals_of_few_trainings_hold_the_truth(replicates):
+    """Cells of different means and one spread between trainings, one of them judged; 4000 grids of four cells."""
+    rng, means, held = np.random.default_rng(replicates), np.array([0.2, 0.5, 0.9, 1.4]), 0
+    drawn = means[:, None] + rng.normal(0, 0.1, (4000, 4, replicates))
+    for cells in drawn:
+        reach = replicate_reach(*pooled_spread(cells), replicates)
+        held += abs(cells[2].mean() - means[2]) <= reach
+    assert 0.94 <= held / len(drawn) <= 0.98
+
+
+def test_a_spread_is_pooled_within_cells_and_one_training_has_none():
+    assert pooled_spread([[1.0, 3.0], [10.0, 12.0, 14.0], [5.0]]) == (pytest.approx((10 / 3) ** 0.5), 3)
+    assert pooled_spread([[1.0], [2.0], []])[1] == 0 and np.isnan(replicate_reach(*pooled_spread([[1.0]]), 1))
+    assert replicate_reach(0.0, 4, 3, other_se=0.5) == pytest.approx(0.5 * 2.776, abs=1e-3)

@@ -592,6 +592,16 @@ def test_clusters_are_sorted_by_misalignment_and_unknown_ones_come_last(tmp_path
     assert len(order) == 16 and order[-1] == 3 and m[:-1] == sorted(m[:-1], reverse=True)
 
 
+def test_what_the_purchase_rests_on_is_said() -> None:
+    report = fake_report()
+    report["evidence"] = {"decision": "uniform, for lack of evidence", "p": 0.214, "reliability": 0.18, "documents": 25,
+                          "seconds": 612.4, "overlap": 0.71}  # fmt: skip
+    said = str(caption_numbers(report)["clusters"])
+    for word in ("uniform, for lack of evidence", "p 0.214", "0.18", "25 documents", "612 s", "71%"):
+        assert word in said
+    assert "expected to share" not in str(caption_numbers({**report, "evidence": {"decision": "active"}})["clusters"])
+
+
 def test_clip_fits_and_says_when_it_is_cut(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 24_000 * 50).astype(np.float32)
     write_flac(tmp_path / "long.flac", noise, 24_000)

@@ -4,18 +4,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salad.select import (
-    Estimate,
+    ACTIVE,
+    UNIFORM,
     Evidence,
+    Probed,
     allocate,
     draw,
+    expected_overlap,
     explain,
-    fixed_probes,
     near_duplicates,
-    next_probes,
     overlapping,
+    probe_in_looks,
     top_words,
-    unsettled,
 )
+from salad.select.looks import permutation_p, reliability_of, shrink
 from salad.types import Cluster, Document, SaladError
 
 
@@ -104,43 +106,85 @@ def test_misalignment_of_explain_is_the_mean_over_tokens_and_its_error_falls_wit
     assert explain([])[0] == []
 
 
-def estimates(scores, ses, cers=None, documents=2):
-    cers = cers or [0.05] * len(scores)
-    return [Estimate(10, m, se, cer, 0.01, documents) for m, se, cer in zip(scores, ses, cers, strict=True)]
+WITHIN = 0.25  # nats: spread of M between documents of a cluster, pooled over the 12 of a full demo (24 documents)
+SPOKEN_S = 24.5  # seconds of speech of one of its documents, on average
+DEMO = {"first": 2, "further": 1, "cap_s": 640.0, "alpha": 0.05, "reliability": 0.5}
 
 
-RULE = {"gamma": 5.0, "max_cer": 0.35, "seed": 0}
+def probed(truth, draw, **settings):
+    """Looks and decision of a probe whose documents scatter about `truth` (M of each cluster) as in the demo."""
+    rng = np.random.default_rng([7, draw])
+
+    def measure(chosen, look):
+        return [Probed(c, rng.normal(truth[c], WITHIN), rng.uniform(0.8, 1.2) * SPOKEN_S) for _, c in chosen]
+
+    order = {c: list(range(44)) for c in range(len(truth))}
+    return probe_in_looks(order, measure, seed=draw, **{**DEMO, **settings})
 
 
-def test_probes_go_where_they_can_change_the_purchase():
-    # 0 and 1 compete for the budget; 2 can get nothing; 3 is an artefact of the voice
-    now = estimates([1.0, 1.0, 0.2, 2.0], [0.2, 0.2, 0.05, 0.3], [0.05, 0.05, 0.05, 0.9])
-    given = next_probes(now, **RULE, tolerance=0.02, documents=12, available=[20] * 4)
-    assert given[0] > 0 and given[1] > 0 and given[2] == given[3] == 0
-    assert next_probes(now, **RULE, tolerance=0.02, documents=12, available=[0, 3, 9, 9])[1] == 3
-    assert next_probes(now, **RULE, tolerance=0.9, documents=12, available=[20] * 4) == [0] * 4
-    certain = estimates([1.0, 1.0, 0.2], [0.0, 0.0, 0.0])
-    assert unsettled(certain, **RULE) == pytest.approx(0.0, abs=1e-9)
+def test_clusters_of_equal_misalignment_are_bought_uniformly():
+    decisions = [probed([0.55] * 5, draw)[1] for draw in range(100)]
+    assert decisions.count(UNIFORM) >= 94
 
 
-def test_adaptive_probing_takes_fewer_documents_than_the_same_for_all():
-    """Documents are drawn for real; both ways end at the same doubt."""
-    rng = np.random.default_rng(0)
-    truth = np.concatenate([[1.0, 1.05, 0.95, 0.9], np.full(28, 0.3)])
-    drawn = [list(rng.normal(m, 0.25, 2)) for m in truth]
+def test_half_a_nat_is_found_within_the_cap_of_the_demo():
+    """At most 25 documents, five of each cluster: two of five clusters lie half a nat above the others."""
+    found = [probed([0.3, 0.3, 0.3, 0.8, 0.8], draw) for draw in range(100)]
+    assert sum(decision == ACTIVE for _, decision in found) >= 90
+    assert all(looks[-1].seconds <= DEMO["cap_s"] * 1.05 and looks[-1].documents <= 25 for looks, _ in found)
 
-    def now():
-        return [Estimate(10, max(np.mean(x), 1e-3), 0.25 / len(x) ** 0.5, 0.05, 0.0, len(x)) for x in drawn]
 
-    for _ in range(60):
-        more = next_probes(now(), **RULE, tolerance=0.15, documents=8, available=[200] * 32)
-        if not any(more):
-            break
-        for x, m, n in zip(drawn, truth, more, strict=True):
-            x += list(rng.normal(m, 0.25, n))
-    assert unsettled(now(), **RULE) <= 0.16
-    fixed = fixed_probes(now(), **RULE, tolerance=0.16) * len(truth)
-    assert sum(map(len, drawn)) < 0.8 * fixed
+def test_looks_spend_no_more_than_alpha_and_stop_at_the_cap():
+    looks, decision = probed([0.5] * 6, 3, alpha=0.05, reliability=0.99, cap_s=1200.0)
+    assert decision == UNIFORM and sum(look.level for look in looks) == pytest.approx(0.05)
+    assert [look.documents for look in looks] == list(range(12, looks[-1].documents + 1, 6))
+    assert looks[-1].seconds <= 1200 < looks[-1].seconds * (1 + 6 / looks[-1].documents)
+    (only,), _ = probed([0.5] * 6, 3, cap_s=0.0)
+    assert only.documents == 12 and only.level == pytest.approx(0.05)
+    (single,), decision = probed([0.1, 0.9], 3, first=1, cap_s=0.0)  # nothing to compare a difference with
+    assert single.p == 1 and single.reliability == 0 and decision == UNIFORM
+    with pytest.raises(SaladError, match="at least 1"):
+        probed([0.5] * 2, 0, first=0)
+
+
+def test_reliability_is_the_share_of_variance_that_is_not_sampling_error():
+    rng, k, n, between = np.random.default_rng(0), 4000, 4, 0.15
+    labels = np.repeat(np.arange(k), n)
+    values = rng.normal(0, between, k)[labels] + rng.normal(0, WITHIN, k * n)
+    truth = between**2 / (between**2 + WITHIN**2 / n)
+    assert reliability_of(values, labels) == pytest.approx(truth, abs=0.03)
+    assert reliability_of(rng.permutation(values), labels) < 0.06
+
+
+def test_p_of_equal_misalignment_is_uniform():
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(5), [2, 3, 4, 5, 6])
+    p = np.array([permutation_p(rng.gamma(2, 0.2, 20), labels, i, 199) for i in range(400)])
+    assert 0.03 <= (p <= 0.05).mean() <= 0.075 and 0.45 <= (p <= 0.5).mean() <= 0.55
+
+
+def test_unreliable_misalignment_is_drawn_towards_its_mean_before_the_power():
+    assert np.allclose(shrink([1.0, 3.0, np.nan], [3, 1, 9], 0.5), [1.25, 2.25, np.nan], equal_nan=True)
+    clusters = make_clusters([1.0, 3.0, 9.0], cers=[0.1, 0.1, 0.9])  # the artefact moves no mean
+    got = allocate(clusters, gamma=1, budget_s=4, max_cer=0.5, reliability=0.5)
+    assert np.allclose([c.quota_s for c in got], [1.5, 2.5, 0])
+    assert [c.misalignment for c in got] == [1.0, 3.0, 9.0]  # M(c) stays as it was measured
+
+
+def test_expected_overlap_is_what_a_selection_by_the_truth_would_share():
+    rng, reliability, se = np.random.default_rng(0), 0.7, 0.2
+    spread = (reliability / (1 - reliability)) ** 0.5 * se
+    expected, shared = [], []
+    for draw_ in range(200):
+        truth = rng.normal(1.2, spread, 8)
+        clusters = [Cluster(i, np.zeros(1), 10, m, se, 0.1) for i, m in enumerate(truth + rng.normal(0, se, 8))]
+        got = allocate(clusters, gamma=2, budget_s=1, max_cer=0.5, reliability=reliability)
+        best = np.maximum(truth, 1e-3) ** 2
+        shared.append(np.minimum(best / best.sum(), [c.quota_s for c in got]).sum())
+        quotas = [c.quota_s for c in got]
+        expected.append(expected_overlap(got, quotas, gamma=2, reliability=reliability, seed=draw_))
+    assert np.mean(expected) == pytest.approx(np.mean(shared), abs=0.03)
+    assert np.isnan(expected_overlap(got, quotas, gamma=2, reliability=0.0, seed=0))
+    assert np.isnan(expected_overlap(got, [0.0] * 8, gamma=2, reliability=0.5, seed=0))
 
 
 def test_scores_other_than_m_drive_the_quotas():

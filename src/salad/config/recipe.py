@@ -24,9 +24,17 @@ class Cluster(Section):
 
 
 class Probe(Section):
-    documents: int = Field(2, ge=1, description="documents spoken per cluster, at first")
-    max_documents: int = Field(0, ge=0, description="at most so many, where more can change what is bought; 0: no more")
-    tolerance: float = Field(0.1, gt=0, lt=1, description="share of the budget that may stay in doubt")
+    documents: int = Field(2, ge=1, description="documents spoken per cluster in the first look, whatever they take")
+    look_documents: int = Field(1, ge=1, description="documents more per cluster in each further look")
+    max_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="seconds of speech that further looks may reach without evidence; 0: the first look alone",
+    )
+    alpha: float = Field(0.05, gt=0, lt=1, description="of the test of equal M(c), spent over all looks")
+    reliability: float = Field(
+        0.5, ge=0, lt=1, description="share of the variance between clusters that must not be sampling error"
+    )
     voice: str
 
 
@@ -36,6 +44,11 @@ class Select(Section):
         "misalignment",
         description="what drives the quotas: M (the paper's); the part of M that speech can mend; the model's own "
         "loss; or, as a bound, the share of documents in domains that the training speech does not have",
+    )
+    rule: Literal["evidence", "raw"] = Field(
+        "evidence",
+        description="evidence: uniform where the probe finds no difference between clusters, else M shrunk by its "
+        "reliability before the power (score: misalignment alone); raw: the paper's, M as it was measured",
     )
     draw: Literal["clusters", "random"] = Field("clusters", description="random: documents at random, clusters unseen")
     budget_share: float = Field(0.01, gt=0, description="speech to buy, as a share of D_speech's hours")

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, t
 
 from salad.types import Estimate, Gap, Result, SaladError
 
-__all__ = ["accuracy", "gap", "margin", "margin_over", "mcnemar", "minimum_detectable_gap", "pooled_gap", "ratio"]
+__all__ = [
+    "accuracy",
+    "gap",
+    "margin",
+    "margin_over",
+    "mcnemar",
+    "minimum_detectable_gap",
+    "pooled_gap",
+    "pooled_spread",
+    "ratio",
+    "replicate_reach",
+]
 
 
 def accuracy(
@@ -157,6 +168,29 @@ def minimum_detectable_gap(n: int, discordant: float, *, level: float = 0.05, po
     a, b = n + power_z**2, level_z * np.sqrt(discordant * n)
     c = discordant * (level_z**2 - power_z**2)
     return float(min(discordant, (b + np.sqrt(max(0.0, b * b - a * c))) / a))
+
+
+def pooled_spread(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Standard deviation between trainings of one cell, pooled over cells that share it, and its degrees of freedom.
+
+    Each cell is its replicates' values, whose mean may differ from cell to cell. (nan, 0) where no cell has two.
+    """
+    freedom = sum(len(cell) - 1 for cell in cells if len(cell))
+    if not freedom:
+        return float("nan"), 0
+    squares = sum(float(((np.asarray(cell) - np.mean(cell)) ** 2).sum()) for cell in cells if len(cell))
+    return float(np.sqrt(squares / freedom)), freedom
+
+
+def replicate_reach(spread: float, freedom: int, replicates: int, *, other_se: float = 0.0) -> float:
+    """Half the width of a mean's 95 % interval (Student's t) over `replicates` trainings of this pooled spread.
+
+    other_se: a standard error of another, independent source (say, which documents were drawn), added in quadrature.
+    Not a bootstrap: of three replicates its percentiles hold the truth in 84 to 90 % of draws. nan without freedom.
+    """
+    if not freedom:
+        return float("nan")
+    return float(t.ppf(0.975, freedom) * np.sqrt(spread**2 / replicates + other_se**2))
 
 
 def _same_items(first: Sequence[Result], second: Sequence[Result]) -> None:

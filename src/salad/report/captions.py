@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -142,11 +143,21 @@ def _clusters(report: dict[str, Any]) -> Numbers:
     out += [(name, nats(np.mean(group))) for name, group in groups.items() if group]
     out.append(("dropped", str(sum(bool(row.get("dropped")) for row in rows))))
     correlation = rank_correlation([(row["misalignment"], row["cer"]) for row in rows if row.get("cer") is not None])
-    return (
-        out
-        if correlation is None
-        else [*out, ("rank correlation of M and CER", f"{correlation:+.2f}".replace("-", "−"))]
-    )
+    if correlation is not None:
+        out.append(("rank correlation of M and CER", f"{correlation:+.2f}".replace("-", "−")))
+    return out + _evidence(report.get("evidence") or {})
+
+
+def _evidence(found: dict[str, Any]) -> Numbers:
+    """What the purchase rests on: whether the probe's M(c) differ beyond their errors."""
+    shown = {"decision": "{}", "p": "p {:.3f} that all clusters have the same M", "reliability": "{:.2f} of M(c)",
+             "documents": "{} documents", "seconds": "{:.0f} s of speech"}  # fmt: skip
+    names = {"decision": "selection", "p": "test", "documents": "probed", "seconds": "probed, speech"}
+    out = [(names.get(k, k), form.format(found[k])) for k, form in shown.items() if found.get(k) is not None]
+    overlap = found.get("overlap")
+    if isinstance(overlap, float) and math.isfinite(overlap):
+        out.append(("expected to share with a selection by the true M(c)", percent(overlap)))
+    return out
 
 
 def rank_correlation(pairs: list[tuple[float, float]]) -> float | None:

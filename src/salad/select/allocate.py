@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from salad.select.looks import shrink
 from salad.types import Cluster, Document, SaladError
 
 __all__ = ["SCORES", "allocate", "draw", "score_of"]
@@ -25,14 +26,25 @@ def score_of(cluster: Cluster, name: str) -> float:
 
 
 def allocate(
-    clusters: Sequence[Cluster], *, gamma: float, budget_s: float, max_cer: float, score: str = "misalignment"
+    clusters: Sequence[Cluster],
+    *,
+    gamma: float,
+    budget_s: float,
+    max_cer: float,
+    score: str = "misalignment",
+    reliability: float = 1.0,
 ) -> list[Cluster]:
     """Give every cluster its quota of seconds; clusters over the CER limit (TTS artefacts) and unprobed ones get none.
 
-    gamma = 0 is uniform over documents. Raises SaladError where no cluster is left.
+    gamma = 0 is uniform over documents. reliability: of the scores, by which they are drawn towards the mean of the
+    usable clusters before the power; 1 is the paper's raw form. Raises SaladError where no cluster is left.
     """
     usable = [c.cer <= max_cer and c.misalignment >= 0 for c in clusters]  # false for nan
-    values = [score_of(c, score) for c in clusters]
+    values = shrink(
+        [score_of(c, score) for c in clusters],
+        [c.size if ok else 0 for c, ok in zip(clusters, usable, strict=True)],
+        reliability,
+    ).tolist()
     weights = np.array([c.size * v**gamma if ok else 0.0 for c, v, ok in zip(clusters, values, usable, strict=True)])
     if not any(usable):
         cers = ", ".join(f"{c.cer:.2f}" for c in clusters)

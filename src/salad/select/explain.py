@@ -6,14 +6,14 @@ The paper buys speech where M(c) is high. But M(c) is high for three reasons, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import nnls
 
-from salad.types import SaladError
+from salad.types import Cluster, SaladError
 
-__all__ = ["Evidence", "Parts", "explain"]
+__all__ = ["Evidence", "Parts", "explain", "with_evidence"]
 
 RIDGE = 0.02  # of a predictor's own variance: keeps coefficients finite where a probe is tiny
 PRIOR_DOCUMENTS = 4.0  # a cluster's own variance counts like its documents; the pooled one like this many
@@ -23,7 +23,8 @@ PRIOR_DOCUMENTS = 4.0  # a cluster's own variance counts like its documents; the
 class Evidence:
     """One probe document, token by token (float [count] each, nats).
 
-    heard: KL with the model's ears (M). transcript: the same with the cascade's transcript in place of the sound.
+    All KL of Q, the text LLM before any training, on the whole text (docs/decisions/0007), also where the LLM trains.
+    heard: KL to the model with its ears (M). transcript: the same with the cascade's transcript in place of the sound.
     stakes: the same with the spoken words left out, by the text LLM alone: how far it disagrees with itself when it
     does not know them. entropy: of the teacher on the whole text.
     """
@@ -133,3 +134,28 @@ def _means(groups: dict[int, list[tuple[float, int]]]) -> dict[int, tuple[float,
         variance = (PRIOR_DOCUMENTS * pooled + squares[c]) / (PRIOR_DOCUMENTS + len(rows) - 1)
         out[c] = (float(means[c]), float(np.sqrt(variance / len(rows))))
     return out
+
+
+def with_evidence(
+    clusters: Sequence[Cluster], evidence: Sequence[Evidence], cers: Sequence[float], losses: Sequence[float]
+) -> tuple[list[Cluster], dict[str, float]]:
+    """Clusters with their parts, documents, CER and loss a token, and the slopes of `explain`.
+
+    cers, losses: of each document of `evidence`, the CER of its speech and the model's loss summed over its tokens
+    (nats). A cluster without a usable document keeps nan: nothing is known, so nothing is bought.
+    """
+    found, slopes = explain(evidence)
+    parts, out = {p.cluster: p for p in found}, []
+    for cluster in clusters:
+        own = [i for i, e in enumerate(evidence) if e.cluster == cluster.id]
+        cluster = replace(cluster, documents=len(own))
+        if (part := parts.get(cluster.id)) is not None:
+            names = ("misalignment", "misalignment_se", "voice", "difficulty", "domain", "domain_se")
+            cluster = replace(
+                cluster,
+                cer=float(np.mean([cers[i] for i in own])),
+                nll=sum(losses[i] for i in own) / sum(len(evidence[i].heard) for i in own),
+                **{name: getattr(part, name) for name in names},
+            )
+        out.append(cluster)
+    return out, slopes

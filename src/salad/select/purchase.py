@@ -1,14 +1,30 @@
-"""What was bought of each cluster: a table for the report."""
+"""What is to be bought of each cluster, and what was: rows for the run directory and for the report."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-__all__ = ["purchase_rows"]
+from salad.types import Cluster
+
+__all__ = ["cluster_row", "purchase_rows"]
 
 KEPT = ("size", "misalignment", "misalignment_se", "cer", "quota_s", "top_words", "dropped", "reason")
+
+
+def cluster_row(cluster: Cluster, max_cer: float) -> dict[str, Any]:
+    """A cluster without its centroid, as JSON; `dropped`, with the reason, where its CER is over the limit."""
+    row = {k: v for k, v in asdict(cluster).items() if k != "centroid"}
+    row = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+    row["dropped"] = row["cer"] is None or row["cer"] > max_cer
+    row["reason"] = ""
+    if row["dropped"]:
+        over = f"CER {cluster.cer:.2f} over select.max_cer {max_cer}"
+        row["reason"] = "no probe document was usable" if row["cer"] is None else over
+    return row
 
 
 def purchase_rows(

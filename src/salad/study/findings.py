@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from salad.measure.statistics import pooled_spread, replicate_reach
 from salad.study.ablation import paired
 from salad.study.regression import Regression, partial_r2, regress
 from salad.study.scaling_law import Law, fit_law
@@ -17,6 +18,7 @@ from salad.types import SaladError
 __all__ = ["Finding", "done", "findings", "law_of", "paired_documents", "percent"]
 
 FEW = 3  # pairs of cells from which on an interval holds the chance of training, too
+Z95 = 1.96
 TEXT_MARGIN = 5.0  # points
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
 
@@ -134,7 +136,8 @@ def _same_speech(number: str, what: str, rows: Sequence[dict[str, Any]], speech:
     ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, pairs of cells: {len(with_it)})"
     why = _growth(with_it, [a["misalignment"] - b["misalignment"] for a, b in zip(without, with_it, strict=True)])
     cells = [*with_it, *without]
-    return _judged(number, claim, paper, ours, low > 0, high < 0, cells, f"{_few(with_it)} {why}".strip())
+    held, against, why = _enough(with_it, low, high, low > 0, high < 0, why)
+    return _judged(number, claim, paper, ours, held, against, cells, why)
 
 
 def _growth(rows: Sequence[dict[str, Any]], values: Sequence[float]) -> str:
@@ -170,7 +173,8 @@ def _from_warm_start(
     if not rising:
         why += " The warm start has heard the same speech: this is what distillation adds to it."
     held, against = (low > 0, high < 0) if rising else (high < 0, low > 0)
-    return _judged(number, claim, paper, ours, held, against, own, f"{_few(own)} {why.strip()}".strip())
+    held, against, why = _enough(own, low, high, held, against, why)
+    return _judged(number, claim, paper, ours, held, against, own, why)
 
 
 def _slope_finding(
@@ -242,7 +246,8 @@ def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
     why = f"{where}: {inside[0]:+.3f} [{inside[1]:+.3f}, {inside[2]:+.3f}]. Seeds share one purchase of each kind."
     if not (low > 0 or high < 0):
         why = f"The interval holds 0: more purchases would be needed (`salad ablate` draws them). {why}"
-    return _judged("4", claim, paper, ours, high < 0, low > 0, [*active, *uniform], f"{why} {_few(active)}".strip())
+    held, against, why = _enough(active, low, high, high < 0, low > 0, why)
+    return _judged("4", claim, paper, ours, held, against, [*active, *uniform], why)
 
 
 def _text_stays(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
@@ -393,10 +398,11 @@ def paired_documents(
     domains: set[str] | None = None,
     resamples: int = 4000,
 ) -> tuple[float, float, float, int]:
-    """M of cells `a` minus M of cells `b` on the same documents: mean, 95 % bootstrap, documents.
+    """M of cells `a` minus M of cells `b` on the same documents: mean, 95 % interval, documents.
 
-    Documents are resampled, and pairs of cells as well from FEW on: each is another training. Fewer say little of
-    their own spread.
+    Fewer than FEW pairs of cells: documents are resampled, and the chance of training is not in the interval. From FEW
+    on each pair is another training: a t interval, whose spread is pooled over cells of one share (as one cell where
+    no share has two), with the bootstrap's error over documents in quadrature.
     """
     size = min(len(a), len(b))
     tables = [
@@ -405,11 +411,21 @@ def paired_documents(
     ]
     try:
         found = paired(
-            *tables, domains=lambda d: not domains or d in domains, replicates=size >= FEW, resamples=resamples, seed=0
+            *tables, domains=lambda d: not domains or d in domains, replicates=False, resamples=resamples, seed=0
         )
     except SaladError:  # none in these domains
         return math.nan, math.nan, math.nan, 0
-    return found.value, found.low, found.high, found.documents
+    if size < FEW:
+        return found.value, found.low, found.high, found.documents
+    by_share: dict[float, list[float]] = {}
+    for row, other in zip(a, b, strict=False):
+        own, theirs = ([d for d in r["documents"] if not domains or d["domain"] in domains] for r in (row, other))
+        by_share.setdefault(row.get("share", 1.0), []).append(_mean(own) - _mean(theirs))
+    spread, freedom = pooled_spread(list(by_share.values()))
+    if not freedom:
+        spread, freedom = pooled_spread([[value for values in by_share.values() for value in values]])
+    reach = replicate_reach(spread, freedom, size, other_se=(found.high - found.low) / (2 * Z95))
+    return found.value, found.value - reach, found.value + reach, found.documents
 
 
 def _judged(
@@ -426,6 +442,19 @@ def _judged(
     if verdict == OPEN and "interval holds" not in why:
         why = f"The interval holds 0: more cells or more documents would be needed. {why}".strip()
     return Finding(number, claim, paper, ours, verdict, why, _names(own))
+
+
+def _enough(
+    pairs: Sequence[dict[str, Any]], low: float, high: float, held: bool, against: bool, why: str
+) -> tuple[bool, bool, str]:
+    """held, against and why; neither is so on fewer than FEW trainings, and what is open names what could be told."""
+    enough = len(pairs) >= FEW
+    if not enough:
+        why = f"{_few(pairs)} The interval holds too few trainings (under {FEW}) to tell. {why}"
+    elif not (held or against):
+        # a difference is found with probability 0.8 from 1.96 + 0.84 standard errors on
+        why = f"{why} A difference of {(high - low) / 2 * (Z95 + 0.84) / Z95:.3f} could have been told."
+    return held and enough, against and enough, why.strip()
 
 
 def _few(pairs: Sequence[dict[str, Any]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import salad
@@ -17,6 +16,7 @@ from salad.pipeline.stages.align import load_aligned
 from salad.pipeline.stages.cluster import load_clusters
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.evaluate import load_figures
+from salad.pipeline.stages.probe import load_evidence
 from salad.pipeline.stages.synthesize import load_bought
 from salad.progress import console
 from salad.report.summary import print_report, write_report
@@ -30,8 +30,7 @@ SECTIONS = ()
 def run(run: Run) -> dict[str, Any]:
     run.use_threads()
     states = {name: run.done(name) for name in STAGES if name != "report"}
-    summaries = {name: state["summary"] for name, state in states.items()}
-    seconds = {name: state["seconds"] for name, state in states.items()}
+    summaries, seconds = ({name: state[key] for name, state in states.items()} for key in ("summary", "seconds"))
     curves = {name: _curve(run, name) for name in ("warm_start", "spell", "stage1", "stage2")}
     samples = run.folder("warm_start") / "samples.json"
     aside = [run.folder(name) / "quarantine.jsonl" for name in ("corpus", "align", "probe", "synthesize")]
@@ -44,13 +43,14 @@ def run(run: Run) -> dict[str, Any]:
         **load_figures(run),
         "curves": curves,
         "selection": _selection(run),
+        "evidence": {**load_evidence(run), "overlap": run.done("select")["summary"]["overlap"]},
         "speech_hours": {
             "stage1": summaries["align"]["hours"],
             "bought": summaries["synthesize"]["hours"],
             "heldout": summaries["corpus"]["heldout_hours"],
             "quarantined": max(0.0, summaries["corpus"]["speech_hours"] - summaries["align"]["hours"]),  # not aligned
         },
-        "quarantine": [row for path in aside for row in _rows(path)],
+        "quarantine": [row for path in aside for row in (read_jsonl(path) if path.exists() else [])],
         "tokens": {name: curves[name][-1]["positions"] for name in ("stage1", "stage2") if curves[name]},
         "seconds": {**seconds, "total": sum(seconds.values())},
         "ctc_samples": read_json(samples) if samples.exists() else [],
@@ -62,19 +62,16 @@ def run(run: Run) -> dict[str, Any]:
     return {"page": str(run.folder("report") / "report.html")}
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return read_jsonl(path) if path.exists() else []
-
-
 def _curve(run: Run, name: str) -> list[dict[str, Any]]:
-    more = ("token_accuracy",) if name == "spell" else ()
-    keys = ("step", "loss", "misalignment", "forgetting", "seconds", "positions", *more)
-    return [{k: row.get(k) for k in keys} for row in _rows(run.folder(name) / "metrics.jsonl")]
+    keys = ("step", "loss", "misalignment", "forgetting", "seconds", "positions")
+    keys += ("token_accuracy",) * (name == "spell")
+    path = run.folder(name) / "metrics.jsonl"
+    return [{k: row.get(k) for k in keys} for row in (read_jsonl(path) if path.exists() else [])]
 
 
 def _selection(run: Run) -> list[dict[str, Any]]:
     """Clusters with what was bought in each."""
-    folder, (_, labels) = run.folder("select"), load_clusters(run)
+    folder, labels = run.folder("select"), load_clusters(run)[1]
     web = [(d.domain, int(label)) for d, label in zip(load_documents(run, "web"), labels, strict=True)]
     bought = {u.document_id: u.duration_s for u in load_bought(run)}
     return purchase_rows(read_jsonl(folder / "clusters.jsonl"), read_jsonl(folder / "documents.jsonl"), bought, web)

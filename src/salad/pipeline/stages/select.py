@@ -11,8 +11,8 @@ from salad.files import read_jsonl, write_jsonl
 from salad.pipeline.run import Run
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.probe import load_probed
-from salad.select import allocate, draw, near_duplicates, overlapping
-from salad.types import Cluster
+from salad.select import ACTIVE, allocate, draw, expected_overlap, near_duplicates, overlapping
+from salad.select.purchase import cluster_row
 
 __all__ = ["run"]
 
@@ -21,30 +21,45 @@ SECTIONS = ("select", "rounds")
 
 def run(run: Run) -> dict[str, Any]:
     settings, folder = run.recipe.select, run.folder("select")
-    clusters, labels, seconds_per_word = load_probed(run)
+    clusters, labels, probed = load_probed(run)
     documents = load_documents(run, "web")
     budget_s = settings.budget_share / run.recipe.rounds.number * run.done("align")["summary"]["hours"] * 3600
     if settings.draw == "random":  # one cluster of everything: no probe decides anything
         whole = replace(clusters[0], id=0, size=len(documents), misalignment=1.0, cer=0.0)
         quotas, places = allocate([whole], gamma=0, budget_s=budget_s, max_cer=settings.max_cer), [0] * len(documents)
     else:
+        gamma, reliability = settings.gamma, 1.0
+        if settings.rule == "evidence" and settings.score == "misalignment":
+            gamma, reliability = (gamma, probed["reliability"]) if probed["decision"] == ACTIVE else (0.0, 1.0)
         clusters = allocate(
-            clusters, gamma=settings.gamma, budget_s=budget_s, max_cer=settings.max_cer, score=settings.score
+            clusters,
+            gamma=gamma,
+            budget_s=budget_s,
+            max_cer=settings.max_cer,
+            score=settings.score,
+            reliability=reliability,
         )
         quotas, places = clusters, labels.tolist()
+    overlap = expected_overlap(
+        clusters,
+        [c.size if settings.draw == "random" else c.quota_s for c in clusters],
+        gamma=settings.gamma,
+        reliability=probed["reliability"],
+        seed=run.recipe.seed,
+    )
     excluded = _excluded(run)
     drawn = draw(
         quotas,
         documents,
         places,
         budget_s=budget_s,
-        seconds_per_word=seconds_per_word,
+        seconds_per_word=probed["seconds_per_word"],
         taken={row["id"] for row in excluded} | _bought_before(run),
         seed=run.recipe.seed,
         replicate=settings.replicate,
     )
     own = dict(zip((d.id for d in documents), labels.tolist(), strict=True))
-    write_jsonl(folder / "clusters.jsonl", [_row(c, settings.max_cer) for c in clusters])
+    write_jsonl(folder / "clusters.jsonl", [cluster_row(c, settings.max_cer) for c in clusters])
     write_jsonl(folder / "documents.jsonl", [{**asdict(d), "cluster": own[d.id]} for d, _ in drawn])
     write_jsonl(folder / "excluded.jsonl", excluded)
     return {
@@ -53,6 +68,7 @@ def run(run: Run) -> dict[str, Any]:
         "dropped": sum(c.cer > settings.max_cer or math.isnan(c.cer) for c in clusters),
         "excluded": len(excluded),
         "budget_hours": budget_s / 3600,
+        "overlap": None if math.isnan(overlap) else overlap,
     }
 
 
@@ -82,14 +98,3 @@ def _excluded(run: Run) -> list[dict[str, Any]]:
             continue
         rows.append({"id": document.id, "reason": reason})
     return rows
-
-
-def _row(cluster: Cluster, max_cer: float) -> dict[str, Any]:
-    row = {k: v for k, v in asdict(cluster).items() if k != "centroid"}
-    row = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-    row["dropped"] = row["cer"] is None or row["cer"] > max_cer
-    row["reason"] = ""
-    if row["dropped"]:
-        over = f"CER {cluster.cer:.2f} over select.max_cer {max_cer}"
-        row["reason"] = "no probe document was usable" if row["cer"] is None else over
-    return row

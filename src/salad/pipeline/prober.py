@@ -1,0 +1,84 @@
+"""Speaks documents and measures the model on them, token by token, against the original text LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from salad.align.transcribe import cer
+from salad.engine.memory import keep_freed_memory
+from salad.measure.divergence import deaf_ears, speech_ears, token_divergence, transcript_ears
+from salad.model.freeze import freeze
+from salad.model.teacher import Teacher
+from salad.pipeline.run import Run
+from salad.pipeline.speech_jobs import align, encode, speak, transcribe
+from salad.pipeline.speechlm import build_model, heard_tokens, load_tokenizer, speech_examples
+from salad.select import Evidence
+from salad.training.checkpoint import latest_checkpoint
+from salad.training.loop import autocast
+from salad.types import Document, Utterance
+
+__all__ = ["Measured", "Prober"]
+
+
+class Measured(list[tuple[Utterance, Evidence, float, float]]):
+    """(utterance, evidence, CER, the model's own loss summed) of each probe document that could be used."""
+
+    def of(self, cluster: int) -> list[tuple[Utterance, Evidence, float, float]]:
+        return [row for row in self if row[1].cluster == cluster]
+
+
+class Prober:
+    """Speaks documents and measures the model before this round of Stage II on them, as often as it is asked.
+
+    Every figure is KL of Q, the text LLM before any training, on the whole text (docs/decisions/0007)."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.tokenizer = run, load_tokenizer(run)
+        self._models: tuple[Any, Any] | None = None
+
+    def measure(self, folder: Path, chosen: Sequence[tuple[Document, int]], title: str = "the probe") -> Measured:
+        """Probe documents, each with the cluster that it stands for; what cannot be used is left in quarantine."""
+        run, voice = self.run, self.run.recipe.probe.voice
+        spoken = speak(run, folder / "speech", [(document, voice) for document, _ in chosen], f"speak {title}")
+        utterances = align(run, folder / "aligned", spoken, f"align {title}")
+        return self.listen(folder, utterances, {document.id: cluster for document, cluster in chosen}, title)
+
+    def listen(self, folder: Path, utterances: Sequence[Utterance], cluster_of: dict[str, int], title: str) -> Measured:
+        """The same for recordings that are aligned already."""
+        run = self.run
+        frames = encode(run, folder / "frames", utterances, f"encode {title}", layouts=1)
+        heard = transcribe(run, folder / "transcripts", utterances, f"transcribe {title}")
+        if not utterances:
+            return Measured()
+        model, base = self._load()
+        examples = speech_examples(run, self.tokenizer, utterances, frames)
+        tokens = heard_tokens(self.tokenizer, utterances, examples, heard)
+        teacher = Teacher(base, cache=True)
+        with torch.no_grad(), autocast(run.uses_bf16("score")):
+            by_ear = token_divergence(model, teacher, examples, speech_ears(model))
+            by_asr = token_divergence(base, teacher, examples, transcript_ears(base, lambda e: tokens[e.id]))
+            without = token_divergence(base, teacher, examples, deaf_ears(base))
+        out = Measured()
+        for utterance, m, v, s in zip(utterances, by_ear, by_asr, without, strict=True):
+            evidence = Evidence(cluster_of[utterance.document_id], m.kl, v.kl, s.kl, s.entropy)
+            out.append((utterance, evidence, cer(heard.get(utterance.id, ""), utterance.text), float(m.nll.sum())))
+        return out
+
+    def _load(self) -> tuple[Any, Any]:
+        """The model so far, and the text LLM that it came from (the same object where that is frozen)."""
+        if self._models is None:
+            run = self.run
+            torch.set_num_threads(run.recipe.threads)
+            keep_freed_memory()
+            llm = run.recipe.stage1.llm
+            trained = run.folder("stage1") if run.round == 1 else run.rounds[-2].folder("stage2")
+            model = build_model(run, latest_checkpoint(trained), lora=llm == "lora")
+            base = model if llm == "frozen" else build_model(run)
+            for each in {id(model): model, id(base): base}.values():
+                freeze(each, "frozen", bf16=run.uses_bf16("score"))
+            self._models = model, base
+        return self._models
