@@ -59,3 +59,10 @@ def test_command():
 def test_an_llm_that_is_not_here_says_what_to_do():
     result = CliRunner().invoke(app, ["plan", str(RECIPES / "salad-3b.yaml"), "--set", "model.llm_config={}"])
     assert result.exit_code == 2 and "model_type" in result.output
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_recipes_measure_all_heldout_documents_and_buy_by_m_as_measured(name):
+    recipe = load_recipe(RECIPES / name)
+    assert recipe.evaluate.documents >= recipe.corpus.heldout_documents
+    assert (recipe.select.rule, recipe.select.score, recipe.select.gamma) == ("raw", "misalignment", 5)

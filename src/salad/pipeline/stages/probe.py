@@ -14,7 +14,6 @@ from salad.pipeline.prober import Measured, Prober
 from salad.pipeline.run import Run
 from salad.pipeline.stages.cluster import load_clusters
 from salad.pipeline.stages.corpus import load_documents
-from salad.progress import console
 from salad.select import Probed, probe_in_looks, with_evidence
 from salad.types import Cluster
 
@@ -69,11 +68,11 @@ def run(run: Run) -> dict[str, Any]:
         for u, e, error, nll in measured if len(e.heard)
     ]  # fmt: skip
     write_jsonl(folder / "documents.jsonl", rows)
-    console.print(f"probe: {decision}", highlight=False)
+    tokens = sum(row["count"] for row in rows)
     return {
         "documents": len(measured),
         "hours": seconds / 3600,
-        "misalignment": sum(row["misalignment"] * row["count"] for row in rows) / max(1, sum(row["count"] for row in rows)),
+        "misalignment": sum(row["misalignment"] * row["count"] for row in rows) / max(1, tokens),
         "cer": float(np.mean(cers)) if measured else float("nan"),
         "decision": decision,
         "looks": len(looks),
