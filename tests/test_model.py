@@ -295,24 +295,25 @@ def test_a_measurement_sees_weights_that_were_loaded_after_the_last_one():
 
 
 @pytest.mark.parametrize("head", [0, 5])
+@pytest.mark.parametrize("window", [None, 6])
 @pytest.mark.parametrize("prefixes", [None, [(0, 0), (0, 7), (0, 0)]])
-def test_block_mask_equals_one_kernel_a_document(prefixes, head):
+def test_block_mask_equals_one_kernel_a_document(prefixes, head, window):
     """What a GPU runs gives what a CPU runs; forward only, for FlexAttention has no backward on a CPU."""
-    from salad.model.attention import block_mask, packed_arguments, packed_attention
+    from salad.model.attention import blockwise, packed_arguments, packed_attention
 
     g = torch.Generator().manual_seed(0)
     starts = [0, 7, 12, 31]
     query = torch.randn(1, 4, 31, 16, generator=g)
     key, value = (torch.randn(1, 2, 31, 16, generator=g) for _ in range(2))
     kept = [tuple(torch.randn(1, 2, head, 16, generator=g) for _ in range(2))] if head else None
-    packed = packed_arguments(starts, torch.device("cpu"), prefixes, kept)
-    arguments = {"scaling": 0.25, **{k: packed[k] for k in ("packed_starts", "packed_calls", "packed_head")}}
+    packing = packed_arguments(starts, torch.device("cpu"), prefixes, kept)["packing"]
     layer = torch.nn.Identity()
     layer.layer_idx = 0
     with torch.no_grad():
-        one, _ = packed_attention(layer, query, key, value, None, **arguments)
-        mask = block_mask(starts, torch.device("cpu"), prefixes, head)
-        other, _ = packed_attention(layer, query, key, value, None, packed_mask=mask, **arguments)
+        one, _ = packed_attention(layer, query, key, value, None, scaling=0.25, packing=packing, sliding_window=window)
+        if kept:
+            key, value = (torch.cat(pair, dim=2) for pair in zip(kept[0], (key, value), strict=True))
+        other = blockwise(query, key, value, packing.block(window), 0.25)
     assert torch.allclose(one, other, atol=1e-5)
 
 

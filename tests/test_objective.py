@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salad.objective import ctc, ctc_fits, distill, kl_per_position
+from salad.objective import Head, ctc, ctc_fits, distill, kl_per_position
 from salad.types import SaladError
 
 
@@ -34,6 +34,31 @@ def test_gradients(divergence, alpha, temperature, beta):
     hs.requires_grad_()
     settings = {"divergence": divergence, "temperature": temperature, "beta": beta, "chunk": 3}
     assert torch.autograd.gradcheck(lambda a, b: distill(a, t, b, ht, y, alpha, **settings).total, (s, hs))
+
+
+@pytest.mark.parametrize("divergence", ["kl", "reverse_kl"])
+@pytest.mark.parametrize(("biased", "scale", "cap"), [(True, 1.0, None), (False, 0.25, None), (True, 0.5, 1.5)])
+def test_a_head_s_bias_scale_and_cap_are_applied_chunk_by_chunk(divergence, biased, scale, cap):
+    s, t, hs, ht, y = case()
+    bias = torch.linspace(-1, 1, len(hs), dtype=s.dtype) if biased else None
+    teacher = Head(ht, None if bias is None else -bias, scale, cap)
+
+    def naive(s, w, b):
+        raw = [x @ m.T + (0 if c is None else c) for x, m, c in ((s, w, b), (t, ht, teacher.bias))]
+        own, other = ((x if cap is None else cap * torch.tanh(scale * x / cap)) * (1 if cap else scale) for x in raw)
+        log_s, log_t = own.log_softmax(-1), other.log_softmax(-1)
+        p, q = (log_t, log_s) if divergence == "kl" else (log_s, log_t)
+        kl = (p.exp() * (p - q)).sum()
+        return 0.6 * kl - 0.4 * log_s.gather(1, y[:, None]).sum()
+
+    parts = [x.requires_grad_() for x in (s, hs, *([bias] if biased else []))]
+    settings = {"divergence": divergence, "chunk": 3}
+    ours = lambda s, w, b=None: distill(s, t, Head(w, b, scale, cap), teacher, y, 0.6, **settings).total  # noqa: E731
+    wanted = naive(s, hs, bias)
+    assert torch.allclose(ours(*parts), wanted)
+    for one, other in zip(torch.autograd.grad(ours(*parts), parts), torch.autograd.grad(wanted, parts), strict=True):
+        assert torch.allclose(one, other)
+    assert torch.autograd.gradcheck(ours, tuple(parts))
 
 
 def test_other_divergences_equal_their_definitions():

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 from test_model import DIM, VOCABULARY, make_model
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from salad.evaluation import score as scoring
 from salad.evaluation.prompt import Request, Sound
@@ -119,14 +126,29 @@ def test_each_position_is_read_once(monkeypatch):
     assert sum(read) == 20 + sum(len(r.prefix) - 20 + sum(len(o) - 1 for o in r.options) for r in requests)
 
 
-def test_a_model_that_cannot_be_packed_is_scored_one_by_one():
+def test_a_window_is_kept_when_options_are_packed():
     torch.manual_seed(0)
     windowed = Reader(MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=4)), None)
-    assert not windowed.packs
+    requests = make_requests(4, number=5, head=tuple(range(1, 21)))
+    assert windowed.packs
+    assert_equal(score(windowed, requests), score_one_by_one(windowed, requests))
+    windowed.llm.config.sliding_window = None
+    wide = score_one_by_one(windowed, requests)
+    assert abs(wide[0][1].logprob - score(windowed, requests)[0][1].logprob) < 1e-4  # the window was what decided
+    windowed.llm.config.sliding_window = 4
+    assert abs(wide[0][1].logprob - score(windowed, requests)[0][1].logprob) > 1e-2
+
+
+def test_a_model_that_cannot_be_packed_is_scored_one_by_one(caplog):
+    torch.manual_seed(0)
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
+    bloom = Reader(BloomForCausalLM(BloomConfig(**shape)), None)
+    assert not bloom.packs
     requests = make_requests(4, number=3)
     told = []
-    assert score(windowed, requests, advance=told.append) == score_one_by_one(windowed, requests)
+    assert score(bloom, requests, advance=told.append) == score_one_by_one(bloom, requests)
     assert sum(told) == 3
+    assert caplog.text.count("bloom reads documents one by one") == 1
 
 
 def test_a_text_model_cannot_hear():

@@ -58,6 +58,22 @@ def assets_list(debug: Debug = False) -> None:
         print_table(("name", "cached", "size", "licence", "what it is"), rows)
 
 
+@assets_app.command("check")
+def assets_check(
+    llm: Annotated[str, typer.Argument(help="A text LLM: its name, folder or GGUF.")],
+    debug: Debug = False,
+) -> None:
+    """Read a few tokens with a text LLM in every way that matters, and say what is right, slow or refused."""
+    with plain_errors(debug):
+        from salad.assets import llm_folder
+        from salad.model.check import check_folder
+
+        found = check_folder(llm_folder(llm), again=True)
+        print_table(*found.table())
+        typer.echo(f"{llm} ({found.family}): {found.how}")
+        found.require(llm)
+
+
 @assets_app.command("get")
 def assets_get(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...")] = None,

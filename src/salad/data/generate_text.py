@@ -113,12 +113,7 @@ def write_documents(
 ) -> None:
     """For `run_shards`: items are rows of `prompts`; writes documents.jsonl, and quarantine.jsonl for the rest."""
     model, tokenizer = _writer(llm, bf16)
-    texts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": row["prompt"]}], add_generation_prompt=True, tokenize=False
-        )
-        for row in shard.items
-    ]
+    texts = [_asked(tokenizer, row["prompt"]) for row in shard.items]
     batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     torch.manual_seed(seed * 1_000_003 + shard.index)
     with torch.inference_mode():
@@ -136,6 +131,15 @@ def write_documents(
             kept.append(asdict(Document(row["id"], text, f"written by {llm}", row["domain"])))
     write_jsonl(folder / "documents.jsonl", kept)
     write_jsonl(folder / "quarantine.jsonl", aside)
+
+
+def _asked(tokenizer: Any, prompt: str) -> str:
+    """The prompt in the LLM's own chat template; plain, with its answer to follow, where a base LLM has none."""
+    if not tokenizer.chat_template:
+        return f"{prompt}\n\n"
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+    )
 
 
 def refuse(text: str, min_words: int) -> str:

@@ -121,7 +121,7 @@ def answer_divergence(
     reference, other: two prompts of each item as embeddings [length, width], its answer behind each of them. With
     `end_id` the choice to end there counts too, so that an empty answer has one token. Documents are packed.
     """
-    table, head = model.get_input_embeddings(), model.get_output_embeddings().weight.float()
+    table, head = model.get_input_embeddings(), model.head.float()
     out = []
     for first, second, ids in zip(reference, other, answers, strict=True):
         count = len(ids) + (end_id is not None)
@@ -133,7 +133,6 @@ def answer_divergence(
         hidden = model.hidden_states(packed, [*starts, starts[1] + len(second) + len(ids)])
         at = [torch.arange(count, device=first.device) + begin + len(prompt) - 1
               for begin, prompt in zip(starts, (first, second), strict=True)]  # fmt: skip
-        with torch.autocast(first.device.type, enabled=False):
-            logits = [hidden[rows].float() @ head.T for rows in at]
-            out.append((float(kl_per_position(*logits).sum()), count))
+        logits = [head.logits(hidden[rows]) for rows in at]
+        out.append((float(kl_per_position(*logits).sum()), count))
     return out

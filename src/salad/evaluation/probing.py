@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from salad.model.attention import packed_arguments
+from salad.model.llm import layer_states as llm_layer_states
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.sequence import assemble, best_fit
 from salad.types import Example, SaladError
@@ -62,13 +62,9 @@ def layer_states(model: SaladForConditionalGeneration, examples: Sequence[Exampl
             speech, lengths = model.speech_embeddings(frames)
             packed = assemble(part, lengths)
             ids, rows = (torch.from_numpy(x).to(device) for x in (packed.student_ids, packed.speech_rows))
-            states = model.decoder()(
-                inputs_embeds=model.merge(ids, speech, rows)[None],
-                output_hidden_states=True,
-                **packed_arguments(packed.student_starts, device),
-            ).hidden_states
+            states = llm_layer_states(model.llm, model.merge(ids, speech, rows), packed.student_starts)
         means = {"encoder": [f.mean(0) for f in frames], "adapter": _means(adapted, all_lengths)}
-        means |= {f"llm-{n:02d}": _means(layer[0, rows], lengths) for n, layer in enumerate(states)}
+        means |= {f"llm-{n:02d}": _means(layer[rows], lengths) for n, layer in enumerate(states)}
         for name, values in means.items():
             own = found.setdefault(name, {})
             own |= {span: value.float().cpu().numpy() for span, value in zip(spans, values, strict=True)}

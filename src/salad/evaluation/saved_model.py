@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from salad import assets, config
 from salad.data.manifest import to_utterance
@@ -23,6 +23,7 @@ from salad.data.sources import READERS, open_source
 from salad.engine import run_shards
 from salad.files import read_json, sha256_json
 from salad.model import SaladForConditionalGeneration
+from salad.model.check import load_llm
 from salad.model.encoders.job import encode_pieces, kind_of, shared_encoder
 from salad.sequence import FrameStore, check_shard, start_token_id, tokenise
 from salad.sequence.examples import build_example, draw_layout, pieces_of, text_example
@@ -126,7 +127,7 @@ def untrained(
     model: SaladForConditionalGeneration, llm_name: str, seed: int, lora_rank: int = 0
 ) -> SaladForConditionalGeneration:
     """A model of the same shape before any training: the text LLM's weights, and a fresh adapter by `seed`."""
-    llm = AutoModelForCausalLM.from_pretrained(assets.llm_folder(llm_name), dtype=torch.float32)
+    llm = load_llm(assets.llm_folder(llm_name))
     config = copy.deepcopy(model.config)
     config.llm_config, config.lora_rank = llm.config, lora_rank
     ours, theirs = (len(m.get_output_embeddings().weight) for m in (model, llm))

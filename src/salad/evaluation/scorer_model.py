@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from salad import assets
 from salad.evaluation.prompt import Sound, Start, Unit
 from salad.files import read_json
-from salad.model.attention import NAME, packed_arguments, read_head
+from salad.model.attention import read_head
+from salad.model.check import load_llm
+from salad.model.llm import head_of, hidden_states, packs, use_packed_attention
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.splice import splice
+from salad.objective.head import Head as LogitHead
 from salad.types import SaladError
 
 __all__ = ["Reader", "load_reader"]
 
-ALONE = 2e-3  # nats: packed log-probabilities further than this from a plain forward pass are not trusted
 Head = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -40,8 +42,7 @@ class Reader:
         self.model = model.eval()
         self.hears = isinstance(model, SaladForConditionalGeneration)
         self.llm: PreTrainedModel = model.llm if self.hears else model
-        if self.llm.config._attn_implementation != NAME:
-            self.llm.set_attn_implementation(NAME)
+        use_packed_attention(self.llm)
         self.tokenizer, self.bf16, self.name = tokenizer, bf16, name
         self.start: Start = start or ("document" if self.hears else "tokenizer")
         self.window = int(getattr(self.llm.config, "max_position_embeddings", None) or 2048)
@@ -55,9 +56,9 @@ class Reader:
         return self.llm.get_input_embeddings()
 
     @cached_property
-    def head_weight(self) -> torch.Tensor:
-        """[vocabulary, width], float32: logits in less would blur the scores."""
-        return self.llm.get_output_embeddings().weight.detach().float()
+    def head(self) -> LogitHead:
+        """In float32: logits in less would blur the scores."""
+        return head_of(self.llm).detach().float()
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -105,37 +106,20 @@ class Reader:
         prefixes: Sequence[tuple[int, int]] | None = None,
         head: Head | None = None,
     ) -> torch.Tensor:
-        """Last hidden states [L, width] of documents laid end to end (see `packed_arguments`)."""
-        arguments = packed_arguments(starts, embeddings.device, prefixes, head)
-        return self.llm.get_decoder()(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
+        """Last hidden states [L, width] of documents laid end to end (see `salad.model.llm.hidden_states`)."""
+        return hidden_states(self.llm, embeddings, starts, prefixes, head)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(self.device.type, enabled=False):
-            return hidden.float() @ self.head_weight.T
+        return self.head.logits(hidden)
 
     def plain_logits(self, embeddings: torch.Tensor) -> torch.Tensor:
         """[L, vocabulary] of one sequence by the model's own forward pass: the reference, and what any LLM can do."""
         return self.llm(inputs_embeds=embeddings[None], use_cache=False).logits[0].float()
 
-    @cached_property
+    @property
     def packs(self) -> bool:
-        """Whether packed documents give what this LLM gives alone.
-
-        Not so where its attention is windowed or recurrent or its logits are capped; such a model is scored one option
-        at a time.
-        """
-        config = self.llm.config
-        if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-            return False
-        if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-            return False
-        size = self.table.weight.shape[0]
-        ids = [[(97 * i + 31 * j) % size for i in range(9)] for j in range(2)]
-        with self.reading():
-            both = torch.cat([self.embed_ids(one) for one in ids])
-            packed = self.logits(self.hidden(both, [0, 9, 18]))[9:].log_softmax(-1)
-            alone = self.plain_logits(self.embed_ids(ids[1])).log_softmax(-1)
-        return float((packed - alone).abs().max()) < (0.5 if self.bf16 else ALONE)
+        """Whether packed documents give what this LLM gives alone; else it is scored one option at a time."""
+        return packs(self.llm)
 
 
 def load_reader(name: str | Path, *, start: Start | None = None, bf16: bool = False, device: str = "cpu") -> Reader:
@@ -146,5 +130,5 @@ def load_reader(name: str | Path, *, start: Start | None = None, bf16: bool = Fa
         folder = path
     else:
         folder = assets.llm_folder(name)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=NAME)
+        model = load_llm(folder)
     return Reader(model.to(device), AutoTokenizer.from_pretrained(folder), start=start, bf16=bf16, name=str(name))

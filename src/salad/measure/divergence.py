@@ -127,7 +127,7 @@ def divergence(
     With `reference` reading by the same weights as `model` this is M (eq. 2); with the original LLM as
     reference it is what distillation minimises (eq. 5).
     """
-    head = model.get_output_embeddings().weight
+    head = model.head
     out: dict[int, DocumentKL] = {}
     for i, student, teacher, targets in _states(model, reference, examples, ears):
         loss = distill(student, teacher, head, reference.head, targets)
@@ -141,14 +141,13 @@ def token_divergence(
     model: SaladForConditionalGeneration, reference: Teacher, examples: Sequence[Example], ears: Ears
 ) -> list[TokenKL]:
     """What `divergence` sums, token by token, and how unsure the reference is at each."""
-    head = model.get_output_embeddings().weight.float()
-    head_reference = reference.head.float()
+    head, head_reference = model.head.float(), reference.head.float()
     out: dict[int, TokenKL] = {}
     for i, student, teacher, targets in _states(model, reference, examples, ears):
         found: tuple[list[torch.Tensor], ...] = ([], [], [])
         with torch.autocast(head.device.type, enabled=False):
             for few_s, few_t, few in zip(*(x.split(ROWS) for x in (student, teacher, targets)), strict=True):
-                logits_s, logits_t = few_s.float() @ head.T, few_t.float() @ head_reference.T
+                logits_s, logits_t = head.logits(few_s), head_reference.logits(few_t)
                 log_t = logits_t.log_softmax(-1)
                 found[0].append(kl_per_position(logits_t, logits_s))
                 found[1].append(-(log_t.exp() * log_t).sum(-1))

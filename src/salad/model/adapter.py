@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from salad.model.attention import NAME, packed_arguments
 from salad.model.config import SaladConfig
+from salad.model.llm import embedding_width
 
 __all__ = ["Adapter", "CTCHead", "stack_frames"]
 
@@ -49,7 +50,7 @@ class Adapter(nn.Module):
             )
         )
         self.decoder.embed_tokens = None
-        self.out_proj = nn.Linear(width, config.llm_config.hidden_size)
+        self.out_proj = nn.Linear(width, embedding_width(config.llm_config))
 
     def forward(self, frames: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
         """frames: one [T, frame_dim] for each span -> [total positions, llm width], positions of each span.
@@ -76,7 +77,7 @@ class CTCHead(nn.Module):
 
     def __init__(self, config: SaladConfig) -> None:
         super().__init__()
-        width = config.llm_config.hidden_size
+        width = embedding_width(config.llm_config)
         self.register_buffer("token_ids", torch.zeros(config.ctc_vocab_size, dtype=torch.long))
         self.scale = nn.Parameter(torch.tensor(20.0))
         self.blank = nn.Linear(width, 1)

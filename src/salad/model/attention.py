@@ -1,28 +1,92 @@
 """Attention over packed sequences: documents laid end to end, none sees another, no dense mask.
 
-Registered with transformers as "salad_packed". A forward pass that carries `packed_starts` (cumulative
-lengths, first 0) attends causally within each document; one that does not is plain SDPA. On a CPU that is one
-fused kernel a document; on a GPU FlexAttention with a block mask, which skips the blocks between documents.
+Registered with transformers as "salad_packed". A forward pass that carries a `Packing` attends causally within each
+document, a layer's sliding window kept; one that does not is plain attention. On a CPU that is one fused kernel a
+document; on a GPU FlexAttention with a block mask, which skips the blocks between documents.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["NAME", "block_mask", "packed_arguments", "read_head"]
+__all__ = ["NAME", "Packing", "block_mask", "packed_arguments", "read_head"]
 
 NAME = "salad_packed"
+Head = Sequence[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel call: queries at `start` to `end`, keys there and at `first` to `last`; mask bool [queries, keys]."""
+
+    start: int
+    end: int
+    first: int
+    last: int
+    mask: torch.Tensor | None
+
+
+@dataclass
+class Packing:
+    """Documents laid end to end: `starts` (cumulative lengths, first 0), and what each continues (`packed_arguments`).
+
+    positions: int64 [L], each position's place in its document, the last one at `longest` - 1. Masks of a window are
+    made once, for all its layers.
+    """
+
+    starts: Sequence[int]
+    prefixes: Sequence[tuple[int, int]] | None
+    head: Head | None
+    positions: torch.Tensor
+    longest: int
+    calls: list[Call]
+    _windowed: dict[int, list[Call]] = field(default_factory=dict)
+    _blocks: dict[int | None, BlockMask] = field(default_factory=dict)
+
+    @property
+    def before_all(self) -> int:
+        return self.head[0][0].shape[2] if self.head else 0
+
+    def window(self, size: int | None) -> int | None:
+        """`size` where some position of these documents lies beyond it, else None."""
+        return size if size and self.longest > size else None
+
+    def calls_within(self, window: int | None) -> list[Call]:
+        """The calls with masks by which a position sees the last `window` positions of its document, itself among
+        them."""
+        if window is None:
+            return self.calls
+        if window not in self._windowed:
+            self._windowed[window] = [self._narrowed(call, window) for call in self.calls]
+        return self._windowed[window]
+
+    def _narrowed(self, call: Call, window: int) -> Call:
+        queries = self.positions[call.start : call.end]
+        before = torch.arange(self.before_all, device=queries.device)
+        keys = torch.cat([before, self.positions[call.first : call.last], queries])
+        near = queries[:, None] - keys[None] < window
+        own = call.mask
+        if own is None:
+            own = torch.ones(len(queries), len(keys), dtype=torch.bool, device=queries.device).tril()
+        return Call(call.start, call.end, call.first, call.last, own & near)
+
+    def block(self, window: int | None) -> BlockMask:
+        if window not in self._blocks:
+            self._blocks[window] = block_mask(
+                self.starts, self.positions.device, self.prefixes, self.before_all, window, self.positions
+            )
+        return self._blocks[window]
 
 
 def packed_attention(
@@ -33,40 +97,54 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    packed_starts: Sequence[int] | None = None,
-    packed_calls: Sequence[Call] = (),
-    packed_head: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
-    packed_mask: BlockMask | None = None,
+    packing: Packing | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query [1, heads, L, d], key and value [1, kv_heads, L, d] -> [1, L, heads, d]."""
-    if packed_starts is None:
+    """query [1, heads, L, d], key and value [1, kv_heads, L, d] -> [1, L, heads, d].
+
+    Some decoders drop the argument `packing` on its way; their mask, which none of them touches, carries it too.
+    softcap: scores are softcap * tanh(scores / softcap) (Gemma 2); s_aux [heads]: a score that takes its share of the
+    softmax and gives nothing (the sinks of GPT-OSS).
+    """
+    packing = packing if packing is not None else getattr(attention_mask, "packing", None)
+    special = softcap is not None or s_aux is not None
+    if packing is None:
+        if special:
+            mask = _plain_mask(query, key, attention_mask)
+            out = _attend(query, key, value, mask, scaling, dropout if module.training else 0.0, softcap, s_aux)
+            return out.transpose(1, 2), None
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    head = [part.to(key.dtype) for part in packed_head[module.layer_idx]] if packed_head else None
-    if packed_mask is not None and query.shape[-1] >= 16:  # smaller heads (tests) are below what its GPU kernels take
+    window = packing.window(sliding_window) if sliding_window else None
+    head = [part.to(key.dtype) for part in packing.head[module.layer_idx]] if packing.head else None
+    if query.is_cuda and not special and query.shape[-1] >= 16:  # smaller heads (tests): its GPU kernels take none
         if head:
             key, value = (torch.cat(pair, dim=2) for pair in zip(head, (key, value), strict=True))
-        grouped = query.shape[1] != key.shape[1]
-        attend = _compiled() if query.is_cuda else flex_attention
-        out = attend(query, key, value, block_mask=packed_mask, scale=scaling, enable_gqa=grouped)
-        return out.transpose(1, 2), None
+        return blockwise(query, key, value, packing.block(window), scaling), None
     out_dtype = query.dtype
     if query.device.type == "cpu" and out_dtype == torch.bfloat16:  # on a CPU the float32 kernel is the faster one
         query, key, value = query.float(), key.float(), value.float()
         head = [part.float() for part in head] if head else None
     outs = []
-    for call in packed_calls:
+    for call in packing.calls_within(window):
         keys, values = key[:, :, call.start : call.end], value[:, :, call.start : call.end]
         if call.last > call.first:  # these documents go on after another one, which they see whole
             keys = torch.cat([key[:, :, call.first : call.last], keys], dim=2)
             values = torch.cat([value[:, :, call.first : call.last], values], dim=2)
         if head:
             keys, values = (torch.cat(pair, dim=2) for pair in zip(head, (keys, values), strict=True))
+        queries = query[:, :, call.start : call.end]
+        if special:
+            mask = call.mask if call.mask is not None else _plain_mask(queries, keys, None)
+            outs.append(_attend(queries, keys, values, mask, scaling, dropout, softcap, s_aux))
+            continue
         outs.append(
             scaled_dot_product_attention(
-                query[:, :, call.start : call.end],
+                queries,
                 keys,
                 values,
                 attn_mask=call.mask,
@@ -79,15 +157,48 @@ def packed_attention(
     return torch.cat(outs, dim=2).transpose(1, 2).to(out_dtype), None
 
 
-@dataclass(frozen=True)
-class Call:
-    """One kernel call: queries at `start` to `end`, keys there and at `first` to `last`; mask bool [queries, keys]."""
+def blockwise(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: BlockMask, scaling: float | None
+) -> torch.Tensor:
+    """The same by FlexAttention: keys of the common head stand before all others."""
+    attend = _compiled() if query.is_cuda else flex_attention
+    grouped = query.shape[1] != key.shape[1]
+    return attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped).transpose(1, 2)
 
-    start: int
-    end: int
-    first: int
-    last: int
-    mask: torch.Tensor | None
+
+def _plain_mask(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor | None:
+    """`mask`, or where there is none the causal one, None where every query sees every key."""
+    if mask is not None or query.shape[2] == 1:
+        return mask
+    length = query.shape[2]  # a cache may hold room for more keys than were read
+    return torch.ones(length, key.shape[2], dtype=torch.bool, device=query.device).tril()
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention that no fused kernel has: [B, heads, L, d]; mask: bool, or added to the scores."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is not None:  # a row of padding sees nothing: equal shares of anything, not NaN
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
+    if sinks is not None:
+        sink = sinks.reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1).to(scores.dtype)
+        scores = torch.cat([scores, sink], dim=-1)
+    shares = scores.softmax(dim=-1, dtype=torch.float32)
+    shares = shares[..., : key.shape[2]].to(value.dtype)
+    return torch.nn.functional.dropout(shares, dropout) @ value
 
 
 def _calls(
@@ -114,11 +225,17 @@ def _calls(
 
 
 def block_mask(
-    starts: Sequence[int], device: torch.device, prefixes: Sequence[tuple[int, int]] | None = None, head: int = 0
+    starts: Sequence[int],
+    device: torch.device,
+    prefixes: Sequence[tuple[int, int]] | None = None,
+    head: int = 0,
+    window: int | None = None,
+    positions: torch.Tensor | None = None,
 ) -> BlockMask:
     """Which positions see which, for FlexAttention: causal within a document, and all of the one it continues.
 
-    The first `head` keys stand before all documents, and all see them.
+    The first `head` keys stand before all documents, and all see them. With `window` a position sees the last `window`
+    positions of its document only, by `positions` (see `Packing`).
     """
     lengths = [end - start for start, end in itertools.pairwise(starts)]
     repeats = torch.tensor(lengths, device=device)
@@ -130,8 +247,14 @@ def block_mask(
     def sees(batch: torch.Tensor, head_index: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         return ((document[q] == of_key[k]) & (q >= k - head)) | ((k >= first[q]) & (k < last[q])) | (k < head)
 
+    def sees_near(batch: torch.Tensor, head_index: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return sees(batch, head_index, q, k) & (place[q] - place_of_key[k] < window)
+
+    if window is not None:
+        place = positions
+        place_of_key = torch.cat([torch.arange(head, device=device), positions])
     length = int(starts[-1])
-    return create_block_mask(sees, None, None, length, head + length, device=str(device))
+    return create_block_mask(sees if window is None else sees_near, None, None, length, head + length, str(device))
 
 
 @cache
@@ -143,7 +266,7 @@ def packed_arguments(
     starts: Sequence[int],
     device: torch.device,
     prefixes: Sequence[tuple[int, int]] | None = None,
-    head: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
+    head: Head | None = None,
 ) -> dict[str, Any]:
     """Arguments that make a transformers decoder treat a [1, L] input as documents laid end to end.
 
@@ -161,20 +284,21 @@ def packed_arguments(
             for start, end, before in zip(starts[:-1], starts[1:], seen, strict=True)
         ]
     )
-    return {
-        "position_ids": positions[None],
-        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
-        "packed_starts": starts,
-        "packed_calls": _calls(starts, prefixes, before_all, device),
-        "packed_head": head,
-        "packed_mask": block_mask(starts, device, prefixes, before_all) if device.type == "cuda" else None,
-        "use_cache": False,
-    }
+    longest = before_all + max(
+        before + end - start for start, end, before in zip(starts, starts[1:], seen, strict=False)
+    )
+    packing = Packing(starts, prefixes, head, positions, longest, _calls(starts, prefixes, before_all, device))
+    mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+    mask.packing = packing
+    return {"position_ids": positions[None], "attention_mask": mask, "packing": packing, "use_cache": False}
 
 
 def read_head(decoder: torch.nn.Module, embeddings: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values of each layer of `decoder` over `embeddings` [H, width], for `packed_arguments`."""
-    cache = decoder(inputs_embeds=embeddings[None], use_cache=True).past_key_values
+    """Keys and values of each layer of `decoder` over `embeddings` [H, width], for `packed_arguments`.
+
+    All of them, of layers with a window too: which of them a position sees, its own place decides.
+    """
+    cache = decoder(inputs_embeds=embeddings[None], past_key_values=DynamicCache(), use_cache=True).past_key_values
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from salad.model.adapter import Adapter, CTCHead
-from salad.model.attention import NAME, packed_arguments
 from salad.model.config import SaladConfig
 from salad.model.ears import Candidates, SymbolEars
 from salad.model.ears.lower import pool_runs
 from salad.model.ears.symbol_ears import Readout
+from salad.model.llm import as_inputs, build_llm, head_of, hidden_states, packs, remember_packing, require_attention
 from salad.model.splice import splice
+from salad.objective.head import Head
 from salad.types import SaladError
 
 __all__ = ["SaladForConditionalGeneration"]
@@ -57,7 +58,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: SaladConfig) -> None:
         super().__init__(config)
-        self.llm = AutoModelForCausalLM.from_config(config.llm_config, attn_implementation=NAME)
+        self.llm = build_llm(config.llm_config)
         self.adapter = SymbolEars(config) if config.ears == "symbols" else Adapter(config)
         self.ctc = CTCHead(config) if config.ctc_vocab_size else None
         self.post_init()
@@ -68,7 +69,11 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_llm(cls, llm: PreTrainedModel, config: SaladConfig) -> SaladForConditionalGeneration:
-        """A fresh adapter before the given LLM's weights (which are taken over, not copied)."""
+        """A fresh adapter before the given LLM's weights (which are taken over, not copied).
+
+        Raises SaladError where the LLM has no attention, or its weights do not fit its configuration.
+        """
+        require_attention(llm)
         model = cls(config).to(torch.float32)
         missing, unexpected = model.llm.load_state_dict(
             {_lora_name(model.llm, key): value for key, value in llm.state_dict().items()}, strict=False
@@ -78,6 +83,9 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 f"llm: weights do not fit their configuration (missing {missing}, unexpected {unexpected})"
             )
         model.llm.tie_weights()
+        if hasattr(llm, "_salad_packs"):  # what was found of it at the door
+            remember_packing(model.llm, llm._salad_packs)
+        packs(model.llm)  # before anything is frozen, cast or spread over processes
         return model
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -124,7 +132,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
             scores = logits
         ids = self.ctc.tokens(best)
         embeddings = table[ids.clamp(min=0)] if readout == "argmax" else self.ctc.embed(hidden, scores, table)
-        return Heard(embeddings, kept_lengths, logits, lengths, ids)
+        return Heard(as_inputs(self.llm, embeddings), kept_lengths, logits, lengths, ids)
 
     def hear_symbols(self, posteriors: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> Heard:
         """What the LLM reads for spans of symbols [n, S] that were heard, or simulated; no frame is asked for."""
@@ -147,9 +155,10 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         prior = None
         for _ in range(PRIOR_ROUNDS if self.config.prior else 0):
             with torch.no_grad():
-                prior = self.config.prior * self._judged(found, self.adapter.embed(found, table, prior)[0])
+                chosen = as_inputs(self.llm, self.adapter.embed(found, table, prior)[0])
+                prior = self.config.prior * self._judged(found, chosen)
         embeddings, ids = self.adapter.embed(found, table, prior, readout=readout)
-        return Heard(embeddings, found.lengths, scores, all_lengths, ids, found.symbols)
+        return Heard(as_inputs(self.llm, embeddings), found.lengths, scores, all_lengths, ids, found.symbols)
 
     def _judged(self, found: Candidates, embeddings: torch.Tensor) -> torch.Tensor:
         """Log-probability [N, K] of each candidate by the LLM, among the candidates, after its span so far."""
@@ -158,10 +167,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         spans = [torch.cat([start, span[:-1].to(start.dtype)]) for span in embeddings.split(found.lengths)]
         starts = [0, *itertools.accumulate(found.lengths)]
         hidden = self.hidden_states(torch.cat(spans), starts)
-        head = self.get_output_embeddings().weight
-        with torch.autocast(head.device.type, enabled=False):
-            logits = torch.einsum("nw,nkw->nk", hidden.float(), head[found.token_ids].float())
-            return logits.log_softmax(-1)
+        return self.head.logits_of(hidden, found.token_ids).log_softmax(-1)
 
     def speech_embeddings(self, frames: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
         """What the LLM reads for each span: [total positions, llm width] and the positions of each span."""
@@ -184,10 +190,9 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Last hidden states [L, width] of documents laid end to end; embeddings [L, width].
 
         prefixes: for each document the positions of an earlier one that it continues; head: keys and values of what
-        all of them continue (see `packed_arguments`).
+        all of them continue (see `salad.model.llm.hidden_states`).
         """
-        arguments = packed_arguments(starts, embeddings.device, prefixes, head)
-        return self.decoder()(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
+        return hidden_states(self.llm, embeddings, starts, prefixes, head)
 
     def text_hidden_states(self, token_ids: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
         """The same for plain text: token_ids int64 [L]."""
@@ -237,7 +242,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         for row in rows:
             starts.append(starts[-1] + len(row))
         hidden = self.hidden_states(torch.cat(rows), starts)
-        logits = self.llm.get_output_embeddings()(hidden).split([len(row) for row in rows])
+        logits = self.head.finish(self.llm.get_output_embeddings()(hidden)).split([len(row) for row in rows])
         return CausalLMOutputWithPast(logits=nn.utils.rnn.pad_sequence(list(logits), batch_first=True))
 
     @torch.no_grad()
@@ -254,6 +259,11 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         embeds = torch.stack([nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
         mask = torch.stack([(torch.arange(longest, device=row.device) >= longest - len(row)).long() for row in rows])
         return self.llm.generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
+
+    @property
+    def head(self) -> Head:
+        """How the LLM makes logits of its last hidden states."""
+        return head_of(self.llm)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.llm.get_input_embeddings()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from salad.model.modeling import SaladForConditionalGeneration
+from salad.objective.head import Head
 from salad.sequence import best_fit
 from salad.types import Example
 
@@ -32,8 +33,8 @@ class Teacher:
         self._cache: dict[bytes, torch.Tensor] | None = {} if cache else None
 
     @property
-    def head(self) -> torch.Tensor:
-        return self.model.get_output_embeddings().weight
+    def head(self) -> Head:
+        return self.model.head
 
     @torch.no_grad()
     def hidden(self, examples: Sequence[Example]) -> torch.Tensor:

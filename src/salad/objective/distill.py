@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from salad.objective.head import Head
 from salad.types import SaladError
 
 __all__ = ["Divergence", "Loss", "distill", "kl_per_position"]
@@ -48,8 +49,8 @@ def kl_per_position(teacher_logits: torch.Tensor, student_logits: torch.Tensor) 
 def distill(
     student: torch.Tensor,
     teacher: torch.Tensor,
-    student_head: torch.Tensor,
-    teacher_head: torch.Tensor,
+    student_head: Head | torch.Tensor,
+    teacher_head: Head | torch.Tensor,
     targets: torch.Tensor,
     alpha: float = 1.0,
     *,
@@ -61,9 +62,10 @@ def distill(
 ) -> Loss:
     """Loss at N paired positions.
 
-    student [N, Hs], teacher [N, Ht]: last hidden states. student_head [V, Hs], teacher_head [V, Ht].
+    student [N, Hs], teacher [N, Ht]: last hidden states. student_head, teacher_head: how each makes logits of its own
+    (a plain weight [V, Hs], [V, Ht] stands for a head without bias, scale or cap).
     targets int64 [N]: the token both predict. No [N, V] tensor is kept: gradients are formed with the chunk's
-    logits. Gradients flow to `student` and, where it is trained, to `student_head`. N = 0 gives zero.
+    logits. Gradients flow to `student` and, where they are trained, to weight and bias of `student_head`. N = 0: zero.
 
     divergence: "kl" is KL(teacher || student), the paper's; "reverse_kl" is KL(student || teacher) (MiniLLM, Gu et al.
     2023); "jsd" is the generalised Jensen-Shannon divergence beta * KL(teacher || m) + (1 - beta) * KL(student || m),
@@ -72,9 +74,11 @@ def distill(
     compile: fuse what lies between the matrix products with `torch.compile`.
     Raises SaladError on shapes or settings that do not fit.
     """
-    _check(student, teacher, student_head, teacher_head, targets, divergence, temperature, beta)
+    own, other = (h if isinstance(h, Head) else Head(h) for h in (student_head, teacher_head))
+    _check(student, teacher, own.weight, other.weight, targets, divergence, temperature, beta)
     settings = _Settings(alpha, divergence, temperature, beta, compile, chunk)
-    total, kl, nll = _Distill.apply(student, teacher.detach(), student_head, teacher_head.detach(), targets, settings)
+    heads = own.detach(), other.detach()
+    total, kl, nll = _Distill.apply(student, teacher.detach(), own.weight, own.bias, heads, targets, settings)
     return Loss(total, kl, nll, len(targets))
 
 
@@ -92,21 +96,23 @@ class _Distill(torch.autograd.Function):
     """Forms the gradients in the forward pass, so that a chunk's logits live once and are never formed again."""
 
     @staticmethod
-    def forward(ctx, student, teacher, head_s, head_t, targets, settings):  # type: ignore[no-untyped-def]
+    def forward(ctx, student, teacher, head_s, bias_s, heads, targets, settings):  # type: ignore[no-untyped-def]
         wide = torch.promote_types(student.dtype, torch.float32)
-        ctx.dtypes = student.dtype, head_s.dtype
+        ctx.dtypes = student.dtype, head_s.dtype, None if bias_s is None else bias_s.dtype
         device = student.device.type
         # Only the logits must be exact: the gradient's product may round its inputs, as any mixed-precision layer does.
         low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else student.dtype
         grad_student = torch.zeros_like(student, dtype=wide) if ctx.needs_input_grad[0] else None
         grad_head = torch.zeros_like(head_s, dtype=wide) if ctx.needs_input_grad[2] else None
-        wants_gradient = grad_student is not None or grad_head is not None
+        grad_bias = torch.zeros_like(bias_s, dtype=wide) if ctx.needs_input_grad[3] else None
+        wants_gradient = any(ctx.needs_input_grad[i] for i in (0, 2, 3))
         sums = torch.zeros(2, dtype=wide, device=student.device)
         chunk = settings.chunk or (CPU_CHUNK if device == "cpu" else GPU_CHUNK)
         rows = chunk if device != "cpu" or settings.compile else CPU_ROWS
         between = _compiled() if settings.compile else _between
         with torch.autocast(device, enabled=False):
-            products = _Product(head_s, wide), _Product(head_t, wide)
+            products = tuple(_Product(head, wide) for head in heads)
+            plain = heads[0].scale == 1.0 and heads[0].cap is None
             head_low = head_s.to(low) if grad_student is not None else None
             for start in range(0, len(targets), chunk):
                 part = slice(start, start + chunk)
@@ -127,36 +133,43 @@ class _Distill(torch.autograd.Function):
                     )
                     sums += sums_few
                     if grads is not None:
-                        grads[few] = grad
+                        grads[few] = grad if plain else grad * heads[0].slope(logits_s[few])
                 if grad_student is not None:
                     grad_student[part] = grads @ head_low
                 if grad_head is not None:
                     grad_head += grads.T @ student[part].to(low)
+                if grad_bias is not None:
+                    grad_bias += grads.to(wide).sum(dim=0)
         kl, nll = sums
-        ctx.save_for_backward(grad_student, grad_head)
+        ctx.save_for_backward(grad_student, grad_head, grad_bias)
         ctx.mark_non_differentiable(kl, nll)
         return settings.alpha * kl + (1.0 - settings.alpha) * nll, kl, nll
 
     @staticmethod
     def backward(ctx, grad_total, _kl, _nll):  # type: ignore[no-untyped-def]
-        grad_student, grad_head = ctx.saved_tensors
+        grad_student, grad_head, grad_bias = ctx.saved_tensors
         to_student = None if grad_student is None else (grad_student * grad_total).to(ctx.dtypes[0])
         to_head = None if grad_head is None else (grad_head * grad_total).to(ctx.dtypes[1])
-        return to_student, None, to_head, None, None, None
+        to_bias = None if grad_bias is None else (grad_bias * grad_total).to(ctx.dtypes[2])
+        return to_student, None, to_head, to_bias, None, None, None
 
 
 class _Product:
-    """states [n, H] -> logits [n, V], summed in float32 or wider and never rounded to less."""
+    """states [n, H] -> logits [n, V] of a head, summed in float32 or wider and never rounded to less."""
 
-    def __init__(self, head: torch.Tensor, wide: torch.dtype) -> None:
+    def __init__(self, head: Head, wide: torch.dtype) -> None:
         # A GPU multiplies halves and adds up in float32; a CPU would round the result, so there the head is cast up.
-        self.native = head.is_cuda and head.dtype in (torch.bfloat16, torch.float16)
-        self.wide, self.head = wide, (head if self.native else head.to(wide)).T
+        weight, self.whole = head.weight, head
+        self.native = weight.is_cuda and weight.dtype in (torch.bfloat16, torch.float16)
+        self.wide, self.head = wide, (weight if self.native else weight.to(wide)).T
+        self.bias = None if head.bias is None else head.bias.to(wide)
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         if self.native and states.dtype == self.head.dtype:
-            return torch.mm(states, self.head, out_dtype=self.wide)
-        return states.to(self.wide) @ self.head.to(self.wide)
+            raw = torch.mm(states, self.head, out_dtype=self.wide)
+        else:
+            raw = states.to(self.wide) @ self.head.to(self.wide)
+        return self.whole.finish(raw if self.bias is None else raw + self.bias)
 
 
 def _between(

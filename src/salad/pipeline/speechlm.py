@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from salad import assets
 from salad.align.transcript_match import words_for_ranges
 from salad.config import Sequence as Layout
 from salad.files import read_json
 from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
+from salad.model.check import load_llm
 from salad.model.ears import Lexicon
 from salad.pipeline.run import Run
 from salad.sequence import Frames, start_token_id, token_ids, tokenise
@@ -70,7 +71,7 @@ def build_model(
         start_token_id=start_token_id(tokenizer),
     )
     torch.manual_seed(recipe.seed)
-    llm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    llm = load_llm(folder)
     model = SaladForConditionalGeneration.from_llm(llm, config)
     if model.ctc is not None:
         model.ctc.token_ids.copy_(torch.tensor(read_json(ctc)))

@@ -108,7 +108,9 @@ def shard(model: Any, world: World) -> None:
         return
     from torch.distributed.fsdp import fully_shard
 
-    for layer in model.decoder().layers:
+    from salad.model.llm import decoder_layers
+
+    for layer in decoder_layers(model.decoder()):
         fully_shard(layer, reshard_after_forward=True)  # each is a root of its own, which would stay whole otherwise
 
 

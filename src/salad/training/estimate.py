@@ -17,6 +17,7 @@ from salad.assets import ASSETS, hub_folder, is_cached, is_hub_name, llm_folder
 from salad.config import Recipe
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.encoders.load import shape_of
+from salad.model.llm import decoder_layers
 from salad.text.phonemes import Symbols
 from salad.types import SaladError
 
@@ -85,7 +86,7 @@ def make_plan(settings: Recipe, processes: int = 1) -> Plan:
     model = meta_model(settings)
     parameters = _parameters(model, settings.stage1.llm)
     shape = shape_of(settings.assets.encoder)
-    llm = sum(p.numel() for n, p in model.decoder().layers.named_parameters() if "lora_" not in n)
+    llm = sum(p.numel() for n, p in decoder_layers(model.decoder()).named_parameters() if "lora_" not in n)
     head = model.get_output_embeddings().weight.numel()
     adapter = parameters["adapter"][0]
     stages = [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from salad.model.llm import decoder_layers
 from salad.model.modeling import Heard, SaladForConditionalGeneration
 from salad.model.teacher import Teacher
 from salad.objective import ctc, ctc_fits, distill
@@ -92,7 +93,7 @@ class DistillTask:
         self.alpha, self.context, self.objective = alpha, context, objective or {}
         self.llm_frozen = not any(p.requires_grad for p in model.llm.parameters())
         self._sizes = {
-            "llm": sum(p.numel() for p in model.decoder().layers.parameters()),
+            "llm": sum(p.numel() for p in decoder_layers(model.decoder()).parameters()),
             "head": model.get_output_embeddings().weight.numel(),
         }
         self._adapter = sum(p.numel() for p in model.adapter.parameters())
@@ -117,7 +118,7 @@ class DistillTask:
             pack = [example for example in pack if example.speech_frames]
             if not pack:
                 return None, {}
-        head = self.model.get_output_embeddings().weight
+        head = self.model.head
         device = head.device
         frames = [torch.from_numpy(span).float().to(device) for example in pack for span in example.speech_frames]
         if frames:

@@ -13,6 +13,7 @@ from salad.model.ears.blocks import Block
 from salad.model.ears.lexicon import TRAITS, Lexicon
 from salad.model.ears.lower import Lower, Runs, pool_runs
 from salad.model.ears.upper import Upper
+from salad.model.llm import embedding_width
 from salad.text.phonemes import Symbols
 
 __all__ = ["Candidates", "SymbolEars"]
@@ -66,7 +67,7 @@ class SymbolEars(nn.Module):
             empty,
             num,
             shape["lower_width"],
-            llm.hidden_size,
+            embedding_width(llm),
             layers=shape["upper_layers"],
             width=shape["upper_width"],
             heads=shape["upper_heads"],

@@ -1,0 +1,233 @@
+"""The self-check of a text LLM at the door: packed = alone, logits and embeddings its own, a tokenizer that fits."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from salad.assets import cache_dir
+from salad.files import read_json, sha256_json, write_json
+from salad.model.llm import (
+    EXACT,
+    Packed,
+    as_inputs,
+    attention_layers,
+    fits,
+    head_of,
+    measure_packing,
+    probe_documents,
+    reading,
+    remember_packing,
+    use_packed_attention,
+)
+from salad.objective.distill import kl_per_position
+from salad.sequence import start_token_id
+from salad.types import SaladError
+
+__all__ = ["Check", "SelfCheck", "check_folder", "check_llm", "load_llm"]
+
+KEPT_FROM = 10_000_000  # parameters: a smaller LLM is read faster than a file is worth
+VERSION = 1  # of what is checked: an older result is measured again
+PLAIN = "none: prompts are plain text"
+Verdict = Literal["right", "one by one", "stated", "refused"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """name; found: the figure; expected; verdict: "refused" names what cannot be right, "one by one" what is slow."""
+
+    name: str
+    found: str
+    expected: str
+    verdict: Verdict
+    cure: str = ""
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """family: the `model_type`; checks in order; packs: whether documents are packed in it."""
+
+    family: str
+    checks: tuple[Check, ...]
+    packs: bool
+
+    @property
+    def how(self) -> Literal["packed", "one by one", "refused"]:
+        if any(check.verdict == "refused" for check in self.checks):
+            return "refused"
+        return "packed" if self.packs else "one by one"
+
+    def require(self, name: str) -> None:
+        """Raises SaladError with the first check that refuses."""
+        for check in self.checks:
+            if check.verdict == "refused":
+                raise SaladError(
+                    f"llm: {name}: check `{check.name}`: got {check.found}, expected {check.expected}; {check.cure}"
+                )
+
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Header and rows for people to read."""
+        return ("check", "found", "expected", "verdict"), [
+            (c.name, c.found, c.expected, c.verdict) for c in self.checks
+        ]
+
+
+def load_llm(folder: str | Path, **options: Any) -> PreTrainedModel:
+    """The causal LLM of a Hugging Face folder in float32, checked (see `check_llm`); raises SaladError if refused."""
+    llm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
+    found = check_folder(folder, llm)
+    found.require(str(folder))
+    remember_packing(llm, found.packs)
+    return llm
+
+
+def check_folder(folder: str | Path, llm: PreTrainedModel | None = None, *, again: bool = False) -> SelfCheck:
+    """The self-check of a folder's LLM and tokenizer, from the cache where config, sizes and times are as they were.
+
+    llm: the folder's, where it is loaded already. again: measure even so. A cache that cannot be written is done
+    without.
+    """
+    folder = Path(folder)
+    kept = cache_dir() / "checks" / f"{_fingerprint(folder)}.json"
+    if kept.is_file() and not again:
+        values = read_json(kept)
+        return SelfCheck(values["family"], tuple(Check(**row) for row in values["checks"]), values["packs"])
+    if llm is None:
+        llm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    found = check_llm(llm, _tokenizer_of(folder))
+    if sum(p.numel() for p in llm.parameters()) >= KEPT_FROM:
+        with suppress(OSError):
+            write_json(kept, asdict(found))
+    return found
+
+
+def _tokenizer_of(folder: Path) -> Any:
+    """None where the folder holds weights alone."""
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+    return AutoTokenizer.from_pretrained(folder) if any((folder / name).is_file() for name in names) else None
+
+
+def _fingerprint(folder: Path) -> str:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    import transformers
+
+    config = (folder / "config.json").read_text(encoding="utf-8") if (folder / "config.json").is_file() else ""
+    return sha256_json([VERSION, transformers.__version__, torch.__version__, str(folder.absolute()), config, stats])
+
+
+def check_llm(llm: PreTrainedModel, tokenizer: Any = None) -> SelfCheck:
+    """Read a few tokens in every way that matters. No figure depends on chance; nothing of `llm` is changed.
+
+    Where the LLM takes the attention by which documents are packed, it is put in. tokenizer: None checks none.
+    """
+    checks = [_attention(llm)]
+    if checks[0].verdict == "refused":
+        return SelfCheck(llm.config.model_type, tuple(checks), False)
+    with reading(llm), torch.no_grad():
+        checks += [_future(llm), _embeddings(llm), _logits(llm)]
+    packed = measure_packing(llm) if use_packed_attention(llm) else None
+    packs = packed is not None and fits(packed, llm)
+    checks += _packing(llm, packed, packs)
+    if tokenizer is not None:
+        checks += _tokenizer(tokenizer, llm.get_input_embeddings().weight.shape[0])
+    return SelfCheck(llm.config.model_type, tuple(checks), packs)
+
+
+def _attention(llm: PreTrainedModel) -> Check:
+    some, total = attention_layers(llm)
+    return Check(
+        "attention",
+        f"{some} of {total} layers attend to tokens before",
+        "1 or more",
+        "right" if some else "refused",
+        "a recurrent LLM has no ears here; take an LLM with attention",
+    )
+
+
+def _nats(name: str, kl: float, cure: str, expected: str = f"at most {EXACT:g} nats") -> Check:
+    return Check(name, _figure(kl), expected, "right" if kl <= EXACT else "refused", cure)
+
+
+def _figure(kl: float) -> str:
+    return f"{kl:.1e} nats" if math.isfinite(kl) else "it does not run"
+
+
+def _kl(reference: torch.Tensor, other: torch.Tensor) -> float:
+    return float(kl_per_position(reference.double(), other.double()).max())
+
+
+def _future(llm: PreTrainedModel) -> Check:
+    """What a position says, once another token stands behind it."""
+    first, second = probe_documents(llm)
+    own = head_of(llm)
+    changed = torch.cat([first[:-1], second[:1]])
+    before, after = (
+        own.logits(llm.get_decoder()(inputs_embeds=x[None], use_cache=False).last_hidden_state[0, :-1])
+        for x in (first, changed)
+    )
+    return _nats("future unseen", _kl(before, after), "take a causal LLM")
+
+
+def _embeddings(llm: PreTrainedModel) -> Check:
+    """Rows of the table at our scale against what the LLM makes of the same tokens."""
+    table = llm.get_input_embeddings()
+    ids = torch.arange(min(64, table.weight.shape[0]), device=table.weight.device)
+    own, ours = table(ids), as_inputs(llm, table.weight[ids])
+    ratio = float(own.float().norm() / ours.float().norm())
+    apart = float((own - ours).float().norm() / own.float().norm())
+    return Check(
+        "embeddings",
+        f"{ratio:.6g} times ours",
+        "1",
+        "right" if apart < 1e-3 else "refused",
+        "its family makes more of a token than a row times a number; take another LLM",
+    )
+
+
+def _logits(llm: PreTrainedModel) -> Check:
+    """Tokens read by the LLM's own forward pass against our head on its states."""
+    first, _ = probe_documents(llm)
+    hidden = llm.get_decoder()(inputs_embeds=first[None], use_cache=False).last_hidden_state[0]
+    own = llm(inputs_embeds=first[None], use_cache=False).logits[0]
+    return _nats("logits", _kl(own, head_of(llm).logits(hidden)), "its head does what ours does not know; take another")
+
+
+def _packing(llm: PreTrainedModel, packed: Packed | None, packs: bool) -> list[Check]:
+    if packed is None:
+        found = "its attention cannot be exchanged"
+        return [Check("packed = alone", found, f"at most {EXACT:g} nats", "one by one")]
+    rows = [("packed = alone", packed.kl)]
+    if packed.window_kl is not None:
+        rows.append(("beyond the window", packed.window_kl))
+    return [Check(n, _figure(kl), f"at most {EXACT:g} nats", "right" if packs else "one by one") for n, kl in rows]
+
+
+def _tokenizer(tokenizer: Any, rows: int) -> list[Check]:
+    tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
+    checks = [
+        Check(
+            "token ids",
+            f"{tokens:,} tokens",
+            f"at most the table's {rows:,} rows",
+            "right" if tokens <= rows else "refused",
+            "take the tokenizer that was saved with these weights, or resize the LLM's embeddings to it",
+        )
+    ]
+    try:
+        start = start_token_id(tokenizer)
+        found = f"{tokenizer.convert_ids_to_tokens(start)} ({start})"
+        verdict: Verdict = "right" if 0 <= start < rows else "refused"
+    except SaladError:
+        found, verdict = "none", "refused"
+    cure = "give its tokenizer a bos or an eos token"
+    checks.append(Check("start token", found, "<|endoftext|>, bos or eos", verdict, cure))
+    own = bool(getattr(tokenizer, "chat_template", None))
+    checks.append(Check("chat template", "its own" if own else PLAIN, "any", "right" if own else "stated"))
+    return checks

@@ -1,0 +1,309 @@
+"""A text LLM of any family: how it is built, how it makes states and logits, whether documents may be packed in it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from salad.model.attention import NAME, packed_arguments, read_head
+from salad.objective.distill import kl_per_position
+from salad.objective.head import Head
+from salad.types import SaladError
+
+__all__ = [
+    "EXACT",
+    "Packed",
+    "as_inputs",
+    "attention_layers",
+    "build_llm",
+    "decoder_layers",
+    "embedding_scale",
+    "embedding_width",
+    "head_of",
+    "hidden_states",
+    "layer_states",
+    "measure_packing",
+    "packs",
+    "require_attention",
+    "use_packed_attention",
+]
+
+EXACT = 1e-5  # nats: what packing may change in float32
+STATES = (
+    1e-3  # and by how much, relative to their size, it may change the states: a small random LLM says nothing in nats
+)
+ROUGH = 1e-2, 0.1  # both, where weights are held in bf16
+LENGTHS = (11, 7)  # tokens of the two documents that are read packed and alone
+NARROW = 4  # the window of the second reading: its documents go beyond it
+logger = logging.getLogger(__name__)
+
+
+# --- how a family is built ------------------------------------------------------------------------------
+
+
+def build_llm(config: PreTrainedConfig) -> PreTrainedModel:
+    """The causal LLM of `config` with fresh weights, with our attention where its family asks for attention by name."""
+    own = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    if own is not None and not _asks_by_name(own):
+        return AutoModelForCausalLM.from_config(config)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=NAME)
+
+
+def use_packed_attention(llm: PreTrainedModel) -> bool:
+    """Our attention in an LLM that was built with another, where its family can take it; whether it can."""
+    named = _asks_by_name(type(llm))
+    if named and llm.config._attn_implementation != NAME:
+        llm.set_attn_implementation(NAME)
+    return named
+
+
+def _asks_by_name(family: type) -> bool:
+    """Whether a family's layers look their attention up in transformers' register (Bloom's, Falcon's, MPT's do not)."""
+    return hasattr(sys.modules[family.__module__], "ALL_ATTENTION_FUNCTIONS")
+
+
+def decoder_layers(decoder: nn.Module) -> nn.ModuleList:
+    """The layers of a decoder, whatever its family calls them."""
+    found = [child for child in decoder.children() if isinstance(child, nn.ModuleList)]
+    if not found:
+        raise SaladError(f"llm: {type(decoder).__name__} has no list of layers")
+    return max(found, key=len)
+
+
+def attention_layers(llm: PreTrainedModel) -> tuple[int, int]:
+    """How many layers attend to tokens before, and of how many."""
+    layers = decoder_layers(llm.get_decoder())
+    attend = [any("attention" in type(m).__name__.lower() for m in layer.modules()) for layer in layers]
+    return sum(attend), len(layers)
+
+
+def require_attention(llm: PreTrainedModel) -> None:
+    """Raises SaladError where no layer attends to tokens before: a recurrent LLM (Mamba) has no documents to part."""
+    some, total = attention_layers(llm)
+    if not some:
+        raise SaladError(
+            f"llm: check `attention`: {some} of {total} layers of {llm.config.model_type} attend to tokens before, "
+            "expected one or more; take an LLM with attention"
+        )
+
+
+def embedding_width(config: PreTrainedConfig) -> int:
+    """Width of the vectors that the decoder takes in place of tokens: OPT's may be narrower than its layers."""
+    return getattr(config, "word_embed_proj_dim", None) or config.hidden_size
+
+
+def embedding_scale(llm: PreTrainedModel) -> float:
+    """What the LLM multiplies a row of its table by before its decoder takes it: sqrt(width) in Gemma, else 1."""
+    scale = getattr(llm.get_input_embeddings(), "scalar_embed_scale", None)
+    return 1.0 if scale is None else float(scale)
+
+
+def as_inputs(llm: PreTrainedModel, rows: torch.Tensor) -> torch.Tensor:
+    """Vectors mixed of rows of the table [..., width], at the scale at which the decoder takes tokens."""
+    scale = embedding_scale(llm)
+    return rows if scale == 1.0 else rows * scale
+
+
+def head_of(llm: PreTrainedModel) -> Head:
+    """How the LLM makes logits of its last hidden states."""
+    linear, config = llm.get_output_embeddings(), llm.config
+    scale = float(getattr(llm, "logit_scale", None) or 1.0)  # Cohere; MPT's config has one that its model never reads
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite
+    return Head(
+        linear.weight, getattr(linear, "bias", None), scale, getattr(config, "final_logit_softcapping", None) or None
+    )
+
+
+# --- states of documents laid end to end ------------------------------------------------------------------
+
+
+def hidden_states(
+    llm: PreTrainedModel,
+    embeddings: torch.Tensor,
+    starts: Sequence[int],
+    prefixes: Sequence[tuple[int, int]] | None = None,
+    head: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
+) -> torch.Tensor:
+    """Last hidden states [L, width] of documents laid end to end; embeddings [L, width].
+
+    prefixes, head: what each document continues (see `packed_arguments`); `head` only where `packs(llm)`. An LLM that
+    cannot be packed reads the documents one by one.
+    """
+    decoder = llm.get_decoder()
+    if packs(llm):
+        arguments = packed_arguments(starts, embeddings.device, prefixes, head)
+        return decoder(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
+    if head:
+        raise SaladError("llm: one that reads documents one by one keeps no common beginning as keys and values")
+    parts = [
+        _alone(decoder, part).last_hidden_state[0, -own:] for part, own in _documents(embeddings, starts, prefixes)
+    ]
+    return torch.cat(parts)
+
+
+def layer_states(llm: PreTrainedModel, embeddings: torch.Tensor, starts: Sequence[int]) -> list[torch.Tensor]:
+    """What goes into the first layer and comes out of each, [L, width] each, of documents laid end to end."""
+    decoder = llm.get_decoder()
+    if packs(llm):
+        arguments = packed_arguments(starts, embeddings.device)
+        found = decoder(inputs_embeds=embeddings[None], output_hidden_states=True, **arguments).hidden_states
+        return [layer[0] for layer in found]
+    parts = [
+        _alone(decoder, part, output_hidden_states=True).hidden_states
+        for part, _ in _documents(embeddings, starts, None)
+    ]
+    return [torch.cat([layer[0] for layer in layers]) for layers in zip(*parts, strict=True)]
+
+
+def _documents(
+    embeddings: torch.Tensor, starts: Sequence[int], prefixes: Sequence[tuple[int, int]] | None
+) -> Iterator[tuple[torch.Tensor, int]]:
+    """Each document behind what it continues, and its own length."""
+    for index, (start, end) in enumerate(itertools.pairwise(starts)):
+        first, last = prefixes[index] if prefixes else (0, 0)
+        own = embeddings[int(start) : int(end)]
+        if len(own):
+            yield torch.cat([embeddings[first:last], own]) if last > first else own, len(own)
+
+
+def _alone(decoder: nn.Module, embeddings: torch.Tensor, **options: Any) -> Any:
+    return decoder(inputs_embeds=embeddings[None], use_cache=False, **options)
+
+
+# --- whether documents may be packed ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing changes: the greatest KL in nats at any position of any document, and the greatest relative change
+    of its states; the same where documents go beyond the window of their layers (None: no layer has one).
+
+    fault: why packed documents could not be read at all, or "".
+    """
+
+    kl: float
+    states: float
+    window_kl: float | None = None
+    window_states: float | None = None
+    fault: str = ""
+
+
+def packs(llm: PreTrainedModel) -> bool:
+    """Whether documents packed end to end give what they give alone; found once by reading a few tokens both ways."""
+    known = getattr(llm, "_salad_packs", None)
+    if known is None:
+        if any(p.is_meta for p in llm.parameters()):
+            return _asks_by_name(type(llm))
+        known = _asks_by_name(type(llm)) and fits(measure_packing(llm), llm)
+        remember_packing(llm, known)
+    return known
+
+
+def remember_packing(llm: PreTrainedModel, known: bool) -> None:
+    """Take over what was found before; what is read one by one is slow, and said."""
+    llm._salad_packs = known
+    if not known:
+        logger.warning(
+            "llm: %s reads documents one by one, which is slow: packed it is not exact", llm.config.model_type
+        )
+
+
+def fits(packed: Packed, llm: PreTrainedModel) -> bool:
+    """Whether what packing changes is rounding."""
+    nats, share = ROUGH if _precision(llm) is not None else (EXACT, STATES)
+    return (
+        not packed.fault
+        and max(packed.kl, packed.window_kl or 0.0) <= nats
+        and max(packed.states, packed.window_states or 0.0) <= share
+    )
+
+
+def measure_packing(llm: PreTrainedModel) -> Packed:
+    """Two documents, one that continues the first, and both behind a common beginning: packed, against alone."""
+    with reading(llm), torch.no_grad():
+        try:
+            kl, states = _difference(llm)
+            if not _windows(llm):
+                return Packed(kl, states)
+            with _narrow_windows(llm):
+                return Packed(kl, states, *_difference(llm))
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+            return Packed(float("inf"), float("inf"), fault=f"{type(error).__name__}: {error}")
+
+
+def probe_documents(llm: PreTrainedModel) -> list[torch.Tensor]:
+    """Embeddings of two short documents, the same for the same table."""
+    table = llm.get_input_embeddings()
+    rows, device = table.weight.shape[0], table.weight.device
+    return [table(torch.tensor([(97 * i + 31 * j + 1) % rows for i in range(n)], device=device))
+            for j, n in enumerate(LENGTHS)]  # fmt: skip
+
+
+def _difference(llm: PreTrainedModel) -> tuple[float, float]:
+    """(KL, relative change of the states), each the greatest of all documents."""
+    decoder, (first, second) = llm.get_decoder(), probe_documents(llm)
+    n, m = len(first), len(second)
+    third = second[:4]  # goes on after the first
+    alone = [_alone(decoder, part).last_hidden_state[0] for part in (first, second, torch.cat([first, third]))]
+    arguments = packed_arguments([0, n, n + m, n + m + 4], first.device, [(0, 0), (0, 0), (0, n)])
+    packed = decoder(inputs_embeds=torch.cat([first, second, third])[None], **arguments).last_hidden_state[0]
+    wanted, got = [alone[0], alone[1], alone[2][n:]], list(packed.split([n, m, 4]))
+    head = read_head(decoder, first[:5])
+    after = [_alone(decoder, torch.cat([first[:5], second])).last_hidden_state[0, 5:]]
+    arguments = packed_arguments([0, n - 5, n - 5 + m], first.device, None, head)
+    packed = decoder(inputs_embeds=torch.cat([first[5:], second])[None], **arguments).last_hidden_state[0]
+    wanted, got = [*wanted, alone[0][5:], *after], [*got, *packed.split([n - 5, m])]
+    own = head_of(llm)
+    nats = [
+        float(kl_per_position(own.logits(a).double(), own.logits(b).double()).max())
+        for a, b in zip(wanted, got, strict=True)
+    ]
+    shares = [float((a - b).float().norm() / a.float().norm()) for a, b in zip(wanted, got, strict=True)]
+    return max(nats), max(shares)
+
+
+def _precision(llm: PreTrainedModel) -> torch.dtype | None:
+    """bf16 or half where some weights are held in it, else None."""
+    return next((p.dtype for p in llm.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
+
+
+@contextmanager
+def reading(llm: PreTrainedModel) -> Iterator[None]:
+    """Without dropout, in float32 where all weights are; the modes of the modules come back."""
+    training = [module for module in llm.modules() if module.training]
+    llm.eval()
+    low, device = _precision(llm), next(llm.parameters()).device.type
+    try:
+        with torch.autocast(device, low or torch.bfloat16, enabled=low is not None):
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _windows(llm: PreTrainedModel) -> list[Any]:
+    """Modules and configurations that hold the size of a sliding window."""
+    holders = [llm, *llm.modules(), *{id(m.config): m.config for m in llm.modules() if hasattr(m, "config")}.values()]
+    return [h for h in holders if type(getattr(h, "sliding_window", None)) is int]
+
+
+@contextmanager
+def _narrow_windows(llm: PreTrainedModel) -> Iterator[None]:
+    """For a while windows so small that a few tokens go beyond them."""
+    before = [(holder, holder.sliding_window) for holder in _windows(llm)]
+    try:
+        for holder, size in before:
+            holder.sliding_window = min(size, NARROW)
+        yield
+    finally:
+        for holder, size in before:
+            holder.sliding_window = size

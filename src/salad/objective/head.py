@@ -1,0 +1,60 @@
+"""How an LLM makes logits of its last hidden states: one head, with all that a family does to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+__all__ = ["Head"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """logits = cap(scale * (hidden @ weight.T + bias)), where cap(x) = cap * tanh(x / cap).
+
+    weight [V, H]; bias [V] (Phi) or None; scale: Cohere's `logit_scale`, 1 / `logits_scaling` of Granite; cap: the last
+    soft cap of Gemma 2, or None.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    scale: float = 1.0
+    cap: float | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def detach(self) -> Head:
+        """The same head without gradients."""
+        return replace(self, weight=self.weight.detach(), bias=None if self.bias is None else self.bias.detach())
+
+    def float(self) -> Head:
+        """The same head in float32: what forms many logits casts its weights once."""
+        return replace(self, weight=self.weight.float(), bias=None if self.bias is None else self.bias.float())
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden [..., H] -> [..., V], float32 whatever the precision of the states, under autocast too."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            raw = hidden.float() @ self.weight.float().T
+            return self.finish(raw if self.bias is None else raw + self.bias.float())
+
+    def logits_of(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """hidden [N, H], ids int64 [N, K] -> the logits [N, K] of these tokens alone, float32."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            raw = torch.einsum("nw,nkw->nk", hidden.float(), self.weight[ids].float())
+            return self.finish(raw if self.bias is None else raw + self.bias[ids].float())
+
+    def finish(self, raw: torch.Tensor) -> torch.Tensor:
+        """What comes after the product and the bias; `raw` itself where nothing does."""
+        if self.scale != 1.0:
+            raw = raw * self.scale
+        return raw if self.cap is None else self.cap * torch.tanh(raw / self.cap)
+
+    def slope(self, logits: torch.Tensor) -> torch.Tensor | float:
+        """d logits / d (hidden @ weight.T), elementwise, of finished logits."""
+        return self.scale if self.cap is None else self.scale * (1.0 - (logits / self.cap) ** 2)
