@@ -12,7 +12,7 @@ BENCHMARKS := $(filter-out benchmarks/bench.py,$(sort $(wildcard benchmarks/*.py
 OMP_NUM_THREADS ?= 2
 export OMP_NUM_THREADS
 
-.PHONY: .venv demo test fuzz lint bench
+.PHONY: .venv demo test test-fast fuzz lint bench
 .DEFAULT_GOAL := .venv
 
 .venv: $(STAMP)
@@ -31,6 +31,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+# The rooms whose tests need no model of a real size: under a minute, for the time between two edits.
+FAST := audio files house config text objective measure select sequence study
+test-fast: $(STAMP)
+	$(BIN)/pytest -q -m 'not gpu and not slow' $(foreach room,$(FAST),$(wildcard tests/$(room) tests/test_$(room).py))
 
 # Readers on 2,000 manifests, tables and task files of each kind, drawn by chance; `make test` draws a few.
 fuzz: $(STAMP)

@@ -1,4 +1,4 @@
-"""docs/families.md: the families of tests/test_families.py as the self-check finds them; after a change of model/."""
+"""docs/families.md: the families of tests/model/test_families.py, as the self-check finds them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "model"))
 
 from test_families import FAMILIES, make_llm  # noqa: E402
 
@@ -25,7 +25,7 @@ loaded and decides how. `salad assets check LLM` prints the same for an LLM of y
 The figures are those of small random models of each family (2 layers, width 64, float32): the greatest KL in nats, at
 any position, between what the LLM says alone and what we read (at most 1e-05), and the scale of its embeddings
 against ours. A dash: the family has no window, or cannot be packed. The tests train, score, save and load each of them
-(`tests/test_families.py`); none of these figures says how well a real LLM of the family learns to hear.
+(`tests/model/test_families.py`); none of these figures says how well a real LLM of the family learns to hear.
 
 | family | documents are read | future unseen | logits | embeddings | packed = alone | beyond the window |
 |---|---|---|---|---|---|---|
@@ -34,7 +34,7 @@ TAIL = """
 A check that fails refuses the LLM with its figure and the cure: logits or embeddings that are not the LLM's own, a
 position that sees the future, a tokenizer with more tokens than the table has rows, no token to start a document with.
 An LLM without a chat template is asked in plain text. Biases of the head, `logit_scale`, `logits_scaling`, soft caps,
-scaled embeddings, sliding windows and attention sinks are applied. This page is written by `python scripts/family_table.py`.
+scaled embeddings, sliding windows and attention sinks are applied. `python scripts/family_table.py` writes this page.
 """
 
 

@@ -1,6 +1,6 @@
 """How often the law's 95 % intervals hold the truth: known curves with noise, fitted draw after draw.
 
-One line a case: hits of E, B and beta out of --draws. Cases 1 and 2 are those of tests/test_scaling.py; the others
+One line a case: hits of E, B and beta out of --draws. Cases 1 and 2 are those of tests/study/test_scaling.py; the others
 are harder (fewer sizes, one run a size).
 """
 

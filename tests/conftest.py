@@ -67,3 +67,11 @@ def write_recipe(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """A byte-level BPE as GPT-2's and SmolLM2's."""
+    from salad.testing.tokenizers import make_tokenizer
+
+    return make_tokenizer()

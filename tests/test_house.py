@@ -14,7 +14,7 @@ SOURCE = Path(salad.__file__).parent
 # Each room may import those before it (docs/architecture.md).
 ORDER = (
     "types", "config", "audio", "files", "progress", "assets", "engine", "text", "data", "align", "synthesize",
-    "sequence", "objective", "model", "measure", "select", "training", "evaluation", "report", "pipeline", "study",
+    "sequence", "objective", "model", "measure", "select", "training", "evaluation", "testing", "report", "pipeline", "study",
     "serve", "api", "cli",
 )  # fmt: skip
 NOT_BUILT = {"serve", "api"}

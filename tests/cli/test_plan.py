@@ -1,0 +1,68 @@
+"""`salad plan`: the paper's recipes are laid out without memory, and the table's counts are the model's."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from salad.cli import app
+from salad.config import load_recipe
+from salad.training.estimate import make_plan, meta_model
+from salad.training.schedule import before_decay
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+PAPER = ["salad-3b.yaml", "salad-7b.yaml", "salad-3b-lora.yaml"]
+# Parameters of the published text LLMs.
+QWEN = {"salad-3b.yaml": 3_085_938_688, "salad-7b.yaml": 7_615_616_512, "salad-3b-lora.yaml": 3_085_938_688}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_counts_equal_the_model_on_the_meta_device(name):
+    settings = load_recipe(RECIPES / name)
+    model, plan = meta_model(settings), make_plan(settings)
+    assert all(p.is_meta for p in model.parameters())
+    assert sum(n for n, _ in plan.parameters.values()) == sum(p.numel() for p in model.parameters())
+    assert plan.parameters["llm layers"][0] + plan.parameters["llm embeddings and head"][0] == QWEN[name]
+    assert plan.parameters["adapter"][0] == pytest.approx(122e6, rel=0.02)
+
+
+def test_the_paper_s_settings():
+    for name, adapter, llm in (("salad-3b.yaml", 1e-3, 5e-5), ("salad-7b.yaml", 1e-4, 5e-6)):
+        recipe = load_recipe(RECIPES / name)
+        one, two = recipe.stage1, recipe.stage2
+        assert (one.steps * one.positions, two.steps * two.positions) == (24e9, 1.9e9)
+        assert (one.lr_adapter, one.lr_llm) == (two.lr_adapter, two.lr_llm) == (adapter, llm)
+        assert one.warmup_steps == 500 and before_decay(one.steps, one.decay_share) == 0.8 * one.steps
+        assert one.alpha == two.alpha == 1.0 and one.text_share == pytest.approx(1 / 3, abs=1e-3)
+        assert not recipe.warm_start.enabled and recipe.model.rate == "fixed" and recipe.model.stride == 1
+        assert (recipe.cluster.k, recipe.select.gamma, recipe.select.budget_share) == (128, 5, 0.01)
+        # 141,612 hours of speech: the stage hears them between once and twice
+        assert 1 < make_plan(recipe).stages[0].speech_hours / 141_612 < 2
+
+
+def test_sharding_takes_memory_off_each_device():
+    settings = load_recipe(RECIPES / "salad-3b.yaml")
+    one, eight = make_plan(settings).memory, make_plan(settings, 8).memory
+    layers = make_plan(settings).parameters["llm layers"][1]
+    assert one["AdamW moments"] - eight["AdamW moments"] == (layers - layers // 8) * 8
+    assert eight["teacher"] == one["teacher"]
+    assert sum(make_plan(load_recipe(RECIPES / "salad-3b-lora.yaml")).memory.values()) < 40e9 < sum(one.values())
+
+
+def test_command():
+    result = CliRunner().invoke(app, ["plan", str(RECIPES / "salad-3b.yaml"), "--devices", "8"])
+    assert result.exit_code == 0, result.output
+    total = sum(p.numel() for p in meta_model(load_recipe(RECIPES / "salad-3b.yaml")).parameters())
+    assert f"{total:,}" in result.output and "H100" in result.output
+
+
+def test_an_llm_that_is_not_here_says_what_to_do():
+    result = CliRunner().invoke(app, ["plan", str(RECIPES / "salad-3b.yaml"), "--set", "model.llm_config={}"])
+    assert result.exit_code == 2 and "model_type" in result.output
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_recipes_measure_all_heldout_documents_and_buy_by_m_as_measured(name):
+    recipe = load_recipe(RECIPES / name)
+    assert recipe.evaluate.documents >= recipe.corpus.heldout_documents
+    assert (recipe.select.rule, recipe.select.score, recipe.select.gamma) == ("raw", "misalignment", 5)

@@ -1,0 +1,152 @@
+"""`salad doctor`: the faults that users report most, planted, are found in the part where they were planted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+from salad.cli import app
+from salad.data.manifest import read_utterances, write_utterances
+from salad.evaluation.doctor import PARTS, _whole, examine, verdict
+from salad.files import read_jsonl, write_jsonl
+from salad.model import SaladForConditionalGeneration
+from salad.model.encoders.log_mel import LogMel
+from salad.testing.listeners import save_corpus, save_listener
+from salad.types import SaladError
+
+
+@pytest.fixture
+def listener(tmp_path):
+    """A model whose LLM moved, its text base, and a corpus."""
+    return *save_listener(tmp_path), save_corpus(tmp_path / "corpus", documents=4)
+
+
+def checks_of(listener, **options):
+    model, llm, corpus = listener
+    return {(c.part, c.what): c for c in examine(model, corpus, teacher=str(llm), **options)}
+
+
+def changed(folder, change):
+    model = SaladForConditionalGeneration.from_pretrained(folder).eval()
+    with torch.no_grad():
+        change(model)
+    model.save_pretrained(folder)
+
+
+def test_every_part_is_looked_at_with_a_figure_and_a_cure(listener):
+    checks = list(checks_of(listener).values())
+    assert {c.part for c in checks} == set(PARTS) - {"upper part"}  # these ears are one part
+    assert [PARTS.index(c.part) for c in checks] == sorted(PARTS.index(c.part) for c in checks)
+    assert all(c.figure and c.expected and c.cure for c in checks)
+    fine = {(c.part, c.what) for c in checks if c.ok}
+    for part in ("encoder", "lower part"):
+        assert (part, "batch = single") in fine
+    assert ("recordings", "can be heard") in fine and ("LLM", "packed = alone") in fine
+    assert ("lower part", "depends on what is heard") in fine and ("encoder", "tells recordings apart") in fine
+
+
+def test_it_trains_but_hears_nothing(listener):
+    """The last matrices of the adapter never left zero: the LLM reads the same for any sound."""
+
+    def deafen(model):
+        for parameter in model.adapter.parameters():
+            parameter.zero_()
+
+    changed(listener[0], deafen)
+    checks = checks_of(listener)
+    failed = checks["lower part", "depends on what is heard"]
+    assert not failed.ok and "0" in failed.figure and "was it trained at all" in failed.cure
+    assert not checks["the whole", "M against silence"].ok
+    assert "hears nothing" in checks["the whole", "M against silence"].cure
+    assert not checks["the whole", "M against another's recording"].ok
+    assert verdict(list(checks.values())).startswith("The first that fails: lower part, depends on what is heard")
+
+
+def test_m_falls_and_accuracy_is_at_chance(listener, monkeypatch):
+    """It has learned that somebody speaks, and not what: another's recording does as well."""
+    hear = SaladForConditionalGeneration.speech_embeddings
+
+    def somebody(self, frames):
+        embeddings, lengths = hear(self, frames)
+        return torch.ones_like(embeddings), lengths
+
+    monkeypatch.setattr(SaladForConditionalGeneration, "speech_embeddings", somebody)
+    failed = checks_of(listener)["the whole", "M against another's recording"]
+    one, other = failed.figure.removesuffix(" nats").split(" : ")
+    assert not failed.ok and one == other and "M falls, but any recording does as well" in failed.cure
+    deaf, silent, others = _whole({"heard": 0.5, "deaf": 1.2, "silence": 1.1, "another's recording": 0.52})
+    assert deaf.ok and silent.ok and not others.ok and others.figure == "0.50 : 0.52 nats"
+
+
+def test_a_batch_is_not_single_in_the_encoder(listener, monkeypatch):
+    encode = LogMel.encode
+
+    def leaky(self, waveforms):
+        frames = encode(self, waveforms)
+        return [f + 0.1 * (len(frames) - 1) for f in frames]
+
+    monkeypatch.setattr(LogMel, "encode", leaky)
+    checks = checks_of(listener)
+    assert (
+        not checks["encoder", "batch = single"].ok and "encode one by one" in checks["encoder", "batch = single"].cure
+    )
+    assert checks["lower part", "batch = single"].ok
+
+
+def test_a_batch_is_not_single_in_the_ears(listener, monkeypatch):
+    hear = SaladForConditionalGeneration.speech_embeddings
+
+    def leaky(self, frames):
+        embeddings, lengths = hear(self, frames)
+        return embeddings + 0.1 * (len(lengths) - 1), lengths
+
+    monkeypatch.setattr(SaladForConditionalGeneration, "speech_embeddings", leaky)
+    checks = checks_of(listener)
+    assert checks["encoder", "batch = single"].ok and not checks["lower part", "batch = single"].ok
+    assert "depends on what is heard beside it" in checks["lower part", "batch = single"].cure
+
+
+def test_recordings_and_alignment_alone(listener, tmp_path):
+    corpus = listener[2]
+    rows = read_utterances(corpus)
+    soundfile.write(rows[0].audio, np.zeros(16_000), 16_000)
+    words = [replace(w, end_s=w.start_s + 0.02) if n % 2 else w for n, w in enumerate(rows[1].words)]
+    write_utterances(corpus, [rows[0], replace(rows[1], words=tuple(words)), *rows[2:]])
+    checks = {(c.part, c.what): c for c in examine(corpus)}
+    heard = checks["recordings", "can be heard"]
+    assert not heard.ok and "1 of 4 spoilt" in heard.figure
+    assert "u0: -200 dB" in heard.cure
+    assert checks["alignment", "words that last no time"].figure == "12.5 %"
+    assert not checks["alignment", "words that last no time"].ok
+    with pytest.raises(SaladError, match="does not exist"):
+        examine(tmp_path / "nowhere")
+    with pytest.raises(SaladError, match="name aligned speech with --corpus"):
+        examine(listener[0])
+
+
+def test_words_laid_where_nothing_is_said(listener):
+    corpus = listener[2]
+    rows = []
+    for u in read_utterances(corpus):
+        samples, rate = soundfile.read(u.audio)
+        soundfile.write(u.audio, np.concatenate([samples, np.zeros(len(samples))]), rate)
+        moved = tuple(replace(w, start_s=w.start_s + u.duration_s, end_s=w.end_s + u.duration_s) for w in u.words)
+        rows.append(replace(u, num_samples=2 * u.num_samples, words=moved))
+    write_utterances(corpus, rows)
+    [check] = [c for c in examine(corpus) if c.what.startswith("words louder")]
+    assert not check.ok and "align again" in check.cure
+
+
+def test_the_command_prints_the_table_and_says_what_fails(listener):
+    model, llm, corpus = listener
+    done = CliRunner().invoke(app, ["doctor", str(model), "--corpus", str(corpus), "--teacher", str(llm)])
+    assert done.exit_code == 1, done.output  # a model of random weights hears nothing
+    assert "The first that fails: " in done.output and "encoder\tbatch = single" in done.output
+    write_jsonl(corpus, [])
+    done = CliRunner().invoke(app, ["doctor", str(model), "--corpus", str(corpus)])
+    assert done.exit_code == 2 and not read_jsonl(corpus)

@@ -1,0 +1,316 @@
+"""Text LLMs of many families, small and random: packed, one by one or refused, and in all of them right."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from salad.evaluation.score import score, score_one_by_one
+from salad.evaluation.scorer_model import Reader
+from salad.measure.divergence import divergence, token_divergence
+from salad.model import SaladConfig, SaladForConditionalGeneration, attention, check
+from salad.model.check import check_folder, check_llm, load_llm
+from salad.model.llm import EXACT, as_inputs, build_llm, measure_packing, packs
+from salad.model.teacher import Teacher
+from salad.testing.models import DIM, make_examples
+from salad.testing.requests import assert_equal, make_requests
+from salad.training.tasks import DistillTask
+from salad.types import SaladError
+
+ROWS = 64
+SHAPE = {
+    "vocab_size": ROWS,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
+HEADS = {"num_key_value_heads": 4}
+HEAD_DIM = {"head_dim": 16}
+LAYERED = {"layer_types": ["sliding_attention", "full_attention"], **HEAD_DIM}
+# Family: (its settings beside SHAPE, whether it is packed).
+FAMILIES = {
+    "llama": ({}, True),
+    "qwen2": ({}, True),
+    "qwen3": (HEAD_DIM, True),
+    "gemma": (HEAD_DIM, True),
+    "gemma2": ({**LAYERED, "sliding_window": 8, "final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0}, True),
+    "gemma3_text": ({**LAYERED, "sliding_window": 8}, True),
+    "mistral": ({"sliding_window": 8}, True),
+    "phi": ({}, True),
+    "phi3": ({}, True),
+    "olmo2": ({}, True),
+    "cohere": ({"logit_scale": 0.0625}, True),
+    "granite": ({"logits_scaling": 8.0, "embedding_multiplier": 3.0}, True),
+    "gpt_neox": ({}, True),
+    "gpt2": ({}, True),
+    "opt": ({"ffn_dim": 96, "word_embed_proj_dim": 32, "dropout": 0.0}, True),
+    "stablelm": ({}, True),
+    "nemotron": (HEAD_DIM, True),
+    "gpt_oss": ({**LAYERED, "sliding_window": 8, "num_local_experts": 2, "num_experts_per_tok": 1}, True),
+    "smollm3": ({"use_sliding_window": False}, True),
+    "falcon": ({"new_decoder_architecture": False, "multi_query": True}, False),
+    "bloom": ({}, False),
+    "mpt": ({"n_layers": 2, "n_heads": 4, "d_model": 64, "max_seq_len": 512}, False),
+    "gpt_neox_japanese": ({}, False),
+}
+
+
+def make_llm(family, **settings):
+    from transformers import AutoConfig
+
+    torch.manual_seed(0)
+    own = {**SHAPE, **FAMILIES.get(family, ({}, True))[0], **settings}
+    llm = build_llm(AutoConfig.for_model(family, **own))
+    with torch.no_grad():
+        for name, parameter in llm.named_parameters():
+            if parameter.dim() == 1 and ("bias" in name or "sinks" in name):  # families begin with none
+                parameter.normal_(std=0.3)
+            elif parameter.dim() > 1 and float(parameter.std()) < 0.1:  # those that have no initializer_range
+                parameter.normal_(std=0.2)
+    return llm.eval()
+
+
+def make_model(family):
+    llm = make_llm(family)
+    config = SaladConfig(
+        llm_config=llm.config, frame_dim=DIM, stride=2, adapter_layers=1, adapter_width=16, adapter_mlp=24,
+        adapter_heads=2, adapter_kv_heads=1, ctc_vocab_size=30,
+    )  # fmt: skip
+    model = SaladForConditionalGeneration.from_llm(llm, config)
+    model.ctc.token_ids.copy_(torch.arange(1, 31))
+    return model.eval()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_scored_trained_generates_and_loads_again(family, tmp_path):
+    model, packed = make_model(family), FAMILIES[family][1]
+    figures = measure_packing(model.llm)
+    assert packs(model.llm) is packed
+    if packed:
+        assert max(figures.kl, figures.window_kl or 0) <= EXACT
+    ids = torch.arange(2, 40)[None]
+    with torch.no_grad():  # logits and states as the LLM itself forms them
+        own = model.llm(input_ids=ids, use_cache=False).logits[0]
+        hidden = model.text_hidden_states(torch.cat([ids[0], ids[0, 5:]]), [0, 38, 71])
+        torch.testing.assert_close(model.head.logits(hidden[:38]), own, atol=2e-4, rtol=1e-4)
+        alone = model.llm(input_ids=ids[:, 5:], use_cache=False).logits[0]
+        torch.testing.assert_close(model.head.logits(hidden[38:]), alone, atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(model(ids).logits[0], own, atol=2e-4, rtol=1e-4)
+    # eval
+    reader = Reader(model.llm, None)
+    requests = make_requests(1, number=2, head=tuple(range(1, 21)))
+    assert_equal(score(reader, requests), score_one_by_one(reader, requests), 1e-3)
+    # two steps of training
+    examples = make_examples(4, num=3)
+    teacher = Teacher(make_model(family), cache=True)
+    task = DistillTask(model, teacher, [examples] * 2, alpha=0.5, context=512)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+    losses = []
+    for step in range(2):
+        total = sum(task.loss(pack)[0] / task.count(pack) for pack in task.packs(step))
+        optimiser.zero_grad()
+        total.backward()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+        optimiser.step()
+        losses.append(float(total))
+    assert losses[1] < losses[0]
+    # generate, alone and in a batch
+    audio = model.config.audio_token_id
+    frames = [torch.randn(5, DIM), torch.randn(14, DIM)]
+    both = torch.tensor([[0, 0, 5, audio], [0, 9, 9, audio]])
+    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    options = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    batch = model.generate(both, mask, frames, **options)
+    assert torch.equal(batch[:1], model.generate(both[:1, 1:], None, frames[:1], **options))
+    # save and load
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        assert torch.equal(model(both, mask, frames).logits, again(both, mask, frames).logits)
+    assert packs(again.llm) is packed
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_perfect_ears_have_no_misalignment(family):
+    """A position that is sure of a token is to the LLM the token that it read."""
+    model, examples = make_model(family), make_examples(5, num=3)
+
+    def perfect(part):
+        spans = [ids for e in part for ids in e.speech_tokens]
+        flat = torch.tensor([int(i) for ids in spans for i in ids])
+        rows = model.get_input_embeddings().weight[flat]
+        return as_inputs(model.llm, rows), [len(ids) for ids in spans]
+
+    teacher = Teacher(model, cache=False)
+    rows = divergence(model, teacher, examples, perfect)
+    assert sum(row.kl for row in rows) / sum(row.count for row in rows) < EXACT
+    tokens = token_divergence(model, teacher, examples, perfect)
+    assert max(float(np.abs(t.kl).max()) for t in tokens) < 1e-4
+    loss = [row.nll for row in rows]
+    assert loss == pytest.approx([float(t.nll.sum()) for t in tokens], rel=1e-4)
+    nll = 0.0  # the LLM's own loss on the same tokens
+    for example in examples:
+        ids = torch.tensor([example.start_id, *example.token_ids.tolist()])
+        with torch.no_grad():
+            logits = model.llm(input_ids=ids[None], use_cache=False).logits[0].log_softmax(-1)
+        for span, (a, b) in zip(example.spans, example.token_bounds, strict=True):
+            if span.modality == "text":
+                nll -= float(logits[a:b].gather(1, ids[a + 1 : b + 1, None]).sum())
+    assert sum(loss) == pytest.approx(nll, rel=1e-4)
+
+
+# --- the self-check, and a planted fault for each of its figures ---------------------------------------------
+
+
+def tokenizer_of(words, *, start=True):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({f"w{i}": i for i in range(words)}, unk_token="w0"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="w0", bos_token="w1" if start else None)
+
+
+def verdicts(found):
+    return {c.name: c.verdict for c in found.checks}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_check_finds_each_family_as_it_is(family):
+    found = check_llm(make_llm(family), tokenizer_of(ROWS))
+    assert found.how == ("packed" if FAMILIES[family][1] else "one by one"), found.table()
+    assert found.packs is FAMILIES[family][1]
+    windowed = "sliding_window" in FAMILIES[family][0]
+    assert ("beyond the window" in verdicts(found)) == windowed or family in ("phi3", "smollm3")
+
+
+def test_what_has_no_attention_is_refused_with_figure_and_check():
+    mamba = make_llm("mamba")
+    found = check_llm(mamba)
+    assert found.how == "refused"
+    with pytest.raises(SaladError, match="check `attention`: got 0 of 2 layers attend to tokens before, expected 1"):
+        found.require("tiny-mamba")
+    with pytest.raises(SaladError, match="check `attention`: 0 of 2 layers of mamba"):
+        SaladForConditionalGeneration.from_llm(mamba, SaladConfig(llm_config=mamba.config, frame_dim=DIM))
+
+
+def test_a_lost_packing_a_lost_window_and_lost_sinks_are_found(monkeypatch):
+    whole = attention.packed_attention
+    monkeypatch.setattr(attention.Packing, "window", lambda self, size: None)
+    found = check_llm(make_llm("mistral"))
+    assert verdicts(found)["beyond the window"] == "one by one" and not found.packs
+    monkeypatch.undo()
+
+    def forgetful(module, *args, s_aux=None, packing=None, **kwargs):
+        mask = args[3]
+        if s_aux is not None:  # sinks are dropped where documents are packed
+            return whole(module, *args, packing=packing, s_aux=None if packing else s_aux, **kwargs)
+        return whole(module, *args[:3], None if hasattr(mask, "packing") else mask, **kwargs)
+
+    attention.AttentionInterface.register(attention.NAME, forgetful)
+    try:
+        for family in ("llama", "gpt_oss"):
+            found = check_llm(make_llm(family))
+            assert verdicts(found)["packed = alone"] == "one by one" and found.how == "one by one"
+    finally:
+        attention.AttentionInterface.register(attention.NAME, whole)
+    assert check_llm(make_llm("llama")).packs
+
+
+def test_a_llm_that_sees_its_future_is_refused(monkeypatch):
+    whole = attention.packed_attention
+
+    def seeing(module, query, key, value, mask, **kwargs):
+        kwargs.pop("packing", None)
+        everything = torch.ones(1, 1, query.shape[2], key.shape[2], dtype=torch.bool)
+        return whole(module, query, key, value, everything, **kwargs)
+
+    attention.AttentionInterface.register(attention.NAME, seeing)
+    try:
+        with pytest.raises(SaladError, match="check `future unseen`: got .* nats, expected at most 1e-05 nats"):
+            check_llm(make_llm("llama")).require("planted")
+    finally:
+        attention.AttentionInterface.register(attention.NAME, whole)
+
+
+@pytest.mark.parametrize(
+    ("family", "fault"), [("cohere", {"scale": 1.0}), ("gemma2", {"cap": None}), ("phi", {"bias": None})]
+)
+def test_a_head_that_is_not_the_llm_s_is_found(family, fault, monkeypatch):
+    right = check.head_of
+    monkeypatch.setattr(check, "head_of", lambda llm: dataclasses.replace(right(llm), **fault))
+    with pytest.raises(SaladError, match="check `logits`: got .* nats, expected at most 1e-05 nats"):
+        check_llm(make_llm(family)).require("planted")
+
+
+def test_embeddings_at_another_scale_are_found(monkeypatch):
+    llm = make_llm("gemma")
+    monkeypatch.setattr(check, "as_inputs", lambda llm, rows: rows)
+    with pytest.raises(SaladError, match="check `embeddings`: got 8 times ours, expected 1"):
+        check_llm(llm).require("planted")
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused_with_both_figures():
+    llm = make_llm("llama")
+    with pytest.raises(SaladError, match="`token ids`: got 70 tokens, expected at most the table's 64 rows"):
+        check_llm(llm, tokenizer_of(70)).require("x")
+    with pytest.raises(SaladError, match="check `start token`: got none"):
+        check_llm(llm, tokenizer_of(ROWS, start=False)).require("x")
+    assert verdicts(check_llm(llm, tokenizer_of(ROWS)))["chat template"] == "stated"
+
+
+def test_a_folder_is_checked_once_until_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("SALAD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(check, "KEPT_FROM", 0)
+    folder = tmp_path / "llm"
+    make_llm("mistral").save_pretrained(folder)
+    tokenizer_of(ROWS).save_pretrained(folder)
+    first = check_folder(folder)
+    calls = itertools.count()
+    measured = check.check_llm
+    monkeypatch.setattr(check, "check_llm", lambda *a: next(calls) >= 0 and measured(*a))
+    assert check_folder(folder) == first and packs(load_llm(folder)) and next(calls) == 0
+    tokenizer_of(70).save_pretrained(folder)
+    with pytest.raises(SaladError, match=r"llm: .*llm: check `token ids`: got 70 tokens"):
+        load_llm(folder)
+    assert next(calls) == 2
+
+
+def test_the_command_prints_the_checks(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from salad.cli import app
+
+    monkeypatch.setenv("SALAD_CACHE", str(tmp_path / "cache"))
+    make_llm("gemma3_text").save_pretrained(tmp_path / "llm")
+    tokenizer_of(ROWS).save_pretrained(tmp_path / "llm")
+    said = CliRunner().invoke(app, ["assets", "check", str(tmp_path / "llm")])
+    assert said.exit_code == 0, said.output
+    assert "beyond the window\t0.0e+00 nats\tat most 1e-05 nats\tright" in said.output
+    assert said.output.strip().endswith("(gemma3_text): packed")
+
+
+def test_a_base_llm_is_asked_in_plain_text(tmp_path):
+    from salad.data.generate_text import write_documents
+    from salad.engine import Shard
+    from salad.files import read_jsonl
+
+    make_llm("llama").save_pretrained(tmp_path / "llm")
+    tokenizer = tokenizer_of(ROWS)
+    tokenizer.eos_token = "w2"
+    tokenizer.save_pretrained(tmp_path / "llm")
+    assert AutoTokenizer.from_pretrained(tmp_path / "llm").chat_template is None
+    shard = Shard(0, [{"id": "a", "source": "web", "domain": "broad", "topic": "t", "prompt": "w5 w6"}])
+    settings = {"max_new_tokens": 4, "min_words": 1, "temperature": 1.0, "top_k": 5, "seed": 0, "bf16": False}
+    write_documents(shard, tmp_path, llm=str(tmp_path / "llm"), **settings)
+    assert len(read_jsonl(tmp_path / "documents.jsonl")) + len(read_jsonl(tmp_path / "quarantine.jsonl")) == 1

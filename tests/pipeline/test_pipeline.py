@@ -1,0 +1,260 @@
+"""What is finished is skipped, what changed runs again and says why, what was cut short resumes."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+import types
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from salad.config import Recipe, load_recipe
+from salad.files import read_json, sha256_json, write_text
+from salad.pipeline import run as pipeline
+from salad.pipeline.lock import one_owner, owned
+from salad.training.schedule import of_round
+from salad.types import SaladError
+
+SETTINGS = set(Recipe.model_fields)
+STAGE_FILES = sorted((Path(pipeline.__file__).parent / "stages").glob("*.py"))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Stages that note their names in place of the real ones; the order and the skipping are the pipeline's own."""
+    noted, real = [], pipeline._module
+
+    def load(stage):
+        def run(run):
+            if stage in noted_failures:
+                raise KeyboardInterrupt
+            noted.append(stage)
+            write_text(run.folder(stage) / "out.txt", stage)
+            return {"n": 1}
+
+        return types.SimpleNamespace(**{**vars(real(stage)), "run": run})
+
+    noted_failures = set()
+    monkeypatch.setattr(pipeline, "_module", load)
+    return noted, noted_failures
+
+
+def recipe(values, tmp_path, **changes):
+    values = {**values, "run_dir": str(tmp_path / "run")}
+    for key, value in changes.items():
+        section, _, leaf = key.partition("__")
+        values[section] = {**values.get(section, {}), leaf: value} if leaf else value
+    return Recipe.model_validate(values)
+
+
+def test_runs_all_stages_in_order_then_none(calls, recipe_values, tmp_path):
+    pipeline.run_pipeline(recipe(recipe_values, tmp_path))
+    assert calls[0] == list(pipeline.STAGES)
+    calls[0].clear()
+    pipeline.run_pipeline(recipe(recipe_values, tmp_path))
+    assert calls[0] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [({"select__gamma": 2.0}, "select"), ({"seed": 7}, "assets"), ({"engine__workers": 1}, None)],
+)
+def test_a_changed_section_reruns_from_there(calls, recipe_values, tmp_path, capsys, change, first):
+    pipeline.run_pipeline(recipe(recipe_values, tmp_path))
+    calls[0].clear()
+    changed = recipe(recipe_values, tmp_path, **change)
+    pipeline.run_pipeline(changed)
+    names = list(pipeline.STAGES)
+    assert calls[0] == (names[names.index(first) :] if first else [])
+    if first:
+        assert (changed.run_dir / "replaced" / first / "out.txt").read_text() == first  # nothing is lost
+        assert f"{first}: runs again, because" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_an_interrupted_stage_resumes_in_its_folder(calls, recipe_values, tmp_path):
+    calls[1].add("cluster")
+    r = recipe(recipe_values, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_pipeline(r)
+    (r.run_dir / "cluster" / "half.txt").write_text("kept")
+    assert read_json(r.run_dir / "cluster" / "stage.json")["status"] == "running"
+    calls[1].clear()
+    calls[0].clear()
+    pipeline.run_pipeline(r)
+    stages = list(pipeline.STAGES)
+    assert calls[0] == stages[stages.index("cluster") :]
+    assert (r.run_dir / "cluster" / "half.txt").exists()
+
+
+def test_an_interrupted_stage_of_another_recipe_starts_anew(calls, recipe_values, tmp_path):
+    calls[1].add("cluster")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_pipeline(recipe(recipe_values, tmp_path))
+    half = tmp_path / "run" / "cluster" / "half.txt"
+    half.write_text("of the old recipe")
+    calls[1].clear()
+    pipeline.run_pipeline(recipe(recipe_values, tmp_path, cluster__k=3))
+    assert not half.exists()
+
+
+def test_only_one_stage(calls, recipe_values, tmp_path):
+    r = recipe(recipe_values, tmp_path)
+    pipeline.run_pipeline(r, only="assets")
+    assert calls[0] == ["assets"]
+    with pytest.raises(SaladError, match="expected one of assets"):
+        pipeline.run_pipeline(r, only="nonsense")
+
+
+def test_a_stage_below_a_changed_unfinished_one_is_refused(recipe_values, tmp_path):
+    with pytest.raises(SaladError, match="stage corpus: not finished"):
+        pipeline.Run(recipe(recipe_values, tmp_path)).done("corpus")
+
+
+def test_a_later_round_has_folders_of_its_own_and_knows_those_before(recipe_values, tmp_path):
+    run = pipeline.Run(recipe(recipe_values, tmp_path))
+    third = pipeline.Run(run.recipe, round=3)
+    assert run.folder("probe") == run.dir / "probe" and third.folder("probe") == run.dir / "rounds" / "03" / "probe"
+    assert third.folder("align") == run.folder("align")
+    assert [one.round for one in third.rounds] == [1, 2, 3] and run.latest.round == 1
+    pipeline.write_json(pipeline.Run(run.recipe, round=2).folder("stage2") / "stage.json", {"status": "done"})
+    assert run.latest.round == 2
+
+
+def test_rounds_share_the_steps_and_only_the_last_decays(recipe_values, tmp_path):
+    made = recipe(recipe_values, tmp_path, rounds={"number": 3}, stage2__steps=11, stage2__decay_share=1.0)
+    rounds = [of_round(made.stage2, n, 3) for n in (1, 2, 3)]
+    assert sum(one.steps for one in rounds) == 11 and [one.decay_share for one in rounds] == [0.0, 0.0, 1.0]
+    with pytest.raises(ValueError, match=r"rounds\.number"):
+        recipe(recipe_values, tmp_path, rounds={"number": 30}, stage2__steps=11)
+
+
+# One run, one owner
+
+
+def in_a_thread(function):
+    """A lock is held by an open file: another thread with its own is as foreign as another process."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def test_a_second_run_in_the_same_directory_is_refused_with_the_firsts_name(calls, recipe_values, tmp_path):
+    made = recipe(recipe_values, tmp_path)
+    with owned(made.run_dir):
+        with pytest.raises(SaladError, match=r"run_dir: .*/run is in use by process \d+ on ") as error:
+            in_a_thread(lambda: pipeline.run_pipeline(made))
+        assert f"process {os.getpid()} on {platform.node()} since " in str(error.value)
+        assert "give --wait" in str(error.value) and not calls[0]
+    in_a_thread(lambda: pipeline.run_pipeline(made))
+    assert calls[0] == list(pipeline.STAGES)
+    assert not (made.run_dir / ".owner.json").exists()
+
+
+def test_a_second_run_waits_its_turn(calls, recipe_values, tmp_path, capsys):
+    made = recipe(recipe_values, tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        with owned(made.run_dir):
+            second = pool.submit(lambda: pipeline.run_pipeline(made, wait=True))
+            time.sleep(0.2)
+            assert not second.done() and not calls[0]
+        second.result(timeout=20)
+    assert calls[0] == list(pipeline.STAGES)
+    assert "waiting" in capsys.readouterr().err
+
+
+def test_a_run_whose_process_was_killed_is_free(recipe_values, tmp_path):
+    code = (
+        "import fcntl, os, sys, time; f = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print('mine', flush=True); time.sleep(60)"
+    )
+    folder = recipe(recipe_values, tmp_path).run_dir
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", code, folder / ".owner.lock"], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"mine\n"
+        with pytest.raises(SaladError, match="is in use by another process"), owned(folder):
+            pass
+        other.kill()
+        other.wait()
+    with owned(folder):
+        assert read_json(folder / ".owner.json")["pid"] == os.getpid()
+
+
+def test_the_processes_of_one_launch_are_one_owner(monkeypatch, recipe_values, tmp_path):
+    made = recipe(recipe_values, tmp_path)
+    monkeypatch.setenv("RANK", "1")  # the first one holds it for all
+    held = one_owner(lambda recipe: recipe.run_dir)
+    with owned(made.run_dir):
+        assert in_a_thread(lambda: held(made)) == made.run_dir
+
+
+def test_an_error_frees_the_directory(calls, recipe_values, tmp_path):
+    calls[1].add("cluster")
+    made = recipe(recipe_values, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_pipeline(made)
+    calls[1].clear()
+    in_a_thread(lambda: pipeline.run_pipeline(made))
+    assert calls[0][-1] == "report"
+
+
+# What stage.json of a finished run names; other names or other values make every user's run begin anew.
+NAMED = {
+    "assets": ("assets", "seed", "precision", "threads"),
+    "corpus": ("corpus",),
+    "align": ("align", "sequence"),
+    "warm_start": ("model", "warm_start"),
+    "spell": ("spell",),
+    "stage1": ("stage1",),
+    "cluster": ("cluster",),
+    "probe": ("probe",),
+    "select": ("select", "rounds"),
+    "synthesize": ("synthesize",),
+    "stage2": ("stage2", "rounds"),
+    "rounds": ("rounds",),
+    "evaluate": ("evaluate",),
+    "report": (),
+}
+FURTHER = {  # beside the sections, by recipe
+    "demo": {"corpus": {"prepared corpus"}},
+    "demo-short": {"corpus": {"prepared corpus"}},
+    "salad-3b": {"corpus": {"length of documents", "your data"}, "stage1": {"stream"}},
+}
+
+
+@pytest.mark.parametrize("name", sorted(FURTHER))
+def test_a_finished_run_stays_finished(name, tmp_path):
+    path = Path(__file__).parents[2] / "recipes" / f"{name}.yaml"
+    pinned = [
+        "llm=smollm2-135m-instruct",
+        "encoder=whisper-tiny.en",
+        "asr=whisper-tiny.en",
+        "embedder=all-minilm-l6-v2",
+    ]
+    made = load_recipe(path, [f"run_dir={tmp_path}", *(f"assets.{setting}" for setting in pinned)])
+    values = made.model_dump(mode="json")
+    loading = [values["sequence"].pop(key) for key in ("features", "stream", "lanes", "buffer_shards")]
+    for stage, sections in NAMED.items():
+        found = pipeline._inputs(stage, made)
+        assert {key: found.pop(key) for key in sections} == {key: sha256_json(values[key])[:16] for key in sections}
+        more = {key.split()[0] if key.startswith("asset ") else key for key in found}
+        assert more == ({"asset"} if stage == "assets" else FURTHER[name].get(stage, set()))
+        if "stream" in found:
+            assert found["stream"] == sha256_json(loading[2:])[:16]
+
+
+def test_every_stage_declares_what_it_is_made_from():
+    found = [stage for stage in pipeline.STAGES for name in pipeline._module(stage).SECTIONS if name not in SETTINGS]
+    assert not found and {path.stem for path in STAGE_FILES} == {*pipeline.STAGES, "__init__"}
+    assert [stage for stage in pipeline.STAGES if getattr(pipeline._module(stage), "TOGETHER", False)] == [
+        "stage1",
+        "stage2",
+    ]
+
+
+def test_the_command_and_the_pipeline_load_no_torch():
+    """`salad --help` answers at once: the stages' files, with all that they import, are asked for late."""
+    code = "import sys, salad.cli, salad.pipeline.run; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "[]"

@@ -1,0 +1,69 @@
+"""A small training run as a process of its own: `python world_worker.py SHARD FOLDER [wait]`, alone or by torchrun."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from salad.measure.divergence import divergence, speech_ears, summary
+from salad.model.teacher import Teacher
+from salad.sequence.stream import ShardSource, Stream, StreamBatches
+from salad.testing.models import make_examples, make_model
+from salad.training.distributed import World, shard
+from salad.training.loop import Schedule, train
+from salad.training.tasks import DistillTask
+from salad.types import Example, Span
+
+
+def plain(step: int) -> Example:
+    """A document that nobody speaks: one process hears nothing in its pack."""
+    ids = np.arange(1 + step, 45 + step) % 60
+    return Example(f"t{step}", (Span("text", 0, 44),), ids, ((0, 44),), 0, ())
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    world = World.join()
+    model, base = make_model("fixed", 0), make_model("fixed", 0)
+    sharded = sys.argv[1] == "1"
+    if sharded:
+        shard(model, world)
+    steps = int(os.environ.get("SALAD_TEST_STEPS", "4"))
+    batches = [[*make_examples(step % 5, num=6), plain(step)] for step in range(steps)]
+    stream = None
+    if os.environ.get("SALAD_TEST_STREAM"):
+        own = [[(example, 12) for example in batch] for batch in batches]
+        source = ShardSource("s", 1.0, [len(shard) for shard in own], own.__getitem__, lambda document, epoch: document)
+        lanes = Stream([source], positions=48, seed=1, lanes=2, buffer=2, rank=world.rank, size=world.size)
+        stream = StreamBatches(lanes, steps)
+    task = DistillTask(model, Teacher(base, cache=False), stream or batches, alpha=0.5, context=48)
+    packs, pause = task.packs, float(os.environ.get("SALAD_TEST_SLOW_S", "0"))
+
+    def slow(step: int) -> list:
+        time.sleep(pause)
+        return packs(step)
+
+    task.packs = slow
+    schedule = Schedule(
+        steps=steps, lr={"adapter": 1e-3, "llm": 1e-4}, warmup_steps=2, checkpoint_every=2, keep=3, probe_every=2
+    )
+    print("ready", flush=True)
+    lockstep = sharded and world.size > 1
+    heldout = make_examples(9, num=3)
+
+    def probe() -> dict[str, float]:
+        return {
+            "misalignment": summary(divergence(model, Teacher(base, cache=False), heldout, speech_ears(model)))["all"]
+        }
+
+    folder = Path(sys.argv[2])
+    train(
+        model, task, schedule, folder, title="t", bf16=False, probe=probe, world=world, lockstep=lockstep, stream=stream
+    )
+    world.leave()
+
+
+main()
