@@ -1,7 +1,7 @@
 """How often the law's 95 % intervals hold the truth: known curves with noise, fitted draw after draw.
 
-One line a case: hits of E, B and beta out of --draws. Cases 1 and 2 are those of tests/study/test_scaling.py; the others
-are harder (fewer sizes, one run a size).
+One line a case: hits of E, B and beta out of --draws. Cases 1 and 2 are those of tests/study/test_scaling.py; the
+others are harder (fewer sizes, one run a size).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from salad.audio import (
     to_seconds,
     write_flac,
 )
-from salad.audio.decode import _with_serial_zero
+from salad.audio.encode import _with_serial_zero
 from salad.data.inspect.audio_stats import hear
 from salad.types import SaladError
 

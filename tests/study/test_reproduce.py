@@ -9,10 +9,12 @@ import pytest
 from salad.config import load_recipe
 from salad.files import read_json, write_json, write_jsonl
 from salad.pipeline.run import Run
-from salad.study.findings import findings, paired_documents
-from salad.study.grid import Cell, _alone, _Measure, _Times, grid
+from salad.study.cells import Cell, Times, grid
+from salad.study.findings import findings
+from salad.study.grid import _alone, _Measure
 from salad.study.grid_page import write_reproduction
 from salad.study.scaling_law import law_table
+from salad.study.verdicts import paired_documents
 from salad.types import SaladError
 
 BASE = {
@@ -201,7 +203,7 @@ def test_the_grid_begins_with_what_the_findings_need_and_names_are_its_folders()
 
 
 def test_times_are_foreseen_from_those_seen():
-    times = _Times()
+    times = Times()
     assert times.expect_s(grid(1)[0]) == 0
     times.note(Cell("narrow", 1.0, 0.25), 30.0)
     assert times.expect_s(Cell("narrow", 1.0, 1.0)) == pytest.approx(120)

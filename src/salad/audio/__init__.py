@@ -10,9 +10,8 @@ from salad.audio.decode import (
     tells_its_length,
     to_samples,
     to_seconds,
-    write_flac,
-    write_opus,
 )
+from salad.audio.encode import write_flac, write_opus
 
 __all__ = [
     "check_range",

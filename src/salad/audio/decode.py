@@ -1,4 +1,4 @@
-"""Any file of sound -> samples, and back to FLAC and Opus; seconds, samples and frames told in one another."""
+"""Any file of sound -> samples; seconds, samples and frames told in one another."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from salad.audio.encode import with_a_late_end
 from salad.audio.lengths import Link, flac_is_right, mended_wav, mp3_is_right, ogg_links
 from salad.types import SaladError
 
@@ -29,8 +30,6 @@ __all__ = [
     "tells_its_length",
     "to_samples",
     "to_seconds",
-    "write_flac",
-    "write_opus",
 ]
 
 CUT_OFF_S, CUT_OFF_SHARE = 0.1, 0.05  # a decoder may end a little before the header says; more is a file cut off
@@ -39,7 +38,6 @@ CANCELLED = 0.01  # share of the channels' power that their mix keeps at least, 
 CUT = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)  # libsndfile's notes
 STREAMED = 0x7FFF0000  # a file written to a pipe tells a length like this, or more
 LOUDEST, OVER_SHARE = 8.0, 0.05  # of full scale: what float samples may reach, and the share of them over it
-LATE = 1 << 40  # samples: 265 days at 48 kHz
 KNOW_THEIR_LENGTH = ("mp4", "matroska", "asf")
 CONTAINERS = {b"\x1aE\xdf\xa3": "matroska", b"\x30\x26\xb2\x75": "asf", b"#!AMR": "amr"}
 
@@ -320,7 +318,7 @@ def _read_av(
     try:
         if kind == "ogg":
             with _opened(source) as file:
-                source = _with_a_late_end(file.read())
+                source = with_a_late_end(file.read())
         with _opened(source) as file:
             container = av.open(file, format=kind)
             if not container.streams.audio:
@@ -364,66 +362,6 @@ def _check_length(name: str, seconds: float, max_s: float | None) -> None:
         raise SaladError(
             f"audio: {name} lasts {seconds:.1f} s, expected at most {max_s:g} s; cut it, each part with its text"
         )
-
-
-def write_flac(path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> None:
-    """16-bit FLAC, written aside and renamed. A full disk raises OSError."""
-    _write(Path(path), samples, sample_rate_hz, "FLAC", "PCM_16")
-
-
-def write_opus(path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> None:
-    """Ogg Opus (8, 12, 16, 24 or 48 kHz), written aside and renamed; same samples, same bytes."""
-    _write(Path(path), samples, sample_rate_hz, "OGG", "OPUS")
-
-
-def _write(path: Path, samples: np.ndarray, sample_rate_hz: int, container: str, codec: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    encoded = io.BytesIO()  # libsndfile does not tell a full disk from another error; Python's own write does
-    soundfile.write(encoded, np.clip(samples, -1.0, 1.0), sample_rate_hz, format=container, subtype=codec)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    data = encoded.getvalue()
-    aside.write_bytes(_with_serial_zero(data) if container == "OGG" else data)
-    aside.replace(path)
-
-
-def _with_serial_zero(ogg: bytes) -> bytes:
-    """libsndfile numbers an Ogg stream at random; number 0 makes equal streams equal files (RFC 3533, section 6)."""
-    pages, at = bytearray(ogg), 0
-    while at < len(pages):
-        num_segments = pages[at + 26]
-        end = at + 27 + num_segments + sum(pages[at + 27 : at + 27 + num_segments])
-        pages[at + 14 : at + 18] = bytes(4)
-        _sum_page(pages, at, end)
-        at = end
-    return bytes(pages)
-
-
-def _sum_page(pages: bytearray, at: int, end: int) -> None:
-    """Write the checksum of the page from `at` to `end`."""
-    pages[at + 22 : at + 26] = bytes(4)
-    check = 0
-    for byte in pages[at:end]:
-        check = (check << 8 & 0xFFFFFFFF) ^ _OGG_CRC[check >> 24 ^ byte]
-    pages[at + 22 : at + 26] = check.to_bytes(4, "little")
-
-
-def _with_a_late_end(ogg: bytes) -> bytes:
-    """An Ogg whose last page tells no position, or a wrong one, with one behind all sound, so that none is cut off."""
-    pages, at = bytearray(ogg), ogg.rfind(b"OggS")
-    end = at + 27 + pages[at + 26] + sum(pages[at + 27 : at + 27 + pages[at + 26]])
-    pages[at + 6 : at + 14] = LATE.to_bytes(8, "little")
-    _sum_page(pages, at, end)
-    return bytes(pages)
-
-
-def _crc_of(byte: int) -> int:
-    check = byte << 24
-    for _ in range(8):
-        check = (check << 1) ^ (0x104C11DB7 if check & 0x80000000 else 0)
-    return check
-
-
-_OGG_CRC = [_crc_of(byte) for byte in range(256)]
 
 
 def split_at_quiet(samples: np.ndarray, sample_rate_hz: int, max_s: float) -> list[np.ndarray]:

@@ -4,42 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from salad.measure.statistics import pooled_spread, replicate_reach
 from salad.study.ablation import paired
 from salad.study.regression import Regression, partial_r2, regress
 from salad.study.scaling_law import Law, fit_law
+from salad.study.verdicts import (
+    FAILS,
+    HOLDS,
+    OPEN,
+    Finding,
+    done,
+    enough,
+    few,
+    judged,
+    mean,
+    missing,
+    names,
+    paired_documents,
+    percent,
+    plain,
+)
 from salad.types import SaladError
 
 __all__ = ["Finding", "done", "findings", "law_of", "paired_documents", "percent"]
 
-FEW = 3  # pairs of cells from which on an interval holds the chance of training, too
-Z95 = 1.96
 TEXT_MARGIN = 5.0  # points
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the page: the claim, the paper's figure, ours, the verdict and why."""
-
-    number: str
-    claim: str
-    paper: str
-    ours: str
-    verdict: str
-    why: str = ""
-    cells: tuple[str, ...] = field(default=())
-
-
-def done(rows: Sequence[dict[str, Any]], **values: Any) -> list[dict[str, Any]]:
-    """Finished cells with these values; the plain ones (warm start, text rate) unless others are asked for."""
-    wanted = {"warm": True, "rate": "text", **values}
-    return [r for r in rows if r["status"] == "done" and all(r[k] == v for k, v in wanted.items())]
 
 
 def findings(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Finding]:
@@ -96,12 +89,7 @@ def _trend(
 def _m(row: dict[str, Any], domains: Sequence[str]) -> float:
     """M of a cell, or only over documents of these domains."""
     inside = [d for d in row["documents"] if d["domain"] in domains]
-    return _mean(inside) if inside else row["misalignment"]
-
-
-def _mean(documents: Sequence[dict[str, Any]]) -> float:
-    """Nats per token over all documents' tokens."""
-    return sum(d["kl"] for d in documents) / sum(d["count"] for d in documents)
+    return mean(inside) if inside else row["misalignment"]
 
 
 def _rises_without_distillation(rows: Sequence[dict[str, Any]]) -> Finding:
@@ -131,13 +119,13 @@ def _same_speech(number: str, what: str, rows: Sequence[dict[str, Any]], speech:
     claim = f"{what}: M at alpha 0 minus M at alpha 1"
     with_it, without = _pairs(*(done(rows, speech=speech, alpha=a) for a in (1.0, 0.0)))
     if not with_it:
-        return _missing(number, claim, paper, f"{speech} cells at alpha 1 and 0 of one share and seed", [])
+        return missing(number, claim, paper, f"{speech} cells at alpha 1 and 0 of one share and seed", [])
     value, low, high, n = paired_documents(without, with_it)
     ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, pairs of cells: {len(with_it)})"
     why = _growth(with_it, [a["misalignment"] - b["misalignment"] for a, b in zip(without, with_it, strict=True)])
     cells = [*with_it, *without]
-    held, against, why = _enough(with_it, low, high, low > 0, high < 0, why)
-    return _judged(number, claim, paper, ours, held, against, cells, why)
+    held, against, why = enough(with_it, low, high, low > 0, high < 0, why)
+    return judged(number, claim, paper, ours, held, against, cells, why)
 
 
 def _growth(rows: Sequence[dict[str, Any]], values: Sequence[float]) -> str:
@@ -163,18 +151,18 @@ def _from_warm_start(
     claim = f"{what}: M after training is {'above' if rising else 'below'} its warm start's"
     own = [r for r in done(rows, speech=speech, alpha=alpha) if r.get("before")]
     if not own:
-        return _missing(number, claim, paper, f"{speech} cells at alpha {alpha:g}", own)
+        return missing(number, claim, paper, f"{speech} cells at alpha {alpha:g}", own)
     value, low, high, n = paired_documents(own, [{"documents": r["before"]} for r in own])
     ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(own)} cells)"
-    why = _growth(own, [r["misalignment"] - _mean(r["before"]) for r in own])
+    why = _growth(own, [r["misalignment"] - mean(r["before"]) for r in own])
     if rising and (base.get("written_at") or 1.0) < 1.0:
         why += f" The text was sampled from the LLM itself at temperature {base['written_at']:g}: a part of this may be"
         why += " that likelihood makes it as certain, whatever the domain."
     if not rising:
         why += " The warm start has heard the same speech: this is what distillation adds to it."
     held, against = (low > 0, high < 0) if rising else (high < 0, low > 0)
-    held, against, why = _enough(own, low, high, held, against, why)
-    return _judged(number, claim, paper, ours, held, against, own, why)
+    held, against, why = enough(own, low, high, held, against, why)
+    return judged(number, claim, paper, ours, held, against, own, why)
 
 
 def _slope_finding(
@@ -189,16 +177,16 @@ def _slope_finding(
 ) -> Finding:
     trend, own = _trend(rows, alpha, domains)
     if trend is None:
-        return _missing(number, claim, paper, f"narrow cells of at least four sizes at alpha {alpha:g}", own)
+        return missing(number, claim, paper, f"narrow cells of at least four sizes at alpha {alpha:g}", own)
     ours = f"{trend.slope:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}] nats a doubling (n = {trend.n})"
     held = trend.low > 0 if rising else trend.high < 0
     against = trend.high < 0 if rising else trend.low > 0
-    return _judged(number, claim, paper, ours, held, against, own, _warm_trend(own, domains))
+    return judged(number, claim, paper, ours, held, against, own, _warm_trend(own, domains))
 
 
 def _warm_trend(own: Sequence[dict[str, Any]], domains: Sequence[str]) -> str:
     """How much of a slope the warm starts alone have: they, too, hear more where there is more speech."""
-    begun = [{"documents": r["before"], "misalignment": _mean(r["before"])} for r in own if r.get("before")]
+    begun = [{"documents": r["before"], "misalignment": mean(r["before"])} for r in own if r.get("before")]
     if len(begun) < len(own):
         return ""
     line = regress(np.log2([r["hours"] for r in own]).tolist(), [_m(r, domains) for r in begun])
@@ -213,22 +201,22 @@ def _law(rows: Sequence[dict[str, Any]], speech: str) -> Finding:
     paper = "E = 0.13; 47.6 B tokens to 1.05 E" if speech == "narrow" else "E = 0.04"
     own, law = done(rows, speech=speech, alpha=1.0), law_of(rows, speech, 1.0)
     if law is None:
-        return _missing("2", claim, paper, f"{speech} cells of four sizes at alpha 1", own)
+        return missing("2", claim, paper, f"{speech} cells of four sizes at alpha 1", own)
     ours = (
         f"E = {law.e.value:.2f} [{law.e.low:.2f}, {law.e.high:.2f}], beta = {law.beta.value:.2f} "
-        f"[{law.beta.low:.2f}, {_plain(law.beta.high)}] (n = {law.points}, D in hours)"
+        f"[{law.beta.low:.2f}, {plain(law.beta.high)}] (n = {law.points}, D in hours)"
     )
     why = f"AICc {law.aicc:.1f}, of a power law without floor {law.aicc_power:.1f}. "
     if not math.isfinite(law.aicc):
         why = "Too few points to weigh it against a power law without floor. "
     why += "The warm starts scale with D as well. "
     if law.power_law_suffices or law.e.low <= 0:
-        return Finding("2", claim, paper, ours, OPEN, f"{why}A floor cannot be told from none here.", _names(own))
+        return Finding("2", claim, paper, ours, OPEN, f"{why}A floor cannot be told from none here.", names(own))
     if law.near_floor is not None:
         far = law.near_floor
-        why += f"1.05 E at {far.value:.3g} h [{far.low:.3g}, {_plain(far.high)}]"
+        why += f"1.05 E at {far.value:.3g} h [{far.low:.3g}, {plain(far.high)}]"
         why += ", beyond what was measured: an extrapolation." if law.extrapolated else "."
-    return Finding("2", claim, paper, ours, HOLDS, why, _names(own))
+    return Finding("2", claim, paper, ours, HOLDS, why, names(own))
 
 
 def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
@@ -236,7 +224,7 @@ def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
     paper = "MMSU 52.5 v 49.5, OBQA 76.7 v 71.9, ARC-C 79.9 v 78.9"
     active, uniform = _pairs(*(done(rows, speech=name, alpha=1.0) for name in ("active", "uniform")))
     if not active or not uniform:
-        return _missing("4", claim, paper, "active and uniform cells", [*active, *uniform])
+        return missing("4", claim, paper, "active and uniform cells", [*active, *uniform])
     value, low, high, n = paired_documents(active, uniform)
     inside = paired_documents(active, uniform, set(base.get("active_domains") or []))
     ours = (
@@ -246,8 +234,8 @@ def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
     why = f"{where}: {inside[0]:+.3f} [{inside[1]:+.3f}, {inside[2]:+.3f}]. Seeds share one purchase of each kind."
     if not (low > 0 or high < 0):
         why = f"The interval holds 0: more purchases would be needed (`salad ablate` draws them). {why}"
-    held, against, why = _enough(active, low, high, high < 0, low > 0, why)
-    return _judged("4", claim, paper, ours, held, against, [*active, *uniform], why)
+    held, against, why = enough(active, low, high, high < 0, low > 0, why)
+    return judged("4", claim, paper, ours, held, against, [*active, *uniform], why)
 
 
 def _text_stays(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
@@ -256,7 +244,7 @@ def _text_stays(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding
     paper = "text accuracy +0.5 and +0.9 points"
     own = done(rows, alpha=1.0, share=1.0)
     if not own:
-        return _missing("5", claim, paper, "cells at alpha 1", own)
+        return missing("5", claim, paper, "cells at alpha 1", own)
     tables = [
         [{d["id"]: (d["correct"], d["count"], "") for d in one["text_by_document"]} for one in group]
         for group in (own, [base] * len(own))
@@ -270,7 +258,7 @@ def _text_stays(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding
     )
     against = high < -TEXT_MARGIN
     why = "" if against or low > -TEXT_MARGIN else f"The interval holds -{TEXT_MARGIN:g}: more items would be needed."
-    return _judged("5", claim, paper, ours, low > -TEXT_MARGIN, against, own, why)
+    return judged("5", claim, paper, ours, low > -TEXT_MARGIN, against, own, why)
 
 
 def _speech_on_m(rows: Sequence[dict[str, Any]]) -> Finding:
@@ -300,12 +288,12 @@ def _regression(
         line = regress((np.log(x) if of == "misalignment" else x).tolist(), y)
         partial = partial_r2(np.log(x) if of == "misalignment" else x, z if of == "misalignment" else np.log(z), y)
     except SaladError as error:
-        return Finding(number, claim, paper, "-", OPEN, str(error), _names(own))
+        return Finding(number, claim, paper, "-", OPEN, str(error), names(own))
     ours = (
         f"slope {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}], leave-one-out R^2 {line.r2_leave_one_out:.2f}, "
         f"partial R^2 {partial:.2f} (n = {line.n})"
     )
-    return _judged(number, claim, paper, ours, line.high < 0, line.low > 0, own)
+    return judged(number, claim, paper, ours, line.high < 0, line.low > 0, own)
 
 
 def _warm_start(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Finding]:
@@ -323,7 +311,7 @@ def _warm_start(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Fi
         partners = {r["rate"]: r for r in reversed(warm)}  # the first of each rate
         if not cold or not partners:
             claim = f"Ours: the CTC warm start saves seconds to the same M, {speech} speech"
-            found.append(_missing("W", claim, "-", f"the cold {speech} cell and a warm one", []))
+            found.append(missing("W", claim, "-", f"the cold {speech} cell and a warm one", []))
             continue
         places = [(), tuple(base.get("narrow_domains") or ())] if speech == "narrow" else [()]
         for domains in dict.fromkeys(places):
@@ -350,7 +338,7 @@ def _warm_start_of(with_it: dict[str, Any], without: dict[str, Any], domains: Se
     total = without["train_seconds"]
     ratio = total / warm_s
     groups = (documents, without["documents"])
-    at_warm, at_cold = (_mean([d for d in group if not domains or d["domain"] in domains]) for group in groups)
+    at_warm, at_cold = (mean([d for d in group if not domains or d["domain"] in domains]) for group in groups)
     ours = (
         f"warm M {at_warm:.2f} after {warm_s:.0f} s ({what}), cold {at_cold:.2f} after {total:.0f} s; warm minus cold "
         f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents); ratio of seconds "
@@ -359,7 +347,7 @@ def _warm_start_of(with_it: dict[str, Any], without: dict[str, Any], domains: Se
     speeches = " and ".join(percent(r["speech_accuracy"]) for r in (with_it, without))
     why = f"Speech accuracy at the end, warm and cold: {speeches}. Cold reads at {_hz(without)}, with no CTC "
     why += (
-        f"loss beside distillation either. Seconds of the clock, with whatever else the machine did. {_few([without])}"
+        f"loss beside distillation either. Seconds of the clock, with whatever else the machine did. {few([without])}"
     )
     if high >= 0:
         why = why if low > 0 else f"The interval holds 0. {why}"
@@ -368,7 +356,7 @@ def _warm_start_of(with_it: dict[str, Any], without: dict[str, Any], domains: Se
         verdict = FAILS if low > 0 else OPEN
     else:
         verdict = HOLDS if ratio > 1 else OPEN  # a lower bound that does not tell
-    return Finding("W", claim, paper, ours, verdict, why, _names([with_it, without]))
+    return Finding("W", claim, paper, ours, verdict, why, names([with_it, without]))
 
 
 def _rates(rows: Sequence[dict[str, Any]]) -> list[Finding]:
@@ -390,89 +378,3 @@ def _rates(rows: Sequence[dict[str, Any]]) -> list[Finding]:
 
 def _hz(row: dict[str, Any]) -> str:
     return f"{50 / row['stride']:.3g} Hz"
-
-
-def paired_documents(
-    a: Sequence[dict[str, Any]],
-    b: Sequence[dict[str, Any]],
-    domains: set[str] | None = None,
-    resamples: int = 4000,
-) -> tuple[float, float, float, int]:
-    """M of cells `a` minus M of cells `b` on the same documents: mean, 95 % interval, documents.
-
-    Fewer than FEW pairs of cells: documents are resampled, and the chance of training is not in the interval. From FEW
-    on each pair is another training: a t interval, whose spread is pooled over cells of one share (as one cell where
-    no share has two), with the bootstrap's error over documents in quadrature.
-    """
-    size = min(len(a), len(b))
-    tables = [
-        [{d["id"]: (d["kl"], d["count"], d["domain"]) for d in row["documents"]} for row in group[:size]]
-        for group in (a, b)
-    ]
-    try:
-        found = paired(
-            *tables, domains=lambda d: not domains or d in domains, replicates=False, resamples=resamples, seed=0
-        )
-    except SaladError:  # none in these domains
-        return math.nan, math.nan, math.nan, 0
-    if size < FEW:
-        return found.value, found.low, found.high, found.documents
-    by_share: dict[float, list[float]] = {}
-    for row, other in zip(a, b, strict=False):
-        own, theirs = ([d for d in r["documents"] if not domains or d["domain"] in domains] for r in (row, other))
-        by_share.setdefault(row.get("share", 1.0), []).append(_mean(own) - _mean(theirs))
-    spread, freedom = pooled_spread(list(by_share.values()))
-    if not freedom:
-        spread, freedom = pooled_spread([[value for values in by_share.values() for value in values]])
-    reach = replicate_reach(spread, freedom, size, other_se=(found.high - found.low) / (2 * Z95))
-    return found.value, found.value - reach, found.value + reach, found.documents
-
-
-def _judged(
-    number: str,
-    claim: str,
-    paper: str,
-    ours: str,
-    held: bool,
-    against: bool,
-    own: Sequence[dict[str, Any]],
-    why: str = "",
-) -> Finding:
-    verdict = HOLDS if held else FAILS if against else OPEN
-    if verdict == OPEN and "interval holds" not in why:
-        why = f"The interval holds 0: more cells or more documents would be needed. {why}".strip()
-    return Finding(number, claim, paper, ours, verdict, why, _names(own))
-
-
-def _enough(
-    pairs: Sequence[dict[str, Any]], low: float, high: float, held: bool, against: bool, why: str
-) -> tuple[bool, bool, str]:
-    """held, against and why; neither is so on fewer than FEW trainings, and what is open names what could be told."""
-    enough = len(pairs) >= FEW
-    if not enough:
-        why = f"{_few(pairs)} The interval holds too few trainings (under {FEW}) to tell. {why}"
-    elif not (held or against):
-        # a difference is found with probability 0.8 from 1.96 + 0.84 standard errors on
-        why = f"{why} A difference of {(high - low) / 2 * (Z95 + 0.84) / Z95:.3f} could have been told."
-    return held and enough, against and enough, why.strip()
-
-
-def _few(pairs: Sequence[dict[str, Any]]) -> str:
-    return "" if len(pairs) >= FEW else "Over documents alone: the chance of training is not in this interval."
-
-
-def _missing(number: str, claim: str, paper: str, what: str, own: Sequence[dict[str, Any]]) -> Finding:
-    return Finding(number, claim, paper, "-", OPEN, f"Not run: {what}.", _names(own))
-
-
-def _names(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    return tuple(row["cell"] for row in rows)
-
-
-def _plain(value: float) -> str:
-    return f"{value:.2f}" if value < 100 else "any"
-
-
-def percent(value: dict[str, float]) -> str:
-    """An accuracy with its interval: 45 % [33, 58]."""
-    return f"{100 * value['value']:.0f} % [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"

@@ -11,7 +11,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,8 @@ import salad
 from salad.config import Recipe, Stage
 from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
-from salad.evaluation.next_sentence import Item
 from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
-from salad.measure.divergence import DocumentKL, deaf_ears, divergence, forgetting, speech_ears, summary
-from salad.measure.statistics import accuracy
+from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.pipeline.choices import answer, items_of
 from salad.pipeline.distillation import train_stage
 from salad.pipeline.heldout import Setting
@@ -40,60 +38,16 @@ from salad.pipeline.stages.warm_start import train_ctc
 from salad.progress import console
 from salad.sequence import Frames
 from salad.study.ablation import bought_more
+from salad.study.cell_figures import accuracy_of, by_document, document_row, is_seen
+from salad.study.cells import Cell, Times, grid
 from salad.study.grid_page import write_reproduction
 from salad.training.checkpoint import latest_checkpoint, load_weights
 from salad.training.tasks import Source
-from salad.types import Result, Utterance
+from salad.types import Utterance
 
 __all__ = ["Cell", "grid", "reproduce", "run_grid"]
 
 PAGE_S = 45.0  # kept for the start of Python and for the page
-ALPHAS = (1.0, 0.0, 0.5, 0.25, 0.75)
-SHARES = (0.125, 0.25, 0.5, 1.0)
-COLD_STEPS = 3  # times the steps where there is no warm start: at least the seconds that the two parts take
-
-
-@dataclass(frozen=True)
-class Cell:
-    """speech: narrow, broad (random documents of D_web, spoken), active or uniform (narrow, and a little bought).
-
-    share: of the speech and of the steps; the data and the tokens grow together, as in the paper.
-    """
-
-    speech: str
-    alpha: float
-    share: float
-    seed: int = 0
-    warm: bool = True
-    rate: str = "text"
-    stride: int = 4
-
-    @property
-    def name(self) -> str:
-        extra = ("" if self.warm else "-cold") + ("" if self.rate == "text" else f"-fixed-stride{self.stride}")
-        return f"{self.speech}-alpha{self.alpha:g}-share{self.share:g}-seed{self.seed}{extra}"
-
-    @property
-    def work(self) -> float:
-        """Steps of training, in those of a share of 1 with a warm start."""
-        return self.share * (1 if self.warm else COLD_STEPS)
-
-
-def grid(seeds: int) -> list[Cell]:
-    """All cells, those that the findings need most first, for every seed: a budget cuts the end."""
-    cells: list[Cell] = []
-    for seed in range(seeds):
-        cells += [Cell("narrow", alpha, share, seed) for share in SHARES for alpha in (1.0, 0.0)]
-        cells += [Cell("broad", alpha, 1.0, seed) for alpha in (1.0, 0.0)]
-        cells += [Cell(name, 1.0, 1.0, seed) for name in ("active", "uniform")]
-        if seed == 0:
-            cells += [Cell(speech, 1.0, 1.0, warm=False, rate="fixed") for speech in ("broad", "narrow")]
-    cells += [Cell("narrow", 1.0, 1.0, rate="fixed", stride=stride) for stride in (4, 8, 12)]
-    for seed in range(seeds):
-        cells += [Cell("broad", 1.0, share, seed) for share in SHARES[:-1]]
-        cells += [Cell("narrow", alpha, share, seed) for share in SHARES[::-1] for alpha in ALPHAS[2:]]
-        cells += [Cell("broad", 0.0, share, seed) for share in SHARES[:-1]]
-    return cells
 
 
 def reproduce(recipe: Recipe, *, budget_s: float, seeds: int = 3, only: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -126,7 +80,7 @@ def run_grid(
         shared = {"base": measure.base_figures(), "base_seconds": _shared_seconds(base, active, uniform)}
         write_json(recipe.run_dir / "shared.json", shared)
     console.print(f"base: ready after {time.monotonic() - start_s:.0f} s; the cells begin", highlight=False)
-    cells, times, reasons = grid(seeds), _Times(), dict[str, str]()
+    cells, times, reasons = grid(seeds), Times(), dict[str, str]()
     for cell in cells:
         if measure.finished(cell):
             found = read_json(measure.folder(cell) / "cell.json")
@@ -185,30 +139,6 @@ def _alone(run_dir: Path, name: str, wait: bool = True) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
-
-
-class _Times:
-    """Seconds that a cell will take: training by its work (the share of the steps), what every cell takes, and its warm
-    start where no cell before it left one.
-    """
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[float, float]] = []
-        self.warm: list[float] = []  # seconds for a share of 1
-
-    def note(self, cell: Cell, seconds: float, warm_s: float = 0.0) -> None:
-        self.seen.append((cell.work, seconds))
-        if warm_s:
-            self.warm.append(warm_s / cell.share)
-
-    def expect_s(self, cell: Cell, warms: bool = False) -> float:
-        if not self.seen:
-            return 0.0
-        warm_s = 1.15 * cell.share * max(self.warm, default=0.0) if warms else 0.0
-        if len({work for work, _ in self.seen}) == 1:
-            return warm_s + max(s for _, s in self.seen) * max(1.0, cell.work / self.seen[0][0])
-        slope, level = np.polyfit(*zip(*self.seen, strict=True), 1)
-        return warm_s + 1.15 * max(level + max(slope, 0.0) * cell.work, min(s for _, s in self.seen))
 
 
 def _buy(base: Run, name: str, select: dict[str, Any]) -> Run:
@@ -294,7 +224,7 @@ class _Measure:
             load_weights(weights, setting.base)  # not the student, whose LLM may hold another cell's LoRA
             with setting.reading():
                 measured = divergence(setting.base, setting.teacher, setting.examples, speech_ears(setting.base))
-            write_json(note, {"key": key, "documents": [_document(r) for r in measured if _seen(r.speaker)]})
+            write_json(note, {"key": key, "documents": [document_row(r) for r in measured if is_seen(r.speaker)]})
         return read_json(note)["documents"]
 
     def _before(self, cell: Cell) -> tuple[Path, str]:
@@ -413,8 +343,8 @@ class _Measure:
             items = items_of(setting)
             systems = ("speech_adapted", "text_base" if setting.frozen else "text_adapted")
             answers = answer(setting, items, self.heard, systems)
-        documents = [_document(r) for r in m if _seen(r.speaker)]
-        seen = summary([r for r in m if _seen(r.speaker)])
+        documents = [document_row(r) for r in m if is_seen(r.speaker)]
+        seen = summary([r for r in m if is_seen(r.speaker)])
         return {
             "misalignment": seen["all"],
             "misalignment_se": seen["se"],
@@ -422,9 +352,9 @@ class _Measure:
             "documents": documents,
             "forgetting": summary(f)["all"] if f else 0.0,
             "forgetting_se": summary(f)["se"] if f else 0.0,
-            "speech_accuracy": _accuracy(answers["speech_adapted"], items, recipe),
-            "text_accuracy": _accuracy(answers["text_adapted"], items, recipe),
-            "text_by_document": _by_document(answers["text_adapted"], items),
+            "speech_accuracy": accuracy_of(answers["speech_adapted"], items, recipe),
+            "text_accuracy": accuracy_of(answers["text_adapted"], items, recipe),
+            "text_by_document": by_document(answers["text_adapted"], items),
             "items": len(items),
         }
 
@@ -439,13 +369,13 @@ class _Measure:
             model = setting.load(latest_checkpoint(self.base.folder("warm_start")))
             warm = divergence(model, setting.reader(), setting.examples, speech_ears(model))
         return {
-            "text_accuracy": _accuracy(answers["text_base"], items, recipe),
-            "cascade_accuracy": _accuracy(answers["cascade"], items, recipe),
+            "text_accuracy": accuracy_of(answers["text_base"], items, recipe),
+            "cascade_accuracy": accuracy_of(answers["cascade"], items, recipe),
             "chance": float(np.mean([1 / len(i.options) for i in items])),
-            "text_by_document": _by_document(answers["text_base"], items),
+            "text_by_document": by_document(answers["text_base"], items),
             "items": len(items),
-            "deaf": summary([r for r in deaf if _seen(r.speaker)])["all"],
-            "warm_start": summary([r for r in warm if _seen(r.speaker)])["all"],
+            "deaf": summary([r for r in deaf if is_seen(r.speaker)])["all"],
+            "warm_start": summary([r for r in warm if is_seen(r.speaker)])["all"],
             "warm_start_seconds": self.base.done("warm_start")["seconds"],
             "narrow_domains": sorted({u.domain for u in load_aligned(self.base, "speech")}),
             "active_domains": sorted(bought_more([self.bought["active"].dir], [self.bought["uniform"].dir])),
@@ -461,28 +391,6 @@ def _warm_kind(cell: Cell) -> str:
     return "broad" if cell.speech == "broad" else "narrow"
 
 
-def _document(r: DocumentKL) -> dict[str, Any]:
-    return {"id": r.id, "domain": r.domain, "kl": r.kl, "count": r.count}
-
-
-def _seen(speaker: str) -> bool:
-    return not speaker.endswith("(unseen)")
-
-
-def _bought(run: Run) -> tuple[Sequence[Utterance], Frames]:
-    bought = load_bought(run)
-    return bought, load_bought_frames(run, bought)
-
-
-def _by_document(results: Sequence[Result], items: Sequence[Item]) -> list[dict[str, Any]]:
-    """Items and right answers of each document."""
-    tables: dict[str, dict[str, Any]] = {}
-    for result, item in zip(results, items, strict=True):
-        own = tables.setdefault(item.document_id, {"id": item.document_id, "correct": 0, "count": 0})
-        own["correct"] += int(result.correct)
-        own["count"] += 1
-    return list(tables.values())
-
-
-def _accuracy(results: Sequence[Result], items: Sequence[Item], recipe: Recipe) -> dict[str, float]:
-    return accuracy(results, recipe.evaluate.bootstrap, recipe.seed, groups=[item.document_id for item in items])
+def _bought(purchase: Run) -> tuple[Sequence[Utterance], Frames]:
+    bought = load_bought(purchase)
+    return bought, load_bought_frames(purchase, bought)

@@ -14,7 +14,8 @@ import numpy as np
 from markupsafe import Markup
 
 from salad.files import write_json, write_text
-from salad.study.findings import done, findings, law_of, percent
+from salad.study.findings import findings, law_of
+from salad.study.verdicts import done, percent
 
 __all__ = ["write_reproduction"]
 
