@@ -46,10 +46,10 @@ def test_text_scores_equal_one_by_one(head, positions):
 
 
 @pytest.mark.parametrize("rate", ["fixed", "text"])
-@pytest.mark.parametrize("shared", [False, True])
-def test_speech_scores_equal_one_by_one(rate, shared):
+@pytest.mark.parametrize(("shared", "together"), [(False, 1), (True, 1), (False, 5)])
+def test_speech_scores_equal_one_by_one(rate, shared, together):
     """Spoken few-shot examples in the head, sounds and text in the prefixes."""
-    reader = Reader(make_model(rate, 30), None)
+    reader = Reader(make_model(rate, 30), None, together=together)
     head = ()
     if shared:
         first, second = sounds(np.random.default_rng(9), 2)

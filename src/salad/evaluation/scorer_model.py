@@ -37,7 +37,14 @@ class Reader:
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: Any, *, start: Start | None = None, bf16: bool = False, name: str = ""
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        *,
+        start: Start | None = None,
+        bf16: bool = False,
+        name: str = "",
+        together: int = 1,
     ) -> None:
         self.model = model.eval()
         self.hears = isinstance(model, SaladForConditionalGeneration)
@@ -45,6 +52,7 @@ class Reader:
         use_packed_attention(self.llm)
         self.tokenizer, self.bf16, self.name = tokenizer, bf16, name
         self.start: Start = start or ("document" if self.hears else "tokenizer")
+        self.together = together  # sounds heard in one pass; above 1 their last bits depend on what is beside them
         self.window = int(getattr(self.llm.config, "max_position_embeddings", None) or 2048)
 
     @property
@@ -90,9 +98,12 @@ class Reader:
                 f"model: {self.name or 'this one'} is a text LLM and cannot hear; give a SALAD model's folder"
             )
         out = []
-        for sound in sounds:  # spans of one sound are packed; sounds apart, so that none depends on what is beside it
-            spans = [torch.from_numpy(span).float().to(self.device) for span in sound.spans]
-            out.append(self.model.speech_embeddings(spans)[0])
+        for at in range(0, len(sounds), self.together):
+            some = sounds[at : at + self.together]
+            spans = [torch.from_numpy(span).float().to(self.device) for sound in some for span in sound.spans]
+            embeddings, lengths = self.model.speech_embeddings(spans)
+            parts = iter(embeddings.split(lengths))
+            out += [torch.cat(list(itertools.islice(parts, len(sound.spans)))) for sound in some]
         return out
 
     def read_head(self, embeddings: torch.Tensor) -> Head:

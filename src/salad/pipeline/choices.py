@@ -33,6 +33,7 @@ from salad.types import Result
 
 __all__ = ["accuracies", "answer", "items_of"]
 
+SOUNDS_AT_ONCE = 8
 HEARING = ("speech_adapted", "blind", "other")  # own recording, silence as long, another document's recording
 CONTROLS = {SILENCE: "blind", SHUFFLED: "other"}  # conditions of `salad eval --control`
 Frames = tuple[np.ndarray, ...]  # [num_frames, frame_dim] of each span of one context
@@ -68,7 +69,7 @@ def answer(
                 known = dict(zip(asked["text_base"], scores["text_base"], strict=True))
             new = [one for one in requests if one not in known]
             bar.advance(len(requests) - len(new))
-            reader = Reader(model, setting.tokenizer, start="document", bf16=bf16)
+            reader = Reader(model, setting.tokenizer, start="document", bf16=bf16, together=SOUNDS_AT_ONCE)
             known |= dict(zip(new, score(reader, new, advance=bar.advance), strict=True))
             scores[name] = [known[one] for one in requests]
     results = {
