@@ -597,7 +597,7 @@ def test_what_the_purchase_rests_on_is_said() -> None:
     report["evidence"] = {"decision": "uniform, for lack of evidence", "p": 0.214, "reliability": 0.18, "documents": 25,
                           "seconds": 612.4, "overlap": 0.71}  # fmt: skip
     said = str(caption_numbers(report)["clusters"])
-    for word in ("uniform, for lack of evidence", "p 0.214", "0.18", "25 documents", "612 s", "71%"):
+    for word in ("uniform, for lack of evidence", "p 0.214", "0.18", "25 documents", "612 s", "71.0"):
         assert word in said
     assert "expected to share" not in str(caption_numbers({**report, "evidence": {"decision": "active"}})["clusters"])
 
