@@ -38,9 +38,7 @@ __all__ = [
 ]
 
 EXACT = 1e-5  # nats: what packing may change in float32
-STATES = (
-    1e-3  # and by how much, relative to their size, it may change the states: a small random LLM says nothing in nats
-)
+STATES = 1e-3  # of their size: what it may change the states, for a small random LLM says nothing in nats
 ROUGH = 1e-2, 0.1  # both, where weights are held in bf16
 LENGTHS = (11, 7)  # tokens of the two documents that are read packed and alone
 NARROW = 4  # the window of the second reading: its documents go beyond it
