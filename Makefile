@@ -33,7 +33,7 @@ test: $(STAMP)
 	$(BIN)/pytest
 
 # The rooms whose tests need no model of a real size: under a minute, for the time between two edits.
-FAST := audio files house config text objective measure select sequence study
+FAST := audio files house config text objective measure select sequence
 test-fast: $(STAMP)
 	$(BIN)/pytest -q -m 'not gpu and not slow' $(foreach room,$(FAST),$(wildcard tests/$(room) tests/test_$(room).py))
 
