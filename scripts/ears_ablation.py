@@ -187,7 +187,7 @@ def spelling_parts(
     run, symbols, seconds = bench.run, load_symbols(bench.run), bench.seconds
     documents, _ = spell_documents(run)
     texts = {d.id: spell(tokenizer, d.text, symbols) for d in documents}
-    noise = noise or (Noise.uniform(len(symbols)) if row == "uniform_noise" else load_noise(run))
+    noise = noise or (Noise.uniform(len(symbols)) if row == "uniform_noise" else load_noise(run.folder("spell")))
     with_speech = row in ("speech", "kl_simulated", "kl_speech")
 
     def read(seed: int) -> SpellTask:
