@@ -216,10 +216,11 @@ NAMED = {
     "evaluate": ("evaluate",),
     "report": (),
 }
+MEASURED_ON = "what is measured on"
 FURTHER = {  # beside the sections, by recipe
-    "demo": {"corpus": {"prepared corpus"}},
-    "demo-short": {"corpus": {"prepared corpus"}},
-    "salad-3b": {"corpus": {"length of documents", "your data"}, "stage1": {"stream"}},
+    "demo": {"corpus": {"prepared corpus", MEASURED_ON}},
+    "demo-short": {"corpus": {"prepared corpus", MEASURED_ON}},
+    "salad-3b": {"corpus": {"length of documents", "your data", MEASURED_ON}, "stage1": {"stream"}},
 }
 
 
