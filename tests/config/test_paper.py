@@ -88,3 +88,6 @@ def test_what_is_measured_on_is_named():
     assert "voicebench_mmsu" in told["tasks"] and told["examples before an item"].startswith("up to 5")
     few = dict(measured(load_recipe(RECIPES / "salad-3b.yaml", ["evaluate.tasks=[]"])))
     assert few["tasks"] == few["examples before an item"] == "none"
+    assert "NOT" not in told["screened against"] and "the held-out texts, storycloze" in told["screened against"]
+    other = dict(measured(load_recipe(RECIPES / "salad-3b.yaml", ["evaluate.tasks=[piqa, sciq]"])))
+    assert other["screened against"].endswith("; NOT against sciq")

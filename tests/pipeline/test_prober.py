@@ -22,6 +22,7 @@ from salad.pipeline.stages.align import _heard
 from salad.select import explain
 from salad.sequence import assemble
 from salad.testing.corpora import WORDS, make_utterances
+from salad.training.checkpoint import latest_checkpoint
 
 
 @pytest.fixture(params=["full", "lora"])
@@ -81,10 +82,9 @@ def test_the_probe_holds_p_on_speech_against_q_on_text(run, monkeypatch, tokeniz
     run, utterances = run
     asked = utterances[:4]
     monkeypatch.setattr(prober, "transcribe", lambda run, folder, own, title: {u.id: u.text for u in own})
-    probe = prober.Prober(run)
     cluster_of = {u.id: n % 2 for n, u in enumerate(asked)}
-    measured = probe.listen(run.folder("probe"), asked, cluster_of, "t")
-    adapted, _ = probe._load()
+    measured = prober.Prober(run).listen(run.folder("probe"), asked, cluster_of, "t")
+    adapted = build_model(run, latest_checkpoint(run.folder("stage1")), lora=run.recipe.stage1.llm == "lora")
     frames = encode(run, run.folder("probe") / "frames", asked, "t", layouts=1)
     examples = speech_examples(run, tokenizer, asked, frames)
     right, wrong = by_hand(adapted, build_model(run), examples), by_hand(adapted, adapted, examples)

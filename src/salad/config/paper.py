@@ -128,13 +128,16 @@ def departures(recipe: Recipe) -> list[Departure]:
 
 
 def measured(recipe: Recipe) -> list[tuple[str, str]]:
-    """(what, which) of all that a recipe measures on: held-out text and recordings, tasks, examples before an item."""
-    tasks, shots = recipe.evaluate.tasks, recipe.evaluate.num_fewshot
+    """(what, which) of all that a recipe measures on: held-out texts and recordings, tasks, examples before an item,
+    and what is trained on shares no words with."""
+    tasks, shots, screened = recipe.evaluate.tasks, recipe.evaluate.num_fewshot, recipe.select.evaluation
+    missed = ", ".join(task for task in tasks if task not in screened)
     return [
         ("held out", "; ".join(_heldout(recipe))),
         ("of these, M and F are of", f"{recipe.evaluate.documents:,} documents of each source or domain"),
         ("tasks", ", ".join(tasks) or NONE),
         ("examples before an item", f"up to {shots}, as many as fit its spoken version" if tasks and shots else NONE),
+        ("screened against", ", ".join(("the held-out texts", *screened)) + f"; NOT against {missed}" * bool(missed)),
     ]
 
 
