@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from salad.cli import app
 from salad.config import load_recipe
+from salad.config.paper import TASKS
 from salad.training.estimate import make_plan, meta_model
 from salad.training.schedule import before_decay
 
@@ -54,6 +55,14 @@ def test_command():
     assert result.exit_code == 0, result.output
     total = sum(p.numel() for p in meta_model(load_recipe(RECIPES / "salad-3b.yaml")).parameters())
     assert f"{total:,}" in result.output and "H100" in result.output
+    for said in ("arc_challenge", "up to 5", "400 documents of fineweb-edu", "select.near_duplicate\t"):
+        assert said in result.output
+
+
+def test_the_command_ends_with_what_is_not_the_papers():
+    command = ["plan", str(RECIPES / "salad-3b.yaml")]
+    plain, changed = (CliRunner().invoke(app, [*command, *more]).output for more in ([], ["--set", "cluster.k=64"]))
+    assert "cluster.k" not in plain and "cluster.k\t128\t64\t" in changed
 
 
 def test_an_llm_that_is_not_here_says_what_to_do():
@@ -65,4 +74,6 @@ def test_an_llm_that_is_not_here_says_what_to_do():
 def test_the_papers_recipes_measure_all_heldout_documents_and_buy_by_m_as_measured(name):
     recipe = load_recipe(RECIPES / name)
     assert recipe.evaluate.documents >= recipe.corpus.heldout_documents
+    assert recipe.evaluate.documents >= recipe.corpus.heldout_text >= 400
+    assert {*recipe.evaluate.tasks} == {*TASKS} == {*recipe.select.evaluation} and recipe.evaluate.num_fewshot == 5
     assert (recipe.select.rule, recipe.select.score, recipe.select.gamma) == ("raw", "misalignment", 5)

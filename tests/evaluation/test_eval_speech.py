@@ -26,6 +26,7 @@ from salad.evaluation.spoken_results import error_rates
 from salad.evaluation.task import TaskItem, find_task
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.model import SaladConfig, SaladForConditionalGeneration
+from salad.pipeline import choices
 from salad.pipeline.choices import accuracies
 from salad.pipeline.run import Run
 from salad.synthesize.voices import load_voice
@@ -148,6 +149,24 @@ def test_a_run_tells_its_own_items_and_its_tasks_together(run_dir, items, recipe
     assert alone == {"tasks": [task]}
     heard = samples(tmp_path, f"cascade/{voice.replace(':', '-')}", "evaluate/tasks")
     assert any(word in row["heard"][0].lower() for row in heard for word in ("boats", "seas", "lamps"))
+
+
+def test_a_recipe_gives_its_tasks_the_examples_and_items_that_it_names(recipe_values, tmp_path, monkeypatch):
+    """What `salad eval --num-fewshot --data --hub` takes, by the same path."""
+    asked = {}
+
+    def run_speech_eval(model, tasks, out, settings, speech, **more):
+        asked.update(more, tasks=tasks, settings=settings, voices=speech.voices)
+        raise InterruptedError
+
+    monkeypatch.setattr(choices, "run_speech_eval", run_speech_eval)
+    recipe_values["evaluate"] = {"tasks": ["piqa"], "num_fewshot": 5, "task_data": str(tmp_path), "task_hub": True}
+    with pytest.raises(InterruptedError):
+        accuracies(Run(Recipe.model_validate(recipe_values)), [], {}, tmp_path)
+    assert asked["settings"].num_fewshot == 5 and asked["tasks"] == ("piqa",) and asked["voices"] == ("first",)
+    assert asked["data_dir"] == tmp_path and asked["hub"] is True
+    with pytest.raises(ValueError, match="num_fewshot"):
+        Recipe.model_validate(recipe_values | {"evaluate": {"num_fewshot": 6}})
 
 
 # The table

@@ -589,7 +589,9 @@ def test_more_shots_than_other_items_is_one_clear_error(llm_folder, tmp_path):
     write_jsonl(tmp_path / "mine.jsonl", rows(5))
     arguments = ["--tasks", tmp_path / "mine.jsonl", "--out", tmp_path / "out", "--num-fewshot"]
     result = run(llm_folder, *arguments, 5)
-    assert result.exit_code == 2 and "--num-fewshot: got 5, but mine has 5 items" in result.stderr
+    assert (
+        result.exit_code == 2 and "--num-fewshot (evaluate.num_fewshot): got 5, but mine has 5 items" in result.stderr
+    )
     assert "give 4 or less" in result.stderr
     told = run(llm_folder, *arguments, 4)
     assert told.exit_code == 0, told.output

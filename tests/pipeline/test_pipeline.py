@@ -50,6 +50,15 @@ def recipe(values, tmp_path, **changes):
     return Recipe.model_validate(values)
 
 
+def test_the_resolved_recipe_names_its_departures_and_loads_to_itself(calls, recipe_values, tmp_path):
+    made = recipe(recipe_values, tmp_path, cluster={"k": 7})
+    pipeline.run_pipeline(made)
+    written = read_json(made.run_dir / "recipe.json")
+    told = {row["setting"]: row for row in written["departures"]}
+    assert (told["cluster.k"]["paper"], told["cluster.k"]["ours"]) == ("128", "7") and told["cluster.k"]["why"]
+    assert load_recipe(made.run_dir / "recipe.json") == made
+
+
 def test_runs_all_stages_in_order_then_none(calls, recipe_values, tmp_path):
     pipeline.run_pipeline(recipe(recipe_values, tmp_path))
     assert calls[0] == list(pipeline.STAGES)
@@ -216,10 +225,11 @@ NAMED = {
     "evaluate": ("evaluate",),
     "report": (),
 }
+MEASURED_ON = "what is measured on"
 FURTHER = {  # beside the sections, by recipe
-    "demo": {"corpus": {"prepared corpus"}},
-    "demo-short": {"corpus": {"prepared corpus"}},
-    "salad-3b": {"corpus": {"length of documents", "your data"}, "stage1": {"stream"}},
+    "demo": {"corpus": {"prepared corpus", MEASURED_ON}},
+    "demo-short": {"corpus": {"prepared corpus", MEASURED_ON}},
+    "salad-3b": {"corpus": {"length of documents", "your data", MEASURED_ON}, "stage1": {"stream"}},
 }
 
 

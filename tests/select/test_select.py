@@ -8,6 +8,7 @@ from salad.select import (
     UNIFORM,
     Evidence,
     Probed,
+    Screen,
     allocate,
     draw,
     expected_overlap,
@@ -216,6 +217,36 @@ def test_texts_of_an_evaluation_are_found_whatever_their_case_and_punctuation():
     other = "The mitochondria are organelles; as every child learns, the powerhouse of the cell is there."
     assert overlapping([copy, other, ""], [question], 13) == [True, False, False]
     assert overlapping(["well, Paris is big indeed", "London is big"], ["Paris is big."], 13) == [True, False]
+
+
+def test_a_screen_names_what_a_text_shares_words_with():
+    long = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+    screen = Screen(
+        [("a", long), ("b", "Twelve words are few, and so they count as a whole, once."), ("c", "You know.")]
+    )
+    assert screen.found("well: TWO three four five six seven eight nine ten eleven twelve thirteen, fourteen!") == "a"
+    assert (
+        screen.found("two three four five six seven eight nine ten eleven twelve thirteen") is None
+    )  # twelve in a row
+    assert screen.found("He says twelve words are few and so they count as a whole once") == "b"
+    assert screen.found("twelve words are few and so they count as a whole") is None
+    assert screen.found("as you know") == "c" and Screen([("c", "You know.")], least=8).found("you know") is None
+    assert Screen([("a", long)], 4).found("it is nine ten eleven twelve") == "a"
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abc"), max_size=9).map(" ".join), max_size=6),
+    st.lists(st.lists(st.sampled_from("abc"), max_size=14).map(" ".join), max_size=4),
+    st.integers(1, 6),
+)
+def test_a_screen_finds_what_looking_everywhere_finds(evaluation, texts, n):
+    def shares(text, other):
+        size, words = min(n, len(other)), text.split()
+        runs = [other[i : i + size] for i in range(len(other) - size + 1)] if size else []
+        return any(words[i : i + size] in runs for i in range(len(words) - size + 1))
+
+    expected = [any(shares(text, other.split()) for other in evaluation) for text in texts]
+    assert overlapping(texts, evaluation, n) == expected
 
 
 def test_near_duplicates_point_to_the_first_of_their_kind():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from salad.config import load_recipe
+from salad.config import Text, load_recipe
 from salad.data.manifest import read_utterances, write_utterances
 from salad.files import read_json, read_jsonl, sha256_file, write_jsonl
 from salad.pipeline.run import Run
@@ -298,6 +298,39 @@ def test_stage2_streams_old_and_bought_speech_and_text(make_run, monkeypatch):
     )
     given_ = [source["given"] for source in lane.values()]
     assert max(given_) - min(given_) < 40 and sum(given_) >= 3 * 150
+
+
+def test_stage2_has_an_order_of_its_own(make_run, monkeypatch):
+    """It would begin with the documents that Stage I began with, and see the later ones never."""
+    run = make_run("run")
+    stage = run.recipe.stage1.model_copy(update={"steps": 1, "warmup_steps": 0, "decay_share": 0.0})
+    run = Run(run.recipe.model_copy(update={"stage1": stage, "stage2": stage}))
+    drawn, draw = [], Stream.draw
+    monkeypatch.setattr(Stream, "draw", lambda self: drawn.append(draw(self)) or drawn[-1])
+    stage1.run(run)
+    own = read_utterances(run.folder("align") / "heldout.jsonl")
+    write_utterances(run.folder("synthesize") / "bought.jsonl", own)
+    encode(run, run.folder("synthesize") / "frames", own, "t", layouts=2)
+    monkeypatch.setattr(stage2, "_save", lambda run: None)
+    stage2.run(run)
+    speech = [[e.id for e in batch if e.speech_frames and int(e.id[1:]) < 17] for batch in drawn]
+    text = [[e.id for e in batch if e.id.startswith("t")] for batch in drawn]
+    for first, second in (speech, text):
+        least = min(len(first), len(second))
+        assert least >= 2 and first[:least] != second[:least]
+
+
+def test_plain_text_of_its_own_is_what_a_stage_reads_against_forgetting(make_run, monkeypatch):
+    run = make_run("run")
+    corpus = run.recipe.corpus.model_copy(update={"plain_text": (Text(path="plain"),)})
+    run = Run(run.recipe.model_copy(update={"corpus": corpus}))
+    rows = [{"id": f"p{i}", "text": " ".join(WORDS[i:]), "source": "s", "domain": "d"} for i in range(6)]
+    write_jsonl(run.folder("corpus") / "plain.jsonl", rows)
+    drawn, draw = [], Stream.draw
+    monkeypatch.setattr(Stream, "draw", lambda self: drawn.append(draw(self)) or drawn[-1])
+    stage1.run(run)
+    read = {example.id for batch in drawn for example in batch if not example.speech_frames}
+    assert read and read <= {row["id"] for row in rows}
 
 
 def test_cache_and_fly_train_the_same_weights(make_run):

@@ -172,13 +172,20 @@ def plan(
     overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """Tell what a recipe will take: parameters, memory, tokens, operations, GPU hours, speech to buy, disk."""
+    """Tell what a recipe will take: parameters, memory, tokens, operations, GPU hours, speech to buy, disk.
+
+    Then what it measures on, and every setting that is not the paper's, with the reason.
+    """
     with plain_errors(debug):
+        from dataclasses import astuple
+
         from salad.config import load_recipe
+        from salad.config.paper import departures
         from salad.training.estimate import make_plan, rows
 
         settings = load_recipe(recipe, overrides or [])
         print_table(("for", "what", "figure"), list(rows(make_plan(settings, devices), settings)))
+        print_table(("not the paper's", "paper", "this recipe", "what for"), [astuple(d) for d in departures(settings)])
 
 
 def _overfit(recipe: Path, overrides: list[str] | None) -> None:

@@ -85,7 +85,10 @@ class Speech(Data):
 class Text(Data):
     format: Literal["auto", "jsonl", "parquet", "text"] = "auto"
     domain_field: str = ""
-    max_documents: int = Field(100_000, ge=1, description="the first so many are taken; all are held in memory")
+    every: int = Field(1, ge=1, description="10: one document in ten of each file, from all over it")
+    max_documents: int | None = Field(
+        100_000, ge=1, description="the first so many are taken, null: all; those of corpus.text are held in memory"
+    )
 
 
 class Variation(Section):
@@ -106,8 +109,12 @@ class Variation(Section):
 class Corpus(Variation):
     speech: tuple[Speech, ...] = Field((), description="recordings with their text")
     text: tuple[Text, ...] = Field((), description="broad text (D_web)")
+    plain_text: tuple[Text, ...] = Field(
+        (), description="text against forgetting, streamed from disk (sequence.stream); none: D_web's own"
+    )
     heldout_share: float = Field(0.0, ge=0, lt=0.5, description="share of your own speech kept for measuring")
     heldout_documents: int = Field(200, ge=1, description="at most so many documents of it")
+    heldout_text: int = Field(0, ge=0, description="documents of `text` kept for measuring, said by heldout_voice")
     min_utterance_s: float = Field(0.1, ge=0, description="shorter recordings are set aside")
     max_utterance_s: float = Field(1200.0, gt=0, description="longer ones are set aside, without being decoded")
     prepared: str = Field(
@@ -155,17 +162,28 @@ class Corpus(Variation):
             raise ValueError(
                 "no broad text (D_web): give prepared, text or local_text, or web_documents_per_topic above 0"
             )
-        if not self.heldout_per_domain and not (self.heldout_share and self.own_speech):
-            raise ValueError("nothing to measure on: heldout_share needs speech, or heldout_per_domain must be above 0")
-        titles = [data.title for data in (*self.own_speech, *self.text)]
+        if self.heldout_text and not self.text:
+            raise ValueError(
+                f"heldout_text: got {self.heldout_text}, but there is no text to hold out; add corpus.text"
+            )
+        if not (self.heldout_per_domain or self.heldout_text) and not (self.heldout_share and self.own_speech):
+            raise ValueError(
+                "nothing to measure on: heldout_share needs speech; or set heldout_per_domain or heldout_text above 0"
+            )
+        titles = [data.title for data in self.own_data]
         if twice := sorted({title for title in titles if titles.count(title) > 1}):
-            raise ValueError(f"two of speech and text are called {twice[0]!r}; give each its own name")
+            raise ValueError(f"two of speech, text and plain_text are called {twice[0]!r}; give each its own name")
         return self
 
     @property
     def unseen_voices(self) -> tuple[str, ...]:
         """The voices that nothing is trained on."""
         return (self.unseen_voice, *self.more_unseen_voices)
+
+    @property
+    def own_data(self) -> tuple[Data, ...]:
+        """What is read from your own files, or from the hub."""
+        return (*self.own_speech, *self.text, *self.plain_text)
 
     @property
     def own_speech(self) -> tuple[Speech, ...]:

@@ -54,7 +54,9 @@ class Select(Section):
     budget_share: float = Field(0.01, gt=0, description="speech to buy, as a share of D_speech's hours")
     max_cer: float = Field(0.35, gt=0, description="clusters above are taken for TTS artefacts")
     near_duplicate: float = Field(0.8, gt=0, le=1, description="Jaccard of five-word shingles; 1: only equal texts")
-    overlap_words: int = Field(13, ge=3, description="so many words in a row as an evaluation text: never bought")
+    overlap_words: int = Field(
+        13, ge=3, description="so many words in a row as a held-out text or an item of `evaluation`: not trained on"
+    )
     evaluation: tuple[str, ...] = Field(
         (), description="tasks, as `salad eval --tasks` takes them, whose items no text may hold; held-out texts always"
     )
@@ -106,6 +108,13 @@ class Evaluate(Section):
     tasks: tuple[str, ...] = Field(
         (), description="multiple-choice tasks, as `salad eval --tasks` takes them, read and heard in heldout_voice"
     )
+    num_fewshot: int = Field(
+        0, ge=0, le=5, description="examples before each item of `tasks`: as many as fit its spoken version"
+    )
+    task_data: Path | None = Field(
+        None, description="folder with NAME.jsonl of the tasks, and NAME_fewshot.jsonl of their examples"
+    )
+    task_hub: bool = Field(False, description="fetch items that are not here from the Hugging Face hub")
 
     @field_validator("noise")
     @classmethod
@@ -208,6 +217,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise SaladError(f"recipe: {path} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise SaladError(f"recipe: {path} must hold sections (key: value), got {type(values).__name__}")
+    values.pop("departures", None)  # what a run wrote beside its resolved recipe: it follows from the rest
     if (base := values.pop("base", None)) is not None:
         if not isinstance(base, str):
             raise SaladError(f"recipe: base in {path}: got {base!r}, expected the path of another recipe")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +16,13 @@ from salad.data.ingest import ingest_documents
 from salad.data.ingest_plan import CHARS_PER_S, Door, choose_heldout, make_plan, read_plan
 from salad.data.manifest import load_spoken
 from salad.data.quarantine import gather_quarantine
-from salad.data.readers.text import read_text
+from salad.data.readers.text import read_text, stream_text
 from salad.data.sources import open_source
 from salad.files import read_jsonl, write_jsonl
+from salad.progress import console
 from salad.types import Document, SaladError, Utterance
 
-__all__ = ["own_recordings", "own_text"]
+__all__ = ["hold_out", "own_plain_text", "own_recordings", "own_text"]
 
 
 def own_recordings(
@@ -48,7 +53,8 @@ def own_recordings(
     set_twins_aside([*shards[1], *shards[0]])  # what is measured on stays
     groups = [[u for u, _ in load_spoken(folders)] for folders in shards]
     speech, heldout = groups
-    if not (speech or settings.speech_documents) or not (heldout or settings.heldout_per_domain):
+    elsewhere = settings.heldout_per_domain or settings.heldout_text
+    if not (speech or settings.speech_documents) or not (heldout or elsewhere):
         gather_quarantine(folder)
         what = "to train on" if not speech else "to measure on (corpus.heldout_share)"
         raise SaladError(f"corpus: no recording is left {what}; {folder / 'quarantine.jsonl'} says why of each")
@@ -75,22 +81,80 @@ def own_recordings(
 
 
 def own_text(
-    settings: Corpus, door: Door | None, folder: Path
-) -> tuple[list[Document], list[dict[str, Any]], list[dict[str, str]]]:
-    """Your broad text, its rows of the data card, and what of it could not be used.
+    settings: Corpus, door: Door | None, folder: Path, seed: int
+) -> tuple[list[Document], list[Document], list[dict[str, Any]], list[dict[str, str]]]:
+    """Your broad text: to learn from, and `heldout_text` documents to measure on; its rows of the data card; what
+    cannot be used.
 
     Raises SaladError where nothing can be used; quarantine.jsonl in `folder` then says why of each.
     """
     if not settings.text:
-        return [], [], []
-    documents, rows, aside = [], [], []
-    for entry in settings.text:
-        own, left_out = read_text(entry, lambda text: door.fits(len(text) / CHARS_PER_S, text))
-        note = f"stopped after max_documents: {entry.max_documents}" if len(own) == entry.max_documents else ""
-        rows.append(text_source(entry.title, entry.licence, own, note=note, quarantined=len(left_out)))
-        documents += own
-        aside += left_out
-    if not documents:
+        return [], [], [], []
+    read = [(entry, *read_text(entry, _fits(door))) for entry in settings.text]
+    everyone, aside = [d for _, own, _ in read for d in own], [row for *_, left_out in read for row in left_out]
+    if not everyone:
         write_jsonl(folder / "quarantine.jsonl", aside)
         raise SaladError("corpus.text: no text can be used; corpus/quarantine.jsonl says why of each")
-    return documents, rows, aside
+    heldout, spare = hold_out(everyone, settings.heldout_text, seed)
+    reason = "text: the rest of a document that is measured on"
+    aside += [{"stage": "corpus", "id": document.id, "reason": reason} for document in spare]
+    gone, rows = {document.id for document in (*heldout, *spare)}, []
+    for entry, own, left_out in read:
+        notes = [f"stopped after max_documents: {entry.max_documents}"] * (len(own) == entry.max_documents)
+        kept = [document for document in own if document.id not in gone]
+        measured = sum(document.source == entry.title for document in heldout)
+        notes += [f"{measured} documents are held out, and spoken"] * (measured > 0)
+        rows.append(text_source(entry.title, entry.licence, kept, note="; ".join(notes), quarantined=len(left_out)))
+    return [document for document in everyone if document.id not in gone], heldout, rows, aside
+
+
+def hold_out(documents: Sequence[Document], number: int, seed: int) -> tuple[list[Document], list[Document]]:
+    """`number` documents to measure on, and the further parts of those that were cut; by `seed` and names alone.
+
+    Of a text that was cut the first part is measured on, and none of it trained on. Raises SaladError for too many.
+    """
+    if not number:
+        return [], []
+    parts: dict[str, list[Document]] = {}
+    for document in documents:
+        parts.setdefault(re.sub(r"#\d+$", "", document.id), []).append(document)
+    if number >= len(parts):
+        raise SaladError(f"corpus.heldout_text: got {number}, but there are {len(parts)} texts; keep fewer of them")
+    order = sorted(parts, key=lambda name: hashlib.sha256(f"{seed}/heldout_text/{name}".encode()).digest())
+    chosen = [parts[name] for name in order[:number]]
+    return [own[0] for own in chosen], [document for own in chosen for document in own[1:]]
+
+
+def own_plain_text(
+    settings: Corpus, door: Door | None, path: Path, refuses: Callable[[str], str]
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Write `plain_text` to `path`, one document in memory at a time; its rows of the data card, and what is left out.
+
+    refuses: why a text may not be trained on, "" where it may.
+    """
+    rows, aside = [], list[dict[str, str]]()
+
+    def passed() -> Iterator[dict[str, Any]]:
+        for entry in settings.plain_text:
+            before, leaked, num, words = len(aside), 0, 0, 0
+            for document in stream_text(entry, _fits(door), aside):
+                if why := refuses(document.text):
+                    aside.append({"stage": "corpus", "id": document.id, "reason": why})
+                    leaked += 1
+                    continue
+                num, words = num + 1, words + len(document.words)
+                yield asdict(document)
+            row = text_source(entry.title, entry.licence, (), quarantined=len(aside) - before)
+            rows.append({**row, "documents": num, "words": words, "leaked": leaked, "note": "against forgetting"})
+
+    if settings.plain_text:
+        console.print("corpus: reads all of plain_text once, to stream it from disk", highlight=False)
+        write_jsonl(path, passed())
+        if not any(row["documents"] for row in rows):
+            raise SaladError("corpus.plain_text: no text can be used; check its path and text_field")
+    return rows, aside
+
+
+def _fits(door: Door | None) -> Callable[[str], bool]:
+    assert door is not None, "there is something to read"
+    return lambda text: door.fits(len(text) / CHARS_PER_S, text)

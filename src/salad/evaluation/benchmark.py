@@ -175,9 +175,10 @@ def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, setti
         if own is None:
             if len(items) <= wanted:
                 raise SaladError(
-                    f"--num-fewshot: got {wanted}, but {task.task} has {len(items)} items that can be used and no "
-                    f"examples of its own: its first {wanted} would be the examples, and none is left to score; give "
-                    f"{len(items) - 1} or less, more items, or {task.task}_fewshot.jsonl in a folder (--data)"
+                    f"--num-fewshot (evaluate.num_fewshot): got {wanted}, but {task.task} has {len(items)} items that "
+                    f"can be used and no examples of its own: its first {wanted} would be the examples, and none is "
+                    f"left to score; give {len(items) - 1} or less, more items, or {task.task}_fewshot.jsonl in the "
+                    "folder of --data (evaluate.task_data)"
                 )
             skipped += [{"id": item.id, "reason": "used as a few-shot example"} for item in shots]
             items = items[wanted:]

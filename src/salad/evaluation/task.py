@@ -35,6 +35,7 @@ __all__ = [
     "items_of",
     "load_items",
     "render",
+    "task_files",
     "task_names",
 ]
 
@@ -141,6 +142,16 @@ def find_task(spec: str) -> tuple[Task, Path | None]:
         f"tasks: got {spec!r}, expected one of {', '.join(task_names())}, NAME=FILE, or the path of a "
         f"{', '.join(DATA_SUFFIXES)} file of items or of a .yaml task file; correct the name or the path"
     )
+
+
+def task_files(specs: Sequence[str], data_dir: Path | None) -> list[Path]:
+    """The files of items that `specs` name, and those in `data_dir` of tasks that are named alone; those that exist."""
+    found = [find_task(spec) for spec in specs]
+    paths = [path for _, path in found if path is not None]
+    if data_dir is not None:
+        stems = [f"{task.task}{end}" for task, path in found if path is None for end in ("", "_fewshot")]
+        paths += [data_dir / f"{stem}{suffix}" for stem in stems for suffix in DATA_SUFFIXES]
+    return [path for path in paths if path.is_file()]
 
 
 def load_items(

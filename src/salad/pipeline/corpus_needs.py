@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from salad.assets import ASSETS
 from salad.config import Corpus, Recipe
 from salad.data.card import speech_source, text_source
 from salad.data.ingest_plan import Door
-from salad.data.prepared import first_of_each_domain, read_prepared, recorded
+from salad.data.prepared import Prepared, copy_recordings, first_of_each_domain, read_prepared, recorded
 from salad.model import load_encoder
+from salad.pipeline.run import Run
+from salad.pipeline.speech_jobs import speak
 from salad.synthesize import assets_of_voice
 from salad.types import Document, Utterance
 
-__all__ = ["assets_needed", "door_of", "heldout_voices", "spoken_rows", "text_rows", "voices_needed"]
+__all__ = [
+    "PREPARED_HELDOUT",
+    "against_forgetting",
+    "assets_needed",
+    "door_of",
+    "heldout_speech",
+    "heldout_voices",
+    "spoken_rows",
+    "text_rows",
+    "voices_needed",
+]
+
+PREPARED_HELDOUT = "prepared-heldout"  # the folder of held-out recordings that came with a prepared corpus
+
+
+def against_forgetting(recipe: Recipe) -> str:
+    """Which documents of the corpus are the plain text of Stage I and II: "plain", or D_web's own ("web")."""
+    return "plain" if recipe.corpus.plain_text else "web"
 
 
 def assets_needed(recipe: Recipe) -> set[str]:
@@ -25,7 +45,7 @@ def assets_needed(recipe: Recipe) -> set[str]:
     writes = not settings.prepared
     if writes and (settings.web_documents_per_topic or settings.speech_documents or settings.heldout_per_domain):
         names.add(recipe.assets.llm)
-    if settings.own_speech or settings.text:
+    if settings.own_data:
         names.add(recipe.assets.encoder)
     for voice in voices_needed(recipe):
         names |= set(assets_of_voice(voice))
@@ -36,9 +56,9 @@ def voices_needed(recipe: Recipe) -> set[str]:
     """The voices that the corpus stage lets speak: those whose recordings the prepared corpus holds need not."""
     settings = recipe.corpus
     voices = set(settings.voices.shares) if settings.speech_documents else set()
-    if not settings.heldout_per_domain:
+    if not (settings.heldout_per_domain or settings.heldout_text):
         return voices
-    if not settings.prepared:
+    if not settings.prepared or settings.heldout_text:
         return voices | {settings.heldout_voice, *settings.unseen_voices}
     documents = read_prepared(settings.prepared).documents["heldout"]
     said, heldout = recorded(settings.prepared), first_of_each_domain(documents, settings.heldout_per_domain)
@@ -63,6 +83,18 @@ def heldout_voices(settings: Corpus, heldout: list[Document]) -> list[tuple[Docu
     few = _one_a_domain(heldout, settings.unseen_documents)
     unseen = [(document, voice) for voice in settings.unseen_voices for document in few]
     return unseen + [(document, settings.heldout_voice) for document in heldout]
+
+
+def heldout_speech(
+    run: Run, folder: Path, prepared: Prepared | None, heldout: list[Document]
+) -> tuple[list[Utterance], int]:
+    """Recordings of these documents in the held-out voices, and how many of them came with a prepared corpus."""
+    wanted = heldout_voices(run.recipe.corpus, heldout)
+    ready = [r for r in prepared.recordings if r.said in {(d.id, voice) for d, voice in wanted}] if prepared else []
+    measured = copy_recordings(ready, folder / PREPARED_HELDOUT / "shard-00000") if ready else []
+    said = {recording.said for recording in ready}
+    missing = [(d, voice) for d, voice in wanted if (d.id, voice) not in said]
+    return measured + [u for u, _ in speak(run, folder / "heldout", missing, "speak held-out")], len(ready)
 
 
 def spoken_rows(spoken: Sequence[Utterance], measured: Sequence[Utterance]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import yaml
 
 from salad import __version__
 from salad.assets import ASSETS
+from salad.config.paper import departures
 from salad.data.card import card_lines, is_non_commercial
 from salad.files import read_json, read_jsonl, write_text
 from salad.measure.format import with_interval
@@ -56,6 +57,12 @@ def write_model_card(run: Run) -> None:
         "## Figures",
         "",
         *_figures(run),
+        "",
+        "## Where it departs from the paper",
+        "",
+        "| setting | paper | here | what for |",
+        "|---|---|---|---|",
+        *(f"| {d.setting} | {d.paper} | {d.ours} | {d.why} |" for d in departures(recipe)),
         "",
         f"Seed {recipe.seed}; the resolved recipe is recipe.json of the run directory.",
         "",

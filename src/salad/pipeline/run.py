@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,7 @@ from typing import Any
 
 from salad import assets
 from salad.config import Recipe
+from salad.config.paper import departures
 from salad.data.readers.detect import check_places
 from salad.engine import using
 from salad.engine.memory import keep_freed_memory
@@ -133,7 +134,8 @@ def run_pipeline(
         check_places(recipe.corpus)  # before models are fetched
     if first:
         run.dir.mkdir(parents=True, exist_ok=True)
-        write_json(run.dir / "recipe.json", recipe.model_dump(mode="json"))
+        apart = [asdict(departure) for departure in departures(recipe)]
+        write_json(run.dir / "recipe.json", {**recipe.model_dump(mode="json"), "departures": apart})
     parts: dict[str, str] = {}
     above_ran = ""
     for stage in STAGES:

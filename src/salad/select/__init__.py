@@ -5,7 +5,7 @@ from salad.select.embed import embed_documents, join_embeddings, top_words
 from salad.select.explain import Evidence, Parts, explain, with_evidence
 from salad.select.kmeans.balanced import BalancedClusters, balanced_kmeans
 from salad.select.looks import ACTIVE, UNIFORM, Look, Probed, expected_overlap, probe_in_looks
-from salad.select.screen import near_duplicates, overlapping
+from salad.select.screen import Screen, near_duplicates, overlapping
 
 __all__ = [
     "ACTIVE",
@@ -15,6 +15,7 @@ __all__ = [
     "Look",
     "Parts",
     "Probed",
+    "Screen",
     "allocate",
     "balanced_kmeans",
     "draw",

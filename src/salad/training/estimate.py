@@ -15,6 +15,7 @@ from transformers import AutoConfig
 from salad import config
 from salad.assets import ASSETS, hub_folder, is_cached, is_hub_name, llm_folder
 from salad.config import Recipe
+from salad.config.paper import measured
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.encoders.load import shape_of
 from salad.model.llm import decoder_layers
@@ -131,6 +132,8 @@ def rows(plan: Plan, settings: Recipe) -> Iterable[tuple[str, str, str]]:
     yield "speech to buy", "of 1,000 h of D_speech", figure
     for what, number in plan.disk.items():
         yield "disk", what, f"{number / 1e9:,.1f} GB"
+    for what, which in measured(settings):
+        yield "measured on", what, which
 
 
 def _llm_config(settings: Recipe) -> Any:

@@ -40,7 +40,7 @@ def check_places(settings: Corpus) -> None:
     """Raises SaladError where a path of `corpus` names nothing: before anything large is fetched, or read."""
     places = [("speech", path) for entry in settings.speech for path in (entry.path, entry.audio_root)]
     places += [("speech_folders", path) for path in settings.speech_folders]
-    places += [("text", entry.path) for entry in settings.text]
+    places += [(kind, entry.path) for kind in ("text", "plain_text") for entry in getattr(settings, kind)]
     places += [("local_text", path) for path in settings.local_text]
     for kind, path in places:
         if path and not path.exists() and next(glob.iglob(str(path), recursive=True), None) is None:

@@ -16,7 +16,7 @@ from salad.data.readers.rows import check_text, label, pick
 from salad.files import json_lines, json_objects, read_lines
 from salad.types import Document, SaladError
 
-__all__ = ["cut_text", "read_local_text", "read_text"]
+__all__ = ["cut_text", "read_local_text", "read_text", "stream_text"]
 
 FIELDS = ("text", "content", "raw_content", "document")
 BATCH_ROWS = 512
@@ -28,11 +28,19 @@ def read_text(entry: Text, fits: Callable[[str], bool]) -> tuple[list[Document],
 
     A text that does not pass `fits` becomes several documents, cut between sentences: none of it is lost.
     """
-    documents: list[Document] = []
     aside: list[dict[str, str]] = []
+    return _unique(list(stream_text(entry, fits, aside))), aside
+
+
+def stream_text(entry: Text, fits: Callable[[str], bool], aside: list[dict[str, str]]) -> Iterator[Document]:
+    """The same one by one, none of them held: an id may come twice. What is left out is added to `aside`."""
+    return itertools.islice(_documents(entry, fits, aside), entry.max_documents)
+
+
+def _documents(entry: Text, fits: Callable[[str], bool], aside: list[dict[str, str]]) -> Iterator[Document]:
     for file in _files(entry):
         try:
-            for name, value in _values(file, entry):
+            for name, value in itertools.islice(_values(file, entry), 0, None, entry.every):
                 try:
                     text = check_text(pick(value, entry.text_field, FIELDS))
                 except SaladError as error:
@@ -43,12 +51,9 @@ def read_text(entry: Text, fits: Callable[[str], bool]) -> tuple[list[Document],
                 parts = cut_text(text, fits)
                 for n, part in enumerate(parts):
                     own = f"{entry.title}-{given}" + (f"#{n}" if len(parts) > 1 else "")
-                    documents.append(Document(own, part, entry.title, domain))
-                if len(documents) >= entry.max_documents:
-                    return _unique(documents[: entry.max_documents]), aside
+                    yield Document(own, part, entry.title, domain)
         except SaladError as error:
             aside.append({"stage": "corpus", "id": file.name, "reason": str(error)})
-    return _unique(documents), aside
 
 
 def read_local_text(paths: Iterable[Path]) -> list[Document]:

@@ -10,9 +10,10 @@ from salad import assets
 from salad.config import Recipe
 from salad.data.manifest import load_spoken, read_utterances, write_lhotse, write_utterances
 from salad.pipeline.fingerprints import of_content
+from salad.pipeline.leakage import screen_of, without_leaks
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, gather_quarantine, open_frames
-from salad.pipeline.stages.corpus import PREPARED_HELDOUT
+from salad.pipeline.stages.corpus import PREPARED_HELDOUT, load_documents
 from salad.pipeline.streaming import speech_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
@@ -39,11 +40,13 @@ def run(run: Run) -> dict[str, Any]:
     if times is not None and not times.is_dir():
         raise SaladError(f"align.times: {times} is not a folder; give one that holds .TextGrid or .words.json files")
     spoken = load_spoken(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
+    screen = screen_of(run.recipe, load_documents(run, "heldout"))
+    spoken, leaks = without_leaks(screen, spoken, "D_speech", lambda pair: pair[0])
     speech = align(run, folder / "speech", spoken, "align D_speech")
     places = ("heldout", "own-heldout", PREPARED_HELDOUT)
     kept = load_spoken([shard for place in places for shard in sorted((corpus / place).glob("shard-*"))])
     heldout = align(run, folder / "heldout", kept, "align held-out")
-    aside = gather_quarantine(folder)
+    aside = gather_quarantine(folder, leaks)
     if not speech:
         raise SaladError(f"align: no utterance is usable; see {folder / 'quarantine.jsonl'} (align.min_score?)")
     if not heldout:
@@ -60,6 +63,7 @@ def run(run: Run) -> dict[str, Any]:
         "hours": sum(u.duration_s for u in speech) / 3600,
         "mean_score": _mean_score(speech),
         "pieces": len(store),
+        "leaked": len(leaks),
         "quarantined": len(aside),
     }
 

@@ -10,14 +10,15 @@ from salad.config import Recipe
 from salad.data.card import write_card
 from salad.data.generate_text import generate_corpus
 from salad.data.manifest import write_lhotse
-from salad.data.own_data import own_recordings, own_text
-from salad.data.prepared import chosen_documents, copy_recordings, read_prepared
+from salad.data.own_data import own_plain_text, own_recordings, own_text
+from salad.data.prepared import chosen_documents, read_prepared
 from salad.data.quarantine import gather_quarantine
 from salad.data.readers.detect import walk
 from salad.data.readers.text import read_local_text
 from salad.files import read_json, read_jsonl, write_jsonl, write_text
-from salad.pipeline.corpus_needs import door_of, heldout_voices, spoken_rows, text_rows
+from salad.pipeline.corpus_needs import PREPARED_HELDOUT, door_of, heldout_speech, spoken_rows, text_rows
 from salad.pipeline.fingerprints import fingerprint, of_content, of_stamps, section
+from salad.pipeline.leakage import measured_on, reason_of, screen_of, without_leaks
 from salad.pipeline.run import MEASURED, Run, kept_precision
 from salad.pipeline.speech_jobs import assign_voices, speak
 from salad.types import Document, SaladError
@@ -25,20 +26,18 @@ from salad.types import Document, SaladError
 __all__ = ["PREPARED_HELDOUT", "load_documents", "run"]
 
 SECTIONS = ("corpus",)
-PREPARED_HELDOUT = "prepared-heldout"  # the folder of held-out recordings that came with a prepared corpus
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:
-    """The precision that the teacher writes in, where it was measured, and every file that the user gives."""
-    parts, settings = {}, recipe.corpus
+    """The precision that the teacher writes in, where it was measured, the user's files, and what no text may hold."""
+    parts, settings = {"what is measured on": measured_on(recipe)}, recipe.corpus
     if recipe.precision == "auto" and (kept := kept_precision(recipe.run_dir)).exists():
         parts[MEASURED] = fingerprint({use: timing["bf16"] for use, timing in read_json(kept)["uses"].items()})
     if settings.prepared:
         parts["prepared corpus"] = assets.fingerprint(settings.prepared)[:16]
     if settings.local_text:
         parts["your files"] = of_content(path for path in settings.local_text if path.is_file())
-    places = [data.path for data in (*settings.own_speech, *settings.text) if data.path is not None]
-    if places:  # how long a document is
+    if places := [data.path for data in settings.own_data if data.path is not None]:  # how long a document is
         length = {"stride": recipe.model.stride, "encoder": recipe.assets.encoder}
         parts["length of documents"] = fingerprint({**section(recipe, "sequence"), **length})
         parts["your data"] = of_stamps(path for place in places for path in walk(place))
@@ -48,38 +47,38 @@ def inputs(recipe: Recipe) -> dict[str, str]:
 def run(run: Run) -> dict[str, Any]:
     recipe, folder = run.recipe, run.folder("corpus")
     settings, how = recipe.corpus, {"workers": recipe.engine.workers, "seed": recipe.seed}
-    door = door_of(recipe) if settings.own_speech or settings.text else None
+    door = door_of(recipe) if settings.own_data else None
     own_speech, own_heldout, speech_rows = own_recordings(settings, door, folder, **how)  # its mistakes show at once
-    own_documents, rows, aside = own_text(settings, door, folder)
+    own_documents, to_speak, rows, aside = own_text(settings, door, folder, recipe.seed)
     prepared = read_prepared(settings.prepared) if settings.prepared else None
     if prepared:
         documents = chosen_documents(prepared, settings, recipe.seed)
     else:
         documents = generate_corpus(settings, recipe.assets.llm, folder / "text", bf16=run.uses_bf16("write"), **how)
-    withheld = prepared.withheld if prepared else ()
-    write_text(folder / "withheld.txt", "".join(f"{word}\n" for word in withheld))
-    web = documents["web"] + read_local_text(settings.local_text) + own_documents
-    heldout = documents["heldout"] + [Document(u.document_id, u.text, u.source, u.domain) for u in own_heldout]
-    for name, group in (("web", web), ("speech", documents["speech"]), ("heldout", heldout)):
+    write_text(folder / "withheld.txt", "".join(f"{word}\n" for word in (prepared.withheld if prepared else ())))
+    to_speak = documents["heldout"] + to_speak
+    heldout = to_speak + [Document(u.document_id, u.text, u.source, u.domain) for u in own_heldout]
+    screen = screen_of(recipe, heldout)
+    web, leaks = without_leaks(screen, documents["web"] + read_local_text(settings.local_text) + own_documents, "D_web")
+    narrow, more = without_leaks(screen, documents["speech"], "D_speech")
+    for name, group in (("web", web), ("speech", narrow), ("heldout", heldout)):
         if len({d.id for d in group}) != len(group):
             raise SaladError(f"corpus: two documents of {name} share an id; give every document its own")
         write_jsonl(folder / f"{name}.jsonl", [asdict(d) for d in group])
-    voices = assign_voices(documents["speech"], settings.voices.shares, recipe.seed)
+    plain_rows, unused = own_plain_text(settings, door, folder / "plain.jsonl", lambda t: reason_of(screen, t))
+    voices = assign_voices(narrow, settings.voices.shares, recipe.seed)
     spoken = [u for u, _ in speak(run, folder / "speech", voices, "speak D_speech (simulated)", variation=settings)]
-    wanted = heldout_voices(settings, documents["heldout"])
-    ready = [r for r in prepared.recordings if r.said in {(d.id, voice) for d, voice in wanted}] if prepared else []
-    measured = copy_recordings(ready, folder / PREPARED_HELDOUT / "shard-00000") if ready else []
-    said = {recording.said for recording in ready}
-    missing = [(d, voice) for d, voice in wanted if (d.id, voice) not in said]
-    measured += [u for u, _ in speak(run, folder / "heldout", missing, "speak held-out")]
+    measured, ready = heldout_speech(run, folder, prepared, to_speak)
     if not (spoken or own_speech):
         raise SaladError(f"corpus: no recording can be used; {folder / 'quarantine.jsonl'} says why of each")
     write_lhotse(spoken + own_speech, folder / "speech.cuts.jsonl.gz")
     write_lhotse(measured + own_heldout, folder / "heldout.cuts.jsonl.gz")
-    aside = gather_quarantine(folder, aside)
+    aside = gather_quarantine(folder, aside + leaks + more + unused)
     speech_rows += spoken_rows(spoken, measured)
-    rows += text_rows(settings, recipe.assets.llm, documents["web"] if prepared else (), web)
+    rows += plain_rows + text_rows(settings, recipe.assets.llm, documents["web"] if prepared else (), web)
     notes = [f"{row['name']}: {row['note']}" for row in speech_rows + rows if row.get("note")]
+    leaked = len(leaks) + len(more) + sum(row["leaked"] for row in plain_rows)
+    notes += [f"{leaked} texts share words with what is measured on, and are set aside"] * (leaked > 0)
     card = write_card(folder, speech_rows, rows, notes)
     return {
         "web_documents": len(web),
@@ -87,8 +86,9 @@ def run(run: Run) -> dict[str, Any]:
         "heldout_documents": len(heldout),
         "speech_hours": sum(u.duration_s for u in spoken + own_speech) / 3600,
         "heldout_hours": sum(u.duration_s for u in measured + own_heldout) / 3600,
-        "heldout_recordings_ready": len(ready),
-        "withheld_words": len(withheld),
+        "heldout_recordings_ready": ready,
+        "withheld_words": len(prepared.withheld) if prepared else 0,
+        "leaked": leaked,
         "quarantined": len(aside),
         "simulated": bool(spoken or measured),
         "non_commercial": card["non_commercial"],
@@ -96,5 +96,5 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def load_documents(run: Run, name: str) -> list[Document]:
-    """Documents of `web`, `speech` or `heldout`."""
+    """Documents of `web`, `plain`, `speech` or `heldout`."""
     return [Document(**row) for row in read_jsonl(run.folder("corpus") / f"{name}.jsonl")]

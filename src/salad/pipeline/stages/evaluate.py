@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from salad.align.transcribe import cer, wer
+from salad.config import Recipe
 from salad.evaluation.figures import Figures
+from salad.evaluation.task import task_files
 from salad.files import read_json, write_json, write_jsonl
 from salad.measure.divergence import summary
 from salad.pipeline.choices import accuracies, answer, items_of
 from salad.pipeline.divergences import divergences, not_measured, oracles, silence, wanted
+from salad.pipeline.fingerprints import of_content
 from salad.pipeline.hearing import hearing_figures, listen
 from salad.pipeline.heldout import Setting
 from salad.pipeline.noisy import noise_rows
@@ -25,6 +28,12 @@ from salad.training.checkpoint import latest_checkpoint
 __all__ = ["load_figures", "run"]
 
 SECTIONS = ("evaluate",)
+
+
+def inputs(recipe: Recipe) -> dict[str, str]:
+    """The files of items that are the user's own."""
+    files = task_files(recipe.evaluate.tasks, recipe.evaluate.task_data)
+    return {"your tasks": of_content(files)} if files else {}
 
 
 def run(run: Run) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import salad
+from salad.config.paper import departures
 from salad.engine.machine import machine
 from salad.evaluation.clips import clips_of
 from salad.files import read_json, read_jsonl
@@ -40,6 +42,7 @@ def run(run: Run) -> dict[str, Any]:
         "simulated": summaries["corpus"]["simulated"],
         "seed": run.recipe.seed,
         "recipe": run.recipe.model_dump(mode="json"),
+        "departures": [asdict(departure) for departure in departures(run.recipe)],
         **load_figures(run),
         "curves": curves,
         "selection": _selection(run),

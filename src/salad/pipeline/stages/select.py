@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, replace
 from typing import Any
 
-from salad.evaluation.task import find_task, load_items
 from salad.files import read_jsonl, write_jsonl
+from salad.pipeline.leakage import evaluation_texts
 from salad.pipeline.run import Run
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.probe import load_probed
@@ -82,10 +82,7 @@ def _excluded(run: Run) -> list[dict[str, Any]]:
     settings = run.recipe.select
     documents, heldout = load_documents(run, "web"), load_documents(run, "heldout")
     texts = [d.text for d in documents]
-    evaluation = [d.text for d in heldout]
-    for task, path in map(find_task, settings.evaluation):
-        loaded = load_items(task, path)
-        evaluation += [f"{item.context} {item.choices[item.answer]}" for item in loaded.items] if loaded else []
+    evaluation = [text for _, text in evaluation_texts(run.recipe, heldout)]
     seen = overlapping(texts, evaluation, settings.overlap_words)
     again = near_duplicates(texts, settings.near_duplicate)
     rows = []

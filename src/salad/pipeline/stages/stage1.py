@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.config import Recipe
+from salad.pipeline.corpus_needs import against_forgetting
 from salad.pipeline.distillation import train_stage
 from salad.pipeline.fingerprints import fingerprint
 from salad.pipeline.run import Run
@@ -35,7 +36,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
 
 def run(run: Run, overfit: Path | None = None) -> dict[str, Any]:
     settings, world = run.recipe.stage1, World.join()
-    share = 1 - settings.text_share
+    share, plain = 1 - settings.text_share, against_forgetting(run.recipe)
 
     @functools.cache
     def spoken() -> Sequence[tuple[Sequence[Utterance], Frames]]:
@@ -44,12 +45,12 @@ def run(run: Run, overfit: Path | None = None) -> dict[str, Any]:
 
     def sources(tokenizer: Any) -> Sequence[Source] | Sequence[ShardSource]:
         if run.recipe.sequence.stream:
-            text = text_shards(run, tokenizer, settings.text_share, run.folder("corpus") / "web.jsonl")
+            text = text_shards(run, tokenizer, settings.text_share, run.folder("corpus") / f"{plain}.jsonl")
             return [speech_stream(run, tokenizer, share, world), text]
         ((speech, frames),) = spoken()
         return [
             speech_source(run, tokenizer, "speech", share, speech, frames, run.recipe.sequence.layouts),
-            text_source(run, tokenizer, settings.text_share, load_documents(run, "web")),
+            text_source(run, tokenizer, settings.text_share, load_documents(run, plain)),
         ]
 
     return train_stage(run, "stage1", settings, sources, spoken, weights=ears_checkpoint(run), overfit=overfit)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.model import SaladProcessor
+from salad.pipeline.corpus_needs import against_forgetting
 from salad.pipeline.distillation import train_stage
 from salad.pipeline.model_card import write_model_card
 from salad.pipeline.run import Run
@@ -33,7 +34,7 @@ TOGETHER = True  # under torchrun all processes run it
 def run(run: Run) -> dict[str, Any]:
     settings = of_round(run.recipe.stage2, run.round, run.recipe.rounds.number)
     world, resume = World.join(), _resume(run)
-    share = (1 - settings.text_share) / 2
+    share, plain = (1 - settings.text_share) / 2, against_forgetting(run.recipe)
 
     @functools.cache
     def spoken() -> Sequence[tuple[Sequence[Utterance], Frames]]:
@@ -54,7 +55,7 @@ def run(run: Run) -> dict[str, Any]:
                     bought_stream(one, tokenizer, name, share * h / sum(hours), world)
                     for name, h, one in zip(names, hours, run.rounds, strict=True)
                 ),
-                text_shards(run, tokenizer, settings.text_share, run.folder("corpus") / "web.jsonl"),
+                text_shards(run, tokenizer, settings.text_share, run.folder("corpus") / f"{plain}.jsonl"),
             ]
         (speech, old), *bought = spoken()
         layouts = run.recipe.sequence.layouts
@@ -65,10 +66,10 @@ def run(run: Run) -> dict[str, Any]:
                 speech_source(run, tokenizer, name, share * h / sum(hours), own, new, layouts)
                 for name, h, (own, new) in zip(names, hours, bought, strict=True)
             ),
-            text_source(run, tokenizer, settings.text_share, load_documents(run, "web")),
+            text_source(run, tokenizer, settings.text_share, load_documents(run, plain)),
         ]
 
-    seed = None if run.round == 1 else run.recipe.seed + run.round
+    seed = run.recipe.seed + run.round if run.recipe.sequence.stream or run.round > 1 else None  # an order of its own
     summary = train_stage(run, "stage2", settings, sources, spoken, resume=resume, seed=seed)
     if world.is_first:
         _save(run)
@@ -94,7 +95,6 @@ def _save(run: Run) -> None:
     )
     model.save_pretrained(folder)
     config = model.config
-    SaladProcessor(load_tokenizer(run), config.encoder, config.audio_token_id, config.start_token_id).save_pretrained(
-        folder
-    )
+    processor = SaladProcessor(load_tokenizer(run), config.encoder, config.audio_token_id, config.start_token_id)
+    processor.save_pretrained(folder)
     write_model_card(run)
