@@ -108,7 +108,7 @@ def encode(
         if why := check_shard(shard, *expected(run)[:2]):
             console.print(f"encoded again: {why}", highlight=False)
             shutil.rmtree(shard)
-    items = [(u.audio, pieces(u), utterance_to_dict(u)) for u in utterances]
+    items = [(u.audio, pieces(u), {"id": u.id}) for u in utterances]
     function = functools.partial(encode_pieces, encoder=run.recipe.assets.encoder, stored=settings.stored)
     folders = run_shards(
         function,

@@ -8,7 +8,7 @@ from typing import Any
 
 from salad import assets
 from salad.config import Recipe
-from salad.data.manifest import load_spoken, read_utterances, write_lhotse, write_utterances
+from salad.data.manifest import load_spoken, read_utterances, write_utterances
 from salad.pipeline.fingerprints import of_content
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, gather_quarantine, open_frames
@@ -22,6 +22,7 @@ from salad.types import SaladError, Utterance
 __all__ = ["load_aligned", "load_frames", "run", "speech_stream"]
 
 SECTIONS = ("align", "sequence")
+SPENT = ("speech/shard-*/utterances.jsonl", "heldout/shard-*/utterances.jsonl")  # all are in the manifests
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:
@@ -52,7 +53,6 @@ def run(run: Run) -> dict[str, Any]:
         )
     for name, group in (("speech", speech), ("heldout", heldout)):
         write_utterances(folder / f"{name}.jsonl", group)
-        write_lhotse(group, folder / f"{name}.cuts.jsonl.gz")
     store = encode(run, folder / "frames-speech", speech, "encode D_speech", **_heard(run, "speech"))
     encode(run, folder / "frames-heldout", heldout, "encode held-out", **_heard(run, "heldout"))
     return {

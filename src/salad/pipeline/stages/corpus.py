@@ -9,7 +9,6 @@ from salad import assets
 from salad.config import Recipe
 from salad.data.card import write_card
 from salad.data.generate_text import generate_corpus
-from salad.data.manifest import write_lhotse
 from salad.data.own_data import own_recordings, own_text
 from salad.data.prepared import chosen_documents, copy_recordings, read_prepared
 from salad.data.quarantine import gather_quarantine
@@ -74,8 +73,6 @@ def run(run: Run) -> dict[str, Any]:
     measured += [u for u, _ in speak(run, folder / "heldout", missing, "speak held-out")]
     if not (spoken or own_speech):
         raise SaladError(f"corpus: no recording can be used; {folder / 'quarantine.jsonl'} says why of each")
-    write_lhotse(spoken + own_speech, folder / "speech.cuts.jsonl.gz")
-    write_lhotse(measured + own_heldout, folder / "heldout.cuts.jsonl.gz")
     aside = gather_quarantine(folder, aside)
     speech_rows += spoken_rows(spoken, measured)
     rows += text_rows(settings, recipe.assets.llm, documents["web"] if prepared else (), web)

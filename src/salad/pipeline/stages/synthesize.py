@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from salad.data.manifest import read_utterances, write_lhotse, write_utterances
+from salad.data.manifest import read_utterances, write_utterances
 from salad.files import read_jsonl
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, assign_voices, encode, gather_quarantine, open_frames, speak, transcribe
@@ -19,6 +19,7 @@ from salad.types import Document, SaladError, Utterance
 __all__ = ["bought_stream", "load_bought", "load_bought_frames", "run"]
 
 SECTIONS = ("synthesize",)
+SPENT = ("speech/shard-*/utterances.jsonl", "aligned/shard-*/utterances.jsonl")  # bought.jsonl has what was kept
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -46,7 +47,6 @@ def run(run: Run) -> dict[str, Any]:
     encode(run, folder / "frames", kept, "encode D_active", **_heard(run))
     aside = gather_quarantine(folder, garbled)
     write_utterances(folder / "bought.jsonl", kept)
-    write_lhotse(kept, folder / "bought.cuts.jsonl.gz")
     return {
         "utterances": len(kept),
         "hours": sum(u.duration_s for u in kept) / 3600,
