@@ -4,7 +4,7 @@
     python scripts/make_demo_corpus.py write OUT 1
     python scripts/make_demo_corpus.py screen OUT                 # held out, withheld words, what must go and why
     python scripts/make_demo_corpus.py speak OUT                  # held-out recordings, aligned
-    python scripts/make_demo_corpus.py ship OUT                   # into the package; prints the pins for registry.py
+    python scripts/make_demo_corpus.py ship OUT                   # into the package, with its pins
 
 Each step goes on where it was killed.
 """
@@ -222,12 +222,14 @@ def speak(out: Path, workers: int) -> None:
 
 def ship(out: Path) -> None:
     shutil.rmtree(SHIPPED, ignore_errors=True)
+    pins = []
     for path in sorted((out / "corpus").rglob("*")):
         if path.is_file():
             target = SHIPPED / path.relative_to(out / "corpus")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-            print(f'    "{target.relative_to(SHIPPED).as_posix()}": ({path.stat().st_size}, "{sha256_file(path)}"),')
+            pins.append(f"{target.relative_to(SHIPPED).as_posix()}\t{path.stat().st_size}\t{sha256_file(path)}\n")
+    write_text(SHIPPED.with_name(f"{SHIPPED.name}.tsv"), "".join(pins))
 
 
 def main() -> None:
