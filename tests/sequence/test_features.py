@@ -17,7 +17,7 @@ from salad.pipeline import speech_jobs as speech
 from salad.pipeline.run import Run, _inputs
 from salad.pipeline.speech_jobs import encode, open_frames
 from salad.sequence import FrameShard, FrameStore, Piece, check_shard, tokenise, write_frames
-from salad.sequence.examples import build_example, draw_layout
+from salad.sequence.examples import all_pieces, build_example, draw_layout
 from salad.testing.corpora import make_utterances
 from salad.testing.models import make_model, save_mimi
 from salad.training.tasks import DistillTask
@@ -212,7 +212,7 @@ def test_pieces_count_the_recording_s_own_samples(setting, tmp_path):
     save_mimi(tmp_path / "mimi")
     store = encode(with_encoder(run, tmp_path / "mimi"), folder, utterances, "t", layouts=1)
     for u in utterances:
-        for piece in speech.heard_pieces(run, u, layouts=1, whole=False):
+        for piece in all_pieces(u, run.recipe.sequence, seed=run.recipe.seed, layouts=1):
             seconds = (piece.end_sample - piece.start_sample) / 16_000
             assert abs(len(store.get(piece.key)) - seconds * 12.5) <= 1.01
 

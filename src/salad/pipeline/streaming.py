@@ -16,9 +16,9 @@ from salad.data.manifest import read_utterances, utterance_from_dict
 from salad.files import read_jsonl, write_jsonl
 from salad.model.encoders.job import FlyFrames
 from salad.pipeline.run import Run
-from salad.pipeline.speech_jobs import encoder_of, expected, heard_pieces, mended
+from salad.pipeline.speech_jobs import encoder_of, expected, mended
 from salad.sequence import Frames, FrameShard, start_token_id, tokenise
-from salad.sequence.examples import build_example, draw_layout, num_positions, text_example
+from salad.sequence.examples import all_pieces, build_example, draw_layout, num_positions, text_example
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
 from salad.training.distributed import World
 from salad.types import Document, Example, Utterance
@@ -74,7 +74,7 @@ def speech_shards(
     settings, layouts = run.recipe.sequence, run.recipe.sequence.layouts
     start, lines = start_token_id(tokenizer), Lines(manifest, run.recipe.engine.shard_items)
     if settings.features == "fly":
-        pieces = functools.partial(heard_pieces, run, layouts=layouts, whole=whole)
+        pieces = functools.partial(all_pieces, settings=settings, seed=run.recipe.seed, layouts=layouts, whole=whole)
         fly = FlyFrames(encoder_of(run), pieces, stored=settings.stored)
 
         def frames_in(shard: int) -> Callable[[Utterance], Frames]:

@@ -9,9 +9,10 @@ from typing import Any
 from salad import assets
 from salad.config import Recipe
 from salad.data.manifest import load_spoken, read_utterances, write_utterances
+from salad.data.quarantine import gather_quarantine
 from salad.pipeline.fingerprints import of_content
 from salad.pipeline.run import Run
-from salad.pipeline.speech_jobs import align, encode, gather_quarantine, open_frames
+from salad.pipeline.speech_jobs import align, encode, open_frames, training_pieces
 from salad.pipeline.stages.corpus import PREPARED_HELDOUT
 from salad.pipeline.streaming import speech_shards
 from salad.sequence import Frames
@@ -82,14 +83,12 @@ def load_frames(run: Run, name: str, utterances: Sequence[Utterance], world: Wor
 
 def speech_stream(run: Run, tokenizer: Any, share: float, world: World) -> ShardSource:
     """D_speech as a source of a stream."""
-    folder, heard = run.folder("align"), _heard(run, "speech")
+    folder, whole = run.folder("align"), run.recipe.warm_start.enabled
     return speech_shards(
-        run, tokenizer, "speech", share, folder / "speech.jsonl", folder / "frames-speech", world, heard["whole"]
+        run, tokenizer, "speech", share, folder / "speech.jsonl", folder / "frames-speech", world, whole
     )
 
 
 def _heard(run: Run, name: str) -> dict[str, Any]:
     """Which pieces of `speech` or `heldout` training and measuring hear."""
-    if name == "heldout":
-        return {"layouts": 1}
-    return {"layouts": run.recipe.sequence.layouts, "whole": run.recipe.warm_start.enabled}
+    return {"layouts": 1} if name == "heldout" else training_pieces(run)

@@ -18,7 +18,8 @@ from salad.files import read_json, read_jsonl, write_jsonl, write_text
 from salad.pipeline.corpus_needs import door_of, heldout_voices, spoken_rows, text_rows
 from salad.pipeline.fingerprints import fingerprint, of_content, of_stamps, section
 from salad.pipeline.run import MEASURED, Run, kept_precision
-from salad.pipeline.speech_jobs import assign_voices, speak
+from salad.pipeline.speech_jobs import speak
+from salad.synthesize.speak import assign_voices
 from salad.types import Document, SaladError
 
 __all__ = ["PREPARED_HELDOUT", "load_documents", "run"]
