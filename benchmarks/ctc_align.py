@@ -63,9 +63,9 @@ def main() -> None:
     ok = True
     for seconds, rounds in ((30, 9), (300, 3)):
         scores, targets, frames = emissions(seconds)
-        path = ctc_path(scores, targets, own=True)
+        path = ctc_path(scores, targets)
         ok = ok and bool((path[frames] == np.arange(len(targets))).mean() > 0.999)
-        candidates = {"ours": lambda s=scores, t=targets: ctc_path(s, t, own=True)}
+        candidates = {"ours": lambda s=scores, t=targets: ctc_path(s, t)}
         if other := peer(scores, targets):
             candidates["peer"] = other
         times = in_turn(candidates, rounds)

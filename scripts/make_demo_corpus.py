@@ -4,7 +4,7 @@
     python scripts/make_demo_corpus.py write OUT 1
     python scripts/make_demo_corpus.py screen OUT                 # held out, withheld words, what must go and why
     python scripts/make_demo_corpus.py speak OUT                  # held-out recordings, aligned
-    python scripts/make_demo_corpus.py ship OUT                   # into the package; prints the pins for registry.py
+    python scripts/make_demo_corpus.py ship OUT                   # into the package, with its pins
 
 Each step goes on where it was killed.
 """
@@ -18,28 +18,19 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from salad.data.generate_text import HELDOUT_TOPICS, prompts, refuse
 from salad.data.generate_text import write_documents as let_the_teacher_write
 from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
-from salad.data.prepared import (
-    GROUPS,
-    WITHHELD,
-    Recording,
-    first_of_each_domain,
-    read_prepared,
-    write_documents,
-    write_recordings,
-    write_rows,
-)
+from salad.data.prepared import GROUPS, RECORDINGS, WITHHELD, Recording, first_of_each_domain, read_prepared
 from salad.data.topics import broad_topics, narrow_topics
-from salad.data.withheld import choose_withheld, exposure
+from salad.data.withheld import base_form, word_forms
 from salad.engine import run_shards
 from salad.evaluation.task import find_task, load_items
-from salad.files import read_jsonl, sha256_file, write_text
+from salad.files import read_jsonl, sha256_file, write_jsonl, write_text
 from salad.progress import console
 from salad.select import near_duplicates, overlapping
 from salad.synthesize.speak import speak_all
@@ -64,7 +55,7 @@ MIN_WORDS, MAX_WORDS = 40, 90
 HELDOUT_PER_DOMAIN = 6
 NEAR_DUPLICATE, OVERLAP_WORDS = 0.5, 13
 TASKS = ("salad_science", "salad_howto")
-WITHHELD_OCCURRENCES, WITHHELD_DOCUMENTS = 300, 2
+WITHHELD_OCCURRENCES, WITHHELD_DOCUMENTS, MIN_LETTERS = 300, 2, 5
 UNSAYABLE = re.compile(r"[^\w\s.,;:!?'\"()’‘“”…–—%$£€&/°+-]|_|[^\x00-\u024f\u2010-\u2026€]")
 KIND = re.compile(r"^\d+ words, |: .*| of \w+(?= are not)| as [\w-]+$")  # what is of one document in a reason
 ASIDE = re.compile(r"\b(?:as an ai|language model|i'm sorry, but i|i cannot assist|i can't assist)\b", re.IGNORECASE)
@@ -158,19 +149,73 @@ def screen(out: Path) -> None:
     for name in ("web", "speech"):
         drop(name, ["holds a withheld word" if d.text in gone else "" for d in groups[name]])
     for name in GROUPS:
-        write_documents(out / "corpus" / f"{name}.jsonl.gz", groups[name])
+        write_jsonl(out / "corpus" / f"{name}.jsonl.gz", map(asdict, groups[name]))
     write_text(out / "corpus" / WITHHELD, "".join(f"{word}\n" for word in words))
-    write_rows(out / "corpus" / "quarantine.jsonl.gz", aside)
+    write_jsonl(out / "corpus" / "quarantine.jsonl.gz", aside)
     training = [d.text for d in groups["web"] + groups["speech"]]
     report = {
         "documents": {name: len(group) for name, group in groups.items()},
         "words": {name: sum(len(d.words) for d in group) for name, group in groups.items()},
         "aside": Counter(KIND.sub("", row["reason"]) for row in aside),
         "withheld": len(words),
-        "heldout": asdict(exposure(heldout, training, words)),
-        "speech alone": asdict(exposure(heldout, [d.text for d in groups["speech"]], words)),
+        "heldout": exposure(heldout, training, words),
+        "speech alone": exposure(heldout, [d.text for d in groups["speech"]], words),
     }
     console.print(json.dumps(report, indent=1), highlight=False)
+
+
+def documents_with(texts: Iterable[str]) -> Counter[str]:
+    """In how many of the texts each base form occurs."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update({base_form(word) for word in word_forms(text)})
+    return counts
+
+
+def choose_withheld(
+    heldout: Sequence[str], training: Sequence[str], *, occurrences: int, max_documents: int = 2
+) -> tuple[list[str], list[int]]:
+    """Words of the held-out texts to withhold, sorted, and the places of the training texts that must go for them.
+
+    A word has letters only, MIN_LETTERS at least, and occurs in at most `max_documents` training texts. All words that
+    no training text has are chosen, for they cost nothing; then those that give most occurrences for the texts they
+    cost, until the held-out texts hold `occurrences` of all chosen.
+    """
+    surface: dict[str, set[str]] = {}
+    counts: Counter[str] = Counter()
+    for text in heldout:
+        for word in word_forms(text):
+            form = base_form(word)
+            if len(form) >= MIN_LETTERS and form.isalpha():
+                counts[form] += 1
+                surface.setdefault(form, set()).add(word.removesuffix("'s"))
+    places: dict[str, set[int]] = {form: set() for form in counts}
+    for place, text in enumerate(training):
+        for form in {base_form(word) for word in word_forms(text)} & places.keys():
+            places[form].add(place)
+    total, chosen, dropped = 0, [], set[int]()
+    for form in sorted(places, key=lambda f: (len(places[f]) / counts[f], f)):
+        if len(places[form]) > max_documents or (places[form] and total >= occurrences):
+            continue
+        chosen.append(form)
+        dropped |= places[form]
+        total += counts[form]
+    return sorted(word for form in chosen for word in surface[form]), sorted(dropped)
+
+
+def exposure(heldout: Iterable[str], training: Iterable[str], withheld: Iterable[str]) -> dict[str, int]:
+    """Words of held-out texts, each occurrence: all, the withheld, and by how many training texts have them."""
+    seen, kept_out = documents_with(training), {base_form(word) for word in withheld}
+    forms = [base_form(word) for text in heldout for word in word_forms(text)]
+    counts = [seen[form] for form in forms]
+    return {
+        "words": len(forms),
+        "withheld": sum(form in kept_out for form in forms),
+        "in_none": sum(n == 0 for n in counts),  # the withheld ones among them
+        "in_1_to_2": sum(1 <= n <= 2 for n in counts),
+        "in_3_to_9": sum(3 <= n <= 9 for n in counts),
+        "in_10_or_more": sum(n >= 10 for n in counts),
+    }
 
 
 def unfit(text: str) -> str:
@@ -220,14 +265,38 @@ def speak(out: Path, workers: int) -> None:
     console.print(f"{len(new)} of {len(pairs)} new recordings, {spoken_s:.0f} s, made in {took_s:.0f} s")
 
 
+def write_recordings(folder: Path, recordings: Iterable[Recording]) -> None:
+    """heldout.recordings.jsonl; the audio files lie in the folder already."""
+    rows = []
+    for recording in recordings:
+        own = recording.utterance
+        rows.append(
+            {
+                "id": own.id,
+                "document_id": own.document_id,
+                "voice": own.speaker,
+                "audio": Path(own.audio).relative_to(folder).as_posix(),
+                "num_samples": own.num_samples,
+                "sample_rate_hz": own.sample_rate_hz,
+                "licence": own.licence,
+                "score": round(own.score, 4),
+                "sentences": [[a, b, round(start, 3), round(end, 3)] for a, b, start, end in recording.sentences],
+                "words": [[w.text, *(round(x, 3) for x in (w.start_s, w.end_s, w.score))] for w in own.words],
+            }
+        )
+    write_jsonl(folder / RECORDINGS, rows)
+
+
 def ship(out: Path) -> None:
     shutil.rmtree(SHIPPED, ignore_errors=True)
+    pins = []
     for path in sorted((out / "corpus").rglob("*")):
         if path.is_file():
             target = SHIPPED / path.relative_to(out / "corpus")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-            print(f'    "{target.relative_to(SHIPPED).as_posix()}": ({path.stat().st_size}, "{sha256_file(path)}"),')
+            pins.append(f"{target.relative_to(SHIPPED).as_posix()}\t{path.stat().st_size}\t{sha256_file(path)}\n")
+    write_text(SHIPPED.with_name(f"{SHIPPED.name}.tsv"), "".join(pins))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Ship the ears of a finished run as an asset: `python scripts/ship_ears.py runs/demo-long salad-smollm2-135m-ears`.
 
-Writes the adapter in float16, its configuration, the recipe, the model card and a log of the run to the package, and
-prints the pins for src/salad/assets/registry.py. The LLM is not in it: `salad.assets.model_folder` joins the two.
+Writes the adapter in float16, its configuration, the recipe, the model card and a log of the run to the package, with
+their pins (assets/data/NAME.tsv). The LLM is not in it: `salad.assets.model_folder` joins the two.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def ship(run: Path, name: str) -> None:
     size = sum(path.stat().st_size for path in folder.iterdir())
     if size > LARGEST_BYTES:
         raise SystemExit(f"ship_ears: {folder} takes {size} bytes, expected at most {LARGEST_BYTES}; make ears smaller")
-    for path in sorted(folder.iterdir()):
-        print(f'    "{path.name}": ({path.stat().st_size}, "{sha256_file(path)}"),')
+    pins = [f"{path.name}\t{path.stat().st_size}\t{sha256_file(path)}\n" for path in sorted(folder.iterdir())]
+    write_text(SHIPPED / f"{name}.tsv", "".join(pins))
 
 
 def _half(value: torch.Tensor) -> torch.Tensor:

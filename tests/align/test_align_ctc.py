@@ -43,25 +43,13 @@ def test_path_is_the_best_of_all(data: st.DataObject, num_classes: int, num_fram
         if num_frames < len(targets) + num_repeats(np.array(targets)):
             assert best == -np.inf
             with pytest.raises(SaladError, match="frames cannot hold"):
-                ctc_path(scores, np.array(targets), own=True)
+                ctc_path(scores, np.array(targets))
             return
-        path = ctc_path(scores, np.array(targets), own=True)
+        path = ctc_path(scores, np.array(targets))
     assert [n for n, _ in itertools.groupby(path.tolist()) if n >= 0] == list(range(len(targets)))
     labels = [targets[n] if n >= 0 else 0 for n in path]
     assert [label for label, _ in itertools.groupby(labels) if label] == targets
     assert scores[range(num_frames), labels].sum() == pytest.approx(best, abs=1e-4)
-
-
-def test_torchaudio_finds_a_path_as_good() -> None:
-    pytest.importorskip("torchaudio", exc_type=(ImportError, OSError))
-    generator = np.random.default_rng(0)
-    scores = np.log(generator.dirichlet(np.ones(9), 300)).astype(np.float32)
-    targets = generator.integers(1, 9, 80)
-    totals = []
-    for own in (False, True):
-        path = ctc_path(scores, targets, own=own)
-        totals.append(sum(scores[t, targets[n] if n >= 0 else 0] for t, n in enumerate(path)))
-    assert totals[0] == pytest.approx(totals[1], abs=1e-2)
 
 
 def test_more_than_255_states_and_doubled_letters() -> None:
@@ -69,7 +57,7 @@ def test_more_than_255_states_and_doubled_letters() -> None:
     num_targets = 400
     scores = np.full((2 * num_targets + 1, 2), -5.0, np.float32)
     scores[::2, 0] = scores[1::2, 1] = -0.1
-    path = ctc_path(scores, np.ones(num_targets, dtype=np.int64), own=True)
+    path = ctc_path(scores, np.ones(num_targets, dtype=np.int64))
     assert (path[1 : 2 * num_targets : 2] == np.arange(num_targets)).all()
 
 
@@ -82,7 +70,7 @@ def test_an_hour_of_letters_takes_little_memory() -> None:
     scores[3::4] = -8.0
     scores[3::4, 0] = -0.01  # a blank after each letter
     tracemalloc.start()
-    path = ctc_path(scores, targets, own=True)
+    path = ctc_path(scores, targets)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (path[0::4] == np.arange(3000)).all()

@@ -25,7 +25,7 @@ from salad.audio import read_audio, to_samples, write_flac
 from salad.data.manifest import read_utterances, utterance_to_dict
 from salad.engine import Shard
 from salad.files import read_jsonl
-from salad.synthesize.speak import trim_silence
+from salad.synthesize.speak import speech_bounds
 from salad.synthesize.voices import load_voice
 from salad.types import Utterance
 
@@ -96,7 +96,9 @@ def spell(voice_name: str, text: str, pause_s: float, seed: int) -> tuple[np.nda
     voice, generator = load_voice(voice_name), np.random.default_rng(seed)
     pieces, times_s, at = [np.zeros(4000, np.float32)], [], 4000
     for word in text.split():
-        said = resample(trim_silence(voice.speak(word), voice.sample_rate_hz), voice.sample_rate_hz, 16_000)
+        spoken = voice.speak(word)
+        said = spoken[slice(*speech_bounds(spoken, voice.sample_rate_hz))]
+        said = resample(said, voice.sample_rate_hz, 16_000)
         pieces += [said, np.zeros(to_samples(pause_s * generator.uniform(0.8, 1.5), 16_000), np.float32)]
         times_s.append((at / 16_000, (at + len(said)) / 16_000))
         at += len(said) + len(pieces[-1])

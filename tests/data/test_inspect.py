@@ -304,6 +304,7 @@ def test_a_run_counts_nothing_twice(tmp_path):
     for folder, group in (
         ("corpus/speech", [spoken, dropped]),
         ("align/speech", [spoken]),
+        ("align/frames-speech", [spoken]),  # as a run of an older version left it
         ("probe/speech", [bought]),
         ("synthesize/speech", [bought]),
         ("synthesize/aligned", [bought]),
@@ -319,6 +320,8 @@ def test_a_run_counts_nothing_twice(tmp_path):
         ("synthesize/aligned", 1),
     ]
     assert found(result) == {}
+    write_utterances(tmp_path / "synthesize" / "bought.jsonl", [bought])
+    assert [part["name"] for part in inspect_data(tmp_path)["parts"]] == ["align/speech", "synthesize/bought"]
     [row] = result["quarantine"]
     assert (row["stage"], row["reason"], row["count"]) == ("align", "score # under #: …", 7)
     assert row["ids"] == [f"b{i}" for i in range(5)]

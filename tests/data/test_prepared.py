@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +14,10 @@ import pytest
 from salad import assets
 from salad.audio import read_audio, write_opus
 from salad.config import Recipe, load_recipe
-from salad.data.prepared import (
-    GROUPS,
-    Recording,
-    chosen_documents,
-    read_prepared,
-    write_documents,
-    write_recordings,
-)
-from salad.data.withheld import (
-    base_form,
-    choose_withheld,
-    documents_with,
-    exposure,
-    has_withheld,
-    read_withheld,
-    word_forms,
-)
+from salad.data.prepared import GROUPS, Recording, chosen_documents, read_prepared
+from salad.data.withheld import base_form, has_withheld, read_withheld, word_forms
 from salad.evaluation.task import find_task, load_items
-from salad.files import read_jsonl, write_text
+from salad.files import read_jsonl, write_jsonl, write_text
 from salad.pipeline import corpus_needs
 from salad.pipeline import speech_jobs as speech
 from salad.pipeline.run import Run, _inputs
@@ -41,6 +27,9 @@ from salad.synthesize import speak
 from salad.types import Document, SaladError, Utterance, Word
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+spec = importlib.util.spec_from_file_location("maker", Path(__file__).parents[2] / "scripts/make_demo_corpus.py")
+maker = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(maker)
 RATE_HZ = 16_000
 
 
@@ -78,10 +67,10 @@ def test_withheld_words_are_held_out_alone(shipped):
     training = [d.text for name in ("web", "speech") for d in shipped.documents[name]]
     assert not [text for text in training if has_withheld(text, withheld)]
     heldout = [d.text for d in shipped.documents["heldout"]]
-    figures = exposure(heldout, training, shipped.withheld)
-    assert 150 <= figures.withheld <= figures.in_none
-    assert figures.words == figures.in_none + figures.in_1_to_2 + figures.in_3_to_9 + figures.in_10_or_more
-    assert withheld <= set(documents_with(heldout))
+    figures = maker.exposure(heldout, training, shipped.withheld)
+    assert 150 <= figures["withheld"] <= figures["in_none"]
+    assert figures["words"] == sum(n for name, n in figures.items() if name.startswith("in_"))
+    assert withheld <= set(maker.documents_with(heldout))
 
 
 def test_training_documents_overlap_with_nothing_that_is_measured(shipped):
@@ -138,7 +127,7 @@ def own(tmp_path):
         "heldout": [document(f"heldout-{domain}-{n}", "", domain) for n in range(3) for domain in ("a", "b")],
     }
     for name, group in groups.items():
-        write_documents(folder / f"{name}.jsonl.gz", group)
+        write_jsonl(folder / f"{name}.jsonl.gz", map(asdict, group))
     write_text(folder / "withheld.txt", "glacier\nmoraine\n")
     text = groups["heldout"][0].text
     samples = np.sin(np.arange(RATE_HZ) / 9).astype(np.float32) / 2
@@ -147,7 +136,7 @@ def own(tmp_path):
     audio = str(folder / "audio" / "said.opus")
     said = Utterance("heldout-a-0--third", text, audio, RATE_HZ, RATE_HZ, words, "third", score=0.9)
     said = replace(said, document_id="heldout-a-0", licence="CC0-1.0")
-    write_recordings(folder, [Recording(said, ((0, len(words), 0.0, 0.9),))])
+    maker.write_recordings(folder, [Recording(said, ((0, len(words), 0.0, 0.9),))])
     return folder
 
 
@@ -264,9 +253,9 @@ def test_a_broken_row_is_named(own, row):
 
 def test_same_documents_same_bytes(tmp_path, monkeypatch):
     documents = [document(f"web-{n}") for n in range(50)]
-    write_documents(tmp_path / "one.jsonl.gz", documents)
+    write_jsonl(tmp_path / "one.jsonl.gz", map(asdict, documents))
     monkeypatch.setattr("time.time", lambda: 4_000_000_000.0)
-    write_documents(tmp_path / "two.jsonl.gz", documents)
+    write_jsonl(tmp_path / "two.jsonl.gz", map(asdict, documents))
     assert (tmp_path / "one.jsonl.gz").read_bytes() == (tmp_path / "two.jsonl.gz").read_bytes()
 
 
@@ -291,9 +280,9 @@ def test_forms_of_a_word_are_one():
 def test_rare_words_are_withheld_and_their_texts_dropped():
     heldout = ["The glacier and the moraine.", "Glaciers carve; a fjord. Rocks, cats."]
     training = ["A glacier's ice.", "Old rocks.", "Big rocks.", "More rock.", "A moraine here.", "moraines", "moraine"]
-    assert choose_withheld(heldout, training, occurrences=0) == (["carve", "fjord"], [])
-    words, dropped = choose_withheld(heldout, training, occurrences=4)
+    assert maker.choose_withheld(heldout, training, occurrences=0) == (["carve", "fjord"], [])
+    words, dropped = maker.choose_withheld(heldout, training, occurrences=4)
     assert words == ["carve", "fjord", "glacier", "glaciers"] and dropped == [0]
     left = [text for place, text in enumerate(training) if place not in dropped]
-    figures = exposure(heldout, left, words)
-    assert (figures.withheld, figures.in_1_to_2, figures.in_3_to_9) == (4, 1, 2)
+    figures = maker.exposure(heldout, left, words)
+    assert (figures["withheld"], figures["in_1_to_2"], figures["in_3_to_9"]) == (4, 1, 2)

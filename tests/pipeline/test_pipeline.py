@@ -67,6 +67,21 @@ def test_runs_all_stages_in_order_then_none(calls, recipe_values, tmp_path):
     assert calls[0] == []
 
 
+def test_rows_that_only_a_resumed_stage_reads_go_once_it_is_finished(calls, recipe_values, tmp_path):
+    run = pipeline.Run(recipe(recipe_values, tmp_path))
+    rows = [run.folder("align") / f"{name}/shard-00000/utterances.jsonl" for name in ("speech", "heldout")]
+    rows.append(run.folder("synthesize") / "aligned/shard-00003/utterances.jsonl")
+    for path in rows:
+        write_text(path, "{}")
+    calls[1].add("align")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_pipeline(run.recipe)
+    assert all(path.exists() for path in rows)
+    calls[1].clear()
+    pipeline.run_pipeline(run.recipe)
+    assert not any(path.exists() for path in rows)
+
+
 @pytest.mark.parametrize(
     ("change", "first"),
     [({"select__gamma": 2.0}, "select"), ({"seed": 7}, "assets"), ({"engine__workers": 1}, None)],

@@ -197,6 +197,9 @@ def test_lines_are_cut_without_loss(tmp_path_factory, lines, per_shard):
     found = [shards.read(i) for i in range(len(shards.sizes))]
     assert [json.loads(x) for shard in found for x in shard] == [json.loads(x) for x in lines if x.strip()]
     assert [len(x) for x in found] == shards.sizes and all(len(x) <= per_shard for x in found)
+    again = Lines(path, shards.sizes[::-1])
+    assert again.sizes == shards.sizes[::-1]
+    assert [x for i in range(len(again.sizes)) for x in again.read(i)] == [x for shard in found for x in shard]
 
 
 # In the stages

@@ -43,7 +43,7 @@ from salad.synthesize.speak import (
     speak_all,
     speak_document,
     speak_documents,
-    trim_silence,
+    speech_bounds,
     utterance_id,
 )
 from salad.synthesize.voices import (
@@ -126,11 +126,11 @@ def test_token_parts_are_short_and_complete(counts: list[int]) -> None:
 
 def test_trim_keeps_the_speech_and_a_margin() -> None:
     voice = Tone()
-    trimmed = trim_silence(voice.speak("abcd"), voice.sample_rate_hz)
-    assert 0.2 < len(trimmed) / voice.sample_rate_hz < 0.2 + 2 * speak.MARGIN_S + 0.02
+    first, last = speech_bounds(voice.speak("abcd"), voice.sample_rate_hz)
+    assert 0.2 < (last - first) / voice.sample_rate_hz < 0.2 + 2 * speak.MARGIN_S + 0.02
     for bad in (np.zeros(0), np.zeros(1000), np.array([0.5, np.nan])):
         with pytest.raises(SaladError, match="the voice returned"):
-            trim_silence(bad.astype(np.float32), 16_000)
+            speech_bounds(bad.astype(np.float32), 16_000)
 
 
 def test_sentence_times_frame_the_sound() -> None:
@@ -680,11 +680,10 @@ def test_piper_says_when_each_word_and_phone_is_said() -> None:
     assert np.array_equal(samples, voice.speak(text)) and times is not None and len(times) == len(text.split())
     assert all(start < end for start, end in times) and times[0][0] > 0 and times[-1][1] < len(samples) / 22_050
     assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(times))
-    again, phones = voice.speak_phones(text)
-    said = "".join(symbol for symbol, _, _ in phones)
+    again, said, bounds_s = voice._say(text, 1.0, 0.0, 0)
     assert np.array_equal(again, samples)
     assert all(joined in said for joined in ("ʌvðə", "ɔnðə", "əvə"))  # yet each of two joined words has its own time
-    assert times[0][0] == phones[0][1] and all(a[2] == b[1] for a, b in itertools.pairwise(phones))
+    assert times[0][0] == bounds_s[0] and len(bounds_s) == len(said) + 1 and (np.diff(bounds_s) >= 0).all()
     loud = np.abs(samples) > 0.05
     for start_s, end_s in times:
         assert loud[round(start_s * 22_050) : round(end_s * 22_050)].any()
@@ -734,7 +733,7 @@ def test_without_onnx_piper_speaks_as_before(monkeypatch: pytest.MonkeyPatch, tm
             assert times is None and np.array_equal(samples, own)
             assert speed != 1.0 or np.array_equal(told.speak(text), own)
     with pytest.raises(PackageMissing, match="needs the package onnx"):
-        plain.speak_phones("The cat.")
+        plain.speak("The cat.", noise=1.0)
     monkeypatch.setattr(speak, "load_voice", lambda name: plain)
     items = [{**item, "noise": 1.0} for item in items_of(Document("d", "A text.", "web"), voice="piper-joe")]
     with pytest.raises(SaladError, match="needs the package onnx"):  # no document is lost to it
@@ -790,7 +789,7 @@ def test_same_text_same_samples_in_any_order(name: str) -> None:
     voice.speak("Something else.")
     assert hashlib.sha256(voice.speak(text).tobytes()).digest() == hashlib.sha256(first.tobytes()).digest()
     load_voice.cache_clear()
-    voices._session.cache_clear()
+    voices._kokoro_session.cache_clear()
     fresh = load_voice(name)
     fresh.speak("Another thing.")
     assert np.array_equal(fresh.speak(text), first)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from salad.align.whisper import RATE_HZ, load_whisper
 from salad.audio import read_audio
-from salad.data.manifest import utterance_from_dict
-from salad.engine import Shard
-from salad.files import write_jsonl
+from salad.data.manifest import utterance_from_dict, utterance_to_dict
+from salad.engine import Shard, run_shards
+from salad.files import read_jsonl, write_jsonl
 from salad.text.normalise import normalise
-from salad.types import SaladError
+from salad.types import SaladError, Utterance
 
-__all__ = ["cer", "transcribe", "transcribe_utterances", "wer"]
+__all__ = ["cer", "transcribe", "transcribe_all", "transcribe_utterances", "wer"]
+
+SHARD = 2  # utterances
 
 
 def transcribe_utterances(shard: Shard, folder: Path, *, asset: str, precision: str = "float32") -> None:
@@ -36,6 +40,18 @@ def transcribe_utterances(shard: Shard, folder: Path, *, asset: str, precision: 
         rows.append({"id": utterance.id, "text": transcribe(samples, model_folder, precision=precision)})
     write_jsonl(folder / "transcripts.jsonl", rows)
     write_jsonl(folder / "quarantine.jsonl", failed)
+
+
+def transcribe_all(
+    utterances: Sequence[Utterance], folder: Path, *, asset: str, workers: int, title: str, precision: str = "float32"
+) -> dict[str, str]:
+    """Transcript of each utterance by id, shard by shard; what cannot be read is left in the shards' quarantine."""
+    items = [utterance_to_dict(utterance) for utterance in utterances]
+    function = functools.partial(transcribe_utterances, asset=asset, precision=precision)
+    folders = run_shards(
+        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="utterances", set_aside=True
+    )
+    return {row["id"]: row["text"] for path in folders for row in read_jsonl(path / "transcripts.jsonl")}
 
 
 def transcribe(samples: np.ndarray, folder: str | Path, *, threads: int = 1, precision: str = "float32") -> str:

@@ -11,16 +11,19 @@ __all__ = ["ctc_path", "num_repeats"]
 BLOCK = 512  # frames between two kept rows of scores
 WHOLE_CELLS = 4_000_000  # frames x states whose scores are all kept, in 16 MB
 ROW_CELLS = 200_000  # frames x states that a step of the forward pass holds: what a cache can
-TORCHAUDIO_CELLS = 100_000_000  # frames x states; its back-pointers take a byte each
 
 
-def ctc_path(scores: np.ndarray, targets: np.ndarray, *, own: bool = False) -> np.ndarray:
+def ctc_path(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """int64 [num_frames]: at each frame the index into `targets` that is spoken, or -1 where the blank is.
 
     scores: float32 [num_frames, num_classes], log-probabilities, class 0 the blank. targets: int [num_targets], no
-    blanks. The path is one of highest summed score among those that read exactly `targets` (Graves et al. 2006).
-    torchaudio's `forced_align` finds it where it is installed and the audio is not long, unless `own`. Raises
+    blanks. The path is one of highest summed score among those that read exactly `targets` (Graves et al. 2006). Raises
     SaladError where there are fewer frames than targets plus repeats: two equal characters need a blank between them.
+
+    It goes forward once and keeps a row of scores now and then; then back, forming again only what the path can have
+    come through. States alternate: blank, character 0, blank, character 1 ... blank. In b frames a path climbs at most
+    2b of them, so a block is formed again over BLOCK x 2 BLOCK states. Kept are num_frames / BLOCK x states floats, and
+    no back-pointers at all: the path back compares the scores themselves.
     """
     targets = np.asarray(targets, dtype=np.int64)
     least = len(targets) + num_repeats(targets)
@@ -30,37 +33,6 @@ def ctc_path(scores: np.ndarray, targets: np.ndarray, *, own: bool = False) -> n
             f"doubled (expected at least {max(1, least)} frames and 1 character); does the text belong to the audio?"
         )
     scores = np.ascontiguousarray(scores, dtype=np.float32)
-    if not own and len(scores) * (2 * len(targets) + 1) <= TORCHAUDIO_CELLS:
-        path = _torchaudio_path(scores, targets)
-        if path is not None:
-            return path
-    return _own_path(scores, targets)
-
-
-def num_repeats(targets: np.ndarray) -> int:
-    """Neighbours that are equal."""
-    return int(np.count_nonzero(targets[1:] == targets[:-1]))
-
-
-def _torchaudio_path(scores: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
-    try:  # a wheel built for CUDA raises OSError where its libraries are not
-        import torch
-        from torchaudio.functional import forced_align
-    except (ImportError, OSError, RuntimeError):
-        return None
-    labels, _ = forced_align(torch.from_numpy(scores)[None], torch.from_numpy(targets)[None], blank=0)
-    spoken = labels[0].numpy()
-    begins = (spoken != 0) & (np.diff(spoken, prepend=0) != 0)
-    return np.where(spoken != 0, np.cumsum(begins) - 1, -1)
-
-
-def _own_path(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Forward once, keeping a row now and then; then back, forming again only what the path can have come through.
-
-    States alternate: blank, character 0, blank, character 1 ... blank. In b frames a path climbs at most 2b of them, so
-    a block is formed again over BLOCK x 2 BLOCK states. Kept are num_frames / BLOCK x states floats, and no
-    back-pointers at all: the path back compares the scores themselves.
-    """
     num_frames = len(scores)
     classes = np.zeros(2 * len(targets) + 1, dtype=np.int64)
     classes[1::2] = targets
@@ -93,6 +65,11 @@ def _own_path(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
                 state -= 1
         path[start] = state
     return np.where(path % 2 == 1, path // 2, -1)
+
+
+def num_repeats(targets: np.ndarray) -> int:
+    """Neighbours that are equal."""
+    return int(np.count_nonzero(targets[1:] == targets[:-1]))
 
 
 def _forward(

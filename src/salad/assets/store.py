@@ -24,7 +24,7 @@ try:
 except ImportError:  # not on Windows: there the last rename wins, which is as correct
     fcntl = None
 
-__all__ = ["cache_dir", "fingerprint", "get", "is_cached", "verify"]
+__all__ = ["cache_dir", "fingerprint", "get", "is_cached", "sha256_once", "verify"]
 
 
 def cache_dir() -> Path:
@@ -97,14 +97,14 @@ def fingerprint(name_or_path: str | Path) -> str:
         for name in names:
             stat = (folder / name).stat()
             path = (folder / name).absolute()
-            rows.append([name.as_posix(), _sha256_once(path, stat.st_size, stat.st_mtime_ns)])
+            rows.append([name.as_posix(), sha256_once(path, (stat.st_size, stat.st_mtime_ns))])
             bar.advance()
     return sha256_json(rows)
 
 
 @lru_cache(maxsize=4096)
-def _sha256_once(path: Path, num_bytes: int, changed_ns: int) -> str:
-    """Large weights are asked for by several stages of one run: hash them once while size and time stay."""
+def sha256_once(path: Path, stamp: tuple[int, ...]) -> str:
+    """Large weights are asked for by several stages of one run: hash them once while size and time (`stamp`) stay."""
     return sha256_file(path)
 
 

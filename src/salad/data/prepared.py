@@ -7,15 +7,12 @@ sample_rate_hz, sentences, words, score, licence}, audio relative to the folder)
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from salad.assets import ASSETS, get
 from salad.config import Corpus
@@ -32,8 +29,6 @@ __all__ = [
     "read_prepared",
     "recorded",
     "shuffled",
-    "write_documents",
-    "write_recordings",
 ]
 
 GROUPS = ("web", "speech", "heldout")
@@ -125,39 +120,6 @@ def copy_recordings(recordings: Sequence[Recording], folder: Path) -> list[Utter
     rows = [{"id": r.utterance.id, "simulated": True, "sentences": [list(s) for s in r.sentences]} for r in recordings]
     write_jsonl(folder / "sentences.jsonl", rows)
     return utterances
-
-
-def write_documents(path: Path, documents: Iterable[Document]) -> None:
-    """JSON lines, packed; the same documents give the same bytes (the header holds no time and no name)."""
-    write_rows(path, map(asdict, documents))
-
-
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(lines.encode(), 9, mtime=0))
-
-
-def write_recordings(folder: Path, recordings: Iterable[Recording]) -> None:
-    """heldout.recordings.jsonl; the audio files lie in the folder already."""
-    rows = []
-    for recording in recordings:
-        own = recording.utterance
-        rows.append(
-            {
-                "id": own.id,
-                "document_id": own.document_id,
-                "voice": own.speaker,
-                "audio": Path(own.audio).relative_to(folder).as_posix(),
-                "num_samples": own.num_samples,
-                "sample_rate_hz": own.sample_rate_hz,
-                "licence": own.licence,
-                "score": round(own.score, 4),
-                "sentences": [[a, b, round(start, 3), round(end, 3)] for a, b, start, end in recording.sentences],
-                "words": [[w.text, *(round(x, 3) for x in (w.start_s, w.end_s, w.score))] for w in own.words],
-            }
-        )
-    write_jsonl(folder / RECORDINGS, rows)
 
 
 def _folder(name: str | Path) -> Path:

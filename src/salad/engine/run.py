@@ -78,11 +78,11 @@ def run_shards(
     function or a `functools.partial` of one). With one local worker it runs here, unless `fresh` asks for a process
     of its own, whose arithmetic nothing that ran before can touch.
 
-    A shard whose worker dies (SIGKILL, out of memory, a crash in a library) runs again. After `tries` deaths its items
-    are tried in halves until the one that kills stands alone, `tries` times again; then SaladError names it, or with
-    `set_aside` it goes to the shard's quarantine.jsonl ({id, reason}) and the others are kept. The first error that the
-    function raises stops the run once the shards in flight have ended; finished shards stay. A full disk is a
-    SaladError. `kind` and `tries` are those of the surrounding `using` unless given.
+    A shard whose worker dies (SIGKILL, out of memory, a crash in a library) runs again. After `tries` deaths each item
+    of it is tried alone. One that kills `tries` times again is named by SaladError, or with `set_aside` goes to the
+    shard's quarantine.jsonl ({id, reason}), and the others are kept. The first error that the function raises stops the
+    run once the shards in flight have ended; finished shards stay. A full disk is a SaladError. `kind` and `tries` are
+    those of the surrounding `using` unless given.
     """
     settings = _settings.get()
     kind, tries = kind or settings.kind, tries or settings.tries
@@ -139,8 +139,8 @@ class _Drive:
         self.tries, self.set_aside = tries, set_aside
         self.waiting: deque[Attempt] = deque()
         self.deaths: Counter[tuple[int, tuple[int, ...], bool]] = Counter()
-        self.trials: Counter[int] = Counter()  # open trials of a shard
-        self.poison: dict[int, list[int]] = {}  # of a shard: places of the items that killed alone
+        self.trials: Counter[int] = Counter()  # items of a shard that are still to be tried alone
+        self.poison: dict[int, list[int]] = {}  # of a shard whose items are tried: places of those that killed
 
     def run(self, attempts: Sequence[Attempt]) -> None:
         self.waiting.extend(attempts)
@@ -159,51 +159,41 @@ class _Drive:
             raise error
 
     def _ended(self, outcome: Outcome) -> None:
-        attempt, index = outcome.attempt, outcome.attempt.shard.index
+        attempt = outcome.attempt
         if outcome.died:
             self._died(attempt)
-        elif outcome.error is not None and not attempt.trial:
-            raise outcome.error  # a trial's own error is raised by the whole shard, later
         elif attempt.trial:
-            self.trials[index] -= 1
+            self._tried(attempt)  # its own error is raised by the whole shard, later
+        elif outcome.error is not None:
+            raise outcome.error
         else:
             self.bar.advance(len(attempt.shard.items))
-        if attempt.trial and not self.trials[index]:
-            self._found(attempt)
 
     def _died(self, attempt: Attempt) -> None:
         index, numbers = attempt.shard.index, attempt.numbers
         key = (index, numbers, attempt.trial)
         self.deaths[key] += 1
-        whole = not attempt.trial
-        if whole and self.deaths[key] < self.tries:
+        if self.deaths[key] < self.tries:
             self.waiting.append(attempt)
-        elif whole and index in self.poison:
+        elif attempt.trial:
+            self.poison[index] += numbers
+            self._tried(attempt)
+        elif index in self.poison:
             raise SaladError(
                 f"engine: {attempt.shard.name} in {attempt.out_dir} killed its worker {self.deaths[key]} times, though "
                 "none of its items does alone; is there too little memory? Try fewer engine.workers"
             )
-        elif len(numbers) > 1:
-            self.trials[index] -= attempt.trial
-            half = len(numbers) // 2
-            self._try(attempt, numbers[:half])
-            self._try(attempt, numbers[half:])
-        elif attempt.trial and self.deaths[key] < self.tries:
-            self.waiting.append(attempt)
         else:
-            self.trials[index] -= attempt.trial
-            self.poison.setdefault(index, []).extend(numbers)
-            if whole:
-                self._found(attempt)
+            self.trials[index], self.poison[index] = len(numbers), []
+            self.waiting.extend(replace(attempt, numbers=(n,), trial=True) for n in numbers)
 
-    def _try(self, attempt: Attempt, numbers: tuple[int, ...]) -> None:
-        self.trials[attempt.shard.index] += 1
-        self.waiting.append(replace(attempt, numbers=numbers, trial=True))
-
-    def _found(self, attempt: Attempt) -> None:
-        """Every trial of a shard has ended: the whole of it runs again, without what killed."""
+    def _tried(self, attempt: Attempt) -> None:
+        """One more item was tried alone. After the last one the whole shard runs again, without what killed."""
         shard = attempt.shard
-        poison = sorted(self.poison.setdefault(shard.index, []))
+        self.trials[shard.index] -= 1
+        if self.trials[shard.index]:
+            return
+        poison = sorted(self.poison[shard.index])
         reason = f"killed its worker {self.tries} times"
         names = [item_name(shard.items[n], shard.index * self.shard_items + n) for n in poison]
         if poison and not self.set_aside:

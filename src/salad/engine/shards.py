@@ -34,7 +34,7 @@ class Shard:
 class Attempt:
     """One call of the function in one worker.
 
-    numbers: places of the shard's items in it; a trial reads some of them and keeps nothing: it only tells whether the
+    numbers: places of the shard's items in it; a trial reads one of them and keeps nothing: it only tells whether the
     worker lives. rows are added to the shard's quarantine.jsonl.
     """
 

@@ -25,8 +25,8 @@ from salad.files import read_json, sha256_json
 from salad.model import SaladForConditionalGeneration
 from salad.model.check import load_llm
 from salad.model.encoders.job import encode_pieces, kind_of, shared_encoder
-from salad.sequence import FrameStore, check_shard, start_token_id, tokenise
-from salad.sequence.examples import build_example, draw_layout, pieces_of, text_example
+from salad.sequence import FrameStore, check_shard
+from salad.sequence.examples import all_pieces, speech_examples, text_examples
 from salad.types import Document, Example, SaladError, Utterance
 
 __all__ = ["Listening", "Measured", "load_saved", "read_corpus", "same_weights", "silence", "untrained"]
@@ -74,17 +74,10 @@ class Listening:
 
     def examples(self, utterances: Sequence[Utterance], frames: FrameStore, layout: int = 0) -> list[Example]:
         """One interleaved example of each utterance."""
-        start = start_token_id(self.tokenizer)
-        return [
-            build_example(
-                u, tokenise(self.tokenizer, u.text), draw_layout(u, layout, self.sequence, self.seed), frames, start
-            )
-            for u in utterances
-        ]
+        return speech_examples(self.tokenizer, utterances, frames, self.sequence, self.seed, layout)
 
     def texts(self, documents: Sequence[Document]) -> list[Example]:
-        start = start_token_id(self.tokenizer)
-        return [text_example(d, tokenise(self.tokenizer, d.text), start) for d in documents]
+        return text_examples(self.tokenizer, documents)
 
     def encode(self, utterances: Sequence[Utterance], out: Path, *, layouts: int = 1, workers: int = 2) -> FrameStore:
         """Frames of the speech spans, kept in `out` by encoder and by spans: a second command hears them at once."""
@@ -95,13 +88,7 @@ class Listening:
                 f"model: {self.folder} hears frames of {self.model.config.frame_dim}, but its encoder {name} gives "
                 f"{encoder.frame_dim}; the encoder was exchanged after the training"
             )
-        items = []
-        for u in utterances:
-            pieces = {}
-            for layout in range(layouts):
-                spans = draw_layout(u, layout, self.sequence, self.seed)
-                pieces |= {p.key: p for p in pieces_of(u, spans, self.sequence, seed=self.seed)}
-            items.append((u.audio, list(pieces.values())))
+        items = [(u.audio, all_pieces(u, self.sequence, seed=self.seed, layouts=layouts)) for u in utterances]
         fits = encoder.fingerprint(), kind_of(encoder, self.sequence.stored)
         changed = [[path, Path(path).stat().st_mtime_ns] for path, _ in items]
         folder = out / "frames" / sha256_json([fits, changed, repr(items)])[:12]

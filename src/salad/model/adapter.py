@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -59,9 +60,7 @@ class Adapter(nn.Module):
         """
         stacked = [stack_frames(span, self.stride) for span in frames]
         lengths = [len(span) for span in stacked]
-        starts = [0]
-        for length in lengths:
-            starts.append(starts[-1] + length)
+        starts = [0, *itertools.accumulate(lengths)]
         hidden = self.in_proj(self.in_norm(torch.cat(stacked)))
         hidden = self.decoder(inputs_embeds=hidden[None], **packed_arguments(starts, hidden.device)).last_hidden_state
         return self.out_proj(hidden[0]), lengths

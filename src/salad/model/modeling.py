@@ -238,11 +238,9 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Logits of every row, placeholders expanded: [batch, longest, vocabulary], zeros after a row's end."""
         rows = self.expand(input_ids, attention_mask, frames)
-        starts = [0]
-        for row in rows:
-            starts.append(starts[-1] + len(row))
-        hidden = self.hidden_states(torch.cat(rows), starts)
-        logits = self.head.finish(self.llm.get_output_embeddings()(hidden)).split([len(row) for row in rows])
+        lengths = [len(row) for row in rows]
+        hidden = self.hidden_states(torch.cat(rows), [0, *itertools.accumulate(lengths)])
+        logits = self.head.finish(self.llm.get_output_embeddings()(hidden)).split(lengths)
         return CausalLMOutputWithPast(logits=nn.utils.rnn.pad_sequence(list(logits), batch_first=True))
 
     @torch.no_grad()

@@ -22,13 +22,12 @@ def ctc(logits: torch.Tensor, lengths: Sequence[int], classes: Sequence[Sequence
     logits [P, C] of all spans laid end to end (class 0 is the blank), `lengths` positions of each span,
     `classes` its targets. A span that cannot hold its targets (see `ctc_fits`) adds neither loss nor count.
     """
-    starts = [0]
-    for length in lengths:
-        starts.append(starts[-1] + int(length))
+    sizes = [int(length) for length in lengths]
+    starts = [0, *itertools.accumulate(sizes)]
     spans = [
-        (start, int(length), list(target))
-        for start, length, target in zip(starts[:-1], lengths, classes, strict=True)
-        if ctc_fits(int(length), target)
+        (start, length, list(target))
+        for start, length, target in zip(starts[:-1], sizes, classes, strict=True)
+        if ctc_fits(length, target)
     ]
     if not spans:
         return logits.sum() * 0.0, 0

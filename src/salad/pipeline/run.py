@@ -196,7 +196,7 @@ def _others() -> tuple[bool, Callable[[], None]]:
 
 
 def _module(stage: str) -> ModuleType:
-    """The file of a stage: SECTIONS, `inputs`, TOGETHER and `run`. Its imports are large, so it is asked for late."""
+    """The file of a stage: SECTIONS, `inputs`, SPENT, TOGETHER and `run`. Its imports are large, so it comes late."""
     return importlib.import_module(f"salad.pipeline.stages.{stage}")
 
 
@@ -205,7 +205,10 @@ def _function(stage: str) -> Callable[[Run], dict[str, Any]]:
 
 
 def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
-    """Run one stage and keep its stage.json; `parts` are the fingerprints of what it is made from."""
+    """Run one stage and keep its stage.json; `parts` are the fingerprints of what it is made from.
+
+    SPENT of its file: patterns of files that only a resumed stage reads. They go once it is finished.
+    """
     folder = run.folder(stage)
     before = _state(folder)
     seconds = before.get("seconds", 0.0)
@@ -222,6 +225,9 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
         raise
     seconds += time.monotonic() - start_s
     write_json(folder / "stage.json", {**header, "status": "done", "seconds": round(seconds, 2), "summary": summary})
+    for pattern in getattr(_module(stage), "SPENT", ()):
+        for path in folder.glob(pattern):
+            path.unlink()
     shown = ", ".join(f"{key} {_short(value)}" for key, value in summary.items() if not isinstance(value, (dict, list)))
     console.print(f"{stage}: {seconds:.0f} s; {shown}", highlight=False)
 

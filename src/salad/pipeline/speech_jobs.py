@@ -8,40 +8,34 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from salad.align.transcribe import transcribe_utterances
+from salad.align.transcribe import transcribe_all
 from salad.config import Variation
-from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
-from salad.data.quarantine import gather_quarantine
+from salad.data.manifest import load_spoken
 from salad.engine import run_shards
-from salad.files import read_jsonl
 from salad.model.encoders.job import FlyFrames, encode_pieces, kind_of, shared_encoder
 from salad.model.encoders.load import Encoder
 from salad.pipeline.run import Run
 from salad.progress import console
-from salad.sequence import FrameShard, FrameStore, Piece, check_shard
-from salad.sequence.examples import draw_layout, pieces_of
+from salad.sequence import FrameShard, FrameStore, check_shard
+from salad.sequence.examples import all_pieces
 from salad.sequence.frames import Decode
 from salad.synthesize.delivery import STEADY
-from salad.synthesize.speak import assign_voices, speak_all
-from salad.synthesize.word_times import align_spoken
+from salad.synthesize.speak import speak_all
+from salad.synthesize.word_times import align_all
 from salad.training.distributed import World
 from salad.types import Document, Utterance
 
 __all__ = [
     "align",
-    "assign_voices",
     "encode",
     "encoder_of",
     "expected",
-    "gather_quarantine",
-    "heard_pieces",
     "mended",
     "open_frames",
     "speak",
+    "training_pieces",
     "transcribe",
 ]
-
-TRANSCRIBE_SHARD, ALIGN_SHARD = 2, 8
 
 
 def speak(
@@ -69,10 +63,12 @@ def speak(
 
 def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title: str) -> list[Utterance]:
     """Word times for every utterance; what falls under the threshold is left in the shards' quarantine."""
-    items = [(utterance_to_dict(utterance), sentences) for utterance, sentences in spoken]
     settings = run.recipe.align
-    function = functools.partial(
-        align_spoken,
+    return align_all(
+        spoken,
+        folder,
+        workers=run.recipe.engine.workers,
+        title=title,
         asset=run.recipe.assets.asr,
         min_score=settings.min_score,
         method=settings.method,
@@ -80,17 +76,6 @@ def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title
         times=settings.times,
         listen=settings.listen,
     )
-    folders = run_shards(
-        function,
-        items,
-        folder,
-        shard_items=ALIGN_SHARD,
-        workers=run.recipe.engine.workers,
-        title=title,
-        unit="utterances",
-        set_aside=True,
-    )
-    return [utterance for path in folders for utterance in read_utterances(path / "utterances.jsonl")]
 
 
 def encode(
@@ -101,14 +86,15 @@ def encode(
     Shards in `folder` that another encoder made, or that are cut off or damaged, are encoded again. With
     `sequence.features: fly` nothing is written.
     """
-    settings, pieces = run.recipe.sequence, functools.partial(heard_pieces, run, layouts=layouts, whole=whole)
+    settings = run.recipe.sequence
+    pieces = functools.partial(all_pieces, settings=settings, seed=run.recipe.seed, layouts=layouts, whole=whole)
     if settings.features == "fly":
         return FlyFrames(encoder_of(run), pieces, utterances, stored=settings.stored)
     for shard in sorted(folder.glob("shard-*")):
         if why := check_shard(shard, *expected(run)[:2]):
             console.print(f"encoded again: {why}", highlight=False)
             shutil.rmtree(shard)
-    items = [(u.audio, pieces(u), utterance_to_dict(u)) for u in utterances]
+    items = [(u.audio, pieces(u), {"id": u.id}) for u in utterances]
     function = functools.partial(encode_pieces, encoder=run.recipe.assets.encoder, stored=settings.stored)
     folders = run_shards(
         function,
@@ -174,32 +160,14 @@ def expected(run: Run) -> tuple[str, str, Decode]:
     return encoder.fingerprint(), kind_of(encoder, run.recipe.sequence.stored), encoder.frames_of_codes
 
 
-def heard_pieces(run: Run, utterance: Utterance, *, layouts: int, whole: bool) -> list[Piece]:
-    """What is heard of an utterance in any of its interleavings, each piece once."""
-    recipe = run.recipe
-    pieces = {}
-    for layout in range(layouts):
-        spans = draw_layout(utterance, layout, recipe.sequence, recipe.seed)
-        with_text = whole and layout == 0
-        own = pieces_of(utterance, spans, recipe.sequence, seed=recipe.seed, with_text=with_text)
-        pieces |= {piece.key: piece for piece in own}
-    return list(pieces.values())
+def training_pieces(run: Run) -> dict[str, Any]:
+    """Which pieces of D_speech and D_active training hears: arguments of `encode` and `open_frames`."""
+    return {"layouts": run.recipe.sequence.layouts, "whole": run.recipe.warm_start.enabled}
 
 
 def transcribe(
     run: Run, folder: Path, utterances: Sequence[Utterance], title: str, *, precision: str = "float32"
 ) -> dict[str, str]:
     """Transcript of each utterance by the recipe's ASR, by id; `precision` of its weights: float32 or int8."""
-    items = [utterance_to_dict(utterance) for utterance in utterances]
-    function = functools.partial(transcribe_utterances, asset=run.recipe.assets.asr, precision=precision)
-    folders = run_shards(
-        function,
-        items,
-        folder,
-        shard_items=TRANSCRIBE_SHARD,
-        workers=run.recipe.engine.workers,
-        title=title,
-        unit="utterances",
-        set_aside=True,
-    )
-    return {row["id"]: row["text"] for path in folders for row in read_jsonl(path / "transcripts.jsonl")}
+    asset, workers = run.recipe.assets.asr, run.recipe.engine.workers
+    return transcribe_all(utterances, folder, asset=asset, workers=workers, title=title, precision=precision)

@@ -19,8 +19,8 @@ from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
 from salad.model.check import load_llm
 from salad.model.ears import Lexicon
 from salad.pipeline.run import Run
-from salad.sequence import Frames, start_token_id, token_ids, tokenise
-from salad.sequence.examples import build_example, draw_layout, num_positions, pieces_of, text_example
+from salad.sequence import Frames, examples, start_token_id, token_ids, tokenise
+from salad.sequence.examples import draw_layout, num_positions, pieces_of, text_examples
 from salad.sequence.spelling import SpelledText, spell
 from salad.text.phonemes import Symbols
 from salad.training.checkpoint import latest_checkpoint, load_weights
@@ -102,33 +102,22 @@ def ears_checkpoint(run: Run) -> Path | None:
 def speech_examples(
     run: Run, tokenizer: Any, utterances: Sequence[Utterance], frames: Frames, layout: int = 0
 ) -> list[Example]:
-    """One example of each utterance, in interleaving number `layout`."""
-    start = start_token_id(tokenizer)
-    return [
-        build_example(
-            u, tokenise(tokenizer, u.text), draw_layout(u, layout, run.recipe.sequence, run.recipe.seed), frames, start
-        )
-        for u in utterances
-    ]
+    """One example of each utterance, as the recipe interleaves it in layout number `layout`."""
+    return examples.speech_examples(tokenizer, utterances, frames, run.recipe.sequence, run.recipe.seed, layout)
 
 
 def heard_tokens(
-    tokenizer: Any, utterances: Sequence[Utterance], examples: Sequence[Example], heard: dict[str, str]
+    tokenizer: Any, utterances: Sequence[Utterance], interleaved: Sequence[Example], heard: dict[str, str]
 ) -> dict[str, list[list[int]]]:
     """Token ids of what the ASR wrote for each spoken span, by example; `heard`: transcripts of whole utterances."""
     out, by_id = {}, {u.id: u for u in utterances}
-    for example in examples:
+    for example in interleaved:
         utterance = by_id[example.id]
         ranges = [(s.start_word, s.end_word) for s in example.spans if s.modality == "speech"]
         spans = words_for_ranges(utterance.text.split(), heard.get(utterance.id, ""), ranges)
         texts = [(" " if start else "") + " ".join(words) for words, (start, _) in zip(spans, ranges, strict=True)]
         out[example.id] = [token_ids(tokenizer, t, after=t.startswith(" ")) if t.strip() else [] for t in texts]
     return out
-
-
-def text_examples(tokenizer: Any, documents: Sequence[Document]) -> list[Example]:
-    start = start_token_id(tokenizer)
-    return [text_example(d, tokenise(tokenizer, d.text), start) for d in documents]
 
 
 def speech_source(

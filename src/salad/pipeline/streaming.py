@@ -16,10 +16,9 @@ from salad.data.manifest import read_utterances, utterance_from_dict
 from salad.files import read_jsonl, write_jsonl
 from salad.model.encoders.job import FlyFrames
 from salad.pipeline.run import Run
-from salad.pipeline.speech_jobs import encoder_of, expected, heard_pieces, mended
+from salad.pipeline.speech_jobs import encoder_of, expected, mended
 from salad.sequence import Frames, FrameShard, start_token_id, tokenise
-from salad.sequence.examples import build_example, draw_layout, num_positions, text_example
-from salad.sequence.frames import UTTERANCES
+from salad.sequence.examples import all_pieces, build_example, draw_layout, num_positions, text_example
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
 from salad.training.distributed import World
 from salad.types import Document, Example, Utterance
@@ -71,38 +70,40 @@ def count_left_out(folder: Path) -> int:
 def speech_shards(
     run: Run, tokenizer: Any, name: str, share: float, manifest: Path, frames: Path, world: World, whole: bool
 ) -> ShardSource:
-    """Aligned utterances: from the shards that `encode` left in `frames`, or from `manifest`, encoded on the fly."""
+    """Aligned utterances of `manifest`: beside the shards that `encode` left in `frames`, or encoded on the fly."""
     settings, layouts = run.recipe.sequence, run.recipe.sequence.layouts
     start, lines = start_token_id(tokenizer), Lines(manifest, run.recipe.engine.shard_items)
     if settings.features == "fly":
-        pieces = functools.partial(heard_pieces, run, layouts=layouts, whole=whole)
+        pieces = functools.partial(all_pieces, settings=settings, seed=run.recipe.seed, layouts=layouts, whole=whole)
         fly = FlyFrames(encoder_of(run), pieces, stored=settings.stored)
-        sizes, folder = lines.sizes, lambda shard: manifest.parent
 
-        def read(shard: int) -> list[tuple[int, bytes, Callable[[Utterance], Frames]]]:
-            return [(shard, line, fly.of) for line in lines.read(shard)]
+        def frames_in(shard: int) -> Callable[[Utterance], Frames]:
+            return fly.of
 
     else:
         whole_list = functools.partial(read_utterances, manifest)
         folders = mended(run, frames, sum(lines.sizes), whole_list, layouts=layouts, whole=whole, world=world)
         wanted = expected(run)
-        sizes, folder = [FrameShard(path, *wanted).num_utterances for path in folders], folders.__getitem__
+        lines = Lines(manifest, [FrameShard(path, *wanted).num_utterances for path in folders])
 
-        def read(shard: int) -> list[tuple[int, bytes, Callable[[Utterance], Frames]]]:
+        def frames_in(shard: int) -> Callable[[Utterance], Frames]:
             opened = FrameShard(folders[shard], *wanted)
-            raw = (folders[shard] / UTTERANCES).read_bytes().split(b"\n")
-            return [(shard, line, lambda utterance: opened) for line in raw if line.strip()]
+            return lambda utterance: opened
 
-    def build(document: tuple[int, bytes, Callable[[Utterance], Frames]], epoch: int) -> tuple[Example, int]:
-        shard, line, frames_of = document
-        utterance = utterance_from_dict(json.loads(line), folder(shard))
+    def read(shard: int) -> list[tuple[bytes, Callable[[Utterance], Frames]]]:
+        frames_of = frames_in(shard)
+        return [(line, frames_of) for line in lines.read(shard)]
+
+    def build(document: tuple[bytes, Callable[[Utterance], Frames]], epoch: int) -> tuple[Example, int]:
+        line, frames_of = document
+        utterance = utterance_from_dict(json.loads(line), manifest.parent)
         spans = draw_layout(utterance, epoch % layouts, settings, run.recipe.seed)
         example = build_example(
             utterance, tokenise(tokenizer, utterance.text), spans, _Once(frames_of(utterance)), start
         )
         return _sized(run, example)
 
-    return ShardSource(name, share, sizes, read, build)
+    return ShardSource(name, share, lines.sizes, read, build)
 
 
 def text_shards(run: Run, tokenizer: Any, share: float, path: Path) -> ShardSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,19 @@ from salad.audio import to_samples
 from salad.sequence.frames import Piece
 from salad.sequence.interleave import cut, interleave
 from salad.sequence.store import Frames
-from salad.sequence.tokens import TokenisedDocument
+from salad.sequence.tokens import TokenisedDocument, start_token_id, tokenise
 from salad.types import Document, Example, Span, Utterance
 
-__all__ = ["build_example", "draw_layout", "num_positions", "pieces_of", "text_example"]
+__all__ = [
+    "all_pieces",
+    "build_example",
+    "draw_layout",
+    "num_positions",
+    "pieces_of",
+    "speech_examples",
+    "text_example",
+    "text_examples",
+]
 
 
 def draw_layout(utterance: Utterance, layout: int, settings: config.Sequence, seed: int) -> tuple[Span, ...]:
@@ -42,6 +52,21 @@ def pieces_of(
         elif with_text:
             ranges += cut(span.start_word, span.end_word, settings.speech_words, rng)
     return [_piece(utterance, start, end) for start, end in ranges]
+
+
+def all_pieces(
+    utterance: Utterance, settings: config.Sequence, *, seed: int, layouts: int, whole: bool = False
+) -> list[Piece]:
+    """What is heard of an utterance in any of its first `layouts` interleavings, each piece once.
+
+    whole: with the text spans of the first one, cut up as speech spans are.
+    """
+    pieces = {}
+    for layout in range(layouts):
+        spans = draw_layout(utterance, layout, settings, seed)
+        own = pieces_of(utterance, spans, settings, seed=seed, with_text=whole and layout == 0)
+        pieces |= {piece.key: piece for piece in own}
+    return list(pieces.values())
 
 
 def _piece(utterance: Utterance, start_word: int, end_word: int) -> Piece:
@@ -72,6 +97,28 @@ def text_example(document: Document, tokens: TokenisedDocument, start_id: int) -
     """A document as plain text: one text span, no speech."""
     span = Span("text", 0, len(tokens.word_starts) - 1)
     return Example(document.id, (span,), tokens.token_ids, tokens.bounds([span]), start_id, domain=document.domain)
+
+
+def speech_examples(
+    tokenizer: Any,
+    utterances: Sequence[Utterance],
+    frames: Frames,
+    settings: config.Sequence,
+    seed: int,
+    layout: int = 0,
+) -> list[Example]:
+    """One example of each utterance, in interleaving number `layout`."""
+    start = start_token_id(tokenizer)
+    return [
+        build_example(u, tokenise(tokenizer, u.text), draw_layout(u, layout, settings, seed), frames, start)
+        for u in utterances
+    ]
+
+
+def text_examples(tokenizer: Any, documents: Sequence[Document]) -> list[Example]:
+    """Documents as plain text."""
+    start = start_token_id(tokenizer)
+    return [text_example(d, tokenise(tokenizer, d.text), start) for d in documents]
 
 
 def num_positions(example: Example, stride: int, rate: str) -> int:

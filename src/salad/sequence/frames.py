@@ -3,7 +3,6 @@
 A shard is a folder with
     frames.safetensors        `frames` float16 [num_frames, frame_dim], or `codes` uint16 [num_frames, num_codebooks]
     frames.index.safetensors  where each piece lies, the encoder's fingerprint, and the sha256 of the other file
-    utterances.jsonl          the recordings that the pieces were cut from, in the index's order (what streams read)
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from salad.types import SaladError
 
 __all__ = ["Decode", "FrameShard", "Key", "Piece", "check_shard", "id_hash", "write_frames"]
 
-DATA, INDEX, UTTERANCES = "frames.safetensors", "frames.index.safetensors", "utterances.jsonl"
+DATA, INDEX = "frames.safetensors", "frames.index.safetensors"
 NUMPY = {"F16": np.float16, "U16": np.uint16, "U8": np.uint8, "U64": np.uint64, "I32": np.int32, "I64": np.int64}
 MEND = "remove the folder and run again: its pieces are encoded anew"
 

@@ -9,6 +9,7 @@ for each source, and the positions that each has given. Processes share lanes, s
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 import random
 from collections import OrderedDict
@@ -249,22 +250,27 @@ class StreamBatches:
 
 
 class Lines:
-    """A JSON-lines file as shards of `per_shard` lines: only where each begins is kept in memory."""
+    """A JSON-lines file as shards: only where each begins is kept in memory.
 
-    def __init__(self, path: Path, per_shard: int) -> None:
+    per_shard: lines of every shard but the last, or of each in turn (together all lines of the file).
+    """
+
+    def __init__(self, path: Path, per_shard: int | Sequence[int]) -> None:
         self.path = path
         self.sizes: list[int] = []
         self._starts: list[int] = []
-        number = per_shard
+        wanted = itertools.repeat(per_shard) if isinstance(per_shard, int) else iter(per_shard)
+        left = 0
         with open(path, "rb") as file:
             while line := file.readline():
-                if number == per_shard:
+                if not line.strip():
+                    continue
+                if not left:
                     self._starts.append(file.tell() - len(line))
                     self.sizes.append(0)
-                    number = 0
-                if line.strip():
-                    self.sizes[-1] += 1
-                    number += 1
+                    left = next(wanted)
+                self.sizes[-1] += 1
+                left -= 1
             self._starts.append(file.tell())
 
     def read(self, shard: int) -> list[bytes]:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from salad.align.transcribe import transcribe_utterances
+from salad.align.transcribe import transcribe_all
 from salad.config import Variation
-from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict, write_lhotse, write_utterances
+from salad.data.manifest import load_spoken, write_lhotse, write_utterances
 from salad.data.readers.text import read_local_text
-from salad.engine import run_shards
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.synthesize.asr_filter import part_by_cer
 from salad.synthesize.delivery import STEADY
 from salad.synthesize.speak import assign_voices, speak_all, spoken_forms
 from salad.synthesize.voices import assets_of_voice
-from salad.synthesize.word_times import align_spoken
+from salad.synthesize.word_times import align_all
 from salad.types import SaladError
 
 __all__ = ["parse_shares", "synthesize_texts"]
@@ -77,24 +75,18 @@ def synthesize_texts(
         variation=variation,
         audio=audio,
     )
-    spoken = load_spoken(folders)
+    spoken, parts = load_spoken(folders), ["speech"]
     kept = [utterance for utterance, _ in spoken]
-    made = [*folders]
     if word_times:
-        align = functools.partial(align_spoken, asset=asr, min_score=0.0)
-        items = [(utterance_to_dict(utterance), sentences) for utterance, sentences in spoken]
-        made += (done := run_shards(align, items, out / "aligned", shard_items=8, workers=workers, title="align",
-                                    unit="utterances", set_aside=True))  # fmt: skip
-        kept = [utterance for folder in done for utterance in read_utterances(folder / "utterances.jsonl")]
+        parts.append("aligned")
+        kept = align_all(spoken, out / "aligned", workers=workers, title="align", asset=asr, min_score=0.0)
     garbled: list[dict[str, Any]] = []
     if max_cer is not None:
-        listen = functools.partial(transcribe_utterances, asset=asr)
-        rows = [utterance_to_dict(utterance) for utterance in kept]
-        made += (done := run_shards(listen, rows, out / "transcripts", shard_items=8, workers=workers,
-                                    title="transcribe", unit="utterances", set_aside=True))  # fmt: skip
-        heard = {row["id"]: row["text"] for folder in done for row in read_jsonl(folder / "transcripts.jsonl")}
+        parts.append("transcripts")
+        heard = transcribe_all(kept, out / "transcripts", asset=asr, workers=workers, title="transcribe")
         kept, garbled = part_by_cer(kept, heard, max_cer)
-    aside = [row for folder in made for row in read_jsonl(folder / "quarantine.jsonl")] + garbled
+    shards = [path for part in parts for path in sorted((out / part).glob("shard-*/quarantine.jsonl"))]
+    aside = [row for path in shards for row in read_jsonl(path)] + garbled
     write_jsonl(out / "quarantine.jsonl", [{"stage": "synthesize", **row} for row in aside])
     write_utterances(out / "utterances.jsonl", kept)
     write_lhotse(kept, out / "cuts.jsonl.gz")

@@ -14,9 +14,7 @@ from salad.synthesize.onnx_session import one_thread_session
 from salad.synthesize.word_spans import word_spans
 from salad.types import SaladError
 
-__all__ = ["PackageMissing", "Phone", "PiperVoice", "open_piper", "patch_piper"]
-
-Phone = tuple[str, float, float]  # symbol, start and end in seconds
+__all__ = ["PackageMissing", "PiperVoice", "open_piper", "patch_piper"]
 
 DURATION_NOISE, FRAME_NOISE, STRETCH = "noise_w", "noise", "stretch"  # the patched graph's inputs
 BRACKETS = re.compile(r"\[{2,}|\]{2,}")  # what stands between two is text, and no phonemes as Piper would have it
@@ -64,23 +62,12 @@ class PiperVoice:
         spans = word_spans(symbols, [" ".join(self._sentences(word)) for word in text.split()])
         return samples, spans and [(float(bounds_s[start]), float(bounds_s[end])) for start, end in spans]
 
-    def speak_phones(
-        self, text: str, speed: float = 1.0, *, noise: float = 0.0, seed: int = 0
-    ) -> tuple[np.ndarray, list[Phone]]:
-        """Samples, and every espeak symbol in order with its times: phones, stress and length marks, stops and spaces.
-
-        Raises SaladError as `speak_timed` does, and where onnx is missing.
-        """
-        samples, symbols, bounds_s = self._say(text, speed, noise, seed)
-        if bounds_s is None:
-            raise _without_onnx(f"phones of {self.name}")
-        times = bounds_s.tolist()
-        return samples, list(zip(symbols, times, times[1:], strict=False))
-
     def _say(self, text: str, speed: float, noise: float, seed: int) -> tuple[np.ndarray, str, np.ndarray | None]:
         """Samples, the symbols said, and where each starts, in seconds [num_symbols + 1]: the last one ends there."""
         if noise and not self._patched:
-            raise _without_onnx(f"noise for {self.name}")
+            raise PackageMissing(
+                f"voice: noise for {self.name} needs the package onnx; pip install 'salad-speech[demo]'"
+            )
         sentences = self._sentences(text)
         if not sentences:
             raise SaladError(f"text: {text[:80]!r} has no phonemes for {self.name}; remove it from the document")
@@ -193,7 +180,3 @@ def _draw(generator: np.random.Generator | None, number: int) -> np.ndarray:
     if generator is None:
         return np.zeros(1, dtype=np.float32)
     return generator.standard_normal(number, dtype=np.float32)
-
-
-def _without_onnx(what: str) -> PackageMissing:
-    return PackageMissing(f"voice: {what} needs the package onnx; pip install 'salad-speech[demo]'")

@@ -240,11 +240,6 @@ def spoken_forms(folder: str | Path) -> dict[str, list[str]]:
     return {row["id"]: row["spoken"] for row in read_jsonl(Path(folder) / "sentences.jsonl") if "spoken" in row}
 
 
-def trim_silence(samples: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Without the silence a voice adds before and after a sentence; see `speech_bounds`."""
-    return samples[slice(*speech_bounds(samples, rate_hz))]
-
-
 def speech_bounds(samples: np.ndarray, rate_hz: int) -> tuple[int, int]:
     """First and last + 1 sample of a sentence's speech, with MARGIN_S of the silence around it.
 

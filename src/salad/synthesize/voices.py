@@ -16,6 +16,7 @@ from salad.synthesize.endpoint import EndpointVoice
 from salad.synthesize.onnx_session import one_thread_session
 from salad.synthesize.piper import BRACKETS, PiperVoice
 from salad.synthesize.word_spans import word_spans
+from salad.text.phonemes import espeak
 from salad.types import SaladError
 
 __all__ = ["KokoroVoice", "PiperVoice", "Voice", "assets_of_voice", "load_voice"]
@@ -94,6 +95,9 @@ class KokoroVoice:
         row = min(len(tokens), len(self._style)) - 1
         samples, lengths = self._network([0, *tokens, 0], self._style[row : row + 1], speed)
         return np.asarray(samples, dtype=np.float32).ravel(), lengths
+
+
+_kokoro_session = functools.cache(one_thread_session)  # loaded once in a process
 
 
 def onnx_network(run: Callable[..., Any]) -> Network:
@@ -198,24 +202,13 @@ def load_voice(name: str) -> Voice:
     if family == "kokoro-torch":
         network, vocab = torch_network(folders[0])
     else:
-        network = onnx_network(_session(folders[0] / "kokoro.onnx").run)
+        network = onnx_network(_kokoro_session(folders[0] / "kokoro.onnx").run)
         vocab = read_json(folders[0] / "vocab.json")["vocab"]
     return KokoroVoice(name.partition("@")[0], network, vocab, style, british=speaker.startswith("b"))
 
 
 @functools.cache
-def _session(path: Path) -> Any:
-    return one_thread_session(path)
-
-
-@functools.cache
 def _espeak(language: str) -> Callable[[str], str]:
-    """text -> phonemes with stress and punctuation; one backend per process, as making it is slow."""
-    import espeakng_loader
-    from phonemizer.backend import EspeakBackend
-    from phonemizer.backend.espeak.wrapper import EspeakWrapper
-
-    EspeakWrapper.set_library(espeakng_loader.get_library_path())
-    EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
-    backend = EspeakBackend(language, preserve_punctuation=True, with_stress=True, punctuation_marks=MARKS)
+    """text -> phonemes with stress and punctuation."""
+    backend = espeak(language, preserve_punctuation=True, with_stress=True, punctuation_marks=MARKS)
     return lambda text: backend.phonemize([text], strip=True)[0]

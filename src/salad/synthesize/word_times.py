@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ from statistics import fmean
 from typing import Any
 
 from salad.align.utterances import align_utterances
-from salad.data.manifest import Sentence, read_utterances, utterance_from_dict, write_utterances
-from salad.engine import Shard
+from salad.data.manifest import Sentence, read_utterances, utterance_from_dict, utterance_to_dict, write_utterances
+from salad.engine import Shard, run_shards
 from salad.text.speakable import speakable, spoken_bounds
 from salad.types import Utterance, Word
 
-__all__ = ["align_spoken"]
+__all__ = ["align_all", "align_spoken"]
+
+SHARD = 8  # utterances
 
 
 def align_spoken(shard: Shard, folder: Path, *, asset: str, min_score: float, **settings: Any) -> None:
@@ -47,6 +50,26 @@ def align_spoken(shard: Shard, folder: Path, *, asset: str, min_score: float, **
         order = {row["id"]: place for place, (row, _) in enumerate(shard.items)}
         kept = [*kept, *told.values()]
         write_utterances(folder / "utterances.jsonl", sorted(kept, key=lambda u: order.get(u.id, len(order))))
+
+
+def align_all(
+    spoken: Sequence[tuple[Utterance, Sequence[Sentence] | None]],
+    folder: Path,
+    *,
+    workers: int,
+    title: str,
+    **settings: Any,
+) -> list[Utterance]:
+    """Word times for every utterance, shard by shard; what is not fit for use is left in the shards' quarantine.
+
+    settings: of `align_spoken`.
+    """
+    items = [(utterance_to_dict(utterance), sentences) for utterance, sentences in spoken]
+    function = functools.partial(align_spoken, **settings)
+    folders = run_shards(
+        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="utterances", set_aside=True
+    )
+    return [utterance for path in folders for utterance in read_utterances(path / "utterances.jsonl")]
 
 
 def _as_written(utterance: Utterance, text: str, words: Sequence[str]) -> Utterance:

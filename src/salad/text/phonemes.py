@@ -14,7 +14,7 @@ from rapidfuzz.distance import Levenshtein
 
 from salad.types import SaladError
 
-__all__ = ["BOUNDARY", "Symbols", "letters_of", "phones_of"]
+__all__ = ["BOUNDARY", "Symbols", "espeak", "letters_of", "phones_of"]
 
 BOUNDARY = 0  # the symbol between two words; class 0 of every alphabet (the CTC blank is not part of it)
 CLAUSE_END = re.compile(r"[.,;:!?…—–)\]}\"”]+$")
@@ -195,25 +195,31 @@ def _espeak_many(texts: Sequence[str], language: str) -> list[list[list[str]]]:
     wanted = [i for i, text in enumerate(texts) if any(map(str.isalnum, text))]
     out: list[list[list[str]]] = [[] for _ in texts]
     separator = Separator(phone=" ", word="|", syllable="")
-    said = _espeak(language).phonemize([texts[i] for i in wanted], separator=separator, strip=True)
+    said = _phones_backend(language).phonemize([texts[i] for i in wanted], separator=separator, strip=True)
     for i, line in zip(wanted, said, strict=True):
         out[i] = [part.split() for part in line.split("|") if part.strip()]
     return out
 
 
 @functools.cache
-def _espeak(language: str) -> Any:
-    """One backend per process, as making it is slow."""
+def _phones_backend(language: str) -> Any:
+    return espeak(language, with_stress=False, language_switch="remove-flags", words_mismatch="ignore")
+
+
+def espeak(language: str, **options: Any) -> Any:
+    """phonemizer's backend; one a process is enough, as making it is slow. Raises SaladError where espeak is missing,
+    or does not know the language."""
     try:
         import espeakng_loader
         from phonemizer.backend import EspeakBackend
         from phonemizer.backend.espeak.wrapper import EspeakWrapper
     except ImportError as error:
         raise SaladError(
-            "symbols: phones need phonemizer and espeak: pip install 'salad-speech[demo]', or choose letters, subwords"
+            "espeak: phones need phonemizer and espeakng-loader: pip install 'salad-speech[demo]' (ears: "
+            "letters and subwords need neither)"
         ) from error
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
     EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
     if language not in EspeakBackend.supported_languages():
         raise SaladError(f"symbols: espeak does not know the language {language!r}; choose letters or subwords for it")
-    return EspeakBackend(language, with_stress=False, language_switch="remove-flags", words_mismatch="ignore")
+    return EspeakBackend(language, **options)

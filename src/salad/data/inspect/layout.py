@@ -20,6 +20,7 @@ from salad.types import SaladError
 __all__ = ["Part", "count_quarantine", "find_parts", "read_parts"]
 
 MANIFESTS = ("utterances", "lhotse", "nemo")  # each a part of its own
+OF_STAGE = {"align": ("speech", "heldout"), "synthesize": ("bought",)}  # what a run's stage writes once it is whole
 SUFFIX = re.compile(r"(\.cuts)?\.(jsonl|json|jsonl\.\w+)$")
 MAX_REASONS, MAX_IDS = 200, 5
 
@@ -44,8 +45,8 @@ def find_parts(place: Path) -> list[Part]:
         raise SaladError(f"{place} does not exist; give a run directory, a folder of shards or audio, or a manifest")
     shards = functools.partial(_shards, [path for path in walk(place) if path.name == "utterances.jsonl"], place)
     if (place / "recipe.json").exists():
-        chosen = shards("align") or _listed(place / "align", place) or shards("corpus")
-        parts = chosen + shards("synthesize")  # the probe's speech is not trained on
+        parts = _listed(place, "align") or shards("align") or shards("corpus")
+        parts += _listed(place, "synthesize") or shards("synthesize")  # the probe's speech is not trained on
     else:
         parts = shards("") if place.is_dir() else []
     if parts:
@@ -62,10 +63,10 @@ def find_parts(place: Path) -> list[Part]:
     return [Part(_name(place, place), kind, tuple(files))]
 
 
-def _listed(folder: Path, place: Path) -> list[Part]:
-    """Manifests of a stage that left no shards."""
-    kind, files = find_files(folder) if folder.is_dir() and any(folder.iterdir()) else ("", [])
-    return [Part(_name(file, place), kind, (file,)) for file in files if kind in MANIFESTS]
+def _listed(run: Path, stage: str) -> list[Part]:
+    """The manifests of a stage that came to its end."""
+    files = [run / stage / f"{name}.jsonl" for name in OF_STAGE[stage]]
+    return [Part(_name(file, run), "utterances", (file,)) for file in files if file.is_file()]
 
 
 def read_parts(parts: Iterable[Part], place: Path, trusted: bool = False) -> Iterator[tuple[str, Row]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from salad import audio
-from salad.files import sha256_file, sha256_json
+from salad.assets.store import sha256_once
+from salad.files import sha256_json
 from salad.types import SaladError
 
 __all__ = ["Encoder", "Shape", "Weights"]
@@ -126,14 +126,9 @@ class Weights:
         for path, state in self._seen.items():
             if not path.exists() or _state(path) != state:
                 raise SaladError(f"assets.encoder: {path} was changed after it was loaded; load the encoder again")
-        return [(path.name, _sha256_once(path, state)) for path, state in self._seen.items()]
+        return [(path.name, sha256_once(path, state)) for path, state in self._seen.items()]
 
 
 def _state(path: Path) -> tuple[int, int, int]:
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
-
-
-@lru_cache(maxsize=256)
-def _sha256_once(path: Path, state: tuple[int, int, int]) -> str:
-    return sha256_file(path)

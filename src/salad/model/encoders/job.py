@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from salad.audio import read_audio, resample
-from salad.data.manifest import utterance_from_dict, write_utterances
 from salad.engine import Shard
 from salad.model.encoders.load import Encoder, load_encoder
 from salad.sequence import Piece, write_frames
-from salad.sequence.frames import UTTERANCES, Key, missing
+from salad.sequence.frames import Key, missing
 from salad.types import Utterance
 
 __all__ = ["FlyFrames", "encode_pieces", "features_of", "kind_of", "shared_encoder"]
@@ -48,19 +47,18 @@ def features_of(encoder: Encoder, audio: str | Path, pieces: Sequence[Piece], ki
 
 
 def encode_pieces(shard: Shard, folder: Path, *, encoder: str, stored: str = "auto") -> None:
-    """For `run_shards`: items are (audio's path, its pieces) or (audio's path, its pieces, its utterance as a dict).
+    """For `run_shards`: items are (audio's path, its pieces) or (audio's path, its pieces, {id} of its utterance).
 
-    Writes a shard of frames, keyed by the encoder's fingerprint; utterances.jsonl holds the utterances that were given.
+    Writes a shard of frames, keyed by the encoder's fingerprint; named utterances are in it without pieces, too.
     """
     loaded: Encoder = shared_encoder(encoder)
     pieces: list[Piece] = []
     features: list[np.ndarray] = []
-    utterances = [utterance_from_dict(row) for _, _, *rows in shard.items for row in rows]
+    ids = [row["id"] for _, _, *rows in shard.items for row in rows]
     for path, own, *_ in shard.items:
         pieces += own
         features += features_of(loaded, path, own, kind_of(loaded, stored))
-    write_frames(folder, pieces, features, encoder=loaded.fingerprint(), utterance_ids=[u.id for u in utterances])
-    write_utterances(folder / UTTERANCES, utterances)
+    write_frames(folder, pieces, features, encoder=loaded.fingerprint(), utterance_ids=ids)
 
 
 class FlyFrames:

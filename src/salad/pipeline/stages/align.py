@@ -8,11 +8,12 @@ from typing import Any
 
 from salad import assets
 from salad.config import Recipe
-from salad.data.manifest import load_spoken, read_utterances, write_lhotse, write_utterances
+from salad.data.manifest import load_spoken, read_utterances, write_utterances
+from salad.data.quarantine import gather_quarantine
 from salad.pipeline.fingerprints import of_content
 from salad.pipeline.leakage import screen_of, without_leaks
 from salad.pipeline.run import Run
-from salad.pipeline.speech_jobs import align, encode, gather_quarantine, open_frames
+from salad.pipeline.speech_jobs import align, encode, open_frames, training_pieces
 from salad.pipeline.stages.corpus import PREPARED_HELDOUT, load_documents
 from salad.pipeline.streaming import speech_shards
 from salad.sequence import Frames
@@ -23,6 +24,7 @@ from salad.types import SaladError, Utterance
 __all__ = ["load_aligned", "load_frames", "run", "speech_stream"]
 
 SECTIONS = ("align", "sequence")
+SPENT = ("speech/shard-*/utterances.jsonl", "heldout/shard-*/utterances.jsonl")  # all are in the manifests
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:
@@ -55,7 +57,6 @@ def run(run: Run) -> dict[str, Any]:
         )
     for name, group in (("speech", speech), ("heldout", heldout)):
         write_utterances(folder / f"{name}.jsonl", group)
-        write_lhotse(group, folder / f"{name}.cuts.jsonl.gz")
     store = encode(run, folder / "frames-speech", speech, "encode D_speech", **_heard(run, "speech"))
     encode(run, folder / "frames-heldout", heldout, "encode held-out", **_heard(run, "heldout"))
     return {
@@ -86,14 +87,12 @@ def load_frames(run: Run, name: str, utterances: Sequence[Utterance], world: Wor
 
 def speech_stream(run: Run, tokenizer: Any, share: float, world: World) -> ShardSource:
     """D_speech as a source of a stream."""
-    folder, heard = run.folder("align"), _heard(run, "speech")
+    folder, whole = run.folder("align"), run.recipe.warm_start.enabled
     return speech_shards(
-        run, tokenizer, "speech", share, folder / "speech.jsonl", folder / "frames-speech", world, heard["whole"]
+        run, tokenizer, "speech", share, folder / "speech.jsonl", folder / "frames-speech", world, whole
     )
 
 
 def _heard(run: Run, name: str) -> dict[str, Any]:
     """Which pieces of `speech` or `heldout` training and measuring hear."""
-    if name == "heldout":
-        return {"layouts": 1}
-    return {"layouts": run.recipe.sequence.layouts, "whole": run.recipe.warm_start.enabled}
+    return {"layouts": 1} if name == "heldout" else training_pieces(run)

@@ -9,7 +9,6 @@ from salad import assets
 from salad.config import Recipe
 from salad.data.card import write_card
 from salad.data.generate_text import generate_corpus
-from salad.data.manifest import write_lhotse
 from salad.data.own_data import own_plain_text, own_recordings, own_text
 from salad.data.prepared import chosen_documents, read_prepared
 from salad.data.quarantine import gather_quarantine
@@ -20,7 +19,8 @@ from salad.pipeline.corpus_needs import PREPARED_HELDOUT, door_of, heldout_speec
 from salad.pipeline.fingerprints import fingerprint, of_content, of_stamps, section
 from salad.pipeline.leakage import measured_on, reason_of, screen_of, without_leaks
 from salad.pipeline.run import MEASURED, Run, kept_precision
-from salad.pipeline.speech_jobs import assign_voices, speak
+from salad.pipeline.speech_jobs import speak
+from salad.synthesize.speak import assign_voices
 from salad.types import Document, SaladError
 
 __all__ = ["PREPARED_HELDOUT", "load_documents", "run"]
@@ -71,8 +71,6 @@ def run(run: Run) -> dict[str, Any]:
     measured, ready = heldout_speech(run, folder, prepared, to_speak)
     if not (spoken or own_speech):
         raise SaladError(f"corpus: no recording can be used; {folder / 'quarantine.jsonl'} says why of each")
-    write_lhotse(spoken + own_speech, folder / "speech.cuts.jsonl.gz")
-    write_lhotse(measured + own_heldout, folder / "heldout.cuts.jsonl.gz")
     aside = gather_quarantine(folder, aside + leaks + more + unused)
     speech_rows += spoken_rows(spoken, measured)
     rows += plain_rows + text_rows(settings, recipe.assets.llm, documents["web"] if prepared else (), web)

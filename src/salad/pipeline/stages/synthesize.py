@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from salad.data.manifest import read_utterances, write_lhotse, write_utterances
+from salad.data.manifest import read_utterances, write_utterances
+from salad.data.quarantine import gather_quarantine
 from salad.files import read_jsonl
 from salad.pipeline.run import Run
-from salad.pipeline.speech_jobs import align, assign_voices, encode, gather_quarantine, open_frames, speak, transcribe
+from salad.pipeline.speech_jobs import align, encode, open_frames, speak, training_pieces, transcribe
 from salad.pipeline.streaming import speech_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
 from salad.synthesize.asr_filter import part_by_cer
+from salad.synthesize.speak import assign_voices
 from salad.training.distributed import World
 from salad.types import Document, SaladError, Utterance
 
 __all__ = ["bought_stream", "load_bought", "load_bought_frames", "run"]
 
 SECTIONS = ("synthesize",)
+SPENT = ("speech/shard-*/utterances.jsonl", "aligned/shard-*/utterances.jsonl")  # bought.jsonl has what was kept
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -43,10 +46,9 @@ def run(run: Run) -> dict[str, Any]:
     if not kept:
         gather_quarantine(folder, garbled)
         raise SaladError("synthesize: no bought utterance passed alignment and CER; see its quarantine.jsonl")
-    encode(run, folder / "frames", kept, "encode D_active", **_heard(run))
+    encode(run, folder / "frames", kept, "encode D_active", **training_pieces(run))
     aside = gather_quarantine(folder, garbled)
     write_utterances(folder / "bought.jsonl", kept)
-    write_lhotse(kept, folder / "bought.cuts.jsonl.gz")
     return {
         "utterances": len(kept),
         "hours": sum(u.duration_s for u in kept) / 3600,
@@ -60,16 +62,10 @@ def load_bought(run: Run) -> list[Utterance]:
 
 
 def load_bought_frames(run: Run, bought: Sequence[Utterance], world: World | None = None) -> Frames:
-    return open_frames(run, run.folder("synthesize") / "frames", bought, world=world, **_heard(run))
+    return open_frames(run, run.folder("synthesize") / "frames", bought, world=world, **training_pieces(run))
 
 
 def bought_stream(run: Run, tokenizer: Any, name: str, share: float, world: World) -> ShardSource:
     """D_active as a source of a stream."""
-    folder = run.folder("synthesize")
-    return speech_shards(
-        run, tokenizer, name, share, folder / "bought.jsonl", folder / "frames", world, _heard(run)["whole"]
-    )
-
-
-def _heard(run: Run) -> dict[str, Any]:
-    return {"layouts": run.recipe.sequence.layouts, "whole": run.recipe.warm_start.enabled}
+    folder, whole = run.folder("synthesize"), run.recipe.warm_start.enabled
+    return speech_shards(run, tokenizer, name, share, folder / "bought.jsonl", folder / "frames", world, whole)
