@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from salad.align.transcript_match import words_for_ranges
 from salad.evaluation.next_sentence import build_items
 from salad.measure.divergence import DocumentKL, summary
-from salad.measure.format import bounds, with_interval
+from salad.measure.format import bounds, with_detectable, with_error, with_interval
 from salad.measure.statistics import (
     accuracy,
     gap,
@@ -175,6 +175,21 @@ def test_an_interval_is_written_one_way():
     assert with_interval({"value": 0.5, "low": None, "high": None}, ".0f", scale=100, unit=" %") == "50 %"
     assert with_interval(None, missing="-") == with_interval({"value": None}, missing="-") == "-"
     assert bounds(None) == bounds({"value": 1.0}) == "" and bounds({"low": 0, "high": 2}, "g") == "[0, 2]"
+
+
+def test_an_open_end_and_an_error_are_written_one_way():
+    assert bounds({"low": 0.5, "high": float("inf")}, ".2f") == "[0.50, any]"
+    assert with_error(0.2315, 0.011) == "0.232 ± 0.022" and with_error(0.5, None, ".1f") == "0.5"
+
+
+def test_what_cannot_be_told_says_what_could_have_been():
+    open_, told = {"value": -0.01, "low": -0.06, "high": 0.04}, {"value": -0.1, "low": -0.15, "high": -0.05}
+    assert with_detectable(open_, ".1f", scale=100) == "-1.0 [-6.0, 4.0], cannot tell (7.1 could be, power 0.8)"
+    assert with_detectable({**open_, "minimum_detectable": 0.2}, "+.2f").endswith(
+        "cannot tell (0.20 could be, power 0.8)"
+    )
+    assert with_detectable(told, "+.2f") == "-0.10 [-0.15, -0.05]" and with_detectable(None, missing="-") == "-"
+    assert with_detectable({"value": 0, "low": 0, "high": 0}, "g") == "0 [0, 0]"  # a model against itself
 
 
 def test_mcnemar_by_hand():

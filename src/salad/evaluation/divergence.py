@@ -24,6 +24,7 @@ from salad.measure.divergence import (
     speech_ears,
     summary,
 )
+from salad.measure.format import with_interval
 from salad.measure.hearing import HeardSpan, heard_of_utterances, marked, voice_errors
 from salad.model.teacher import Teacher
 from salad.progress import progress
@@ -181,8 +182,7 @@ def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, 
 def _shown(cell: dict[str, Any] | None) -> str:
     if cell is None:
         return "-"
-    if "low" in cell and cell["low"] == cell["high"]:  # one document has no spread
-        return f"{cell['value']:.3f}"
     if "low" in cell:
-        return f"{cell['value']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]"
+        one = cell["low"] == cell["high"]  # document, which has no spread
+        return with_interval({"value": cell["value"]} if one else cell)
     return f"{cell['value']:.3f}" + ("" if cell["se"] is None else f" ({cell['se']:.3f})")

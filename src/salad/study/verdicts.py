@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from salad.measure.format import with_interval
 from salad.measure.statistics import pooled_spread, replicate_reach
 from salad.study.ablation import paired
 from salad.types import SaladError
@@ -120,7 +121,7 @@ def plain(value: float) -> str:
 
 def percent(value: dict[str, float]) -> str:
     """An accuracy with its interval: 45 % [33, 58]."""
-    return f"{100 * value['value']:.0f} % [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
+    return with_interval(value, ".0f", scale=100, unit=" %")
 
 
 def mean(documents: Sequence[dict[str, Any]]) -> float:
