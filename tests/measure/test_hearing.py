@@ -136,7 +136,7 @@ def test_phone_errors_leave_the_boundary_out():
 )
 def test_classes_of_exposure_partition_the_words(said, got, counts):
     one = span(" ".join(said), " ".join(got))
-    found = word_recall([one], lambda word: exposure_of(word, counts, {"ete"}), 100, 0)
+    found = word_recall([one], lambda word: exposure_of(word, counts, {"ete"}))
     assert sum(row.n for row in found) == len(spoken_words(" ".join(said)))
     assert [row.exposure for row in found] == [name for name in EXPOSURES if name in {r.exposure for r in found}]
     assert all(0 <= row.low <= row.value <= row.high <= 1 for row in found)
@@ -149,13 +149,22 @@ def test_exposure():
 
 
 def test_recall_finds_words_in_order():
-    rows = word_recall([span("the red cell of the plant", "a red sell of plant")], lambda word: "read", 100, 0)
+    rows = word_recall([span("the red cell of the plant", "a red sell of plant")], lambda word: "read")
     assert rows[0].n == 6 and rows[0].value == pytest.approx(3 / 6)
 
 
 def test_a_class_of_which_nothing_was_found_has_an_interval():
-    [row] = word_recall([span("a b c d e f g h i j", "")], lambda word: "neither", 100, 0)
-    assert (row.value, row.low, row.n) == (0, 0, 10) and row.high == pytest.approx(1 - 0.025**0.1)
+    [row] = word_recall([span("a b c d e f g h i j", "", f"d{n}") for n in range(6)], lambda word: "neither")
+    assert (row.value, row.low, row.n) == (0, 0, 60) and row.high == pytest.approx(0.3903, abs=1e-4)  # Wilson, 0 of 6
+
+
+def test_words_of_a_document_are_not_drawn_one_by_one():
+    """Six documents of ten words: in three all are found, in three none; a word alone would be worth ten times less."""
+    words = "a b c d e f g h i j"
+    [together] = word_recall([span(words, words * (n % 2), f"d{n}") for n in range(6)], lambda word: "read")
+    [apart] = word_recall([span("a b", "a", f"d{n}") for n in range(30)], lambda word: "read")
+    assert together.value == apart.value == 0.5 and together.n == apart.n == 60
+    assert together.high - together.low > 0.6 > 0.3 > apart.high - apart.low
 
 
 def test_marks_stand_on_words_as_written():

@@ -159,9 +159,7 @@ def comparisons(
         "metric": dict(metrics),
         "chance": chance,
         "accuracy": {
-            system: {
-                task: {"n": len(own), **accuracy(list(own.values()), resamples, seed)} for task, own in by_task.items()
-            }
+            system: {task: {"n": len(own), **accuracy(list(own.values()))} for task, own in by_task.items()}
             for system, by_task in results.items()
         },
         "lost": {},

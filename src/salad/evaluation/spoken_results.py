@@ -47,7 +47,7 @@ def spoken_figures(
             "kind": name.partition("/")[0],
             **{key: inputs[key] for key in ("voice", "trained", "condition")},
             "n": len(own),
-            "accuracy": accuracy(own, resamples, seed),
+            "accuracy": accuracy(own),
             "chance": float(np.mean(chance)),
         }
         if REFERENCE in results:

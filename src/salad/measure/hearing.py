@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from rapidfuzz.distance import Levenshtein
-from scipy.stats import binomtest
 
 from salad.measure.oracle import symbols_of_model
-from salad.measure.statistics import ratio
+from salad.measure.statistics import proportion, ratio
 from salad.text.normalise import normalise
 from salad.text.speakable import speakable
 from salad.types import Estimate, Example, Utterance
@@ -231,32 +230,22 @@ def _found(said: Sequence[str], heard: Sequence[str]) -> list[bool]:
     return found
 
 
-def word_recall(spans: Sequence[HeardSpan], exposure: Callable[[str], str], resamples: int, seed: int) -> list[Recall]:
+def word_recall(spans: Sequence[HeardSpan], exposure: Callable[[str], str]) -> list[Recall]:
     """Share found of the words said, one row a class in the order of `EXPOSURES`; a class without words is left out.
 
-    Where all or none were found, resampling finds no other share: the interval is then the exact one for words drawn
-    one by one (Clopper & Pearson 1934).
+    Documents are what was drawn, not words: the interval is `proportion`'s with documents as groups.
     """
-    table: dict[str, tuple[Counter[str], Counter[str]]] = {name: (Counter(), Counter()) for name in EXPOSURES}
+    table: dict[str, list[tuple[bool, str]]] = {name: [] for name in EXPOSURES}
     for span in spans:
         said = spoken_words(" ".join(span.said))
         for word, found in zip(said, _found(said, spoken_words(span.heard)), strict=True):
-            right, all_ = table[exposure(word)]
-            right[span.document] += found
-            all_[span.document] += 1
-    out = []
-    for name, (right, all_) in table.items():
-        if all_:
-            documents = sorted(all_)
-            e = ratio([right[d] for d in documents], [all_[d] for d in documents], documents, resamples, seed)
-            low, high = (e.low, e.high) if 0 < e.value < 1 else _exact(e.value, e.n)
-            out.append(Recall(name, e.value, low, high, e.n))
-    return out
-
-
-def _exact(value: float, n: int) -> tuple[float, float]:
-    found = binomtest(round(value * n), n).proportion_ci(0.95, method="exact")
-    return float(found.low), float(found.high)
+            table[exposure(word)].append((found, span.document))
+    return [
+        Recall(name, e.value, e.low, e.high, e.n)
+        for name, words in table.items()
+        if words
+        for e in [proportion(*zip(*words, strict=True))]
+    ]
 
 
 def marked(span: HeardSpan) -> MarkedSpan:

@@ -187,7 +187,7 @@ def _compared(
             more = margin_over(own["speech_adapted"], own[control], resamples, seed, groups=groups)
             margins[f"over_{control}"] = more
     return {
-        **{name: accuracy(rows, resamples, seed, groups=groups) for name, rows in results.items()},
+        **{name: accuracy(rows, groups) for name, rows in results.items()},
         "chance": float(np.mean([1 / number for number in options])),
         "n": len(options),
         "gap": asdict(between),

@@ -66,7 +66,7 @@ def hearing_figures(setting: Setting, spans: Sequence[HeardSpan]) -> tuple[dict[
         "trained": [s for s in spans if not s.speaker.endswith(UNSEEN)],
         "unseen": [s for s in spans if s.speaker.endswith(UNSEEN)],
     }
-    recall = {name: word_recall(own, exposure, resamples, seed) for name, own in groups.items() if own}
+    recall = {name: word_recall(own, exposure) for name, own in groups.items() if own}
     figures = {
         "word_recall": {name: [asdict(row) for row in rows] for name, rows in recall.items()},
         "withheld": {
