@@ -31,7 +31,7 @@ from salad.measure.hearing import (
 )
 from salad.measure.oracle import argmax_ears, disturbed_symbols, oracle_rows, symbol_ears, symbols_of_model
 from salad.measure.statistics import margin, margin_over, ratio
-from salad.pipeline.hearing import _counts, _read, _withheld
+from salad.pipeline.hearing import _counts, _read, _withheld, transcript_errors
 from salad.types import Example, Result, SaladError, Span, Utterance
 
 
@@ -88,6 +88,19 @@ def test_voices_that_read_one_document_are_drawn_with_it():
     assert heard(twice, {"deaf": deaf}, None, documents=names).n == 10
     more = difference(deaf, twice, documents=names)
     assert more.n == 10 and more.low < more.value < more.high and more.low > 0
+
+
+def test_a_document_that_three_voices_read_counts_once():
+    easy = [DocumentKL(f"d{i}", "x", "v", 10.0, 10) for i in range(4)]
+    hard = [DocumentKL(f"hard-{voice}", "y", voice, 50.0, 10) for voice in ("v", "w (unseen)", "u (unseen)")]
+    names = {r.id: r.id.split("-")[0] for r in (*easy, *hard)}
+    found = summary([*easy, *hard], names)
+    assert (found["all"], found["n_documents"], found["n_tokens"]) == (pytest.approx((4 + 5) / 5), 5, 70)
+    assert found["by_domain"] == {"x": 1.0, "y": 5.0} and found["by_voice"]["u (unseen)"] == 5.0
+    assert found["se"] == pytest.approx(summary([*easy, hard[0]])["se"])  # five documents, not seven
+    silent = [DocumentKL(r.id, r.domain, r.speaker, 0.0, r.count) for r in (*easy, *hard)]
+    assert difference([*easy, *hard], silent, documents=names).value == pytest.approx(found["all"])
+    assert heard(silent, {"deaf": [*easy, *hard]}, None, documents=names).n == 5
 
 
 def test_the_ratio_and_its_interval():
@@ -291,6 +304,12 @@ def test_a_model_of_one_part_has_no_oracles(example):
 
 
 # Exposure, from what a run leaves
+
+
+def test_a_cascades_errors_count_a_document_once():
+    said = [Utterance(f"u{i}", "one two", "a.flac", 16_000, 1, document_id=d) for i, d in enumerate("abbb")]
+    written = {"u0": "one two", "u1": "one", "u2": "one", "u3": "one"}
+    assert transcript_errors(said, written)["wer"] == pytest.approx(0.25)  # not 0.375, which is that of four recordings
 
 
 def test_words_are_counted_over_all_speech_that_was_trained_on(tmp_path):

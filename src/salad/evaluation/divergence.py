@@ -72,7 +72,7 @@ def measure_divergence(
         "sequence": setting.sequence.model_dump(mode="json"),
         "seed": setting.seed,
         "precision": "bf16" if bf16 else "fp32",
-        **_figures(rows, {u.id: u.document_id for u in found.utterances}, setting.seed),
+        **_figures(rows, {u.id: u.document_id or u.id for u in found.utterances}, setting.seed),
         "hearing": _hearing(spans, setting.seed),
     }
     write_jsonl(out / "heard.jsonl", [asdict(marked(span)) for span in spans])
@@ -137,18 +137,18 @@ def _figures(rows: Rows, documents: Mapping[str, str], seed: int) -> dict[str, A
 
     def part(of: Rows, field: str, value: str) -> dict[str, Any]:
         own = {name: [row for row in group if getattr(row, field) == value] for name, group in of.items()}
-        return {name: _one(group) for name, group in own.items() if group} | {"heard": _heard(own, documents, seed)}
+        return {name: _one(g, documents) for name, g in own.items() if g} | {"heard": _heard(own, documents, seed)}
 
     return {
-        "all": {name: _one(group) for name, group in rows.items()},
+        "all": {name: _one(group, documents) for name, group in rows.items()},
         "heard": _heard(rows, documents, seed),
         "by_domain": {d: part(rows, "domain", d) for d in domains},
         "by_voice": {v: part(spoken, "speaker", v) for v in voices},
     }
 
 
-def _one(rows: Sequence[DocumentKL]) -> dict[str, Any]:
-    known = summary(rows)
+def _one(rows: Sequence[DocumentKL], documents: Mapping[str, str]) -> dict[str, Any]:
+    known = summary(rows, documents)
     se = known["se"] if np.isfinite(known["se"]) else None
     return {"value": known["all"], "se": se, "n_documents": known["n_documents"], "n_tokens": known["n_tokens"]}
 
