@@ -19,6 +19,7 @@ from salad.measure.hearing import (
     EXPOSURES,
     HeardSpan,
     exposure_of,
+    exposure_parts,
     heard_spans,
     heard_text,
     marked,
@@ -31,7 +32,7 @@ from salad.measure.hearing import (
 )
 from salad.measure.oracle import argmax_ears, disturbed_symbols, oracle_rows, symbol_ears, symbols_of_model
 from salad.measure.statistics import margin, margin_over, ratio
-from salad.pipeline.hearing import _counts, _read, _withheld, transcript_errors
+from salad.pipeline.hearing import _read, _withheld, heard_counts, transcript_errors
 from salad.types import Example, Result, SaladError, Span, Utterance
 
 
@@ -180,6 +181,17 @@ def test_words_of_a_document_are_not_drawn_one_by_one():
     assert together.high - together.low > 0.6 > 0.3 > apart.high - apart.low
 
 
+def test_tokens_are_parted_by_whether_the_words_before_them_were_heard_in_training():
+    spans = [Span("text", 0, 1), Span("speech", 1, 3), Span("text", 3, 4), Span("speech", 4, 5), Span("text", 5, 6)]
+    bounds = ((0, 2), (2, 4), (4, 5), (5, 6), (6, 8))
+    one = Example("u", tuple(spans), np.arange(8), bounds, 0)
+    parts = exposure_parts(one, "One The, sun. shines 12 well-known".split(), {"the", "sun"})
+    assert {name: mask.tolist() for name, mask in parts.items()} == {
+        "seen": [False, False, True, False, False],  # after "The, sun."
+        "unseen": [False, False, False, True, True],  # after "12"
+    }
+
+
 def test_marks_stand_on_words_as_written():
     found = marked(span("A well-known, Cell —", "a known sell"))
     assert found.said == (("A", True), ("well-known,", False), ("Cell", False), ("—", True))
@@ -326,7 +338,7 @@ def test_words_are_counted_over_all_speech_that_was_trained_on(tmp_path):
     write_utterances(folder("synthesize", 2) / "bought.jsonl", said("c", "A CELL"))
     for name, text in (("web", "A membrane"), ("speech", "The sun, the moon.")):
         write_jsonl(folder("corpus") / f"{name}.jsonl", [{"id": "d", "text": text, "source": "here"}])
-    assert _counts(run) == {"the": 3, "sun": 1, "moon": 1, "cell": 2, "a": 1}
+    assert heard_counts(run) == {"the": 3, "sun": 1, "moon": 1, "cell": 2, "a": 1}
     assert _read(run) == {"a", "membrane", "the", "sun", "moon"} and _withheld(run) == []
     write_json(folder("spell") / "words.json", ["Quark", "well-known"])
     (folder("corpus") / "withheld.txt").write_text("zygote\nquark\n")

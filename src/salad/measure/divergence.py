@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,10 @@ WITHOUT_CASCADE = "1 - M / M_ref"
 
 @dataclass(frozen=True)
 class DocumentKL:
-    """Summed KL in nats over the `count` scored tokens of one document; nll: the model's own, of the same tokens."""
+    """Summed KL in nats over the `count` scored tokens of one document; nll: the model's own, of the same tokens.
+
+    by_exposure: (summed KL, tokens) of parts of them that were asked for by name.
+    """
 
     id: str
     domain: str
@@ -56,6 +59,7 @@ class DocumentKL:
     kl: float
     count: int
     nll: float = 0.0
+    by_exposure: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,19 +124,30 @@ def transcript_ears(model: SaladForConditionalGeneration, tokens: Callable[[Exam
 
 @torch.no_grad()
 def divergence(
-    model: SaladForConditionalGeneration, reference: Teacher, examples: Sequence[Example], ears: Ears
+    model: SaladForConditionalGeneration,
+    reference: Teacher,
+    examples: Sequence[Example],
+    ears: Ears,
+    parts: Callable[[Example], Mapping[str, np.ndarray]] | None = None,
 ) -> list[DocumentKL]:
     """KL(reference on the full text || model on the interleaved document), document by document.
 
     With `reference` reading by the same weights as `model` this is M (eq. 2); with the original LLM as
-    reference it is what distillation minimises (eq. 5).
+    reference it is what distillation minimises (eq. 5). parts: which of an example's scored tokens are summed up apart,
+    by name, bool [count] each (`exposure_parts`).
     """
     head = model.head
     out: dict[int, DocumentKL] = {}
     for i, student, teacher, targets in _states(model, reference, examples, ears):
         loss = distill(student, teacher, head, reference.head, targets)
         example = examples[i]
-        out[i] = DocumentKL(example.id, example.domain, example.speaker, float(loss.kl), loss.count, float(loss.nll))
+        found = {}
+        for name, mask in (parts(example) if parts else {}).items():
+            own = torch.from_numpy(mask).to(targets.device)
+            part = distill(student[own], teacher[own], head, reference.head, targets[own])
+            found[name] = (float(part.kl), part.count)
+        sums = (float(loss.kl), loss.count, float(loss.nll))
+        out[i] = DocumentKL(example.id, example.domain, example.speaker, *sums, found)
     return [out[i] for i in range(len(examples))]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
 
@@ -27,6 +28,7 @@ __all__ = [
     "Recall",
     "VoiceErrors",
     "exposure_of",
+    "exposure_parts",
     "heard_of_utterances",
     "heard_spans",
     "heard_text",
@@ -185,6 +187,23 @@ def wer_rows(spans: Sequence[HeardSpan]) -> list[WordErrors]:
             )
         )
     return rows
+
+
+def exposure_parts(example: Example, words: Sequence[str], heard: Collection[str]) -> dict[str, np.ndarray]:
+    """Which of the scored tokens come after a span of which every word was heard in training (`seen`), and which after
+    one with a word that never was (`unseen`): bool [count] each. Text before the first span is in neither.
+
+    words: the document's, as written; heard: normalised words (`spoken_words`).
+    """
+    after: list[str] = []
+    last = ""
+    for span, (first, end) in zip(example.spans, example.token_bounds, strict=True):
+        if span.modality == "text":
+            after += [last] * (end - first)
+        else:
+            said = spoken_words(" ".join(words[span.start_word : span.end_word]))
+            last = "seen" if all(word in heard for word in said) else "unseen"
+    return {name: np.array([kind == name for kind in after], dtype=bool) for name in ("seen", "unseen")}
 
 
 def phone_errors(said: Sequence[int], heard: Sequence[int]) -> tuple[int, int]:

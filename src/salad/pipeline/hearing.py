@@ -31,7 +31,7 @@ from salad.pipeline.stages.synthesize import load_bought
 from salad.text.speakable import speakable
 from salad.types import Example, Utterance
 
-__all__ = ["hearing_figures", "listen", "said_symbols", "transcript_errors"]
+__all__ = ["heard_counts", "hearing_figures", "listen", "said_symbols", "transcript_errors"]
 
 SHOWN = 12  # spans on the page
 
@@ -60,7 +60,7 @@ def hearing_figures(setting: Setting, spans: Sequence[HeardSpan]) -> tuple[dict[
     run = setting.run
     write_jsonl(run.folder("evaluate") / "heard.jsonl", [asdict(span) for span in spans])
     resamples, seed = run.recipe.evaluate.bootstrap, run.recipe.seed
-    counts, read, withheld = _counts(run), _read(run), _withheld(run)
+    counts, read, withheld = heard_counts(run), _read(run), _withheld(run)
 
     def exposure(word: str) -> str:
         return exposure_of(word, counts, read)
@@ -83,7 +83,7 @@ def hearing_figures(setting: Setting, spans: Sequence[HeardSpan]) -> tuple[dict[
     return figures, {row.voice: row for row in voice_errors(spans, resamples, seed)}
 
 
-def _counts(run: Run) -> Counter[str]:
+def heard_counts(run: Run) -> Counter[str]:
     """How often each word was spoken in training, Stage II of every round included."""
     spoken = [u for one in run.latest.rounds for u in load_bought(one)] + load_aligned(run, "speech")
     return Counter(word for u in spoken for word in spoken_words(u.text))
