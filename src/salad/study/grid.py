@@ -378,6 +378,7 @@ class _Measure:
             "warm_start_seconds": self.base.done("warm_start")["seconds"],
             "narrow_domains": sorted({u.domain for u in load_aligned(self.base, "speech")}),
             "active_domains": sorted(bought_more([self.bought["active"].dir], [self.bought["uniform"].dir])),
+            "uniform_domains": sorted(bought_more([self.bought["uniform"].dir], [self.bought["active"].dir])),
             "written_at": recipe.corpus.temperature if recipe.corpus.speech_documents else None,
         }
 
