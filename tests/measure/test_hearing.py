@@ -24,6 +24,7 @@ from salad.measure.hearing import (
     heard_text,
     marked,
     phone_errors,
+    pooled_errors,
     spoken_words,
     spread,
     voice_errors,
@@ -133,6 +134,12 @@ def test_voices_have_rows_of_their_own():
     spans = [span("a b", text, f"d{i}", speaker) for speaker, text in heard_by.items() for i in range(4)]
     eve, joe = voice_errors(spans, 200, 0)
     assert (eve.voice, eve.wer.value, joe.wer.value, joe.spans, joe.phone_error) == ("eve", 0.5, 0, 4, None)
+
+
+def test_over_all_voices_a_document_counts_once():
+    often = [span("a b c d", "a b", "hard", voice) for voice in ("joe", "eve", "sam")]
+    found = pooled_errors([*often, span("a b c d", "a b c d", "easy", "joe")], 200, 0)
+    assert (found.voice, found.spans, found.wer.value, found.wer.n) == ("all", 4, pytest.approx(0.25), 8)  # not 0.375
 
 
 def test_phone_errors_leave_the_boundary_out():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from salad.measure.divergence import (
     summary,
 )
 from salad.measure.format import with_interval
-from salad.measure.hearing import HeardSpan, heard_of_utterances, marked, voice_errors
+from salad.measure.hearing import HeardSpan, heard_of_utterances, marked, pooled_errors, voice_errors
 from salad.model.teacher import Teacher
 from salad.progress import progress
 from salad.training.loop import autocast
@@ -123,10 +123,8 @@ def _hearing(spans: Sequence[HeardSpan], seed: int) -> dict[str, Any] | None:
     if not spans:
         return None
 
-    def rates(own: Sequence[HeardSpan]) -> dict[str, Any]:
-        return {row.voice: asdict(row) for row in voice_errors(own, RESAMPLES, seed)}
-
-    return {"all": rates([replace(span, speaker="all") for span in spans])["all"], "by_voice": rates(spans)}
+    by_voice = {row.voice: asdict(row) for row in voice_errors(spans, RESAMPLES, seed)}
+    return {"all": asdict(pooled_errors(spans, RESAMPLES, seed)), "by_voice": by_voice}
 
 
 def _figures(rows: Rows, documents: Mapping[str, str], seed: int) -> dict[str, Any]:

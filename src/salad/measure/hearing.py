@@ -34,6 +34,7 @@ __all__ = [
     "heard_text",
     "marked",
     "phone_errors",
+    "pooled_errors",
     "spoken_words",
     "spread",
     "voice_errors",
@@ -217,19 +218,29 @@ def voice_errors(spans: Sequence[HeardSpan], resamples: int, seed: int) -> list[
     by_voice: dict[str, list[HeardSpan]] = defaultdict(list)
     for span in spans:
         by_voice[span.speaker].append(span)
-    out = []
-    for voice, own in sorted(by_voice.items()):
-        rows, documents = wer_rows(own), [span.document for span in own]
-        wer, strict = (
-            ratio([getattr(r, top) for r in rows], [getattr(r, bottom) for r in rows], documents, resamples, seed)
-            for top, bottom in (("errors", "words"), ("strict_errors", "strict_words"))
+    return [_errors(voice, own, [1.0] * len(own), resamples, seed) for voice, own in sorted(by_voice.items())]
+
+
+def pooled_errors(spans: Sequence[HeardSpan], resamples: int, seed: int) -> VoiceErrors:
+    """The same of the voice `all`: a document that several voices read counts once, as the mean of its recordings."""
+    voices = Counter(document for document, _ in {(span.document, span.speaker) for span in spans})
+    return _errors("all", spans, [1 / voices[span.document] for span in spans], resamples, seed)
+
+
+def _errors(voice: str, spans: Sequence[HeardSpan], weights: Sequence[float], resamples: int, seed: int) -> VoiceErrors:
+    rows, documents = wer_rows(spans), [span.document for span in spans]
+
+    def rate(counts: Iterable[tuple[int, int]]) -> Estimate:
+        tops, bottoms = zip(
+            *((w * top, w * bottom) for w, (top, bottom) in zip(weights, counts, strict=True)), strict=True
         )
-        phones = None
-        if all(span.said_symbols is not None and span.heard_symbols is not None for span in own):
-            counts = [phone_errors(span.said_symbols or (), span.heard_symbols or ()) for span in own]
-            phones = ratio([c[0] for c in counts], [c[1] for c in counts], documents, resamples, seed)
-        out.append(VoiceErrors(voice, len(own), wer, strict, phones))
-    return out
+        return ratio(tops, bottoms, documents, resamples, seed)
+
+    phones = None
+    if all(span.said_symbols is not None and span.heard_symbols is not None for span in spans):
+        phones = rate(phone_errors(span.said_symbols or (), span.heard_symbols or ()) for span in spans)
+    strict = rate((r.strict_errors, r.strict_words) for r in rows)
+    return VoiceErrors(voice, len(spans), rate((r.errors, r.words) for r in rows), strict, phones)
 
 
 def exposure_of(word: str, counts: Mapping[str, int], read: Collection[str]) -> str:
