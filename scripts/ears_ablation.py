@@ -26,7 +26,7 @@ import torch
 from salad.config import Recipe, load_recipe
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, read_jsonl, write_json
-from salad.measure.divergence import DocumentKL, difference, divergence, speech_ears, summary
+from salad.measure.divergence import divergence, speech_ears, summary
 from salad.measure.hearing import voice_errors
 from salad.model.ears import Lexicon
 from salad.model.freeze import freeze
@@ -57,6 +57,8 @@ from salad.pipeline.stages.synthesize import load_bought, load_bought_frames
 from salad.sequence import Frames, tokenise
 from salad.sequence.simulate import Noise
 from salad.sequence.spelling import spell
+from salad.study.ablation import difference_text
+from salad.study.ablation import paired as paired_trainings
 from salad.training.checkpoint import latest_checkpoint, load_weights
 from salad.training.ears_tasks import HeardSpellTask, LowerTask, SpellTask
 from salad.training.loop import autocast
@@ -302,18 +304,16 @@ def measured(bench: Bench, model: Any, row: str, steps: int, documents: int) -> 
 
 
 def paired(out: Path, first: str, second: str) -> str:
-    """M of one row less M of another over the seeds that both have; documents are drawn, each with all its seeds."""
-    table = {(r["row"], r["seed"]): r["rows"] for r in read_jsonl(out / "rows.jsonl")}
+    """M of one row less M of another over the seeds that both have, as `salad ablate` tells it."""
+    table = {
+        (r["row"], r["seed"]): {d["id"]: (d["kl"], d["count"], d["domain"]) for d in r["rows"]}
+        for r in read_jsonl(out / "rows.jsonl")
+    }
     seeds = sorted({seed for row, seed in table if row == first} & {seed for row, seed in table if row == second})
     if not seeds:
         return f"{first} less {second}: not run"
-    own, other = (
-        [DocumentKL(**{**row, "id": f"{seed}/{row['id']}"}) for seed in seeds for row in table[name, seed]]
-        for name in (first, second)
-    )
-    documents = {row.id: row.id.split("/", 1)[1] for row in own}
-    d = difference(own, other, documents=documents)
-    return f"{first} less {second}, {len(seeds)} seeds: {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+    found = paired_trainings([table[first, s] for s in seeds], [table[second, s] for s in seeds])
+    return f"{first} less {second}, {len(seeds)} seeds: {difference_text(found)}"
 
 
 def main() -> None:

@@ -144,7 +144,11 @@ def test_a_run_tells_its_own_items_and_its_tasks_together(run_dir, items, recipe
     assert (task["task"], task["n"], task["chance"]) == ("mine", 8, 0.5)
     lost = task["text_base"]["value"] - task["speech_adapted"]["value"]
     assert task["gap"]["value"] == pytest.approx(lost) and {"text_adapted", "cascade", "blind", "other"} <= task.keys()
-    assert everything["n"] == 12 and everything["gap"]["value"] == pytest.approx((4 + 8 * lost) / 12)
+    kept = tmp_path / "evaluate" / "tasks"
+    rights = [samples(kept, name, ".") for name in ("text_base", f"speech_adapted/{voice.replace(':', '-')}")]
+    by_token = [sum(row["acc_token"] for row in rows) for rows in rights]  # as the next sentences are scored
+    assert everything["metric"] == "acc_token" and everything["n"] == 12
+    assert everything["gap"]["value"] == pytest.approx((4 + by_token[0] - by_token[1]) / 12)
     alone = accuracies(run, [], {}, tmp_path / "evaluate")  # no next-sentence items: the task is told all the same
     assert alone == {"tasks": [task]}
     heard = samples(tmp_path, f"cascade/{voice.replace(':', '-')}", "evaluate/tasks")

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from salad.cli import app
 from salad.evaluation.benchmark import Settings, System, _load, infer, score_samples
 from salad.evaluation.prompt import Segment, Sound, num_shots, request, segments
-from salad.evaluation.results import comparisons, sample_row
+from salad.evaluation.results import comparisons, gap_interval, results_table, sample_row
 from salad.evaluation.score import OptionScore
 from salad.evaluation.scorer_model import Reader
+from salad.evaluation.spoken_results import spoken_figures, spoken_tables
 from salad.evaluation.task import Say, Task, TaskItem, find_task, items_of, load_items, task_names
 from salad.files import read_json, read_jsonl, write_jsonl
 from salad.testing.tokenizers import prepending
@@ -468,6 +469,37 @@ def test_systems_are_compared_on_the_items_that_both_have():
     assert (lost["n"], lost["value"]) == (7, pytest.approx(4 / 7))
     assert lost["mcnemar"] == {"only_first": 4, "only_second": 0, "p": 0.125}
     assert figures["chance"] == {"t": 0.5}
+
+
+def test_a_pooled_gap_has_one_length_normalisation():
+    """One task is told by acc, one by acc_norm; long right answers are lost by acc alone."""
+    task = Task(task="t")
+
+    def sample(i, logprobs):
+        scores = [OptionScore(logprob, 1, False) for logprob in logprobs]
+        return sample_row(i, task, TaskItem(str(i), "c", ("a" * 8, "b"), 0), [Segment("text", "c")], scores)
+
+    base = [sample(i, (-1.0, -2.0)) for i in range(4)]  # right by both
+    own = [sample(i, (-3.0, -2.0)) for i in range(4)]  # right by acc_norm, wrong by acc
+    samples = {"text_base": {"one": base, "two": base}, "speech": {"one": own, "two": own}}
+    figures = comparisons(samples, {"one": "acc", "two": "acc_norm"}, 200, 0)
+    lost = figures["lost"]["speech"]
+    assert (lost["tasks"]["one"]["value"], lost["tasks"]["two"]["value"]) == (1.0, 0.0)
+    assert (lost["all items"]["value"], lost["all items"]["metric"]) == (0.0, "acc_norm")
+    assert (lost["mean of tasks"]["value"], lost["mean of tasks"]["metric"]) == (0.0, "acc_norm")
+    assert "| all items | acc_norm | 8 |" in results_table(figures)
+    alike = comparisons(samples, {"one": "acc", "two": "acc"}, 200, 0)["lost"]["speech"]["all items"]
+    assert (alike["value"], alike["metric"]) == (1.0, "acc")
+    heard = {"kind": "speech", "inputs": {"voice": "joe", "trained": True, "condition": ""}}
+    spoken = spoken_figures({"text_base": {}, "speech": heard}, samples, {"one": "acc", "two": "acc_norm"}, 200, 0)
+    assert spoken["metric"] == "acc_norm" and spoken["systems"]["speech"]["accuracy"]["value"] == 1.0
+    assert spoken["systems"]["speech"]["gap"]["value"] == 0.0 and "all items, acc_norm" in spoken_tables(spoken)
+
+
+def test_a_gap_that_cannot_be_told_names_the_one_that_could():
+    open_ = {"value": 0.05, "low": -0.05, "high": 0.15, "mcnemar": {"p": 0.4}, "minimum_detectable": 0.142}
+    assert gap_interval(open_) == "5.0 [-5.0, 15.0], cannot tell (14.2 could be, power 0.8), p 0.4"
+    assert gap_interval({"value": 0.05, "low": 0.01, "high": 0.09}) == "5.0 [1.0, 9.0]" and gap_interval(None) == ""
 
 
 @pytest.mark.parametrize("num_fewshot", [0, 2])

@@ -19,10 +19,12 @@ from salad.measure.hearing import (
     EXPOSURES,
     HeardSpan,
     exposure_of,
+    exposure_parts,
     heard_spans,
     heard_text,
     marked,
     phone_errors,
+    pooled_errors,
     spoken_words,
     spread,
     voice_errors,
@@ -31,7 +33,7 @@ from salad.measure.hearing import (
 )
 from salad.measure.oracle import argmax_ears, disturbed_symbols, oracle_rows, symbol_ears, symbols_of_model
 from salad.measure.statistics import margin, margin_over, ratio
-from salad.pipeline.hearing import _counts, _read, _withheld
+from salad.pipeline.hearing import _read, _withheld, heard_counts, transcript_errors
 from salad.types import Example, Result, SaladError, Span, Utterance
 
 
@@ -90,6 +92,19 @@ def test_voices_that_read_one_document_are_drawn_with_it():
     assert more.n == 10 and more.low < more.value < more.high and more.low > 0
 
 
+def test_a_document_that_three_voices_read_counts_once():
+    easy = [DocumentKL(f"d{i}", "x", "v", 10.0, 10) for i in range(4)]
+    hard = [DocumentKL(f"hard-{voice}", "y", voice, 50.0, 10) for voice in ("v", "w (unseen)", "u (unseen)")]
+    names = {r.id: r.id.split("-")[0] for r in (*easy, *hard)}
+    found = summary([*easy, *hard], names)
+    assert (found["all"], found["n_documents"], found["n_tokens"]) == (pytest.approx((4 + 5) / 5), 5, 70)
+    assert found["by_domain"] == {"x": 1.0, "y": 5.0} and found["by_voice"]["u (unseen)"] == 5.0
+    assert found["se"] == pytest.approx(summary([*easy, hard[0]])["se"])  # five documents, not seven
+    silent = [DocumentKL(r.id, r.domain, r.speaker, 0.0, r.count) for r in (*easy, *hard)]
+    assert difference([*easy, *hard], silent, documents=names).value == pytest.approx(found["all"])
+    assert heard(silent, {"deaf": [*easy, *hard]}, None, documents=names).n == 5
+
+
 def test_the_ratio_and_its_interval():
     flat = ratio([1, 2, 3], [10, 20, 30], ["a", "b", "c"], 200, 0)
     assert (flat.value, flat.low, flat.high, flat.n) == pytest.approx((0.1, 0.1, 0.1, 60))
@@ -121,6 +136,12 @@ def test_voices_have_rows_of_their_own():
     assert (eve.voice, eve.wer.value, joe.wer.value, joe.spans, joe.phone_error) == ("eve", 0.5, 0, 4, None)
 
 
+def test_over_all_voices_a_document_counts_once():
+    often = [span("a b c d", "a b", "hard", voice) for voice in ("joe", "eve", "sam")]
+    found = pooled_errors([*often, span("a b c d", "a b c d", "easy", "joe")], 200, 0)
+    assert (found.voice, found.spans, found.wer.value, found.wer.n) == ("all", 4, pytest.approx(0.25), 8)  # not 0.375
+
+
 def test_phone_errors_leave_the_boundary_out():
     assert phone_errors([1, 2, 0, 3], [0, 1, 2, 3, 0]) == (0, 3)
     assert phone_errors([1, 2, 0, 3], [1, 4]) == (2, 3)
@@ -136,7 +157,7 @@ def test_phone_errors_leave_the_boundary_out():
 )
 def test_classes_of_exposure_partition_the_words(said, got, counts):
     one = span(" ".join(said), " ".join(got))
-    found = word_recall([one], lambda word: exposure_of(word, counts, {"ete"}), 100, 0)
+    found = word_recall([one], lambda word: exposure_of(word, counts, {"ete"}))
     assert sum(row.n for row in found) == len(spoken_words(" ".join(said)))
     assert [row.exposure for row in found] == [name for name in EXPOSURES if name in {r.exposure for r in found}]
     assert all(0 <= row.low <= row.value <= row.high <= 1 for row in found)
@@ -149,13 +170,33 @@ def test_exposure():
 
 
 def test_recall_finds_words_in_order():
-    rows = word_recall([span("the red cell of the plant", "a red sell of plant")], lambda word: "read", 100, 0)
+    rows = word_recall([span("the red cell of the plant", "a red sell of plant")], lambda word: "read")
     assert rows[0].n == 6 and rows[0].value == pytest.approx(3 / 6)
 
 
 def test_a_class_of_which_nothing_was_found_has_an_interval():
-    [row] = word_recall([span("a b c d e f g h i j", "")], lambda word: "neither", 100, 0)
-    assert (row.value, row.low, row.n) == (0, 0, 10) and row.high == pytest.approx(1 - 0.025**0.1)
+    [row] = word_recall([span("a b c d e f g h i j", "", f"d{n}") for n in range(6)], lambda word: "neither")
+    assert (row.value, row.low, row.n) == (0, 0, 60) and row.high == pytest.approx(0.3903, abs=1e-4)  # Wilson, 0 of 6
+
+
+def test_words_of_a_document_are_not_drawn_one_by_one():
+    """Six documents of ten words: in three all are found, in three none; a word alone would be worth ten times less."""
+    words = "a b c d e f g h i j"
+    [together] = word_recall([span(words, words * (n % 2), f"d{n}") for n in range(6)], lambda word: "read")
+    [apart] = word_recall([span("a b", "a", f"d{n}") for n in range(30)], lambda word: "read")
+    assert together.value == apart.value == 0.5 and together.n == apart.n == 60
+    assert together.high - together.low > 0.6 > 0.3 > apart.high - apart.low
+
+
+def test_tokens_are_parted_by_whether_the_words_before_them_were_heard_in_training():
+    spans = [Span("text", 0, 1), Span("speech", 1, 3), Span("text", 3, 4), Span("speech", 4, 5), Span("text", 5, 6)]
+    bounds = ((0, 2), (2, 4), (4, 5), (5, 6), (6, 8))
+    one = Example("u", tuple(spans), np.arange(8), bounds, 0)
+    parts = exposure_parts(one, "One The, sun. shines 12 well-known".split(), {"the", "sun"})
+    assert {name: mask.tolist() for name, mask in parts.items()} == {
+        "seen": [False, False, True, False, False],  # after "The, sun."
+        "unseen": [False, False, False, True, True],  # after "12"
+    }
 
 
 def test_marks_stand_on_words_as_written():
@@ -284,6 +325,12 @@ def test_a_model_of_one_part_has_no_oracles(example):
 # Exposure, from what a run leaves
 
 
+def test_a_cascades_errors_count_a_document_once():
+    said = [Utterance(f"u{i}", "one two", "a.flac", 16_000, 1, document_id=d) for i, d in enumerate("abbb")]
+    written = {"u0": "one two", "u1": "one", "u2": "one", "u3": "one"}
+    assert transcript_errors(said, written)["wer"] == pytest.approx(0.25)  # not 0.375, which is that of four recordings
+
+
 def test_words_are_counted_over_all_speech_that_was_trained_on(tmp_path):
     def folder(stage, number=1):
         return tmp_path / ("" if number == 1 or stage != "synthesize" else "rounds/02") / stage
@@ -298,7 +345,7 @@ def test_words_are_counted_over_all_speech_that_was_trained_on(tmp_path):
     write_utterances(folder("synthesize", 2) / "bought.jsonl", said("c", "A CELL"))
     for name, text in (("web", "A membrane"), ("speech", "The sun, the moon.")):
         write_jsonl(folder("corpus") / f"{name}.jsonl", [{"id": "d", "text": text, "source": "here"}])
-    assert _counts(run) == {"the": 3, "sun": 1, "moon": 1, "cell": 2, "a": 1}
+    assert heard_counts(run) == {"the": 3, "sun": 1, "moon": 1, "cell": 2, "a": 1}
     assert _read(run) == {"a", "membrane", "the", "sun", "moon"} and _withheld(run) == []
     write_json(folder("spell") / "words.json", ["Quark", "well-known"])
     (folder("corpus") / "withheld.txt").write_text("zygote\nquark\n")

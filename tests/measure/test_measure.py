@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,15 +8,20 @@ from hypothesis import strategies as st
 from salad.align.transcript_match import words_for_ranges
 from salad.evaluation.next_sentence import build_items
 from salad.measure.divergence import DocumentKL, summary
-from salad.measure.format import bounds, with_interval
+from salad.measure.format import bounds, least_told, with_detectable, with_error, with_interval
 from salad.measure.statistics import (
     accuracy,
+    blocked_spread,
+    detectable,
     gap,
+    holm,
     mcnemar,
     minimum_detectable_gap,
     pooled_gap,
     pooled_spread,
+    proportion,
     replicate_reach,
+    two_sided_p,
 )
 from salad.types import Document, Gap, Result, SaladError
 
@@ -29,7 +36,7 @@ def results(correct):
 def test_gap_of_a_model_with_itself_is_zero(correct):
     g = gap(results(correct), results(correct), 200, 0)
     assert (g.value, g.low, g.high, g.n) == (0.0, 0.0, 0.0, len(correct))
-    a = accuracy(results(correct), 200, 0)
+    a = accuracy(results(correct))
     assert a["low"] <= a["value"] <= a["high"] and np.isclose(a["value"], np.mean(correct))
 
 
@@ -53,7 +60,7 @@ def test_only_resampled_groups_cover_where_items_of_a_group_go_together():
         text = results(rng.random(len(groups)) < 0.8)
         speech = results(rng.random(len(groups)) < np.repeat(hears, sizes))
         for name, labels in (("group", groups), ("item", None)):
-            a = accuracy(speech, 400, trial, groups=labels)
+            a = accuracy(speech, labels)
             g = gap(text, speech, 400, trial, groups=labels)
             hits[f"accuracy by {name}"] += a["low"] <= 0.6 <= a["high"]
             hits[f"gap by {name}"] += g.low <= 0.2 <= g.high
@@ -63,10 +70,10 @@ def test_only_resampled_groups_cover_where_items_of_a_group_go_together():
 
 def test_groups_of_one_item_are_items_and_labels_must_match():
     right = results([True, False, True, True, False])
-    assert accuracy(right, 300, 5, groups=list("abcde")) == accuracy(right, 300, 5)
+    assert accuracy(right, list("abcde")) == pytest.approx(accuracy(right))
     assert gap(right, right[:], 300, 5, groups=list("abcde")) == gap(right, right[:], 300, 5)
     with pytest.raises(SaladError, match="4 labels for 5 results"):
-        accuracy(right, 300, 5, groups=list("abcd"))
+        accuracy(right, list("abcd"))
 
 
 def test_gap_refuses_other_items():
@@ -177,6 +184,46 @@ def test_an_interval_is_written_one_way():
     assert bounds(None) == bounds({"value": 1.0}) == "" and bounds({"low": 0, "high": 2}, "g") == "[0, 2]"
 
 
+def test_an_open_end_and_an_error_are_written_one_way():
+    assert bounds({"low": 0.5, "high": float("inf")}, ".2f") == "[0.50, any]"
+    assert with_error(0.2315, 0.011) == "0.232 ± 0.022" and with_error(0.5, None, ".1f") == "0.5"
+
+
+def test_what_cannot_be_told_says_what_could_have_been():
+    open_, told = {"value": -0.01, "low": -0.06, "high": 0.04}, {"value": -0.1, "low": -0.15, "high": -0.05}
+    assert with_detectable(open_, ".1f", scale=100) == "-1.0 [-6.0, 4.0], cannot tell (7.1 could be, power 0.8)"
+    assert with_detectable({**open_, "minimum_detectable": 0.2}, "+.2f").endswith(
+        "cannot tell (0.20 could be, power 0.8)"
+    )
+    assert with_detectable(told, "+.2f") == "-0.10 [-0.15, -0.05]" and with_detectable(None, missing="-") == "-"
+    assert with_detectable({"value": 0, "low": 0, "high": 0}, "g") == "0 [0, 0]"  # a model against itself
+    assert detectable(0.05) == pytest.approx(least_told(0.05), rel=1e-3) and detectable(0.05, 2) > 0
+    found = np.random.default_rng(0).normal(detectable(1.96), 1, 4000) > 1.96
+    assert 0.78 < found.mean() < 0.82
+
+
+def test_wilsons_interval_by_hand():
+    found = proportion([1] * 8 + [0] * 2)
+    assert (found.value, found.low, found.high, found.n) == pytest.approx((0.8, 0.4902, 0.9433, 10), abs=1e-4)
+    assert proportion([1] * 10).low == pytest.approx(0.7225, abs=1e-4) and proportion([1] * 10).high == 1
+    assert proportion([0] * 40, ["a", "b"] * 20) == replace(proportion([0, 0]), n=40)  # two documents, no more
+    assert proportion([1, 0] * 20, ["a"] * 40).low < 0.06  # one document tells next to nothing
+    with pytest.raises(SaladError, match="no items"):
+        proportion([])
+
+
+@pytest.mark.parametrize("documents", [8, 40])
+def test_a_proportion_of_words_in_documents_covers_near_one(documents):
+    """The bootstrap over eight such documents held the truth in 80 of 100 draws, over forty in 93."""
+    rng, held = np.random.default_rng(documents), 0
+    for _ in range(600):
+        rates = rng.beta(4.5, 0.5, documents)  # mean 0.9
+        sizes = rng.integers(3, 12, documents)
+        found = proportion(rng.random(sizes.sum()) < np.repeat(rates, sizes), np.repeat(range(documents), sizes))
+        held += found.low <= 0.9 <= found.high
+    assert 0.92 <= held / 600 <= 0.995
+
+
 def test_mcnemar_by_hand():
     first = results([True] * 8 + [False] * 2 + [True] * 5)
     second = results([False] * 8 + [True] * 2 + [True] * 5)
@@ -219,3 +266,36 @@ def test_a_spread_is_pooled_within_cells_and_one_training_has_none():
     assert pooled_spread([[1.0, 3.0], [10.0, 12.0, 14.0], [5.0]]) == (pytest.approx((10 / 3) ** 0.5), 3)
     assert pooled_spread([[1.0], [2.0], []])[1] == 0 and np.isnan(replicate_reach(*pooled_spread([[1.0]]), 1))
     assert replicate_reach(0.0, 4, 3, other_se=0.5) == pytest.approx(0.5 * 2.776, abs=1e-3)
+
+
+@pytest.mark.parametrize("replicates", [3, 5, 8])
+def test_arms_that_share_a_reference_and_draws_hold_the_truth(replicates):
+    """Three arms and a reference over the same draws: the first one's paired difference, 4000 times."""
+    rng, held, means = np.random.default_rng(replicates), 0, np.array([0.3, 0.1, 0.2, 0.0])
+    for _ in range(4000):
+        drawn = means[:, None] + rng.normal(0, 0.5, replicates) + rng.normal(0, 0.1, (4, replicates))
+        spread, freedom = blocked_spread({(str(a), r): drawn[a, r] for a in range(4) for r in range(replicates)})
+        reach = replicate_reach(2**0.5 * spread, freedom, replicates)
+        held += abs((drawn[0] - drawn[3]).mean() - 0.3) <= reach
+    assert freedom == 3 * (replicates - 1) and 0.94 <= held / 4000 <= 0.98
+
+
+def test_the_spread_of_two_arms_is_that_of_their_paired_differences():
+    drawn = np.random.default_rng(0).normal(size=(2, 6))
+    spread, freedom = blocked_spread({("ab"[a], r): drawn[a, r] for a in range(2) for r in range(6)})
+    paired, known = pooled_spread([drawn[0] - drawn[1]])
+    assert (2**0.5 * spread, freedom) == (pytest.approx(paired), known)
+    cut = {("a", 0): 1.0, ("b", 0): 2.0, ("a", 1): 1.5}  # a budget cut the last cell off
+    assert blocked_spread(cut)[1] == 0 and np.isnan(blocked_spread(cut)[0])
+
+
+def test_p_values_agree_with_intervals_and_holm_corrects_for_their_number():
+    for freedom in (0, 2, 30):
+        assert two_sided_p(1.0, 0.0, freedom) == pytest.approx(0.05)
+        assert two_sided_p(1.0, 0.5, freedom) < 0.05 < two_sided_p(1.0, -0.1, freedom)
+    assert two_sided_p(-3.0, -4.0, null=-5.0) == pytest.approx(two_sided_p(2.0, 1.0))
+    assert two_sided_p(0.0, 0.0) == 1.0 and two_sided_p(1.0, 1.0) == 0.0
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == [] and holm([0.9, 0.8]) == [1.0, 1.0]
+    nothing = np.random.default_rng(1).random((4000, 5))
+    assert 0.03 < np.mean([min(holm(p)) <= 0.05 for p in nothing]) < 0.06 < np.mean(nothing.min(axis=1) <= 0.05)

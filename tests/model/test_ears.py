@@ -277,6 +277,16 @@ def test_packed_equals_alone(tokenizer, letters, causal):
     assert [row.count for row in together] == [row.count for row in alone]
     np.testing.assert_allclose([r.kl for r in together], [r.kl for r in alone], rtol=1e-4)
 
+    def parts(example):
+        late = np.arange(7) >= 4  # a text span of four tokens, then one of three
+        return {"first": ~late, "last": late}
+
+    parted = divergence(model, teacher, examples, speech_ears(model), parts)
+    assert [r.kl for r in parted] == [r.kl for r in together]
+    assert [[n for _, n in r.by_exposure.values()] for r in parted] == [[4, 3]] * 3
+    sums = [sum(kl for kl, _ in r.by_exposure.values()) for r in parted]
+    np.testing.assert_allclose(sums, [r.kl for r in parted], rtol=1e-4)
+
 
 def test_a_saved_model_hears_the_same(tokenizer, letters, tmp_path):
     model = make_model(tokenizer, letters)

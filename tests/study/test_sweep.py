@@ -80,17 +80,20 @@ def measured(folder, m, rng, documents=40, bought=("art", "art", "law")):
         n = 50 + i
         domain = "art" if i % 2 else "law"
         kl = (base[i] + m[domain] + rng.normal(0, 0.05)) * n
-        rows.append({"of": "stage2", "id": f"d{i}", "speaker": "joe", "kl": kl, "count": n, "domain": domain})
+        rows.append({"of": "stage2", "id": f"d{i}", "speaker": "joe", "kl": kl, "count": n, "domain": domain,
+                     "by_exposure": {"seen": [kl / 4, n // 2], "unseen": [kl / 2, n // 2]}})  # fmt: skip
     rows.append({"of": "stage2", "id": "d0", "speaker": "eve (unseen)", "kl": 1e6, "count": 1, "domain": "art"})
     write_jsonl(folder / "evaluate" / "divergence.jsonl", rows)
     write_jsonl(folder / "select" / "documents.jsonl", [{"domain": d, "text": "a b c"} for d in bought])
+    for stage, hours in (("align", 1.25), ("rounds", 0.5)):
+        write_json(folder / stage / "stage.json", {"summary": {"hours": hours}})
     return folder
 
 
 def test_the_difference_of_two_arms_has_an_interval_that_covers_the_truth(tmp_path):
     rng = np.random.default_rng(0)
     active = [measured(tmp_path / f"a{r}", {"art": -0.2, "law": 0.0}, rng) for r in range(3)]
-    even = {"bought": ("art", "law")}
+    even = {"bought": ("art", "law", "law")}
     uniform = [measured(tmp_path / f"u{r}", {"art": 0.0, "law": 0.0}, rng, **even) for r in range(3)]
     there = compare(active, uniform, domains={"art"}.__contains__)
     assert there.significant and there.low < -0.2 < there.high and there.replicates == 3 and there.documents == 20
@@ -107,9 +110,42 @@ def test_the_difference_of_two_arms_has_an_interval_that_covers_the_truth(tmp_pa
         for r in range(3)
     ]
     rows.append({"status": "dropped", "run_dir": "-", "values": {"select.gamma": 1}})
+    rows[0]["seconds"] = rows[1]["seconds"] = {"corpus": 20.0, "stage2": 40.0}
     header, lines = table(rows, "select.gamma=0")
     assert [line[0] for line in lines] == ["select.gamma=5", "select.gamma=0"] and lines[0][1] == "3"
-    assert len(header) == len(lines[0]) == len(lines[1]) == 7 and lines[0][6] == "art"
-    assert float(lines[0][5].split()[0]) == pytest.approx(there.value, abs=1e-3)
+    told, plain = (dict(zip(header, line, strict=True)) for line in lines)
+    assert (told["seconds"], plain["seconds"], told["hours of speech"]) == ("60", "", "1.75")
+    known, new = float(told["M after words heard before"]), float(told["M after a new word"])
+    assert new == pytest.approx(2 * known, abs=2e-3) and float(told["M"]) == pytest.approx(known * 2, rel=0.02)
+    more, less = told["where it buys more"], told["where it buys less"]
+    assert (
+        more.endswith("(art)") and "cannot tell" not in more and "cannot tell (0.0" in less and less.endswith("(law)")
+    )
+    assert float(more.split()[0]) == pytest.approx(there.value, abs=1e-3) and plain["where it buys less"] == ""
     with pytest.raises(SaladError, match="not an arm"):
         table(rows, "nobody")
+
+
+def test_two_trainings_tell_nothing_and_what_they_could_have_told_is_said(tmp_path):
+    rng = np.random.default_rng(0)
+    arms = {g: [measured(tmp_path / f"{g}-{r}", {"art": m, "law": m}, rng) for r in range(2)]
+            for g, m in ((5, -0.5), (0, 0.0))}  # fmt: skip
+    found = compare(arms[5], arms[0])
+    assert found.high < 0 and not found.significant and found.freedom == 0
+    rows = [{"status": "done", "run_dir": str(run), "values": {"select.gamma": g, "select.replicate": r}}
+            for g, runs in arms.items() for r, run in enumerate(runs)]  # fmt: skip
+    header, lines = table(rows)
+    text = lines[0][header.index("M minus select.gamma=0")]
+    assert (
+        "over documents alone: 2 trainings, cannot tell" in text and "could be but for the chance of training" in text
+    )
+
+
+def test_a_difference_of_few_trainings_is_no_bootstrap(tmp_path):
+    """Differences of 0, 0 and 0.3: resampled, they lie in [0, 0.3]; t over three leaves room on both sides."""
+    rng, nothing = np.random.default_rng(1), {"art": 0.0, "law": 0.0}
+    moved = [measured(tmp_path / f"a{r}", {"art": m, "law": m}, rng) for r, m in enumerate((0.0, 0.0, 0.3))]
+    found = compare(moved, [measured(tmp_path / f"b{r}", nothing, rng) for r in range(3)])
+    assert found.low < -0.2 and found.high > 0.4 and found.freedom == 2 and found.minimum_detectable > 0.4
+    known = compare(moved, moved[::-1], spread=(0.1, 12))
+    assert (known.freedom, known.value) == (12, pytest.approx(0)) and known.high < 0.15

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from salad.measure.divergence import (
     speech_ears,
     summary,
 )
-from salad.measure.hearing import HeardSpan, heard_of_utterances, marked, voice_errors
+from salad.measure.format import with_interval
+from salad.measure.hearing import HeardSpan, heard_of_utterances, marked, pooled_errors, voice_errors
 from salad.model.teacher import Teacher
 from salad.progress import progress
 from salad.training.loop import autocast
@@ -71,7 +72,7 @@ def measure_divergence(
         "sequence": setting.sequence.model_dump(mode="json"),
         "seed": setting.seed,
         "precision": "bf16" if bf16 else "fp32",
-        **_figures(rows, {u.id: u.document_id for u in found.utterances}, setting.seed),
+        **_figures(rows, {u.id: u.document_id or u.id for u in found.utterances}, setting.seed),
         "hearing": _hearing(spans, setting.seed),
     }
     write_jsonl(out / "heard.jsonl", [asdict(marked(span)) for span in spans])
@@ -122,10 +123,8 @@ def _hearing(spans: Sequence[HeardSpan], seed: int) -> dict[str, Any] | None:
     if not spans:
         return None
 
-    def rates(own: Sequence[HeardSpan]) -> dict[str, Any]:
-        return {row.voice: asdict(row) for row in voice_errors(own, RESAMPLES, seed)}
-
-    return {"all": rates([replace(span, speaker="all") for span in spans])["all"], "by_voice": rates(spans)}
+    by_voice = {row.voice: asdict(row) for row in voice_errors(spans, RESAMPLES, seed)}
+    return {"all": asdict(pooled_errors(spans, RESAMPLES, seed)), "by_voice": by_voice}
 
 
 def _figures(rows: Rows, documents: Mapping[str, str], seed: int) -> dict[str, Any]:
@@ -136,18 +135,18 @@ def _figures(rows: Rows, documents: Mapping[str, str], seed: int) -> dict[str, A
 
     def part(of: Rows, field: str, value: str) -> dict[str, Any]:
         own = {name: [row for row in group if getattr(row, field) == value] for name, group in of.items()}
-        return {name: _one(group) for name, group in own.items() if group} | {"heard": _heard(own, documents, seed)}
+        return {name: _one(g, documents) for name, g in own.items() if g} | {"heard": _heard(own, documents, seed)}
 
     return {
-        "all": {name: _one(group) for name, group in rows.items()},
+        "all": {name: _one(group, documents) for name, group in rows.items()},
         "heard": _heard(rows, documents, seed),
         "by_domain": {d: part(rows, "domain", d) for d in domains},
         "by_voice": {v: part(spoken, "speaker", v) for v in voices},
     }
 
 
-def _one(rows: Sequence[DocumentKL]) -> dict[str, Any]:
-    known = summary(rows)
+def _one(rows: Sequence[DocumentKL], documents: Mapping[str, str]) -> dict[str, Any]:
+    known = summary(rows, documents)
     se = known["se"] if np.isfinite(known["se"]) else None
     return {"value": known["all"], "se": se, "n_documents": known["n_documents"], "n_tokens": known["n_tokens"]}
 
@@ -181,8 +180,7 @@ def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, 
 def _shown(cell: dict[str, Any] | None) -> str:
     if cell is None:
         return "-"
-    if "low" in cell and cell["low"] == cell["high"]:  # one document has no spread
-        return f"{cell['value']:.3f}"
     if "low" in cell:
-        return f"{cell['value']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]"
+        one = cell["low"] == cell["high"]  # document, which has no spread
+        return with_interval({"value": cell["value"]} if one else cell)
     return f"{cell['value']:.3f}" + ("" if cell["se"] is None else f" ({cell['se']:.3f})")

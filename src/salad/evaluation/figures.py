@@ -21,8 +21,8 @@ Rows = dict[str, list[DocumentKL]]  # of each stage and control, document by doc
 class Figures:
     """What follows from `rows`, of which `stage2` is the model and must be there.
 
-    documents: the document that each row's id belongs to: its recordings are drawn together. resamples, seed: of the
-    95 % intervals.
+    documents: the document that each row's id belongs to: its recordings are drawn together, and it counts once.
+    resamples, seed: of the 95 % intervals.
     """
 
     rows: Rows
@@ -33,11 +33,11 @@ class Figures:
     def misalignment(self) -> dict[str, Any]:
         """Summary of each; `stage2` inside another stage's: M of stage2 on the documents that it was measured on."""
         rows = self.rows
-        out = {name: summary(rows[name]) for name in ORDER if name in rows}
+        out = {name: summary(rows[name], self.documents) for name in ORDER if name in rows}
         for name in ("init", "warm_start", "stage1"):
             if name in rows and len(rows[name]) < len(rows["stage2"]):
                 ids = {row.id for row in rows[name]}
-                out[name]["stage2"] = summary([row for row in rows["stage2"] if row.id in ids])
+                out[name]["stage2"] = summary([row for row in rows["stage2"] if row.id in ids], self.documents)
         return out
 
     def heard(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Figures:
             row: dict[str, Any] = {"voice": voice, "unseen": voice.endswith(UNSEEN)}
             for name in ("stage2", "blind", "other", "deaf", "cascade"):
                 if own := [r for r in self.rows.get(name, ()) if r.speaker == voice]:
-                    summed = summary(own)
+                    summed = summary(own, self.documents)
                     row[name] = {key: summed[key] for key in ("all", "se", "n_documents")}
             row["heard"] = self._share("stage2", lambda r, voice=voice: r.speaker == voice)
             for kind in ("wer", "strict_wer", "phone_error"):

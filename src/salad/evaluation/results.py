@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from salad.evaluation.prompt import Segment
 from salad.evaluation.score import OptionScore
 from salad.evaluation.task import Task, TaskItem
-from salad.measure.format import with_interval
+from salad.measure.format import with_detectable, with_interval
 from salad.measure.statistics import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
 from salad.types import Result, SaladError
 
@@ -25,8 +25,11 @@ __all__ = [
     "chance_of",
     "check_rows",
     "comparisons",
+    "gap_interval",
     "markdown_table",
+    "paired_test",
     "percent_interval",
+    "pool_metric",
     "result_of",
     "results_of",
     "results_table",
@@ -139,6 +142,12 @@ def results_of(
     }
 
 
+def pool_metric(metrics: Iterable[str]) -> str:
+    """The one length normalisation of a figure over several tasks: theirs where they share one, else acc_norm."""
+    found = set(metrics)
+    return found.pop() if len(found) == 1 else "acc_norm"
+
+
 def comparisons(
     samples: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]],
     metrics: Mapping[str, str],
@@ -147,21 +156,17 @@ def comparisons(
 ) -> dict[str, Any]:
     """Accuracies with intervals, and what each system loses against the text base, by task and pooled.
 
-    samples: {system: {task: rows}}; metrics: the headline metric of each task. Systems are compared on the items that
-    both have; `n` says how many.
+    samples: {system: {task: rows}}; metrics: the headline metric of each task; what is pooled is scored anew by
+    `pool_metric`. Systems are compared on the items that both have; `n` says how many.
     """
-    results = {
-        system: {task: {r["doc"]["id"]: result_of(r, metrics[task]) for r in rows} for task, rows in by_task.items()}
-        for system, by_task in samples.items()
-    }
+    results, pool = _scored(samples, metrics), pool_metric(metrics.values())
+    pooled = _scored(samples, dict.fromkeys(metrics, pool))
     chance = {task: sum(map(chance_of, rows)) / len(rows) for task, rows in next(iter(samples.values())).items()}
     figures: dict[str, Any] = {
         "metric": dict(metrics),
         "chance": chance,
         "accuracy": {
-            system: {
-                task: {"n": len(own), **accuracy(list(own.values()), resamples, seed)} for task, own in by_task.items()
-            }
+            system: {task: {"n": len(own), **accuracy(list(own.values()))} for task, own in by_task.items()}
             for system, by_task in results.items()
         },
         "lost": {},
@@ -169,38 +174,50 @@ def comparisons(
     for system in results:
         if system == REFERENCE or REFERENCE not in results:
             continue
-        pairs = {}
-        for task, own in results[system].items():
-            base = results[REFERENCE].get(task, {})
-            both = [i for i in base if i in own]
-            if both:
-                pairs[task] = ([base[i] for i in both], [own[i] for i in both])
+        pairs = _pairs(results[REFERENCE], results[system])
         if pairs:
-            figures["lost"][system] = _lost(pairs, resamples, seed)
+            of_all = list(_pairs(pooled[REFERENCE], pooled[system]).values())
+            by_item, by_task = pooled_gap(of_all, resamples, seed)
+            everything = [[result for pair in of_all for result in pair[side]] for side in (0, 1)]
+            figures["lost"][system] = {
+                "tasks": {
+                    task: {**asdict(gap(*pair, resamples, seed)), **paired_test(*pair)} for task, pair in pairs.items()
+                },
+                "all items": {"metric": pool, **asdict(by_item), **paired_test(*everything)},
+                "mean of tasks": {"metric": pool, **asdict(by_task)},
+            }
     return figures
 
 
-def _lost(pairs: Mapping[str, tuple[Sequence[Result], Sequence[Result]]], resamples: int, seed: int) -> dict[str, Any]:
-    """Base minus system: for each task, over all items, and over all tasks."""
-    out: dict[str, Any] = {}
-    for task, (base, own) in pairs.items():
-        test = mcnemar(base, own)
-        share = max(1, test["only_first"] + test["only_second"]) / len(base)
-        out[task] = {
-            **asdict(gap(base, own, resamples, seed)),
-            "mcnemar": test,
-            "minimum_detectable": minimum_detectable_gap(len(base), share),
-        }
-    by_item, by_task = pooled_gap(list(pairs.values()), resamples, seed)
-    base, own = ([result for pair in pairs.values() for result in pair[side]] for side in (0, 1))
-    everything = {**asdict(by_item), "mcnemar": mcnemar(base, own)}
-    return {"tasks": out, "all items": everything, "mean of tasks": asdict(by_task)}
+def _scored(
+    samples: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]], metrics: Mapping[str, str]
+) -> dict[str, dict[str, dict[str, Result]]]:
+    """{system: {task: {item: result}}}."""
+    return {
+        system: {task: {r["doc"]["id"]: result_of(r, metrics[task]) for r in rows} for task, rows in by_task.items()}
+        for system, by_task in samples.items()
+    }
+
+
+def _pairs(
+    base: Mapping[str, Mapping[str, Result]], own: Mapping[str, Mapping[str, Result]]
+) -> dict[str, tuple[list[Result], list[Result]]]:
+    """Results of both by task, over the items that both have."""
+    both = {task: [i for i in base.get(task, {}) if i in results] for task, results in own.items()}
+    return {task: ([base[task][i] for i in ids], [own[task][i] for i in ids]) for task, ids in both.items() if ids}
+
+
+def paired_test(base: Sequence[Result], own: Sequence[Result]) -> dict[str, Any]:
+    """McNemar's test, and the smallest gap that it would have found with probability 0.8."""
+    test = mcnemar(base, own)
+    share = max(1, test["only_first"] + test["only_second"]) / len(base)
+    return {"mcnemar": test, "minimum_detectable": minimum_detectable_gap(len(base), share)}
 
 
 def results_table(figures: Mapping[str, Any], systems: Sequence[str] = (), *, latex: bool = False) -> str:
     """Accuracy of each system and what it loses against the text base, in per cent with 95 % intervals.
 
-    systems: those to show, by default all.
+    systems: those to show, by default all. A loss that cannot be told from 0 is followed by the smallest that could.
     """
     systems = list(systems or figures["accuracy"])
     lost = [name for name in systems if name in figures["lost"]]
@@ -211,10 +228,10 @@ def results_table(figures: Mapping[str, Any], systems: Sequence[str] = (), *, la
         cells = [percent_interval(value) for value in own]
         gaps = [figures["lost"][name]["tasks"].get(task) for name in lost]
         n = next(str(value["n"]) for value in own if value)
-        rows.append([task, metric, n, f"{100 * figures['chance'][task]:.1f}", *cells, *map(percent_interval, gaps)])
+        rows.append([task, metric, n, f"{100 * figures['chance'][task]:.1f}", *cells, *map(gap_interval, gaps)])
     for title in ("all items", "mean of tasks") if lost and len(rows) > 1 else ():
         own = [figures["lost"][name][title] for name in lost]
-        rows.append([title, "", str(own[0]["n"]), "", *[""] * len(systems), *map(percent_interval, own)])
+        rows.append([title, own[0]["metric"], str(own[0]["n"]), "", *[""] * len(systems), *map(gap_interval, own)])
     return _latex(header, rows) if latex else markdown_table(header, rows)
 
 
@@ -225,8 +242,13 @@ def _loss(system: str) -> str:
 
 
 def percent_interval(value: Mapping[str, Any] | None) -> str:
-    """`57.1 [50.0, 64.2]` of a share, in per cent, and the p of McNemar's test where there is one; "" for None."""
-    text = with_interval(value, ".1f", scale=100)
+    """`57.1 [50.0, 64.2]` of a share, in per cent; "" for None."""
+    return with_interval(value, ".1f", scale=100)
+
+
+def gap_interval(value: Mapping[str, Any] | None) -> str:
+    """The same of a difference, what could have been told where it cannot, and the p of McNemar's test if known."""
+    text = with_detectable(value, ".1f", scale=100)
     return f"{text}, p {value['mcnemar']['p']:.2g}" if value and "mcnemar" in value else text
 
 

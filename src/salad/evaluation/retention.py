@@ -15,6 +15,7 @@ from salad.engine.memory import keep_freed_memory
 from salad.evaluation.probing import Probed, layer_states, probe, retention
 from salad.evaluation.saved_model import Listening, load_saved, read_corpus, untrained
 from salad.files import write_json, write_jsonl
+from salad.measure.format import with_interval
 from salad.model import SaladForConditionalGeneration
 from salad.progress import progress
 from salad.training.checkpoint import load_weights
@@ -170,12 +171,8 @@ def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, 
         line: tuple[str, ...] = (name,)
         for of in layers:
             cell = layers[of][name]
-            line += (_interval(cell["after"]), f"{cell['before']['value']:.2f}")
-            line += (_interval(cell["retention"]), _interval(cell["of_encoder"]))
+            shown = {k: with_interval(cell[k], ".2f", missing="-") for k in ("after", "retention", "of_encoder")}
+            line += (shown["after"], f"{cell['before']['value']:.2f}", shown["retention"], shown["of_encoder"])
         lines.append(line)
     chance = [("chance", *(x for of in layers for x in (f"{layers[of][SAME_EARS]['chance']:.2f}", "", "", "")))]
     return header, lines + chance
-
-
-def _interval(cell: dict[str, float] | None) -> str:
-    return "-" if cell is None else f"{cell['value']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]"

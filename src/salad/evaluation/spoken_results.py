@@ -8,8 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from salad.evaluation.results import REFERENCE, chance_of, markdown_table, percent_interval, result_of
-from salad.measure.statistics import accuracy, gap, mcnemar, pooled_gap
+from salad.evaluation.results import (
+    REFERENCE,
+    chance_of,
+    gap_interval,
+    markdown_table,
+    paired_test,
+    percent_interval,
+    pool_metric,
+    result_of,
+)
+from salad.measure.statistics import accuracy, gap, pooled_gap
 from salad.text.normalise import normalise
 from salad.text.speakable import speakable
 from salad.types import Result
@@ -27,13 +36,15 @@ def clean_systems(systems: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def spoken_figures(
     systems: Mapping[str, Mapping[str, Any]], samples: Samples, metrics: Mapping[str, str], resamples: int, seed: int
 ) -> dict[str, Any]:
-    """{systems, spread}: of each system that hears or reads a transcript, over all items of all tasks.
+    """{metric, systems, spread}: of each system that hears or reads a transcript, over all items of all tasks by one
+    length normalisation (`pool_metric`).
 
     A system's row: {kind, voice, trained, condition, n, accuracy, chance, gap (text base minus it), clean (the same
     without the condition, minus it), wer, cer}; `spread`: of the clean accuracies over voices, by kind.
     """
+    metric = pool_metric(metrics.values())
     results = {
-        name: {task: [result_of(row, metrics[task]) for row in rows] for task, rows in by_task.items()}
+        name: {task: [result_of(row, metric) for row in rows] for task, rows in by_task.items()}
         for name, by_task in samples.items()
     }
     rows: dict[str, dict[str, Any]] = {}
@@ -47,7 +58,7 @@ def spoken_figures(
             "kind": name.partition("/")[0],
             **{key: inputs[key] for key in ("voice", "trained", "condition")},
             "n": len(own),
-            "accuracy": accuracy(own, resamples, seed),
+            "accuracy": accuracy(own),
             "chance": float(np.mean(chance)),
         }
         if REFERENCE in results:
@@ -57,7 +68,7 @@ def spoken_figures(
             rows[name]["clean"] = _difference(results[clean], results[name], resamples, seed)
         if "asr" in inputs:
             rows[name] |= {"asr": inputs["asr"]["name"], **error_rates(samples[name])}
-    return {"systems": rows, "spread": _spread(rows)} if rows else {}
+    return {"metric": metric, "systems": rows, "spread": _spread(rows)} if rows else {}
 
 
 def _inputs(system: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -72,7 +83,7 @@ def _difference(
     pairs = [(first[task], own) for task, own in second.items() if task in first]
     ours = [[result for pair in pairs for result in pair[side]] for side in (0, 1)]
     between = gap(*pairs[0], resamples, seed) if len(pairs) == 1 else pooled_gap(pairs, resamples, seed)[0]
-    return {**asdict(between), "mcnemar": mcnemar(*ours)}
+    return {**asdict(between), **paired_test(*ours)}
 
 
 def error_rates(tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
@@ -101,22 +112,20 @@ def spoken_tables(figures: Mapping[str, Any]) -> str:
     rows = list(figures["systems"].values())
     clean = [row for row in rows if not row["condition"]]
     base = ["system", "voice", "trained on it", "n", "accuracy", "chance", f"gap to {REFERENCE}", "WER", "CER"]
-    lines = [
-        [r["kind"], r["voice"], _trained(r), *_figures(r), percent_interval(r.get("gap")), *_errors(r)] for r in clean
-    ]
+    lines = [[r["kind"], r["voice"], _trained(r), *_figures(r), gap_interval(r.get("gap")), *_errors(r)] for r in clean]
     for kind, spread in figures["spread"].items():
         text = f"{_percent(spread['mean'])}, {_percent(spread['lowest'])} to {_percent(spread['highest'])}"
         lines.append([kind, "all voices", "", "", f"{text}, sd {_percent(spread['sd'])}", "", "", "", ""])
-    text = f"\nVoices (all items):\n\n{markdown_table(base, lines)}"
+    text = f"\nVoices (all items, {figures['metric']}):\n\n{markdown_table(base, lines)}"
     changed = [row for row in rows if row["condition"]]
     if changed:
         base = ["condition", "system", "voice", "n", "accuracy", "chance", "clean - it", "WER", "CER"]
         order = list(dict.fromkeys(row["condition"] for row in changed))
         lines = [
-            [r["condition"], r["kind"], r["voice"], *_figures(r), percent_interval(r.get("clean")), *_errors(r)]
+            [r["condition"], r["kind"], r["voice"], *_figures(r), gap_interval(r.get("clean")), *_errors(r)]
             for r in sorted(changed, key=lambda row: order.index(row["condition"]))
         ]
-        text += f"\nNoise and controls (all items):\n\n{markdown_table(base, lines)}"
+        text += f"\nNoise and controls (all items, {figures['metric']}):\n\n{markdown_table(base, lines)}"
     return text
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,10 @@ WITHOUT_CASCADE = "1 - M / M_ref"
 
 @dataclass(frozen=True)
 class DocumentKL:
-    """Summed KL in nats over the `count` scored tokens of one document; nll: the model's own, of the same tokens."""
+    """Summed KL in nats over the `count` scored tokens of one document; nll: the model's own, of the same tokens.
+
+    by_exposure: (summed KL, tokens) of parts of them that were asked for by name.
+    """
 
     id: str
     domain: str
@@ -56,6 +59,7 @@ class DocumentKL:
     kl: float
     count: int
     nll: float = 0.0
+    by_exposure: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,19 +124,30 @@ def transcript_ears(model: SaladForConditionalGeneration, tokens: Callable[[Exam
 
 @torch.no_grad()
 def divergence(
-    model: SaladForConditionalGeneration, reference: Teacher, examples: Sequence[Example], ears: Ears
+    model: SaladForConditionalGeneration,
+    reference: Teacher,
+    examples: Sequence[Example],
+    ears: Ears,
+    parts: Callable[[Example], Mapping[str, np.ndarray]] | None = None,
 ) -> list[DocumentKL]:
     """KL(reference on the full text || model on the interleaved document), document by document.
 
     With `reference` reading by the same weights as `model` this is M (eq. 2); with the original LLM as
-    reference it is what distillation minimises (eq. 5).
+    reference it is what distillation minimises (eq. 5). parts: which of an example's scored tokens are summed up apart,
+    by name, bool [count] each (`exposure_parts`).
     """
     head = model.head
     out: dict[int, DocumentKL] = {}
     for i, student, teacher, targets in _states(model, reference, examples, ears):
         loss = distill(student, teacher, head, reference.head, targets)
         example = examples[i]
-        out[i] = DocumentKL(example.id, example.domain, example.speaker, float(loss.kl), loss.count, float(loss.nll))
+        found = {}
+        for name, mask in (parts(example) if parts else {}).items():
+            own = torch.from_numpy(mask).to(targets.device)
+            part = distill(student[own], teacher[own], head, reference.head, targets[own])
+            found[name] = (float(part.kl), part.count)
+        sums = (float(loss.kl), loss.count, float(loss.nll))
+        out[i] = DocumentKL(example.id, example.domain, example.speaker, *sums, found)
     return [out[i] for i in range(len(examples))]
 
 
@@ -183,17 +198,37 @@ def forgetting(model: SaladForConditionalGeneration, base: Teacher, texts: Seque
     return divergence(model, base, texts, deaf_ears(model))
 
 
-def summary(rows: Sequence[DocumentKL]) -> dict[str, Any]:
-    """{all, se, n_documents, n_tokens, by_domain, by_voice}: means over tokens, standard error over documents."""
-    value, se = _mean(rows)
+def summary(rows: Sequence[DocumentKL], documents: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """{all, se, n_documents, n_tokens, by_domain, by_voice}: means over tokens, standard error over documents.
+
+    documents: the document of each id: one that several voices read counts once, as the mean of its recordings.
+    """
+    once = _once(rows, documents)
+    value, se = _mean(once)
     return {
         "all": value,
         "se": se,
-        "n_documents": len(rows),
+        "n_documents": len(once),
         "n_tokens": sum(row.count for row in rows),
-        "by_domain": {key: _mean(group)[0] for key, group in _groups(rows, "domain")},
+        "by_domain": {key: _mean(group)[0] for key, group in _groups(once, "domain")},
         "by_voice": {key: _mean(group)[0] for key, group in _groups(rows, "speaker")},
     }
+
+
+def _once(rows: Sequence[DocumentKL], documents: Mapping[str, str] | None) -> list[DocumentKL]:
+    """One row a document: the mean of those of its recordings that have a token to score."""
+    if documents is None:
+        return list(rows)
+    own: dict[str, list[DocumentKL]] = defaultdict(list)
+    for row in rows:
+        own[documents.get(row.id, row.id)].append(row)
+    return [_mean_row(group) for group in own.values()]
+
+
+def _mean_row(rows: Sequence[DocumentKL]) -> DocumentKL:
+    scored = [row for row in rows if row.count] or rows
+    kl, count, nll = (sum(getattr(row, key) for row in scored) / len(scored) for key in ("kl", "count", "nll"))
+    return replace(scored[0], kl=kl, count=count, nll=nll)
 
 
 def _mean(rows: Sequence[DocumentKL]) -> tuple[float, float]:
@@ -271,14 +306,19 @@ def _paired(
     groups: Sequence[Sequence[DocumentKL]], documents: Mapping[str, str] | None, resamples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, int] | None:
     """Means over tokens [K] of each group, over the ids that all have and score a token of; the same of each draw
-    [K, resamples]; and the number of documents drawn from."""
+    [K, resamples]; and the number of documents drawn from. One that several voices read counts once, as the mean of
+    its recordings."""
     tables = [{row.id: row for row in group} for group in groups]
     ids = [i for i in tables[0] if all(i in table and table[i].count for table in tables)]
     if not ids:
         return None
-    _, index = np.unique([(documents or {}).get(i, i) for i in ids], return_inverse=True)
-    kl = np.array([np.bincount(index, weights=[table[i].kl for i in ids]) for table in tables])
-    count = np.array([np.bincount(index, weights=[table[i].count for i in ids]) for table in tables])
+    _, index, recordings = np.unique(
+        [(documents or {}).get(i, i) for i in ids], return_inverse=True, return_counts=True
+    )
+    kl, count = (
+        np.array([np.bincount(index, weights=[getattr(table[i], key) for i in ids]) / recordings for table in tables])
+        for key in ("kl", "count")
+    )
     drawn = np.random.default_rng(seed).integers(0, kl.shape[1], (resamples, kl.shape[1]))
     means = kl.sum(axis=1) / count.sum(axis=1)
     return means, kl[:, drawn].sum(axis=2) / count[:, drawn].sum(axis=2), kl.shape[1]

@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
-from scipy.stats import binomtest
 
 from salad.measure.oracle import symbols_of_model
-from salad.measure.statistics import ratio
+from salad.measure.statistics import proportion, ratio
 from salad.text.normalise import normalise
 from salad.text.speakable import speakable
 from salad.types import Estimate, Example, Utterance
@@ -28,11 +28,13 @@ __all__ = [
     "Recall",
     "VoiceErrors",
     "exposure_of",
+    "exposure_parts",
     "heard_of_utterances",
     "heard_spans",
     "heard_text",
     "marked",
     "phone_errors",
+    "pooled_errors",
     "spoken_words",
     "spread",
     "voice_errors",
@@ -188,6 +190,23 @@ def wer_rows(spans: Sequence[HeardSpan]) -> list[WordErrors]:
     return rows
 
 
+def exposure_parts(example: Example, words: Sequence[str], heard: Collection[str]) -> dict[str, np.ndarray]:
+    """Which of the scored tokens come after a span of which every word was heard in training (`seen`), and which after
+    one with a word that never was (`unseen`): bool [count] each. Text before the first span is in neither.
+
+    words: the document's, as written; heard: normalised words (`spoken_words`).
+    """
+    after: list[str] = []
+    last = ""
+    for span, (first, end) in zip(example.spans, example.token_bounds, strict=True):
+        if span.modality == "text":
+            after += [last] * (end - first)
+        else:
+            said = spoken_words(" ".join(words[span.start_word : span.end_word]))
+            last = "seen" if all(word in heard for word in said) else "unseen"
+    return {name: np.array([kind == name for kind in after], dtype=bool) for name in ("seen", "unseen")}
+
+
 def phone_errors(said: Sequence[int], heard: Sequence[int]) -> tuple[int, int]:
     """(edits, symbols said), the boundary of words left out of both."""
     reference = [symbol for symbol in said if symbol != BOUNDARY]
@@ -199,19 +218,29 @@ def voice_errors(spans: Sequence[HeardSpan], resamples: int, seed: int) -> list[
     by_voice: dict[str, list[HeardSpan]] = defaultdict(list)
     for span in spans:
         by_voice[span.speaker].append(span)
-    out = []
-    for voice, own in sorted(by_voice.items()):
-        rows, documents = wer_rows(own), [span.document for span in own]
-        wer, strict = (
-            ratio([getattr(r, top) for r in rows], [getattr(r, bottom) for r in rows], documents, resamples, seed)
-            for top, bottom in (("errors", "words"), ("strict_errors", "strict_words"))
+    return [_errors(voice, own, [1.0] * len(own), resamples, seed) for voice, own in sorted(by_voice.items())]
+
+
+def pooled_errors(spans: Sequence[HeardSpan], resamples: int, seed: int) -> VoiceErrors:
+    """The same of the voice `all`: a document that several voices read counts once, as the mean of its recordings."""
+    voices = Counter(document for document, _ in {(span.document, span.speaker) for span in spans})
+    return _errors("all", spans, [1 / voices[span.document] for span in spans], resamples, seed)
+
+
+def _errors(voice: str, spans: Sequence[HeardSpan], weights: Sequence[float], resamples: int, seed: int) -> VoiceErrors:
+    rows, documents = wer_rows(spans), [span.document for span in spans]
+
+    def rate(counts: Iterable[tuple[int, int]]) -> Estimate:
+        tops, bottoms = zip(
+            *((w * top, w * bottom) for w, (top, bottom) in zip(weights, counts, strict=True)), strict=True
         )
-        phones = None
-        if all(span.said_symbols is not None and span.heard_symbols is not None for span in own):
-            counts = [phone_errors(span.said_symbols or (), span.heard_symbols or ()) for span in own]
-            phones = ratio([c[0] for c in counts], [c[1] for c in counts], documents, resamples, seed)
-        out.append(VoiceErrors(voice, len(own), wer, strict, phones))
-    return out
+        return ratio(tops, bottoms, documents, resamples, seed)
+
+    phones = None
+    if all(span.said_symbols is not None and span.heard_symbols is not None for span in spans):
+        phones = rate(phone_errors(span.said_symbols or (), span.heard_symbols or ()) for span in spans)
+    strict = rate((r.strict_errors, r.strict_words) for r in rows)
+    return VoiceErrors(voice, len(spans), rate((r.errors, r.words) for r in rows), strict, phones)
 
 
 def exposure_of(word: str, counts: Mapping[str, int], read: Collection[str]) -> str:
@@ -231,32 +260,22 @@ def _found(said: Sequence[str], heard: Sequence[str]) -> list[bool]:
     return found
 
 
-def word_recall(spans: Sequence[HeardSpan], exposure: Callable[[str], str], resamples: int, seed: int) -> list[Recall]:
+def word_recall(spans: Sequence[HeardSpan], exposure: Callable[[str], str]) -> list[Recall]:
     """Share found of the words said, one row a class in the order of `EXPOSURES`; a class without words is left out.
 
-    Where all or none were found, resampling finds no other share: the interval is then the exact one for words drawn
-    one by one (Clopper & Pearson 1934).
+    Documents are what was drawn, not words: the interval is `proportion`'s with documents as groups.
     """
-    table: dict[str, tuple[Counter[str], Counter[str]]] = {name: (Counter(), Counter()) for name in EXPOSURES}
+    table: dict[str, list[tuple[bool, str]]] = {name: [] for name in EXPOSURES}
     for span in spans:
         said = spoken_words(" ".join(span.said))
         for word, found in zip(said, _found(said, spoken_words(span.heard)), strict=True):
-            right, all_ = table[exposure(word)]
-            right[span.document] += found
-            all_[span.document] += 1
-    out = []
-    for name, (right, all_) in table.items():
-        if all_:
-            documents = sorted(all_)
-            e = ratio([right[d] for d in documents], [all_[d] for d in documents], documents, resamples, seed)
-            low, high = (e.low, e.high) if 0 < e.value < 1 else _exact(e.value, e.n)
-            out.append(Recall(name, e.value, low, high, e.n))
-    return out
-
-
-def _exact(value: float, n: int) -> tuple[float, float]:
-    found = binomtest(round(value * n), n).proportion_ci(0.95, method="exact")
-    return float(found.low), float(found.high)
+            table[exposure(word)].append((found, span.document))
+    return [
+        Recall(name, e.value, e.low, e.high, e.n)
+        for name, words in table.items()
+        if words
+        for e in [proportion(*zip(*words, strict=True))]
+    ]
 
 
 def marked(span: HeardSpan) -> MarkedSpan:

@@ -1,8 +1,13 @@
-"""Accuracies and the gap, with intervals from resampled items or, where items share a document, resampled groups."""
+"""Proportions, gaps and differences with their 95 % intervals, and what could have been told where an interval holds 0.
+
+Which interval depends on what is drawn by chance: items that stand alone (Wilson), documents that hold several items
+(Wilson on as many items as their documents are worth; the bootstrap of documents for a gap or a ratio), or trainings
+(Student's t, the variance pooled over cells).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from scipy.stats import binomtest, norm, t
@@ -11,28 +16,63 @@ from salad.types import Estimate, Gap, Result, SaladError
 
 __all__ = [
     "accuracy",
+    "blocked_spread",
+    "detectable",
     "gap",
+    "holm",
     "margin",
     "margin_over",
     "mcnemar",
     "minimum_detectable_gap",
     "pooled_gap",
     "pooled_spread",
+    "proportion",
     "ratio",
     "replicate_reach",
+    "two_sided_p",
 ]
 
 
-def accuracy(
-    results: Sequence[Result], resamples: int, seed: int, *, groups: Sequence[str] | None = None
-) -> dict[str, float]:
-    """{value, low, high}: accuracy and its 95 % bootstrap interval.
+def proportion(right: Sequence[float], groups: Sequence[str] | None = None) -> Estimate:
+    """The share of ones among `right` [n] with its 95 % Wilson interval (Wilson 1927).
 
-    `groups` labels each result (say, with its document), and whole groups are resampled; None: items are independent.
-    Raises SaladError where there is not one label per result.
+    Without `groups` each item is drawn alone. `groups` labels each with what was drawn (its document): the interval is
+    that of n / design effect items, widened for few groups by Student's t (Korn & Graubard 1998). Where all or none are
+    right there is no design effect to be seen, and each group counts as one item.
+    Raises SaladError where there is no item, or not one label for each.
     """
-    value, low, high = _interval(np.array([float(r.correct) for r in results]), resamples, seed, groups)
-    return {"value": value, "low": low, "high": high}
+    values = np.asarray(right, dtype=float)
+    n, share = len(values), float(values.mean()) if len(values) else np.nan
+    if not n:
+        raise SaladError("proportion: got no items; leave out what nobody was asked")
+    effective, z = float(n), norm.ppf(0.975)
+    if groups is not None:
+        index, number = _labelled(groups, n)
+        if number < 2 or share in (0, 1):
+            effective = float(number)
+        else:
+            sums, counts = np.bincount(index, weights=values), np.bincount(index)
+            variance = number / (number - 1) * float(((sums - share * counts) ** 2).sum()) / n**2
+            effect = max(1.0, variance / (share * (1 - share) / (n - 1)))
+            effective = n / effect * (t.ppf(0.975, n - 1) / t.ppf(0.975, number - 1)) ** 2
+    middle = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
+    reach = z / (1 + z**2 / effective) * np.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2))
+    low, high = max(0.0, middle - reach), min(1.0, middle + reach)
+    return Estimate(share, min(float(low), share), max(float(high), share), n)
+
+
+def _labelled(groups: Sequence[str], n: int) -> tuple[np.ndarray, int]:
+    """Number of each item's group [n], and how many groups there are."""
+    if len(groups) != n:
+        raise SaladError(f"groups: got {len(groups)} labels for {n} results; give each result one label")
+    names, index = np.unique(np.asarray(groups), return_inverse=True)
+    return index, len(names)
+
+
+def accuracy(results: Sequence[Result], groups: Sequence[str] | None = None) -> dict[str, float]:
+    """{value, low, high}: the share of `results` that are right, as `proportion`."""
+    found = proportion([r.correct for r in results], groups)
+    return {"value": found.value, "low": found.low, "high": found.high}
 
 
 def gap(
@@ -43,7 +83,7 @@ def gap(
     *,
     groups: Sequence[str] | None = None,
 ) -> Gap:
-    """Text accuracy minus speech accuracy on the same items; 95 % paired-bootstrap interval, `groups` as above."""
+    """Text accuracy minus speech accuracy on the same items; 95 % paired bootstrap of items, or of whole `groups`."""
     if [r.id for r in text] != [r.id for r in speech]:
         raise SaladError("gap: text and speech results are not of the same items in the same order")
     difference = np.array([float(t.correct) - float(s.correct) for t, s in zip(text, speech, strict=True)])
@@ -107,9 +147,7 @@ def _draws(values: np.ndarray, resamples: int, rng: np.random.Generator, groups:
     """
     sums, counts = values, np.ones(len(values))
     if groups is not None:
-        if len(groups) != len(values):
-            raise SaladError(f"groups: got {len(groups)} labels for {len(values)} results; give each result one label")
-        _, index = np.unique(np.asarray(groups), return_inverse=True)
+        index, _ = _labelled(groups, len(values))
         sums, counts = np.bincount(index, weights=values), np.bincount(index)
     drawn = rng.integers(0, len(sums), (resamples, len(sums)))
     return sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)  # groups differ in size, so both parts vary
@@ -137,7 +175,7 @@ def pooled_gap(
 ) -> tuple[Gap, Gap]:
     """The gap over several tasks, (item-weighted, macro): each item counts alike, or each task does.
 
-    Items, or the `groups` of each task as in `accuracy`, are resampled within their task: which tasks there are is not
+    Items, or the `groups` of each task as in `gap`, are resampled within their task: which tasks there are is not
     chance.
     """
     rng = np.random.default_rng(seed)
@@ -191,6 +229,49 @@ def replicate_reach(spread: float, freedom: int, replicates: int, *, other_se: f
     if not freedom:
         return float("nan")
     return float(t.ppf(0.975, freedom) * np.sqrt(spread**2 / replicates + other_se**2))
+
+
+def blocked_spread(cells: Mapping[tuple[str, Hashable], float]) -> tuple[float, int]:
+    """Standard deviation between trainings that share a variance, over {(arm, replicate): value}, and its freedom.
+
+    What an arm has in all replicates, and a replicate in all arms, is taken away (a randomised block design), so that
+    arms may share one reference. The paired difference of two arms has sqrt(2) times this. (nan, 0) without freedom.
+    """
+    arms, replicates = (sorted({key[i] for key in cells}, key=str) for i in (0, 1))
+    design = np.array(
+        [[*(a == arm for arm in arms), *(r == replicate for replicate in replicates)] for a, r in cells], dtype=float
+    )
+    values = np.array(list(cells.values()), dtype=float)
+    found, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    freedom = len(values) - int(rank)
+    if not freedom:
+        return float("nan"), 0
+    return float(np.sqrt(((values - design @ found) ** 2).sum() / freedom)), freedom
+
+
+def detectable(reach: float, freedom: int = 0, *, power: float = 0.8) -> float:
+    """The smallest true difference that is found with probability `power`, where half a 95 % interval is `reach` wide.
+
+    freedom: of Student's t that the interval was made with; 0: normal.
+    """
+    known = t(freedom) if freedom else norm
+    return float(reach * (1 + known.ppf(power) / known.ppf(0.975)))
+
+
+def two_sided_p(value: float, low: float, freedom: int = 0, *, null: float = 0.0) -> float:
+    """p of the hypothesis that the truth is `null`, from a figure and the low end of its 95 % interval; as above."""
+    known = t(freedom) if freedom else norm
+    error = (value - low) / known.ppf(0.975)
+    return float(2 * known.sf(abs(value - null) / error)) if error else float(value == null)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values adjusted for their number (Holm 1979): those up to 0.05 are all true with probability 0.95 or more."""
+    adjusted, largest = [1.0] * len(p), 0.0
+    for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def _same_items(first: Sequence[Result], second: Sequence[Result]) -> None:

@@ -16,7 +16,7 @@ from salad.evaluation.benchmark import Settings, load_samples
 from salad.evaluation.next_sentence import Item, build_items
 from salad.evaluation.prompt import Request, Segment, Sound, request
 from salad.evaluation.recordings import SHUFFLED, SILENCE
-from salad.evaluation.results import result_of
+from salad.evaluation.results import pool_metric, result_of
 from salad.evaluation.score import OptionScore, score
 from salad.evaluation.scorer_model import Reader
 from salad.evaluation.spoken_benchmark import Speech, run_speech_eval
@@ -154,7 +154,10 @@ def _encoded(setting: Setting, encoder: Any, item: Item) -> Frames:
 
 
 def accuracies(run: Run, items: list[Item], results: dict[str, list[Result]], folder: Path) -> dict[str, Any]:
-    """The same items read, heard, and read from a transcript; `tasks`: those of the recipe beside them, and all."""
+    """The same items read, heard, and read from a transcript; `tasks`: those of the recipe beside them, and all.
+
+    The gap over all has one length normalisation: that of the next sentences (nats a token) where there are some.
+    """
     settings, seed = run.recipe.evaluate, run.recipe.seed
     figures: dict[str, Any] = {}
     rows, pairs, labels = [], [], []
@@ -165,13 +168,18 @@ def accuracies(run: Run, items: list[Item], results: dict[str, list[Result]], fo
         labels = [[item.document_id for item in items]]  # items of one document share subject and voice
         figures = _compared(results, [len(item.options) for item in items], settings.bootstrap, seed, labels[0])
         rows, pairs = [{"task": NEXT_SENTENCE, **figures}], [(results["text_base"], results["speech_adapted"])]
-    for task, (own, options) in _tasks(run, folder / "tasks").items():
-        rows.append({"task": task, **_compared(own, options, settings.bootstrap, seed)})
-        pairs.append((own["text_base"], own["speech_adapted"]))
+    tasks = _tasks(run, folder / "tasks")
+    metric = "acc_token" if items else pool_metric(metric for _, metric in tasks.values())
+    for task, (samples, own_metric) in tasks.items():
+        results = _results(samples, own_metric)
+        options = [len(row["options"]) for row in samples["text_base"]]
+        rows.append({"task": task, **_compared(results, options, settings.bootstrap, seed)})
+        pooled = _results(samples, metric)
+        pairs.append((pooled["text_base"], pooled["speech_adapted"]))
         labels.append(None)
     if len(pairs) > 1:
         everything, _ = pooled_gap(pairs, settings.bootstrap, seed, groups=labels)
-        rows.append({"task": "all items", "n": everything.n, "gap": asdict(everything)})
+        rows.append({"task": "all items", "metric": metric, "n": everything.n, "gap": asdict(everything)})
     return {**figures, "tasks": rows}
 
 
@@ -187,7 +195,7 @@ def _compared(
             more = margin_over(own["speech_adapted"], own[control], resamples, seed, groups=groups)
             margins[f"over_{control}"] = more
     return {
-        **{name: accuracy(rows, resamples, seed, groups=groups) for name, rows in results.items()},
+        **{name: accuracy(rows, groups) for name, rows in results.items()},
         "chance": float(np.mean([1 / number for number in options])),
         "n": len(options),
         "gap": asdict(between),
@@ -195,8 +203,12 @@ def _compared(
     }
 
 
-def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Result]], list[int]]]:
-    """Of each of the recipe's tasks: results by system, heard in the held-out voice, and numbers of options.
+def _results(samples: dict[str, list[dict[str, Any]]], metric: str) -> dict[str, list[Result]]:
+    return {system: [result_of(row, metric) for row in rows] for system, rows in samples.items()}
+
+
+def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[dict[str, Any]]], str]]:
+    """Of each of the recipe's tasks: samples by system, heard in the held-out voice, and its metric.
 
     `blind` hears silence: what the options alone give away; `other` the question of another item.
     """
@@ -226,11 +238,9 @@ def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Result]], list
     for name, system in plan["systems"].items():  # one voice: a kind, and the kinds that hear something else
         condition = (system["inputs"] or {}).get("condition")
         own[CONTROLS.get(condition) or name.partition("/")[0]] = samples[name]
-    found = {}
-    for task, described in plan["tasks"].items():
-        metric = described["config"]["metric"]
-        results = {system: [result_of(row, metric) for row in rows[task]] for system, rows in own.items()}
-        if frozen:
-            results["text_adapted"] = results["text_base"]  # the same weights read the same text
-        found[task] = (results, [len(row["options"]) for row in own["text_base"][task]])
-    return found
+    if frozen:
+        own["text_adapted"] = own["text_base"]  # the same weights read the same text
+    return {
+        task: ({system: rows[task] for system, rows in own.items()}, described["config"]["metric"])
+        for task, described in plan["tasks"].items()
+    }

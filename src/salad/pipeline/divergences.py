@@ -11,12 +11,14 @@ import numpy as np
 from salad.config import Evaluate
 from salad.evaluation.figures import Rows
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary, transcript_ears
+from salad.measure.hearing import exposure_parts
 from salad.measure.oracle import oracle_rows, symbols_of_model
 from salad.model import load_encoder
-from salad.pipeline.hearing import said_symbols
+from salad.pipeline.hearing import heard_counts, said_symbols
 from salad.pipeline.heldout import Setting
 from salad.pipeline.speechlm import heard_tokens
 from salad.progress import progress
+from salad.types import Example
 
 __all__ = ["divergences", "not_measured", "oracles", "silence", "wanted"]
 
@@ -57,10 +59,16 @@ def divergences(
 ) -> tuple[Rows, dict[str, Any]]:
     """M of every checkpoint and of the controls, document by document; F summed up. Leaves the last model loaded.
 
-    checkpoints: by stage, stage2 the last one. written: transcripts by utterance, for the cascade. hush: `silence`.
+    checkpoints: by stage; of stage2, the last one, M is also summed up by exposure. written: transcripts by utterance,
+    for the cascade. hush: `silence`.
     """
     base, model, teacher, examples = setting.base, setting.model, setting.teacher, setting.examples
     fewer, rows = setting.fewer(settings.stage_documents), Rows()
+    words, known = {u.id: u.text.split() for u in setting.utterances}, heard_counts(setting.run)
+
+    def parts(example: Example) -> dict[str, np.ndarray]:
+        return exposure_parts(example, words[example.id], known)
+
     f: dict[str, Any] = {"init": {"all": 0.0, "se": 0.0, "by_domain": {}}}  # nothing is forgotten yet (invariant 2)
     with progress("measure M and F", 5 + 2 * len(checkpoints), "passes") as bar:
         rows["deaf"] = divergence(base, teacher, examples, deaf_ears(base))
@@ -75,8 +83,9 @@ def divergences(
         bar.advance()
         for name, path in checkpoints.items():
             model = setting.load(path)
-            own = examples if name == "stage2" else fewer
-            rows[name] = divergence(model, setting.reader(), own, speech_ears(model))
+            of_model = name == "stage2"
+            own = examples if of_model else fewer
+            rows[name] = divergence(model, setting.reader(), own, speech_ears(model), parts if of_model else None)
             bar.advance()
             if not setting.frozen:
                 f[name] = summary(forgetting(model, teacher, setting.texts))

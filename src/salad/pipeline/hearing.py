@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
+from salad.align.transcribe import cer, wer
 from salad.evaluation.figures import UNSEEN
 from salad.files import read_json, write_jsonl
 from salad.measure.hearing import (
@@ -26,9 +29,9 @@ from salad.pipeline.stages.align import load_aligned
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.synthesize import load_bought
 from salad.text.speakable import speakable
-from salad.types import Example
+from salad.types import Example, Utterance
 
-__all__ = ["hearing_figures", "listen", "said_symbols"]
+__all__ = ["heard_counts", "hearing_figures", "listen", "said_symbols", "transcript_errors"]
 
 SHOWN = 12  # spans on the page
 
@@ -57,7 +60,7 @@ def hearing_figures(setting: Setting, spans: Sequence[HeardSpan]) -> tuple[dict[
     run = setting.run
     write_jsonl(run.folder("evaluate") / "heard.jsonl", [asdict(span) for span in spans])
     resamples, seed = run.recipe.evaluate.bootstrap, run.recipe.seed
-    counts, read, withheld = _counts(run), _read(run), _withheld(run)
+    counts, read, withheld = heard_counts(run), _read(run), _withheld(run)
 
     def exposure(word: str) -> str:
         return exposure_of(word, counts, read)
@@ -66,7 +69,7 @@ def hearing_figures(setting: Setting, spans: Sequence[HeardSpan]) -> tuple[dict[
         "trained": [s for s in spans if not s.speaker.endswith(UNSEEN)],
         "unseen": [s for s in spans if s.speaker.endswith(UNSEEN)],
     }
-    recall = {name: word_recall(own, exposure, resamples, seed) for name, own in groups.items() if own}
+    recall = {name: word_recall(own, exposure) for name, own in groups.items() if own}
     figures = {
         "word_recall": {name: [asdict(row) for row in rows] for name, rows in recall.items()},
         "withheld": {
@@ -80,7 +83,7 @@ def hearing_figures(setting: Setting, spans: Sequence[HeardSpan]) -> tuple[dict[
     return figures, {row.voice: row for row in voice_errors(spans, resamples, seed)}
 
 
-def _counts(run: Run) -> Counter[str]:
+def heard_counts(run: Run) -> Counter[str]:
     """How often each word was spoken in training, Stage II of every round included."""
     spoken = [u for one in run.latest.rounds for u in load_bought(one)] + load_aligned(run, "speech")
     return Counter(word for u in spoken for word in spoken_words(u.text))
@@ -97,3 +100,13 @@ def _withheld(run: Run) -> list[str]:
     """Words that the corpus keeps out of everything that is heard or read, where it has such a list."""
     path = run.folder("corpus") / "withheld.txt"
     return path.read_text(encoding="utf-8").split() if path.exists() else []
+
+
+def transcript_errors(utterances: Sequence[Utterance], written: Mapping[str, str]) -> dict[str, float]:
+    """{cer, wer} of the cascade's transcripts, mean over documents: one that several voices read counts once."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for u in utterances:
+        heard = written.get(u.id, "")
+        found.setdefault(u.document_id or u.id, []).append((cer(heard, u.text), wer(heard, u.text)))
+    means = np.mean([np.mean(own, axis=0) for own in found.values()], axis=0)
+    return {"cer": float(means[0]), "wer": float(means[1])}

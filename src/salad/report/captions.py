@@ -10,15 +10,14 @@ import numpy as np
 
 from salad.report.values import (
     STAGES,
-    bought_by_domain,
+    buys_more,
     duration,
-    interval,
+    gap_points,
     measured_stages,
     nats,
     nats_interval,
     percent,
     pick,
-    points,
     stage_two_beside,
     with_error,
 )
@@ -29,7 +28,8 @@ Numbers = list[tuple[str, str]]  # what, and its figure
 CAPTIONS = {
     "stages": "Stages before the last are rings; the controls are dashed lines. Whiskers and bands: 95 % intervals "
     "over held-out documents.",
-    "accuracy": "Whiskers are 95 % intervals. Where the interval of the gap holds 0, there is no clear gap.",
+    "accuracy": "Whiskers are 95 % intervals. Where the interval of the gap holds 0, there is no clear gap, "
+    "and the smallest that would have been found with probability 0.8 is named.",
     "warm_start": "CTC loss over the steps of the warm start.",
     "curves": "Loss, and M and F of the live probe, over the steps of both stages.",
     "domains": "A ring and a dot are of the same documents; the line between them is dashed where M rose.",
@@ -80,7 +80,7 @@ def _accuracy(report: dict[str, Any]) -> Numbers:
     gap = pick(report, "accuracy.gap")
     if not gap or gap.get("value") is None:
         return []
-    return [("gap, text − speech", f"{points(gap['value'])} {interval(gap)}".rstrip())]
+    return [("gap, text − speech", gap_points(gap, "\xa0points"))]
 
 
 def _warm_start(report: dict[str, Any]) -> Numbers:
@@ -107,10 +107,10 @@ def _domains(report: dict[str, Any]) -> Numbers:
     change = {key: after[key] - before[key] for key in before if before[key] is not None and after.get(key) is not None}
     if not change:
         return []
-    bought = bought_by_domain(report)
+    more = buys_more(report)
     groups = {
-        "mean change where speech was bought": [delta for key, delta in change.items() if bought.get(key)],
-        "mean change elsewhere": [delta for key, delta in change.items() if not bought.get(key)],
+        "mean change where it buys more than the domain's share of texts": [c for d, c in change.items() if d in more],
+        "where it buys less": [c for d, c in change.items() if d not in more],
     }
     lower = ("domains that fell", f"{sum(delta < 0 for delta in change.values())} of {len(change)}")
     return [lower, *((name, nats(np.mean(group), sign=True)) for name, group in groups.items() if group)]

@@ -31,14 +31,16 @@ from salad.report.values import (
     ACCURACIES,
     CONTROLS,
     STAGES,
+    Z95,
     bought_by_domain,
+    gap_points,
     heard_title,
-    interval,
     nats,
     nats_interval,
     percent,
     pick,
     rate,
+    share,
     stage_two_beside,
     task_rows,
     with_error,
@@ -125,17 +127,14 @@ def task_table(report: dict[str, Any]) -> dict[str, Any] | None:
     margins = {"over_blind": "margin over silence, nats", "over_other": "margin over another's, nats"}
     margins = {key: name for key, name in margins.items() if any(pick(row, f"margin.{key}") for row in tasks)}
 
-    def cell(value: dict[str, Any] | None) -> str:
-        return f"{100 * value['value']:.0f} {interval(value)}" if value else ""
-
     rows = [
         {
             "name": row["task"],
             "n": str(row["n"]),
             "chance": f"{100 * row['chance']:.0f}" if "chance" in row else "",
             "cells": [
-                *(cell(row.get(key)) for key in systems),
-                cell(row.get("gap")),
+                *(share(row.get(key)) for key in systems),
+                gap_points(row.get("gap")),
                 *(nats_interval(pick(row, f"margin.{key}")) for key in margins),
             ],
         }
@@ -201,6 +200,7 @@ def template(name: str) -> jinja2.Template:
     environment.filters |= {"nats": nats, "percent": percent, "with_error": with_error}
     environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     files = importlib.resources.files("salad.report")
+    environment.globals["Z95"] = Z95
     environment.globals["style"] = Markup(files.joinpath("page.css").read_text(encoding="utf-8").strip())
     return environment.from_string(files.joinpath(name).read_text(encoding="utf-8"))
 

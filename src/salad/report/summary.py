@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from salad.files import write_json, write_text
+from salad.measure.format import least_told
 from salad.report.page import render
 from salad.report.values import (
     ACCURACIES,
@@ -24,6 +25,8 @@ from salad.report.values import (
     STAGES,
     Z95,
     duration,
+    gap_bounds,
+    gap_points,
     heard_of,
     heard_title,
     interval,
@@ -68,10 +71,14 @@ def plain(value: Any) -> Any:
 def compare(report: dict[str, Any], first: str, second: str) -> str:
     """`below`, `above` or `within error of`: M of `first` against M of `second` (both measured)."""
     a, b = (report["misalignment"][key] for key in (first, second))
-    error = Z95 * math.hypot(a.get("se") or 0.0, b.get("se") or 0.0)
-    if abs(a["all"] - b["all"]) <= error:
+    if abs(a["all"] - b["all"]) <= _reach(report, first, second):
         return "within error of"
     return "below" if a["all"] < b["all"] else "above"
+
+
+def _reach(report: dict[str, Any], first: str, second: str) -> float:
+    """Of the 95 % interval of the difference of two M, to a side."""
+    return Z95 * math.hypot(*(report["misalignment"][key].get("se") or 0.0 for key in (first, second)))
 
 
 def number(report: dict[str, Any], path: str, show: Any) -> Markup:
@@ -124,9 +131,13 @@ def _headline_misalignment(report: dict[str, Any]) -> Markup:
     verb = {"below": "fell", "above": "rose", "within error of": "did not clearly change,"}[
         compare(report, last, first)
     ]
-    return Markup("misalignment {} from {} ({}) to {} nats per token after {}{}").format(
+    told = Markup("misalignment {} from {} ({}) to {} nats per token after {}{}").format(
         verb, m(first), STAGES[first], m(last), STAGES[last], against
     )
+    if "not clearly" in verb:
+        least = nats(least_told(_reach(report, first, last)))
+        told += f" (cannot tell: a change of {least} would have been found with probability 0.8)"
+    return told
 
 
 def _headline_accuracy(report: dict[str, Any]) -> Markup:
@@ -179,7 +190,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         value = pick(report, f"accuracy.{key}")
         table.add_row(name, show(pick(report, f"accuracy.{key}.value"), percent), interval(value) or "–")
     gap = pick(report, "accuracy.gap")
-    table.add_row("gap, text − speech", show(pick(report, "accuracy.gap.value"), points), interval(gap) or "–")
+    table.add_row("gap, text − speech", show(pick(report, "accuracy.gap.value"), points), gap_bounds(gap) or "–")
     table.add_row("chance", show(pick(report, "accuracy.chance"), percent), "")
     console.print(table)
 
@@ -192,7 +203,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         for row in tasks:
             values = [row.get("chance"), *((row.get(key) or {}).get("value") for key in systems)]
             cells = ["" if value is None else f"{100 * value:.0f}" for value in values]
-            table.add_row(row["task"], str(row["n"]), *cells, f"{100 * row['gap']['value']:.0f} {interval(row['gap'])}")
+            table.add_row(row["task"], str(row["n"]), *cells, gap_points(row["gap"]))
         console.print(table)
 
     if voices := report.get("voices"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from salad.measure.format import bounds
+from salad.measure.format import Z95, bounds, cannot_tell, with_detectable, with_interval
+from salad.measure.format import with_error as plus_minus
 
 __all__ = [
     "ACCURACIES",
@@ -14,7 +15,10 @@ __all__ = [
     "STAGES",
     "Z95",
     "bought_by_domain",
+    "buys_more",
     "duration",
+    "gap_bounds",
+    "gap_points",
     "heard_of",
     "heard_title",
     "interval",
@@ -25,6 +29,7 @@ __all__ = [
     "pick",
     "points",
     "rate",
+    "share",
     "stage_two_beside",
     "task_rows",
     "with_error",
@@ -48,7 +53,6 @@ EXPOSURES = {
     "neither": "neither heard nor read",
 }
 
-Z95 = 1.96  # standard errors to either side of a 95 % interval
 NEXT_SENTENCE = "next sentence"  # what the items from held-out documents are called beside tasks
 
 
@@ -69,7 +73,7 @@ def with_error(entry: dict[str, Any] | None) -> str:
     """M or F with its 95 % interval, `0.231 ± 0.022`, of {all, se}; "–" where it was not measured."""
     if not entry or entry.get("all") is None:
         return "–"
-    return nats(entry["all"]) + (f" ± {nats(Z95 * entry['se'])}" if entry.get("se") is not None else "")
+    return _typeset(plus_minus(entry["all"], entry.get("se")))
 
 
 def percent(value: float) -> str:
@@ -118,7 +122,7 @@ def rate(value: dict[str, Any] | None) -> str:
     """A share with its interval, in per cent: `24.8 % [20.1, 29.9]`; "–" where there is none."""
     if not value or value.get("value") is None:
         return "–"
-    return f"{percent(value['value'])} {interval(value)}".rstrip()
+    return _typeset(with_interval(value, ".1f", scale=100, unit="\xa0%"))
 
 
 def points(share: float) -> str:
@@ -130,11 +134,24 @@ def interval(value: dict[str, Any] | None) -> str:
     return _typeset(bounds(value, ".1f", scale=100))
 
 
+def share(value: dict[str, Any] | None) -> str:
+    """The same without its unit: `24.8 [20.1, 29.9]`; "" where there is none."""
+    return _typeset(with_interval(value, ".1f", scale=100))
+
+
+def gap_points(value: dict[str, Any] | None, unit: str = "") -> str:
+    """A difference of shares in points, `17.2 [10.9, 23.8]`; where that holds 0, what could have been told."""
+    return _typeset(with_detectable(value, ".1f", scale=100, unit=unit))
+
+
+def gap_bounds(value: dict[str, Any] | None) -> str:
+    """The same without the value."""
+    return _typeset(bounds(value, ".1f", scale=100) + cannot_tell(value, ".1f", scale=100))
+
+
 def nats_interval(value: dict[str, Any] | None) -> str:
-    """A difference with its interval: `+0.213 [0.101, 0.325]`; "" where there is none."""
-    if not value or value.get("value") is None:
-        return ""
-    return f"{nats(value['value'], sign=True)} {_typeset(bounds(value))}".rstrip()
+    """A difference, `+0.213 [+0.101, +0.325]`, and what could be told where it holds 0; "" where there is none."""
+    return _typeset(with_detectable(value, "+.3f"))
 
 
 def _typeset(text: str) -> str:
@@ -161,3 +178,12 @@ def bought_by_domain(report: dict[str, Any]) -> dict[str, float]:
         for domain, count in domains.items():
             seconds[domain] = seconds.get(domain, 0.0) + (row.get("bought_s") or 0.0) * count / sum(domains.values())
     return {domain: s for domain, s in seconds.items() if s > 0}
+
+
+def buys_more(report: dict[str, Any]) -> set[str]:
+    """Domains whose share of the speech bought is larger than their share of the texts of D_web."""
+    bought, texts = bought_by_domain(report), dict[str, float]()
+    for row in report.get("selection") or []:
+        for domain, count in (row.get("domains") or {}).items():
+            texts[domain] = texts.get(domain, 0.0) + (count or 0)
+    return {d for d, s in bought.items() if s / sum(bought.values()) > texts[d] / sum(texts.values())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,38 +11,62 @@ from typing import Any
 
 import numpy as np
 
-from salad.files import read_jsonl
+from salad.files import read_json, read_jsonl
+from salad.measure.format import Z95, with_detectable, with_interval
+from salad.measure.statistics import blocked_spread, detectable, pooled_spread, replicate_reach
 from salad.types import SaladError
 
-__all__ = ["Difference", "arms_of", "bought_more", "compare", "document_sums", "paired", "table"]
+__all__ = [
+    "FEW",
+    "Difference",
+    "arms_of",
+    "bought_more",
+    "compare",
+    "difference_text",
+    "document_sums",
+    "paired",
+    "table",
+]
 
 REPLICATE = "select.replicate"
+FEW = 3  # pairs of trainings from which on an interval holds the chance of training, too
 Sums = Mapping[str, tuple[float, int, str]]  # of each document: summed KL, tokens, domain
+Everywhere = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """M of an arm minus M of the reference, nats per token: 95 % interval over replicates and documents."""
+    """M of an arm minus M of the reference, nats per token, with its 95 % interval.
+
+    freedom: of the t interval over trainings and documents; 0 where there are fewer than FEW pairs, and the interval
+    is over documents alone.
+    """
 
     value: float
     low: float
     high: float
     replicates: int
     documents: int
+    freedom: int = 0
 
     @property
     def significant(self) -> bool:
-        return self.low > 0 or self.high < 0
+        return self.freedom > 0 and (self.low > 0 or self.high < 0)
+
+    @property
+    def minimum_detectable(self) -> float:
+        """The smallest true difference that would have been found with probability 0.8."""
+        return detectable((self.high - self.low) / 2, self.freedom)
 
 
 def document_sums(run_dir: Path, of: str = "stage2") -> Sums:
     """{document of a seen voice: (summed KL, tokens, domain)} of a run's divergence.jsonl."""
+    return {r["id"]: (r["kl"], r["count"], r["domain"]) for r in _seen_rows(run_dir, of)}
+
+
+def _seen_rows(run_dir: Path, of: str = "stage2") -> list[dict[str, Any]]:
     rows = read_jsonl(Path(run_dir) / "evaluate" / "divergence.jsonl")
-    found = {
-        r["id"]: (r["kl"], r["count"], r["domain"])
-        for r in rows
-        if r["of"] == of and not r["speaker"].endswith("(unseen)")
-    }
+    found = [r for r in rows if r["of"] == of and not r["speaker"].endswith("(unseen)")]
     if not found:
         raise SaladError(
             f"{run_dir}: its evaluate stage has no M of {of}; finish the run, or name {of} in evaluate.only"
@@ -63,56 +88,63 @@ def compare(
     arm: Sequence[Path],
     reference: Sequence[Path],
     *,
-    domains: Callable[[str], bool] = lambda _: True,
+    domains: Everywhere = lambda _: True,
+    spread: tuple[float, int] | None = None,
     resamples: int = 4000,
     seed: int = 0,
 ) -> Difference:
     """Paired difference of M, arm k with reference k, over the documents of `domains` that all runs measured.
 
-    Two-stage bootstrap: replicates are resampled, then documents (the same ones for both arms).
-    Raises SaladError where the arms differ in number or share no document.
+    spread: as for `paired`. Raises SaladError where the arms differ in number or share no document.
     """
     if len(arm) != len(reference) or not arm:
         raise SaladError(f"compare: {len(arm)} runs against {len(reference)}; give as many of both")
     sums = [[document_sums(run) for run in runs] for runs in (arm, reference)]
-    return paired(*sums, domains=domains, replicates=True, resamples=resamples, seed=seed)
+    return paired(*sums, domains=domains, spread=spread, resamples=resamples, seed=seed)
 
 
 def paired(
     arm: Sequence[Sums],
     reference: Sequence[Sums],
     *,
-    domains: Callable[[str], bool],
-    replicates: bool,
-    resamples: int,
-    seed: int,
+    domains: Everywhere = lambda _: True,
+    cells: Sequence[Any] | None = None,
+    spread: tuple[float, int] | None = None,
+    resamples: int = 4000,
+    seed: int = 0,
 ) -> Difference:
-    """The same of tables {document: (summed KL, tokens, domain)}; without `replicates` only documents are resampled."""
+    """The same of tables {document: (summed KL, tokens, domain)}, training by training.
+
+    From FEW pairs on a t interval over trainings, with the error over documents (which are resampled, the same for both
+    arms) in quadrature; with fewer, over documents alone. spread: of the pairs' differences, and its freedom, pooled
+    over more cells than these. Without it, it is pooled over `cells`, which name the cell of each pair, or over all
+    pairs as one cell where none has two.
+    """
     shared = set.intersection(*(set(one) for runs in (arm, reference) for one in runs))
     ids = sorted(i for i in shared if domains(arm[0][i][2]))
     if not ids:
         raise SaladError("compare: the runs share no measured document in these domains")
     kl = [np.array([[one[i][0] for i in ids] for one in runs]) for runs in (arm, reference)]  # [replicates, documents]
-    count = np.array([arm[0][i][1] for i in ids], dtype=float)
-    difference = kl[0] - kl[1]
-    value = difference.sum() / (count.sum() * len(arm))
-    rng = np.random.default_rng(seed)
-    size = (resamples, len(arm))
-    rows = rng.integers(0, len(arm), size) if replicates else np.broadcast_to(np.arange(len(arm)), size)
-    columns = rng.integers(0, len(ids), (resamples, len(ids)))
-    drawn = np.array(
-        [difference[rs][:, ds].sum() / (count[ds].sum() * len(rs)) for rs, ds in zip(rows, columns, strict=True)]
-    )
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Difference(float(value), float(low), float(high), len(arm), len(ids))
+    count, difference = np.array([arm[0][i][1] for i in ids], dtype=float), kl[0] - kl[1]
+    pairs, of_documents = difference.sum(axis=1) / count.sum(), difference.mean(axis=0)
+    columns = np.random.default_rng(seed).integers(0, len(ids), (resamples, len(ids)))
+    low, high = np.percentile(of_documents[columns].sum(axis=1) / count[columns].sum(axis=1), [2.5, 97.5])
+    value = float(pairs.mean())
+    if len(arm) < FEW:
+        return Difference(value, float(low), float(high), len(arm), len(ids))
+    spread, freedom = spread or pooled_spread([pairs[[c == cell for c in cells or ()]] for cell in set(cells or ())])
+    if not freedom:
+        spread, freedom = pooled_spread([pairs])
+    reach = replicate_reach(spread, freedom, len(arm), other_se=(high - low) / (2 * Z95))
+    return Difference(value, value - reach, value + reach, len(arm), len(ids), freedom)
 
 
 def table(rows: Sequence[Mapping[str, Any]], reference: str | None = None) -> tuple[list[str], list[list[str]]]:
-    """Header and lines for people: each arm's M, and its difference to the reference arm, in all domains and in those
-    of which it bought a larger share of its words.
+    """Header and lines for people: what each arm cost, its M, and its difference to the reference arm: in all domains,
+    in those of which it bought a larger share of its words, and in those of which it bought a smaller one.
 
     reference: an arm's name as `arms_of` gives it; the last arm if None. Arms are compared over the replicates that
-    both finished.
+    both finished; the spread between trainings is pooled over all of them. From fewer than FEW nothing can be told.
     """
     arms = arms_of(rows)
     if not arms:
@@ -120,35 +152,68 @@ def table(rows: Sequence[Mapping[str, Any]], reference: str | None = None) -> tu
     name = reference if reference is not None else list(arms)[-1]
     if name not in arms:
         raise SaladError(f"reference: {name!r} is not an arm; expected one of {'; '.join(arms)}")
-    header = ["arm", "runs", "M", f"M minus {name}", "M where it buys more", "the same there", "where"]
+    header = ["arm", "runs", "seconds", "hours of speech", "M", "M after words heard before", "M after a new word"]
+    header += [f"M minus {name}", "where it buys more", "where it buys less"]
+    sums = {(arm, _replicate(r)): document_sums(Path(r["run_dir"])) for arm, own in arms.items() for r in own}
+
+    def told(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], domains: set[str] | None) -> str:
+        """The difference over these domains (None: all), with the spread over all arms in the same domains."""
+        inside = domains.__contains__ if domains is not None else lambda _: True
+        spread, freedom = blocked_spread({key: _mean(one, domains) for key, one in sums.items()})
+        sides = [[Path(r["run_dir"]) for r in side] for side in zip(*pairs, strict=True)]
+        found = compare(*sides, domains=inside, spread=(math.sqrt(2) * spread, freedom))
+        return difference_text(found) + (f" ({', '.join(sorted(domains))})" if domains is not None else "")
+
     lines = []
     for arm, own in arms.items():
         runs = [Path(r["run_dir"]) for r in own]
-        line = [arm, str(len(own)), f"{np.mean([_mean(document_sums(run)) for run in runs]):.3f}"]
-        pairs = _pairs(own, arms[name])
+        cost = [_average([sum(r["seconds"].values()) if "seconds" in r else None for r in own], ".0f")]
+        cost.append(_average([_hours(run) for run in runs], ".2f"))
+        m = [_average([_mean(sums[arm, _replicate(r)]) for r in own])]
+        m += [_average([_exposed(run, kind) for run in runs]) for kind in ("seen", "unseen")]
+        line, pairs = [arm, str(len(own)), *cost, *m], _pairs(own, arms[name])
         if arm == name or not pairs:
-            lines.append([*line, "" if arm == name else "no replicate in common", "", "", ""])
+            lines.append([*line, "" if arm == name else "no replicate in common", "", ""])
             continue
         sides = [[Path(r["run_dir"]) for r in side] for side in zip(*pairs, strict=True)]
-        more = bought_more(*sides)
-        inside = np.mean([_mean(document_sums(run), more) for run in runs])
-        there = compare(*sides, domains=more.__contains__) if more else None
-        lines.append(
-            [*line, _say(compare(*sides)), f"{inside:.3f}", _say(there) if there else "", ", ".join(sorted(more))]
-        )
+        places = bought_more(*sides), bought_more(*reversed(sides))
+        lines.append([*line, told(pairs, None), *(told(pairs, domains) if domains else "" for domains in places)])
     return header, lines
+
+
+def _replicate(row: Mapping[str, Any]) -> Any:
+    return row["values"].get(REPLICATE, 0)
 
 
 def _pairs(
     arm: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]]
 ) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    by_replicate = {r["values"].get(REPLICATE, 0): r for r in reference}
-    return [(r, by_replicate[key]) for r in arm for key in [r["values"].get(REPLICATE, 0)] if key in by_replicate]
+    by_replicate = {_replicate(r): r for r in reference}
+    return [(r, by_replicate[_replicate(r)]) for r in arm if _replicate(r) in by_replicate]
 
 
 def _mean(sums: Sums, domains: set[str] | None = None) -> float:
     rows = [(kl, n) for kl, n, domain in sums.values() if domains is None or domain in domains]
     return sum(kl for kl, _ in rows) / max(1, sum(n for _, n in rows))
+
+
+def _exposed(run_dir: Path, kind: str) -> float | None:
+    """M after spans of words that all were heard in training (`seen`), or of which one never was (`unseen`)."""
+    found = [r["by_exposure"][kind] for r in _seen_rows(run_dir) if r.get("by_exposure")]
+    tokens = sum(n for _, n in found)
+    return sum(kl for kl, _ in found) / tokens if tokens else None
+
+
+def _hours(run_dir: Path) -> float | None:
+    """Of speech that was trained on: D_speech, and what all rounds bought."""
+    states = [path for stage in ("align", "rounds") if (path := run_dir / stage / "stage.json").exists()]
+    hours = [read_json(path)["summary"].get("hours") for path in states]
+    return sum(hours) if len(hours) == 2 and None not in hours else None
+
+
+def _average(values: Sequence[float | None], spec: str = ".3f") -> str:
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):{spec}}" if known else ""
 
 
 def bought_more(arm: Sequence[Path], reference: Sequence[Path]) -> set[str]:
@@ -165,5 +230,9 @@ def _shares(runs: Sequence[Path]) -> dict[str, float]:
     return {domain: number / words.total() for domain, number in words.items()}
 
 
-def _say(d: Difference) -> str:
-    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+def difference_text(found: Difference) -> str:
+    """The difference and what could have been told; of fewer than FEW pairs, that they tell nothing."""
+    if found.replicates < FEW:
+        text = f"{with_interval(found, '+.3f')} over documents alone: {found.replicates} trainings, cannot tell"
+        return f"{text} ({found.minimum_detectable:.3f} could be but for the chance of training, power 0.8)"
+    return with_detectable(found, "+.3f")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from salad.config import Recipe
 from salad.evaluation.next_sentence import Item
 from salad.measure.divergence import DocumentKL
 from salad.measure.statistics import accuracy
@@ -32,5 +31,5 @@ def by_document(results: Sequence[Result], items: Sequence[Item]) -> list[dict[s
     return list(tables.values())
 
 
-def accuracy_of(results: Sequence[Result], items: Sequence[Item], recipe: Recipe) -> dict[str, float]:
-    return accuracy(results, recipe.evaluate.bootstrap, recipe.seed, groups=[item.document_id for item in items])
+def accuracy_of(results: Sequence[Result], items: Sequence[Item]) -> dict[str, float]:
+    return accuracy(results, [item.document_id for item in items])

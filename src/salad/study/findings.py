@@ -9,24 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from salad.measure.format import with_interval
+from salad.measure.statistics import detectable, two_sided_p
 from salad.study.ablation import paired
 from salad.study.regression import Regression, partial_r2, regress
-from salad.study.scaling_law import Law, fit_law
+from salad.study.scaling_law import Interval, Law, fit_law
 from salad.study.verdicts import (
-    FAILS,
     HOLDS,
     OPEN,
     Finding,
     done,
-    enough,
-    few,
     judged,
     mean,
     missing,
     names,
     paired_documents,
     percent,
-    plain,
 )
 from salad.types import SaladError
 
@@ -120,12 +118,10 @@ def _same_speech(number: str, what: str, rows: Sequence[dict[str, Any]], speech:
     with_it, without = _pairs(*(done(rows, speech=speech, alpha=a) for a in (1.0, 0.0)))
     if not with_it:
         return missing(number, claim, paper, f"{speech} cells at alpha 1 and 0 of one share and seed", [])
-    value, low, high, n = paired_documents(without, with_it)
-    ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, pairs of cells: {len(with_it)})"
+    found = paired_documents(without, with_it)
+    ours = f"{with_interval(found, '+.3f')} ({found.documents} documents, pairs of cells: {len(with_it)})"
     why = _growth(with_it, [a["misalignment"] - b["misalignment"] for a, b in zip(without, with_it, strict=True)])
-    cells = [*with_it, *without]
-    held, against, why = enough(with_it, low, high, low > 0, high < 0, why)
-    return judged(number, claim, paper, ours, held, against, cells, why)
+    return judged(number, claim, paper, ours, found, [*with_it, *without], why)
 
 
 def _growth(rows: Sequence[dict[str, Any]], values: Sequence[float]) -> str:
@@ -134,7 +130,7 @@ def _growth(rows: Sequence[dict[str, Any]], values: Sequence[float]) -> str:
         line = regress(np.log2([r["hours"] for r in rows]).tolist(), values)
     except SaladError:
         return ""
-    return f"A doubling of the speech adds {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}] (n = {line.n})."
+    return f"A doubling of the speech adds {with_interval(line, '+.3f')} (n = {line.n})."
 
 
 def _from_warm_start(
@@ -152,17 +148,15 @@ def _from_warm_start(
     own = [r for r in done(rows, speech=speech, alpha=alpha) if r.get("before")]
     if not own:
         return missing(number, claim, paper, f"{speech} cells at alpha {alpha:g}", own)
-    value, low, high, n = paired_documents(own, [{"documents": r["before"]} for r in own])
-    ours = f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, {len(own)} cells)"
+    found = paired_documents(own, [{"documents": r["before"]} for r in own])
+    ours = f"{with_interval(found, '+.3f')} ({found.documents} documents, {len(own)} cells)"
     why = _growth(own, [r["misalignment"] - mean(r["before"]) for r in own])
     if rising and (base.get("written_at") or 1.0) < 1.0:
         why += f" The text was sampled from the LLM itself at temperature {base['written_at']:g}: a part of this may be"
         why += " that likelihood makes it as certain, whatever the domain."
     if not rising:
         why += " The warm start has heard the same speech: this is what distillation adds to it."
-    held, against = (low > 0, high < 0) if rising else (high < 0, low > 0)
-    held, against, why = enough(own, low, high, held, against, why)
-    return judged(number, claim, paper, ours, held, against, own, why)
+    return judged(number, claim, paper, ours, found, own, why, rising=rising)
 
 
 def _slope_finding(
@@ -178,10 +172,9 @@ def _slope_finding(
     trend, own = _trend(rows, alpha, domains)
     if trend is None:
         return missing(number, claim, paper, f"narrow cells of at least four sizes at alpha {alpha:g}", own)
-    ours = f"{trend.slope:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}] nats a doubling (n = {trend.n})"
-    held = trend.low > 0 if rising else trend.high < 0
-    against = trend.high < 0 if rising else trend.low > 0
-    return judged(number, claim, paper, ours, held, against, own, _warm_trend(own, domains))
+    ours = f"{with_interval(trend, '+.3f')} nats a doubling (n = {trend.n})"
+    why = _warm_trend(own, domains)
+    return judged(number, claim, paper, ours, trend, own, why, rising=rising, unit="nats a doubling")
 
 
 def _warm_trend(own: Sequence[dict[str, Any]], domains: Sequence[str]) -> str:
@@ -190,10 +183,9 @@ def _warm_trend(own: Sequence[dict[str, Any]], domains: Sequence[str]) -> str:
     if len(begun) < len(own):
         return ""
     line = regress(np.log2([r["hours"] for r in own]).tolist(), [_m(r, domains) for r in begun])
-    return (
-        f"The cells' warm starts, each on its own share of the speech, alone: {line.slope:+.3f} "
-        f"[{line.low:+.3f}, {line.high:+.3f}]. What the objective adds to them: 1e to 1g."
-    )
+    slope = with_interval(line, "+.3f")
+    told = f"The cells' warm starts, each on its own share of the speech, alone: {slope}."
+    return f"{told} What the objective adds to them: 1e to 1g."
 
 
 def _law(rows: Sequence[dict[str, Any]], speech: str) -> Finding:
@@ -202,21 +194,27 @@ def _law(rows: Sequence[dict[str, Any]], speech: str) -> Finding:
     own, law = done(rows, speech=speech, alpha=1.0), law_of(rows, speech, 1.0)
     if law is None:
         return missing("2", claim, paper, f"{speech} cells of four sizes at alpha 1", own)
-    ours = (
-        f"E = {law.e.value:.2f} [{law.e.low:.2f}, {law.e.high:.2f}], beta = {law.beta.value:.2f} "
-        f"[{law.beta.low:.2f}, {plain(law.beta.high)}] (n = {law.points}, D in hours)"
-    )
+    ours = f"E = {with_interval(law.e, '.2f')}, beta = {with_interval(_open(law.beta), '.2f')} "
+    ours += f"(n = {law.points}, D in hours)"
+    freedom = law.points - 3  # of three parameters
     why = f"AICc {law.aicc:.1f}, of a power law without floor {law.aicc_power:.1f}. "
     if not math.isfinite(law.aicc):
         why = "Too few points to weigh it against a power law without floor. "
     why += "The warm starts scale with D as well. "
     if law.power_law_suffices or law.e.low <= 0:
-        return Finding("2", claim, paper, ours, OPEN, f"{why}A floor cannot be told from none here.", names(own))
+        least = detectable(law.e.high - law.e.value, freedom)
+        why += f"A floor cannot be told from none here; one of {least:.2f} could have been told (power 0.8)."
+        return Finding("2", claim, paper, ours, OPEN, why, names(own))
     if law.near_floor is not None:
-        far = law.near_floor
-        why += f"1.05 E at {far.value:.3g} h [{far.low:.3g}, {plain(far.high)}]"
+        why += f"1.05 E at {with_interval(_open(law.near_floor), '.3g', unit=' h')}"
         why += ", beyond what was measured: an extrapolation." if law.extrapolated else "."
-    return Finding("2", claim, paper, ours, HOLDS, why, names(own))
+    p = two_sided_p(law.e.value, law.e.low, freedom)
+    return Finding("2", claim, paper, ours, HOLDS, why, names(own), p)
+
+
+def _open(found: Interval) -> Interval:
+    """With no upper end where that is too far off to say anything."""
+    return found if found.high < 100 else replace(found, high=math.inf)
 
 
 def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
@@ -225,21 +223,21 @@ def _active(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
     active, uniform = _pairs(*(done(rows, speech=name, alpha=1.0) for name in ("active", "uniform")))
     if not active or not uniform:
         return missing("4", claim, paper, "active and uniform cells", [*active, *uniform])
-    value, low, high, n = paired_documents(active, uniform)
-    inside = paired_documents(active, uniform, set(base.get("active_domains") or []))
-    ours = (
-        f"M active minus uniform: {value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents, pairs of cells: {len(active)})"
+    found = paired_documents(active, uniform)
+    ours = f"M active minus uniform: {with_interval(found, '+.3f')} ({found.documents} documents, pairs of cells: "
+    ours += f"{len(active)})"
+    why = "".join(
+        f"In the {len(domains)} domains of which active buys a {size} share: "
+        f"{with_interval(paired_documents(active, uniform, set(domains)), '+.3f')}. "
+        for size, domains in (("larger", base.get("active_domains")), ("smaller", base.get("uniform_domains")))
+        if domains
     )
-    where = f"In the {len(base.get('active_domains') or [])} domains of which active buys a larger share"
-    why = f"{where}: {inside[0]:+.3f} [{inside[1]:+.3f}, {inside[2]:+.3f}]. Seeds share one purchase of each kind."
-    if not (low > 0 or high < 0):
-        why = f"The interval holds 0: more purchases would be needed (`salad ablate` draws them). {why}"
-    held, against, why = enough(active, low, high, high < 0, low > 0, why)
-    return judged("4", claim, paper, ours, held, against, [*active, *uniform], why)
+    why += "Seeds share one purchase of each kind (`salad ablate` draws more)."
+    return judged("4", claim, paper, ours, found, [*active, *uniform], why, rising=False)
 
 
 def _text_stays(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding:
-    """Accuracy of the adapted LLM minus the base's on the same items; the interval resamples their documents."""
+    """Accuracy of the adapted LLM minus the base's on the same items, document by document."""
     claim = f"5. Text ability stays (alpha = 1): less than {TEXT_MARGIN:g} points lost"
     paper = "text accuracy +0.5 and +0.9 points"
     own = done(rows, alpha=1.0, share=1.0)
@@ -249,16 +247,15 @@ def _text_stays(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> Finding
         [{d["id"]: (d["correct"], d["count"], "") for d in one["text_by_document"]} for one in group]
         for group in (own, [base] * len(own))
     ]
-    change = paired(*tables, domains=lambda _: True, replicates=False, resamples=4000, seed=0)
-    value, low, high = (100 * x for x in (change.value, change.low, change.high))
+    change = paired(*tables, cells=[(one["speech"], one["rate"], one["stride"]) for one in own])
+    ends = {name: 100 * getattr(change, name) for name in ("value", "low", "high")}
+    found = replace(change, **ends)
     f = np.mean([r["forgetting"] for r in own])
     ours = (
-        f"{value:+.1f} points [{low:+.1f}, {high:+.1f}] ({own[0]['items']} items of {change.documents} documents, "
+        f"{with_interval(found, '+.1f', unit=' points')} ({own[0]['items']} items of {change.documents} documents, "
         f"{len(own)} cells); F = {f:.4f} nats a token"
     )
-    against = high < -TEXT_MARGIN
-    why = "" if against or low > -TEXT_MARGIN else f"The interval holds -{TEXT_MARGIN:g}: more items would be needed."
-    return judged("5", claim, paper, ours, low > -TEXT_MARGIN, against, own, why)
+    return judged("5", claim, paper, ours, found, own, null=-TEXT_MARGIN, unit="points")
 
 
 def _speech_on_m(rows: Sequence[dict[str, Any]]) -> Finding:
@@ -289,11 +286,10 @@ def _regression(
         partial = partial_r2(np.log(x) if of == "misalignment" else x, z if of == "misalignment" else np.log(z), y)
     except SaladError as error:
         return Finding(number, claim, paper, "-", OPEN, str(error), names(own))
-    ours = (
-        f"slope {line.slope:+.3f} [{line.low:+.3f}, {line.high:+.3f}], leave-one-out R^2 {line.r2_leave_one_out:.2f}, "
-        f"partial R^2 {partial:.2f} (n = {line.n})"
-    )
-    return judged(number, claim, paper, ours, line.high < 0, line.low > 0, own)
+    ours = f"slope {with_interval(line, '+.3f')}, leave-one-out R^2 {line.r2_leave_one_out:.2f}, "
+    ours += f"partial R^2 {partial:.2f} (n = {line.n})"
+    unit = "accuracy for log M" if of == "misalignment" else "accuracy a nat"
+    return judged(number, claim, paper, ours, line, own, rising=False, unit=unit)
 
 
 def _warm_start(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Finding]:
@@ -324,8 +320,8 @@ def _warm_start(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Fi
 def _warm_start_of(with_it: dict[str, Any], without: dict[str, Any], domains: Sequence[str]) -> Finding:
     """Whether the cold cell ends as near the text LLM as the warm one's warm start alone, or failing that its end.
 
-    Where it does not, its seconds over the warm's are a lower bound of the ratio at equal quality. Where it does,
-    nothing is judged: a live M on a few documents does not tell when each was there first.
+    Where it does not, its seconds over the warm's are a lower bound of the ratio at equal quality. Where it does, there
+    is none: a live M on a few documents does not tell when each was there first. One training of each has no verdict.
     """
     speech, rate = with_it["speech"], "at the text rate" if with_it["rate"] == "text" else f"at {_hz(with_it)}"
     where = f", in its own domains ({', '.join(domains)})" if domains else ""
@@ -333,30 +329,23 @@ def _warm_start_of(with_it: dict[str, Any], without: dict[str, Any], domains: Se
     began, trained = with_it["warm_start_seconds"], with_it["warm_start_seconds"] + with_it["train_seconds"]
     moments = [("the warm start alone", began, with_it["before"]), ("all of it", trained, with_it["documents"])]
     compared = [paired_documents([{"documents": m[2]}], [without], set(domains)) for m in moments]
-    best = next((n for n, (_, _, high, _) in enumerate(compared) if high < 0), len(moments) - 1)
-    (what, warm_s, documents), (value, low, high, n) = moments[best], compared[best]
+    best = next((n for n, one in enumerate(compared) if one.high < 0), len(moments) - 1)
+    (what, warm_s, documents), found = moments[best], compared[best]
     total = without["train_seconds"]
     ratio = total / warm_s
     groups = (documents, without["documents"])
     at_warm, at_cold = (mean([d for d in group if not domains or d["domain"] in domains]) for group in groups)
     ours = (
         f"warm M {at_warm:.2f} after {warm_s:.0f} s ({what}), cold {at_cold:.2f} after {total:.0f} s; warm minus cold "
-        f"{value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents); ratio of seconds "
-        + (f"above {ratio:.2f}" if high < 0 else "not told")
+        f"{with_interval(found, '+.3f')} ({found.documents} documents); ratio of seconds "
+        + (f"above {ratio:.2f}" if found.high < 0 else "not told")
     )
     speeches = " and ".join(percent(r["speech_accuracy"]) for r in (with_it, without))
     why = f"Speech accuracy at the end, warm and cold: {speeches}. Cold reads at {_hz(without)}, with no CTC "
-    why += (
-        f"loss beside distillation either. Seconds of the clock, with whatever else the machine did. {few([without])}"
-    )
-    if high >= 0:
-        why = why if low > 0 else f"The interval holds 0. {why}"
-        if speech == "narrow" and not domains:
-            why += " In most of these domains nothing was heard: M there is how well a model guesses."
-        verdict = FAILS if low > 0 else OPEN
-    else:
-        verdict = HOLDS if ratio > 1 else OPEN  # a lower bound that does not tell
-    return Finding("W", claim, paper, ours, verdict, why, names([with_it, without]))
+    why += "loss beside distillation either. Seconds of the clock, with whatever else the machine did."
+    if found.high >= 0 and speech == "narrow" and not domains:
+        why += " In most of these domains nothing was heard: M there is how well a model guesses."
+    return judged("W", claim, paper, ours, found, [with_it, without], why, rising=False)
 
 
 def _rates(rows: Sequence[dict[str, Any]]) -> list[Finding]:
@@ -369,8 +358,8 @@ def _rates(rows: Sequence[dict[str, Any]]) -> list[Finding]:
             f"{row['train_seconds']:.0f} s for {row['positions']:.0f} positions"
         )
         if text and row["rate"] == "fixed":
-            value, low, high, n = paired_documents([row], text[:1])
-            ours += f"; M minus the text rate's {value:+.3f} [{low:+.3f}, {high:+.3f}] ({n} documents)"
+            less = paired_documents([row], text[:1])
+            ours += f"; M minus the text rate's {with_interval(less, '+.3f')} ({less.documents} documents)"
         why = "A batch holds as many positions at every rate: at a lower one it holds more speech."
         found.append(Finding("C", f"Ours: speech positions at {what}", "12.5 Hz", ours, "-", why, (row["cell"],)))
     return found

@@ -335,7 +335,6 @@ class _Measure:
 
     def figures(self, cell: Cell, checkpoint: Path) -> dict[str, Any]:
         setting = self.setting(cell)
-        recipe = setting.run.recipe
         with setting.reading():
             model = setting.load(checkpoint)
             m = divergence(model, setting.reader(), setting.examples, speech_ears(model))
@@ -352,8 +351,8 @@ class _Measure:
             "documents": documents,
             "forgetting": summary(f)["all"] if f else 0.0,
             "forgetting_se": summary(f)["se"] if f else 0.0,
-            "speech_accuracy": accuracy_of(answers["speech_adapted"], items, recipe),
-            "text_accuracy": accuracy_of(answers["text_adapted"], items, recipe),
+            "speech_accuracy": accuracy_of(answers["speech_adapted"], items),
+            "text_accuracy": accuracy_of(answers["text_adapted"], items),
             "text_by_document": by_document(answers["text_adapted"], items),
             "items": len(items),
         }
@@ -369,8 +368,8 @@ class _Measure:
             model = setting.load(latest_checkpoint(self.base.folder("warm_start")))
             warm = divergence(model, setting.reader(), setting.examples, speech_ears(model))
         return {
-            "text_accuracy": accuracy_of(answers["text_base"], items, recipe),
-            "cascade_accuracy": accuracy_of(answers["cascade"], items, recipe),
+            "text_accuracy": accuracy_of(answers["text_base"], items),
+            "cascade_accuracy": accuracy_of(answers["cascade"], items),
             "chance": float(np.mean([1 / len(i.options) for i in items])),
             "text_by_document": by_document(answers["text_base"], items),
             "items": len(items),
@@ -379,6 +378,7 @@ class _Measure:
             "warm_start_seconds": self.base.done("warm_start")["seconds"],
             "narrow_domains": sorted({u.domain for u in load_aligned(self.base, "speech")}),
             "active_domains": sorted(bought_more([self.bought["active"].dir], [self.bought["uniform"].dir])),
+            "uniform_domains": sorted(bought_more([self.bought["uniform"].dir], [self.bought["active"].dir])),
             "written_at": recipe.corpus.temperature if recipe.corpus.speech_documents else None,
         }
 

@@ -14,8 +14,10 @@ import numpy as np
 from markupsafe import Markup
 
 from salad.files import write_json, write_text
+from salad.measure.format import Z95, with_error
+from salad.measure.statistics import pooled_spread
 from salad.study.findings import findings, law_of
-from salad.study.verdicts import done, percent
+from salad.study.verdicts import done, five, percent
 
 __all__ = ["write_reproduction"]
 
@@ -25,9 +27,10 @@ COLOURS = {0.0: "#c0392b", 0.25: "#d98324", 0.5: "#8e6fb5", 0.75: "#3d7ebd", 1.0
 def write_reproduction(
     rows: Sequence[dict[str, Any]], shared: dict[str, Any], folder: Path, machine: str
 ) -> list[dict[str, Any]]:
-    """Write folder/reproduce.html and folder/findings.json; returns the findings as rows."""
+    """Write folder/reproduce.html and folder/findings.json; returns the findings as rows, the paper's five first."""
     found = findings(rows, shared["base"])
-    table = [asdict(f) for f in found]
+    paper = five(found)
+    table = [asdict(f) for f in (*paper, *found)]
     source = importlib.resources.files("salad.study").joinpath("reproduce.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
     finished, base = [r for r in rows if r["status"] == "done"], shared["base"]
@@ -42,8 +45,9 @@ def write_reproduction(
            "cells)." if again else "")
     )  # fmt: skip
     html = page.render(
-        findings=found, rows=rows, figures=_figures(rows, base), machine=machine, intro=intro, percent=percent
-    )
+        five=paper, findings=found, rows=rows, figures=_figures(rows, base), machine=machine, intro=intro,
+        percent=percent, with_error=with_error,
+    )  # fmt: skip
     write_text(Path(folder) / "reproduce.html", html)
     write_json(Path(folder) / "findings.json", table)
     return table
@@ -56,10 +60,7 @@ def _between_seeds(rows: Sequence[dict[str, Any]]) -> tuple[float, int] | None:
         key = tuple(row[k] for k in ("speech", "alpha", "share", "warm", "rate", "stride"))
         groups.setdefault(key, []).append(row["misalignment"])
     several = [group for group in groups.values() if len(group) > 1]
-    freedom = sum(len(group) - 1 for group in several)
-    if not freedom:
-        return None
-    return float(np.sqrt(sum(np.var(group) * len(group) for group in several) / freedom)), sum(map(len, several))
+    return (pooled_spread(several)[0], sum(map(len, several))) if several else None
 
 
 def _figures(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[dict[str, Any]]:
@@ -83,7 +84,7 @@ def _draw_scaling(rows: Sequence[dict[str, Any]], deaf: float) -> Markup | None:
             if not own:
                 continue
             x, y = [r["hours"] for r in own], [r["misalignment"] for r in own]
-            error = [1.96 * r["misalignment_se"] for r in own]
+            error = [Z95 * r["misalignment_se"] for r in own]
             axis.errorbar(x, y, error, fmt="o", color=colour, capsize=2, markersize=4, label=f"alpha {alpha:g}")
             law = law_of(rows, kind, alpha)
             if law is not None:

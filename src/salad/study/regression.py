@@ -26,6 +26,15 @@ class Regression:
     r2_leave_one_out: float
     n: int
 
+    @property
+    def value(self) -> float:
+        return self.slope
+
+    @property
+    def freedom(self) -> int:
+        """Of the t interval."""
+        return self.n - 2
+
 
 def regress(x: Sequence[float], y: Sequence[float]) -> Regression:
     """Ordinary least squares of y on x (for the paper's figure x = log M or F, y = accuracy).

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from salad.files import read_jsonl
+from salad.measure.format import with_interval
 from salad.types import SaladError
 
 __all__ = ["Interval", "Law", "fit_law", "law_table"]
@@ -203,13 +204,10 @@ def law_table(results: Path, data: str, value: str, by: Sequence[str]) -> tuple[
         except SaladError as error:
             lines.append([*key, str(len(points)), f"not fitted: {error}", "", "", "", ""])
             continue
-        reach = "E may be 0" if law.near_floor is None or law.power_law_suffices else _say(law.near_floor)
-        if law.near_floor is not None and law.extrapolated and not law.power_law_suffices:
+        far = law.near_floor
+        reach = "E may be 0" if far is None or law.power_law_suffices else with_interval(far, ".3g")
+        if far is not None and law.extrapolated and not law.power_law_suffices:
             reach += ", extrapolated"
-        parts = [_say(law.e), _say(law.b), _say(law.beta), reach, f"{law.aicc:.1f}, {law.aicc_power:.1f}"]
-        lines.append([*key, str(len(points)), *parts])
+        parts = [with_interval(x, ".3g") for x in (law.e, law.b, law.beta)]
+        lines.append([*key, str(len(points)), *parts, reach, f"{law.aicc:.1f}, {law.aicc_power:.1f}"])
     return header, lines
-
-
-def _say(x: Interval) -> str:
-    return f"{x.value:.3g} [{x.low:.3g}, {x.high:.3g}]"

@@ -7,20 +7,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from salad.measure.statistics import pooled_spread, replicate_reach
-from salad.study.ablation import paired
+from salad.measure.format import with_interval
+from salad.measure.statistics import detectable, holm, two_sided_p
+from salad.study.ablation import FEW, Difference, paired
+from salad.study.regression import Regression
 from salad.types import SaladError
 
-__all__ = ["Finding", "done", "paired_documents", "percent"]
+__all__ = ["Finding", "done", "five", "judged", "paired_documents", "percent"]
 
-FEW = 3  # pairs of cells from which on an interval holds the chance of training, too
-Z95 = 1.96
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
+LEVEL = 0.05
+FIVE = {  # the paper's findings, and the rows that decide each: it holds where all of them do
+    "1": ("On narrow speech likelihood alone raises M, distillation lowers it", ("1f.", "1g.")),
+    "2": ("M falls with the speech as E + B D^-beta, to a floor E above 0", ("2. ",)),
+    "3": ("Broad speech alone does not help: it needs distillation", ("3a.", "3b.", "3c.")),
+    "4": ("Active selection beats uniform at the same hours", ("4. ",)),
+    "5": ("Text ability stays", ("5. ",)),
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the page: the claim, the paper's figure, ours, the verdict and why."""
+    """One line of the page: the claim, the paper's figure, ours, the verdict and why.
+
+    p: two-sided, of what the verdict rests on; 1 where nothing can be told.
+    """
 
     number: str
     claim: str
@@ -29,6 +40,7 @@ class Finding:
     verdict: str
     why: str = ""
     cells: tuple[str, ...] = field(default=())
+    p: float = 1.0
 
 
 def done(rows: Sequence[dict[str, Any]], **values: Any) -> list[dict[str, Any]]:
@@ -42,35 +54,20 @@ def paired_documents(
     b: Sequence[dict[str, Any]],
     domains: set[str] | None = None,
     resamples: int = 4000,
-) -> tuple[float, float, float, int]:
-    """M of cells `a` minus M of cells `b` on the same documents: mean, 95 % interval, documents.
-
-    Fewer than FEW pairs of cells: documents are resampled, and the chance of training is not in the interval. From FEW
-    on each pair is another training: a t interval, whose spread is pooled over cells of one share (as one cell where
-    no share has two), with the bootstrap's error over documents in quadrature.
+) -> Difference:
+    """M of cells `a` minus M of cells `b` on the same documents, as `paired`: from FEW pairs of cells on a t interval,
+    whose spread is pooled over cells of one share. nan of 0 documents where none is in these domains.
     """
     size = min(len(a), len(b))
     tables = [
         [{d["id"]: (d["kl"], d["count"], d["domain"]) for d in row["documents"]} for row in group[:size]]
         for group in (a, b)
     ]
+    shares = [row.get("share", 1.0) for row in a[:size]]
     try:
-        found = paired(
-            *tables, domains=lambda d: not domains or d in domains, replicates=False, resamples=resamples, seed=0
-        )
+        return paired(*tables, domains=lambda d: not domains or d in domains, cells=shares, resamples=resamples)
     except SaladError:  # none in these domains
-        return math.nan, math.nan, math.nan, 0
-    if size < FEW:
-        return found.value, found.low, found.high, found.documents
-    by_share: dict[float, list[float]] = {}
-    for row, other in zip(a, b, strict=False):
-        own, theirs = ([d for d in r["documents"] if not domains or d["domain"] in domains] for r in (row, other))
-        by_share.setdefault(row.get("share", 1.0), []).append(mean(own) - mean(theirs))
-    spread, freedom = pooled_spread(list(by_share.values()))
-    if not freedom:
-        spread, freedom = pooled_spread([[value for values in by_share.values() for value in values]])
-    reach = replicate_reach(spread, freedom, size, other_se=(found.high - found.low) / (2 * Z95))
-    return found.value, found.value - reach, found.value + reach, found.documents
+        return Difference(math.nan, math.nan, math.nan, size, 0)
 
 
 def judged(
@@ -78,32 +75,65 @@ def judged(
     claim: str,
     paper: str,
     ours: str,
-    held: bool,
-    against: bool,
+    found: Difference | Regression,
     own: Sequence[dict[str, Any]],
     why: str = "",
+    *,
+    rising: bool = True,
+    null: float = 0.0,
+    unit: str = "nats",
 ) -> Finding:
+    """It holds where the whole interval is above `null` (below it if not `rising`), not where all is on the other side.
+
+    On fewer than FEW trainings nothing is told. What is open says which difference could have been told.
+    """
+    above, below = found.low > null, found.high < null
+    held, against = (above, below) if rising else (below, above)
+    trainings = found.replicates if isinstance(found, Difference) else found.n
+    least = f"{detectable((found.high - found.low) / 2, found.freedom):.3f} {unit}"
+    if trainings < FEW:
+        why = (
+            f"Over documents alone: the chance of training is not in this interval, of too few trainings (under {FEW}) "
+            f"to tell. But for it a difference of {least} could have been told (power 0.8). {why}"
+        )
+        return Finding(number, claim, paper, ours, OPEN, why.strip(), names(own))
+    if not (held or against):
+        why = (
+            f"The interval holds {null:g}: more trainings, documents or items would be needed. {why} A difference of "
+            f"{least} could have been told (power 0.8)."
+        )
     verdict = HOLDS if held else FAILS if against else OPEN
-    if verdict == OPEN and "interval holds" not in why:
-        why = f"The interval holds 0: more cells or more documents would be needed. {why}".strip()
-    return Finding(number, claim, paper, ours, verdict, why, names(own))
+    p = two_sided_p(found.value, found.low, found.freedom, null=null)
+    return Finding(number, claim, paper, ours, verdict, " ".join(why.split()), names(own), p)
 
 
-def enough(
-    pairs: Sequence[dict[str, Any]], low: float, high: float, held: bool, against: bool, why: str
-) -> tuple[bool, bool, str]:
-    """held, against and why; neither is so on fewer than FEW trainings, and what is open names what could be told."""
-    enough = len(pairs) >= FEW
-    if not enough:
-        why = f"{few(pairs)} The interval holds too few trainings (under {FEW}) to tell. {why}"
-    elif not (held or against):
-        # a difference is found with probability 0.8 from 1.96 + 0.84 standard errors on
-        why = f"{why} A difference of {(high - low) / 2 * (Z95 + 0.84) / Z95:.3f} could have been told."
-    return held and enough, against and enough, why.strip()
+def five(rows: Sequence[Finding]) -> list[Finding]:
+    """The paper's five findings out of their rows, each judged beside the other four (Holm's correction at 0.05).
 
-
-def few(pairs: Sequence[dict[str, Any]]) -> str:
-    return "" if len(pairs) >= FEW else "Over documents alone: the chance of training is not in this interval."
+    A finding holds where all its rows do, and its p is the largest of theirs (Berger 1982); it does not hold where one
+    of them does not, by the smallest p of these times the number of its rows. What was not run counts among the five.
+    """
+    parts = {number: [row for row in rows if row.claim.startswith(prefixes)] for number, (_, prefixes) in FIVE.items()}
+    verdicts, p = {}, []
+    for number, own in parts.items():
+        failed = [row.p for row in own if row.verdict == FAILS]
+        holds = bool(own) and all(row.verdict == HOLDS for row in own)
+        verdicts[number] = HOLDS if holds else FAILS if failed else OPEN
+        p.append(max(row.p for row in own) if holds else min(1.0, len(own) * min(failed)) if failed else 1.0)
+    found = []
+    for (number, own), plain, adjusted in zip(parts.items(), p, holm(p), strict=True):
+        verdict, why = verdicts[number], ""
+        if verdict != OPEN and adjusted > LEVEL:
+            verdict, why = OPEN, f"Alone it {verdict}; among five findings that may be chance."
+        elif verdict == OPEN:
+            why = f"Its rows below say what could have been told: {', '.join(r.claim[:3].strip() for r in own)}"
+        told = "; ".join(f"{row.claim[:3].strip()} {row.verdict}" for row in own) or "-"
+        ours = f"{told} (p {plain:.2g}, by Holm {adjusted:.2g})"
+        cells = tuple(dict.fromkeys(cell for row in own for cell in row.cells))
+        found.append(
+            Finding(number, FIVE[number][0], own[0].paper if own else "-", ours, verdict, why, cells, adjusted)
+        )
+    return found
 
 
 def missing(number: str, claim: str, paper: str, what: str, own: Sequence[dict[str, Any]]) -> Finding:
@@ -114,13 +144,9 @@ def names(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     return tuple(row["cell"] for row in rows)
 
 
-def plain(value: float) -> str:
-    return f"{value:.2f}" if value < 100 else "any"
-
-
 def percent(value: dict[str, float]) -> str:
     """An accuracy with its interval: 45 % [33, 58]."""
-    return f"{100 * value['value']:.0f} % [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
+    return with_interval(value, ".0f", scale=100, unit=" %")
 
 
 def mean(documents: Sequence[dict[str, Any]]) -> float:

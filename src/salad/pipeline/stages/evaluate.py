@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from salad.align.transcribe import cer, wer
 from salad.config import Recipe
 from salad.evaluation.figures import Figures
 from salad.evaluation.task import task_files
@@ -16,7 +13,7 @@ from salad.measure.divergence import summary
 from salad.pipeline.choices import accuracies, answer, items_of
 from salad.pipeline.divergences import divergences, not_measured, oracles, silence, wanted
 from salad.pipeline.fingerprints import of_content
-from salad.pipeline.hearing import hearing_figures, listen
+from salad.pipeline.hearing import hearing_figures, listen, transcript_errors
 from salad.pipeline.heldout import Setting
 from salad.pipeline.noisy import noise_rows
 from salad.pipeline.run import Run
@@ -70,12 +67,7 @@ def run(run: Run) -> dict[str, Any]:
         "noise": noise or None,
         "oracle": {name: summary(own) for name, own in true_parts.items()} or None,
         "accuracy": accuracies(run, items, results, folder) if items or settings.tasks else None,
-        "asr": {
-            "cer": float(np.mean([cer(written.get(u.id, ""), u.text) for u in heldout])),
-            "wer": float(np.mean([wer(written.get(u.id, ""), u.text) for u in heldout])),
-        }
-        if written
-        else None,
+        "asr": transcript_errors(heldout, written) if written else None,
         "left_out": left_out,
     }
     write_json(folder / "figures.json", figures)
