@@ -1,4 +1,4 @@
-"""synthesize: buy the selected speech; what the aligner cannot find in the sound is set aside and counted."""
+"""synthesize: buy the selected speech, the probe's as it is; what cannot be aligned is set aside and counted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from salad.data.manifest import read_utterances, write_lhotse, write_utterances
 from salad.files import read_jsonl
+from salad.pipeline.prober import kept_speech
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, assign_voices, encode, gather_quarantine, open_frames, speak, transcribe
 from salad.pipeline.streaming import speech_shards
@@ -24,6 +25,9 @@ SECTIONS = ("synthesize",)
 def run(run: Run) -> dict[str, Any]:
     folder = run.folder("synthesize")
     rows = read_jsonl(run.folder("select") / "documents.jsonl")
+    probed = {u.document_id: u for u in kept_speech(run)}
+    there = [probed[row["id"]] for row in rows if row["id"] in probed]
+    rows = [row for row in rows if row["id"] not in probed]
     documents = [Document(**{k: v for k, v in row.items() if k != "cluster"}) for row in rows]
     voices = assign_voices(documents, run.recipe.synthesize.voices.shares, run.recipe.seed)
     settings = run.recipe.synthesize
@@ -35,7 +39,7 @@ def run(run: Run) -> dict[str, Any]:
         variation=settings,
         audio=settings.audio,
     )
-    kept = align(run, folder / "aligned", spoken, "align D_active")
+    kept = [*there, *align(run, folder / "aligned", spoken, "align D_active")]
     garbled: list[dict[str, Any]] = []
     if settings.max_cer is not None:
         heard = transcribe(run, folder / "transcripts", kept, "transcribe D_active")
@@ -52,6 +56,7 @@ def run(run: Run) -> dict[str, Any]:
         "hours": sum(u.duration_s for u in kept) / 3600,
         "mean_score": sum(u.score for u in kept) / len(kept),
         "quarantined": len(aside),
+        **({"probed": len(there)} if there else {}),
     }
 
 
