@@ -60,7 +60,7 @@ ARMS = {
     "uniform": {"score": "uniform"},
     "active": {"score": "misalignment", "gamma": 5.0, "rule": "raw"},  # the paper's
     "coverage": {"score": "coverage"},
-    "two_prices": {"score": "two_prices", "gamma": 5.0},
+    "two_prices": {"score": "two_prices"},
 }
 MOST = 0.2  # of D_web: with more than that, arms buy the same
 MARGIN = 1.15  # bought by estimated seconds, then cut where the recordings reach the budget: equal seconds for all
@@ -76,9 +76,9 @@ def purchases(run: Run, arguments: argparse.Namespace) -> dict[str, dict[str, An
             f"--budget: got {arguments.budget} h, but a market has {web_s * arguments.market / 3600:.2f} h; at most a "
             "fifth of it tells arms apart"
         )
-    units, (prices, rests_on) = units_of_run(run), price(run, market)
-    share = spread_text(market.clusters, prices, 5.0)
-    write_json(arguments.out / "prices.json", {"clusters": {i: asdict(p) for i, p in prices.items()}, **rests_on})
+    units, prices = units_of_run(run), price(run, market)
+    share = spread_text(market.clusters, prices.clusters)
+    write_json(arguments.out / "prices.json", prices.row())
     cluster_of = dict(zip((d.id for d in market.documents), market.labels, strict=True))
     texts = [share[cluster_of[d.id]] if d.id in cluster_of else 1.0 for d in spell_documents(run)[0]]
     found: dict[str, dict[str, Any]] = {}

@@ -21,7 +21,7 @@ from salad.pipeline.ears_data import text_weights
 from salad.pipeline.prober import kept_speech, probed_speech
 from salad.pipeline.run import Run
 from salad.pipeline.stages import select, synthesize
-from salad.select.prices import Price
+from salad.select.prices import Price, Prices
 from salad.text.phonemes import Symbols
 from salad.types import Document, SaladError, Utterance, Word
 
@@ -120,11 +120,14 @@ def test_two_prices_buys_speech_and_text(make_run, recipe_values, monkeypatch):
         "model": {"ears": "symbols", "rate": "text"},
         "warm_start": {"enabled": True},
     }
-    run = make_run(score="two_prices", gamma=1.0, keep_probed=False)
+    run = make_run(score="two_prices", keep_probed=False)
     prices = {0: Price(0.4, 0.1, 0.05, speech=1e-6, text=3e-6), 1: Price(0.1, 0.4, 0.2, speech=3e-6, text=1e-6)}
-    monkeypatch.setattr(select, "price", lambda run, market: (prices, {"fall_speech": 0.1}))
+    words = {c: {f"{c}-{i}": 2 for i in range(5)} for c in (0, 1)}
+    monkeypatch.setattr(select, "price", lambda run, market: Prices(prices, words, {}, 1e-3, 0.1, 0.1, 2.0))
     select.run(run)
-    assert [row["quota_s"] for row in read_jsonl(run.folder("select") / "clusters.jsonl")] == pytest.approx([15, 45])
+    assert [row["quota_s"] for row in read_jsonl(run.folder("select") / "clusters.jsonl")] == pytest.approx(
+        [12, 48], abs=1
+    )
     saved = read_json(run.folder("select") / "prices.json")
     assert saved["clusters"]["1"]["speech"] == 3e-6 and saved["fall_speech"] == 0.1
     weights = text_weights(run)  # d7 is held out: it is not read
@@ -179,8 +182,8 @@ def test_prices_are_measured_on_the_recordings_of_the_probe(make_run, recipe_val
     assert [row.cluster for row in rows] == [0, 0, 1]  # d25 was spoken in vain
     assert all(row.misalignment > 0 and row.known > 0 and row.phone_error > 0 for row in rows)  # it hears noise
     assert rows[2].read == pytest.approx(np.log2(1 + 3) / 10)  # of ten words one was read in three other places
-    prices, rests_on = buying.price(run, market_of(run, excluded(run)))
-    assert set(prices) == {0, 1} and set(rests_on) == {"fall_speech", "fall_text", "cost_of_a_wrong_symbol"}
+    prices = buying.price(run, market_of(run, excluded(run)))
+    assert set(prices.clusters) == {0, 1} and prices.heard == {} and sum(prices.words[0].values()) == 200
     single = SimpleNamespace(config=SimpleNamespace())
     monkeypatch.setattr(buying, "Prober", lambda run: SimpleNamespace(load=lambda: (single, single)))
     with pytest.raises(SaladError, match="needs model.ears: symbols"):

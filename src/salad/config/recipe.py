@@ -39,7 +39,7 @@ class Probe(Section):
 
 
 class Select(Section):
-    gamma: float = Field(5.0, ge=0, description="0: uniform over clusters' documents")
+    gamma: float = Field(5.0, ge=0, description="0: uniform over clusters' documents; coverage, two_prices: not read")
     score: Literal["misalignment", "domain", "nll", "oracle", "uniform", "coverage", "two_prices"] = Field(
         "misalignment",
         description="what drives the quotas: M (the paper's); the part of M that speech can mend; the model's own "

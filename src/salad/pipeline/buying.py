@@ -24,7 +24,7 @@ from salad.pipeline.stages.synthesize import load_bought
 from salad.select import near_duplicates, overlapping
 from salad.select.choose import Market, Units
 from salad.select.coverage import units_of
-from salad.select.prices import Price, PricedDocument, exposure, two_prices
+from salad.select.prices import PricedDocument, Prices, exposure, two_prices
 from salad.training.loop import autocast
 from salad.types import SaladError, Utterance
 
@@ -77,8 +77,8 @@ def units_of_run(run: Run) -> Units:
     return units_of((d.text for d in load_documents(run, "web")), symbols), {unit for own in spoken for unit in own}
 
 
-def price(run: Run, market: Market) -> tuple[dict[int, Price], dict[str, float]]:
-    """The two prices of every probed cluster, and what they rest on; the model of the probe hears its recordings again.
+def price(run: Run, market: Market) -> Prices:
+    """The two prices of every probed cluster; the model of the probe hears its recordings again.
 
     Raises SaladError where its ears have no symbols.
     """

@@ -11,7 +11,7 @@ from salad.config import Select
 from salad.select.allocate import allocate, draw
 from salad.select.coverage import Unit, cover, frequencies
 from salad.select.looks import ACTIVE
-from salad.select.prices import Price
+from salad.select.prices import Prices
 from salad.types import Cluster, Document
 
 __all__ = ["Market", "Units", "choose"]
@@ -44,7 +44,7 @@ def choose(
     *,
     budget_s: float,
     seed: int,
-    prices: Callable[[], Mapping[int, Price]] | None = None,
+    prices: Callable[[], Prices] | None = None,
     units: Callable[[], Units] | None = None,
 ) -> tuple[list[Cluster], list[tuple[Document, int]]]:
     """The clusters with their quotas, and the documents to buy with their clusters, those of the probe first.
@@ -64,9 +64,9 @@ def choose(
             how = {"gamma": 0.0}
         elif settings.score == "two_prices":
             assert prices is not None
-            found = {cluster: price.speech for cluster, price in prices().items()}
-            most = max(found.values(), default=0.0) or 1.0  # a power of nats a second would be tiny
-            how["values"] = {cluster: value / most for cluster, value in found.items()}
+            sizes = {c.id: c.size for c in clusters if c.cer <= settings.max_cer}
+            seconds = prices().spend(sizes, budget_s)
+            how |= {"gamma": 1.0, "values": {i: s / sizes[i] for i, s in seconds.items()}}
         elif settings.rule == "evidence" and settings.score == "misalignment":
             known = market.decision == ACTIVE
             how |= {"reliability": market.reliability} if known else {"gamma": 0.0}

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from salad.select.looks import reliability_of, shrink
 from salad.types import Cluster, SaladError
 
-__all__ = ["Price", "PricedDocument", "exposure", "fall_of", "spread_text", "two_prices"]
+__all__ = ["Price", "PricedDocument", "Prices", "exposure", "fall_of", "spread_text", "two_prices"]
 
 PRIOR_FALL, PRIOR_SE = 0.15, 0.15  # share of an error that a doubling takes away: docs/log.md, words by how often heard
 LEAST_FALL = 0.01  # so that clusters keep their order where a probe finds none
 EVEN = 0.5  # share of the text that is read as before, whatever is bought
+PARTS = 100  # in which a budget is spent, each where it is expected to bring most by then
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class PricedDocument:
 
 @dataclass(frozen=True)
 class Price:
-    """Of a cluster: the two parts of M(c) in nats a token, and by how much each is expected to fall: unheard for a
-    second of its speech, known for a second's worth of words of its text."""
+    """Of a cluster: the two parts of M(c) in nats a token, and by how much each is expected to fall: unheard for the
+    first second of its speech, known for a second's worth of words of its text."""
 
     known: float
     unheard: float
@@ -73,6 +75,50 @@ def fall_of(values: Sequence[float], exposures: Sequence[float]) -> float:
     return max(LEAST_FALL, weight * -slope + (1 - weight) * PRIOR_FALL)
 
 
+@dataclass(frozen=True)
+class Prices:
+    """The prices of every cluster that has probed documents, and what they rest on.
+
+    words: of each cluster, how often each word stands in its documents; heard: how often each word was heard in speech.
+    fall_speech, fall_text: see `fall_of`. cost: of a wrong symbol, (M as heard - M with the true symbols) over the
+    phone error, over all documents.
+    """
+
+    clusters: Mapping[int, Price]
+    words: Mapping[int, Mapping[str, int]]
+    heard: Mapping[str, int]
+    seconds_per_word: float
+    fall_speech: float
+    fall_text: float
+    cost: float
+
+    def spend(self, sizes: Mapping[int, int], budget_s: float) -> dict[int, float]:
+        """Seconds of speech to buy of each cluster with a size and a price, `budget_s` in all.
+
+        The budget goes in `PARTS`, each to the cluster where a second is then expected to lower M over D_web most:
+        documents of the cluster times its own fall, what was bought of it before counted as heard. All 0
+        where no speech is expected to bring anything.
+        """
+        seconds = dict.fromkeys(self.clusters.keys() & sizes.keys(), 0.0)
+        worth = {i: sizes[i] * self._speech(i) for i in sorted(seconds)}
+        if not worth or not max(worth.values()) > 0:
+            return seconds
+        for _ in range(PARTS):
+            best = max(worth, key=worth.__getitem__)
+            seconds[best] += budget_s / PARTS
+            worth[best] = sizes[best] * self._speech(best, seconds[best])
+        return seconds
+
+    def row(self) -> dict[str, Any]:
+        """As JSON."""
+        names = ("fall_speech", "fall_text", "cost")
+        return {"clusters": {i: asdict(p) for i, p in self.clusters.items()}, **{n: getattr(self, n) for n in names}}
+
+    def _speech(self, cluster: int, bought_s: float = 0.0) -> float:
+        doublings = _doublings(self.words[cluster], self.heard, bought_s / self.seconds_per_word)
+        return self.clusters[cluster].unheard * self.fall_speech * doublings / self.seconds_per_word
+
+
 def two_prices(
     documents: Sequence[PricedDocument],
     words: Mapping[int, Mapping[str, int]],
@@ -80,13 +126,11 @@ def two_prices(
     read: Mapping[str, int],
     *,
     seconds_per_word: float,
-) -> tuple[dict[int, Price], dict[str, float]]:
-    """The prices of every cluster that has probed documents, and what they rest on.
+) -> Prices:
+    """What the two parts of M(c) cost; read: how often each word stands in the text that the upper part spells from.
 
-    words: of each cluster, how often each word stands in its documents. heard, read: how often each word was heard in
-    speech and stands in the text that the upper part learns to spell from. Means over documents are drawn towards the
-    mean of all by their reliability. What a wrong symbol costs is one number: (M as heard - M with the true symbols)
-    over the phone error, over all documents. Raises SaladError where no document was probed.
+    Means over documents are drawn towards the mean of all by their reliability. Raises SaladError where no document was
+    probed.
     """
     if not documents:
         raise SaladError("select.score: two_prices has no usable probe document; take misalignment, or mend the voice")
@@ -94,32 +138,24 @@ def two_prices(
     clusters = sorted(set(of["cluster"].tolist()))
     wrong, lost = of["phone_error"].sum(), (of["misalignment"] - of["known"]).sum()
     cost = max(0.0, float(lost / wrong)) if wrong > 0 else 0.0
-    falls = {"speech": fall_of(of["phone_error"], of["heard"]), "text": fall_of(of["known"], of["read"])}
+    falls = fall_of(of["phone_error"], of["heard"]), fall_of(of["known"], of["read"])
     known, error = (_means(of[name], of["cluster"], clusters) for name in ("known", "phone_error"))
     prices = {}
     for at, cluster in enumerate(clusters):
         rates = [_doublings(words[cluster], counts) / seconds_per_word for counts in (heard, read)]
-        unheard = cost * error[at]
-        prices[cluster] = Price(
-            known=known[at],
-            unheard=unheard,
-            phone_error=error[at],
-            speech=unheard * falls["speech"] * rates[0],
-            text=known[at] * falls["text"] * rates[1],
-        )
-    return prices, {"fall_speech": falls["speech"], "fall_text": falls["text"], "cost_of_a_wrong_symbol": cost}
+        parts = known[at], cost * error[at]
+        prices[cluster] = Price(*parts, error[at], parts[1] * falls[0] * rates[0], parts[0] * falls[1] * rates[1])
+    return Prices(prices, words, heard, seconds_per_word, *falls, cost)
 
 
-def spread_text(clusters: Sequence[Cluster], prices: Mapping[int, Price], gamma: float) -> dict[int, float]:
-    """How often a text of each cluster is read, 1 on average over the documents: half as before, half bought by
-    P_web(c) * text(c)^gamma. A cluster without a price is read as before."""
-    most = max((price.text for price in prices.values()), default=0.0)
-    if not most > 0:
+def spread_text(clusters: Sequence[Cluster], prices: Mapping[int, Price]) -> dict[int, float]:
+    """How often a text of each cluster is read, 1 on average over the documents: half as before, half by what it is
+    expected to bring. A cluster without a price is read as before."""
+    sizes = {c.id: c.size for c in clusters if c.id in prices}
+    mean = sum(prices[i].text * size for i, size in sizes.items()) / max(1, sum(sizes.values()))
+    if not mean > 0:
         return {c.id: 1.0 for c in clusters}
-    worth = {i: (price.text / most) ** gamma for i, price in prices.items()}
-    sizes = {c.id: c.size for c in clusters if c.id in worth}
-    mean = sum(worth[i] * size for i, size in sizes.items()) / sum(sizes.values())
-    return {c.id: EVEN + (1 - EVEN) * worth[c.id] / mean if c.id in worth else 1.0 for c in clusters}
+    return {c.id: EVEN + (1 - EVEN) * prices[c.id].text / mean if c.id in sizes else 1.0 for c in clusters}
 
 
 def _means(values: np.ndarray, labels: np.ndarray, clusters: Sequence[int]) -> list[float]:
@@ -128,14 +164,16 @@ def _means(values: np.ndarray, labels: np.ndarray, clusters: Sequence[int]) -> l
     return shrink(means, counts, reliability_of(values, labels)).tolist()
 
 
-def _doublings(words: Mapping[str, int], counts: Mapping[str, int]) -> float:
+def _doublings(words: Mapping[str, int], counts: Mapping[str, int], more: float = 0.0) -> float:
     """By how much one word more, drawn from a cluster's texts, raises the exposure of its other texts.
 
     d/dk of mean log2(1 + count): the chance that the word bought and a word of another place are the same one, over
-    (1 + count) ln 2. Pairs of places without repetition, so that a word that stands once helps no other text.
+    (1 + count) ln 2. Pairs of places without repetition, so that a word that stands once helps no other text. more:
+    words of the cluster that were bought already.
     """
     total = sum(words.values())
     pairs = total * (total - 1)
     if not pairs:
         return 0.0
-    return sum(n * (n - 1) / (1 + counts.get(word, 0)) for word, n in words.items()) / pairs / math.log(2)
+    share = more / total
+    return sum(n * (n - 1) / (1 + counts.get(w, 0) + share * n) for w, n in words.items()) / pairs / math.log(2)

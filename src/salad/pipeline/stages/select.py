@@ -12,7 +12,7 @@ from salad.pipeline.ears_data import TEXTS
 from salad.pipeline.run import Run
 from salad.select import expected_overlap
 from salad.select.choose import choose
-from salad.select.prices import Price, spread_text
+from salad.select.prices import Prices, spread_text
 from salad.select.purchase import cluster_row
 
 __all__ = ["run"]
@@ -26,10 +26,10 @@ def run(run: Run) -> dict[str, Any]:
     left_out = excluded(run)
     market = market_of(run, left_out)
 
-    def prices() -> dict[int, Price]:
-        found, rests_on = price(run, market)
-        share = spread_text(market.clusters, found, settings.gamma)
-        write_json(folder / "prices.json", {"clusters": {i: asdict(p) for i, p in found.items()}, **rests_on})
+    def prices() -> Prices:
+        found = price(run, market)
+        share = spread_text(market.clusters, found.clusters)
+        write_json(folder / "prices.json", found.row())
         pairs = zip(market.documents, market.labels, strict=True)
         write_json(folder / TEXTS, {document.id: share[cluster] for document, cluster in pairs})
         return found
