@@ -91,6 +91,7 @@ OURS: dict[str, tuple[Any, str, str]] = {
     "evaluate.items": (0, NONE, "next-sentence questions from the held-out documents: no benchmark is needed"),
     "evaluate.noise": ((), NONE, "heard under noise too"),
     "corpus.unseen_documents": (0, NONE, "voices that nothing was trained on, as the paper's reviewers asked"),
+    "select.keep_probed": (False, NONE, "what the probe spoke is bought, not waste"),
     "select.near_duplicate": (1.0, NONE, "no text is bought twice in other words"),
     "select.overlap_words": (ALWAYS, NONE, "nothing that is trained on holds what is measured on (GPT-3's 13-grams)"),
     "select.max_cer": (ALWAYS, "a limit that is not said", "clusters above are taken for artefacts of the voice"),

@@ -39,11 +39,13 @@ class Probe(Section):
 
 
 class Select(Section):
-    gamma: float = Field(5.0, ge=0, description="0: uniform over clusters' documents")
-    score: Literal["misalignment", "domain", "nll", "oracle"] = Field(
+    gamma: float = Field(5.0, ge=0, description="0: uniform over clusters' documents; coverage, two_prices: not read")
+    score: Literal["misalignment", "domain", "nll", "oracle", "uniform", "coverage", "two_prices"] = Field(
         "misalignment",
         description="what drives the quotas: M (the paper's); the part of M that speech can mend; the model's own "
-        "loss; or, as a bound, the share of documents in domains that the training speech does not have",
+        "loss; as a bound, the share of documents in domains that the training speech does not have; "
+        "nothing (uniform); unseen words and diphones (coverage); what a second of speech is expected to bring "
+        "(two_prices, docs/decisions/0014)",
     )
     rule: Literal["evidence", "raw"] = Field(
         "evidence",
@@ -61,6 +63,15 @@ class Select(Section):
         (), description="tasks, as `salad eval --tasks` takes them, whose items no text may hold; held-out texts always"
     )
     replicate: int = Field(0, ge=0, description="another draw of documents from the same quotas")
+    keep_probed: bool = Field(
+        True, description="what the probe spoke is bought: it counts in the budget and is not spoken again"
+    )
+
+    @model_validator(mode="after")
+    def _scored(self) -> Select:
+        if self.draw == "random" and self.score in ("coverage", "two_prices"):
+            raise ValueError(f"draw: random reads no score, got {self.score!r}; set draw: clusters, or score: uniform")
+        return self
 
 
 class Rounds(Section):
@@ -171,6 +182,10 @@ class Recipe(Section):
                 raise ValueError(f"{name}.shard needs {name}.optimizer: adamw, for muon takes whole matrices")
             if stage.shard_teacher and not stage.shard:
                 raise ValueError(f"{name}.shard_teacher needs {name}.shard: true")
+        if self.select.score == "two_prices" and self.model.ears != "symbols":
+            raise ValueError(
+                "select.score: two_prices needs model.ears: symbols, whose two parts it prices; misalignment needs none"
+            )
         if self.rounds.number > 1 and (self.sequence.stream or self.stage2.steps < self.rounds.number):
             raise ValueError("rounds.number above 1 needs sequence.stream: false and at least as many stage2.steps")
         if self.stage1.llm != self.stage2.llm:

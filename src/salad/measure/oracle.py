@@ -13,9 +13,18 @@ import torch
 
 from salad.measure.divergence import DocumentKL, Ears, divergence
 from salad.model.teacher import Teacher
+from salad.text.speakable import speakable
 from salad.types import Example
 
-__all__ = ["ERROR_RATES", "argmax_ears", "disturbed_symbols", "oracle_rows", "symbol_ears", "symbols_of_model"]
+__all__ = [
+    "ERROR_RATES",
+    "argmax_ears",
+    "disturbed_symbols",
+    "oracle_rows",
+    "symbol_ears",
+    "symbols_of_model",
+    "true_symbols",
+]
 
 ERROR_RATES = (0.0, 0.05, 0.1, 0.2)
 Said = Callable[[Example], Sequence[Sequence[int]]]  # symbols of each spoken span, boundaries between words
@@ -29,6 +38,18 @@ def symbols_of_model(model: Any) -> Any | None:
     from salad.text.phonemes import Symbols
 
     return Symbols.from_dict(row)
+
+
+def true_symbols(text: str, symbols: Any, example: Example) -> list[list[int]]:
+    """The true symbols of each spoken span of this text, as they sound in the whole of it, boundaries between words."""
+    said, out = symbols.of_text(speakable(text.split())), []
+    for span in example.spans:
+        if span.modality == "speech":
+            ids: list[int] = []
+            for word in said[span.start_word : span.end_word]:
+                ids += [0, *word] if ids and word else word
+            out.append(ids or [0])
+    return out
 
 
 def disturbed_symbols(ids: Sequence[int], rate: float, num_symbols: int, rng: random.Random) -> list[int]:

@@ -18,6 +18,7 @@ from salad.model import SaladForConditionalGeneration
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.ears import ears_sides, lower_part_again
+from salad.pipeline.ears_data import text_weights
 from salad.pipeline.run import Run
 from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer, speech_examples, text_examples
 from salad.pipeline.stages.align import load_aligned, load_frames
@@ -96,7 +97,8 @@ def train_stage(
     }
     task: Task = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=context, objective=objective)
     if run.recipe.model.ears == "symbols":
-        task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed))
+        weights = text_weights(run) if name == "stage2" else None
+        task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed, weights))
     elif settings.ctc_weight:
         layout = run.recipe.sequence, run.recipe.seed
         spans = [span for group, frames in spoken() for span in ctc_spans(tokenizer, group, frames, *layout)]

@@ -141,8 +141,12 @@ def ears_sides(
     spoken: Spoken,
     settings: config.Stage,
     seed: int,
+    weights: Sequence[float] | None = None,
 ) -> list[Side]:
-    """What Stages I and II train beside the distillation: symbols by CTC, and spelling of text and of speech."""
+    """What Stages I and II train beside the distillation: symbols by CTC, and spelling of text and of speech.
+
+    weights: how often each text is read (`text_weights`); None: all alike.
+    """
     symbols, sides = load_symbols(run), []
     if settings.ctc_weight or settings.spell_weight:
         spans = _spans_of(run, tokenizer, symbols, spoken)
@@ -159,8 +163,9 @@ def ears_sides(
     if settings.spell_weight:
         texts, lists = _spelled(run, tokenizer, symbols)
         noise, batch = load_noise(run.folder("spell")), settings.spell_batch
-        read = _text_task(run, model, texts, lists, noise, steps=settings.steps, batch=batch, seed=seed)
-        heard = HeardSpellTask(model, spans, steps=settings.steps, batch=settings.spell_batch, seed=seed)
+        shared = {"steps": settings.steps, "batch": batch, "seed": seed}
+        read = _text_task(run, model, texts, lists, noise, weights=weights, **shared)
+        heard = HeardSpellTask(model, spans, **shared)
         sides += [Side("spell", read, settings.spell_weight), Side("heard", heard, settings.spell_weight)]
     return sides
 
@@ -184,10 +189,11 @@ def _text_task(
     steps: int,
     batch: int,
     seed: int,
+    weights: Sequence[float] | None = None,
 ) -> SpellTask:
     """Spelling of the recipe's texts, and of lists of words."""
     settings, words = run.recipe.spell, run.recipe.sequence.speech_words
-    shares = {"lists_share": settings.lists_share, "rate": settings.error_rate}
+    shares = {"lists_share": settings.lists_share, "rate": settings.error_rate, "weights": weights}
     return SpellTask(model, texts, lists, noise, steps=steps, batch=batch, seed=seed, words=words, **shares)
 
 

@@ -36,6 +36,7 @@ from salad.types import Document, Example, SaladError, Utterance
 __all__ = [
     "HEARD_AT_ONCE",
     "NOISE",
+    "TEXTS",
     "choose_symbols",
     "kept_back",
     "lists_of",
@@ -45,6 +46,7 @@ __all__ = [
     "save_noise",
     "simulated_task",
     "spell_documents",
+    "text_weights",
     "vocabulary_words",
     "words_of_lists",
 ]
@@ -52,6 +54,7 @@ __all__ = [
 LISTS, WORDS_OF_A_LIST = 3000, 40  # texts of words in no order
 HEARD_AT_ONCE = 32
 NOISE = "noise.safetensors"
+TEXTS = "texts.json"  # of the select stage: how often a document's text is read in Stage II, 1 on average
 RARE = 13  # words in a row that a spelled text may not share with what is held out
 LAYOUTS = 4  # interleavings of a simulated document
 
@@ -98,6 +101,14 @@ def spell_documents(run: Run) -> tuple[list[Document], list[str]]:
     overlaps = overlapping([d.text for d in unique], heldout, RARE)
     kept = [d for d, overlap in zip(unique, overlaps, strict=True) if not overlap]
     return kept, [d.id for d, overlap in zip(unique, overlaps, strict=True) if overlap]
+
+
+def text_weights(run: Run) -> list[float] | None:
+    """How often Stage II reads each of `spell_documents`, where `select` bought text beside speech; None: all alike."""
+    if run.recipe.select.score != "two_prices":
+        return None
+    bought = read_json(run.folder("select") / TEXTS)
+    return [bought.get(document.id, 1.0) for document in spell_documents(run)[0]]
 
 
 def words_of_lists(run: Run, tokenizer: Any) -> list[str]:

@@ -23,12 +23,12 @@ from salad.measure.hearing import (
     voice_errors,
     word_recall,
 )
+from salad.measure.oracle import true_symbols
 from salad.pipeline.heldout import Setting
 from salad.pipeline.run import Run
 from salad.pipeline.stages.align import load_aligned
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.synthesize import load_bought
-from salad.text.speakable import speakable
 from salad.types import Example, Utterance
 
 __all__ = ["heard_counts", "hearing_figures", "listen", "said_symbols", "transcript_errors"]
@@ -44,15 +44,8 @@ def listen(setting: Setting, model: Any, examples: Sequence[Example] | None = No
 
 def said_symbols(setting: Setting, symbols: Any, example: Example) -> list[list[int]]:
     """The true symbols of each spoken span, as they sound in the whole text, with a boundary between words."""
-    words = next(u for u in setting.utterances if u.id == example.id).text.split()
-    said, out = symbols.of_text(speakable(words)), []
-    for span in example.spans:
-        if span.modality == "speech":
-            ids: list[int] = []
-            for word in said[span.start_word : span.end_word]:
-                ids += [0, *word] if ids and word else word
-            out.append(ids or [0])
-    return out
+    text = next(u for u in setting.utterances if u.id == example.id).text
+    return true_symbols(text, symbols, example)
 
 
 def hearing_figures(setting: Setting, spans: Sequence[HeardSpan]) -> tuple[dict[str, Any], dict[str, VoiceErrors]]:

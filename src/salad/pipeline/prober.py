@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from salad.align.transcribe import cer
+from salad.data.manifest import read_utterances
 from salad.engine.memory import keep_freed_memory
+from salad.files import read_jsonl
 from salad.measure.divergence import deaf_ears, speech_ears, token_divergence, transcript_ears
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
@@ -21,7 +23,7 @@ from salad.training.checkpoint import latest_checkpoint
 from salad.training.loop import autocast
 from salad.types import Document, Utterance
 
-__all__ = ["Measured", "Prober"]
+__all__ = ["Measured", "Prober", "kept_speech", "probed_speech"]
 
 
 class Measured(list[tuple[Utterance, Evidence, float, float]]):
@@ -29,6 +31,22 @@ class Measured(list[tuple[Utterance, Evidence, float, float]]):
 
     def of(self, cluster: int) -> list[tuple[Utterance, Evidence, float, float]]:
         return [row for row in self if row[1].cluster == cluster]
+
+
+def probed_speech(run: Run) -> list[tuple[Path, list[Utterance]]]:
+    """The folder of each look of a probe, and its aligned recordings; what could not be measured is among them."""
+    return [
+        (look, [u for path in sorted(look.glob("aligned/shard-*/utterances.jsonl")) for u in read_utterances(path)])
+        for look in sorted(run.folder("probe").glob("look-*"))
+    ]
+
+
+def kept_speech(run: Run) -> list[Utterance]:
+    """Recordings of the probe that could be measured: bought by that, unless `select.keep_probed` is false."""
+    if not run.recipe.select.keep_probed:
+        return []
+    usable = {row["id"] for row in read_jsonl(run.folder("probe") / "documents.jsonl")}
+    return [u for _, own in probed_speech(run) for u in own if u.document_id in usable]
 
 
 class Prober:
@@ -54,7 +72,7 @@ class Prober:
         heard = transcribe(run, folder / "transcripts", utterances, f"transcribe {title}")
         if not utterances:
             return Measured()
-        model, base = self._load()
+        model, base = self.load()
         examples = speech_examples(run, self.tokenizer, utterances, frames)
         tokens = heard_tokens(self.tokenizer, utterances, examples, heard)
         teacher = Teacher(base, cache=True)
@@ -68,7 +86,7 @@ class Prober:
             out.append((utterance, evidence, cer(heard.get(utterance.id, ""), utterance.text), float(m.nll.sum())))
         return out
 
-    def _load(self) -> tuple[Any, Any]:
+    def load(self) -> tuple[Any, Any]:
         """The model so far, and the text LLM that it came from (the same object where that is frozen)."""
         if self._models is None:
             run = self.run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,19 +33,23 @@ def allocate(
     max_cer: float,
     score: str = "misalignment",
     reliability: float = 1.0,
+    values: Mapping[int, float] | None = None,
 ) -> list[Cluster]:
     """Give every cluster its quota of seconds; clusters over the CER limit (TTS artefacts) and unprobed ones get none.
 
     gamma = 0 is uniform over documents. reliability: of the scores, by which they are drawn towards the mean of the
-    usable clusters before the power; 1 is the paper's raw form. Raises SaladError where no cluster is left.
+    usable clusters before the power; 1 is the paper's raw form. values: of each cluster, in place of its score; one
+    without gets nothing. Raises SaladError where no cluster is left.
     """
     usable = [c.cer <= max_cer and c.misalignment >= 0 for c in clusters]  # false for nan
-    values = shrink(
-        [score_of(c, score) for c in clusters],
+    if values is not None:
+        usable = [ok and c.id in values for c, ok in zip(clusters, usable, strict=True)]
+    scores = shrink(
+        [score_of(c, score) if values is None else values.get(c.id, math.nan) for c in clusters],
         [c.size if ok else 0 for c, ok in zip(clusters, usable, strict=True)],
         reliability,
     ).tolist()
-    weights = np.array([c.size * v**gamma if ok else 0.0 for c, v, ok in zip(clusters, values, usable, strict=True)])
+    weights = np.array([c.size * v**gamma if ok else 0.0 for c, v, ok in zip(clusters, scores, usable, strict=True)])
     if not any(usable):
         cers = ", ".join(f"{c.cer:.2f}" for c in clusters)
         raise SaladError(f"select.max_cer: {max_cer} leaves no cluster (their CER: {cers}); raise it or mend the voice")

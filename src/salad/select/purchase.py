@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from salad.types import Cluster
+from salad.types import Cluster, Utterance
 
-__all__ = ["cluster_row", "purchase_rows"]
+__all__ = ["cluster_row", "coincidence", "purchase_rows"]
 
 KEPT = ("size", "misalignment", "misalignment_se", "cer", "quota_s", "top_words", "dropped", "reason")
 
@@ -47,10 +47,17 @@ def purchase_rows(
             {
                 "cluster": row["id"],
                 **{key: row[key] for key in KEPT},
-                "weight": row["quota_s"] / total,
+                "weight": row["quota_s"] / total if total else 0.0,
                 "bought_s": sum(own),
                 "bought_documents": len(own),
                 "domains": dict(domains.most_common()),
             }
         )
     return sorted(rows, key=lambda r: -(r["misalignment"] or 0.0))
+
+
+def coincidence(first: Sequence[Utterance], second: Sequence[Utterance]) -> float:
+    """Share of the seconds of two purchases, 0 to 1, that both hold: 1 where they bought the same documents."""
+    own, other = ({u.document_id: u.duration_s for u in purchase} for purchase in (first, second))
+    both = sum(own[i] + other[i] for i in own.keys() & other.keys())
+    return both / max(sum(own.values()) + sum(other.values()), 1e-9)

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock, Timeout
 
 import salad
 from salad.config import Recipe, Stage
 from salad.engine.machine import machine
-from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.pipeline.choices import answer, items_of
@@ -36,6 +34,7 @@ from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.synthesize import load_bought, load_bought_frames
 from salad.pipeline.stages.warm_start import train_ctc
 from salad.progress import console
+from salad.select.purchase import coincidence
 from salad.sequence import Frames
 from salad.study.ablation import bought_more
 from salad.study.cell_figures import accuracy_of, by_document, document_row, is_seen
@@ -72,14 +71,14 @@ def run_grid(
     base = Run(recipe.model_copy(update={"run_dir": recipe.run_dir / "base", "stage1": short}))
     with _alone(recipe.run_dir, "base"):
         run_pipeline(base.recipe, until="synthesize")
-        active = _buy(base, "active", {"draw": "clusters", "gamma": recipe.select.gamma})
-        uniform = _buy(base, "uniform", {"draw": "clusters", "gamma": 0.0})
-        torch.set_num_threads(recipe.threads)
-        keep_freed_memory()
+        active = _buy(base, "active", recipe.select.gamma)
+        uniform = _buy(base, "uniform", 0.0)
+        base.use_threads()
         measure = _Measure(base, recipe.stage1, {"active": active, "uniform": uniform})
         shared = {"base": measure.base_figures(), "base_seconds": _shared_seconds(base, active, uniform)}
         write_json(recipe.run_dir / "shared.json", shared)
-    console.print(f"base: ready after {time.monotonic() - start_s:.0f} s; the cells begin", highlight=False)
+    same = f"active and uniform: two purchases coincide in {shared['base']['coincide']:.0%} of seconds"
+    console.print(f"base: ready after {time.monotonic() - start_s:.0f} s; {same}; the cells begin", highlight=False)
     cells, times, reasons = grid(seeds), Times(), dict[str, str]()
     for cell in cells:
         if measure.finished(cell):
@@ -141,11 +140,12 @@ def _alone(run_dir: Path, name: str, wait: bool = True) -> Iterator[bool]:
         lock.release()
 
 
-def _buy(base: Run, name: str, select: dict[str, Any]) -> Run:
-    """Another purchase from the same probe: a run that shares everything above `select` with the base."""
+def _buy(base: Run, name: str, gamma: float) -> Run:
+    """Another purchase from the same probe, by M as it was measured, without what the probe spoke, which arms share."""
     recipe = base.recipe
     budget = recipe.select.budget_share / 4  # a little beside the narrow speech; the base buys as much as that has
-    chosen = recipe.select.model_copy(update={**select, "budget_share": budget})
+    alone = {"draw": "clusters", "rule": "raw", "keep_probed": False, "gamma": gamma, "budget_share": budget}
+    chosen = recipe.select.model_copy(update=alone)
     run = Run(recipe.model_copy(update={"run_dir": recipe.run_dir.parent / name, "select": chosen}))
     run_pipeline(run.recipe, until="synthesize", reuse=[recipe.run_dir])
     return run
@@ -377,6 +377,7 @@ class _Measure:
             "warm_start": summary([r for r in warm if is_seen(r.speaker)])["all"],
             "warm_start_seconds": self.base.done("warm_start")["seconds"],
             "narrow_domains": sorted({u.domain for u in load_aligned(self.base, "speech")}),
+            "coincide": coincidence(*map(load_bought, self.bought.values())),
             "active_domains": sorted(bought_more([self.bought["active"].dir], [self.bought["uniform"].dir])),
             "uniform_domains": sorted(bought_more([self.bought["uniform"].dir], [self.bought["active"].dir])),
             "written_at": recipe.corpus.temperature if recipe.corpus.speech_documents else None,

@@ -109,7 +109,8 @@ class SpellTask:
     """The upper part from text alone: symbols with the noise of ears -> the tokens of the LLM.
 
     texts: what is read, cut into runs of `words` words; lists: texts of words in no order, which a share `lists_share`
-    of each batch comes from. rate: the dial of mistakes is drawn from [0, rate] for each run.
+    of each batch comes from. rate: the dial of mistakes is drawn from [0, rate] for each run. weights: how often
+    each text is read, against the others; None: all alike.
     """
 
     def __init__(
@@ -125,9 +126,14 @@ class SpellTask:
         words: tuple[int, int],
         lists_share: float = 0.3,
         rate: float = 1.5,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self.model, self.noise, self.seed, self.rate = model, noise, seed, rate
         self.texts, self.lists, self.words = [t for t in texts if len(t.symbols)], [t for t in lists if len(t)], words
+        self.shares = None
+        if weights is not None:
+            own = np.array([w for t, w in zip(texts, weights, strict=True) if len(t.symbols)], dtype=float)
+            self.shares = own / own.sum()
         if not self.texts:
             raise SaladError("spell: no text to read; give corpus.text, or documents that the teacher writes")
         self.num_lists = round(batch * lists_share) if self.lists else 0
@@ -141,8 +147,11 @@ class SpellTask:
         """The runs of words of a step, each with its own cut."""
         rng = np.random.default_rng([self.seed, step, 0])
         out = []
-        for group, number in ((self.texts, self.num_texts), (self.lists, self.num_lists)):
-            for i in rng.integers(len(group), size=number) if number else ():
+        for group, number, shares in ((self.texts, self.num_texts, self.shares), (self.lists, self.num_lists, None)):
+            if not number:
+                continue
+            alike = shares is None
+            for i in rng.integers(len(group), size=number) if alike else rng.choice(len(group), number, p=shares):
                 text = group[i]
                 length = min(len(text), int(rng.integers(self.words[0], self.words[1] + 1)))
                 start = int(rng.integers(0, len(text) - length + 1))

@@ -36,6 +36,8 @@ def run(run: Run) -> dict[str, Any]:
     curves = {name: _curve(run, name) for name in ("warm_start", "spell", "stage1", "stage2")}
     samples = run.folder("warm_start") / "samples.json"
     aside = [run.folder(name) / "quarantine.jsonl" for name in ("corpus", "align", "probe", "synthesize")]
+    score = run.recipe.select.score
+    by_score = {} if score == "misalignment" else {"decision": f"by {score}"}  # the probe's decision is on M alone
     report = {
         "name": run.dir.name,
         "version": salad.__version__,
@@ -46,7 +48,7 @@ def run(run: Run) -> dict[str, Any]:
         **load_figures(run),
         "curves": curves,
         "selection": _selection(run),
-        "evidence": {**load_evidence(run), "overlap": run.done("select")["summary"]["overlap"]},
+        "evidence": {**load_evidence(run), **by_score, "overlap": run.done("select")["summary"]["overlap"]},
         "speech_hours": {
             "stage1": summaries["align"]["hours"],
             "bought": summaries["synthesize"]["hours"],

@@ -1,4 +1,4 @@
-"""synthesize: buy the selected speech; what the aligner cannot find in the sound is set aside and counted."""
+"""synthesize: buy the selected speech, the probe's as it is; what cannot be aligned is set aside and counted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from salad.data.manifest import read_utterances, write_utterances
 from salad.data.quarantine import gather_quarantine
 from salad.files import read_jsonl
+from salad.pipeline.prober import kept_speech
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, open_frames, speak, training_pieces, transcribe
 from salad.pipeline.streaming import speech_shards
@@ -27,6 +28,9 @@ SPENT = ("speech/shard-*/utterances.jsonl", "aligned/shard-*/utterances.jsonl") 
 def run(run: Run) -> dict[str, Any]:
     folder = run.folder("synthesize")
     rows = read_jsonl(run.folder("select") / "documents.jsonl")
+    probed = {u.document_id: u for u in kept_speech(run)}
+    there = [probed[row["id"]] for row in rows if row["id"] in probed]
+    rows = [row for row in rows if row["id"] not in probed]
     documents = [Document(**{k: v for k, v in row.items() if k != "cluster"}) for row in rows]
     voices = assign_voices(documents, run.recipe.synthesize.voices.shares, run.recipe.seed)
     settings = run.recipe.synthesize
@@ -38,7 +42,7 @@ def run(run: Run) -> dict[str, Any]:
         variation=settings,
         audio=settings.audio,
     )
-    kept = align(run, folder / "aligned", spoken, "align D_active")
+    kept = [*there, *align(run, folder / "aligned", spoken, "align D_active")]
     garbled: list[dict[str, Any]] = []
     if settings.max_cer is not None:
         heard = transcribe(run, folder / "transcripts", kept, "transcribe D_active")
@@ -54,6 +58,7 @@ def run(run: Run) -> dict[str, Any]:
         "hours": sum(u.duration_s for u in kept) / 3600,
         "mean_score": sum(u.score for u in kept) / len(kept),
         "quarantined": len(aside),
+        **({"probed": len(there)} if there else {}),
     }
 
 
