@@ -44,19 +44,20 @@ from salad.pipeline.ears_data import spell_documents
 from salad.pipeline.hearing import listen
 from salad.pipeline.heldout import Setting
 from salad.pipeline.run import Run
-from salad.pipeline.speech_jobs import align, assign_voices, encode, open_frames, speak
+from salad.pipeline.speech_jobs import align, encode, open_frames, speak
 from salad.pipeline.speechlm import build_model, load_tokenizer
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.stages.corpus import load_documents
 from salad.progress import console
 from salad.select.choose import choose
 from salad.select.prices import spread_text
+from salad.synthesize.speak import assign_voices
 from salad.training.loop import Schedule, train
 from salad.training.schedule import before_decay
 from salad.training.tasks import Together
 from salad.types import SaladError, Utterance
 
-ARMS = {
+ARMS: dict[str, dict[str, Any]] = {
     "uniform": {"score": "uniform"},
     "active": {"score": "misalignment", "gamma": 5.0, "rule": "raw"},  # the paper's
     "coverage": {"score": "coverage"},

@@ -15,13 +15,14 @@ from salad.data.manifest import write_utterances
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.ears import Lexicon
-from salad.pipeline import buying, speechlm
+from salad.pipeline import buying
 from salad.pipeline.buying import excluded, market_of
 from salad.pipeline.ears_data import text_weights
 from salad.pipeline.prober import kept_speech, probed_speech
 from salad.pipeline.run import Run
 from salad.pipeline.stages import select, synthesize
 from salad.select.prices import Price, Prices
+from salad.sequence import examples
 from salad.text.phonemes import Symbols
 from salad.types import Document, SaladError, Utterance, Word
 
@@ -99,7 +100,6 @@ def test_synthesize_speaks_the_others_alone(make_run, monkeypatch):
     monkeypatch.setattr(synthesize, "speak", speak)
     monkeypatch.setattr(synthesize, "align", lambda run, folder, spoken, title: [u for u, _ in spoken])
     monkeypatch.setattr(synthesize, "encode", lambda run, folder, kept, title, **how: encoded.extend(kept))
-    monkeypatch.setattr(synthesize, "write_lhotse", lambda kept, path: None)
     summary = synthesize.run(run)
     bought = synthesize.load_bought(run)
     assert len(asked) == 10 and not {"d3", "d30"} & set(asked)
@@ -175,7 +175,7 @@ def test_prices_are_measured_on_the_recordings_of_the_probe(make_run, recipe_val
     run = make_run(score="two_prices", keep_probed=False)
     torch.manual_seed(0)
     model = small_ears(tokenizer)
-    monkeypatch.setattr(speechlm, "start_token_id", lambda tokenizer: 0)
+    monkeypatch.setattr(examples, "start_token_id", lambda tokenizer: 0)
     monkeypatch.setattr(buying, "Prober", lambda run: SimpleNamespace(tokenizer=tokenizer, load=lambda: (model, model)))
     monkeypatch.setattr(buying, "open_frames", lambda run, folder, own, layouts: Noise())
     rows = buying._priced(run, {"aw0x0": 3}, Counter({"bw93x30": 4}))
