@@ -87,7 +87,9 @@ def train_stage(
                 f"sequence.context: {context} positions, but {longest[1]} takes up to {longest[0]}; raise it"
             )
     small = stream is None and _is_small(plan, base) and not settings.shard_teacher
-    teacher = Teacher(base, cache=small, context=context, alone=small)
+    together = settings.shard_teacher or (settings.shard and base is model)
+    most = (lambda number: max(world.gather(number))) if together else (lambda number: number)
+    teacher = Teacher(base, cache=small, context=context, alone=small, most=most)
     objective = {
         "divergence": settings.divergence,
         "temperature": settings.temperature,
@@ -120,7 +122,7 @@ def train_stage(
         start_from=resume,
         probe=probe,
         world=world,
-        lockstep=settings.shard and world.size > 1,
+        lockstep=(settings.shard or settings.shard_teacher) and world.size > 1,
         stream=stream,
     )
     summary = {"checkpoint": last.name, "steps": settings.steps}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import distributed
 
-__all__ = ["World", "full", "like", "shard"]
+__all__ = ["World", "full", "is_sharded", "like", "shard"]
+
+TOGETHER = timedelta(minutes=30)  # the longest that a process may compute between two collectives of a step
+PATIENCE = timedelta(days=30)  # the others wait while the first one makes a corpus
+
+_groups: dict[str, Any] = {}  # beside torch's own: of hosts, so that no GPU waits; `barrier` has one for its patience
 
 
 @dataclass(frozen=True)
@@ -31,33 +36,34 @@ class World:
             backend = "nccl" if torch.cuda.is_available() else "gloo"
             if backend == "nccl":
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            distributed.init_process_group(backend, timeout=timedelta(days=30))  # the first may work alone for long
+            distributed.init_process_group(backend, timeout=TOGETHER)
+        if not _groups:
+            _groups["host"] = distributed.new_group(backend="gloo", timeout=TOGETHER)
+            _groups["barrier"] = distributed.new_group(backend="gloo", timeout=PATIENCE)
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def share(self, packs: list[Any], equal: bool) -> list[tuple[Any, float]]:
-        """This process's packs and their weights. equal: all get the same number, filled up with packs of weight 0."""
-        own = [(pack, 1.0) for pack in packs[self.rank :: self.size]]
-        if equal:
-            own += [(packs[0], 0.0)] * (-(-len(packs) // self.size) - len(own))
-        return own
+    def rounds(self, packs: Sequence[Any], shares: Callable[[Any], bool], *, own: bool) -> list[Any]:
+        """This process's packs of a step, where processes share layers. own: `packs` are its alone.
 
-    def own(self, packs: list[Any], equal: bool) -> list[tuple[Any, float]]:
-        """The same for packs that are this process's alone. equal: filled up to the most that any process has."""
-        own = [(pack, 1.0) for pack in packs]
-        if equal:
-            own += [(packs[0], 0.0)] * (max(self.gather(len(packs))) - len(own))
-        return own
+        Those that go through these layers (`shares`) come first, as many on every process; None stands for one that
+        this process lacks.
+        """
+        through, others = [p for p in packs if shares(p)], [p for p in packs if not shares(p)]
+        most = max(self.gather(len(through))) if own else -(-len(through) // self.size)
+        if not own:
+            through, others = through[self.rank :: self.size], others[self.rank :: self.size]
+        return [*through, *[None] * (most - len(through)), *others]
 
     def gather(self, value: Any) -> list[Any]:
         """Every process's value, by rank."""
         if self.size == 1:
             return [value]
         gathered: list[Any] = [None] * self.size
-        distributed.all_gather_object(gathered, value)
+        distributed.all_gather_object(gathered, value, group=_groups.get("host"))
         return gathered
 
     def sum(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -75,7 +81,7 @@ class World:
         """
         if self.size == 1:
             return
-        plain = [p for p in parameters if not _is_sharded(p)]
+        plain = [p for p in parameters if not is_sharded(p)]
         if not plain:
             return
         touched = torch.tensor([p.grad is not None for p in plain], dtype=torch.int32, device=plain[0].device)
@@ -91,11 +97,13 @@ class World:
     def leave(self) -> None:
         """Part from the others, at the end of the program."""
         if self.size > 1:
+            _groups.clear()
             distributed.destroy_process_group()
 
     def barrier(self) -> None:
+        """Wait for the others, for days where it must be."""
         if self.size > 1:
-            distributed.barrier()
+            distributed.barrier(group=_groups.get("barrier"))
 
 
 def shard(model: Any, world: World) -> None:
@@ -116,13 +124,13 @@ def shard(model: Any, world: World) -> None:
 
 def full(tensor: torch.Tensor) -> torch.Tensor:
     """The whole of a sharded tensor (all processes must ask), or the tensor itself."""
-    return tensor.full_tensor() if _is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def like(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """A whole tensor laid out as `target` is, on its device."""
     value = value.to(target.device)
-    if not _is_sharded(target):
+    if not is_sharded(target):
         return value
     from torch.distributed.tensor import distribute_tensor
 
@@ -137,5 +145,6 @@ def norm(gradients: Iterable[torch.Tensor], device: torch.device) -> torch.Tenso
     return torch.linalg.vector_norm(torch.stack([p.float() for p in parts]))
 
 
-def _is_sharded(tensor: torch.Tensor) -> bool:
+def is_sharded(tensor: torch.Tensor) -> bool:
+    """Whether processes hold parts of it."""
     return hasattr(tensor, "full_tensor") and hasattr(tensor, "placements")

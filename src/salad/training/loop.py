@@ -29,7 +29,11 @@ __all__ = ["Schedule", "Task", "autocast", "train"]
 
 
 class Task(Protocol):
-    """What is trained: batches as a pure function of the step, and a loss that is a sum."""
+    """What is trained: batches as a pure function of the step, and a loss that is a sum.
+
+    Where processes share layers (`lockstep`), a task also has `shares(pack)`, whether the loss of a pack goes through
+    them, and `idle()`, a loss of 0 that does: what a process without a pack does beside the others.
+    """
 
     def packs(self, step: int) -> list[Any]:
         """The packs of a global batch; the same step gives the same packs."""
@@ -98,7 +102,8 @@ def train(
     weights and optimiser from the checkpoint `start_from`, if given. Losses are divided once, by the count
     of targets in the global batch, whatever the number of packs or processes. metrics.jsonl has one row a step;
     keys that begin with "perf/" are rates of this machine, all others follow from the seed.
-    lockstep: the processes share layers, so that each must take the same number of packs.
+    lockstep: the processes share layers, the student's or the teacher's, so that each must go through them the same
+    number of times (see `Task`).
     stream: what the task draws its batches from, where they are not a plan. Its state goes into the checkpoints, and
     the packs of a step are then each process's own, not shared out.
     Raises SaladError on a loss that is not finite or leaps (`schedule.spike_factor` times the median of the last 20
@@ -186,15 +191,18 @@ def _accumulate(
     # FSDP averages the gradients of sharded layers over the processes; the others are summed below.
     scale = world.size if lockstep else 1
     sums: dict[str, float] = {"loss": 0.0}
-    for pack, weight in (world.own if own else world.share)(packs, equal=lockstep):
+    if lockstep:
+        mine = world.rounds(packs, task.shares, own=own)  # type: ignore[attr-defined]
+    else:
+        mine = packs if own else packs[world.rank :: world.size]
+    for pack in mine:
         with autocast(bf16, device):
-            loss, logs = task.loss(pack)
-        if weight:
-            for key, value in logs.items():
-                sums[key] = sums.get(key, 0.0) + value
+            loss, logs = (task.idle(), {}) if pack is None else task.loss(pack)  # type: ignore[attr-defined]
+        for key, value in logs.items():
+            sums[key] = sums.get(key, 0.0) + value
         if loss is not None:
-            (loss * (weight * scale / count)).backward()
-            sums["loss"] += weight * float(loss.detach())
+            (loss * (scale / count)).backward()
+            sums["loss"] += float(loss.detach())
     sums = world.sum(sums)
     return {**sums, "loss": sums["loss"] / count}
 

@@ -17,6 +17,7 @@ from salad.objective import ctc, ctc_fits, distill
 from salad.sequence import assemble, best_fit
 from salad.sequence.examples import num_positions
 from salad.sequence.stream import StreamBatches
+from salad.training.distributed import is_sharded
 from salad.training.ears_tasks import SimulatedBatches
 from salad.training.monitor import step_flops
 from salad.types import Example, SaladError
@@ -92,6 +93,11 @@ class DistillTask:
         self.model, self.teacher, self.batches = model, teacher, batches
         self.alpha, self.context, self.objective = alpha, context, objective or {}
         self.llm_frozen = not any(p.requires_grad for p in model.llm.parameters())
+        if model.config.prior and any(is_sharded(p) for p in model.llm.parameters()):
+            raise SaladError(
+                f"model.prior: {model.config.prior} asks a sharded LLM more often on one process than on another; "
+                "set shard: false, or model.prior: 0"
+            )
         self._sizes = {
             "llm": sum(p.numel() for p in decoder_layers(model.decoder()).parameters()),
             "head": model.get_output_embeddings().weight.numel(),
@@ -113,11 +119,25 @@ class DistillTask:
             if span.modality == "text"
         )
 
+    def shares(self, pack: list[Example]) -> bool:
+        """Whether its loss goes through the LLM."""
+        return bool(self._moving(pack))
+
+    def idle(self) -> torch.Tensor:
+        """0, by one position through the student and none through the teacher, forwards and backwards."""
+        row = self.model.get_input_embeddings().weight[:1].detach().requires_grad_()
+        states = self.model.hidden_states(row, [0, 1])
+        self.teacher.hidden([])
+        return 0.0 * states.float().sum()
+
+    def _moving(self, pack: list[Example]) -> list[Example]:
+        """Where the LLM is frozen plain text moves nothing: its gradient is exactly zero."""
+        return [example for example in pack if example.speech_frames] if self.llm_frozen else pack
+
     def loss(self, pack: list[Example]) -> tuple[torch.Tensor | None, dict[str, float]]:
-        if self.llm_frozen:  # plain text moves nothing: its gradient is exactly zero
-            pack = [example for example in pack if example.speech_frames]
-            if not pack:
-                return None, {}
+        pack = self._moving(pack)
+        if not pack:
+            return None, {}
         head = self.model.head
         device = head.device
         frames = [torch.from_numpy(span).float().to(device) for example in pack for span in example.speech_frames]
@@ -239,6 +259,12 @@ class WithCTC:
     def count(self, pack: tuple[float | None, list[Any]]) -> int:
         return self.distillation.count(pack[1]) if pack[0] is None else 0
 
+    def shares(self, pack: tuple[float | None, list[Any]]) -> bool:
+        return pack[0] is None and self.distillation.shares(pack[1])
+
+    def idle(self) -> torch.Tensor:
+        return self.distillation.idle()
+
     def loss(self, pack: tuple[float | None, list[Any]]) -> tuple[torch.Tensor | None, dict[str, float]]:
         factor, members = pack
         if factor is None:
@@ -278,6 +304,12 @@ class Together:
     def count(self, pack: tuple[Side | None, float, Any]) -> int:
         return self.main.count(pack[2]) if pack[0] is None else 0
 
+    def shares(self, pack: tuple[Side | None, float, Any]) -> bool:
+        return pack[0] is None and self.main.shares(pack[2])
+
+    def idle(self) -> torch.Tensor:
+        return self.main.idle()
+
     def loss(self, pack: tuple[Side | None, float, Any]) -> tuple[torch.Tensor | None, dict[str, float]]:
         side, factor, own = pack
         if side is None:
@@ -300,6 +332,12 @@ class OneBatch:
 
     def count(self, pack: Any) -> int:
         return self.task.count(pack)
+
+    def shares(self, pack: Any) -> bool:
+        return self.task.shares(pack)
+
+    def idle(self) -> torch.Tensor:
+        return self.task.idle()
 
     def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, float]]:
         return self.task.loss(pack)

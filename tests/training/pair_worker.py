@@ -1,0 +1,139 @@
+"""Two processes that train together (gloo): `python pair_worker.py SCENARIO FOLDER`; `run_pair` starts both.
+
+What rank 0 found is in FOLDER/found.json. A process that waits for ever is killed after a minute, which fails the test.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from salad.model.freeze import freeze
+from salad.model.teacher import Teacher
+from salad.testing.models import make_examples, make_model
+from salad.training.distributed import World, shard
+from salad.training.loop import Schedule, train
+from salad.training.tasks import CTCTask, DistillTask, WithCTC
+from salad.types import Example, Span
+
+TIMEOUT_S = 60
+
+
+def run_pair(scenario: str, folder: Path, timeout_s: float = TIMEOUT_S) -> dict:
+    """Start both, wait, and give what they found."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, __file__, scenario, str(folder)]
+    both = [
+        subprocess.Popen(
+            command, env={**shared, "WORLD_SIZE": "2", "RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and any(process.poll() is None for process in both):
+        if any(process.poll() for process in both):  # the other one would wait for it
+            break
+        time.sleep(0.05)
+    for process in both:
+        process.kill()
+    errors = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(error[-3000:] for error in errors)
+    return json.loads((folder / "found.json").read_text())
+
+
+def plain(*lengths: int) -> list[Example]:
+    """Documents that nobody speaks, of so many tokens."""
+    return [
+        Example(f"t{n}.{i}", (Span("text", 0, n),), np.arange(i, i + n) % 60, ((0, n),), 0, ())
+        for i, n in enumerate(lengths)
+    ]
+
+
+class Own:
+    """Batches of one process alone, in place of a stream."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def state_dict(self) -> dict:
+        return {"lanes": {str(self.rank): {}}}
+
+    def load_state_dict(self, state: dict) -> None:
+        pass
+
+
+def uneven(rank: int) -> list[list[Example]]:
+    """Steps of one and of many packs, of long documents and of short ones: neither side ever needs as many passes."""
+    few, many = make_examples(3, num=2), [*make_examples(5, num=6), *plain(40, 41, 15, 15, 15)]
+    return [few, many] if rank == 0 else [many, few]
+
+
+def make_task(batches: list, llm: str, world: World, *, sharded: bool = True, ctc: bool = False, **options) -> tuple:
+    """A student and its task; layers of student and teacher are spread over the processes."""
+    model = make_model("fixed", 30 if ctc else 0)
+    base = model if llm == "frozen" else make_model("fixed", 0)
+    freeze(model, llm, bf16=False)
+    freeze(base, "frozen", bf16=False)
+    if sharded:
+        for one in {id(model): model, id(base): base}.values():
+            shard(one, world, **options)
+    teacher = Teacher(base, cache=llm == "frozen", context=24, most=lambda number: max(world.gather(number)))
+    task = DistillTask(model, teacher, batches, alpha=0.5, context=48)
+    if ctc:
+        rng = np.random.default_rng(0)
+        spans = [(rng.normal(size=(24, 6)).astype(np.float16), rng.integers(1, 31, 4)) for _ in range(4)]
+        return model, WithCTC(task, CTCTask(model, spans, steps=len(batches), batch=3, seed=0), 0.5)
+    return model, task
+
+
+def schedule(steps: int = 2, **options) -> Schedule:
+    return Schedule(
+        steps=steps, lr={"adapter": 1e-3, "ctc": 1e-3, "llm": 1e-4}, decay_share=0.0, checkpoint_every=2, **options
+    )
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def unequal(world: World, folder: Path) -> dict:
+    """Batches of their own, of different sizes; plain text alone beside a frozen LLM; CTC on one process only."""
+    found = {}
+    for llm in ("full", "frozen"):
+        model, task = make_task(uneven(world.rank), llm, world)
+        settings = {"bf16": False, "world": world, "lockstep": True, "stream": Own(world.rank)}
+        train(model, task, schedule(), folder / llm, title="t", **settings)
+        found[llm] = losses(folder / llm)
+    for name, batches in (
+        ("ctc", [make_examples(3, num=4)] * 2),
+        ("plain", [[*plain(40), *make_examples(3, num=1)]] * 2),
+    ):
+        model, task = make_task(batches, "frozen", world, ctc=name == "ctc")
+        train(model, task, schedule(), folder / name, title="t", bf16=False, world=world, lockstep=True)
+        found[name] = losses(folder / name)
+    return found
+
+
+SCENARIOS = {"unequal": unequal}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    world, folder = World.join(), Path(sys.argv[2])
+    found = SCENARIOS[sys.argv[1]](world, folder)
+    if world.is_first:
+        (folder / "found.json").write_text(json.dumps(found))
+    world.leave()
+
+
+if __name__ == "__main__":
+    main()
