@@ -1,6 +1,6 @@
 """Two processes that train together (gloo): `python pair_worker.py SCENARIO FOLDER`; `run_pair` starts both.
 
-What rank 0 found is in FOLDER/found.json. A process that waits for ever is killed after a minute, which fails the test.
+What rank 0 found is in FOLDER/found.json. A process that waits for ever is killed after minutes, which fails the test.
 """
 
 import json
@@ -22,7 +22,7 @@ from salad.training.loop import Schedule, train
 from salad.training.tasks import CTCTask, DistillTask, WithCTC
 from salad.types import Example, Span
 
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 
 def run_pair(scenario: str, folder: Path, timeout_s: float = TIMEOUT_S) -> dict:

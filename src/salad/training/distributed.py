@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import distributed
 
-__all__ = ["World", "full", "is_sharded", "like", "shard"]
+__all__ = ["Figure", "World", "full", "is_sharded", "like", "norm", "shard"]
+
+Figure = float | torch.Tensor  # what is logged: a number of the host's, or one on the device
 
 TOGETHER = timedelta(minutes=30)  # the longest that a process may compute between two collectives of a step
 PATIENCE = timedelta(days=30)  # the others wait while the first one makes a corpus
+BUCKET = 2**26  # numbers in one all-reduce of gradients
 
 _groups: dict[str, Any] = {}  # beside torch's own: of hosts, so that no GPU waits; `barrier` has one for its patience
 
@@ -66,13 +69,23 @@ class World:
         distributed.all_gather_object(gathered, value, group=_groups.get("host"))
         return gathered
 
-    def sum(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Each value summed over the processes; all must know the same keys only after this."""
+    def sum(self, values: Mapping[str, Figure]) -> dict[str, Figure]:
+        """Each value summed over the processes, those on the device there; all must know the same keys only after this.
+
+        At least one value is on the device, in float64 as all of these.
+        """
         if self.size == 1:
             return dict(values)
-        gathered = self.gather(dict(values))
-        keys = dict.fromkeys(key for part in gathered for key in part)
-        return {key: float(sum(part.get(key, 0.0) for part in gathered)) for key in keys}
+        here = {key: value for key, value in values.items() if isinstance(value, torch.Tensor)}
+        gathered = self.gather({key: None if key in here else value for key, value in values.items()})
+        sums: dict[str, Figure] = {}
+        for part in gathered:
+            sums |= {key: sums.get(key, 0.0) + (value or 0.0) for key, value in part.items()}
+        keys = [key for key in sums if any(part.get(key, 0.0) is None for part in gathered)]
+        zero = torch.zeros_like(next(iter(here.values())))
+        row = torch.stack([here.get(key, zero) for key in keys])
+        distributed.all_reduce(row)
+        return {**sums, **{key: sums[key] + value for key, value in zip(keys, row.unbind(), strict=True)}}
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter], scale: float) -> None:
         """Add up the gradients of all processes, over `scale`; a parameter that no process has touched keeps none.
@@ -84,15 +97,16 @@ class World:
         plain = [p for p in parameters if not is_sharded(p)]
         if not plain:
             return
-        touched = torch.tensor([p.grad is not None for p in plain], dtype=torch.int32, device=plain[0].device)
-        distributed.all_reduce(touched)
-        for parameter, count in zip(plain, touched.tolist(), strict=True):
-            if not count:
-                continue
+        touched = self.gather([p.grad is not None for p in plain])
+        moved = [p for p, *here in zip(plain, *touched, strict=True) if any(here)]
+        for parameter in moved:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            distributed.all_reduce(parameter.grad)
-            parameter.grad.div_(scale)
+        for bucket in _buckets(moved):
+            flat = torch.cat([p.grad.flatten() for p in bucket])
+            distributed.all_reduce(flat)
+            for parameter, summed in zip(bucket, flat.div_(scale).split([p.numel() for p in bucket]), strict=True):
+                parameter.grad.copy_(summed.view_as(parameter))
 
     def leave(self) -> None:
         """Part from the others, at the end of the program."""
@@ -104,6 +118,18 @@ class World:
         """Wait for the others, for days where it must be."""
         if self.size > 1:
             distributed.barrier(group=_groups.get("barrier"))
+
+
+def _buckets(parameters: Iterable[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    """Parameters in their order, BUCKET numbers together or one that has more."""
+    bucket: list[torch.nn.Parameter] = []
+    for parameter in parameters:
+        if bucket and sum(p.numel() for p in bucket) + parameter.numel() > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket
 
 
 def shard(model: Any, world: World) -> None:

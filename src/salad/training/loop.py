@@ -19,8 +19,8 @@ from salad.files import write_jsonl
 from salad.progress import progress
 from salad.sequence.stream import Stream, StreamBatches
 from salad.training.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
-from salad.training.distributed import World, like, norm
-from salad.training.monitor import PERF, Spikes, perf, save_batch
+from salad.training.distributed import Figure, World, like, norm
+from salad.training.monitor import PERF, Spikes, on_host, perf, save_batch
 from salad.training.optimizer import Kind, MuonAdamW, make_optimizer
 from salad.training.schedule import before_decay, wsd
 from salad.types import SaladError
@@ -41,8 +41,9 @@ class Task(Protocol):
     def count(self, pack: Any) -> int:
         """Targets in a pack: what the loss is divided by, summed over the global batch."""
 
-    def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, float]]:
-        """Summed loss (None where its gradient is exactly zero), and sums and counts to log."""
+    def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, Figure]]:
+        """Summed loss (None where its gradient is exactly zero), and sums and counts to log: those that the device
+        forms stay there, as tensors without a gradient."""
 
 
 STAGE = Stage(steps=1)  # its section states the defaults
@@ -106,8 +107,9 @@ def train(
     number of times (see `Task`).
     stream: what the task draws its batches from, where they are not a plan. Its state goes into the checkpoints, and
     the packs of a step are then each process's own, not shared out.
-    Raises SaladError on a loss that is not finite or leaps (`schedule.spike_factor` times the median of the last 20
-    steps), after writing the batch to bad-batch.json.
+    Raises SaladError on a loss or a gradient that is not finite, and on a loss that leaps (`schedule.spike_factor`
+    times the median of the last 20 steps), after writing the batch to bad-batch.json; it has not moved the weights.
+    The host waits for the device once a step, to look at these figures.
     """
     world = world or World()
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,11 +157,14 @@ def train(
             began = time.perf_counter()
             packs = task.packs(step)
             waited = time.perf_counter() - began
-            row = _accumulate(task, packs, bf16, device, world, lockstep, own=stream is not None)
-            if not math.isfinite(row["loss"]) or spikes.is_spike(row["loss"]):
+            figures, count = _accumulate(task, packs, bf16, device, world, lockstep, own=stream is not None)
+            norms = _gradients(groups, world, lockstep)
+            row = on_host({**figures, **norms})
+            row["loss"] /= count
+            if not all(map(math.isfinite, row.values())) or spikes.is_spike(row["loss"]):
                 saver.wait()
                 raise _stopped(folder, step, packs, row, schedule.spike_factor, world)
-            row |= _update(optimizer, groups, schedule.grad_clip, world, lockstep)
+            _update(optimizer, groups, schedule.grad_clip, norms["grad_norm"], lockstep)
             if schedule.ema:
                 _average(averages, parameters, schedule.ema)
             step += 1
@@ -184,13 +189,14 @@ def train(
 
 def _accumulate(
     task: Task, packs: list[Any], bf16: bool, device: str, world: World, lockstep: bool, own: bool
-) -> dict[str, float]:
-    """Gradients of one global batch, summed over its packs and over the processes that share (or `own`) them."""
+) -> tuple[dict[str, Figure], int]:
+    """Gradients of one global batch, summed over its packs; its figures, summed over the processes that share (or
+    `own`) them as well, and its targets. Nothing here waits for the device."""
     count = sum(task.count(pack) for pack in packs)
-    count = max(1, int(world.sum({"count": count})["count"]) if own else count)
+    count = max(1, sum(world.gather(count)) if own else count)
     # FSDP averages the gradients of sharded layers over the processes; the others are summed below.
     scale = world.size if lockstep else 1
-    sums: dict[str, float] = {"loss": 0.0}
+    sums: dict[str, Figure] = {"loss": torch.zeros((), dtype=torch.float64, device=device)}
     if lockstep:
         mine = world.rounds(packs, task.shares, own=own)  # type: ignore[attr-defined]
     else:
@@ -199,31 +205,35 @@ def _accumulate(
         with autocast(bf16, device):
             loss, logs = (task.idle(), {}) if pack is None else task.loss(pack)  # type: ignore[attr-defined]
         for key, value in logs.items():
-            sums[key] = sums.get(key, 0.0) + value
+            sums[key] = sums.get(key, 0.0) + (value.double() if isinstance(value, torch.Tensor) else value)
         if loss is not None:
             (loss * (scale / count)).backward()
-            sums["loss"] += float(loss.detach())
-    sums = world.sum(sums)
-    return {**sums, "loss": sums["loss"] / count}
+            sums["loss"] = sums["loss"] + loss.detach().double()
+    return world.sum(sums), count
+
+
+def _gradients(groups: dict[str, list[torch.nn.Parameter]], world: World, lockstep: bool) -> dict[str, torch.Tensor]:
+    """Sum the gradients over the processes, and give their norm, that of all groups first and then of each."""
+    every = [p for group in groups.values() for p in group]
+    world.sum_gradients(every, world.size if lockstep else 1)
+    grads = {name: [p.grad for p in group if p.grad is not None] for name, group in groups.items() if group}
+    norms = {name: norm(group, every[0].device) for name, group in grads.items()}
+    total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+    return {"grad_norm": total, **{f"grad_norm_{name}": value for name, value in norms.items()}}
 
 
 def _update(
     optimizer: torch.optim.Optimizer | MuonAdamW,
     groups: dict[str, list[torch.nn.Parameter]],
     grad_clip: float,
-    world: World,
+    total: torch.Tensor,
     lockstep: bool,
-) -> dict[str, float]:
-    """Clip by the norm over all groups and processes, step, and tell the norms before clipping."""
+) -> None:
+    """Clip by the norm of all gradients, and step."""
     every = [p for group in groups.values() for p in group]
-    world.sum_gradients(every, world.size if lockstep else 1)
-    grads = {name: [p.grad for p in group if p.grad is not None] for name, group in groups.items() if group}
-    norms = {name: norm(group, every[0].device) for name, group in grads.items()}
-    total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     torch.nn.utils.clip_grads_with_norm_(every, grad_clip, total, foreach=False if lockstep else None)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {"grad_norm": float(total), **{f"grad_norm_{name}": float(value) for name, value in norms.items()}}
 
 
 @torch.no_grad()
@@ -238,12 +248,13 @@ def _average(averages: dict[str, torch.Tensor], parameters: dict[str, torch.nn.P
 def _stopped(
     folder: Path, step: int, packs: list[Any], row: dict[str, float], factor: float, world: World
 ) -> SaladError:
-    why = f"{row['loss']} at step {step}"
-    if math.isfinite(row["loss"]):
+    what = next((key for key, value in row.items() if not math.isfinite(value)), "loss")
+    why = f"{row[what]} at step {step}"
+    if math.isfinite(row[what]):
         why += f", more than spike_factor {factor:g} times the median of the last 20 steps"
     where = save_batch(folder, step, packs, row) if world.is_first else folder
     world.barrier()  # torchrun ends all processes as soon as one has failed
-    return SaladError(f"loss: {why}; its batch is in {where}. Lower the learning rate, or look at the batch's audio")
+    return SaladError(f"{what}: {why}; its batch is in {where}. Lower the learning rate, or look at the batch's audio")
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from safetensors.numpy import save_file
 from salad.files import write_json
 from salad.types import Example
 
-__all__ = ["PERF", "Spikes", "memory_bytes", "perf", "save_batch", "step_flops"]
+__all__ = ["PERF", "Spikes", "memory_bytes", "on_host", "perf", "save_batch", "step_flops"]
 
 PERF = "perf/"  # figures that differ from run to run begin with this
 
@@ -36,6 +37,15 @@ class Spikes:
             return True
         self.last.append(loss)
         return False
+
+
+def on_host(figures: Mapping[str, float | torch.Tensor]) -> dict[str, float]:
+    """All figures as numbers: the one time in a step that the host waits for the device."""
+    formed = {key: value for key, value in figures.items() if isinstance(value, torch.Tensor)}
+    row = torch.stack([value.double() for value in formed.values()])
+    host = row.to("cpu", non_blocking=True)
+    bool(row.isfinite().all())  # waits for the device, and so for the copy above
+    return {**figures, **dict(zip(formed, host.tolist(), strict=True))}
 
 
 def step_flops(

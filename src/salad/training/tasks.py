@@ -17,7 +17,7 @@ from salad.objective import ctc, ctc_fits, distill
 from salad.sequence import assemble, best_fit
 from salad.sequence.examples import num_positions
 from salad.sequence.stream import StreamBatches
-from salad.training.distributed import is_sharded
+from salad.training.distributed import Figure, is_sharded
 from salad.training.ears_tasks import SimulatedBatches
 from salad.training.monitor import step_flops
 from salad.types import Example, SaladError
@@ -134,7 +134,7 @@ class DistillTask:
         """Where the LLM is frozen plain text moves nothing: its gradient is exactly zero."""
         return [example for example in pack if example.speech_frames] if self.llm_frozen else pack
 
-    def loss(self, pack: list[Example]) -> tuple[torch.Tensor | None, dict[str, float]]:
+    def loss(self, pack: list[Example]) -> tuple[torch.Tensor | None, dict[str, Figure]]:
         pack = self._moving(pack)
         if not pack:
             return None, {}
@@ -180,8 +180,8 @@ class DistillTask:
         logs = {
             "positions": len(packed.student_ids),
             "targets": out.count,
-            "kl_sum": float(out.kl),
-            "nll_sum": float(out.nll),
+            "kl_sum": out.kl,
+            "nll_sum": out.nll,
             "flops": flops,
         }
         return out.total, logs
@@ -228,7 +228,7 @@ class CTCTask:
     def count(self, pack: list[int]) -> int:
         return sum(len(self.spans[i][1]) for i in pack)
 
-    def loss(self, pack: list[int]) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, pack: list[int]) -> tuple[torch.Tensor, dict[str, Figure]]:
         device = self.model.ctc.scale.device
         frames = [torch.from_numpy(self.spans[i][0]).float().to(device) for i in pack]
         classes = [[self._class[int(t)] for t in self.spans[i][1]] for i in pack]
@@ -265,12 +265,12 @@ class WithCTC:
     def idle(self) -> torch.Tensor:
         return self.distillation.idle()
 
-    def loss(self, pack: tuple[float | None, list[Any]]) -> tuple[torch.Tensor | None, dict[str, float]]:
+    def loss(self, pack: tuple[float | None, list[Any]]) -> tuple[torch.Tensor | None, dict[str, Figure]]:
         factor, members = pack
         if factor is None:
             return self.distillation.loss(members)
         loss, logs = self.ctc.loss(members)
-        return factor * loss, {"ctc_sum": float(loss.detach()), "ctc_targets": logs["targets"], "flops": logs["flops"]}
+        return factor * loss, {"ctc_sum": loss.detach(), "ctc_targets": logs["targets"], "flops": logs["flops"]}
 
 
 @dataclass(frozen=True)
@@ -310,14 +310,14 @@ class Together:
     def idle(self) -> torch.Tensor:
         return self.main.idle()
 
-    def loss(self, pack: tuple[Side | None, float, Any]) -> tuple[torch.Tensor | None, dict[str, float]]:
+    def loss(self, pack: tuple[Side | None, float, Any]) -> tuple[torch.Tensor | None, dict[str, Figure]]:
         side, factor, own = pack
         if side is None:
             return self.main.loss(own)
         loss, logs = side.task.loss(own)
         kept = {"flops": logs.get("flops", 0.0)}
         if loss is not None:
-            kept |= {f"{side.name}_sum": float(loss.detach()), f"{side.name}_targets": logs.get("targets", 0)}
+            kept |= {f"{side.name}_sum": loss.detach(), f"{side.name}_targets": logs.get("targets", 0)}
         return None if loss is None else factor * loss, kept
 
 
@@ -339,5 +339,5 @@ class OneBatch:
     def idle(self) -> torch.Tensor:
         return self.task.idle()
 
-    def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, float]]:
+    def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, Figure]]:
         return self.task.loss(pack)
