@@ -3,16 +3,19 @@
 What rank 0 found is in FOLDER/found.json. A process that waits for ever is killed after minutes, which fails the test.
 """
 
+import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
@@ -77,17 +80,20 @@ def uneven(rank: int) -> list[list[Example]]:
     return [few, many] if rank == 0 else [many, few]
 
 
-def make_task(batches: list, llm: str, world: World, *, sharded: bool = True, ctc: bool = False, **options) -> tuple:
-    """A student and its task; layers of student and teacher are spread over the processes."""
+def make_task(
+    batches: list, llm: str, world: World, *, ctc: bool = False, teacher: bool = True, context: int = 48, **options
+) -> tuple:
+    """A student and its task; layers of the student, and those of the teacher, are spread over the processes."""
     model = make_model("fixed", 30 if ctc else 0)
     base = model if llm == "frozen" else make_model("fixed", 0)
     freeze(model, llm, bf16=False)
     freeze(base, "frozen", bf16=False)
-    if sharded:
-        for one in {id(model): model, id(base): base}.values():
-            shard(one, world, **options)
-    teacher = Teacher(base, cache=llm == "frozen", context=24, most=lambda number: max(world.gather(number)))
-    task = DistillTask(model, teacher, batches, alpha=0.5, context=48)
+    shard(model, world, **options)
+    if teacher and base is not model:
+        shard(base, world)
+    most = {"most": lambda number: max(world.gather(number))} if teacher or base is model else {}
+    reader = Teacher(base, cache=llm == "frozen", context=24, **most)
+    task = DistillTask(model, reader, batches, alpha=0.5, context=context)
     if ctc:
         rng = np.random.default_rng(0)
         spans = [(rng.normal(size=(24, 6)).astype(np.float16), rng.integers(1, 31, 4)) for _ in range(4)]
@@ -101,8 +107,10 @@ def schedule(steps: int = 2, **options) -> Schedule:
     )
 
 
-def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def metrics(folder: Path) -> list[list[float]]:
+    """Loss and norm of the gradient of each step."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [[row["loss"], row["grad_norm"]] for row in rows]
 
 
 def unequal(world: World, folder: Path) -> dict:
@@ -112,18 +120,64 @@ def unequal(world: World, folder: Path) -> dict:
         model, task = make_task(uneven(world.rank), llm, world)
         settings = {"bf16": False, "world": world, "lockstep": True, "stream": Own(world.rank)}
         train(model, task, schedule(), folder / llm, title="t", **settings)
-        found[llm] = losses(folder / llm)
+        found[llm] = metrics(folder / llm)
     for name, batches in (
         ("ctc", [make_examples(3, num=4)] * 2),
         ("plain", [[*plain(40), *make_examples(3, num=1)]] * 2),
     ):
         model, task = make_task(batches, "frozen", world, ctc=name == "ctc")
         train(model, task, schedule(), folder / name, title="t", bf16=False, world=world, lockstep=True)
-        found[name] = losses(folder / name)
+        found[name] = metrics(folder / name)
     return found
 
 
-SCENARIOS = {"unequal": unequal}
+class Collectives(TorchDispatchMode):
+    """Counts them by kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        space, _, name = function._schema.name.partition("::")
+        self.counts[name] += space == "c10d"
+        return function(*args, **(kwargs or {}))
+
+
+def batches_of(steps: int) -> list[list[Example]]:
+    return [make_examples(3 + step, num=6) for step in range(steps)]
+
+
+def modes(world: World, folder: Path) -> list[dict]:
+    """Every way to gather weights and to sum gradients, with a few packs a step and with one: a row each."""
+    rows = []
+    ways = itertools.product((False, True), (False, True), (24, 2048))
+    for reshard, once, context in [*ways, (True, False, "again"), (False, True, "bf16")]:
+        bf16 = context == "bf16"
+        options = {"teacher": False, "context": {"again": 24, "bf16": 2048}.get(context, context), "bf16": bf16}
+        model, task = make_task(batches_of(3), "full", world, reshard=reshard, **options)
+        if context == "again":  # activations are formed again in the backward pass
+            model.llm.gradient_checkpointing_enable({"use_reentrant": False})
+            model.llm.train()
+        collectives, at, packs = Collectives(), [], task.packs
+
+        def counted(step, packs=packs, at=at, collectives=collectives):
+            at.append((len(packs(step)), collectives.counts.copy()))
+            return packs(step)
+
+        task.packs = counted
+        out = folder / f"{reshard}-{once}-{context}"
+        settings = schedule(3, reshard=reshard, reduce_once=once)
+        with collectives:
+            train(model, task, settings, out, title="t", bf16=bf16, world=world, lockstep=True)
+        step = at[2][1] - at[1][1]
+        row = {"reshard": reshard, "once": once, "context": context, "packs": at[1][0], "all": step.total()}
+        row |= {"gathers": step["_allgather_base_"], "reduces": step["_reduce_scatter_base_"]}
+        rows.append(row | {"metrics": metrics(out), "folder": str(out)})
+    return rows
+
+
+SCENARIOS = {"modes": modes, "unequal": unequal}
 
 
 def main() -> None:

@@ -123,6 +123,12 @@ class Stage(Section):
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average, which is kept; 0: none")
     shard: bool = Field(False, description="under torchrun: spread the layers over the processes (FSDP2)")
     shard_teacher: bool = Field(False, description="the same for the teacher's layers")
+    reshard: bool = Field(
+        True, description="free a sharded layer's weights after each use; false: gather them once a step, if they fit"
+    )
+    reduce_once: bool = Field(
+        False, description="sum the gradients of sharded layers once a step, not after each pack; whole ones must fit"
+    )
     spike_factor: float = Field(
         0.0, ge=0, description="stop where the loss is this many times its recent median; 0: never"
     )

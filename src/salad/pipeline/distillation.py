@@ -67,7 +67,7 @@ def train_stage(
     model.to(device)
     base.to(device)
     if settings.shard:
-        shard(model, world)
+        shard(model, world, reshard=settings.reshard, bf16=bf16)
     if settings.shard_teacher:
         shard(base, world)
     if settings.checkpoint_activations:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from salad.files import read_json, sha256_file, write_json
-from salad.training.distributed import World, full, like
+from salad.training.distributed import World, full, like, reshard
 from salad.training.optimizer import ADAM, MuonAdamW, moments_of
 from salad.types import SaladError
 
@@ -62,6 +62,7 @@ class Saver:
     ) -> Path:
         """Trained weights, buffers of the CTC head, optimiser moments, averaged weights and RNG after `step` steps."""
         self.wait()
+        reshard(model)
         out = self.folder / f"{PREFIX}{step:06d}"
         keep = self.world.is_first
         tensors, steps = _snapshot(model, optimizer, keep)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-__all__ = ["Figure", "World", "full", "is_sharded", "like", "norm", "shard"]
+__all__ = ["Figure", "World", "before_pack", "full", "is_sharded", "like", "local", "norms", "reshard", "shard"]
 
 Figure = float | torch.Tensor  # what is logged: a number of the host's, or one on the device
 
@@ -49,17 +49,17 @@ class World:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def rounds(self, packs: Sequence[Any], shares: Callable[[Any], bool], *, own: bool) -> list[Any]:
+    def rounds(self, packs: Sequence[Any], shares: Callable[[Any], bool], *, own: bool) -> tuple[list[Any], list[Any]]:
         """This process's packs of a step, where processes share layers. own: `packs` are its alone.
 
-        Those that go through these layers (`shares`) come first, as many on every process; None stands for one that
-        this process lacks.
+        Those that go through these layers (`shares`) first, as many on every process: None stands for one that this
+        process lacks. Then the others.
         """
         through, others = [p for p in packs if shares(p)], [p for p in packs if not shares(p)]
         most = max(self.gather(len(through))) if own else -(-len(through) // self.size)
         if not own:
             through, others = through[self.rank :: self.size], others[self.rank :: self.size]
-        return [*through, *[None] * (most - len(through)), *others]
+        return [*through, *[None] * (most - len(through))], others
 
     def gather(self, value: Any) -> list[Any]:
         """Every process's value, by rank."""
@@ -132,20 +132,55 @@ def _buckets(parameters: Iterable[torch.nn.Parameter]) -> Iterator[list[torch.nn
         yield bucket
 
 
-def shard(model: Any, world: World) -> None:
-    """Spread the LLM's layers over the processes (FSDP2); embeddings, final norm, heads and adapter stay whole.
+def shard(model: Any, world: World, *, reshard: bool = True, bf16: bool = False) -> None:
+    """Spread the LLM's layers over the processes (FSDP2); embeddings, norms, biases, heads and adapter stay whole.
 
     What reads embedding rows directly (merging speech in, the loss's head, CTC) then needs no gathering, and a batch
-    without speech may leave the adapter out on one process alone.
+    without speech may leave the adapter out on one process alone. The decoder is the one root: its layers share streams
+    and buffers, and each is gathered while the one before it computes.
+    reshard: free a layer's weights after its forward pass. bf16: gather and multiply in bf16, and sum gradients in
+    float32; norms and biases stay exact, as under autocast.
     """
     if world.size == 1:
         return
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     from salad.model.llm import decoder_layers
 
-    for layer in decoder_layers(model.decoder()):
-        fully_shard(layer, reshard_after_forward=True)  # each is a root of its own, which would stay whole otherwise
+    low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    decoder = model.decoder()
+    layers = decoder_layers(decoder)
+    small = {p for p in layers.parameters() if p.ndim < 2}
+    for layer in layers:
+        fully_shard(
+            layer,
+            reshard_after_forward=reshard,
+            mp_policy=low if bf16 else MixedPrecisionPolicy(),
+            ignored_params=small,
+        )
+    fully_shard(decoder, ignored_params={p for p in decoder.parameters() if not is_sharded(p)})
+    for index, layer in enumerate(layers):
+        layer.set_modules_to_forward_prefetch(list(layers[index + 1 : index + 2]))
+        # The first one names itself: without a name FSDP takes what ran before, the end of another forward pass.
+        layer.set_modules_to_backward_prefetch([layers[max(0, index - 1)]])
+
+
+def before_pack(model: Any, *, last: bool, reshard: bool, reduce_once: bool) -> None:
+    """Say what the backward pass of a pack does: whether it frees gathered weights, and sums gradients over processes.
+
+    After the last pack of a step it does both.
+    """
+    decoder = model.decoder()
+    if hasattr(decoder, "set_requires_gradient_sync"):
+        decoder.set_requires_gradient_sync(last or not reduce_once)
+        decoder.set_reshard_after_backward(last or reshard)
+
+
+def reshard(model: Any) -> None:
+    """Free weights that a forward pass without a backward one has gathered, so that parameters are the sharded ones."""
+    for module in model.modules():
+        if hasattr(module, "set_requires_gradient_sync"):
+            module.reshard()
 
 
 def full(tensor: torch.Tensor) -> torch.Tensor:
@@ -163,12 +198,26 @@ def like(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(value, target.device_mesh, target.placements)  # type: ignore[attr-defined]
 
 
-def norm(gradients: Iterable[torch.Tensor], device: torch.device) -> torch.Tensor:
-    """Euclidean norm of all of them together, over the processes that hold parts of them."""
-    parts = [full(torch.linalg.vector_norm(g)) for g in gradients]
-    if not parts:
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """The part of a sharded tensor that this process holds, or the tensor itself."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def norms(groups: Mapping[str, Sequence[torch.Tensor]], device: torch.device) -> dict[str, torch.Tensor]:
+    """Euclidean norm of each group of gradients, over the processes that hold parts of them."""
+    whole = {name: _norm([g for g in group if not is_sharded(g)], device) for name, group in groups.items()}
+    parts = [[g for g in group if is_sharded(g)] for group in groups.values()]
+    if not any(parts):
+        return whole
+    squares = torch.stack([_norm([local(g) for g in group], device) for group in parts]).square()
+    distributed.all_reduce(squares)
+    return {name: (norm.square() + part).sqrt() for (name, norm), part in zip(whole.items(), squares, strict=True)}
+
+
+def _norm(gradients: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    if not gradients:
         return torch.zeros((), device=device)
-    return torch.linalg.vector_norm(torch.stack([p.float() for p in parts]))
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g).float() for g in gradients]))
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:

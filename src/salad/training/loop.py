@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from salad.files import write_jsonl
 from salad.progress import progress
 from salad.sequence.stream import Stream, StreamBatches
 from salad.training.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
-from salad.training.distributed import Figure, World, like, norm
+from salad.training.distributed import Figure, World, before_pack, is_sharded, like, local, norms
 from salad.training.monitor import PERF, Spikes, on_host, perf, save_batch
 from salad.training.optimizer import Kind, MuonAdamW, make_optimizer
 from salad.training.schedule import before_decay, wsd
@@ -69,6 +70,8 @@ class Schedule:
     spike_factor: float = STAGE.spike_factor
     ema: float = STAGE.ema
     optimizer: Kind = STAGE.optimizer
+    reshard: bool = STAGE.reshard
+    reduce_once: bool = STAGE.reduce_once
 
     @classmethod
     def of(cls, section: Section, lr: dict[str, float], **others: Any) -> Schedule:
@@ -117,11 +120,16 @@ def train(
     groups = {name: [p for n, p in parameters.items() if n.split(".")[0] == name] for name in schedule.lr}
     optimizer = make_optimizer(
         schedule.optimizer,
-        [{"params": p, "lr": schedule.lr[n], "base_lr": schedule.lr[n]} for n, p in groups.items() if p],
+        [
+            {"params": own, "lr": schedule.lr[name], "base_lr": schedule.lr[name]}
+            for name, group in groups.items()
+            for own in ([p for p in group if not is_sharded(p)], [p for p in group if is_sharded(p)])
+            if own
+        ],
         {parameter: name for name, parameter in parameters.items()},
         schedule.weight_decay,
-        foreach=False if lockstep else None,
     )
+    before = partial(before_pack, model, reshard=schedule.reshard, reduce_once=schedule.reduce_once)
     keep_step = before_decay(schedule.steps, schedule.decay_share)
     step, seconds, totals = 0, 0.0, {"positions": 0, "targets": 0}
     averages: dict[str, torch.Tensor] = {}
@@ -157,14 +165,15 @@ def train(
             began = time.perf_counter()
             packs = task.packs(step)
             waited = time.perf_counter() - began
-            figures, count = _accumulate(task, packs, bf16, device, world, lockstep, own=stream is not None)
-            norms = _gradients(groups, world, lockstep)
-            row = on_host({**figures, **norms})
+            together = before if lockstep else None
+            figures, count = _accumulate(task, packs, bf16, device, world, together, own=stream is not None)
+            lengths = _gradients(groups, world, lockstep)
+            row = on_host({**figures, **lengths})
             row["loss"] /= count
             if not all(map(math.isfinite, row.values())) or spikes.is_spike(row["loss"]):
                 saver.wait()
                 raise _stopped(folder, step, packs, row, schedule.spike_factor, world)
-            _update(optimizer, groups, schedule.grad_clip, norms["grad_norm"], lockstep)
+            _update(optimizer, parameters.values(), schedule.grad_clip, lengths["grad_norm"])
             if schedule.ema:
                 _average(averages, parameters, schedule.ema)
             step += 1
@@ -188,20 +197,26 @@ def train(
 
 
 def _accumulate(
-    task: Task, packs: list[Any], bf16: bool, device: str, world: World, lockstep: bool, own: bool
+    task: Task, packs: list[Any], bf16: bool, device: str, world: World, together: Callable[..., None] | None, own: bool
 ) -> tuple[dict[str, Figure], int]:
     """Gradients of one global batch, summed over its packs; its figures, summed over the processes that share (or
-    `own`) them as well, and its targets. Nothing here waits for the device."""
+    `own`) them as well, and its targets. Nothing here waits for the device.
+
+    together: where processes share layers, what to call before each pack that goes through these.
+    """
     count = sum(task.count(pack) for pack in packs)
     count = max(1, sum(world.gather(count)) if own else count)
     # FSDP averages the gradients of sharded layers over the processes; the others are summed below.
-    scale = world.size if lockstep else 1
+    scale = world.size if together else 1
     sums: dict[str, Figure] = {"loss": torch.zeros((), dtype=torch.float64, device=device)}
-    if lockstep:
-        mine = world.rounds(packs, task.shares, own=own)  # type: ignore[attr-defined]
+    through: list[Any] = []
+    if together:
+        through, others = world.rounds(packs, task.shares, own=own)  # type: ignore[attr-defined]
     else:
-        mine = packs if own else packs[world.rank :: world.size]
-    for pack in mine:
+        others = packs if own else packs[world.rank :: world.size]
+    for index, pack in enumerate([*through, *others]):
+        if together and index < len(through):
+            together(last=index == len(through) - 1)
         with autocast(bf16, device):
             loss, logs = (task.idle(), {}) if pack is None else task.loss(pack)  # type: ignore[attr-defined]
         for key, value in logs.items():
@@ -217,21 +232,22 @@ def _gradients(groups: dict[str, list[torch.nn.Parameter]], world: World, lockst
     every = [p for group in groups.values() for p in group]
     world.sum_gradients(every, world.size if lockstep else 1)
     grads = {name: [p.grad for p in group if p.grad is not None] for name, group in groups.items() if group}
-    norms = {name: norm(group, every[0].device) for name, group in grads.items()}
-    total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-    return {"grad_norm": total, **{f"grad_norm_{name}": value for name, value in norms.items()}}
+    own = norms(grads, every[0].device)
+    total = torch.linalg.vector_norm(torch.stack(list(own.values())))
+    return {"grad_norm": total, **{f"grad_norm_{name}": value for name, value in own.items()}}
 
 
 def _update(
     optimizer: torch.optim.Optimizer | MuonAdamW,
-    groups: dict[str, list[torch.nn.Parameter]],
+    parameters: Iterable[torch.nn.Parameter],
     grad_clip: float,
     total: torch.Tensor,
-    lockstep: bool,
 ) -> None:
     """Clip by the norm of all gradients, and step."""
-    every = [p for group in groups.values() for p in group]
-    torch.nn.utils.clip_grads_with_norm_(every, grad_clip, total, foreach=False if lockstep else None)
+    with torch.no_grad():
+        if gradients := [local(p.grad) for p in parameters if p.grad is not None]:
+            factor = (grad_clip / (total + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+            torch._foreach_mul_(gradients, factor)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 

@@ -65,16 +65,15 @@ def make_optimizer(
     groups: Sequence[dict[str, Any]],
     names: Mapping[torch.nn.Parameter, str],
     weight_decay: float,
-    *,
-    foreach: bool | None,
 ) -> torch.optim.Optimizer | MuonAdamW:
-    """groups: as `torch.optim` takes them. names: of parameters; Muon's are matrices of the adapter's blocks."""
+    """groups: as `torch.optim` takes them, whole and sharded parameters apart. names: of parameters; Muon's are
+    matrices of the adapter's blocks."""
     if kind == "muon":
         matrices = {
             p for p, name in names.items() if p.ndim == 2 and name.startswith("adapter.") and ".blocks." in name
         }
         return MuonAdamW(groups, matrices, weight_decay)
-    return torch.optim.AdamW(list(groups), betas=BETAS, weight_decay=weight_decay, foreach=foreach)
+    return torch.optim.AdamW(list(groups), betas=BETAS, weight_decay=weight_decay)
 
 
 def moments_of(optimizer: Any, parameter: torch.Tensor) -> tuple[str, ...]:
