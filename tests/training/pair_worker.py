@@ -1,4 +1,4 @@
-"""Two processes that train together (gloo): `python pair_worker.py SCENARIO FOLDER`; `run_pair` starts both.
+"""Two processes that train together (gloo): `python pair_worker.py FOLDER SCENARIO ...`; `run_pair` starts both.
 
 What rank 0 found is in FOLDER/found.json. A process that waits for ever is killed after minutes, which fails the test.
 """
@@ -6,6 +6,7 @@ What rank 0 found is in FOLDER/found.json. A process that waits for ever is kill
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,25 +24,25 @@ from salad.testing.models import make_examples, make_model
 from salad.training.distributed import World, shard
 from salad.training.loop import Schedule, train
 from salad.training.tasks import CTCTask, DistillTask, WithCTC
-from salad.types import Example, Span
+from salad.types import Example, SaladError, Span
 
-TIMEOUT_S = 120
+TIMEOUT_S = 120  # of each scenario
 
 
-def run_pair(scenario: str, folder: Path, timeout_s: float = TIMEOUT_S) -> dict:
-    """Start both, wait, and give what they found."""
+def run_pair(folder: Path, *scenarios: str) -> dict:
+    """Start both, wait, and give what they found in each scenario, in turn."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, __file__, scenario, str(folder)]
+    command = [sys.executable, __file__, str(folder), *scenarios]
     both = [
         subprocess.Popen(
             command, env={**shared, "WORLD_SIZE": "2", "RANK": str(rank)}, stderr=subprocess.PIPE, text=True
         )
         for rank in range(2)
     ]
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + TIMEOUT_S * len(scenarios)
     while time.monotonic() < deadline and any(process.poll() is None for process in both):
         if any(process.poll() for process in both):  # the other one would wait for it
             break
@@ -102,9 +103,8 @@ def make_task(
 
 
 def schedule(steps: int = 2, **options) -> Schedule:
-    return Schedule(
-        steps=steps, lr={"adapter": 1e-3, "ctc": 1e-3, "llm": 1e-4}, decay_share=0.0, checkpoint_every=2, **options
-    )
+    rates = {"adapter": 1e-3, "ctc": 1e-3, "llm": 1e-4}
+    return Schedule(steps=steps, lr=rates, decay_share=0.0, checkpoint_every=2, keep=9, **options)
 
 
 def metrics(folder: Path) -> list[list[float]]:
@@ -177,13 +177,31 @@ def modes(world: World, folder: Path) -> list[dict]:
     return rows
 
 
-SCENARIOS = {"modes": modes, "unequal": unequal}
+def resumed(world: World, folder: Path) -> None:
+    """Two more steps than `folder` holds; layers, moments and averages are spread over the processes."""
+    done = max((int(path.name[-6:]) for path in folder.glob("checkpoint-*")), default=0)
+    model, task = make_task(batches_of(6), "full", world)
+    train(model, task, schedule(done + 2, ema=0.5), folder, title="t", bf16=False, world=world, lockstep=True)
+
+
+def terminated(world: World, folder: Path) -> str:
+    """SIGTERM for one of them."""
+    model, task = make_task(batches_of(6), "full", world)
+    packs = task.packs
+    task.packs = lambda step: (world.rank and step == 2 and signal.raise_signal(signal.SIGTERM)) or packs(step)
+    try:
+        train(model, task, schedule(6), folder / "term", title="t", bf16=False, world=world, lockstep=True)
+    except SaladError as error:
+        return str(error)
+
+
+SCENARIOS = {"modes": modes, "resumed": resumed, "terminated": terminated, "unequal": unequal}
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    world, folder = World.join(), Path(sys.argv[2])
-    found = SCENARIOS[sys.argv[1]](world, folder)
+    world, folder = World.join(), Path(sys.argv[1])
+    found = {name: SCENARIOS[name](world, folder) for name in sys.argv[2:]}
     if world.is_first:
         (folder / "found.json").write_text(json.dumps(found))
     world.leave()

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import distributed
 
-__all__ = ["Figure", "World", "before_pack", "full", "is_sharded", "like", "local", "norms", "reshard", "shard"]
+__all__ = [
+    "TOGETHER", "Figure", "World", "before_pack", "from_rows", "is_sharded", "local", "norms", "reshard", "rows_of",
+    "shard",
+]  # fmt: skip
 
 Figure = float | torch.Tensor  # what is logged: a number of the host's, or one on the device
 
@@ -183,24 +186,24 @@ def reshard(model: Any) -> None:
             module.reshard()
 
 
-def full(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a sharded tensor (all processes must ask), or the tensor itself."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
-
-
-def like(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """A whole tensor laid out as `target` is, on its device."""
-    value = value.to(target.device)
-    if not is_sharded(target):
-        return value
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(value, target.device_mesh, target.placements)  # type: ignore[attr-defined]
-
-
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """The part of a sharded tensor that this process holds, or the tensor itself."""
     return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def rows_of(tensor: Any) -> tuple[int, int]:
+    """The rows (first, last + 1) of a sharded tensor that this process holds: FSDP2 cuts as `torch.chunk` does."""
+    each = -(-len(tensor) // tensor.device_mesh.size())
+    first = min(tensor.device_mesh.get_local_rank() * each, len(tensor))
+    return first, min(first + each, len(tensor))
+
+
+def from_rows(rows: torch.Tensor, target: Any) -> torch.Tensor:
+    """A tensor that is sharded as `target`, of which this process holds `rows`."""
+    from torch.distributed.tensor import DTensor
+
+    rows = rows.to(target.device, target.dtype)
+    return DTensor.from_local(rows, target.device_mesh, target.placements, shape=target.shape, stride=target.stride())
 
 
 def norms(groups: Mapping[str, Sequence[torch.Tensor]], device: torch.device) -> dict[str, torch.Tensor]:

@@ -20,8 +20,8 @@ from salad.files import write_jsonl
 from salad.progress import progress
 from salad.sequence.stream import Stream, StreamBatches
 from salad.training.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
-from salad.training.distributed import Figure, World, before_pack, is_sharded, like, local, norms
-from salad.training.monitor import PERF, Spikes, on_host, perf, save_batch
+from salad.training.distributed import Figure, World, before_pack, is_sharded, local, norms
+from salad.training.monitor import PERF, Spikes, Terminated, on_host, perf, save_batch
 from salad.training.optimizer import Kind, MuonAdamW, make_optimizer
 from salad.training.schedule import before_decay, wsd
 from salad.types import SaladError
@@ -112,7 +112,8 @@ def train(
     the packs of a step are then each process's own, not shared out.
     Raises SaladError on a loss or a gradient that is not finite, and on a loss that leaps (`schedule.spike_factor`
     times the median of the last 20 steps), after writing the batch to bad-batch.json; it has not moved the weights.
-    The host waits for the device once a step, to look at these figures.
+    The host waits for the device once a step, to look at these figures. SIGTERM ends the training after the step in
+    flight, with a checkpoint and a SaladError.
     """
     world = world or World()
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,13 +135,13 @@ def train(
     step, seconds, totals = 0, 0.0, {"positions": 0, "targets": 0}
     averages: dict[str, torch.Tensor] = {}
     if (resume := latest_checkpoint(folder)) is not None:
-        state = load_checkpoint(resume, model, optimizer)
+        state = load_checkpoint(resume, model, optimizer, world)
         step, seconds, totals = state["step"], state["seconds"], state["totals"]
-        averages = {name: like(value, parameters[name]) for name, value in load_averages(resume).items()}
+        averages = load_averages(resume, parameters, world)
         if stream is not None:
             stream.load_state_dict(state.get("stream", {}))
     elif start_from is not None:
-        load_checkpoint(start_from, model, optimizer)
+        load_checkpoint(start_from, model, optimizer, world)
     log = folder / "metrics.jsonl"
     rows = [row for row in _read_log(log) if row["step"] <= step] if resume is not None else []
     if world.is_first:
@@ -154,7 +155,7 @@ def train(
     device = next(iter(parameters.values())).device.type
     before_s = time.monotonic() - seconds
     shown = progress(title, schedule.steps, "steps", quiet=not world.is_first)
-    with shown as bar, _Log(log if world.is_first else None) as metrics, saver:
+    with shown as bar, _Log(log if world.is_first else None) as metrics, saver, Terminated() as terminated:
         bar.advance(step)
         if step == 0 and probe is not None:
             metrics.write({"step": 0, "seconds": 0.0, **totals, **probe()})
@@ -185,11 +186,19 @@ def train(
                 row |= probe()
             metrics.write(row | rates)
             bar.advance(1, f"loss {row['loss']:.3f}")
-            if step % schedule.checkpoint_every == 0 or step in (keep_step, schedule.steps):
+            stop = any(world.gather(terminated.asked)) and step < schedule.steps
+            if stop or step % schedule.checkpoint_every == 0 or step in (keep_step, schedule.steps):
                 extra = {"seconds": time.monotonic() - before_s, "totals": dict(totals)}
                 if stream is not None:
                     extra["stream"] = Stream.join(world.gather(stream.state_dict()))
-                saver.save(model, optimizer, step, extra, averages)
+                last = saver.save(model, optimizer, step, extra, averages)
+            if stop:
+                saver.wait()
+                world.barrier()  # torchrun ends all processes as soon as one has failed
+                raise SaladError(
+                    f"{title}: stopped by SIGTERM after step {step} of {schedule.steps}; the checkpoint {last} is "
+                    "written. The same command goes on from there"
+                )
     world.barrier()
     last = latest_checkpoint(folder)
     assert last is not None
