@@ -95,6 +95,9 @@ class Stage(Section):
 
     steps: int = Field(ge=1)
     positions: int = Field(1500, ge=64, description="student positions in a global batch")
+    pack_positions: int = Field(
+        0, ge=0, description="of them, those that one pass reads; 0, and at least: sequence.context"
+    )
     alpha: float = Field(1.0, ge=0, le=1, description="1: distillation only; 0: next-token NLL only")
     ctc_weight: float = Field(0.0, ge=0, description="weight of a CTC loss beside it (ours; needs the warm start)")
     ctc_batch: int = Field(16, ge=1, description="speech spans in a step of that CTC loss")

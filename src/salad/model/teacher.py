@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from salad.model.modeling import SaladForConditionalGeneration
+from salad.model.transfer import to_device
 from salad.objective.head import Head
 from salad.sequence import best_fit
 from salad.types import Example
@@ -58,7 +59,8 @@ class Teacher:
         for pack in packs:
             ids = [np.concatenate([[new[i][1].start_id], new[i][1].token_ids]) for i in pack]
             starts = np.concatenate([[0], np.cumsum([len(one) for one in ids])])
-            states = self.model.text_hidden_states(torch.from_numpy(np.concatenate(ids)).to(device), starts)
+            (tokens,) = to_device([np.concatenate(ids)], device)
+            states = self.model.text_hidden_states(tokens, starts)
             for i, part in zip(pack, states.split([len(one) for one in ids]), strict=True):
                 fresh[new[i][0]] = part.clone() if self._cache is not None else part
             self.positions_read += int(starts[-1])

@@ -89,14 +89,15 @@ def train_stage(
     small = stream is None and _is_small(plan, base) and not settings.shard_teacher
     together = settings.shard_teacher or (settings.shard and base is model)
     most = (lambda number: max(world.gather(number))) if together else (lambda number: number)
-    teacher = Teacher(base, cache=small, context=context, alone=small, most=most)
+    room = max(context, settings.pack_positions)
+    teacher = Teacher(base, cache=small, context=room, alone=small, most=most)
     objective = {
         "divergence": settings.divergence,
         "temperature": settings.temperature,
         "beta": settings.jsd_beta,
         "compile": settings.compile,
     }
-    task: Task = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=context, objective=objective)
+    task: Task = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=room, objective=objective)
     if run.recipe.model.ears == "symbols":
         task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed))
     elif settings.ctc_weight:

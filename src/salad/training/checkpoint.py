@@ -280,7 +280,8 @@ def load_checkpoint(
             continue
         own = {key: saved.like(f"{name}.{key}", parameter) for key in keys}
         if keys == ADAM:
-            own["step"] = torch.tensor(state["adam_steps"][name])
+            steps = torch.tensor(state["adam_steps"][name])
+            own["step"] = steps.to(parameter.device) if optimizer.param_groups[-1].get("fused") else steps
         if isinstance(optimizer, MuonAdamW):
             optimizer.set_state(parameter, own)
         else:

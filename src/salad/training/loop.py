@@ -118,6 +118,7 @@ def train(
     world = world or World()
     folder.mkdir(parents=True, exist_ok=True)
     parameters = trainable(model)
+    device = next(iter(parameters.values())).device.type
     groups = {name: [p for n, p in parameters.items() if n.split(".")[0] == name] for name in schedule.lr}
     optimizer = make_optimizer(
         schedule.optimizer,
@@ -129,6 +130,7 @@ def train(
         ],
         {parameter: name for name, parameter in parameters.items()},
         schedule.weight_decay,
+        fused=device == "cuda",
     )
     before = partial(before_pack, model, reshard=schedule.reshard, reduce_once=schedule.reduce_once)
     keep_step = before_decay(schedule.steps, schedule.decay_share)
@@ -152,7 +154,6 @@ def train(
         if "loss" in row:
             spikes.is_spike(row["loss"])
     saver = Saver(folder, schedule.keep, {keep_step, schedule.steps}, world)
-    device = next(iter(parameters.values())).device.type
     before_s = time.monotonic() - seconds
     shown = progress(title, schedule.steps, "steps", quiet=not world.is_first)
     with shown as bar, _Log(log if world.is_first else None) as metrics, saver, Terminated() as terminated:

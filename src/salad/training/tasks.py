@@ -13,6 +13,7 @@ import torch
 from salad.model.llm import decoder_layers
 from salad.model.modeling import Heard, SaladForConditionalGeneration
 from salad.model.teacher import Teacher
+from salad.model.transfer import to_device
 from salad.objective import ctc, ctc_fits, distill
 from salad.sequence import assemble, best_fit
 from salad.sequence.examples import num_positions
@@ -140,22 +141,16 @@ class DistillTask:
             return None, {}
         head = self.model.head
         device = head.device
-        frames = [torch.from_numpy(span).float().to(device) for example in pack for span in example.speech_frames]
+        frames = [span for example in pack for span in example.speech_frames]
         if frames:
-            heard = self.hear(frames)
+            heard = self.hear(to_device(frames, device, torch.float32))
             speech, lengths, all_lengths = heard.embeddings, heard.lengths, heard.all_lengths
         else:
             speech, lengths, all_lengths = self.model.get_input_embeddings().weight[:0], [], []
         packed = assemble(pack, lengths)
-        ids, rows, student_pos, teacher_pos, targets = (
-            torch.from_numpy(x).to(device)
-            for x in (
-                packed.student_ids,
-                packed.speech_rows,
-                packed.pairs.student_pos,
-                packed.pairs.teacher_pos,
-                packed.pairs.target_ids,
-            )
+        pairs = packed.pairs
+        ids, rows, student_pos, teacher_pos, targets = to_device(
+            [packed.student_ids, packed.speech_rows, pairs.student_pos, pairs.teacher_pos, pairs.target_ids], device
         )
         student = self.model.hidden_states(self.model.merge(ids, speech, rows), packed.student_starts)
         read_before = self.teacher.positions_read
@@ -230,7 +225,7 @@ class CTCTask:
 
     def loss(self, pack: list[int]) -> tuple[torch.Tensor, dict[str, Figure]]:
         device = self.model.ctc.scale.device
-        frames = [torch.from_numpy(self.spans[i][0]).float().to(device) for i in pack]
+        frames = to_device([self.spans[i][0] for i in pack], device, torch.float32)
         classes = [[self._class[int(t)] for t in self.spans[i][1]] for i in pack]
         logits, lengths = self.model.ctc_logits(frames)
         loss, count = ctc(logits, lengths, classes)
