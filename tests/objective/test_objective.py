@@ -1,5 +1,8 @@
 """The loss: exact against the naive form, zero where it must be, gradients checked in double precision."""
 
+import itertools
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -215,3 +218,52 @@ def test_ctc_equals_torchs_over_all_classes(seed, num_spans):
     )
     (0.3 * reference).backward()
     assert torch.allclose(loss, reference) and torch.allclose(ours.grad, theirs.grad, atol=1e-12)
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_products_of_halves_keep_a_small_kl_its_gradient_and_a_head_that_has_hardly_moved(monkeypatch, trains):
+    """What a GPU multiplies in bf16 (the same arithmetic here): within the bounds, and 0 for equals."""
+    module = sys.modules["salad.objective.distill"]
+    monkeypatch.setattr(module, "SPLITS", ("cpu",))
+    g = torch.Generator().manual_seed(0)
+    theirs = torch.randn(2000, 64, generator=g)
+    ours = theirs + 3e-3 * torch.randn(2000, 64, generator=g) if trains else theirs
+    teacher = torch.randn(50, 64, generator=g) * 0.4
+    student = teacher + torch.randn(50, 64, generator=g) * (1e-4 if trains else 2e-3)
+    y = torch.zeros(50, dtype=torch.long)
+
+    def both(alpha, wide=torch.float32):
+        head, states = (x.detach().clone().to(wide).requires_grad_(on) for x, on in ((ours, trains), (student, True)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=wide == torch.float32):
+            loss = distill(states, teacher.to(wide), head, theirs.to(wide), y, alpha)
+        loss.total.backward()
+        return loss, states.grad.double(), head.grad.double() if trains else torch.zeros(1)
+
+    for alpha in (1.0, 0.0):
+        ours_, exact = both(alpha), both(alpha, torch.float64)
+        assert 1e-5 < float(exact[0].kl) / 50 < 5e-4  # where distillation ends, and begins
+        assert abs(float(ours_[0].kl) / float(exact[0].kl) - 1) < 0.02
+        assert abs(float(ours_[0].nll) / float(exact[0].nll) - 1) < 1e-3
+        for one, other in zip(ours_[1:], exact[1:], strict=True):
+            assert float((one - other).norm()) <= 0.05 * float(other.norm())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(distill(teacher, teacher, theirs.requires_grad_(trains), theirs.detach(), y).kl) == 0.0
+        monkeypatch.setattr(module, "_halves", lambda x, number: [x.to(torch.bfloat16)])
+        naive = distill(student, teacher, ours.detach().requires_grad_(trains), theirs.detach(), y).kl
+    assert abs(float(naive) / float(exact[0].kl) - 1) > 0.05  # one rounding of each is too much
+
+
+def test_what_is_compiled_breaks_nowhere_and_has_room_for_every_shape():
+    """Without a C++ compiler: traced whole, for two heads, every divergence, with a gradient and without."""
+    import torch._dynamo as dynamo
+
+    module = sys.modules["salad.objective.distill"]
+    dynamo.reset()
+    dynamo.utils.counters.clear()
+    run = module.compiled(module._between, backend="eager", fullgraph=True)
+    assert dynamo.config.recompile_limit >= module.RECOMPILE_LIMIT
+    for divergence, wants, v, n in itertools.product(("kl", "reverse_kl", "jsd"), (True, False), (40, 60), (9, 7)):
+        logits = torch.randn(2, n, v)
+        run(*logits, torch.zeros(n, 1, dtype=torch.long), 0.5, divergence, 1.0, 0.5, wants)
+    assert 0 < dynamo.utils.counters["stats"]["unique_graphs"] <= module.RECOMPILE_LIMIT
+    dynamo.reset()

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from salad.config import Text, load_recipe
@@ -26,7 +25,7 @@ from salad.pipeline.stages.align import _heard, load_frames, speech_stream
 from salad.pipeline.streaming import text_shards
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
 from salad.testing.corpora import WORDS, make_utterances
-from salad.training.checkpoint import latest_checkpoint
+from salad.training.checkpoint import Saved, latest_checkpoint
 from salad.training.distributed import World
 from salad.training.tasks import DistillTask
 from salad.types import SaladError
@@ -402,7 +401,8 @@ def test_two_processes_stream_as_one_and_resume_as_one(tmp_path, shard):
         command = [sys.executable, *launch, *worker, str(tmp_path / folder)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
-        return load_file(latest_checkpoint(tmp_path / folder) / "weights.safetensors")
+        saved = Saved(latest_checkpoint(tmp_path / folder), ["weights"])
+        return {name: saved.read(name) for name in saved}
 
     one, two = go("one"), go("two", *torchrun)
     states = [read_json(latest_checkpoint(tmp_path / name) / "state.json")["stream"] for name in ("one", "two")]

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from salad.config import Stage, WarmStart
 from salad.files import read_jsonl, sha256_file
@@ -24,7 +24,7 @@ from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.objective import ctc, ctc_fits
 from salad.testing.models import make_examples, make_model
-from salad.training.checkpoint import latest_checkpoint, load_weights, trainable
+from salad.training.checkpoint import Saved, latest_checkpoint, load_weights, trainable
 from salad.training.loop import Schedule, train
 from salad.training.schedule import before_decay, wsd
 from salad.training.tasks import CTCTask, DistillTask, OneBatch, Source, WithCTC, plan_batches
@@ -84,6 +84,22 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, stops):
     for name in ("weights.safetensors", "optimizer.safetensors"):
         assert sha256_file(whole / name) == sha256_file(parts / name)
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+
+
+def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
+    """After the step in flight, whatever `checkpoint_every`; what follows equals a training that nobody stopped."""
+    whole = run(tmp_path / "whole")
+    before = signal.getsignal(signal.SIGTERM)
+    model = make_model("text", 30)
+    task = make_task(model)
+    packs = task.packs
+    task.packs = lambda step: (step == 2 and signal.raise_signal(signal.SIGTERM)) or packs(step)
+    with pytest.raises(SaladError, match="SIGTERM after step 3 of 9.*checkpoint-000003"):
+        train(model, task, SCHEDULE, tmp_path / "parts", title="t", bf16=False)
+    assert signal.getsignal(signal.SIGTERM) == before
+    parts = run(tmp_path / "parts")
+    for name in ("weights.safetensors", "optimizer.safetensors"):
+        assert sha256_file(whole / name) == sha256_file(parts / name)
 
 
 def test_keeps_the_checkpoint_before_the_decay(tmp_path):
@@ -336,10 +352,10 @@ def test_two_processes_equal_one_and_resume_as_one(tmp_path, shard):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
     a, b = (latest_checkpoint(tmp_path / name) for name in ("one", "two"))
-    left, right = load_file(a / "weights.safetensors"), load_file(b / "weights.safetensors")
-    assert left.keys() == right.keys()
+    left, right = (Saved(path, ["weights"]) for path in (a, b))
+    assert set(left) == set(right)
     for name in left:
-        assert torch.allclose(left[name].float(), right[name].float(), atol=2e-4), name
+        assert torch.allclose(left.read(name).float(), right.read(name).float(), atol=2e-4), name
     logs = [read_jsonl(tmp_path / name / "metrics.jsonl") for name in ("one", "two")]
     for key in ("loss", "misalignment", "grad_norm"):
         assert np.allclose(*([row[key] for row in rows if key in row] for rows in logs), rtol=1e-3), key
@@ -347,9 +363,9 @@ def test_two_processes_equal_one_and_resume_as_one(tmp_path, shard):
         shutil.rmtree(path)  # back to the step before the last, and on with one process
     done = subprocess.run([*one[:-1], str(tmp_path / "two")], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    again = load_file(latest_checkpoint(tmp_path / "two") / "weights.safetensors")
+    again = Saved(latest_checkpoint(tmp_path / "two"), ["weights"])
     for name in left:
-        assert torch.allclose(left[name].float(), again[name].float(), atol=2e-4), name
+        assert torch.allclose(left.read(name).float(), again.read(name).float(), atol=2e-4), name
 
 
 @pytest.mark.slow

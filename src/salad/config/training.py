@@ -95,6 +95,9 @@ class Stage(Section):
 
     steps: int = Field(ge=1)
     positions: int = Field(1500, ge=64, description="student positions in a global batch")
+    pack_positions: int = Field(
+        0, ge=0, description="of them, those that one pass reads; 0, and at least: sequence.context"
+    )
     alpha: float = Field(1.0, ge=0, le=1, description="1: distillation only; 0: next-token NLL only")
     ctc_weight: float = Field(0.0, ge=0, description="weight of a CTC loss beside it (ours; needs the warm start)")
     ctc_batch: int = Field(16, ge=1, description="speech spans in a step of that CTC loss")
@@ -123,6 +126,12 @@ class Stage(Section):
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average, which is kept; 0: none")
     shard: bool = Field(False, description="under torchrun: spread the layers over the processes (FSDP2)")
     shard_teacher: bool = Field(False, description="the same for the teacher's layers")
+    reshard: bool = Field(
+        True, description="free a sharded layer's weights after each use; false: gather them once a step, if they fit"
+    )
+    reduce_once: bool = Field(
+        False, description="sum the gradients of sharded layers once a step, not after each pack; whole ones must fit"
+    )
     spike_factor: float = Field(
         0.0, ge=0, description="stop where the loss is this many times its recent median; 0: never"
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from salad import assets
 from salad.engine.memory import keep_freed_memory
@@ -18,7 +17,7 @@ from salad.files import write_json, write_jsonl
 from salad.measure.format import with_interval
 from salad.model import SaladForConditionalGeneration
 from salad.progress import progress
-from salad.training.checkpoint import load_weights
+from salad.training.checkpoint import Saved, load_weights
 from salad.training.loop import autocast
 from salad.types import Example, SaladError, Utterance
 
@@ -130,7 +129,7 @@ def _states(
 def _earlier(setting: Listening, before: str) -> SaladForConditionalGeneration:
     """The model as it was: fresh, at a checkpoint, or another saved one."""
     path = Path(before).expanduser()
-    if before != "init" and not (path / "weights.safetensors").is_file():
+    if before != "init" and not (path / "state.json").is_file():
         return load_saved(path)
     if setting.teacher_name is None:
         raise SaladError(f"before: {before!r} needs the text LLM that the model came from; give --teacher")
@@ -142,8 +141,7 @@ def _earlier(setting: Listening, before: str) -> SaladForConditionalGeneration:
 
 
 def _holds_lora(checkpoint: Path) -> bool:
-    with safe_open(checkpoint / "weights.safetensors", framework="np") as file:
-        return any("lora_" in name for name in file.keys())
+    return any("lora_" in name for name in Saved(checkpoint, ["weights"]))
 
 
 def _about_mean(values: np.ndarray, voices: Sequence[str]) -> np.ndarray:

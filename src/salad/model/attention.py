@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
@@ -20,9 +21,13 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from salad.model.transfer import to_device
+from salad.objective.distill import compiled
+
 __all__ = ["NAME", "Packing", "block_mask", "packed_arguments", "read_head"]
 
 NAME = "salad_packed"
+BLOCK = 128  # positions in a block of FlexAttention's mask
 Head = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -237,11 +242,10 @@ def block_mask(
     The first `head` keys stand before all documents, and all see them. With `window` a position sees the last `window`
     positions of its document only, by `positions` (see `Packing`).
     """
-    lengths = [end - start for start, end in itertools.pairwise(starts)]
-    repeats = torch.tensor(lengths, device=device)
-    document = torch.arange(len(lengths), device=device).repeat_interleave(repeats)
-    bounds = torch.tensor(prefixes or [(0, 0)] * len(lengths), device=device) + head
-    first, last = (bounds[:, i].repeat_interleave(repeats) for i in (0, 1))
+    lengths = np.diff(np.asarray(starts))
+    bounds = np.array(prefixes or [(0, 0)] * len(lengths), dtype=np.int64).T + head
+    columns = [np.arange(len(lengths)), *bounds]
+    document, first, last = to_device([np.repeat(column, lengths) for column in columns], device)
     of_key = torch.nn.functional.pad(document, (head, 0), value=-1)
 
     def sees(batch: torch.Tensor, head_index: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
@@ -254,12 +258,36 @@ def block_mask(
         place = positions
         place_of_key = torch.cat([torch.arange(head, device=device), positions])
     length = int(starts[-1])
+    if window is None and not head and not prefixes:
+        return BlockMask.from_kv_blocks(*_document_blocks(starts, device), mask_mod=sees, seq_lengths=(length, length))
     return create_block_mask(sees if window is None else sees_near, None, None, length, head + length, str(device))
+
+
+def _document_blocks(starts: Sequence[int], device: torch.device) -> list[torch.Tensor]:
+    """Blocks of keys that each block of queries sees in part and whole, as `BlockMask.from_kv_blocks` takes them.
+
+    From where documents begin alone: the mask of every pair of positions, 268 MB for 16,384, is not made.
+    """
+    bounds = np.asarray(starts)
+    begins = np.repeat(bounds[:-1], np.diff(bounds))  # of each position's document
+    firsts = np.arange(0, len(begins), BLOCK)
+    lasts = firsts + BLOCK - 1
+    inside = lasts < len(begins)  # of a last block that is not full nothing is seen whole: the kernel asks the mask
+    block, keys = np.arange(len(firsts))[:, None], np.arange(len(firsts))[None]
+    seen = (keys >= begins[firsts][:, None] // BLOCK) & (keys <= block)
+    latest = begins[np.minimum(lasts, len(begins) - 1)]
+    whole = seen & inside[:, None] & (keys * BLOCK >= latest[:, None]) & (keys < block)
+    columns = []
+    for chosen in (seen & ~whole, whole):
+        columns += [chosen.sum(1), np.argsort(~chosen, axis=1, kind="stable").ravel()]
+    counts, places, whole_counts, whole_places = to_device([c.astype(np.int32) for c in columns], device)
+    square = (1, 1, len(firsts), len(firsts))
+    return [counts[None, None], places.reshape(square), whole_counts[None, None], whole_places.reshape(square)]
 
 
 @cache
 def _compiled() -> Any:
-    return torch.compile(flex_attention, dynamic=True)
+    return compiled(flex_attention)
 
 
 def packed_arguments(

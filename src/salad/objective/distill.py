@@ -6,6 +6,7 @@ of 100 % and more into a KL near zero, which is where distillation starts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,8 @@ Divergence = Literal["kl", "reverse_kl", "jsd"]
 # Rows of logits at a time. On a CPU a chunk's logits stay under the size that the C library gives back to the system
 # each time, and what happens to them between the matrix products runs over a few rows that fit the cache.
 CPU_CHUNK, CPU_ROWS, GPU_CHUNK = 128, 8, 1024
+SPLITS = ("cuda",)  # devices that multiply bf16 several times as fast as float32, and can add it up in float32
+RECOMPILE_LIMIT = 32  # graphs of one function: two a shape of head; beyond dynamo's 8 it would run slowly, unsaid
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,9 @@ class _Distill(torch.autograd.Function):
         rows = chunk if device != "cpu" or settings.compile else CPU_ROWS
         between = _compiled() if settings.compile else _between
         with torch.autocast(device, enabled=False):
-            products = tuple(_Product(head, wide) for head in heads)
+            halves = low == torch.bfloat16 and device in SPLITS
+            trains = ctx.needs_input_grad[2]
+            products = tuple(_Product(head, wide, 1 + trains if halves else 0) for head in heads)
             plain = heads[0].scale == 1.0 and heads[0].cap is None
             head_low = head_s.to(low) if grad_student is not None else None
             for start in range(0, len(targets), chunk):
@@ -155,21 +160,47 @@ class _Distill(torch.autograd.Function):
 
 
 class _Product:
-    """states [n, H] -> logits [n, V] of a head, summed in float32 or wider and never rounded to less."""
+    """states [n, H] -> logits [n, V] of a head, summed in float32 or wider and never rounded to less.
 
-    def __init__(self, head: Head, wide: torch.dtype) -> None:
+    parts: of bf16 that a float32 weight is made of, 0 for none. What student and teacher round alike leaves their
+    divergence as it is: one part does where neither head trains, two (16 bits) where the student's moves away from the
+    teacher's. Their states differ from the beginning and are always two parts. The product of low parts is left out.
+    """
+
+    def __init__(self, head: Head, wide: torch.dtype, parts: int) -> None:
         # A GPU multiplies halves and adds up in float32; a CPU would round the result, so there the head is cast up.
-        weight, self.whole = head.weight, head
+        weight, self.whole, self.wide = head.weight, head, wide
         self.native = weight.is_cuda and weight.dtype in (torch.bfloat16, torch.float16)
-        self.wide, self.head = wide, (weight if self.native else weight.to(wide)).T
+        self.parts = _halves(weight, parts) if parts and weight.dtype == torch.float32 else []
+        self.head = None if self.parts else (weight if self.native else weight.to(wide)).T
         self.bias = None if head.bias is None else head.bias.to(wide)
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        if self.native and states.dtype == self.head.dtype:
+        if self.parts:
+            high, *low = _halves(states, 1 if states.dtype == torch.bfloat16 else 2)
+            pairs = [(high, part) for part in self.parts] + [(part, self.parts[0]) for part in low]
+            raw = self._mm(*pairs[0])
+            for pair in pairs[1:]:
+                raw += self._mm(*pair)
+        elif self.native and states.dtype == self.head.dtype:
             raw = torch.mm(states, self.head, out_dtype=self.wide)
         else:
             raw = states.to(self.wide) @ self.head.to(self.wide)
         return self.whole.finish(raw if self.bias is None else raw + self.bias)
+
+    def _mm(self, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        if states.is_cuda:
+            return torch.mm(states, weight.T, out_dtype=self.wide)
+        return states.to(self.wide) @ weight.T.to(self.wide)
+
+
+def _halves(x: torch.Tensor, number: int) -> list[torch.Tensor]:
+    """bf16 tensors that add up to `x`, to eight bits more with each."""
+    out = []
+    for _ in range(number):
+        out.append(x.to(torch.bfloat16))
+        x = x - out[-1]
+    return out
 
 
 def _between(
@@ -195,7 +226,7 @@ def _between(
         slope = log_s - log_t
         amount = (p_s * slope).sum()
     else:
-        log_m = torch.logaddexp(log_t + _log(beta), log_s + _log(1.0 - beta))
+        log_m = torch.logaddexp(log_t + math.log(beta), log_s + math.log(1.0 - beta))
         slope = (1.0 - beta) * (log_s - log_m)
         amount = beta * (p_t * (log_t - log_m)).sum() + (p_s * slope).sum()
     sums = torch.stack([amount * temperature**2, nll])
@@ -211,13 +242,17 @@ def _between(
     return grad, sums
 
 
-def _log(x: float) -> float:
-    return float(torch.tensor(x, dtype=torch.float64).log())
-
-
 @cache
 def _compiled() -> Callable[..., Any]:
-    return torch.compile(_between, dynamic=True)
+    return compiled(_between, fullgraph=True)
+
+
+def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`function` compiled for any shape, with room for RECOMPILE_LIMIT graphs of it."""
+    from torch._dynamo import config
+
+    config.recompile_limit = max(config.recompile_limit, RECOMPILE_LIMIT)
+    return torch.compile(function, dynamic=True, **options)
 
 
 def _check(

@@ -68,7 +68,7 @@ def train_stage(
     model.to(device)
     base.to(device)
     if settings.shard:
-        shard(model, world)
+        shard(model, world, reshard=settings.reshard, bf16=bf16)
     if settings.shard_teacher:
         shard(base, world)
     if settings.checkpoint_activations:
@@ -88,14 +88,17 @@ def train_stage(
                 f"sequence.context: {context} positions, but {longest[1]} takes up to {longest[0]}; raise it"
             )
     small = stream is None and _is_small(plan, base) and not settings.shard_teacher
-    teacher = Teacher(base, cache=small, context=context, alone=small)
+    together = settings.shard_teacher or (settings.shard and base is model)
+    most = (lambda number: max(world.gather(number))) if together else (lambda number: number)
+    room = max(context, settings.pack_positions)
+    teacher = Teacher(base, cache=small, context=room, alone=small, most=most)
     objective = {
         "divergence": settings.divergence,
         "temperature": settings.temperature,
         "beta": settings.jsd_beta,
         "compile": settings.compile,
     }
-    task: Task = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=context, objective=objective)
+    task: Task = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=room, objective=objective)
     if run.recipe.model.ears == "symbols":
         weights = text_weights(run) if name == "stage2" else None
         task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed, weights))
@@ -122,7 +125,7 @@ def train_stage(
         start_from=resume,
         probe=probe,
         world=world,
-        lockstep=settings.shard and world.size > 1,
+        lockstep=(settings.shard or settings.shard_teacher) and world.size > 1,
         stream=stream,
     )
     summary = {"checkpoint": last.name, "steps": settings.steps}

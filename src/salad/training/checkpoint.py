@@ -1,25 +1,34 @@
-"""Whole training states on disk: safetensors and JSON, written aside and renamed; nothing is unpickled."""
+"""Whole training states on disk: safetensors and JSON, written aside and renamed; nothing is unpickled.
+
+A state is `weights`, `optimizer` and, where they are kept, `averages`, one file each. Where processes share layers each
+writes its own rows of them, into files of its own ("weights-00001-of-00008.safetensors"), and the first one writes what
+is whole on all. state.json names every file with its hash, and the first row of each tensor in it. Any number of
+processes reads either: each takes the rows that it needs.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from salad.files import read_json, sha256_file, write_json
-from salad.training.distributed import World, full, like
+from salad.training.distributed import TOGETHER, World, from_rows, is_sharded, local, reshard, rows_of
 from salad.training.optimizer import ADAM, MuonAdamW, moments_of
 from salad.types import SaladError
 
-__all__ = ["Saver", "latest_checkpoint", "load_averages", "load_checkpoint", "load_weights", "trainable"]
+__all__ = ["Saved", "Saver", "latest_checkpoint", "load_averages", "load_checkpoint", "load_weights", "trainable"]
 
 PREFIX = "checkpoint-"
+LOOK_S = 0.2  # between looks for what the other processes have written
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -30,8 +39,8 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 class Saver:
     """Writes checkpoints beside the training: the state is copied at once, the files follow in a thread.
 
-    `keep` newest ones stay, and those of the steps in `always`. In a group of processes all call `save`, for
-    sharded tensors are gathered, and the first one writes. Files do not depend on the number of processes.
+    `keep` newest ones stay, and those of the steps in `always`. In a group of processes all call `save`: the first one
+    writes, and where they share layers each writes its rows, into one folder, which all of them must see.
     """
 
     def __init__(self, folder: Path, keep: int, always: set[int], world: World | None = None) -> None:
@@ -63,13 +72,13 @@ class Saver:
         """Trained weights, buffers of the CTC head, optimiser moments, averaged weights and RNG after `step` steps."""
         self.wait()
         out = self.folder / f"{PREFIX}{step:06d}"
-        keep = self.world.is_first
-        tensors, steps = _snapshot(model, optimizer, keep)
-        if averages:
-            tensors["averages"] = {name: _host(value, keep) for name, value in averages.items()}
-        state = {"step": step, "adam_steps": steps, **extra}
-        if keep and not out.exists():
-            self._thread = threading.Thread(target=self._write, args=(out, tensors, state), name="checkpoint")
+        reshard(model)
+        shared = any(is_sharded(p) for p in trainable(model).values())
+        if (shared or self.world.is_first) and not out.exists():
+            tensors, steps = _snapshot(model, optimizer, averages or {}, self.world.is_first)
+            state = {"step": step, "adam_steps": steps, **extra}
+            write = self._write_part if shared else self._write
+            self._thread = threading.Thread(target=self._guarded, args=(write, out, tensors, state), name="checkpoint")
             self._thread.start()
         return out
 
@@ -82,22 +91,58 @@ class Saver:
             error, self._error = self._error, None
             raise SaladError(f"checkpoint: cannot be written in {self.folder}: {error}") from error
 
-    def _write(self, out: Path, tensors: dict[str, dict[str, torch.Tensor]], state: dict[str, Any]) -> None:
+    def _guarded(self, write: Callable[..., None], *arguments: Any) -> None:
         try:
-            aside = self.folder / f".{out.name}.{os.getpid()}.tmp"
-            aside.mkdir(parents=True, exist_ok=True)
-            sums = {}
-            for name, values in tensors.items():
-                save_file(values, aside / f"{name}.safetensors")
-                _sync(aside / f"{name}.safetensors")
-                sums[f"{name}.safetensors"] = sha256_file(aside / f"{name}.safetensors")
-            write_json(aside / "state.json", {**state, "sha256": sums})
-            _sync(aside)
-            aside.rename(out)
-            _sync(self.folder)
-            prune_checkpoints(self.folder, self.keep, self.always)
+            write(*arguments)
         except BaseException as error:  # a thread's error must reach the training
             self._error = error
+
+    def _write(self, out: Path, tensors: dict[str, Tensors], state: dict[str, Any]) -> None:
+        aside = self.folder / f".{out.name}.{os.getpid()}.tmp"
+        self._finish(aside, out, {**state, **_write_files(aside, tensors, "")})
+
+    def _write_part(self, out: Path, tensors: dict[str, Tensors], state: dict[str, Any]) -> None:
+        """The rows of this process; the first one waits for those of the others, and makes the folder whole."""
+        aside, number = self.folder / f".{out.name}.tmp", self.world.rank + 1
+        mine = _write_files(aside, tensors, f"-{number:05d}-of-{self.world.size:05d}")
+        write_json(aside / f"part-{number:05d}.json", mine)
+        if not self.world.is_first:
+            return
+        parts = [aside / f"part-{i + 1:05d}.json" for i in range(self.world.size)]
+        deadline = time.monotonic() + TOGETHER.total_seconds()
+        while missing := [path for path in parts if not path.exists()]:
+            if time.monotonic() > deadline:
+                raise SaladError(f"checkpoint: {missing[0]} was not written; do all processes see {self.folder}?")
+            time.sleep(LOOK_S)
+        read = [read_json(path) for path in parts]
+        for path in parts:
+            path.unlink()
+        merged = {key: {file: value for part in read for file, value in part[key].items()} for key in mine}
+        self._finish(aside, out, {**state, **merged})
+
+    def _finish(self, aside: Path, out: Path, state: dict[str, Any]) -> None:
+        write_json(aside / "state.json", state)
+        _sync(aside)
+        aside.rename(out)
+        _sync(self.folder)
+        prune_checkpoints(self.folder, self.keep, self.always)
+
+
+Tensors = dict[str, tuple[torch.Tensor, int | None]]  # in host memory, and the first row where a part is held
+
+
+def _write_files(aside: Path, tensors: dict[str, Tensors], ending: str) -> dict[str, Any]:
+    """One file a kind, and what state.json says of them."""
+    aside.mkdir(parents=True, exist_ok=True)
+    about: dict[str, Any] = {"sha256": {}, "rows": {}} if ending else {"sha256": {}}
+    for kind, values in tensors.items():
+        file = aside / f"{kind}{ending}.safetensors"
+        save_file({name: value for name, (value, _) in values.items()}, file)
+        _sync(file)
+        about["sha256"][file.name] = sha256_file(file)
+        if ending:
+            about["rows"][file.name] = {name: first for name, (_, first) in values.items() if first is not None}
+    return about
 
 
 def _sync(path: Path) -> None:
@@ -109,81 +154,148 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _host(tensor: torch.Tensor, keep: bool) -> torch.Tensor:
-    """A copy of the whole tensor in host memory; all processes must ask, those that do not keep it get nothing."""
-    whole = full(tensor.detach())
-    return whole.to("cpu", copy=True).contiguous() if keep else torch.empty(0)
-
-
 def _snapshot(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer | MuonAdamW, keep: bool
-) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, float]]:
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer | MuonAdamW,
+    averages: Mapping[str, torch.Tensor],
+    is_first: bool,
+) -> tuple[dict[str, Tensors], dict[str, float]]:
+    """Copies of what this process writes, and each parameter's number of steps."""
     parameters = trainable(model)
     names = {id(parameter): name for name, parameter in parameters.items()}
     moments, steps = {"rng": torch.get_rng_state()}, {}
     for parameter, state in optimizer.state.items():
         name = names[id(parameter)]
-        for key in moments_of(optimizer, parameter):
-            moments[f"{name}.{key}"] = _host(state[key], keep)
+        moments |= {f"{name}.{key}": state[key] for key in moments_of(optimizer, parameter)}
         steps[name] = float(state.get("step", 0))
-    weights = {name: _host(parameter, keep) for name, parameter in parameters.items()}
-    weights |= {f"buffer.{name}": _host(buffer, keep) for name, buffer in _saved_buffers(model).items()}
-    return {"weights": weights, "optimizer": moments}, steps
+    buffers = {f"buffer.{name}": buffer for name, buffer in _saved_buffers(model).items()}
+    kinds = {"weights": {**parameters, **buffers}, "optimizer": moments, **({"averages": averages} if averages else {})}
+    return {
+        kind: {
+            name: _host(value)
+            for name, value in tensors.items()
+            if (local(value).numel() if is_sharded(value) else is_first)
+        }
+        for kind, tensors in kinds.items()
+    }, steps
 
 
-def load_weights(path: Path, model: torch.nn.Module, *, averaged: bool = False) -> dict[str, Any]:
+def _host(tensor: torch.Tensor) -> tuple[torch.Tensor, int | None]:
+    """A copy of what this process holds, and the first of its rows where others hold the rest."""
+    copy = local(tensor.detach()).to("cpu", copy=True).contiguous()
+    return copy, rows_of(tensor)[0] if is_sharded(tensor) else None
+
+
+class Saved:
+    """Tensors of some kinds in a checkpoint, whole or in parts, of which only what is asked for is read.
+
+    Raises SaladError where a file cannot be read or is not the one that was written. In a group of processes, all of
+    which must ask, each looks at some of the files.
+    """
+
+    def __init__(self, path: Path, kinds: Iterable[str], world: World | None = None) -> None:
+        world, fault = world or World(), ""
+        self._parts: dict[str, list[tuple[int, Any]]] = {}
+        try:
+            self.state = read_json(path / "state.json")
+            own = [name for name in self.state["sha256"] if name.split(".")[0].split("-")[0] in kinds]
+            for name in own[world.rank :: world.size]:
+                if sha256_file(path / name) != self.state["sha256"][name]:
+                    fault = f"{path / name} does not have the hash it was written with; remove {path}"
+            for name in own:
+                file = safe_open(path / name, framework="pt")
+                rows = self.state.get("rows", {}).get(name, {})
+                for key in file.keys():
+                    self._parts.setdefault(key, []).append((rows.get(key, 0), file))
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            fault = f"{path} cannot be read ({error}); remove it to resume from the one before"
+        if fault := next(filter(None, world.gather(fault)), ""):
+            raise SaladError(f"checkpoint: {fault}")
+        for parts in self._parts.values():
+            parts.sort(key=lambda part: part[0])
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        first, file = self._parts[key][-1]
+        length, *rest = file.get_slice(key).get_shape() or (None,)
+        return () if length is None else (first + length, *rest)
+
+    def like(self, key: str, target: torch.Tensor) -> torch.Tensor:
+        """The tensor laid out as `target`, on its device: of a sharded one this process's rows alone are read."""
+        if not is_sharded(target):
+            return self.read(key).to(target.device)
+        return from_rows(self.read(key, *rows_of(target)), target)
+
+    def read(self, key: str, first: int = 0, last: int | None = None) -> torch.Tensor:
+        """The tensor, or its rows from `first` up to `last`."""
+        parts = self._parts[key]
+        if last is None:
+            whole = [file.get_tensor(key) for _, file in parts]
+            return whole[0] if len(whole) == 1 else torch.cat(whole)
+        found = []
+        for start, file in parts:
+            own = file.get_slice(key)
+            low, high = max(first - start, 0), min(last - start, own.get_shape()[0])
+            if low < high:
+                found.append(own[low:high])
+        return torch.cat(found) if found else torch.empty(0, *self.shape(key)[1:])
+
+
+def load_weights(
+    path: Path, model: torch.nn.Module, *, averaged: bool = False, world: World | None = None
+) -> dict[str, Any]:
     """Put a checkpoint's weights into `model`; returns its state.json. Refuses a damaged or foreign one.
 
-    averaged: the weights' moving averages, where the checkpoint holds them.
+    averaged: the weights' moving averages, where the checkpoint holds them. world: the processes that load it together.
     """
-    try:
-        state = read_json(path / "state.json")
-        for name, expected in state["sha256"].items():
-            if sha256_file(path / name) != expected:
-                raise SaladError(f"checkpoint: {path / name} does not have the hash it was written with; remove {path}")
-        weights = load_file(path / "weights.safetensors")
-        if averaged and (path / "averages.safetensors").exists():
-            weights |= load_file(path / "averages.safetensors")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        if isinstance(error, SaladError):
-            raise
-        raise SaladError(
-            f"checkpoint: {path} cannot be read ({error}); remove it to resume from the one before"
-        ) from error
+    saved = [Saved(path, [kind], world) for kind in (("weights", "averages") if averaged else ("weights",))]
     targets = {**dict(model.named_parameters()), **{f"buffer.{k}": v for k, v in _saved_buffers(model).items()}}
-    wrong = sorted(k for k, v in weights.items() if k not in targets or targets[k].shape != v.shape)
+    wrong = sorted(
+        name for one in saved for name in one if name not in targets or tuple(targets[name].shape) != one.shape(name)
+    )
     if wrong:
         raise SaladError(f"checkpoint: {path} belongs to another model; {wrong[0]} does not fit this recipe's model")
     with torch.no_grad():
-        for name, value in weights.items():
-            targets[name].copy_(like(value, targets[name]))
-    return state
+        for one in saved:
+            for name in one:
+                targets[name].copy_(one.like(name, targets[name]))
+    return saved[0].state
 
 
-def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | MuonAdamW) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | MuonAdamW, world: World | None = None
+) -> dict[str, Any]:
     """Weights, optimiser and RNG as they were; returns state.json. What another kind of optimiser remembered of a
     parameter is of no use to this one, which begins it anew."""
-    state = load_weights(path, model)
-    saved = load_file(path / "optimizer.safetensors")
+    state = load_weights(path, model, world=world)
+    saved = Saved(path, ["optimizer"], world)
     for name, parameter in trainable(model).items():
         keys = moments_of(optimizer, parameter)
         if name not in state["adam_steps"] or any(f"{name}.{key}" not in saved for key in keys):
             continue
-        own = {key: like(saved[f"{name}.{key}"].clone(), parameter) for key in keys}
+        own = {key: saved.like(f"{name}.{key}", parameter) for key in keys}
         if keys == ADAM:
-            own["step"] = torch.tensor(state["adam_steps"][name])
+            steps = torch.tensor(state["adam_steps"][name])
+            own["step"] = steps.to(parameter.device) if optimizer.param_groups[-1].get("fused") else steps
         if isinstance(optimizer, MuonAdamW):
             optimizer.set_state(parameter, own)
         else:
             optimizer.state[parameter] = own
-    torch.set_rng_state(saved["rng"])
+    torch.set_rng_state(saved.read("rng"))
     return state
 
 
-def load_averages(path: Path) -> dict[str, torch.Tensor]:
-    """The moving averages of the weights that a checkpoint holds; empty where it holds none."""
-    file = path / "averages.safetensors"
-    return load_file(file) if file.exists() else {}
+def load_averages(
+    path: Path, targets: Mapping[str, torch.Tensor], world: World | None = None
+) -> dict[str, torch.Tensor]:
+    """The moving averages of the weights that a checkpoint holds, laid out as `targets`; empty where it holds none."""
+    saved = Saved(path, ["averages"], world)
+    return {name: saved.like(name, targets[name]) for name in saved}
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

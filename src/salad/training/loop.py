@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,8 +20,8 @@ from salad.files import write_jsonl
 from salad.progress import progress
 from salad.sequence.stream import Stream, StreamBatches
 from salad.training.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
-from salad.training.distributed import World, like, norm
-from salad.training.monitor import PERF, Spikes, perf, save_batch
+from salad.training.distributed import Figure, World, before_pack, is_sharded, local, norms
+from salad.training.monitor import PERF, Spikes, Terminated, on_host, perf, save_batch
 from salad.training.optimizer import Kind, MuonAdamW, make_optimizer
 from salad.training.schedule import before_decay, wsd
 from salad.types import SaladError
@@ -29,7 +30,11 @@ __all__ = ["Schedule", "Task", "autocast", "train"]
 
 
 class Task(Protocol):
-    """What is trained: batches as a pure function of the step, and a loss that is a sum."""
+    """What is trained: batches as a pure function of the step, and a loss that is a sum.
+
+    Where processes share layers (`lockstep`), a task also has `shares(pack)`, whether the loss of a pack goes through
+    them, and `idle()`, a loss of 0 that does: what a process without a pack does beside the others.
+    """
 
     def packs(self, step: int) -> list[Any]:
         """The packs of a global batch; the same step gives the same packs."""
@@ -37,8 +42,9 @@ class Task(Protocol):
     def count(self, pack: Any) -> int:
         """Targets in a pack: what the loss is divided by, summed over the global batch."""
 
-    def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, float]]:
-        """Summed loss (None where its gradient is exactly zero), and sums and counts to log."""
+    def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, Figure]]:
+        """Summed loss (None where its gradient is exactly zero), and sums and counts to log: those that the device
+        forms stay there, as tensors without a gradient."""
 
 
 STAGE = Stage(steps=1)  # its section states the defaults
@@ -64,6 +70,8 @@ class Schedule:
     spike_factor: float = STAGE.spike_factor
     ema: float = STAGE.ema
     optimizer: Kind = STAGE.optimizer
+    reshard: bool = STAGE.reshard
+    reduce_once: bool = STAGE.reduce_once
 
     @classmethod
     def of(cls, section: Section, lr: dict[str, float], **others: Any) -> Schedule:
@@ -98,34 +106,44 @@ def train(
     weights and optimiser from the checkpoint `start_from`, if given. Losses are divided once, by the count
     of targets in the global batch, whatever the number of packs or processes. metrics.jsonl has one row a step;
     keys that begin with "perf/" are rates of this machine, all others follow from the seed.
-    lockstep: the processes share layers, so that each must take the same number of packs.
+    lockstep: the processes share layers, the student's or the teacher's, so that each must go through them the same
+    number of times (see `Task`).
     stream: what the task draws its batches from, where they are not a plan. Its state goes into the checkpoints, and
     the packs of a step are then each process's own, not shared out.
-    Raises SaladError on a loss that is not finite or leaps (`schedule.spike_factor` times the median of the last 20
-    steps), after writing the batch to bad-batch.json.
+    Raises SaladError on a loss or a gradient that is not finite, and on a loss that leaps (`schedule.spike_factor`
+    times the median of the last 20 steps), after writing the batch to bad-batch.json; it has not moved the weights.
+    The host waits for the device once a step, to look at these figures. SIGTERM ends the training after the step in
+    flight, with a checkpoint and a SaladError.
     """
     world = world or World()
     folder.mkdir(parents=True, exist_ok=True)
     parameters = trainable(model)
+    device = next(iter(parameters.values())).device.type
     groups = {name: [p for n, p in parameters.items() if n.split(".")[0] == name] for name in schedule.lr}
     optimizer = make_optimizer(
         schedule.optimizer,
-        [{"params": p, "lr": schedule.lr[n], "base_lr": schedule.lr[n]} for n, p in groups.items() if p],
+        [
+            {"params": own, "lr": schedule.lr[name], "base_lr": schedule.lr[name]}
+            for name, group in groups.items()
+            for own in ([p for p in group if not is_sharded(p)], [p for p in group if is_sharded(p)])
+            if own
+        ],
         {parameter: name for name, parameter in parameters.items()},
         schedule.weight_decay,
-        foreach=False if lockstep else None,
+        fused=device == "cuda",
     )
+    before = partial(before_pack, model, reshard=schedule.reshard, reduce_once=schedule.reduce_once)
     keep_step = before_decay(schedule.steps, schedule.decay_share)
     step, seconds, totals = 0, 0.0, {"positions": 0, "targets": 0}
     averages: dict[str, torch.Tensor] = {}
     if (resume := latest_checkpoint(folder)) is not None:
-        state = load_checkpoint(resume, model, optimizer)
+        state = load_checkpoint(resume, model, optimizer, world)
         step, seconds, totals = state["step"], state["seconds"], state["totals"]
-        averages = {name: like(value, parameters[name]) for name, value in load_averages(resume).items()}
+        averages = load_averages(resume, parameters, world)
         if stream is not None:
             stream.load_state_dict(state.get("stream", {}))
     elif start_from is not None:
-        load_checkpoint(start_from, model, optimizer)
+        load_checkpoint(start_from, model, optimizer, world)
     log = folder / "metrics.jsonl"
     rows = [row for row in _read_log(log) if row["step"] <= step] if resume is not None else []
     if world.is_first:
@@ -136,10 +154,9 @@ def train(
         if "loss" in row:
             spikes.is_spike(row["loss"])
     saver = Saver(folder, schedule.keep, {keep_step, schedule.steps}, world)
-    device = next(iter(parameters.values())).device.type
     before_s = time.monotonic() - seconds
     shown = progress(title, schedule.steps, "steps", quiet=not world.is_first)
-    with shown as bar, _Log(log if world.is_first else None) as metrics, saver:
+    with shown as bar, _Log(log if world.is_first else None) as metrics, saver, Terminated() as terminated:
         bar.advance(step)
         if step == 0 and probe is not None:
             metrics.write({"step": 0, "seconds": 0.0, **totals, **probe()})
@@ -150,11 +167,15 @@ def train(
             began = time.perf_counter()
             packs = task.packs(step)
             waited = time.perf_counter() - began
-            row = _accumulate(task, packs, bf16, device, world, lockstep, own=stream is not None)
-            if not math.isfinite(row["loss"]) or spikes.is_spike(row["loss"]):
+            together = before if lockstep else None
+            figures, count = _accumulate(task, packs, bf16, device, world, together, own=stream is not None)
+            lengths = _gradients(groups, world, lockstep)
+            row = on_host({**figures, **lengths})
+            row["loss"] /= count
+            if not all(map(math.isfinite, row.values())) or spikes.is_spike(row["loss"]):
                 saver.wait()
                 raise _stopped(folder, step, packs, row, schedule.spike_factor, world)
-            row |= _update(optimizer, groups, schedule.grad_clip, world, lockstep)
+            _update(optimizer, parameters.values(), schedule.grad_clip, lengths["grad_norm"])
             if schedule.ema:
                 _average(averages, parameters, schedule.ema)
             step += 1
@@ -166,11 +187,19 @@ def train(
                 row |= probe()
             metrics.write(row | rates)
             bar.advance(1, f"loss {row['loss']:.3f}")
-            if step % schedule.checkpoint_every == 0 or step in (keep_step, schedule.steps):
+            stop = any(world.gather(terminated.asked)) and step < schedule.steps
+            if stop or step % schedule.checkpoint_every == 0 or step in (keep_step, schedule.steps):
                 extra = {"seconds": time.monotonic() - before_s, "totals": dict(totals)}
                 if stream is not None:
                     extra["stream"] = Stream.join(world.gather(stream.state_dict()))
-                saver.save(model, optimizer, step, extra, averages)
+                last = saver.save(model, optimizer, step, extra, averages)
+            if stop:
+                saver.wait()
+                world.barrier()  # torchrun ends all processes as soon as one has failed
+                raise SaladError(
+                    f"{title}: stopped by SIGTERM after step {step} of {schedule.steps}; the checkpoint {last} is "
+                    "written. The same command goes on from there"
+                )
     world.barrier()
     last = latest_checkpoint(folder)
     assert last is not None
@@ -178,44 +207,59 @@ def train(
 
 
 def _accumulate(
-    task: Task, packs: list[Any], bf16: bool, device: str, world: World, lockstep: bool, own: bool
-) -> dict[str, float]:
-    """Gradients of one global batch, summed over its packs and over the processes that share (or `own`) them."""
+    task: Task, packs: list[Any], bf16: bool, device: str, world: World, together: Callable[..., None] | None, own: bool
+) -> tuple[dict[str, Figure], int]:
+    """Gradients of one global batch, summed over its packs; its figures, summed over the processes that share (or
+    `own`) them as well, and its targets. Nothing here waits for the device.
+
+    together: where processes share layers, what to call before each pack that goes through these.
+    """
     count = sum(task.count(pack) for pack in packs)
-    count = max(1, int(world.sum({"count": count})["count"]) if own else count)
+    count = max(1, sum(world.gather(count)) if own else count)
     # FSDP averages the gradients of sharded layers over the processes; the others are summed below.
-    scale = world.size if lockstep else 1
-    sums: dict[str, float] = {"loss": 0.0}
-    for pack, weight in (world.own if own else world.share)(packs, equal=lockstep):
+    scale = world.size if together else 1
+    sums: dict[str, Figure] = {"loss": torch.zeros((), dtype=torch.float64, device=device)}
+    through: list[Any] = []
+    if together:
+        through, others = world.rounds(packs, task.shares, own=own)  # type: ignore[attr-defined]
+    else:
+        others = packs if own else packs[world.rank :: world.size]
+    for index, pack in enumerate([*through, *others]):
+        if together and index < len(through):
+            together(last=index == len(through) - 1)
         with autocast(bf16, device):
-            loss, logs = task.loss(pack)
-        if weight:
-            for key, value in logs.items():
-                sums[key] = sums.get(key, 0.0) + value
+            loss, logs = (task.idle(), {}) if pack is None else task.loss(pack)  # type: ignore[attr-defined]
+        for key, value in logs.items():
+            sums[key] = sums.get(key, 0.0) + (value.double() if isinstance(value, torch.Tensor) else value)
         if loss is not None:
-            (loss * (weight * scale / count)).backward()
-            sums["loss"] += weight * float(loss.detach())
-    sums = world.sum(sums)
-    return {**sums, "loss": sums["loss"] / count}
+            (loss * (scale / count)).backward()
+            sums["loss"] = sums["loss"] + loss.detach().double()
+    return world.sum(sums), count
+
+
+def _gradients(groups: dict[str, list[torch.nn.Parameter]], world: World, lockstep: bool) -> dict[str, torch.Tensor]:
+    """Sum the gradients over the processes, and give their norm, that of all groups first and then of each."""
+    every = [p for group in groups.values() for p in group]
+    world.sum_gradients(every, world.size if lockstep else 1)
+    grads = {name: [p.grad for p in group if p.grad is not None] for name, group in groups.items() if group}
+    own = norms(grads, every[0].device)
+    total = torch.linalg.vector_norm(torch.stack(list(own.values())))
+    return {"grad_norm": total, **{f"grad_norm_{name}": value for name, value in own.items()}}
 
 
 def _update(
     optimizer: torch.optim.Optimizer | MuonAdamW,
-    groups: dict[str, list[torch.nn.Parameter]],
+    parameters: Iterable[torch.nn.Parameter],
     grad_clip: float,
-    world: World,
-    lockstep: bool,
-) -> dict[str, float]:
-    """Clip by the norm over all groups and processes, step, and tell the norms before clipping."""
-    every = [p for group in groups.values() for p in group]
-    world.sum_gradients(every, world.size if lockstep else 1)
-    grads = {name: [p.grad for p in group if p.grad is not None] for name, group in groups.items() if group}
-    norms = {name: norm(group, every[0].device) for name, group in grads.items()}
-    total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-    torch.nn.utils.clip_grads_with_norm_(every, grad_clip, total, foreach=False if lockstep else None)
+    total: torch.Tensor,
+) -> None:
+    """Clip by the norm of all gradients, and step."""
+    with torch.no_grad():
+        if gradients := [local(p.grad) for p in parameters if p.grad is not None]:
+            factor = (grad_clip / (total + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+            torch._foreach_mul_(gradients, factor)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {"grad_norm": float(total), **{f"grad_norm_{name}": float(value) for name, value in norms.items()}}
 
 
 @torch.no_grad()
@@ -230,12 +274,13 @@ def _average(averages: dict[str, torch.Tensor], parameters: dict[str, torch.nn.P
 def _stopped(
     folder: Path, step: int, packs: list[Any], row: dict[str, float], factor: float, world: World
 ) -> SaladError:
-    why = f"{row['loss']} at step {step}"
-    if math.isfinite(row["loss"]):
+    what = next((key for key, value in row.items() if not math.isfinite(value)), "loss")
+    why = f"{row[what]} at step {step}"
+    if math.isfinite(row[what]):
         why += f", more than spike_factor {factor:g} times the median of the last 20 steps"
     where = save_batch(folder, step, packs, row) if world.is_first else folder
     world.barrier()  # torchrun ends all processes as soon as one has failed
-    return SaladError(f"loss: {why}; its batch is in {where}. Lower the learning rate, or look at the batch's audio")
+    return SaladError(f"{what}: {why}; its batch is in {where}. Lower the learning rate, or look at the batch's audio")
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:

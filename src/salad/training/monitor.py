@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import resource
+import signal
 import statistics
 import sys
+import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from safetensors.numpy import save_file
 from salad.files import write_json
 from salad.types import Example
 
-__all__ = ["PERF", "Spikes", "memory_bytes", "perf", "save_batch", "step_flops"]
+__all__ = ["PERF", "Spikes", "Terminated", "memory_bytes", "on_host", "perf", "save_batch", "step_flops"]
 
 PERF = "perf/"  # figures that differ from run to run begin with this
 
@@ -36,6 +39,35 @@ class Spikes:
             return True
         self.last.append(loss)
         return False
+
+
+class Terminated:
+    """Whether SIGTERM has come since it was entered; a second one does what it did before."""
+
+    asked = False
+
+    def __enter__(self) -> Terminated:
+        self._main = threading.current_thread() is threading.main_thread()  # no other one may listen
+        if self._main:
+            self._before = signal.signal(signal.SIGTERM, self._ask) or signal.SIG_DFL
+        return self
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+        signal.signal(signal.SIGTERM, self._before)
+
+    def __exit__(self, *_: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+def on_host(figures: Mapping[str, float | torch.Tensor]) -> dict[str, float]:
+    """All figures as numbers: the one time in a step that the host waits for the device."""
+    formed = {key: value for key, value in figures.items() if isinstance(value, torch.Tensor)}
+    row = torch.stack([value.double() for value in formed.values()])
+    host = row.to("cpu", non_blocking=True)
+    bool(row.isfinite().all())  # waits for the device, and so for the copy above
+    return {**figures, **dict(zip(formed, host.tolist(), strict=True))}
 
 
 def step_flops(

@@ -21,7 +21,7 @@ class MuonAdamW:
     """
 
     def __init__(
-        self, groups: Sequence[dict[str, Any]], matrices: set[torch.nn.Parameter], weight_decay: float
+        self, groups: Sequence[dict[str, Any]], matrices: set[torch.nn.Parameter], weight_decay: float, fused: bool
     ) -> None:
         parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
         for group in groups:
@@ -35,7 +35,7 @@ class MuonAdamW:
                 torch.optim.Muon(parts[0], weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")  # type: ignore[attr-defined]
             )
         if parts[1]:
-            self.parts.append(torch.optim.AdamW(parts[1], betas=BETAS, weight_decay=weight_decay))
+            self.parts.append(torch.optim.AdamW(parts[1], betas=BETAS, weight_decay=weight_decay, fused=fused or None))
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -66,15 +66,16 @@ def make_optimizer(
     names: Mapping[torch.nn.Parameter, str],
     weight_decay: float,
     *,
-    foreach: bool | None,
+    fused: bool = False,
 ) -> torch.optim.Optimizer | MuonAdamW:
-    """groups: as `torch.optim` takes them. names: of parameters; Muon's are matrices of the adapter's blocks."""
+    """groups: as `torch.optim` takes them, whole and sharded parameters apart. names: of parameters; Muon's are
+    matrices of the adapter's blocks. fused: AdamW by one kernel, which counts its steps on the device."""
     if kind == "muon":
         matrices = {
             p for p, name in names.items() if p.ndim == 2 and name.startswith("adapter.") and ".blocks." in name
         }
-        return MuonAdamW(groups, matrices, weight_decay)
-    return torch.optim.AdamW(list(groups), betas=BETAS, weight_decay=weight_decay, foreach=foreach)
+        return MuonAdamW(groups, matrices, weight_decay, fused)
+    return torch.optim.AdamW(list(groups), betas=BETAS, weight_decay=weight_decay, fused=fused or None)
 
 
 def moments_of(optimizer: Any, parameter: torch.Tensor) -> tuple[str, ...]:

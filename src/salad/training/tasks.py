@@ -13,10 +13,12 @@ import torch
 from salad.model.llm import decoder_layers
 from salad.model.modeling import Heard, SaladForConditionalGeneration
 from salad.model.teacher import Teacher
+from salad.model.transfer import to_device
 from salad.objective import ctc, ctc_fits, distill
 from salad.sequence import assemble, best_fit
 from salad.sequence.examples import num_positions
 from salad.sequence.stream import StreamBatches
+from salad.training.distributed import Figure, is_sharded
 from salad.training.ears_tasks import SimulatedBatches
 from salad.training.monitor import step_flops
 from salad.types import Example, SaladError
@@ -92,6 +94,11 @@ class DistillTask:
         self.model, self.teacher, self.batches = model, teacher, batches
         self.alpha, self.context, self.objective = alpha, context, objective or {}
         self.llm_frozen = not any(p.requires_grad for p in model.llm.parameters())
+        if model.config.prior and any(is_sharded(p) for p in model.llm.parameters()):
+            raise SaladError(
+                f"model.prior: {model.config.prior} asks a sharded LLM more often on one process than on another; "
+                "set shard: false, or model.prior: 0"
+            )
         self._sizes = {
             "llm": sum(p.numel() for p in decoder_layers(model.decoder()).parameters()),
             "head": model.get_output_embeddings().weight.numel(),
@@ -113,29 +120,37 @@ class DistillTask:
             if span.modality == "text"
         )
 
-    def loss(self, pack: list[Example]) -> tuple[torch.Tensor | None, dict[str, float]]:
-        if self.llm_frozen:  # plain text moves nothing: its gradient is exactly zero
-            pack = [example for example in pack if example.speech_frames]
-            if not pack:
-                return None, {}
+    def shares(self, pack: list[Example]) -> bool:
+        """Whether its loss goes through the LLM."""
+        return bool(self._moving(pack))
+
+    def idle(self) -> torch.Tensor:
+        """0, by one position through the student and none through the teacher, forwards and backwards."""
+        row = self.model.get_input_embeddings().weight[:1].detach().requires_grad_()
+        states = self.model.hidden_states(row, [0, 1])
+        self.teacher.hidden([])
+        return 0.0 * states.float().sum()
+
+    def _moving(self, pack: list[Example]) -> list[Example]:
+        """Where the LLM is frozen plain text moves nothing: its gradient is exactly zero."""
+        return [example for example in pack if example.speech_frames] if self.llm_frozen else pack
+
+    def loss(self, pack: list[Example]) -> tuple[torch.Tensor | None, dict[str, Figure]]:
+        pack = self._moving(pack)
+        if not pack:
+            return None, {}
         head = self.model.head
         device = head.device
-        frames = [torch.from_numpy(span).float().to(device) for example in pack for span in example.speech_frames]
+        frames = [span for example in pack for span in example.speech_frames]
         if frames:
-            heard = self.hear(frames)
+            heard = self.hear(to_device(frames, device, torch.float32))
             speech, lengths, all_lengths = heard.embeddings, heard.lengths, heard.all_lengths
         else:
             speech, lengths, all_lengths = self.model.get_input_embeddings().weight[:0], [], []
         packed = assemble(pack, lengths)
-        ids, rows, student_pos, teacher_pos, targets = (
-            torch.from_numpy(x).to(device)
-            for x in (
-                packed.student_ids,
-                packed.speech_rows,
-                packed.pairs.student_pos,
-                packed.pairs.teacher_pos,
-                packed.pairs.target_ids,
-            )
+        pairs = packed.pairs
+        ids, rows, student_pos, teacher_pos, targets = to_device(
+            [packed.student_ids, packed.speech_rows, pairs.student_pos, pairs.teacher_pos, pairs.target_ids], device
         )
         student = self.model.hidden_states(self.model.merge(ids, speech, rows), packed.student_starts)
         read_before = self.teacher.positions_read
@@ -160,8 +175,8 @@ class DistillTask:
         logs = {
             "positions": len(packed.student_ids),
             "targets": out.count,
-            "kl_sum": float(out.kl),
-            "nll_sum": float(out.nll),
+            "kl_sum": out.kl,
+            "nll_sum": out.nll,
             "flops": flops,
         }
         return out.total, logs
@@ -208,9 +223,9 @@ class CTCTask:
     def count(self, pack: list[int]) -> int:
         return sum(len(self.spans[i][1]) for i in pack)
 
-    def loss(self, pack: list[int]) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, pack: list[int]) -> tuple[torch.Tensor, dict[str, Figure]]:
         device = self.model.ctc.scale.device
-        frames = [torch.from_numpy(self.spans[i][0]).float().to(device) for i in pack]
+        frames = to_device([self.spans[i][0] for i in pack], device, torch.float32)
         classes = [[self._class[int(t)] for t in self.spans[i][1]] for i in pack]
         logits, lengths = self.model.ctc_logits(frames)
         loss, count = ctc(logits, lengths, classes)
@@ -239,12 +254,18 @@ class WithCTC:
     def count(self, pack: tuple[float | None, list[Any]]) -> int:
         return self.distillation.count(pack[1]) if pack[0] is None else 0
 
-    def loss(self, pack: tuple[float | None, list[Any]]) -> tuple[torch.Tensor | None, dict[str, float]]:
+    def shares(self, pack: tuple[float | None, list[Any]]) -> bool:
+        return pack[0] is None and self.distillation.shares(pack[1])
+
+    def idle(self) -> torch.Tensor:
+        return self.distillation.idle()
+
+    def loss(self, pack: tuple[float | None, list[Any]]) -> tuple[torch.Tensor | None, dict[str, Figure]]:
         factor, members = pack
         if factor is None:
             return self.distillation.loss(members)
         loss, logs = self.ctc.loss(members)
-        return factor * loss, {"ctc_sum": float(loss.detach()), "ctc_targets": logs["targets"], "flops": logs["flops"]}
+        return factor * loss, {"ctc_sum": loss.detach(), "ctc_targets": logs["targets"], "flops": logs["flops"]}
 
 
 @dataclass(frozen=True)
@@ -278,14 +299,20 @@ class Together:
     def count(self, pack: tuple[Side | None, float, Any]) -> int:
         return self.main.count(pack[2]) if pack[0] is None else 0
 
-    def loss(self, pack: tuple[Side | None, float, Any]) -> tuple[torch.Tensor | None, dict[str, float]]:
+    def shares(self, pack: tuple[Side | None, float, Any]) -> bool:
+        return pack[0] is None and self.main.shares(pack[2])
+
+    def idle(self) -> torch.Tensor:
+        return self.main.idle()
+
+    def loss(self, pack: tuple[Side | None, float, Any]) -> tuple[torch.Tensor | None, dict[str, Figure]]:
         side, factor, own = pack
         if side is None:
             return self.main.loss(own)
         loss, logs = side.task.loss(own)
         kept = {"flops": logs.get("flops", 0.0)}
         if loss is not None:
-            kept |= {f"{side.name}_sum": float(loss.detach()), f"{side.name}_targets": logs.get("targets", 0)}
+            kept |= {f"{side.name}_sum": loss.detach(), f"{side.name}_targets": logs.get("targets", 0)}
         return None if loss is None else factor * loss, kept
 
 
@@ -301,5 +328,11 @@ class OneBatch:
     def count(self, pack: Any) -> int:
         return self.task.count(pack)
 
-    def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, float]]:
+    def shares(self, pack: Any) -> bool:
+        return self.task.shares(pack)
+
+    def idle(self) -> torch.Tensor:
+        return self.task.idle()
+
+    def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, Figure]]:
         return self.task.loss(pack)

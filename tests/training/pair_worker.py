@@ -1,0 +1,211 @@
+"""Two processes that train together (gloo): `python pair_worker.py FOLDER SCENARIO ...`; `run_pair` starts both.
+
+What rank 0 found is in FOLDER/found.json. A process that waits for ever is killed after minutes, which fails the test.
+"""
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from salad.model.freeze import freeze
+from salad.model.teacher import Teacher
+from salad.testing.models import make_examples, make_model
+from salad.training.distributed import World, shard
+from salad.training.loop import Schedule, train
+from salad.training.tasks import CTCTask, DistillTask, WithCTC
+from salad.types import Example, SaladError, Span
+
+TIMEOUT_S = 120  # of each scenario
+
+
+def run_pair(folder: Path, *scenarios: str) -> dict:
+    """Start both, wait, and give what they found in each scenario, in turn."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, __file__, str(folder), *scenarios]
+    both = [
+        subprocess.Popen(
+            command, env={**shared, "WORLD_SIZE": "2", "RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    deadline = time.monotonic() + TIMEOUT_S * len(scenarios)
+    while time.monotonic() < deadline and any(process.poll() is None for process in both):
+        if any(process.poll() for process in both):  # the other one would wait for it
+            break
+        time.sleep(0.05)
+    for process in both:
+        process.kill()
+    errors = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(error[-3000:] for error in errors)
+    return json.loads((folder / "found.json").read_text())
+
+
+def plain(*lengths: int) -> list[Example]:
+    """Documents that nobody speaks, of so many tokens."""
+    return [
+        Example(f"t{n}.{i}", (Span("text", 0, n),), np.arange(i, i + n) % 60, ((0, n),), 0, ())
+        for i, n in enumerate(lengths)
+    ]
+
+
+class Own:
+    """Batches of one process alone, in place of a stream."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def state_dict(self) -> dict:
+        return {"lanes": {str(self.rank): {}}}
+
+    def load_state_dict(self, state: dict) -> None:
+        pass
+
+
+def uneven(rank: int) -> list[list[Example]]:
+    """Steps of one and of many packs, of long documents and of short ones: neither side ever needs as many passes."""
+    few, many = make_examples(3, num=2), [*make_examples(5, num=6), *plain(40, 41, 15, 15, 15)]
+    return [few, many] if rank == 0 else [many, few]
+
+
+def make_task(
+    batches: list, llm: str, world: World, *, ctc: bool = False, teacher: bool = True, context: int = 48, **options
+) -> tuple:
+    """A student and its task; layers of the student, and those of the teacher, are spread over the processes."""
+    model = make_model("fixed", 30 if ctc else 0)
+    base = model if llm == "frozen" else make_model("fixed", 0)
+    freeze(model, llm, bf16=False)
+    freeze(base, "frozen", bf16=False)
+    shard(model, world, **options)
+    if teacher and base is not model:
+        shard(base, world)
+    most = {"most": lambda number: max(world.gather(number))} if teacher or base is model else {}
+    reader = Teacher(base, cache=llm == "frozen", context=24, **most)
+    task = DistillTask(model, reader, batches, alpha=0.5, context=context)
+    if ctc:
+        rng = np.random.default_rng(0)
+        spans = [(rng.normal(size=(24, 6)).astype(np.float16), rng.integers(1, 31, 4)) for _ in range(4)]
+        return model, WithCTC(task, CTCTask(model, spans, steps=len(batches), batch=3, seed=0), 0.5)
+    return model, task
+
+
+def schedule(steps: int = 2, **options) -> Schedule:
+    rates = {"adapter": 1e-3, "ctc": 1e-3, "llm": 1e-4}
+    return Schedule(steps=steps, lr=rates, decay_share=0.0, checkpoint_every=2, keep=9, **options)
+
+
+def metrics(folder: Path) -> list[list[float]]:
+    """Loss and norm of the gradient of each step."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [[row["loss"], row["grad_norm"]] for row in rows]
+
+
+def unequal(world: World, folder: Path) -> dict:
+    """Batches of their own, of different sizes; plain text alone beside a frozen LLM; CTC on one process only."""
+    found = {}
+    for llm in ("full", "frozen"):
+        model, task = make_task(uneven(world.rank), llm, world)
+        settings = {"bf16": False, "world": world, "lockstep": True, "stream": Own(world.rank)}
+        train(model, task, schedule(), folder / llm, title="t", **settings)
+        found[llm] = metrics(folder / llm)
+    for name, batches in (
+        ("ctc", [make_examples(3, num=4)] * 2),
+        ("plain", [[*plain(40), *make_examples(3, num=1)]] * 2),
+    ):
+        model, task = make_task(batches, "frozen", world, ctc=name == "ctc")
+        train(model, task, schedule(), folder / name, title="t", bf16=False, world=world, lockstep=True)
+        found[name] = metrics(folder / name)
+    return found
+
+
+class Collectives(TorchDispatchMode):
+    """Counts them by kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        space, _, name = function._schema.name.partition("::")
+        self.counts[name] += space == "c10d"
+        return function(*args, **(kwargs or {}))
+
+
+def batches_of(steps: int) -> list[list[Example]]:
+    return [make_examples(3 + step, num=6) for step in range(steps)]
+
+
+def modes(world: World, folder: Path) -> list[dict]:
+    """Every way to gather weights and to sum gradients, with a few packs a step and with one: a row each."""
+    rows = []
+    ways = itertools.product((False, True), (False, True), (24, 2048))
+    for reshard, once, context in [*ways, (True, False, "again"), (False, True, "bf16")]:
+        bf16 = context == "bf16"
+        options = {"teacher": False, "context": {"again": 24, "bf16": 2048}.get(context, context), "bf16": bf16}
+        model, task = make_task(batches_of(3), "full", world, reshard=reshard, **options)
+        if context == "again":  # activations are formed again in the backward pass
+            model.llm.gradient_checkpointing_enable({"use_reentrant": False})
+            model.llm.train()
+        collectives, at, packs = Collectives(), [], task.packs
+
+        def counted(step, packs=packs, at=at, collectives=collectives):
+            at.append((len(packs(step)), collectives.counts.copy()))
+            return packs(step)
+
+        task.packs = counted
+        out = folder / f"{reshard}-{once}-{context}"
+        settings = schedule(3, reshard=reshard, reduce_once=once)
+        with collectives:
+            train(model, task, settings, out, title="t", bf16=bf16, world=world, lockstep=True)
+        step = at[2][1] - at[1][1]
+        row = {"reshard": reshard, "once": once, "context": context, "packs": at[1][0], "all": step.total()}
+        row |= {"gathers": step["_allgather_base_"], "reduces": step["_reduce_scatter_base_"]}
+        rows.append(row | {"metrics": metrics(out), "folder": str(out)})
+    return rows
+
+
+def resumed(world: World, folder: Path) -> None:
+    """Two more steps than `folder` holds; layers, moments and averages are spread over the processes."""
+    done = max((int(path.name[-6:]) for path in folder.glob("checkpoint-*")), default=0)
+    model, task = make_task(batches_of(6), "full", world)
+    train(model, task, schedule(done + 2, ema=0.5), folder, title="t", bf16=False, world=world, lockstep=True)
+
+
+def terminated(world: World, folder: Path) -> str:
+    """SIGTERM for one of them."""
+    model, task = make_task(batches_of(6), "full", world)
+    packs = task.packs
+    task.packs = lambda step: (world.rank and step == 2 and signal.raise_signal(signal.SIGTERM)) or packs(step)
+    try:
+        train(model, task, schedule(6), folder / "term", title="t", bf16=False, world=world, lockstep=True)
+    except SaladError as error:
+        return str(error)
+
+
+SCENARIOS = {"modes": modes, "resumed": resumed, "terminated": terminated, "unequal": unequal}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    world, folder = World.join(), Path(sys.argv[1])
+    found = {name: SCENARIOS[name](world, folder) for name in sys.argv[2:]}
+    if world.is_first:
+        (folder / "found.json").write_text(json.dumps(found))
+    world.leave()
+
+
+if __name__ == "__main__":
+    main()
