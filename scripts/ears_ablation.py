@@ -135,7 +135,6 @@ def timed(
         [{"params": list(parameters.values()), "lr": 2e-3, "base_lr": 2e-3}],
         {p: n for n, p in parameters.items()},
         0.01,
-        foreach=None,
     )
     numbers = [WARM + FEW if rates.measure else max(1, round(seconds * rates.next())) for _, seconds in parts]
     step, total = 0, sum(numbers)
