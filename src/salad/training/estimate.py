@@ -194,7 +194,8 @@ def _memory(
     model: SaladForConditionalGeneration, parameters: dict[str, tuple[int, int]], settings: Recipe, processes: int
 ) -> dict[str, int]:
     """Weights and moments in float32, frozen layers in bf16; a pack's activations in bf16. Only layers are sharded."""
-    stage, context = settings.stage1, settings.sequence.context
+    stage = settings.stage1
+    pack = max(settings.sequence.context, stage.pack_positions)
     layers, layers_trained = parameters["llm layers"]
     tables, tables_trained = parameters["llm embeddings and head"]
     layers_trained += parameters.get("llm lora", (0, 0))[1]
@@ -215,7 +216,9 @@ def _memory(
         "moving average": here * 4 * (stage.ema > 0),
         "frozen weights": frozen,
         "teacher": teacher,
-        "activations of one pack": int(context * width * config.num_hidden_layers * kept * 2),
+        "sharded layers, whole (reshard, reduce_once)": (sharded > 1)
+        * (layers * 2 * (not stage.reshard) + layers_trained * 4 * stage.reduce_once),
+        "activations of one pack": int(pack * width * config.num_hidden_layers * kept * 2),
         "loss: logits of a chunk, gradient of the head": (
             3 * 1024 * config.vocab_size * 4 + 2 * 4 * config.vocab_size * width * (tables_trained > 0)
         ),
