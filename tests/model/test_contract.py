@@ -90,6 +90,37 @@ def test_one_call_makes_what_generate_takes_of_messages(processor, tmp_path):
     assert isinstance(both.to("cpu", torch.float32)["frames"], list)
 
 
+def test_a_recording_behind_a_url_is_fetched(processor, tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "x.wav", noise(), RATE_HZ, subtype="FLOAT")
+    asked = []
+
+    def urlopen(url, timeout):
+        asked.append(url)
+        return open(tmp_path / url.rsplit("/", 1)[1], "rb")
+
+    monkeypatch.setattr("salad.model.processor.urlopen", urlopen)
+    part = {"type": "audio", "url": "https://example.org/x.wav"}
+    got = processor.apply_chat_template(user(part), tokenize=True)
+    assert asked == [part["url"]] and torch.equal(got["frames"][0], processor.frames_of(noise())[0])
+    with pytest.raises(SaladError, match="y.wav cannot be fetched"):
+        processor.apply_chat_template(user(part | {"url": "https://example.org/y.wav"}), tokenize=True)
+
+
+def test_the_llm_is_held_in_the_precision_it_is_loaded_in(saved, model, processor):
+    low = AutoModel.from_pretrained(saved, dtype=torch.bfloat16).eval()
+    assert low.llm.dtype == torch.bfloat16 and {p.dtype for p in low.adapter.parameters()} == {torch.float32}
+    inputs = processor(f"w1 {AUDIO} w2", [noise()])
+    with torch.no_grad():
+        whole = model(**inputs).logits
+        for given in (inputs, inputs.to("cpu", torch.bfloat16)):
+            logits = low(**given).logits
+            assert logits.dtype == torch.bfloat16 and torch.isfinite(logits).all()
+            assert len(low.generate(**given, max_new_tokens=2, do_sample=False)) == 1
+    own, read = logits[0, -1].float(), whole[0, -1]  # after start, w1, what was heard, w2
+    assert float((own - read).norm() / read.norm()) < 0.1
+    torch.testing.assert_close(logits[0, :2].float(), whole[0, :2], atol=0.05, rtol=0.05)  # before anything is heard
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [

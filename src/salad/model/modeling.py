@@ -89,6 +89,16 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         packs(model.llm)  # before anything is frozen, cast or spread over processes
         return model
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As transformers has it; in another `dtype` the LLM is held, the ears stay in float32 as in training."""
+        found = super().from_pretrained(*args, **kwargs)
+        model = found[0] if isinstance(found, tuple) else found  # with output_loading_info
+        model.adapter.float()
+        if model.ctc is not None:
+            model.ctc.float()
+        return found
+
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear) and module.weight is not None:
             nn.init.normal_(module.weight, std=0.02)
@@ -179,8 +189,13 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """The same span by span, [positions, llm width] each, as transformers and servers ask for it."""
         if not len(frames):
             return []
-        table = self.get_input_embeddings().weight
-        speech, lengths = self.speech_embeddings([span.to(table.device, torch.float32) for span in frames])
+        table, dtype = self.get_input_embeddings().weight, next(self.adapter.parameters()).dtype
+        own = [span.to(table.device, dtype) for span in frames]
+        if table.dtype == torch.float32:
+            speech, lengths = self.speech_embeddings(own)
+        else:  # as in training: the ears in float32, the LLM's table in less
+            with torch.autocast(table.device.type, table.dtype):
+                speech, lengths = self.speech_embeddings(own)
         return list(speech.split(lengths))
 
     # --- packed sequences, for training and measuring -------------------------------------------------
