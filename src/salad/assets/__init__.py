@@ -9,7 +9,7 @@ adapter (`model_folder` makes the whole model of it).
 
 from __future__ import annotations
 
-from salad.assets.ears import model_folder, recipe_behind
+from salad.assets.ears import model_folder, origin_of, recipe_behind
 from salad.assets.gguf import llm_folder
 from salad.assets.hub import BUILT_IN, hub_folder, hub_revision, is_hub_name, split_setting
 from salad.assets.pins import Archive, Asset, HubFile, Part, PinnedFile
@@ -33,6 +33,7 @@ __all__ = [
     "is_hub_name",
     "llm_folder",
     "model_folder",
+    "origin_of",
     "recipe_behind",
     "split_setting",
     "verify",

@@ -12,7 +12,7 @@ from salad.assets.store import asset_folder, building, cache_dir, fingerprint, g
 from salad.files import read_json, sha256_json, write_json
 from salad.types import SaladError
 
-__all__ = ["ADAPTER", "EARS_FILES", "is_ears", "model_folder", "recipe_behind"]
+__all__ = ["ADAPTER", "EARS_FILES", "is_ears", "model_folder", "origin_of", "recipe_behind"]
 
 ADAPTER = "adapter.safetensors"
 EARS_FILES = (ADAPTER, "config.json", "processor_config.json", "recipe.json")
@@ -52,14 +52,32 @@ def model_folder(name_or_path: str | Path) -> Path:
 
 
 def recipe_behind(model: str | Path) -> dict[str, Any] | None:
-    """The recipe of the run that made a model: it lies in the folder, or RUN/stage2/model lies beside RUN/recipe.json.
-
-    None where there is neither.
+    """What of its recipe a model was made by: as its own config.json tells (see `origin_of`); of an older model the
+    recipe in its folder, or RUN/recipe.json beside RUN/stage2/model. None where there is neither.
     """
     folder = model_folder(model).absolute()
+    own = folder / "config.json"
+    if own.is_file() and (origin := read_json(own).get("origin")):
+        return origin
     found = (path for path in (folder / "recipe.json", folder.parent.parent / "recipe.json") if path.is_file())
     path = next(found, None)
     return None if path is None else read_json(path)
+
+
+def origin_of(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a saved model tells of its recipe, by the recipe's own names: seed, text LLM, encoder, interleaving, voices.
+
+    It goes into the model's config.json, so that a folder may be moved away from its run.
+    """
+    if recipe is None:
+        return None
+    voices = {
+        part: {"voices": recipe[part]["voices"]}
+        for part in ("corpus", "synthesize")
+        if "voices" in recipe.get(part, {})
+    }
+    names = {name: recipe.get("assets", {}).get(name) for name in ("llm", "encoder")}
+    return {"seed": recipe.get("seed", 0), "assets": names, "sequence": recipe.get("sequence", {}), **voices}
 
 
 def _join(ears: Path, llm: Path, into: Path, made_of: str) -> None:

@@ -11,6 +11,9 @@ from typing import Annotated
 
 import typer
 
+from salad import api
+from salad.api import takes_bf16
+
 __all__ = [
     "AlignedCorpus", "Debug", "Device", "EncodeWorkers", "EngineKind", "Overrides", "Precision", "RecipePath",
     "SavedModel", "Teacher", "Trusted", "names", "plain_errors", "print_table", "run_recipe", "takes_bf16",
@@ -49,36 +52,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait while another process h
 
 
 def run_recipe(recipe: Path, overrides: list[str] | None, only: str | None = None, *, wait: bool = False) -> None:
-    from salad.config import load_recipe
-
-    checked = load_recipe(recipe, overrides or [])  # before the pipeline: a typo answers at once
-    from salad.pipeline.run import run_pipeline
-
-    run_pipeline(checked, only=only, **({"wait": True} if wait else {}))
-
-
-def takes_bf16(precision: str, model: str | Path, device: str, *, writes: bool = False) -> bool:
-    """Whether to multiply in bf16; `auto` times both on this CPU, once a process, with torch's threads.
-
-    writes: the model writes more than it scores.
-    """
-    from salad.types import SaladError
-
-    if precision not in ("auto", "fp32", "bf16"):
-        raise SaladError(f"--precision: got {precision!r}, expected auto, fp32 or bf16")
-    if precision != "auto":
-        return precision == "bf16"
-    import torch
-
-    from salad import assets
-    from salad.engine.precision import decide, measured
-
-    def timings():  # type: ignore[no-untyped-def]
-        folder = assets.model_folder(model)
-        own = (lambda: folder) if (folder / "config.json").is_file() else (lambda: assets.llm_folder(model))
-        return measured(own, torch.get_num_threads())
-
-    return decide("auto", "write" if writes else "score", device, timings)
+    api.run(recipe, overrides or (), only=only, **({"wait": True} if wait else {}))
 
 
 def names(listed: str) -> tuple[str, ...]:

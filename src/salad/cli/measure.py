@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from salad import api
 from salad.cli.common import (
     AlignedCorpus,
     Debug,
@@ -92,14 +92,14 @@ def evaluate(
             raise SaladError(f"--start: got {start!r}, expected auto, tokenizer or document")
         if not speech and (voices or recordings or noise or control):
             raise SaladError("eval: --voices, --recordings, --noise and --control are about speech; add --speech")
-        from salad.evaluation.benchmark import Settings, run_eval, score_samples
-
         if score_only:
+            from salad.evaluation.benchmark import score_samples
+
             typer.echo(score_samples(out), nl=False)
             return
-        evaluation = run_eval
+        heard = None
         if speech:
-            from salad.evaluation.spoken_benchmark import Speech, run_speech_eval
+            from salad.evaluation.spoken_benchmark import Speech
 
             heard = Speech(
                 names(voices) or (() if recordings else ("piper-joe",)),
@@ -111,21 +111,25 @@ def evaluate(
                 audio_cache,
                 workers,
             )
-            evaluation = functools.partial(run_speech_eval, speech=heard)
-        table = evaluation(
+        found = api.evaluate(
             model or "",
-            list(names(tasks)),
+            names(tasks),
             out,
-            Settings(num_fewshot, limit, context, resamples, seed),
+            speech=heard,
             base=base,
-            data_dir=data,
+            data=data,
             hub=hub,
             start=None if start == "auto" else start,
-            bf16=takes_bf16(precision, model or "", device),
+            precision=precision,
             device=device,
             infer_only=infer_only,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            context=context,
+            resamples=resamples,
+            seed=seed,
         )
-        typer.echo(table, nl=False)
+        typer.echo(found.table(), nl=False)
 
 
 @app.command()
@@ -257,13 +261,11 @@ def divergence(
 ) -> None:
     """Measure M, F and the divergence from the teacher by domain, with the blind and deaf controls."""
     with plain_errors(debug):
-        from salad.evaluation.divergence import measure_divergence, table_of
-
-        bf16 = takes_bf16(precision, model, device)
-        figures = measure_divergence(
-            model, corpus, out, teacher=teacher, bf16=bf16, device=device, workers=workers, trusted=trusted
+        found = api.divergence(
+            model, corpus, out, teacher=teacher, precision=precision, device=device, workers=workers, trusted=trusted
         )
-        print_table(*table_of(figures))
+        print_table(*found.rows())
+        figures = found.figures
         if figures["teacher"] is None:
             typer.echo("F and the teacher's divergence are not known without the text LLM: give --teacher")
         if figures["corpus"]["quarantined"]:

@@ -65,12 +65,18 @@ class Listening:
         values = assets.recipe_behind(self.folder) or {}
         self.sequence = config.Sequence(**values.get("sequence", {}))
         self.seed = int(values.get("seed", 0))
-        self.teacher_name = teacher or values.get("assets", {}).get("llm")
-        self.base: SaladForConditionalGeneration | None = None
-        self.frozen = False
-        if self.teacher_name is not None:
-            self.base = untrained(self.model, self.teacher_name, self.seed).to(device)
-            self.frozen = same_weights(self.model.llm, self.base.llm)
+        self.teacher_name = teacher or _at_hand(values.get("assets", {}).get("llm"))
+
+    @functools.cached_property
+    def base(self) -> SaladForConditionalGeneration | None:
+        """Loaded when it is first asked for."""
+        if self.teacher_name is None:
+            return None
+        return untrained(self.model, self.teacher_name, self.seed).to(self.model.device)
+
+    @functools.cached_property
+    def frozen(self) -> bool:
+        return self.base is not None and same_weights(self.model.llm, self.base.llm)
 
     def examples(self, utterances: Sequence[Utterance], frames: FrameStore, layout: int = 0) -> list[Example]:
         """One interleaved example of each utterance."""
@@ -100,6 +106,12 @@ class Listening:
             function, items, folder, shard_items=ENCODE_SHARD, workers=workers, title="encode", unit="utterances"
         )
         return FrameStore(folders, *fits, encoder.frames_of_codes)
+
+
+def _at_hand(llm: str | None) -> str | None:
+    """None for the path of an LLM that is not on this machine: a model may have been moved away from it."""
+    known = llm is None or llm in assets.ASSETS or assets.is_hub_name(llm) or Path(llm).expanduser().exists()
+    return llm if known else None
 
 
 def load_saved(folder: Path) -> SaladForConditionalGeneration:

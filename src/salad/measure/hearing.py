@@ -29,6 +29,7 @@ __all__ = [
     "VoiceErrors",
     "exposure_of",
     "exposure_parts",
+    "heard_of_frames",
     "heard_of_utterances",
     "heard_spans",
     "heard_text",
@@ -124,21 +125,18 @@ def heard_spans(
 
     words, documents: of each example's id; symbols: likewise, those of each of its words.
     """
-    device = model.get_input_embeddings().weight.device
     spans = [(e, s) for e in examples for s in e.spans if s.modality == "speech"]
     frames = [f for e in examples for f in e.speech_frames]
-    runs = model.config.rate == "fixed" and getattr(model, "ctc", None) is not None
     out: list[HeardSpan] = []
     for start in range(0, len(spans), SPANS_AT_ONCE):
         part = slice(start, start + SPANS_AT_ONCE)
-        got = model.hear([torch.from_numpy(f).float().to(device) for f in frames[part]])
-        if got.token_ids is None:
+        texts, symbols_heard = _texts(model, decode, [torch.from_numpy(f) for f in frames[part]])
+        if texts is None:
             return []
-        tokens = [ids.tolist() for ids in got.token_ids.split(got.lengths)]
-        for at, ((example, span), ids) in enumerate(zip(spans[part], tokens, strict=True)):
+        for at, ((example, span), text) in enumerate(zip(spans[part], texts, strict=True)):
             said = tuple(words[example.id][span.start_word : span.end_word])
             own = None
-            if got.symbols is not None and symbols is not None:
+            if symbols_heard is not None and symbols is not None:
                 own = _joined(symbols[example.id][span.start_word : span.end_word])
             out.append(
                 HeardSpan(
@@ -146,11 +144,35 @@ def heard_spans(
                     example.domain,
                     example.speaker,
                     said,
-                    heard_text(ids, decode, runs=runs),
+                    text,
                     own,
-                    None if own is None else tuple(got.symbols[at]),
+                    None if own is None else tuple(symbols_heard[at]),
                 )
             )
+    return out
+
+
+def _texts(
+    model: Any, decode: Callable[[list[int]], str], frames: Sequence[torch.Tensor]
+) -> tuple[list[str] | None, list[list[int]] | None]:
+    """What each span is heard as, and its symbols; None for either that the ears do not score."""
+    device = model.get_input_embeddings().weight.device
+    got = model.hear([f.float().to(device) for f in frames])
+    if got.token_ids is None:
+        return None, None
+    runs = model.config.rate == "fixed" and getattr(model, "ctc", None) is not None
+    return [heard_text(ids.tolist(), decode, runs=runs) for ids in got.token_ids.split(got.lengths)], got.symbols
+
+
+@torch.no_grad()
+def heard_of_frames(model: Any, decode: Callable[[list[int]], str], frames: Sequence[torch.Tensor]) -> list[str] | None:
+    """The text that each span of frames [num_frames, frame_dim] is heard as; None where the ears score no tokens."""
+    out: list[str] = []
+    for start in range(0, len(frames), SPANS_AT_ONCE):
+        texts, _ = _texts(model, decode, frames[start : start + SPANS_AT_ONCE])
+        if texts is None:
+            return None
+        out += texts
     return out
 
 

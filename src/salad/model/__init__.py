@@ -1,6 +1,6 @@
 """Encoder (frozen) -> adapter -> LLM, as one Hugging Face model with its processor."""
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMultimodalLM, AutoProcessor
 
 from salad.model.config import SaladConfig
 from salad.model.encoders.load import Encoder, load_encoder
@@ -10,5 +10,6 @@ from salad.model.processor import SaladProcessor
 __all__ = ["Encoder", "SaladConfig", "SaladForConditionalGeneration", "SaladProcessor", "load_encoder"]
 
 AutoConfig.register(SaladConfig.model_type, SaladConfig)
-AutoModelForCausalLM.register(SaladConfig, SaladForConditionalGeneration)
+for kind in (AutoModel, AutoModelForCausalLM, AutoModelForMultimodalLM):
+    kind.register(SaladConfig, SaladForConditionalGeneration)
 AutoProcessor.register(SaladConfig, SaladProcessor)

@@ -6,7 +6,13 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-__all__ = ["SaladConfig"]
+from salad.types import SaladError
+
+__all__ = ["FORMAT_VERSION", "SaladConfig"]
+
+# Of a saved model's folder. 1: before config.json told its version and where the model comes from (`origin`), which was
+# read from a recipe beside it, and still is.
+FORMAT_VERSION = 2
 
 
 class SaladConfig(PreTrainedConfig):
@@ -19,7 +25,9 @@ class SaladConfig(PreTrainedConfig):
     first (`symbols`: an alphabet as `salad.text.phonemes.Symbols.to_dict` gives it; `ears_shape`: sizes of both parts;
     `causal`: whether a position may see those after it in its span; `prior`: weight of the LLM's own judgement in what
     it reads). lora_rank: 0 unless the LLM carries LoRA weights.
-    audio_token_id: placeholder in `input_ids`; it lies outside the LLM's vocabulary and is never embedded.
+    audio_token_id: placeholder in `input_ids`, never embedded and never generated; by default outside the LLM's table.
+    origin: what the model was made by, as `salad.assets.origin_of` gives it. format_version: of the folder; an older
+    one is read as it was meant, a newer one is refused.
     """
 
     model_type = "salad"
@@ -47,6 +55,8 @@ class SaladConfig(PreTrainedConfig):
         lora_rank: int = 0,
         start_token_id: int = 0,
         audio_token_id: int | None = None,
+        origin: dict[str, Any] | None = None,
+        format_version: int = FORMAT_VERSION,
         **kwargs: Any,
     ) -> None:
         if isinstance(llm_config, dict):
@@ -70,6 +80,19 @@ class SaladConfig(PreTrainedConfig):
         self.prior = prior
         self.lora_rank = lora_rank
         self.start_token_id = start_token_id
+        self.origin = origin
+        self.format_version = format_version
         self.audio_token_id = self.llm_config.vocab_size if audio_token_id is None else audio_token_id
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """The configuration of a config.json of any format up to ours; raises SaladError for a newer one."""
+        found = config_dict.get("format_version", 1)
+        if not isinstance(found, int) or found > FORMAT_VERSION:
+            raise SaladError(
+                f"model: config.json has format_version {found!r}, and this salad reads up to {FORMAT_VERSION}; a "
+                "newer one wrote it: upgrade salad-speech"
+            )
+        return super().from_dict({**config_dict, "format_version": FORMAT_VERSION}, **kwargs)

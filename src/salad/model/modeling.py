@@ -24,6 +24,7 @@ from salad.types import SaladError
 
 __all__ = ["SaladForConditionalGeneration"]
 
+IGNORED = -100  # a label that the loss does not ask for
 PRIOR_ROUNDS = 2  # the second one judges after what the first one chose
 
 
@@ -87,6 +88,16 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
             remember_packing(model.llm, llm._salad_packs)
         packs(model.llm)  # before anything is frozen, cast or spread over processes
         return model
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As transformers has it; in another `dtype` the LLM is held, the ears stay in float32 as in training."""
+        found = super().from_pretrained(*args, **kwargs)
+        model = found[0] if isinstance(found, tuple) else found  # with output_loading_info
+        model.adapter.float()
+        if model.ctc is not None:
+            model.ctc.float()
+        return found
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear) and module.weight is not None:
@@ -174,6 +185,19 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         heard = self.hear(frames)
         return heard.embeddings, heard.lengths
 
+    def get_audio_features(self, frames: Sequence[torch.Tensor], **kwargs: Any) -> list[torch.Tensor]:
+        """The same span by span, [positions, llm width] each, as transformers and servers ask for it."""
+        if not len(frames):
+            return []
+        table, dtype = self.get_input_embeddings().weight, next(self.adapter.parameters()).dtype
+        own = [span.to(table.device, dtype) for span in frames]
+        if table.dtype == torch.float32:
+            speech, lengths = self.speech_embeddings(own)
+        else:  # as in training: the ears in float32, the LLM's table in less
+            with torch.autocast(table.device.type, table.dtype):
+                speech, lengths = self.speech_embeddings(own)
+        return list(speech.split(lengths))
+
     # --- packed sequences, for training and measuring -------------------------------------------------
 
     def decoder(self) -> nn.Module:
@@ -209,39 +233,64 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, frames: Sequence[torch.Tensor]
     ) -> list[torch.Tensor]:
         """One [length, width] tensor for each row, every placeholder replaced by its span's embeddings."""
+        return self._expand(input_ids, attention_mask, frames)[0]
+
+    def _expand(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        frames: Sequence[torch.Tensor],
+        labels: torch.Tensor | None = None,
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Rows as `expand` gives them, and the labels of each ([] without `labels`), IGNORED where a span is heard."""
         placeholders = int((input_ids == self.config.audio_token_id).sum())
         if placeholders != len(frames):
             raise SaladError(f"frames: {len(frames)} spans for {placeholders} audio placeholders in input_ids")
         spans: list[torch.Tensor] = []
         if len(frames):
-            speech, lengths = self.speech_embeddings(frames)
-            spans = list(speech.split(lengths))
-        rows, at = [], 0
+            spans = self.get_audio_features(frames)
+        rows, targets, at = [], [], 0
         table = self.get_input_embeddings()
         for index, ids in enumerate(input_ids):
-            if attention_mask is not None:
-                ids = ids[attention_mask[index].bool()]
+            kept = slice(None) if attention_mask is None else attention_mask[index].bool()
+            ids, own = ids[kept], None if labels is None else labels[index][kept]
             parts: list[torch.Tensor] = []
+            asked: list[torch.Tensor] = []
             last = 0
             for position in (ids == self.config.audio_token_id).nonzero().flatten().tolist():
                 parts += [ids[last:position], spans[at]]
+                if own is not None:
+                    asked += [own[last:position], own.new_full((len(spans[at]),), IGNORED)]
                 last, at = position + 1, at + 1
             rows.append(splice(table, [*parts, ids[last:]]))
-        return rows
+            if own is not None:
+                targets.append(torch.cat([*asked, own[last:]]))
+        return rows, targets
 
     def forward(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         frames: Sequence[torch.Tensor] = (),
+        labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits of every row, placeholders expanded: [batch, longest, vocabulary], zeros after a row's end."""
-        rows = self.expand(input_ids, attention_mask, frames)
+        """Logits of every row, placeholders expanded: [batch, longest, vocabulary], zeros after a row's end.
+
+        labels: int64 like `input_ids`, whose tokens the loss asks for (-100: not), each predicted by what stands before
+        it. The loss is their mean, or their sum / `num_items_in_batch` where `Trainer` gives that.
+        """
+        rows, targets = self._expand(input_ids, attention_mask, frames, labels)
         lengths = [len(row) for row in rows]
         hidden = self.hidden_states(torch.cat(rows), [0, *itertools.accumulate(lengths)])
         logits = self.head.finish(self.llm.get_output_embeddings()(hidden)).split(lengths)
-        return CausalLMOutputWithPast(logits=nn.utils.rnn.pad_sequence(list(logits), batch_first=True))
+        padded = nn.utils.rnn.pad_sequence(list(logits), batch_first=True)
+        loss = None
+        if labels is not None:
+            asked = nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=IGNORED)
+            number = {"num_items_in_batch": kwargs.get("num_items_in_batch")}
+            loss = self.loss_function(padded, asked, vocab_size=padded.shape[-1], **number)
+        return CausalLMOutputWithPast(loss=loss, logits=padded)
 
     @torch.no_grad()
     def generate(
@@ -256,6 +305,8 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         longest = max(len(row) for row in rows)
         embeds = torch.stack([nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
         mask = torch.stack([(torch.arange(longest, device=row.device) >= longest - len(row)).long() for row in rows])
+        if self.config.audio_token_id < self.get_output_embeddings().weight.shape[0]:
+            kwargs.setdefault("suppress_tokens", [self.config.audio_token_id])
         return self.llm.generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
 
     @property

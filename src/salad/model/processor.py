@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import torch
 from jinja2 import TemplateError
+from tokenizers import AddedToken
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers.utils import cached_file
 
-from salad.audio import read_audio, split_at_quiet
+from salad.audio import read_audio, resample, split_at_quiet
 from salad.files import read_json, write_json
 from salad.model.encoders.load import Encoder, load_encoder
 from salad.sequence.tokens import OPEN, marked, prompt_ids, token_ids, unmarked
 from salad.types import SaladError
 
-__all__ = ["AUDIO", "ChatPrompt", "SaladProcessor"]
+__all__ = ["AUDIO", "ChatPrompt", "SaladProcessor", "placeholder_id"]
 
 AUDIO = "<|audio|>"
 HEARD = re.compile(f"(?<!{OPEN}){re.escape(AUDIO)}")  # one that no user wrote
 MAX_SPAN_S = 6.0
+MAX_BYTES = 500_000_000  # of a recording behind a URL
+HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+AUDIO_PARTS = ("audio", "input_audio", "audio_url")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -42,24 +51,36 @@ class ChatPrompt(str):
 
 
 class SaladProcessor(ProcessorMixin):
-    """Runs the frozen encoder and the tokenizer. Audio: a path, or float32 samples at `sample_rate_hz`."""
+    """Runs the frozen encoder and the tokenizer. Audio: a path, a file's bytes, or float samples [num_samples].
+
+    The tokenizer knows `<|audio|>` as a token of id `audio_token_id`, where its vocabulary ends there: the LLM's table
+    has no row for it, so that it is never generated. Written in data it is characters, as any control token is.
+    """
+
+    attributes = ["tokenizer"]
+    audio_token = AUDIO
 
     def __init__(self, tokenizer: Any, encoder: Encoder | str, audio_token_id: int, start_token_id: int) -> None:
         self.tokenizer = tokenizer
         self.encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder
         self.audio_token_id = audio_token_id
         self.start_token_id = start_token_id
+        if placeholder_id(tokenizer) == audio_token_id == len(tokenizer):
+            tokenizer.add_tokens([AddedToken(AUDIO, special=True, normalized=False)])
         self.chat_template = tokenizer.chat_template or CHAT_TEMPLATE
 
     def __call__(
         self,
         text: str | Sequence[str],
-        audio: Sequence[str | Path | np.ndarray] = (),
+        audio: Sequence[str | Path | bytes | np.ndarray] = (),
         *,
         add_start: bool = True,
+        padding_side: str = "left",
+        sampling_rate: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """`<|audio|>` in `text` stands for one recording each, in order. Padding is on the left.
+        """`<|audio|>` in `text` stands for one recording each, in order. sampling_rate: of samples, in Hz; default: the
+        encoder's own. `text` may be a list; what pads the shorter ones has mask 0 and stands on `padding_side`.
 
         A recording longer than a training span (6 s) becomes several spans, cut at its quietest moments. Other control
         tokens in `text` are characters, unless `apply_chat_template` wrote them (its prompt opens the document itself:
@@ -71,16 +92,17 @@ class SaladProcessor(ProcessorMixin):
         wanted = sum(len(HEARD.findall(_marked(t))) for t in texts)
         if wanted != len(audio):
             raise SaladError(f"audio: {len(audio)} recordings for {wanted} {AUDIO} in text")
-        parts = [split_at_quiet(self._samples(a), self.encoder.sample_rate_hz, MAX_SPAN_S) for a in audio]
+        parts = [self._spans(a, sampling_rate) for a in audio]
         spans_left = [len(part) for part in parts]
         rows = [self._ids(t, add_start, spans_left) for t in texts]
         longest = max(map(len, rows))
         ids = torch.full((len(rows), longest), self.start_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
-            ids[i, longest - len(row) :] = torch.tensor(row)
-            mask[i, longest - len(row) :] = 1
-        frames = [torch.from_numpy(f) for f in self.encoder.encode([span for part in parts for span in part])]
+            at = longest - len(row) if padding_side == "left" else 0
+            ids[i, at : at + len(row)] = torch.tensor(row)
+            mask[i, at : at + len(row)] = 1
+        frames = self._frames([span for part in parts for span in part])
         return BatchFeature({"input_ids": ids, "attention_mask": mask, "frames": frames})
 
     def _ids(self, text: str, add_start: bool, spans_left: list[int]) -> list[int]:
@@ -93,10 +115,20 @@ class SaladProcessor(ProcessorMixin):
             ids += [self.audio_token_id] * spans_left.pop(0)
         return ids + encode(self.tokenizer, last, after=bool(before))
 
-    def _samples(self, audio: str | Path | np.ndarray) -> np.ndarray:
-        if isinstance(audio, np.ndarray):
-            return audio.astype(np.float32, copy=False)
-        return read_audio(audio, self.encoder.sample_rate_hz)[0]
+    def frames_of(self, audio: str | Path | bytes | np.ndarray) -> list[torch.Tensor]:
+        """Frames [num_frames, frame_dim] of each span of one recording."""
+        return self._frames(self._spans(audio))
+
+    def _frames(self, spans: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        return [torch.from_numpy(f) for f in self.encoder.encode(spans)]
+
+    def _spans(self, audio: str | Path | bytes | np.ndarray, rate_hz: int | None = None) -> list[np.ndarray]:
+        own_hz = self.encoder.sample_rate_hz
+        if isinstance(audio, str | Path | bytes):
+            samples = read_audio(audio, own_hz)[0]
+        else:
+            samples = resample(np.asarray(audio, dtype=np.float32), rate_hz or own_hz, own_hz)
+        return split_at_quiet(samples, own_hz, MAX_SPAN_S)
 
     def decode(self, ids: Any, **kwargs: Any) -> str:
         return self.tokenizer.decode(ids, **{"skip_special_tokens": True, **kwargs})
@@ -104,12 +136,33 @@ class SaladProcessor(ProcessorMixin):
     def batch_decode(self, ids: Any, **kwargs: Any) -> list[str]:
         return [self.decode(row, **kwargs) for row in ids]
 
-    def apply_chat_template(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool = True) -> ChatPrompt:
-        """One prompt for `__call__(..., add_start=False)`; audio parts are {"type": "audio"}, in order.
+    def apply_chat_template(
+        self,
+        conversation: Sequence[Any],
+        add_generation_prompt: bool = True,
+        *,
+        tokenize: bool = False,
+        return_dict: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Messages, or a list of conversations, as the LLM's own chat template writes them (ChatML where it has none).
 
-        The LLM's own template, which sees each message's parts as one string; ChatML where the LLM has none. Control
-        tokens that a message's text holds stay characters. Raises SaladError where the template refuses the messages.
+        tokenize: what `model.generate` takes, recordings and all, which the audio parts then hold: {"type": "audio",
+        "path" | "url" | "audio": a path, http(s) or data: URL, bytes or samples}; `kwargs` are those of `__call__`, and
+        return_dict=False gives input_ids alone. Else a prompt for `__call__(..., add_start=False)`, to which the
+        recordings are given in order. The template sees each message's parts as one string; control tokens that a
+        message's text holds stay characters. Raises SaladError where it refuses the messages.
         """
+        batched = bool(conversation) and not isinstance(conversation[0], dict)
+        several = conversation if batched else [conversation]
+        prompts = [self._prompt(messages, add_generation_prompt) for messages in several]
+        if not tokenize:
+            return prompts if batched else prompts[0]
+        audio = [_recording(part) for messages in several for part in _audio_parts(messages)]
+        made = self(prompts, audio, add_start=False, **kwargs)
+        return made if return_dict else made["input_ids"]
+
+    def _prompt(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool) -> ChatPrompt:
         flat = [{**message, "content": self._content(message)} for message in messages]
         try:
             prompt = self.tokenizer.apply_chat_template(
@@ -131,7 +184,7 @@ class SaladProcessor(ProcessorMixin):
             )
         said = []
         for part in parts:
-            if part.get("type") == "audio":
+            if part.get("type") in AUDIO_PARTS:
                 said.append(AUDIO)
             elif isinstance(part.get("text"), str):
                 said.append(marked(self.tokenizer, part["text"], (AUDIO,)))
@@ -142,6 +195,7 @@ class SaladProcessor(ProcessorMixin):
         return "".join(said)
 
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
+        """The tokenizer's files, and processor_config.json, which names the encoder."""
         self.tokenizer.save_pretrained(folder)
         settings = {
             "processor_class": "SaladProcessor",
@@ -153,10 +207,55 @@ class SaladProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> SaladProcessor:
-        settings = read_json(Path(folder) / "processor_config.json")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        """Of a folder, or OWNER/NAME on the hub (`revision`, `token` and what else transformers' own take)."""
+        hub = {name: kwargs[name] for name in HUB if kwargs.get(name) is not None}
+        settings = read_json(Path(cached_file(str(folder), "processor_config.json", **hub)))
+        tokenizer = AutoTokenizer.from_pretrained(folder, **hub)
         return cls(tokenizer, settings["encoder"], settings["audio_token_id"], settings["start_token_id"])
 
 
 def _marked(text: str) -> str:
     return text.marked if isinstance(text, ChatPrompt) else text
+
+
+def placeholder_id(tokenizer: Any) -> int:
+    """Id of `<|audio|>`: the tokenizer's own token of that name, else the first that it does not use."""
+    known = tokenizer.get_vocab().get(AUDIO)
+    return len(tokenizer) if known is None else int(known)
+
+
+def _audio_parts(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    contents = [message["content"] for message in messages if not isinstance(message.get("content"), str)]
+    return [part for content in contents for part in content if part.get("type") in AUDIO_PARTS]
+
+
+def _recording(part: dict[str, Any]) -> Any:
+    """What an audio part of a message holds: transformers' form, or OpenAI's input_audio and audio_url."""
+    held = part.get("input_audio", part.get("audio_url", part))
+    held = held if isinstance(held, dict) else {"url": held}
+    if held.get("data") is not None:
+        return _decoded(held["data"])
+    found = [held[name] for name in ("audio", "path", "url") if held.get(name) is not None]
+    if len(found) != 1:
+        raise SaladError(
+            f'messages: got an audio part with {", ".join(part)}; expected "path", "url" or "audio" beside "type"'
+        )
+    where = str(found[0]) if isinstance(found[0], str) else ""
+    if where.startswith("data:"):
+        return _decoded(where.partition(",")[2])
+    if where.startswith("file:"):
+        return unquote(urlsplit(where).path)
+    if where.startswith(("http:", "https:")):
+        try:
+            with urlopen(where, timeout=60) as answer:
+                return answer.read(MAX_BYTES)
+        except OSError as error:
+            raise SaladError(f"messages: the recording {where} cannot be fetched ({error}); give its path") from error
+    return found[0]
+
+
+def _decoded(data: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise SaladError(f"messages: an audio part's data is no base64 ({error}); encode the file's bytes") from error

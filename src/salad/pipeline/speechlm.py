@@ -18,6 +18,7 @@ from salad.files import read_json
 from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
 from salad.model.check import load_llm
 from salad.model.ears import Lexicon
+from salad.model.processor import placeholder_id
 from salad.pipeline.run import Run
 from salad.sequence import Frames, examples, start_token_id, token_ids, tokenise
 from salad.sequence.examples import draw_layout, num_positions, pieces_of, text_examples
@@ -69,6 +70,8 @@ def build_model(
         causal=encoder.causal,
         lora_rank=recipe.stage1.lora_rank if lora else 0,
         start_token_id=start_token_id(tokenizer),
+        audio_token_id=placeholder_id(tokenizer),
+        origin=assets.origin_of(recipe.model_dump(mode="json")),
     )
     torch.manual_seed(recipe.seed)
     llm = load_llm(folder)

@@ -1,0 +1,288 @@
+"""What the door does in ten lines of a notebook: load, transcribe, answer, measure, run. The commands call it too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salad import assets
+from salad.files import read_json
+from salad.types import Example, SaladError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from salad.config import Recipe
+    from salad.evaluation.saved_model import Listening
+    from salad.evaluation.spoken_benchmark import Speech
+    from salad.model import SaladForConditionalGeneration, SaladProcessor
+
+    Audio = str | Path | bytes | np.ndarray
+
+__all__ = ["Divergence", "Evaluation", "Model", "divergence", "evaluate", "load", "model_place", "run", "takes_bf16"]
+
+
+class Model:
+    """A saved model that hears: `model` and `processor` are transformers' own kind, `folder` is where they lie.
+
+    Audio everywhere: a path, a file's bytes, or mono float samples at the rate of the encoder, `sample_rate_hz`.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        from salad.evaluation.saved_model import Listening
+        from salad.model import SaladProcessor
+
+        self.listening: Listening = Listening(folder, device=device)
+        self.folder = self.listening.folder
+        self.model: SaladForConditionalGeneration = self.listening.model
+        self.processor: SaladProcessor = SaladProcessor.from_pretrained(self.folder)
+
+    def __repr__(self) -> str:
+        shape = self.model.config
+        return (
+            f"<salad.Model {self.folder.name}: {shape.encoder} -> {shape.ears} ears -> {shape.llm_config.model_type}>"
+        )
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.processor.encoder.sample_rate_hz
+
+    def transcribe(self, audio: Audio) -> str:
+        """The words that the ears hear, before the LLM says anything: the likeliest tokens of each span.
+
+        Raises SaladError where the ears score no tokens: a model of fixed rate without a CTC head.
+        """
+        from salad.measure.hearing import heard_of_frames
+
+        texts = heard_of_frames(self.model, self.processor.decode, self.processor.frames_of(audio))
+        if texts is None:
+            raise SaladError(f"model: the ears of {self.folder} score no tokens; ask for the words with answer()")
+        return " ".join(text for text in texts if text)
+
+    def answer(self, audio: Audio, text: str = "", *, max_new_tokens: int = 64, **sampling: Any) -> str:
+        """What the model writes after hearing `audio` and then reading `text`, as the user's turn of a chat.
+
+        Where the LLM has no chat template of its own, what it writes on from both. sampling: `top_k` (0: greedy),
+        `temperature` and `seed` of `salad.evaluation.open_ended.Sampling`.
+        """
+        import torch
+
+        from salad.evaluation.open_ended import Sampling, answer
+        from salad.model.processor import AUDIO, ChatPrompt
+        from salad.sequence.tokens import marked
+
+        processor = self.processor
+        if processor.tokenizer.chat_template:
+            parts = [{"type": "audio", "audio": audio}, *([{"type": "text", "text": f" {text}"}] if text else [])]
+            inputs = processor.apply_chat_template([{"role": "user", "content": parts}], tokenize=True)
+        else:
+            typed = marked(processor.tokenizer, text, (AUDIO,))
+            inputs = processor(ChatPrompt(f"{AUDIO} {typed}" if text else AUDIO), [audio])
+        inputs = inputs.to(self.model.device)
+        ends = sorted({i for i in (processor.tokenizer.eos_token_id, processor.start_token_id) if i is not None})
+        with torch.no_grad():
+            rows = self.model.expand(**inputs)
+        ids = answer(self.model, rows, Sampling(max_new_tokens, **sampling), ends)[0]
+        return str(processor.decode(ids)).strip()
+
+    def examples(self, corpus: str | Path, out: str | Path = Path("runs/frames"), *, workers: int = 1) -> list[Example]:
+        """Interleaved examples of an aligned corpus for `salad.DistillTask`; frames are kept in `out`."""
+        from salad.evaluation.saved_model import read_corpus
+
+        spoken = read_corpus(Path(corpus)).utterances
+        return self.listening.examples(spoken, self.listening.encode(spoken, Path(out), workers=workers))
+
+    def save(self, folder: str | Path) -> Path:
+        """The whole model in a folder of its own, which may be moved: weights, processor and where they come from."""
+        config = self.model.config
+        config.origin = config.origin or assets.origin_of(assets.recipe_behind(self.folder))
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+        return Path(folder)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Nats per token of a model on a corpus; `figures` is divergence.json, `folder` where it and its rows lie."""
+
+    folder: Path
+    figures: Mapping[str, Any]
+
+    @property
+    def misalignment(self) -> float:
+        """M (eq. 2): what the model loses by hearing in place of reading."""
+        return float(self.figures["all"]["misalignment"]["value"])
+
+    @property
+    def forgetting(self) -> float | None:
+        """F (eq. 3); None where the text LLM is not known."""
+        cell = self.figures["all"].get("forgetting")
+        return None if cell is None else float(cell["value"])
+
+    def rows(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Header and lines: all, then each domain and each voice."""
+        from salad.evaluation.divergence import table_of
+
+        return table_of(dict(self.figures))
+
+    def table(self) -> str:
+        """The same as a table of Markdown."""
+        header, lines = self.rows()
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ("---",) * len(header), *lines))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of multiple-choice tasks; `folder` holds samples and results, `markdown` is their table."""
+
+    folder: Path
+    markdown: str
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """figures.json: accuracies, gaps and their intervals by system and task."""
+        return dict(read_json(self.folder / "figures.json"))
+
+    def table(self) -> str:
+        return self.markdown
+
+
+def load(source: str | Path, *, device: str = "cpu") -> Model:
+    """A saved model by its folder, a run's directory, the name of ears in `salad assets list`, or OWNER/NAME[@REVISION]
+    on the hub (`HF_TOKEN` of the environment opens a private one). Raises SaladError where there is none.
+    """
+    return Model(Path(model_place(source)), device)
+
+
+def model_place(source: str | Path | Model) -> str:
+    """What the measuring functions take as a model: a known name as it is, else a folder; a run's is its last round's.
+
+    OWNER/NAME on the hub is fetched where it is a SALAD model, and stays a name where it is a text LLM.
+    """
+    if isinstance(source, Model):
+        return str(source.folder)
+    name = str(source)
+    if name in assets.ASSETS:
+        return name
+    folder = Path(name).expanduser()
+    if assets.is_hub_name(name):
+        fetched = assets.hub_folder(name)
+        config = fetched / "config.json"
+        return str(fetched) if config.is_file() and read_json(config).get("model_type") == "salad" else name
+    if (folder / "recipe.json").is_file() and not (folder / "config.json").is_file():
+        trained = [folder / "stage2" / "model", *sorted(folder.glob("rounds/*/stage2/model"))]
+        found = [place for place in trained if (place / "config.json").is_file()]
+        if not found:
+            raise SaladError(f"model: the run {folder} has no stage2/model yet; finish it: `salad run` goes on with it")
+        return str(found[-1])
+    return name
+
+
+def divergence(
+    model: str | Path | Model,
+    corpus: str | Path,
+    out: str | Path = Path("runs/divergence"),
+    *,
+    teacher: str | None = None,
+    precision: str = "fp32",
+    device: str = "cpu",
+    workers: int = 2,
+    trusted: bool = False,
+) -> Divergence:
+    """M, its controls, the teacher's divergence and F of a saved model on an aligned corpus; figures go to `out`.
+
+    teacher: the text LLM that the model came from, where the model does not say. precision: fp32, bf16 or auto.
+    trusted: a manifest may name files outside its folder. See `salad.evaluation.divergence.measure_divergence`.
+    """
+    from salad.evaluation.divergence import measure_divergence
+
+    place = model_place(model)
+    bf16 = takes_bf16(precision, place, device)
+    figures = measure_divergence(
+        Path(place), Path(corpus), Path(out), teacher=teacher, bf16=bf16, device=device, workers=workers,
+        trusted=trusted,
+    )  # fmt: skip
+    return Divergence(Path(out), figures)
+
+
+def evaluate(
+    model: str | Path | Model,
+    tasks: str | Path | Sequence[str | Path],
+    out: str | Path = Path("runs/eval"),
+    *,
+    speech: Speech | None = None,
+    precision: str = "fp32",
+    device: str = "cpu",
+    base: str | None = None,
+    data: str | Path | None = None,
+    hub: bool = False,
+    start: str | None = None,
+    infer_only: bool = False,
+    **settings: Any,
+) -> Evaluation:
+    """Accuracy on multiple-choice tasks by a model and its text base; with `speech` the items are heard, too.
+
+    tasks: names of benchmarks, NAME=FILE, or files of items. settings: those of `salad.evaluation.benchmark.Settings`,
+    such as num_fewshot and limit. base: the text LLM, where the model does not say.
+    """
+    from salad.evaluation.benchmark import Settings, run_eval
+
+    place = model_place(model)
+    specs = [str(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
+    common: dict[str, Any] = {
+        "base": base,
+        "data_dir": None if data is None else Path(data),
+        "hub": hub,
+        "start": start,
+        "bf16": takes_bf16(precision, place, device),
+        "device": device,
+        "infer_only": infer_only,
+    }
+    if speech is None:
+        table = run_eval(place, specs, Path(out), Settings(**settings), **common)
+    else:
+        from salad.evaluation.spoken_benchmark import run_speech_eval
+
+        table = run_speech_eval(place, specs, Path(out), Settings(**settings), speech, **common)
+    return Evaluation(Path(out), table)
+
+
+def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), **options: Any) -> Path:
+    """Run a recipe's stages; what is finished and unchanged is skipped. Returns the run directory, for `load`.
+
+    recipe: a YAML file, or what `salad.load_recipe` made of one. overrides: `a.b=c` each. options: `until` (a stage),
+    `only`, `reuse` and `wait` of `salad.pipeline.run.run_pipeline`.
+    """
+    if isinstance(recipe, str | Path):
+        from salad.config import load_recipe
+
+        recipe = load_recipe(recipe, tuple(overrides))  # before the pipeline: a typo answers at once
+    elif tuple(overrides):
+        raise SaladError("overrides: they change a recipe's file as it is read; give them to load_recipe")
+    from salad.pipeline.run import run_pipeline
+
+    return run_pipeline(recipe, **options)
+
+
+def takes_bf16(precision: str, model: str | Path, device: str, *, writes: bool = False) -> bool:
+    """Whether to multiply in bf16; `auto` times both on this CPU, once a process, with torch's threads.
+
+    writes: the model writes more than it scores.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise SaladError(f"--precision: got {precision!r}, expected auto, fp32 or bf16")
+    if precision != "auto":
+        return precision == "bf16"
+    import torch
+
+    from salad.engine.precision import decide, measured
+
+    def timings():  # type: ignore[no-untyped-def]
+        folder = assets.model_folder(model)
+        own = (lambda: folder) if (folder / "config.json").is_file() else (lambda: assets.llm_folder(model))
+        return measured(own, torch.get_num_threads())
+
+    return decide("auto", "write" if writes else "score", device, timings)

@@ -1,0 +1,237 @@
+"""What transformers, its Trainer, PEFT and servers expect of a model that hears."""
+
+import base64
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModel, AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainingArguments
+
+import salad
+from salad.files import read_json
+from salad.model.processor import AUDIO, placeholder_id
+from salad.testing.listeners import RATE_HZ, save_corpus, save_listener, tokenizer
+from salad.testing.models import VOCABULARY
+from salad.types import SaladError
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "finetune_ears.py"
+
+
+def noise(seconds=1.0, seed=0):
+    return 0.1 * np.random.default_rng(seed).normal(size=int(seconds * RATE_HZ)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A model that hears loudly enough that what is heard decides."""
+    folder, _ = save_listener(tmp_path_factory.mktemp("saved"), rate="text", ctc=20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(saved):
+    return AutoModel.from_pretrained(saved).eval()
+
+
+@pytest.fixture(scope="module")
+def processor(saved):
+    return AutoProcessor.from_pretrained(saved)
+
+
+def user(*parts):
+    return [{"role": "user", "content": [p if isinstance(p, dict) else {"type": "text", "text": p} for p in parts]}]
+
+
+def test_a_copied_folder_loads_by_the_auto_classes_and_equals_ours(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    processor, model = AutoProcessor.from_pretrained(folder), AutoModelForMultimodalLM.from_pretrained(folder).eval()
+    ours = salad.load(saved)
+    assert type(processor) is salad.SaladProcessor and type(model) is salad.SaladForConditionalGeneration
+    inputs = processor(f"w3 {AUDIO} w4", [noise()])
+    own = ours.processor(f"w3 {AUDIO} w4", [noise()])
+    assert torch.equal(inputs["input_ids"], own["input_ids"])
+    how = {"max_new_tokens": 6, "do_sample": False}
+    assert torch.equal(model.generate(**inputs, **how), ours.model.generate(**own, **how))
+    with pytest.raises(OSError, match="processor_config"):
+        AutoProcessor.from_pretrained(folder).from_pretrained(tmp_path)
+
+
+def test_one_call_makes_what_generate_takes_of_messages(processor, tmp_path):
+    soundfile.write(tmp_path / "a b.wav", noise(), RATE_HZ, subtype="FLOAT")
+    raw = (tmp_path / "a b.wav").read_bytes()
+    coded = base64.b64encode(raw).decode()
+    parts = [
+        {"type": "audio", "audio": noise()},
+        {"type": "audio", "path": str(tmp_path / "a b.wav")},
+        {"type": "audio", "url": (tmp_path / "a b.wav").as_uri()},
+        {"type": "audio", "url": f"data:audio/wav;base64,{coded}"},
+        {"type": "audio", "audio": raw},
+        {"type": "input_audio", "input_audio": {"data": coded, "format": "wav"}},
+        {"type": "audio_url", "audio_url": {"url": f"data:audio/wav;base64,{coded}"}},
+    ]
+    wanted = processor(processor.apply_chat_template(user("w1 ", parts[0], " w2")), [noise()], add_start=False)
+    for part in parts:
+        got = processor.apply_chat_template(
+            user("w1 ", part, " w2"), tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+        )
+        assert torch.equal(got["input_ids"], wanted["input_ids"])
+        assert torch.equal(got["frames"][0], wanted["frames"][0])
+    assert torch.equal(
+        processor.apply_chat_template(user(parts[0]), tokenize=True, return_dict=False)[0, -1:],
+        got["input_ids"][0, -1:],
+    )
+    both = processor.apply_chat_template([user("w1 ", parts[0], " w2"), user("w3")], tokenize=True)
+    assert both["input_ids"].shape[0] == 2 and torch.equal(both["input_ids"][0], wanted["input_ids"][0])
+    assert isinstance(both.to("cpu", torch.float32)["frames"], list)
+
+
+def test_a_recording_behind_a_url_is_fetched(processor, tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "x.wav", noise(), RATE_HZ, subtype="FLOAT")
+    asked = []
+
+    def urlopen(url, timeout):
+        asked.append(url)
+        return open(tmp_path / url.rsplit("/", 1)[1], "rb")
+
+    monkeypatch.setattr("salad.model.processor.urlopen", urlopen)
+    part = {"type": "audio", "url": "https://example.org/x.wav"}
+    got = processor.apply_chat_template(user(part), tokenize=True)
+    assert asked == [part["url"]] and torch.equal(got["frames"][0], processor.frames_of(noise())[0])
+    with pytest.raises(SaladError, match="y.wav cannot be fetched"):
+        processor.apply_chat_template(user(part | {"url": "https://example.org/y.wav"}), tokenize=True)
+
+
+def test_the_llm_is_held_in_the_precision_it_is_loaded_in(saved, model, processor):
+    low = AutoModel.from_pretrained(saved, dtype=torch.bfloat16).eval()
+    assert low.llm.dtype == torch.bfloat16 and {p.dtype for p in low.adapter.parameters()} == {torch.float32}
+    inputs = processor(f"w1 {AUDIO} w2", [noise()])
+    with torch.no_grad():
+        whole = model(**inputs).logits
+        for given in (inputs, inputs.to("cpu", torch.bfloat16)):
+            logits = low(**given).logits
+            assert logits.dtype == torch.bfloat16 and torch.isfinite(logits).all()
+            assert len(low.generate(**given, max_new_tokens=2, do_sample=False)) == 1
+    own, read = logits[0, -1].float(), whole[0, -1]  # after start, w1, what was heard, w2
+    assert float((own - read).norm() / read.norm()) < 0.1
+    torch.testing.assert_close(logits[0, :2].float(), whole[0, :2], atol=0.05, rtol=0.05)  # before anything is heard
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"type": "audio"}, 'expected "path", "url" or "audio"'),
+        ({"type": "audio", "path": "x.wav", "audio": "y.wav"}, 'expected "path", "url" or "audio"'),
+        ({"type": "audio", "url": "data:audio/wav;base64,?"}, "no base64"),
+        ({"type": "audio", "path": "missing.wav"}, "missing.wav"),
+    ],
+)
+def test_an_audio_part_that_holds_no_recording_is_refused(processor, part, message):
+    with pytest.raises(SaladError, match=message):
+        processor.apply_chat_template(user(part), tokenize=True)
+
+
+def test_samples_at_another_rate_are_resampled(processor):
+    low = noise(1.0)[::2].copy()
+    got = processor(AUDIO, [low], sampling_rate=RATE_HZ // 2)["frames"][0]
+    assert abs(len(got) - 100) <= 1 and len(processor(AUDIO, [low])["frames"][0]) == pytest.approx(50, abs=1)
+
+
+def test_the_placeholder_is_a_token_that_nobody_types_and_nobody_generates(model, processor):
+    own = processor.tokenizer
+    assert own.convert_tokens_to_ids(AUDIO) == processor.audio_token_id == model.config.audio_token_id == VOCABULARY
+    assert placeholder_id(own) == VOCABULARY == placeholder_id(tokenizer())
+    assert model.get_input_embeddings().weight.shape[0] == VOCABULARY  # it has no row: its logit does not exist
+    prompt = processor.apply_chat_template(user(f"w1 {AUDIO} w2"))
+    assert AUDIO in prompt and VOCABULARY not in processor(prompt, add_start=False)["input_ids"][0].tolist()
+    assert processor.decode([1, VOCABULARY, 2]) == processor.decode([1, 2])
+
+
+def test_a_placeholder_inside_the_table_is_not_generated(saved, processor):
+    model = AutoModel.from_pretrained(saved).eval()
+    inputs = processor("w1 w2", ())
+    first = int(model.generate(**inputs, max_new_tokens=1, do_sample=False)[0, 0])
+    model.config.audio_token_id = first
+    assert int(model.generate(**inputs, max_new_tokens=1, do_sample=False)[0, 0]) != first
+
+
+def batch_of(processor, side):
+    texts, sounds = [f"w1 {AUDIO} w2 w3", f"{AUDIO} w4 w5 w6 w7", "w8 w9"], [noise(1.0), noise(2.5, 1)]
+    return processor(texts, sounds, padding_side=side), [(texts[0], sounds[:1]), (texts[1], sounds[1:]), (texts[2], [])]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_batch_gives_what_its_rows_give_alone_padded_on_either_side(model, processor, side):
+    batch, singles = batch_of(processor, side)
+    assert 0 in batch["attention_mask"][2] and batch["attention_mask"][2][0 if side == "left" else -1] == 0
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    with torch.no_grad():
+        out = model(**batch, labels=labels.masked_fill(labels == VOCABULARY, -100))
+        sums, count = 0.0, 0
+        for row, (text, sounds) in enumerate(singles):
+            one = processor(text, sounds)
+            asked = one["input_ids"].masked_fill(one["input_ids"] == VOCABULARY, -100)
+            alone = model(**one, labels=asked)
+            torch.testing.assert_close(out.logits[row, : alone.logits.shape[1]], alone.logits[0], atol=1e-5, rtol=1e-5)
+            number = int((asked[:, 1:] != -100).sum())
+            sums, count = sums + float(alone.loss) * number, count + number
+        assert float(out.loss) == pytest.approx(sums / count, rel=1e-5)
+        halved = model(**batch, labels=labels.masked_fill(labels == VOCABULARY, -100), num_items_in_batch=2 * count)
+        assert float(halved.loss) == pytest.approx(sums / count / 2, rel=1e-5)
+    how = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    together = model.generate(**batch, **how)
+    for row, (text, sounds) in enumerate(singles):
+        assert torch.equal(together[row : row + 1], model.generate(**processor(text, sounds), **how))
+
+
+def test_the_loss_is_the_nll_of_the_tokens_behind_the_recording(model, processor):
+    batch = processor(f"{AUDIO} w4 w5", [noise()])
+    labels = torch.tensor([[-100, -100, 4, 5]])
+    assert batch["input_ids"].tolist() == [[0, VOCABULARY, 4, 5]]
+    with torch.no_grad():
+        out = model(**batch, labels=labels)
+        scores = out.logits[0].log_softmax(-1)
+        assert float(out.loss) == pytest.approx(-float(scores[-3, 4] + scores[-2, 5]) / 2, rel=1e-5)
+        features = model.get_audio_features(batch["frames"])
+    assert len(features) == 1 and out.logits.shape[1] == 3 + len(features[0])
+    assert features[0].shape[1] == model.get_input_embeddings().weight.shape[1]
+    assert model.get_audio_features([]) == [] and model(**batch).loss is None
+
+
+def test_peft_and_trainer_train_it(saved, processor, tmp_path):
+    model = AutoModel.from_pretrained(saved)
+    student = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    rows = [{"text": f"{AUDIO} w4 w5 w6", "audio": noise(0.5, seed)} for seed in range(4)]
+
+    def collate(rows):
+        batch = processor([row["text"] for row in rows], [row["audio"] for row in rows])
+        return {**batch, "labels": batch["input_ids"].masked_fill(batch["input_ids"] == VOCABULARY, -100)}
+
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=12, per_device_train_batch_size=4, learning_rate=0.05, remove_unused_columns=False,
+        report_to=[], logging_steps=1, save_strategy="no", use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    trainer = Trainer(student, arguments, train_dataset=rows, data_collator=collate)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert losses[-1] < 0.5 * losses[0], losses
+    merged = student.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    again = AutoModel.from_pretrained(tmp_path / "merged").eval()
+    with torch.no_grad():
+        assert float(again(**collate(rows)).loss) == pytest.approx(float(merged.eval()(**collate(rows)).loss), rel=1e-4)
+
+
+def test_the_script_of_the_docs_reads_m_before_and_after(saved, tmp_path, monkeypatch, capsys):
+    save_corpus(tmp_path / "corpus")
+    monkeypatch.setattr(sys, "argv", [EXAMPLE.name, str(saved), str(tmp_path / "corpus"), str(tmp_path / "out"), "3"])
+    exec(compile(EXAMPLE.read_text(encoding="utf-8"), str(EXAMPLE), "exec"), {"__name__": "example"})
+    said = capsys.readouterr().out.splitlines()[-1]
+    m = [
+        read_json(tmp_path / "out" / w / "divergence.json")["all"]["misalignment"]["value"] for w in ("before", "after")
+    ]
+    assert said.startswith(f"M before {m[0]:.4f}, after {m[1]:.4f} nats") and m[0] != m[1]
