@@ -13,7 +13,7 @@ import typer
 
 __all__ = [
     "AlignedCorpus", "Debug", "Device", "EncodeWorkers", "EngineKind", "Overrides", "Precision", "RecipePath",
-    "SavedModel", "Teacher", "Trusted", "names", "plain_errors", "print_table", "run_recipe", "takes_bf16",
+    "Replaced", "SavedModel", "Teacher", "Trusted", "names", "plain_errors", "print_table", "run_recipe", "takes_bf16",
 ]  # fmt: skip
 
 USER_ERROR = 2
@@ -45,16 +45,25 @@ Trusted = Annotated[
     bool, typer.Option("--trusted", help="Let manifests name files outside their own folder: you know who wrote them.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait while another process has the run directory.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait while another process has the directory.")]
+Replaced = Annotated[
+    str,
+    typer.Option(
+        "--replaced", metavar="keep|remove", help="Results over 10 GB that no longer fit: keep or remove them."
+    ),
+]
 
 
-def run_recipe(recipe: Path, overrides: list[str] | None, only: str | None = None, *, wait: bool = False) -> None:
+def run_recipe(
+    recipe: Path, overrides: list[str] | None, only: str | None = None, *, wait: bool = False, replaced: str = "ask"
+) -> None:
     from salad.config import load_recipe
 
     checked = load_recipe(recipe, overrides or [])  # before the pipeline: a typo answers at once
     from salad.pipeline.run import run_pipeline
 
-    run_pipeline(checked, only=only, **({"wait": True} if wait else {}))
+    more = ({"wait": True} if wait else {}) | ({"replaced": replaced} if replaced != "ask" else {})
+    run_pipeline(checked, only=only, **more)
 
 
 def takes_bf16(precision: str, model: str | Path, device: str, *, writes: bool = False) -> bool:
