@@ -62,11 +62,11 @@ def synthesize_texts(
     held = {**STEADY.model_dump(), **read_json(note)} if note.exists() else settings
     if held != settings:
         raise SaladError(f"out: {out} holds speech made with {held}; give another folder, or remove it")
-    documents = read_local_text(tuple(texts))
+    unread: list[dict[str, str]] = []
+    documents = read_local_text(texts, unread, "texts")
     if not documents:
-        raise SaladError(f"texts: {', '.join(map(str, texts))} hold no document")
-    if len({document.id for document in documents}) != len(documents):
-        raise SaladError("texts: two documents share an id; give every document its own")
+        why = f" ({unread[0]['reason']})" if unread else ""
+        raise SaladError(f"texts: {', '.join(map(str, texts))} hold no document{why}")
     write_json(note, settings)
     folders = speak_all(
         assign_voices(documents, shares, seed),
@@ -94,7 +94,8 @@ def synthesize_texts(
                                     title="transcribe", unit="utterances", set_aside=True))  # fmt: skip
         heard = {row["id"]: row["text"] for folder in done for row in read_jsonl(folder / "transcripts.jsonl")}
         kept, garbled = part_by_cer(kept, heard, max_cer)
-    aside = [row for folder in made for row in read_jsonl(folder / "quarantine.jsonl")] + garbled
+    aside = [row | {"stage": "synthesize"} for row in unread]
+    aside += [row for folder in made for row in read_jsonl(folder / "quarantine.jsonl")] + garbled
     write_jsonl(out / "quarantine.jsonl", [{"stage": "synthesize", **row} for row in aside])
     write_utterances(out / "utterances.jsonl", kept)
     write_lhotse(kept, out / "cuts.jsonl.gz")

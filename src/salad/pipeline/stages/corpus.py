@@ -58,7 +58,7 @@ def run(run: Run) -> dict[str, Any]:
         documents = generate_corpus(settings, recipe.assets.llm, folder / "text", bf16=run.uses_bf16("write"), **how)
     withheld = prepared.withheld if prepared else ()
     write_text(folder / "withheld.txt", "".join(f"{word}\n" for word in withheld))
-    web = documents["web"] + read_local_text(settings.local_text) + own_documents
+    web = documents["web"] + read_local_text(settings.local_text, aside) + own_documents
     heldout = documents["heldout"] + [Document(u.document_id, u.text, u.source, u.domain) for u in own_heldout]
     for name, group in (("web", web), ("speech", documents["speech"]), ("heldout", heldout)):
         if len({d.id for d in group}) != len(group):
