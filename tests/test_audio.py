@@ -154,7 +154,7 @@ def test_channels_that_cancel_each_other_out_are_named(tmp_path):
 
 def test_a_rate_that_no_speech_has_is_a_damaged_header(tmp_path):
     soundfile.write(tmp_path / "x.wav", noise(0.01), 7)
-    with pytest.raises(SaladError, match="rate of 7 Hz, expected 4000 to 768000"):
+    with pytest.raises(SaladError, match="rate of 7 Hz, expected at least 4000"):
         read_audio(tmp_path / "x.wav")
 
 

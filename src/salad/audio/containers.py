@@ -106,8 +106,8 @@ def _told_s(container: Any) -> float:
 def check_rate(name: str, rate_hz: int) -> None:
     if not LEAST_RATE_HZ <= rate_hz <= MOST_RATE_HZ:
         raise SaladError(
-            f"audio: {name} says a rate of {rate_hz} Hz, expected {LEAST_RATE_HZ} to {MOST_RATE_HZ}; is its header "
-            "damaged? Export it again"
+            f"audio: {name} says a rate of {rate_hz} Hz, expected at least {LEAST_RATE_HZ} and at most "
+            f"{MOST_RATE_HZ}; is its header damaged? Export it again"
         )
 
 
