@@ -37,7 +37,7 @@ FAST := audio files house config text objective measure select sequence
 test-fast: $(STAMP)
 	$(BIN)/pytest -q -m 'not gpu and not slow' $(foreach room,$(FAST),$(wildcard tests/$(room) tests/test_$(room).py))
 
-# Readers on 2,000 manifests, tables and task files of each kind, drawn by chance; `make test` draws a few.
+# 2,000 manifests, tables, archives, task files and headers of sound of each kind, drawn by chance; `make test` draws a few.
 fuzz: $(STAMP)
 	SALAD_FUZZ=2000 $(BIN)/pytest -q tests/fuzz
 

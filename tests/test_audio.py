@@ -298,3 +298,149 @@ def test_a_float_file_a_little_over_full_scale_is_read(tmp_path):
     x[:100] = 1.4
     soundfile.write(tmp_path / "x.wav", x, 16_000, subtype="FLOAT")
     assert read_audio(tmp_path / "x.wav")[0].max() == np.float32(1.4)
+
+
+# Lengths and headers that are false in other ways
+
+
+def with_int(data, mark, behind, value, num_bytes, order):
+    """The file with a number `behind` bytes after a mark."""
+    at = data.find(mark) + behind
+    return data[:at] + value.to_bytes(num_bytes, order) + data[at + num_bytes :]
+
+
+@pytest.mark.parametrize("told", [0, 16_000])
+def test_the_cousins_of_a_wav_of_a_killed_recorder_are_read_whole(tmp_path, told):
+    x = noise(2.0)
+    au = packed(x, "AU", subtype="PCM_16")
+    aiff = packed(x, "AIFF", subtype="PCM_16")
+    stopped = with_int(with_int(aiff, b"SSND", 4, told + 8 * bool(told), 4, "big"), b"COMM", 10, told // 2, 4, "big")
+    long = packed(x, "RF64", subtype="PCM_16")
+    for data in (
+        with_int(au, b".snd", 8, told, 4, "big"),
+        stopped,
+        with_int(aiff, b"COMM", 10, told // 2, 4, "big"),
+        with_int(long, b"ds64", 16, told, 8, "little"),
+    ):
+        for got in both_ways(tmp_path, data):
+            assert len(got) == 32_000 and np.abs(got - x).max() < 1e-4
+
+
+def test_a_wav_that_contradicts_itself_is_refused():
+    data = packed(noise(1.0), "WAV", subtype="PCM_16")
+    with pytest.raises(SaladError, match="a sample of 2 channels of 16 bits takes 2 bytes"):
+        read_audio(with_int(data, b"fmt ", 10, 2, 2, "little"))
+    with pytest.raises(SaladError, match="a sample of 1 channels of 8 bits takes 2 bytes"):
+        read_audio(with_int(data, b"fmt ", 22, 8, 2, "little"))
+    with pytest.raises(SaladError, match="holds 2 chunks of samples, where one is expected"):
+        read_audio(data + data[data.find(b"data") :])
+    assert len(read_audio(with_int(data, b"fmt ", 16, 1, 4, "little"))[0]) == 16_000  # bytes a second: nobody's loss
+
+
+@pytest.mark.parametrize("told", [0, 16_000, 3 * 16_000])
+def test_a_flac_behind_a_tag_is_looked_at_like_any_other(told):
+    pytest.importorskip("av")
+    data = bytearray(packed(noise(3.0), "FLAC", subtype="PCM_16"))
+    data[21:26] = (int.from_bytes(data[21:26], "big") & ~0xFFFFFFFFF | told).to_bytes(5, "big")
+    assert len(read_audio(b"ID3\4\0\0\0\0\1\0" + bytes(128) + data)[0]) == 48_000
+
+
+def test_a_flac_that_tells_of_more_than_there_is_takes_no_memory_for_it():
+    data = bytearray(packed(noise(3.0), "FLAC", subtype="PCM_16"))
+    data[21:26] = (int.from_bytes(data[21:26], "big") | 0xFFFFFFFFF).to_bytes(5, "big")
+    with pytest.raises(SaladError, match="cannot be decoded|is cut off"):
+        read_audio(bytes(data))
+
+
+def test_a_few_hundredths_that_are_missing_at_the_end_of_a_long_file_are_a_cut(tmp_path):
+    data = packed(noise(12.0), "FLAC", subtype="PCM_16")
+    with pytest.raises(SaladError, match="cut off|cannot be decoded"):
+        read_audio(data[: int(0.97 * len(data))])
+
+
+def test_an_ogg_that_lost_a_page_is_refused():
+    data = packed(noise(20.0), "OGG", subtype="VORBIS")
+    places = [n for n in range(len(data)) if data[n : n + 4] == b"OggS"]
+    lost = data[: places[4]] + data[places[5] :]
+    with pytest.raises(SaladError, match="has lost some of its pages"):
+        read_audio(lost)
+    renumbered = data[: places[4] + 14] + b"\1\2\3\4" + data[places[4] + 18 :]
+    with pytest.raises(SaladError, match="has a damaged page"):
+        read_audio(renumbered)
+
+
+def m4a(tmp_path, seconds, **metadata):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "x.m4a"), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        container.metadata.update(metadata)
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(noise(seconds)[None], format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    return (tmp_path / "x.m4a").read_bytes()
+
+
+def test_an_m4a_whose_index_comes_first_and_whose_sound_is_cut_off_is_refused(tmp_path):
+    data = m4a(tmp_path, 6.0)
+    assert abs(len(read_audio(data)[0]) / 16_000 - 6.0) < 0.1
+    with pytest.raises(SaladError, match="is cut off|cannot be decoded"):
+        read_audio(data[: int(0.6 * len(data))])
+
+
+def test_tags_that_are_not_utf8_do_not_keep_sound_from_being_read(tmp_path):
+    data = m4a(tmp_path, 1.0, title="MARK").replace(b"MARK", b"\xe9\xff\xfe\xe8")
+    assert abs(len(read_audio(data)[0]) / 16_000 - 1.0) < 0.1
+
+
+def test_other_files_joined_with_cat_are_refused_or_read_whole(tmp_path):
+    flac = packed(noise(1.0), "FLAC", subtype="PCM_16")
+    for data in (flac + flac, m4a(tmp_path, 1.0) * 2):
+        with pytest.raises(SaladError, match="holds several files one behind the other"):
+            read_audio(data)
+        assert not tells_its_length(data)
+
+
+@pytest.mark.parametrize("kind", ["RF64", "W64", "NIST"])
+def test_other_kinds_of_wav_that_are_cut_off_are_named(kind):
+    data = packed(noise(3.0), kind, subtype="PCM_16")
+    assert len(read_audio(data)[0]) == 48_000
+    with pytest.raises(SaladError, match="is cut off"):
+        read_audio(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("told", [4, 32_004, 2**64 - 1])
+def test_a_caf_of_a_killed_recorder_is_read_whole(told):
+    data = packed(noise(2.0), "CAF", subtype="PCM_16")
+    assert len(read_audio(with_int(data, b"data", 4, told, 8, "big"))[0]) == 32_000
+
+
+def test_an_mp3_whose_first_frame_tells_of_no_frames_is_read_whole():
+    pytest.importorskip("av")
+    data = packed(speechlike(6.0, 44_100), "MP3", 44_100)
+    at = max(data.find(b"Xing"), data.find(b"Info"))
+    assert abs(len(read_audio(data[: at + 8] + bytes(4) + data[at + 12 :])[0]) / 44_100 - 6.0) < 0.15
+
+
+def test_what_stands_behind_samples_of_no_length_is_no_sound():
+    data = with_int(packed(noise(1.0), "WAV", subtype="PCM_16"), b"data", 4, 0, 4, "little")
+    tags = b"LIST" + (4).to_bytes(4, "little") + b"INFO" + b"bext" + (6000).to_bytes(4, "little") + bytes(6000)
+    assert len(read_audio(data + tags)[0]) == 16_000
+
+
+def test_why_a_file_cannot_be_decoded_is_the_same_every_time():
+    said = set()
+    for _ in range(2):
+        with pytest.raises(SaladError, match="cannot be decoded") as error:
+            read_audio(bytes(range(64)), name="x")
+        said.add(str(error.value))
+    assert len(said) == 1 and "0x" not in said.pop()
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_with_one_byte_flipped_is_refused_and_not_cut_short(tmp_path, subtype):
+    """A decoder leaves the page out, and what follows with it, without a word."""
+    data = bytearray(packed(noise(9.0), "OGG", subtype=subtype))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(SaladError, match="has a damaged page"):
+        read_audio(bytes(data))

@@ -9,7 +9,18 @@ import lzma
 
 import pytest
 
-from salad.files import file_name, json_lines, read_json, read_jsonl, read_lines, write_jsonl, write_text
+from salad.files import (
+    file_name,
+    json_lines,
+    num_bytes,
+    read_json,
+    read_jsonl,
+    read_lines,
+    size_of,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from salad.types import SaladError
 
 ROWS = [{"id": "a", "text": "Käse\u2028und Brot"}, {"id": "b", "text": "two"}]
@@ -89,3 +100,30 @@ def test_the_name_of_a_file_fits_and_is_of_one_id():
     names = [file_name(name, ".flac") for name in ("a b", "a/b", "ü", long, long + "x", "x" * 300)]
     assert names[:3] == ["a b.flac", "a%2Fb.flac", "%C3%BC.flac"]
     assert len(set(names)) == 6 and all(len(name.encode()) < 220 and "/" not in name for name in names)
+
+
+def test_what_is_not_utf8_can_be_written_down_and_read_again(tmp_path):
+    rows = [{"id": "caf\udce9.wav", "text": "é"}]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    write_json(tmp_path / "a.json", rows)
+    assert read_jsonl(tmp_path / "a.jsonl") == read_json(tmp_path / "a.json") == rows
+
+
+def test_the_size_of_a_folder_counts_what_lies_there_alone(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "x").write_bytes(bytes(1500))
+    (tmp_path / "a" / "y").write_bytes(bytes(700))
+    (tmp_path / "z").hardlink_to(tmp_path / "a" / "y")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    assert 1500 <= num_bytes(tmp_path / "a") < 1600 and num_bytes(tmp_path / "nowhere") == 0
+    assert [size_of(n) for n in (0, 999, 3_200_000_000, 2 * 10**15)] == ["0 bytes", "999 bytes", "3.2 GB", "2 PB"]
+
+
+def test_half_a_letter_in_an_id_makes_a_name_all_the_same():
+    assert file_name("a\ud83d", ".flac") == "a%5Cud83d.flac" and file_name("caf\udce9") == "caf%E9"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_any_system_ends_them(tmp_path, end):
+    (tmp_path / "a.txt").write_bytes(end.join(["one", "", "two"]).encode())
+    assert list(read_lines(tmp_path / "a.txt")) == ["one", "", "two"]

@@ -27,11 +27,13 @@ __all__ = [
     "json_lines",
     "json_objects",
     "lies_in",
+    "num_bytes",
     "read_json",
     "read_jsonl",
     "read_lines",
     "sha256_file",
     "sha256_json",
+    "size_of",
     "write_json",
     "write_jsonl",
     "write_text",
@@ -40,6 +42,7 @@ __all__ = [
 PACKED = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
 DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 LONGEST_NAME = 200  # bytes; file systems allow 255, and notes beside a file add an ending
+HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # lone surrogates that stand for no byte
 BETWEEN = re.compile(r"[\s,]*")
 
 
@@ -63,7 +66,7 @@ def _whole_file(path: str | Path) -> Iterator[IO[bytes]]:
 def write_text(path: str | Path, text: str) -> None:
     """Atomic: a reader sees the old file or the new one, never a part."""
     with _whole_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))  # half of a letter as JSON spells it
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -76,7 +79,7 @@ def read_json(path: str | Path) -> Any:
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """One object a line, atomic. A name that ends in .gz is packed; the same rows give the same bytes."""
-    lines = ((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
+    lines = ((json.dumps(row, ensure_ascii=False) + "\n").encode(errors="backslashreplace") for row in rows)
     with _whole_file(path) as file:
         if Path(path).suffix != ".gz":
             file.writelines(lines)
@@ -145,7 +148,7 @@ def _items(path: str | Path, text: str) -> Iterator[tuple[str, Any]]:
 
 
 def read_lines(path: str | Path, *, errors: str = "surrogateescape") -> Iterator[str]:
-    """Lines without their ends, of a file that may be packed (gzip, xz, bzip2: told from its bytes).
+    """Lines without their ends (LF, CRLF or CR), of a file that may be packed (gzip, xz, bzip2: told from its bytes).
 
     A byte order mark is left out, and says where a file is UTF-16 (Excel's "Unicode text"); else it is UTF-8, and bytes
     that are not become lone surrogates, or with errors="strict" SaladError. Raises SaladError where the file cannot be
@@ -158,7 +161,8 @@ def read_lines(path: str | Path, *, errors: str = "surrogateescape") -> Iterator
             if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):  # type: ignore[attr-defined]
                 lines = io.TextIOWrapper(file, "utf-16", newline="\n")  # type: ignore[type-var]
             for number, line in enumerate(lines, 1):
-                yield (line if number > 1 else line.removeprefix("\ufeff")).rstrip("\r\n")
+                whole = (line if number > 1 else line.removeprefix("\ufeff")).rstrip("\r\n")
+                yield from whole.split("\r") if "\r" in whole else (whole,)  # as Macs of old end lines
     except DAMAGED as error:
         raise SaladError(
             f"{path}: is cut off or damaged in the middle, after {number} lines ({error}); copy it again"
@@ -195,6 +199,7 @@ def first_bytes(path: str | Path, num_bytes: int) -> bytes:
 
 def file_name(name: str, suffix: str = "") -> str:
     """A name for the file of an id: percent-quoted; where it would be longer than disks allow, cut, with a hash."""
+    name = HALF.sub(lambda half: f"\\u{ord(half[0]):x}", name)
     quoted = quote(name, safe=" ", errors="surrogateescape")
     if len(quoted) + len(suffix) > LONGEST_NAME:
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -223,6 +228,18 @@ def lies_in(path: str | Path, folder: str | Path) -> bool:
     """Whether a path stays inside a folder, by name; a link inside it was put there by its owner."""
     base = os.path.abspath(folder)
     return os.path.commonpath([base, os.path.abspath(path)]) == base
+
+
+def num_bytes(folder: str | Path) -> int:
+    """Bytes of the files in a folder that lie there alone (no hard links to files elsewhere); 0 where there is none."""
+    files = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
+    return sum(state.st_size for state in map(os.lstat, files) if state.st_nlink == 1)
+
+
+def size_of(num: int) -> str:
+    """Bytes for people to read: 3.2 GB."""
+    power = min(5, (len(str(num)) - 1) // 3)
+    return f"{num / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB', 'PB')[power]}"
 
 
 def sha256_file(path: str | Path) -> str:

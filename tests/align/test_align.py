@@ -264,6 +264,22 @@ def test_a_text_that_is_not_all_said_is_set_aside(tmp_path: Path, lengths_s: lis
     assert found in str(error.value)
 
 
+def test_words_that_nothing_is_heard_of_are_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sentence that nobody says, at the start of a text, lasts as long as others: it lies on their sound."""
+    align = Timed.align
+
+    def unsure(self: Timed, samples: np.ndarray, words: list[str], sentences: object) -> tuple[tuple[Word, ...], float]:
+        found, score = align(self, samples, words, sentences)
+        return tuple(replace(w, score=0.04 if n < unheard else 0.9) for n, w in enumerate(found)), score
+
+    monkeypatch.setattr(Timed, "align", unsure)
+    unheard = 2
+    assert timed(tmp_path, [0.3] * 20)[0]
+    unheard = 3
+    with pytest.raises(SaladError, match="words written but not spoken: 3 in a row from 0.0 s score below 0.1"):
+        timed(tmp_path, [0.3] * 20)
+
+
 def test_short_words_here_and_there_are_speech(tmp_path: Path) -> None:
     """In 562 utterances of the demo's voices the share is 0.04 at most, and no two stand in a row."""
     for lengths_s in ([0.3] * 40 + [0.02, 0.3, 0.02, 0.3, 0.02] + [0.3] * 10, [0.2, 0.02, 0.02, 0.5, 0.4]):

@@ -1,5 +1,6 @@
 """Texts that come from outside, and what the teacher is asked to write."""
 
+import gzip
 import json
 
 import pytest
@@ -12,19 +13,37 @@ from salad.types import SaladError
 def test_local_text(tmp_path):
     (tmp_path / "a.txt").write_text("One paragraph\nof text.\n\n\nAnother.\n")
     (tmp_path / "b.jsonl").write_text(json.dumps({"text": "A  row\u2028here", "domain": "d", "id": 7}) + "\n\n")
-    documents = read_local_text([tmp_path / "a.txt", tmp_path / "b.jsonl"])
+    documents = read_local_text([tmp_path / "a.txt", tmp_path / "b.jsonl"], aside := [])
     assert [d.text for d in documents] == ["One paragraph of text.", "Another.", "A row here"]
     assert documents[2].id == "7" and documents[2].domain == "d"
     for name in ("a.txt", "b.jsonl"):  # as Windows writes them
         (tmp_path / name).write_text("\ufeff" + (tmp_path / name).read_text())
-    assert read_local_text([tmp_path / "a.txt", tmp_path / "b.jsonl"]) == documents
+    assert read_local_text([tmp_path / "a.txt", tmp_path / "b.jsonl"], aside) == documents and not aside
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "a.txt").write_text("Of the same name.")
+    both = read_local_text([tmp_path / "a.txt", tmp_path / "c" / "a.txt"], aside)
+    assert [d.id for d in both] == ["a-000000", "a-000001", "a-000000~2"] and not aside
+    with pytest.raises(SaladError, match="corpus.local_text: .*c is no file"):
+        read_local_text([tmp_path / "c"], aside)
 
 
-@pytest.mark.parametrize("line", ["not json", '{"words": 3}', '{"text": 3}', "[]"])
-def test_a_bad_line_is_named(tmp_path, line):
-    (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n' + line + "\n")
-    with pytest.raises(SaladError, match=r"corpus.local_text: .*b.jsonl line 2"):
-        read_local_text([tmp_path / "b.jsonl"])
+@pytest.mark.parametrize(
+    "line", ["not json", '{"words": 3}', '{"text": 3}', "[]", "null", '{"text": " "}', b'{"text": "a\xff"}']
+)
+def test_a_bad_line_is_set_aside_by_its_number(tmp_path, line):
+    data = line if isinstance(line, bytes) else line.encode()
+    (tmp_path / "b.jsonl").write_bytes(b'{"text": "fine"}\n' + data + b'\n{"text": "too"}\n')
+    documents = read_local_text([tmp_path / "b.jsonl"], aside := [])
+    assert [d.text for d in documents] == ["fine", "too"]
+    assert [row["id"] for row in aside] == ["b-000002"] and str(tmp_path / "b.jsonl") in aside[0]["reason"]
+
+
+def test_a_packed_text_that_is_cut_off_is_told_and_read_as_far_as_it_goes(tmp_path):
+    lines = "".join(json.dumps({"text": f"Line number {n}, of many."}) + "\n" for n in range(2000))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode())[:-3000])
+    documents = read_local_text([tmp_path / "b.jsonl.gz"], aside := [])
+    assert 0 < len(documents) < 2000 and [row["id"] for row in aside] == ["b.jsonl.gz"]
+    assert "is cut off" in aside[0]["reason"]
 
 
 def test_clean_keeps_whole_sentences_of_prose():

@@ -753,3 +753,62 @@ def test_texts_and_names_of_files_come_in_either_unicode_form(tmp_path):
         (root / made).write_bytes(b"x")
         assert locate(asked, root, False) == str(root / made) and locate(made, root, False) == str(root / made)
         assert locate("gone.wav", root, False) == str(root / "gone.wav")
+
+
+# Other inputs of the kinds above
+
+
+@pytest.mark.parametrize(
+    ("table", "texts"),
+    [
+        ("path,text\r" + "".join(f"c{n}.wav,Text {n}\r" for n in range(3)), ["Text 0", "Text 1", "Text 2"]),
+        ("path , text\n" + "".join(f" c{n}.wav ,  Text {n} \n" for n in range(3)), ["Text 0", "Text 1", "Text 2"]),
+        ('path,text\nc0.wav,"He said \\"hi, you\\" then"\nc1.wav,"Two, three"\nc2.wav,Four\n',
+         ['He said "hi, you" then', "Two, three", "Four"]),
+        ('c0.wav,"\nText 0"\nc1.wav,Text 1\nc2.wav,Text 2\n', ["Text 0", "Text 1", "Text 2"]),
+    ],
+)  # fmt: skip
+def test_tables_of_other_programs(tmp_path, table, texts):
+    for n in range(3):
+        soundfile.write(tmp_path / f"c{n}.wav", sound(1.0, n), RATE_HZ)
+    (tmp_path / "metadata.csv").write_bytes(table.encode())
+    _, rows = rows_of(tmp_path)
+    assert [check_text(row.text) for row in rows] == texts and not any(row.problem for row in rows)
+    assert all(len(heard(row)) == RATE_HZ for row in rows)
+
+
+def test_numbers_of_another_kind_in_a_shar_cost_their_row(tmp_path):
+    from lhotse import CutSet
+    from lhotse.shar import SharWriter
+
+    cuts = CutSet.from_file(libriheavy(tmp_path / "lh")).with_recording_path_prefix(tmp_path / "lh").to_eager()
+    (tmp_path / "shar").mkdir()
+    with SharWriter(str(tmp_path / "shar"), fields={"recording": "flac"}, shard_size=100) as writer:
+        for cut in cuts:
+            writer.write(cut)
+    [manifest] = (tmp_path / "shar").glob("cuts.*.jsonl.gz")
+    values = [json.loads(line) for line in gzip.decompress(manifest.read_bytes()).splitlines()]
+    values[1]["duration"] = []
+    manifest.write_bytes(gzip.compress("".join(json.dumps(value) + "\n" for value in values).encode()))
+    source = Speech(path=tmp_path / "shar")
+    make_plan(tmp_path / "plan", [(source, *open_source(source))], Door(0.1, 60, 1000, 10, 0.6))
+    rows = [
+        row for document in read_plan(tmp_path / "plan")[0] for row in rows_of_plan(tmp_path / "plan", document.number)
+    ]
+    assert [bool(row.problem) for row in rows].count(True) == 1 and len(rows) == len(values)
+    (tmp_path / "shar" / manifest.name.replace("cuts", "recording").replace(".jsonl.gz", ".tar")).write_bytes(
+        bytes(10240)
+    )
+    _, rows = rows_of(tmp_path / "shar", format="shar")  # an empty tar
+    assert len(rows) == len(values) and all("holds no audio" in row.problem for row in rows)
+
+
+@pytest.mark.parametrize("note", [b"{", b"null", b'{"info": null}', b'{"info": {"features": 3}}', b"[]"])
+def test_a_damaged_note_in_a_parquet_does_not_keep_it_from_being_read(tmp_path, note):
+    pyarrow = pytest.importorskip("pyarrow")
+    audio = [{"bytes": encoded(sound(1.0, 0)), "path": None}]
+    struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    table = pyarrow.table({"audio": pyarrow.array(audio, struct), "text": ["One"]})
+    pyarrow.parquet.write_table(table.replace_schema_metadata({b"huggingface": note}), tmp_path / "a.parquet")
+    _, [row] = rows_of(tmp_path)
+    assert row.text == "One" and len(heard(row)) == RATE_HZ

@@ -1,6 +1,7 @@
 """Answers to open prompts, read and heard: overlap, draws that do not depend on the batch, divergences by hand."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from salad.cli import app
-from salad.evaluation.answers import answer_prompts
+from salad.evaluation.answers import answer_prompts, load_prompts
 from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, normalise_answer, token_f1
 from salad.files import read_jsonl, write_jsonl
 from salad.testing.listeners import save_corpus, save_listener
@@ -143,3 +144,26 @@ def test_the_command_counts_what_it_sets_aside(listener, tmp_path):
     assert done.exit_code == 0, done.output
     assert "kl_text_speech" in done.output and "2 prompts set aside" in done.output
     assert {row["id"] for row in read_jsonl(tmp_path / "o" / "quarantine.jsonl")} == {"u0", "gone"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prompt": 3}, "prompt 3 holds 0 "),
+        ({"prompt": ["<|audio|>", "<|audio|>"]}, "holds 2 "),
+        ({"answers": 3}, "answers is 3, expected a list of texts"),
+        ({"answers": [None]}, "expected a list of texts"),
+        ({"text": {"a": 1}}, "line 2: expected"),
+        ({"id": None}, "line 2: expected"),
+    ],
+)
+def test_prompts_of_another_kind_are_named_by_line(tmp_path, change, words):
+    """An evaluation that cannot be read whole is none: its lines are mended, not passed over."""
+    (tmp_path / "a.wav").touch()
+    good = {"id": "a", "text": "t", "audio": "a.wav", "prompt": None, "answers": None}
+    write_jsonl(tmp_path / "p.jsonl", [good, {**good, "id": "b", **change}])
+    with pytest.raises(SaladError, match=re.escape(words)):
+        load_prompts(tmp_path / "p.jsonl")
+    write_jsonl(tmp_path / "p.jsonl", [good, {**good, "id": "b", "audio": "none.wav"}, {**good, "audio": "../a.wav"}])
+    found, aside = load_prompts(tmp_path / "p.jsonl")
+    assert [p.id for p in found] == ["a"] and [row["id"] for row in aside] == ["b", "a"]

@@ -348,6 +348,8 @@ def test_rows_that_cannot_be_used_are_counted(llm_folder, tmp_path):
     aside = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "out" / "quarantine.jsonl")}
     assert set(aside) == {f"mine/{row['id']}" for row in bad}
     assert "number 2 is empty" in aside["mine/empty"] and "context of 300 positions" in aside["mine/long"]
+    told = "mine: 6 of 12 rows are not scored, the first of them 'empty' (choices: number 2 is empty)"
+    assert told in result.output and told in (tmp_path / "out" / "table.md").read_text()
     [path] = (tmp_path / "out" / "text_base").glob("results_*.json")
     assert read_json(path)["n-samples"] == {"mine": {"original": 12, "effective": 6}}
 
@@ -560,6 +562,26 @@ def test_scores_on_text_equal_lm_evals(llm_folder, tmp_path, monkeypatch, num_fe
             assert (greedy == "True") == other[1] == third[1]
 
 
+def test_control_tokens_in_the_data_of_lm_evals_tasks_are_characters(llm_folder):
+    pytest.importorskip("lm_eval")
+    from salad.evaluation.lm_eval_model import SaladLM
+
+    lm = SaladLM(str(llm_folder))
+    control, text = lm.tokenizer.eos_token_id, "He typed <|endoftext|> into the box."
+    assert control in lm.tokenizer.encode(text)  # what lm-eval's own model reads
+    assert control not in lm.tok_encode(text) and lm.tok_decode(lm.tok_encode(text)) == text
+    batch, mask = lm.tok_batch_encode([text, "short"])
+    assert control not in batch[0] and batch.shape == mask.shape and int(mask[1].sum()) == len(lm.tok_encode("short"))
+    context, option = lm._encode_pair(text, " <|endoftext|>")
+    assert control not in context + option and lm.tok_decode(context + option) == text + " <|endoftext|>"
+    assert lm.tok_encode(text, left_truncate_len=3) == lm.tok_encode(text)[-3:]
+    lm.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}<|endoftext|>{% endfor %}"
+    prompt = lm.apply_chat_template([{"role": "user", "content": text}])
+    assert list(lm.tok_encode(prompt)).count(control) == 1 and lm.tok_encode(prompt)[-1] == control
+    context, option = lm._encode_pair(prompt, " <|endoftext|>")
+    assert (context.count(control), option.count(control)) == (1, 0)
+
+
 # Files that people have
 
 
@@ -655,3 +677,47 @@ def test_texts_come_in_one_form():
         Task(task="t"), [{"id": 1, "context": given[0], "choices": given[1:], "answer": given[2]}], "x"
     ).items
     assert (found.context, found.choices, found.answer) == ("Où est le café ?", ("là", "ça"), 1)
+
+
+def test_examples_count_their_answers_as_the_items_do(tmp_path):
+    """Three examples cannot tell from where their answers count; the file of items can."""
+    four = ["a", "b", "c", "d"]
+    write_jsonl(tmp_path / "arc_easy.jsonl", choices(*((four, answer) for answer in (1, 4, 2, 4))))
+    write_jsonl(tmp_path / "arc_easy_fewshot.jsonl", choices(*((four, answer) for answer in (1, 2, 3))))
+    task, _ = find_task("arc_easy")
+    prepared = _load(task, tmp_path, False, None, Settings(num_fewshot=3))
+    assert [item.answer for item in prepared.items] == [0, 3, 1, 3]
+    assert [shot.answer for shot in prepared.shots] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("answer", [10**400, "9" * 5000, float("inf"), float("nan"), [1], {}, True])
+def test_an_answer_of_any_kind_costs_its_row_alone(answer):
+    found = items_of(Task(task="t"), choices((["a", "b"], 0), (["a", "b"], answer), ([10**400, "b"], 1)), "mine")
+    assert [item.id for item in found.items] == ["0", "2"] and [row["id"] for row in found.skipped] == ["1"]
+    assert len(found.skipped[0]["reason"]) < 200
+
+
+@pytest.mark.parametrize("change", [{"context": "a \ud83d"}, {"choices": ["a", "\udc00"]}])
+def test_half_a_letter_costs_its_row(change):
+    found = items_of(Task(task="t"), [item(id="0"), item(id="1", **change)], "mine")
+    assert [row["id"] for row in found.skipped] == ["1"] and "half of a letter" in found.skipped[0]["reason"]
+
+
+def test_answers_from_one_are_found_beside_one_that_is_none():
+    four = ["a", "b", "c", "d"]
+    found = items_of(Task(task="t"), choices((four, 1), (four, 4), (four, 5)), "mine")
+    assert [i.answer for i in found.items] == [0, 3] and [row["id"] for row in found.skipped] == ["2"]
+    never = items_of(Task(task="t"), choices(*[(four, 1 + n % 3) for n in range(10)]), "mine")
+    assert len(never.items) == 10 and "no answer is 0" in never.notes[0] and "answers: one-based" in never.notes[0]
+
+
+def test_rows_without_ids_are_numbered():
+    rows = [item(id=None), item(id=None)]
+    assert [i.id for i in items_of(Task(task="t"), rows, "mine").items] == ["0", "1"]
+
+
+@pytest.mark.parametrize("text", ["task: 2024-13-45\n", "[1, 2]", "task: null\n", "a: &a [*a]\n", "task: [" * 3000])
+def test_a_file_that_is_no_task_is_named(tmp_path, text):
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(SaladError, match=r"tasks: .*t.yaml is no task file"):
+        find_task(str(tmp_path / "t.yaml"))

@@ -12,6 +12,7 @@ import io
 import json
 import lzma
 import os
+import re
 import tarfile
 import tempfile
 import unicodedata
@@ -26,8 +27,9 @@ from hypothesis import strategies as st
 from salad.config import Speech, Text
 from salad.data.ingest_plan import Door, make_plan, read_plan, rows_of
 from salad.data.readers.text import read_text
-from salad.data.sources import open_source
+from salad.data.sources import READERS, open_source
 from salad.evaluation.rows import read_rows
+from salad.evaluation.task import Task, items_of
 from salad.types import SaladError
 
 EXAMPLES = int(os.environ.get("SALAD_FUZZ", "20"))
@@ -87,10 +89,12 @@ def come_out(path: Path, **entry: Any) -> dict[str, tuple[str, str]]:
     return {f"{row.id}#{n}": (row.text, row.problem) for n, row in enumerate(rows)}
 
 
-def check(found: dict[str, tuple[str, str]], texts: list[str], damaged: set[int]) -> None:
-    """One row for each that was written; those not damaged are kept with equal texts, in their order."""
+def check(found: dict[str, tuple[str, str]], ids: str, texts: list[str], damaged: set[int]) -> None:
+    """One row for each that was written; those not damaged are kept, by their ids, with equal texts, in their order."""
     assert len(found) == len(texts), (found, texts)
     kept = [text for text, problem in found.values() if not problem]
+    named = Counter((name.rpartition("#")[0], text) for name, (text, problem) in found.items() if not problem)
+    assert all(named[ids.format(n), plain(text)] == 1 for n, text in enumerate(texts) if n not in damaged), named
     whole = [plain(text) for n, text in enumerate(texts) if n not in damaged]
     assert kept == whole or (damaged and not Counter(whole) - Counter(kept)), (found, texts, damaged)
 
@@ -134,7 +138,7 @@ def test_nemo(folder, rows, encoding, pack):
     rows = sound_first(rows)
     values = [{"audio_filepath": f"clip-{n}.wav", "duration": 1.0, "text": text} for n, (text, _) in enumerate(rows)]
     lines, damaged = lines_of(values, [damage for _, damage in rows], {"audio": "audio_filepath", "start": "offset"})
-    check(come_out(write(folder / "m.json", lines, encoding, pack)), [text for text, _ in rows], damaged)
+    check(come_out(write(folder / "m.json", lines, encoding, pack)), "clip-{}.wav", [text for text, _ in rows], damaged)
 
 
 @fuzz
@@ -147,7 +151,7 @@ def test_utterances(folder, rows, encoding, pack):
     ]
     names = {"duration": "num_samples", "offset": "words", "start": "score", "type": "sample_rate_hz"}
     lines, damaged = lines_of(values, [damage for _, damage in rows], names)
-    check(come_out(write(folder / "u.jsonl", lines, encoding, pack)), [text for text, _ in rows], damaged)
+    check(come_out(write(folder / "u.jsonl", lines, encoding, pack)), "u{}", [text for text, _ in rows], damaged)
 
 
 @fuzz
@@ -177,7 +181,7 @@ def test_lhotse(folder, rows, encoding, pack):
     names = {"audio": "recording", "text": "supervisions", "offset": "channel"}
     lines, damaged = lines_of(values, [damage for _, damage in rows], names)
     found = come_out(write(folder / "cuts.jsonl", lines, encoding, pack))
-    check(found, [text for text, _ in rows], damaged)
+    check(found, "c{}", [text for text, _ in rows], damaged)
 
 
 @fuzz
@@ -186,7 +190,8 @@ def test_audiofolder(folder, rows, encoding, pack):
     rows = sound_first(rows)
     values = [{"file_name": f"clip-{n}.wav", "text": text} for n, (text, _) in enumerate(rows)]
     lines, damaged = lines_of(values, [damage for _, damage in rows], {"audio": "file_name"})
-    check(come_out(write(folder / "metadata.jsonl", lines, encoding, pack)), [text for text, _ in rows], damaged)
+    found = come_out(write(folder / "metadata.jsonl", lines, encoding, pack))
+    check(found, "clip-{}.wav", [text for text, _ in rows], damaged)
 
 
 @fuzz
@@ -206,7 +211,7 @@ def test_tables_that_a_program_wrote(folder, texts, delimiter, header, lines_in,
     writer.writerows([["path", "text"]] * header + [[f"clip-{n}.wav", text] for n, text in enumerate(texts)])
     path = folder / "m.csv"
     path.write_bytes(file.getvalue().replace("\x0b", " ").encode(encoding))
-    check(come_out(path, format="table"), texts, set())
+    check(come_out(path, format="table"), "clip-{}.wav", texts, set())
 
 
 @fuzz
@@ -245,11 +250,7 @@ def test_webdataset(folder, rows, apart, cut):
             members.append((f"u{n}{middle}.json", json.dumps({"text": text}).encode()))
     members = sorted(members, key=lambda member: member[0].endswith(".json")) if apart else members
     path = folder / "s.tar"
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+    tar_of(path, members)
     if cut:  # after the last member, which is not always told
         path.write_bytes(path.read_bytes()[: 512 * 2 * len(members) + 100])
     written = [(text, audio and told) for text, _, audio, told in rows if audio or told]
@@ -291,3 +292,203 @@ def test_task_files(folder, rows, encoding, pack):
             read_rows(path)
     else:
         assert [str(row) for row in read_rows(path)] == [str(json.loads(line)) for line in lines]
+
+
+def test_every_reader_is_drawn_for():
+    """A reader that is added gets its strategy: each format is opened in this file, by its name or by its look."""
+    text = Path(__file__).read_text(encoding="utf-8")
+    drawn = set(re.findall(r"def test_(\w+)\(", text)) | set(re.findall(r'format="(\w+)"', text))
+    assert set(READERS) <= drawn, set(READERS) - drawn
+
+
+CELLS = st.sampled_from(["bytes", "bytes", "path", "null", "empty"])
+COLUMNS = st.lists(
+    st.tuples(st.one_of(st.none(), TEXTS, TEXTS, TEXTS), CELLS, st.sampled_from(["text", "null"])),
+    min_size=1,
+    max_size=ROWS,
+)
+
+
+def columns(rows: list[tuple[Any, str, str]]) -> Any:
+    """An Arrow table as `datasets` writes it: the audio's bytes or its path, a text, an id; any of them null."""
+    pyarrow = pytest.importorskip("pyarrow")
+    cells = {"bytes": {"bytes": b"RIFF", "path": "x.wav"}, "null": None, "empty": {"bytes": None, "path": None}}
+    audio = [{"bytes": None, "path": f"clip-{n}.wav"} if cell == "path" else cells[cell] for n, (_, cell, _) in
+             enumerate(rows)]  # fmt: skip
+    struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    ids = [f"u{n}" if given == "text" else None for n, (_, _, given) in enumerate(rows)]
+    texts = pyarrow.array([text for text, _, _ in rows], pyarrow.string())
+    return pyarrow.table(
+        {"id": pyarrow.array(ids, pyarrow.string()), "audio": pyarrow.array(audio, struct), "text": texts}
+    )
+
+
+def check_columns(found: dict[str, tuple[str, str]], rows: list[tuple[Any, str, str]]) -> None:
+    assert len(found) == len(rows), (found, rows)
+    for n, ((name, (text, problem)), (written, cell, named)) in enumerate(zip(found.items(), rows, strict=True)):
+        assert name == f"u{n}#{n}" if named == "text" else name.startswith("table-0"), name
+        assert (text, problem) == (plain(written), "") if written and cell in ("bytes", "path") else True
+        assert problem or written
+
+
+@fuzz
+@given(rows=COLUMNS, group=st.integers(1, ROWS), cut=st.one_of(st.none(), st.floats(0.01, 0.99)))
+def test_parquet(folder, rows, group, cut):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = folder / "table.parquet"
+    parquet.write_table(columns(rows), path, row_group_size=group)
+    if cut is None:
+        check_columns(come_out(path, format="parquet"), rows)
+        return
+    path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
+    [(name, (_, problem))] = come_out(path, format="parquet").items()
+    assert "(the file)" in name and "cut off" in problem
+
+
+@fuzz
+@given(rows=COLUMNS, group=st.integers(1, ROWS), cut=st.one_of(st.none(), st.floats(0.01, 0.99)))
+def test_arrow(folder, rows, group, cut):
+    pyarrow = pytest.importorskip("pyarrow")
+    path, table = folder / "table.arrow", columns(rows)
+    with pyarrow.ipc.new_stream(str(path), table.schema) as stream:
+        stream.write_table(table, max_chunksize=group)
+    if cut is None:
+        check_columns(come_out(path, format="arrow"), rows)
+        return
+    path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
+    found = come_out(path, format="arrow")
+    whole = {name: row for name, row in found.items() if "(the file)" not in name}
+    check_columns(whole, rows[: len(whole)])
+    assert len(found) - len(whole) == 1 or len(whole) == len(rows)
+
+
+def tar_of(path: Path, members: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+@fuzz
+@given(rows=SOME, lost=st.sets(st.integers(0, ROWS - 1)), cut=st.booleans())
+def test_shar(rows, lost, cut):
+    """A cut whose recording is not in the tar is set aside by its id, as is what is wrong with its own line."""
+    rows = sound_first(rows)
+    values = []
+    for n, (text, _) in enumerate(rows):
+        source = {"type": "shar", "channels": [0], "source": ""}
+        recording = {
+            "id": f"r{n}",
+            "sources": [source],
+            "sampling_rate": 16_000,
+            "num_samples": 16_000,
+            "duration": 1.0,
+        }
+        supervision = {
+            "id": f"s{n}",
+            "recording_id": f"r{n}",
+            "start": 0.0,
+            "duration": 1.0,
+            "channel": 0,
+            "text": text,
+        }
+        values.append({"id": f"c{n}", "start": 0.0, "duration": 1.0, "channel": 0, "supervisions": [supervision],
+                       "recording": recording, "type": "MonoCut"})  # fmt: skip
+    names = {"audio": "recording", "text": "supervisions", "offset": "channel"}
+    lines, damaged = lines_of(values, [damage for _, damage in rows], names)
+    with tempfile.TemporaryDirectory(prefix="salad-fuzz-") as name:
+        place = Path(name) / "shar"
+        place.mkdir()
+        tar_of(place / "recording.000000.tar", [(f"c{n}.flac", b"fLaC") for n in range(len(rows)) if n not in lost])
+        if cut:
+            (place / "recording.000000.tar").write_bytes((place / "recording.000000.tar").read_bytes()[:-512])
+        found = come_out(write(place / "cuts.000000.jsonl.gz", lines, "utf-8", gzip.compress).parent, format="shar")
+    found = {name: row for name, row in found.items() if "(the file)" not in name}
+    check(found, "c{}", [text for text, _ in rows], damaged | lost)
+    missing = {f"c{n}" for n in lost if n < len(rows) and n not in damaged}
+    assert missing <= {name.partition("#")[0] for name, (_, why) in found.items() if "holds no audio" in why}
+
+
+@fuzz
+@given(
+    rows=st.lists(
+        st.tuples(
+            TEXTS.filter(lambda text: not text.startswith("\ufeff")),
+            st.sampled_from(["beside", "beside", "apart", "list", "none", "empty", "folder", "twin"]),
+            ENCODING,
+        ),
+        min_size=1,
+        max_size=ROWS,
+    )
+)
+def test_folder(rows):
+    """Recordings with a text beside each, in a folder of texts, in a LibriSpeech list; without one; with two copies."""
+    with tempfile.TemporaryDirectory(prefix="salad-fuzz-") as name:
+        place = Path(name) / "data"
+        listed = []
+        for n, (text, kind, encoding) in enumerate(rows):
+            (place / "wav").mkdir(parents=True, exist_ok=True)
+            (place / "txt").mkdir(exist_ok=True)
+            (place / "wav" / f"u{n}.wav").touch()
+            if kind == "twin":
+                (place / "wav" / f"u{n}.mp3").touch()
+            if kind == "folder":
+                (place / "wav" / f"u{n}.txt").mkdir()
+            elif kind == "list":
+                listed.append(f"u{n} {plain(text)}\n")
+            elif kind != "none":
+                data = b"" if kind == "empty" else text.encode(encoding)
+                (place / ("txt" if kind == "apart" else "wav") / f"u{n}.txt").write_bytes(data)
+        (place / "wav" / "all.trans.txt").write_text("".join(listed), encoding="utf-8")
+        found = come_out(place, format="folder")
+    written = {f"wav/u{n}.wav": (plain(text), kind) for n, (text, kind, _) in enumerate(rows)}
+    written |= {f"wav/u{n}.mp3": ("", "copy") for n, (_, kind, _) in enumerate(rows) if kind == "twin"}
+    assert sorted(name.partition("#")[0] for name in found) == sorted(written)
+    for name, (text, problem) in found.items():
+        expected, kind = written[name.partition("#")[0]]
+        usable = kind in ("beside", "apart", "list", "twin")
+        assert (text, problem) == (expected, "") if usable else problem, (name, text, problem, kind)
+
+
+ODD_ITEM = st.one_of(
+    ODD,
+    st.lists(st.one_of(TEXTS, ODD, st.integers(0, 9)), max_size=4),
+    st.integers(-2, 9),
+    st.text(LETTERS, max_size=5),
+    st.just("9" * 5000),
+)
+
+
+@fuzz
+@given(
+    rows=st.lists(
+        st.tuples(
+            TEXTS, st.one_of(st.none(), st.tuples(st.sampled_from(["id", "context", "choices", "answer"]), ODD_ITEM))
+        ),
+        min_size=2,
+        max_size=ROWS,
+    )
+)
+def test_items_of_a_task(rows):
+    """Each item is scored or set aside, by its id and once; or the file is refused with a sentence."""
+    values = [
+        {"id": f"q{n}", "context": text, "choices": ["yes", "no"], "answer": n % 2} for n, (text, _) in enumerate(rows)
+    ]
+    for value, (_, damage) in zip(values, rows, strict=True):
+        if damage is not None:
+            value[damage[0]] = damage[1]
+    try:
+        loaded = items_of(Task(task="t"), values, "mine")
+    except SaladError as error:
+        loaded, why = None, str(error)
+    if loaded is None:
+        assert why.startswith("tasks: ") and any(damage is not None for _, damage in rows)
+        return
+    assert len(loaded.items) + len(loaded.skipped) == len(rows)
+    kept = {item.id: item for item in loaded.items}
+    for n, (text, damage) in enumerate(rows):
+        if damage is None and f"q{n}" in kept:
+            assert kept[f"q{n}"].context == unicodedata.normalize("NFC", text)
+    if all(damage is None for _, damage in rows):
+        assert len(kept) == len(rows)

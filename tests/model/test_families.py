@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -194,6 +195,37 @@ def test_the_check_finds_each_family_as_it_is(family):
     assert ("beyond the window" in verdicts(found)) == windowed or family in ("phi3", "smollm3")
 
 
+MORE_FAMILIES = {  # as the check finds them, without a training
+    "xglm": ({"d_model": 64, "num_layers": 2, "attention_heads": 4, "ffn_dim": 96}, "one by one"),
+    "biogpt": ({}, "packed"),
+    "recurrent_gemma": (
+        {"lru_width": 64, "block_types": ["recurrent", "attention"], "attention_window_size": 8},
+        "one by one",
+    ),
+    "llama4_text": (
+        {
+            "num_local_experts": 2,
+            "intermediate_size_mlp": 96,
+            "interleave_moe_layer_step": 2,
+            "attention_chunk_size": 8,
+        },
+        "one by one",
+    ),
+    "mixtral": ({"num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 8}, "packed"),
+    "jamba": (
+        {"num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
+        "one by one",
+    ),
+}
+
+
+@pytest.mark.parametrize("family", MORE_FAMILIES)
+def test_scales_caps_chunks_and_mixed_layers_of_other_families(family):
+    settings, how = MORE_FAMILIES[family]
+    found = check_llm(make_llm(family, **HEAD_DIM, **settings))
+    assert found.how == how, found.table()
+
+
 def test_what_has_no_attention_is_refused_with_figure_and_check():
     mamba = make_llm("mamba")
     found = check_llm(mamba)
@@ -296,21 +328,42 @@ def test_the_command_prints_the_checks(tmp_path, monkeypatch):
     tokenizer_of(ROWS).save_pretrained(tmp_path / "llm")
     said = CliRunner().invoke(app, ["assets", "check", str(tmp_path / "llm")])
     assert said.exit_code == 0, said.output
-    assert "beyond the window\t0.0e+00 nats\tat most 1e-05 nats\tright" in said.output
+    assert re.search(r"beyond the window\t\S+ nats\tat most 1e-05 nats\tright", said.output)
     assert said.output.strip().endswith("(gemma3_text): packed")
 
 
-def test_a_base_llm_is_asked_in_plain_text(tmp_path):
+@pytest.mark.parametrize("eos", ["w2", None])
+def test_a_base_llm_is_asked_in_plain_text(tmp_path, eos):
     from salad.data.generate_text import write_documents
     from salad.engine import Shard
     from salad.files import read_jsonl
 
     make_llm("llama").save_pretrained(tmp_path / "llm")
     tokenizer = tokenizer_of(ROWS)
-    tokenizer.eos_token = "w2"
+    tokenizer.eos_token = eos
     tokenizer.save_pretrained(tmp_path / "llm")
     assert AutoTokenizer.from_pretrained(tmp_path / "llm").chat_template is None
     shard = Shard(0, [{"id": "a", "source": "web", "domain": "broad", "topic": "t", "prompt": "w5 w6"}])
     settings = {"max_new_tokens": 4, "min_words": 1, "temperature": 1.0, "top_k": 5, "seed": 0, "bf16": False}
     write_documents(shard, tmp_path, llm=str(tmp_path / "llm"), **settings)
     assert len(read_jsonl(tmp_path / "documents.jsonl")) + len(read_jsonl(tmp_path / "quarantine.jsonl")) == 1
+
+
+def test_a_family_that_is_read_in_no_known_way_is_refused_by_the_check(monkeypatch):
+    def broken(llm):
+        raise AttributeError("'Odd' object has no attribute 'layers'\nand more")
+
+    monkeypatch.setattr(check, "_logits", broken)
+    found = check_llm(make_llm("llama"))
+    assert found.how == "refused"
+    with pytest.raises(
+        SaladError, match="check `logits`: got it does not run .AttributeError: 'Odd' object has no att"
+    ):
+        found.require("odd")
+
+
+@pytest.mark.parametrize("config", ['{"model_type": "t5"}', '{"model_type": "nothing-known"}', "{}"])
+def test_a_folder_that_holds_no_causal_llm_is_refused(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(SaladError, match="cannot be loaded as a causal text LLM"):
+        load_llm(tmp_path)

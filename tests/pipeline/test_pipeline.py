@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -96,6 +97,29 @@ def test_a_changed_section_reruns_from_there(calls, recipe_values, tmp_path, cap
     if first:
         assert (changed.run_dir / "replaced" / first / "out.txt").read_text() == first  # nothing is lost
         assert f"{first}: runs again, because" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_large_results_that_no_longer_fit_are_asked_about(calls, recipe_values, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pipeline, "KEPT_BYTES", 2000)
+    made, folder = recipe(recipe_values, tmp_path), tmp_path / "run"
+    pipeline.run_pipeline(made)
+    (folder / "stage2" / "weights").write_bytes(bytes(3000))
+    calls[0].clear()
+    changed = recipe(recipe_values, tmp_path, select__gamma=2.0)
+    with pytest.raises(SaladError, match=r"stage2 \([\d.]+ kB\).* --replaced keep or --replaced remove"):
+        pipeline.run_pipeline(changed)
+    assert not calls[0] and not (folder / "replaced").exists()  # asked before anything runs or moves
+    pipeline.run_pipeline(changed, replaced="keep")
+    assert (folder / "replaced" / "stage2" / "weights").exists() and not (folder / "stage2" / "weights").exists()
+    (folder / "stage2" / "weights").write_bytes(bytes(4000))
+    capsys.readouterr()
+    pipeline.run_pipeline(made, replaced="remove")
+    told = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"stage2: runs again, because select changed; its last result \([\d.]+ kB\) is removed", told)
+    assert "kept in replaced/select, in place of an older one (" in told
+    assert (folder / "replaced" / "stage2" / "weights").stat().st_size == 3000
+    with pytest.raises(SaladError, match="--replaced: got 'yes'"):
+        pipeline.run_pipeline(made, replaced="yes")
 
 
 def test_an_interrupted_stage_resumes_in_its_folder(calls, recipe_values, tmp_path):

@@ -289,7 +289,7 @@ def test_texts_become_speech_through_an_endpoint(
     write_jsonl(
         texts, [{"id": "a", "text": "It rose 5 km."}, {"id": "b", "text": "Please refuse."}, {"text": "Plain."}]
     )
-    texts.write_text("\ufeff" + texts.read_text())  # as Windows writes it
+    texts.write_text("\ufeff" + texts.read_text() + '{oops\n{"id": "c", "text": 3}\n')  # as Windows writes it
     command = ["synthesize", "--texts", str(texts), "--out", str(tmp_path / "out"), "--workers", "1"]
     command += ["--voice", f"openai:tts-1:alloy@{endpoint}", "--speed-jitter", "0.2", "--opus"]
     done = CliRunner().invoke(app, command)
@@ -301,7 +301,11 @@ def test_texts_become_speech_through_an_endpoint(
     assert read_jsonl(tmp_path / "out" / "spoken.jsonl") == [
         {"id": one.id, "spoken": ["It", "rose", "five", "kilometers."]}
     ]
-    assert [row["id"] for row in read_jsonl(tmp_path / "out" / "quarantine.jsonl")] == ["b"]
+    aside = read_jsonl(tmp_path / "out" / "quarantine.jsonl")
+    assert [(row["id"], row["stage"]) for row in aside] == [(n, "synthesize") for n in ("texts-000004", "c", "b")]
+    assert (
+        "texts.jsonl line 4: expected one JSON object" in aside[0]["reason"] and "3 lines or documents" in done.output
+    )
     said = {row["input"]: row for row in Endpoint.asked}
     assert set(said) == {"It rose five kilometers.", "Please refuse.", "Plain."}
     assert all(0.8 <= row["speed"] <= 1.2 and row["key"] == "Bearer k1" for row in said.values())

@@ -94,3 +94,9 @@ def test_combining_marks_are_said_as_their_letters():
         ("ångström",),
     ]
     assert speakable(["\u0301"]) == ["\u0301"]  # a mark alone is no letter's; nothing is lost
+
+
+def test_letters_that_voices_spell_out_are_said_plainly():
+    """espeak says "letter two three three" for a y with a bar."""
+    words = ["y\u0304", "\u1e83ord", "\uff34\uff48\uff45", "\uff3b\uff3briver\uff3d\uff3d", "caf\u00e9"]
+    assert speakable(words) == ["y", "word", "The", "[[river]]", "caf\u00e9"]

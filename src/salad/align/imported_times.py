@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from salad.align.silence import MIN_WORD_S
+from salad.files import read_json
 from salad.text.aligner_forms import spoken_pieces, tie
 from salad.text.normalise import key
 from salad.types import SaladError, Utterance, Word
@@ -73,7 +73,7 @@ def read_textgrid(path: str | Path) -> list[Word]:
 def read_json_times(path: str | Path) -> list[Word]:
     """Words of a JSON list of [text, start_s, end_s] or {text, start_s, end_s}."""
     try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+        rows = read_json(path)
         rows = [(row["text"], row["start_s"], row["end_s"]) if isinstance(row, dict) else row for row in rows]
         return [Word(str(text), float(start_s), float(end_s)) for text, start_s, end_s in rows]
     except (OSError, ValueError, TypeError, KeyError) as error:

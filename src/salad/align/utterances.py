@@ -32,6 +32,10 @@ RATE_LIMITS = (0.3, 8.0)  # words per second
 LONGEST_WORD_S, LETTER_S = 1.5, 0.12  # sound that a word can fill, and more for each letter
 EDGE_SOUND_S = 1.5  # sound before the first word or after the last that may be breath or noise
 SQUEEZED_SHARE, SQUEEZED_RUN = 0.1, 4  # words of the least length: their share, and those in a row (speech: 0.04, 1)
+UNHEARD_SCORE, UNHEARD_RUN = (
+    0.1,
+    3,
+)  # words in a row that nothing is heard of (868 utterances of five voices: 2 at most)
 
 
 class Aligner(Protocol):
@@ -113,6 +117,7 @@ def align_utterance(
         aligned, score = aligner.align(samples, words, sentences)
         _check_score(score, min_score)
         _check_lengths(aligned)
+        _check_heard(aligned)
         return [utterance.aligned(aligned, score)], []
     silences = find_silences(samples)
     aligned: tuple[Word, ...] | None = None
@@ -134,6 +139,7 @@ def align_utterance(
             _check_score(found[1], min_score, where)
             _check_sound(found[0], silences, window)
             _check_lengths(found[0])
+            _check_heard(found[0])
             runs[-1].append((window, *found))
         except SaladError as error:
             reasons.append(str(error))
@@ -210,6 +216,19 @@ def _check_lengths(words: Sequence[Word]) -> None:
         f"{longest} in a row from {spoken[at].start_s:.1f} s ({text!r}); is a part of the text never said, or of the "
         "recording missing?"
     )
+
+
+def _check_heard(words: Sequence[Word]) -> None:
+    """Raise SaladError where several words in a row score next to nothing: they lie on the sound of others."""
+    spoken = [word for word in words if spoken_pieces(word.text)]
+    for low, own in itertools.groupby(spoken, lambda word: word.score < UNHEARD_SCORE):
+        run = list(own)
+        if low and len(run) >= UNHEARD_RUN:
+            text = " ".join(word.text for word in run[:8])
+            raise SaladError(
+                f"words written but not spoken: {len(run)} in a row from {run[0].start_s:.1f} s score below "
+                f"{UNHEARD_SCORE} ({text!r}); is a part of the text never said?"
+            )
 
 
 def _sound(start_s: float, end_s: float, silences: np.ndarray) -> float:

@@ -1,62 +1,45 @@
-"""Any file of sound -> samples; seconds, samples and frames told in one another."""
+"""Any file of sound -> samples: what it is, whether its header can be trusted, and who reads it."""
 
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
-from salad.audio.encode import with_a_late_end
-from salad.audio.lengths import Link, flac_is_right, mended_wav, mp3_is_right, ogg_links
+from salad.audio.chunks import CHUNKED, joined_mp4, mended, sphere_fault, wav_fault
+from salad.audio.containers import (
+    CUT_OFF_S,
+    CUT_OFF_SHARE,
+    LOST,
+    check_length,
+    check_rate,
+    container_of,
+    opened,
+    read_av,
+)
+from salad.audio.lengths import Link, flac_is_right, id3_bytes, joined_flac, mp3_is_right, ogg_links
+from salad.audio.times import to_samples
 from salad.types import SaladError
 
-__all__ = [
-    "check_range",
-    "frames_told",
-    "num_frames",
-    "read_audio",
-    "resample",
-    "split_at_quiet",
-    "tells_its_length",
-    "to_samples",
-    "to_seconds",
-]
+__all__ = ["check_range", "frames_told", "read_audio", "resample", "split_at_quiet", "tells_its_length"]
 
-CUT_OFF_S, CUT_OFF_SHARE = 0.1, 0.05  # a decoder may end a little before the header says; more is a file cut off
-LEAST_RATE_HZ = 4000  # speech at less cannot be understood; a damaged header tells such rates
+BLOCK = 1 << 24  # samples that are read at a time: a header may tell of more than fit in memory
 CANCELLED = 0.01  # share of the channels' power that their mix keeps at least, unless they cancel each other out
+JOINED = "holds several files one behind the other, of which one would be read"
 CUT = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)  # libsndfile's notes
+# The same of 64-bit WAV: frames that are there and that were told, or bytes of the file that were told and are there.
+CUT_LONG = re.compile(r"Calculated frame count (\d+) does not match value from .ds64. chunk of (\d+)")
+CUT_W64 = re.compile(r"^riff : (\d+) \(should be (\d+)\)", re.MULTILINE)
 STREAMED = 0x7FFF0000  # a file written to a pipe tells a length like this, or more
 LOUDEST, OVER_SHARE = 8.0, 0.05  # of full scale: what float samples may reach, and the share of them over it
-KNOW_THEIR_LENGTH = ("mp4", "matroska", "asf")
-CONTAINERS = {b"\x1aE\xdf\xa3": "matroska", b"\x30\x26\xb2\x75": "asf", b"#!AMR": "amr"}
-
-
-def to_samples(seconds: float, sample_rate_hz: int) -> int:
-    """Nearest sample to a time in seconds."""
-    if seconds < 0:
-        raise SaladError(f"seconds: got {seconds}, expected a time of 0 or more")
-    return round(seconds * sample_rate_hz)
-
-
-def to_seconds(num_samples: int, sample_rate_hz: int) -> float:
-    """Time in seconds of a number of samples; the inverse of `to_samples`."""
-    return num_samples / sample_rate_hz
-
-
-def num_frames(num_samples: int, sample_rate_hz: int, frame_rate_hz: float) -> int:
-    """Frames that cover `num_samples` (the last one may be partly filled), at least one."""
-    return max(1, int(np.ceil(num_samples * frame_rate_hz / sample_rate_hz - 1e-9)))
 
 
 def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
@@ -129,25 +112,28 @@ def check_range(samples: np.ndarray, name: str) -> None:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a file is to be read. kind: FFmpeg's name of its format where PyAV reads it; late: a WAV whose samples go on
-    behind the length that it tells; links: of an Ogg; cut: in the middle of its last page."""
+    """How a file is to be read. kind: FFmpeg's name of its format where PyAV reads it; late: a WAV, AIFF or AU whose
+    samples go on behind the length that it tells; links: of an Ogg; fault: what it has lost, or contradicts itself in;
+    partly: what comes before can be read."""
 
     kind: str = ""
     late: bool = False
     links: tuple[Link, ...] = ()
-    cut: bool = False
+    fault: str = ""
+    partly: bool = True
 
 
 def tells_its_length(source: str | Path | bytes) -> bool:
     """Whether soundfile reads all of a file; what else is there, `read_audio` alone knows how to read."""
     layout = _layout(source, "its bytes" if isinstance(source, bytes) else str(source))
-    return not (layout.kind or layout.late or len(layout.links) > 1)
+    return not (layout.kind or layout.late or layout.fault or len(layout.links) > 1)
 
 
 def _layout(source: str | Path | bytes, name: str) -> _Layout:
     head = _head(source, name)
-    if kind := _container(head):
-        return _Layout(kind)
+    if kind := container_of(head):
+        with opened(source) as file:
+            return _Layout(kind, fault=JOINED if kind == "mp4" and joined_mp4(file) else "", partly=False)
     if isinstance(source, bytes):
         return _layout_of(source, head)
     state = os.stat(source)
@@ -161,26 +147,28 @@ def _layout_of_file(path: str | Path, head: bytes, num_bytes: int, changed_ns: i
 
 
 def _layout_of(source: str | Path | bytes, head: bytes) -> _Layout:
-    with _opened(source) as file:
+    with opened(source) as file:
         if head[:4] == b"OggS":
-            links, cut = ogg_links(file)
-            return _Layout("" if links[0].ends or len(links) > 1 else "ogg", links=tuple(links), cut=cut)
-        if head[:4] == b"fLaC":
-            return _Layout("" if flac_is_right(file) else "flac")
-        if head[:4] == b"RIFF":
-            return _Layout(late=mended_wav(file) is not None)
+            links, fault = ogg_links(file)
+            return _Layout("" if links[0].ends or len(links) > 1 else "ogg", links=tuple(links), fault=fault)
+        tag = id3_bytes(file)
+        file.seek(tag)
+        if file.read(4) == b"fLaC":
+            fault = JOINED if joined_flac(file, tag) else ""
+            return _Layout("" if flac_is_right(file, tag) else "flac", fault=fault, partly=False)
+        if head[:4] in CHUNKED:
+            return _Layout(late=mended(file) is not None, fault=wav_fault(file), partly=False)
+        if head[:4] == b"NIST":
+            return _Layout(fault=sphere_fault(file))
         if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
             try:
                 with soundfile.SoundFile(_as_soundfile_wants(source)) as sound:
                     frames = sound.frames
-            except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError):
+            except LOST:
                 return _Layout()  # the reader says so
+            file.seek(0)
             return _Layout("" if mp3_is_right(file.read(), frames) else "mp3")
     return _Layout()
-
-
-def _opened(source: str | Path | bytes) -> BinaryIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 
 def _read(
@@ -188,15 +176,15 @@ def _read(
 ) -> tuple[np.ndarray, int]:
     """float32 [num_samples, num_channels] and the rate in Hz, by whoever knows where the sound ends."""
     layout = _layout(source, name)
-    if layout.cut and duration_s is None:
-        raise SaladError(f"audio: {name} is cut off in the middle of a page; copy it again")
+    if layout.fault and not (layout.partly and duration_s is not None):
+        raise SaladError(f"audio: {name} {layout.fault}; copy it again, or export it again")
     if len(layout.links) > 1:
         return _read_links(source, name, offset_s, duration_s, max_s, layout.links)
     if layout.kind:
-        return _read_av(source, name, offset_s, duration_s, max_s, layout.kind)
+        return read_av(source, name, offset_s, duration_s, max_s, layout.kind)
     if layout.late:
-        with _opened(source) as file:
-            source = mended_wav(file) or source
+        with opened(source) as file:
+            source = mended(file) or source
     return _read_soundfile(source, name, offset_s, duration_s, max_s)
 
 
@@ -212,14 +200,14 @@ def _read_links(
     parts: list[np.ndarray] = []
     rate, seconds = 0, 0.0
     for number, link in enumerate(links, start=1):
-        with _opened(source) as file:
+        with opened(source) as file:
             file.seek(link.start)
             data = file.read(link.end - link.start)
         own = f"{name} (stream {number} of {len(links)})"
         if link.ends:
             samples, hz = _read_soundfile(data, own, 0.0, None, None)
         else:
-            samples, hz = _read_av(data, own, 0.0, None, None, "ogg")
+            samples, hz = read_av(data, own, 0.0, None, None, "ogg")
         rate = rate or hz
         if parts and samples.shape[1] != parts[0].shape[1]:
             raise SaladError(
@@ -228,7 +216,7 @@ def _read_links(
             )
         parts.append(np.stack([resample(c, hz, rate) for c in samples.T], axis=1) if hz != rate else samples)
         seconds += len(parts[-1]) / rate
-        _check_length(name, (seconds - offset_s) if duration_s is None else 0.0, max_s)
+        check_length(name, (seconds - offset_s) if duration_s is None else 0.0, max_s)
     whole = np.concatenate(parts)
     start = to_samples(offset_s, rate)
     if start and start >= len(whole):
@@ -247,21 +235,14 @@ def _head(source: str | Path | bytes, name: str) -> bytes:
         raise SaladError(f"audio: {name} cannot be opened ({error.strerror}); check the path") from None
 
 
-def _container(head: bytes) -> str:
-    """FFmpeg's name of a container that libsndfile does not read. Named, so that no playlist is opened as audio."""
-    if head[4:8] == b"ftyp":
-        return "mp4"
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # ADTS; an MP3 has a layer there
-        return "aac"
-    return next((name for mark, name in CONTAINERS.items() if head.startswith(mark)), "")
-
-
 def frames_told(file: soundfile.SoundFile) -> int:
     """Frames that the header tells of; more than `file.frames` where a WAV, AIFF or AU is cut off.
 
     libsndfile mends such a header and only notes it in `extra_info`.
     """
-    found = CUT.search(file.extra_info)
+    if long := CUT_LONG.search(file.extra_info):
+        return max(file.frames, int(long[2]))
+    found = CUT.search(file.extra_info) or CUT_W64.search(file.extra_info)
     if found is None or int(found[1]) >= STREAMED or not int(found[2]):
         return file.frames
     return max(file.frames, file.frames * int(found[1]) // int(found[2]))
@@ -281,17 +262,19 @@ def _read_soundfile(
     try:
         with soundfile.SoundFile(_as_soundfile_wants(source)) as file:
             rate, frames, told = file.samplerate, file.frames, frames_told(file)
-            _check_rate(name, rate)
+            check_rate(name, rate)
             start = to_samples(offset_s, rate)
             if start and start >= file.frames:
                 raise SaladError(f"audio: {name} ends at {file.frames / rate:.2f} s, before {offset_s:.2f} s")
             left = told - start
             wanted = left if duration_s is None else min(left, max(1, to_samples(duration_s, rate)))
-            _check_length(name, wanted / rate, max_s)
+            check_length(name, wanted / rate, max_s)
             file.seek(start)
-            samples = file.read(wanted, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
-        why = str(error).rstrip(" .:") or "the decoder lost its way"
+            samples = _read_blocks(file, wanted)
+    except SaladError:
+        raise
+    except LOST as error:
+        why = getattr(error, "error_string", str(error)).rstrip(" .:") or "the decoder lost its way"
         raise SaladError(
             f"audio: {name} cannot be decoded ({why}): is it cut off? Replace or remove the file"
         ) from error
@@ -303,65 +286,13 @@ def _read_soundfile(
     return samples, rate
 
 
-def _read_av(
-    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, max_s: float | None, kind: str
-) -> tuple[np.ndarray, int]:
-    """The same through PyAV, from the start of the file on, to where the sound ends, whatever the header tells."""
-    try:
-        import av
-    except ImportError:
-        raise SaladError(
-            f"audio: {name} is m4a, webm, wma, amr or aac, or does not tell how long it is ({kind}), which needs PyAV; "
-            "pip install av, or convert it"
-        ) from None
-    parts: list[np.ndarray] = []
-    try:
-        if kind == "ogg":
-            with _opened(source) as file:
-                source = with_a_late_end(file.read())
-        with _opened(source) as file:
-            container = av.open(file, format=kind)
-            if not container.streams.audio:
-                raise SaladError(f"audio: {name} holds no audio stream; replace or remove the file")
-            rate = int(container.streams.audio[0].rate)
-            _check_rate(name, rate)
-            start = to_samples(offset_s, rate)
-            end = None if duration_s is None else start + max(1, to_samples(duration_s, rate))
-            told = container.duration if kind in KNOW_THEIR_LENGTH else 0
-            whole_s = told / av.time_base if told else 0.0
-            _check_length(name, whole_s - offset_s if duration_s is None else duration_s, max_s)
-            to_float = av.AudioResampler(format="fltp", rate=rate)
-            at = 0
-            for frame in itertools.chain(container.decode(audio=0), [None]):
-                for piece in to_float.resample(frame):
-                    block = piece.to_ndarray().T  # [num_samples, num_channels]
-                    parts.append(block[max(0, start - at) : None if end is None else max(0, end - at)])
-                    at += len(block)
-                if end is not None and at >= end:
-                    break
-                if end is None and max_s is not None and (at - start) / rate > max_s + CUT_OFF_S:
-                    raise SaladError(
-                        f"audio: {name} lasts more than {max_s:g} s, expected at most that; cut it, each part with its "
-                        "text"
-                    )
-    except (av.FFmpegError, OSError) as error:
-        raise SaladError(f"audio: {name} cannot be decoded ({error}); replace or remove the file") from error
-    return np.concatenate(parts or [np.zeros((0, 1), np.float32)]), rate
-
-
-def _check_rate(name: str, rate_hz: int) -> None:
-    if rate_hz < LEAST_RATE_HZ:
-        raise SaladError(
-            f"audio: {name} says a rate of {rate_hz} Hz, expected at least {LEAST_RATE_HZ}; is its header damaged? "
-            "Export it again"
-        )
-
-
-def _check_length(name: str, seconds: float, max_s: float | None) -> None:
-    if max_s is not None and seconds > max_s:
-        raise SaladError(
-            f"audio: {name} lasts {seconds:.1f} s, expected at most {max_s:g} s; cut it, each part with its text"
-        )
+def _read_blocks(file: soundfile.SoundFile, wanted: int) -> np.ndarray:
+    """float32 [at most `wanted`, num_channels], to where the sound ends; memory is taken for what is there alone."""
+    parts, left = [], wanted
+    while left > 0 and len(block := file.read(min(left, BLOCK), dtype="float32", always_2d=True)):
+        parts.append(block)
+        left -= len(block)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.zeros((0, file.channels), np.float32)])
 
 
 def split_at_quiet(samples: np.ndarray, sample_rate_hz: int, max_s: float) -> list[np.ndarray]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-__all__ = ["with_a_late_end", "write_flac", "write_opus"]
+__all__ = ["page_sum", "with_a_late_end", "write_flac", "write_opus"]
 
 LATE = 1 << 40  # samples: 265 days at 48 kHz
 
@@ -48,11 +49,7 @@ def _with_serial_zero(ogg: bytes) -> bytes:
 
 def _sum_page(pages: bytearray, at: int, end: int) -> None:
     """Write the checksum of the page from `at` to `end`."""
-    pages[at + 22 : at + 26] = bytes(4)
-    check = 0
-    for byte in pages[at:end]:
-        check = (check << 8 & 0xFFFFFFFF) ^ _OGG_CRC[check >> 24 ^ byte]
-    pages[at + 22 : at + 26] = check.to_bytes(4, "little")
+    pages[at + 22 : at + 26] = page_sum(bytes(pages[at:end])).to_bytes(4, "little")
 
 
 def with_a_late_end(ogg: bytes) -> bytes:
@@ -64,11 +61,11 @@ def with_a_late_end(ogg: bytes) -> bytes:
     return bytes(pages)
 
 
-def _crc_of(byte: int) -> int:
-    check = byte << 24
-    for _ in range(8):
-        check = (check << 1) ^ (0x104C11DB7 if check & 0x80000000 else 0)
-    return check
+def page_sum(page: bytes) -> int:
+    """The checksum that an Ogg page should have: CRC-32 with the bits of all bytes in the other order (RFC 3533)."""
+    own = page[:22] + bytes(4) + page[26:]
+    check = zlib.crc32(own.translate(_OTHER_WAY), 0xFFFFFFFF) ^ 0xFFFFFFFF  # from 0, and not inverted
+    return int(f"{check:032b}"[::-1], 2)
 
 
-_OGG_CRC = [_crc_of(byte) for byte in range(256)]
+_OTHER_WAY = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))

@@ -6,11 +6,16 @@ import os
 from dataclasses import dataclass
 from typing import BinaryIO
 
-__all__ = ["Link", "flac_is_right", "mended_wav", "mp3_is_right", "ogg_links"]
+from salad.audio.encode import page_sum
+
+__all__ = ["Link", "flac_is_right", "id3_bytes", "joined_flac", "mp3_is_right", "ogg_links"]
 
 TAIL = 1 << 16  # bytes: more than a FLAC frame has, but for blocks that nobody writes
+CUT_PAGE = "is cut off in the middle of a page"
+DAMAGED_PAGE = "has a damaged page, which decoders leave out"
+LOST_PAGE = "has lost some of its pages"
+MOST_FRAMES = 1 << 40  # of a month at any rate: what a decoder makes of a first frame that tells of none
 MP3_SLACK = 4 * 1152  # samples: an encoder's delay and padding, and the frame that tells the length
-STRAY = 4096  # bytes behind the samples of a WAV that may be anything
 FLAC_BLOCKS = {1: 192, **{n: 576 << (n - 2) for n in range(2, 6)}, **{n: 256 << (n - 8) for n in range(8, 16)}}
 # kbit/s by code; of layer III and II of MPEG 1, and of both of MPEG 2 and 2.5
 MPEG_1_III = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -28,13 +33,14 @@ class Link:
     ends: bool
 
 
-def ogg_links(file: BinaryIO) -> tuple[list[Link], bool]:
-    """The streams that follow each other in an Ogg file (RFC 3533), and whether its last page is cut off.
+def ogg_links(file: BinaryIO) -> tuple[list[Link], str]:
+    """The streams that follow each other in an Ogg file (RFC 3533), and what is wrong with its pages ("": nothing).
 
     Decoders end at the first stream's end, or at the last page that tells a position, without a word.
     """
     size = file.seek(0, os.SEEK_END)
     links: list[Link] = []
+    pages: dict[bytes, int] = {}  # of the streams that run side by side: number -> that of its last page
     at, start, opened, last, highest = 0, 0, False, 0, 0
     while at < size:
         file.seek(at)
@@ -48,16 +54,23 @@ def ogg_links(file: BinaryIO) -> tuple[list[Link], bool]:
         lengths = head[27 : 27 + head[26]] if len(head) > 26 else b""
         end = at + 27 + len(lengths) + sum(lengths)
         if len(head) < 27 or len(lengths) < head[26] or end > size:
-            return [*links, Link(start, at, True)], True
+            return [*links, Link(start, at, True)], CUT_PAGE
+        file.seek(at)
+        if page_sum(file.read(end - at)) != int.from_bytes(head[22:26], "little"):
+            return [*links, Link(start, at, True)], DAMAGED_PAGE
         begins = bool(head[5] & 2)
         if begins and opened:
             links.append(Link(start, at, 0 < last == highest))
-            start, opened, last, highest = at, False, 0, 0
+            start, opened, last, highest, pages = at, False, 0, 0, {}
+        stream, page = head[14:18], int.from_bytes(head[18:22], "little")
+        if not begins and page > pages.get(stream, -1) + 1:
+            return [*links, Link(start, at, True)], LOST_PAGE
+        pages[stream] = page
         if not begins:
             opened, last = True, int.from_bytes(head[6:14], "little", signed=True)
             highest = max(highest, last)
         at = end
-    return [*links, Link(start, size, 0 < last == highest)], False
+    return [*links, Link(start, size, 0 < last == highest)], ""
 
 
 def _find(file: BinaryIO, what: bytes, at: int) -> int:
@@ -71,16 +84,37 @@ def _find(file: BinaryIO, what: bytes, at: int) -> int:
     return -1
 
 
-def flac_is_right(file: BinaryIO) -> bool:
-    """Whether STREAMINFO knows how many samples a FLAC holds, and no frame lies beyond them (RFC 9639)."""
+def id3_bytes(file: BinaryIO) -> int:
+    """Bytes of the ID3 tag that a file begins with; 0 where there is none."""
     file.seek(0)
+    return _id3(file.read(10))
+
+
+def _id3(head: bytes) -> int:
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    size = sum((byte & 0x7F) << 7 * (3 - n) for n, byte in enumerate(head[6:10]))
+    return 10 + size + (10 if head[5] & 0x10 else 0)
+
+
+def joined_flac(file: BinaryIO, start: int) -> bool:
+    """Whether another FLAC stands behind the one that begins at `start`."""
+    return any(_find(file, b"fLaC" + kind + b"\0\0\x22", start + 42) >= 0 for kind in (b"\0", b"\x80"))
+
+
+def flac_is_right(file: BinaryIO, start: int = 0) -> bool:
+    """Whether STREAMINFO knows how many samples a FLAC holds, and no frame lies beyond them (RFC 9639).
+
+    start: where the FLAC begins, behind a tag.
+    """
+    file.seek(start)
     head = file.read(42)
     if len(head) < 42 or head[:4] != b"fLaC" or head[4] & 0x7F:
         return True  # another layout: the decoder will tell
     block = int.from_bytes(head[10:12], "big")
     total = int.from_bytes(head[21:26], "big") & 0xFFFFFFFFF
     size = file.seek(0, os.SEEK_END)
-    file.seek(max(42, size - TAIL))
+    file.seek(max(start + 42, size - TAIL))
     return bool(total) and _last_flac_sample(file.read(), block) <= total
 
 
@@ -130,6 +164,8 @@ def mp3_is_right(data: bytes, frames: int) -> bool:
     Where the first frame tells a length and less is there, the file is cut off, and the decoder will find that.
     """
     samples, told = _mp3_samples(data)
+    if frames > MOST_FRAMES:
+        return False
     if not samples:
         return True  # of another kind
     return samples <= frames + MP3_SLACK and (told or frames <= samples + MP3_SLACK)
@@ -137,9 +173,7 @@ def mp3_is_right(data: bytes, frames: int) -> bool:
 
 def _mp3_samples(data: bytes) -> tuple[int, bool]:
     """Samples of all frames, and whether the first one tells how many there are (Xing, Info or VBRI)."""
-    at, samples, told, in_step, rate = 0, 0, False, False, 0
-    if data[:3] == b"ID3" and len(data) > 10:
-        at = 10 + sum((byte & 0x7F) << 7 * (3 - n) for n, byte in enumerate(data[6:10])) + (10 if data[5] & 0x10 else 0)
+    at, samples, told, in_step, rate = _id3(data[:10]), 0, False, False, 0
     while 0 <= at < len(data) - 4:
         frame = _mp3_frame(data, at)
         if frame is None or (rate and frame[2] != rate) or not (in_step or _mp3_frame(data, at + frame[0])):
@@ -165,40 +199,3 @@ def _mp3_frame(data: bytes, at: int) -> tuple[int, int, int] | None:
     samples = 1152 if first or layer == 2 else 576
     hz = MPEG_RATES[version][rate]
     return samples // 8 * bitrate * 1000 // hz + (head[2] >> 1 & 1), samples, hz
-
-
-def mended_wav(file: BinaryIO) -> bytes | None:
-    """A WAV whose samples go on behind the length that it tells, with the length that is there; else None.
-
-    Recorders that are killed leave 0, or what there was when they last wrote the header. (Lengths that go beyond the
-    file's end are the decoder's to see.)
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head = file.read(12)
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return None
-    at = 12
-    while at + 8 <= size:
-        file.seek(at)
-        name, length = file.read(4), int.from_bytes(file.read(4), "little")
-        if name == b"data":
-            break
-        at += 8 + length + length % 2
-    else:
-        return None
-    begin, behind = at + 8, at + 8 + length + length % 2
-    if size - behind < STRAY:
-        return None
-    file.seek(behind)
-    rest = file.read()
-    follows = int.from_bytes(rest[4:8], "little")
-    if all(32 <= byte < 127 for byte in rest[:4]) and follows <= len(rest) - 8:
-        return None  # another chunk
-    if rest[:3] in (b"ID3", b"TAG") or not any(rest):
-        return None
-    file.seek(0)
-    data = bytearray(file.read())
-    data[at + 4 : begin] = (size - begin).to_bytes(4, "little")
-    data[4:8] = (size - 8).to_bytes(4, "little")
-    return bytes(data)

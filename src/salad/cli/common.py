@@ -16,7 +16,7 @@ from salad.api import takes_bf16
 
 __all__ = [
     "AlignedCorpus", "Debug", "Device", "EncodeWorkers", "EngineKind", "Overrides", "Precision", "RecipePath",
-    "SavedModel", "Teacher", "Trusted", "names", "plain_errors", "print_table", "run_recipe", "takes_bf16",
+    "Replaced", "SavedModel", "Teacher", "Trusted", "names", "plain_errors", "print_table", "run_recipe", "takes_bf16",
 ]  # fmt: skip
 
 USER_ERROR = 2
@@ -48,11 +48,20 @@ Trusted = Annotated[
     bool, typer.Option("--trusted", help="Let manifests name files outside their own folder: you know who wrote them.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait while another process has the run directory.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait while another process has the directory.")]
+Replaced = Annotated[
+    str,
+    typer.Option(
+        "--replaced", metavar="keep|remove", help="Results over 10 GB that no longer fit: keep or remove them."
+    ),
+]
 
 
-def run_recipe(recipe: Path, overrides: list[str] | None, only: str | None = None, *, wait: bool = False) -> None:
-    api.run(recipe, overrides or (), only=only, **({"wait": True} if wait else {}))
+def run_recipe(
+    recipe: Path, overrides: list[str] | None, only: str | None = None, *, wait: bool = False, replaced: str = "ask"
+) -> None:
+    more = ({"wait": True} if wait else {}) | ({"replaced": replaced} if replaced != "ask" else {})
+    api.run(recipe, overrides or (), only=only, **more)
 
 
 def names(listed: str) -> tuple[str, ...]:

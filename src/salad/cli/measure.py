@@ -19,6 +19,7 @@ from salad.cli.common import (
     SavedModel,
     Teacher,
     Trusted,
+    Wait,
     names,
     plain_errors,
     print_table,
@@ -215,10 +216,12 @@ def doctor(
 ) -> None:
     """Say whether a model hears, and which part fails: recordings, alignment, encoder, ears or LLM. 1 if one does."""
     with plain_errors(debug):
-        from salad.evaluation.doctor import examine, table_of, verdict
+        from salad.evaluation.doctor import LEGEND, examine, table_of, verdict
 
         checks = examine(place, corpus, teacher=teacher, device=device)
         print_table(*table_of(checks))
+        if any(check.what.startswith("M ") for check in checks):
+            typer.echo(LEGEND)
         typer.echo(verdict(checks))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
@@ -257,13 +260,18 @@ def divergence(
     device: Device = "cpu",
     workers: EncodeWorkers = 2,
     trusted: Trusted = False,
+    wait: Wait = False,
     debug: Debug = False,
 ) -> None:
     """Measure M, F and the divergence from the teacher by domain, with the blind and deaf controls."""
     with plain_errors(debug):
-        found = api.divergence(
-            model, corpus, out, teacher=teacher, precision=precision, device=device, workers=workers, trusted=trusted
-        )
+        from salad.pipeline.lock import owned
+
+        with owned(out, wait=wait):
+            found = api.divergence(
+                model, corpus, out, teacher=teacher, precision=precision, device=device, workers=workers,
+                trusted=trusted,
+            )  # fmt: skip
         print_table(*found.rows())
         figures = found.figures
         if figures["teacher"] is None:
@@ -289,17 +297,20 @@ def retention(
     device: Device = "cpu",
     workers: EncodeWorkers = 2,
     trusted: Trusted = False,
+    wait: Wait = False,
     debug: Debug = False,
 ) -> None:
     """Probe every layer for the voice and the speaking rate: what of them distillation has erased."""
     with plain_errors(debug):
         from salad.evaluation.retention import measure_retention, table_of
+        from salad.pipeline.lock import owned
 
         bf16 = takes_bf16(precision, model, device)
-        figures = measure_retention(
-            model, corpus, out, before=before, teacher=teacher, layouts=layouts, bf16=bf16, device=device,
-            workers=workers, trusted=trusted,
-        )  # fmt: skip
+        with owned(out, wait=wait):
+            figures = measure_retention(
+                model, corpus, out, before=before, teacher=teacher, layouts=layouts, bf16=bf16, device=device,
+                workers=workers, trusted=trusted,
+            )  # fmt: skip
         print_table(*table_of(figures))
         if figures["quarantined"]:
             typer.echo(f"{figures['quarantined']} utterances set aside: see {out / 'quarantine.jsonl'}")

@@ -14,6 +14,7 @@ from salad.cli.common import (
     EngineKind,
     Overrides,
     RecipePath,
+    Replaced,
     Wait,
     plain_errors,
     print_table,
@@ -31,11 +32,12 @@ def run(
     overrides: Overrides = None,
     engine: EngineKind = None,
     wait: Wait = False,
+    replaced: Replaced = "ask",
     debug: Debug = False,
 ) -> None:
     """Run every stage of a recipe; what is finished and unchanged is skipped."""
     with plain_errors(debug):
-        run_recipe(recipe, _with_engine(overrides, engine), wait=wait)
+        run_recipe(recipe, _with_engine(overrides, engine), wait=wait, replaced=replaced)
 
 
 @app.command()
@@ -45,15 +47,22 @@ def stage(
     overrides: Overrides = None,
     engine: EngineKind = None,
     wait: Wait = False,
+    replaced: Replaced = "ask",
     debug: Debug = False,
 ) -> None:
     """Run one stage of a recipe; the stages before it must be finished."""
     with plain_errors(debug):
-        run_recipe(recipe, _with_engine(overrides, engine), only=name, wait=wait)
+        run_recipe(recipe, _with_engine(overrides, engine), only=name, wait=wait, replaced=replaced)
 
 
 @app.command()
-def prepare(recipe: RecipePath, overrides: Overrides = None, wait: Wait = False, debug: Debug = False) -> None:
+def prepare(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    wait: Wait = False,
+    replaced: Replaced = "ask",
+    debug: Debug = False,
+) -> None:
     """Read the recipe's data: fetch what that needs, run the corpus stage, and show the data card."""
     with plain_errors(debug):
         from salad.config import load_recipe
@@ -67,7 +76,7 @@ def prepare(recipe: RecipePath, overrides: Overrides = None, wait: Wait = False,
         check_places(settings.corpus)
         for name in sorted(assets_needed(settings)):
             assets.get(name)
-        run_pipeline(settings, only="corpus", wait=wait)
+        run_pipeline(settings, only="corpus", wait=wait, replaced=replaced)
         typer.echo((Run(settings).folder("corpus") / "data_card.md").read_text(encoding="utf-8"))
 
 
@@ -82,6 +91,7 @@ def train(
     ] = "warm_start,stage1",
     overrides: Overrides = None,
     wait: Wait = False,
+    replaced: Replaced = "ask",
     debug: Debug = False,
 ) -> None:
     """Run training stages of a recipe (warm_start, stage1, stage2); those before them must be finished.
@@ -90,17 +100,23 @@ def train(
     """
     with plain_errors(debug):
         if overfit_one_batch:
-            _overfit(recipe, overrides)
+            _overfit(recipe, overrides, wait)
             return
         for name in stages.split(","):
-            run_recipe(recipe, overrides, only=name.strip(), wait=wait)
+            run_recipe(recipe, overrides, only=name.strip(), wait=wait, replaced=replaced)
 
 
 @app.command()
-def align(recipe: RecipePath, overrides: Overrides = None, wait: Wait = False, debug: Debug = False) -> None:
+def align(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    wait: Wait = False,
+    replaced: Replaced = "ask",
+    debug: Debug = False,
+) -> None:
     """Find the time of every spoken word of a recipe's corpus, and encode its speech; what is unfit is kept aside."""
     with plain_errors(debug):
-        run_recipe(recipe, overrides, only="align", wait=wait)
+        run_recipe(recipe, overrides, only="align", wait=wait, replaced=replaced)
 
 
 @app.command()
@@ -138,18 +154,20 @@ def synthesize(
         str, typer.Option("--asr", help="Asset or folder for --word-times and --max-cer.")
     ] = "whisper-tiny.en",
     engine: EngineKind = None,
+    wait: Wait = False,
     debug: Debug = False,
 ) -> None:
     """Speak texts: numbers, units and symbols are spelled out first. The same command resumes."""
     with plain_errors(debug):
         from salad.config import Variation
         from salad.engine import using
+        from salad.pipeline.lock import owned
         from salad.synthesize.job import parse_shares, synthesize_texts
         from salad.types import SaladError
 
         if engine not in (None, "local", "ray"):
             raise SaladError(f"--engine: got {engine!r}, expected local or ray")
-        with using("ray" if engine == "ray" else "local"):
+        with owned(out, wait=wait), using("ray" if engine == "ray" else "local"):
             done = synthesize_texts(
                 texts,
                 out,
@@ -163,6 +181,10 @@ def synthesize(
                 asr=asr,
             )
         print_table(("what", "figure"), [(key, f"{value:.4g}") for key, value in done.items()])
+        if done["quarantined"]:
+            typer.echo(
+                f"{done['quarantined']} lines or documents are set aside: {out / 'quarantine.jsonl'} says why of each"
+            )
 
 
 @app.command()
@@ -188,9 +210,10 @@ def plan(
         print_table(("not the paper's", "paper", "this recipe", "what for"), [astuple(d) for d in departures(settings)])
 
 
-def _overfit(recipe: Path, overrides: list[str] | None) -> None:
+def _overfit(recipe: Path, overrides: list[str] | None, wait: bool) -> None:
     from salad.config import load_recipe
     from salad.files import read_jsonl
+    from salad.pipeline.lock import owned
     from salad.pipeline.run import Run
     from salad.progress import console
 
@@ -203,8 +226,9 @@ def _overfit(recipe: Path, overrides: list[str] | None) -> None:
     folder = run.folder("overfit")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SaladError("--overfit-one-batch: looks at one process; start it without torchrun")
-    shutil.rmtree(folder, ignore_errors=True)
-    stage1(run, overfit=folder)
+    with owned(run.dir, wait=wait):
+        shutil.rmtree(folder, ignore_errors=True)
+        stage1(run, overfit=folder)
     losses = [row["loss"] for row in read_jsonl(folder / "metrics.jsonl") if "loss" in row]
     console.print(f"one batch: loss {losses[0]:.4f} -> {losses[-1]:.4f} in {len(losses)} steps; see {folder}")
 

@@ -119,7 +119,7 @@ def write_documents(
     with torch.inference_mode():
         out = model.generate(
             **batch, max_new_tokens=max_new_tokens, do_sample=True, temperature=temperature, top_k=top_k,
-            pad_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
     kept, aside = [], []
     for row, ids in zip(shard.items, out[:, batch["input_ids"].shape[1] :], strict=True):
@@ -162,6 +162,6 @@ def _writer(llm: str, bf16: bool) -> tuple[Any, Any]:
     folder = assets.llm_folder(llm)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
     dtype = torch.bfloat16 if bf16 else torch.float32
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval(), tokenizer

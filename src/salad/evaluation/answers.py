@@ -13,7 +13,7 @@ import torch
 
 from salad import assets
 from salad.audio import read_audio, split_at_quiet
-from salad.data.readers.rows import locate
+from salad.data.readers.rows import locate, utf8
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, token_f1
 from salad.evaluation.saved_model import load_saved
@@ -57,13 +57,19 @@ def load_prompts(path: Path, trusted: bool = False) -> tuple[list[Prompt], list[
     aside = []
     for number, row in enumerate(rows, 1):
         where = f"prompts: {path} line {number}"
-        if not isinstance(row, dict) or not all(str(row.get(k) or "").strip() for k in ("id", "text", "audio")):
+        if not all(isinstance(row.get(k), (str, int)) and str(row[k]).strip() for k in ("id", "text", "audio")):
             raise SaladError(f'{where}: expected {{"id", "text", "audio"}}, each with something in it')
-        template, answers = row.get("prompt", AUDIO), row.get("answers", [])
-        if template.count(AUDIO) != 1:
-            raise SaladError(f"{where}: prompt {template!r} holds {template.count(AUDIO)} {AUDIO}, expected one")
-        if isinstance(answers, str) or any(not str(a).strip() for a in answers):
+        template, answers = row.get("prompt") or AUDIO, row.get("answers") or []
+        if not isinstance(template, str) or template.count(AUDIO) != 1:
+            raise SaladError(f"{where}: prompt {template!r} holds {str(template).count(AUDIO)} {AUDIO}, expected one")
+        if not isinstance(answers, list) or not all(
+            isinstance(a, (str, int, float)) and str(a).strip() for a in answers
+        ):
             raise SaladError(f"{where}: answers is {answers!r}, expected a list of texts, none of them empty")
+        if (held := f"{row['text']}{template}{answers}") != utf8(held):
+            raise SaladError(
+                f"{where}: holds half of a letter (a lone surrogate), which no tokenizer reads; write it whole"
+            )
         name = str(row["id"])
         try:
             audio = locate(row["audio"], path.parent, trusted)

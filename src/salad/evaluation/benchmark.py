@@ -170,7 +170,8 @@ def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, setti
     items, skipped, shots, notes = found.items, list(found.skipped), (), list(found.notes)
     wanted = min(settings.num_fewshot, MAX_SHOTS)
     if wanted:
-        own = load_items(task, data_dir=data_dir, hub=hub and path is None, fewshot=True)
+        alike = task.model_copy(update={"counting": found.counting})  # too few to tell from where their answers count
+        own = load_items(alike, data_dir=data_dir, hub=hub and path is None, fewshot=True)
         shots = (own.items if own else items)[:wanted]
         if own is None:
             if len(items) <= wanted:
@@ -357,8 +358,19 @@ def score_samples(out: Path) -> str:
     if spoken := spoken_figures(plan["systems"], samples, metrics, settings["resamples"], settings["seed"]):
         write_json(out / "speech.json", spoken)
         table += spoken_tables(spoken)
+    table += _not_scored(plan["tasks"])
     write_text(out / "table.md", table)
     return table
+
+
+def _not_scored(tasks: dict[str, Any]) -> str:
+    """A line for each task whose rows were not all scored: an evaluation does not shrink without a word."""
+    return "".join(
+        f"\n{name}: {len(skipped)} of {task['num_rows']} rows are not scored, the first of them {skipped[0]['id']!r} "
+        f"({skipped[0]['reason']}); quarantine.jsonl names them all.\n"
+        for name, task in tasks.items()
+        if (skipped := task["skipped"])
+    )
 
 
 def _fingerprint(model: str) -> str:

@@ -26,9 +26,13 @@ from salad.text.aligner_forms import spoken_pieces
 from salad.text.speakable import speakable
 from salad.types import Document, Example, SaladError, Utterance
 
-__all__ = ["PARTS", "Check", "examine", "table_of", "verdict"]
+__all__ = ["LEGEND", "PARTS", "Check", "examine", "table_of", "verdict"]
 
 PARTS = ("recordings", "alignment", "encoder", "lower part", "upper part", "LLM", "the whole")
+LEGEND = (
+    "M: how far what it expects next after hearing is from what the text LLM expects after reading, in nats a token. "
+    "Deaf ears, silence and another's recording tell what M is where nothing of what is said can be heard."
+)
 LIMIT = 8  # utterances: a minute of one core for the demo's model
 RATE_HZ = 16_000
 QUIET_DB, CLIPPED, FULL = -55.0, 0.01, 0.999
@@ -65,29 +69,33 @@ def examine(place: Path, corpus: Path | None = None, *, teacher: str | None = No
         raise SaladError(f"doctor: {speech} holds no aligned utterance; run the align stage, or name --corpus")
     checks: list[Check] = []
     with progress("doctor", len(PARTS), "parts") as bar:
-        checks += _recordings(utterances)
+        found_bad, readable = _recordings(utterances)
+        checks += found_bad
         bar.advance(note="recordings")
-        checks += _alignment(utterances)
+        checks += _alignment(readable) if readable else []
         bar.advance(note="alignment")
-        if model is not None:
-            for part in _model(Listening(model, teacher, device), utterances):
+        if model is not None and readable:
+            for part in _model(Listening(model, teacher, device), readable):
                 checks += part
                 bar.advance()
     return sorted(checks, key=lambda check: PARTS.index(check.part))
 
 
 def verdict(checks: Sequence[Check]) -> str:
-    """One sentence: that it hears, or what fails first."""
-    first = next((check for check in checks if not check.ok), None)
-    if first is None:
+    """That it hears; or what fails first and how to mend it, and what else fails, a line each."""
+    failed = [check for check in checks if not check.ok]
+    if not failed:
         heard = any(check.part == PARTS[-1] for check in checks)
-        return "It hears." if heard else "Recordings and alignment are sound; there is no model here to look at."
-    return f"The first that fails: {first.part}, {first.what} ({first.figure}; expected {first.expected}). {first.cure}"
+        sound = "Recordings and alignment are sound; there is no model here to look at."
+        return f"It hears: all {len(checks)} checks are right." if heard else sound
+    first, *others = [f"{c.part}, {c.what} ({c.figure}; expected {c.expected}). {c.cure}" for c in failed]
+    also = ["It fails too, perhaps because of that: " + other for other in others]
+    return "\n".join([f"The first that fails: {first}", *also])
 
 
 def table_of(checks: Sequence[Check]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    rows = [(c.part, c.what, c.figure, c.expected, "ok" if c.ok else "FAILS: " + c.cure) for c in checks]
-    return ("part", "check", "figure", "expected", ""), rows
+    rows = [(c.part, c.what, c.figure, c.expected, "ok" if c.ok else "FAILS") for c in checks]
+    return ("part", "check", "figure", "expected", "result"), rows
 
 
 def _find(place: Path, corpus: Path | None) -> tuple[Path | None, Path]:
@@ -104,8 +112,10 @@ def _find(place: Path, corpus: Path | None) -> tuple[Path | None, Path]:
     return None, corpus or place
 
 
-def _recordings(utterances: Sequence[Utterance]) -> list[Check]:
+def _recordings(utterances: Sequence[Utterance]) -> tuple[list[Check], list[Utterance]]:
+    """The check, and the utterances whose recordings can be read."""
     bad: list[str] = []
+    readable: list[Utterance] = []
     levels: list[float] = []
     for u in utterances:
         try:
@@ -113,6 +123,7 @@ def _recordings(utterances: Sequence[Utterance]) -> list[Check]:
         except SaladError as error:
             bad.append(str(error))
             continue
+        readable.append(u)
         level = 10 * np.log10(max(float(np.square(samples, dtype=np.float64).mean()), 1e-20))
         levels.append(level)
         if level < QUIET_DB:
@@ -121,7 +132,8 @@ def _recordings(utterances: Sequence[Utterance]) -> list[Check]:
             bad.append(f"{u.id}: {100 * clipped:.0f} % of the samples clipped")
     median = f"median level {np.median(levels):.0f} dB, " if levels else ""
     cure = f"Export these recordings again ({'; '.join(bad[:2])}); `salad data inspect` names them all."
-    return [Check("recordings", "can be heard", not bad, f"{median}{len(bad)} of {len(utterances)} spoilt", "0", cure)]
+    figure = f"{median}{len(bad)} of {len(utterances)} spoilt"
+    return [Check("recordings", "can be heard", not bad, figure, "none spoilt", cure)], readable
 
 
 def _alignment(utterances: Sequence[Utterance]) -> list[Check]:
@@ -300,8 +312,8 @@ def _whole(m: dict[str, float]) -> list[Check]:
         "Train the warm start until words are found, then stage1.",
     }
     return [
-        Check("the whole", f"M against {name}", m["heard"] <= SHARE * m[name], f"{m['heard']:.2f} : {m[name]:.2f} nats",
-              f"at most {SHARE * m[name]:.2f}", cure)
+        Check("the whole", f"M against {name}", m["heard"] <= SHARE * m[name],
+              f"{m['heard']:.2f} nats heard, {m[name]:.2f} {name}", f"at most {SHARE * m[name]:.2f}", cure)
         for name, cure in cures.items()
         if name in m
     ]  # fmt: skip

@@ -16,9 +16,11 @@ from salad.evaluation.prompt import Request
 from salad.evaluation.score import POSITIONS, score
 from salad.evaluation.scorer_model import load_reader
 from salad.progress import progress
+from salad.sequence.tokens import CLOSE, OPEN, marked, prompt_ids, token_ids
 
 __all__ = ["SaladLM"]
 
+TEMPLATED = OPEN + CLOSE  # nothing, marked: what a prompt that a chat template wrote begins with
 Tokens = tuple[Any, list[int], list[int]]  # what was asked, context, continuation
 
 
@@ -37,6 +39,47 @@ class SaladLM(HFLM):
         self.reader = load_reader(pretrained, start="tokenizer", bf16=bf16, device=device or "cpu")
         self.positions = int(positions)
         super().__init__(pretrained=self.reader.llm, tokenizer=self.reader.tokenizer, device=device, **kwargs)
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+        **kwargs: Any,
+    ) -> list[int]:
+        """Token ids of a prompt; control tokens count where a chat template wrote them, else they are characters."""
+        asked = self.add_bos_token if add_special_tokens is None else add_special_tokens
+        special = asked is None or bool(asked)
+        if string.startswith(TEMPLATED):
+            ids = prompt_ids(self.tokenizer, string)
+            before = token_ids(self.tokenizer, "", special=special)[:1]
+            ids = ids if ids[:1] == before or before != [self.tokenizer.bos_token_id] else before + ids
+        else:
+            ids = token_ids(self.tokenizer, string, special=special)
+        return ids[-left_truncate_len:] if left_truncate_len else ids
+
+    def tok_batch_encode(
+        self,
+        strings: list[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[Any, Any]:
+        """`input_ids` and `attention_mask`, int64 [strings, longest], of prompts encoded by `tok_encode`."""
+        rows = [self.tok_encode(string, left_truncate_len=left_truncate_len) for string in strings]
+        if truncation:
+            rows = [row[: self.tokenizer.model_max_length] for row in rows]
+        padded = self.tokenizer.pad({"input_ids": rows}, padding_side=padding_side, return_tensors="pt")
+        return padded["input_ids"], padded["attention_mask"]
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The template's prompt with marks (private-use characters) that tell its control tokens from the data's."""
+        said = [{**message, "content": marked(self.tokenizer, message["content"])} for message in chat_history]
+        return TEMPLATED + super().apply_chat_template(said, add_generation_prompt)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        templated = context.startswith(TEMPLATED)
+        return super()._encode_pair(context, marked(self.tokenizer, continuation) if templated else continuation)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Tokens], disable_tqdm: bool = False, **kwargs: Any

@@ -17,7 +17,7 @@ from salad.evaluation.prompt import Sound, Start, Unit
 from salad.files import read_json
 from salad.model.attention import read_head
 from salad.model.check import load_llm
-from salad.model.llm import head_of, hidden_states, packs, use_packed_attention
+from salad.model.llm import decoder_of, head_of, hidden_states, packs, use_packed_attention
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.splice import splice
 from salad.objective.head import Head as LogitHead
@@ -108,7 +108,7 @@ class Reader:
 
     def read_head(self, embeddings: torch.Tensor) -> Head:
         """Keys and values of a prefix [H, width] that many requests begin with; nobody writes to them."""
-        return read_head(self.llm.get_decoder(), embeddings)
+        return read_head(decoder_of(self.llm), embeddings)
 
     def hidden(
         self,

@@ -19,8 +19,9 @@ from typing import Any, Literal
 import yaml
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from salad.data.readers.rows import utf8
 from salad.evaluation.rows import hub_rows, read_rows
 from salad.types import SaladError
 
@@ -42,6 +43,7 @@ __all__ = [
 FOLDER = Path(__file__).parent / "tasks"
 FIELDS = ("context", "choices", "answer")
 LETTERS = "ABCDEFGHIJ"
+FEW = 10  # answers of which none is the first of four choices one time in eighteen
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet")
 Metric = Literal["acc", "acc_norm", "acc_bytes", "acc_token"]
 
@@ -63,11 +65,13 @@ class TaskItem:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Items in the order of the file, the rows that were left out: {id, reason}, and what a user should be told."""
+    """Items in the order of the file, the rows that were left out: {id, reason}, what a user should be told, and from
+    where answers count."""
 
     items: tuple[TaskItem, ...]
     skipped: tuple[dict[str, str], ...]
     notes: tuple[str, ...] = ()
+    counting: Literal["zero-based", "one-based"] = "zero-based"
 
 
 class _Part(BaseModel):
@@ -203,6 +207,11 @@ def items_of(task: Task, rows: Sequence[dict[str, Any]], where: str) -> Loaded:
             f"{where}: answers are taken to count from 1, for none is 0 and the highest is the number of choices; "
             'say so in a task file (answers: one-based), or "answers: zero-based" if they count from 0'
         )
+    elif task.counting == "auto" and _never_the_first(mapped):
+        notes.append(
+            f"{where}: no answer is 0, so the first choice is never right; if answers count from 1, say so in a task "
+            "file (answers: one-based)"
+        )
     items, skipped = [], []
     for row in mapped:
         item = _item(row, first)
@@ -217,7 +226,7 @@ def items_of(task: Task, rows: Sequence[dict[str, Any]], where: str) -> Loaded:
             f"{where}: in {len(alike)} items the right choice stands there more than once, and each of them counts "
             f"as right ({', '.join(alike[:3])}{' ...' if len(alike) > 3 else ''})"
         )
-    return Loaded(tuple(items), tuple(skipped), tuple(notes))
+    return Loaded(tuple(items), tuple(skipped), tuple(notes), "one-based" if first else "zero-based")
 
 
 def _map(task: Task, row: dict[str, Any], index: int, where: str) -> dict[str, Any]:
@@ -232,7 +241,8 @@ def _map(task: Task, row: dict[str, Any], index: int, where: str) -> dict[str, A
                 f"expected {', '.join(FIELDS)} and an id"
             )
         out |= {name: row.get(name) for name in FIELDS}
-        return {**out, "id": str(row.get("id", index))}
+        given = row.get("id")
+        return {**out, "id": str(index if given is None else given)}
     for name, expression in task.fields.items():
         try:
             out[name] = _expression(expression)(**row)
@@ -246,18 +256,22 @@ def _map(task: Task, row: dict[str, Any], index: int, where: str) -> dict[str, A
 
 
 def _counts_from_one(rows: Sequence[dict[str, Any]]) -> bool:
-    """Whether the answers of a whole file are numbers of choices from 1: none is 0, and some is their number."""
+    """Whether the answers of a whole file are numbers of choices from 1: none is 0, and more of them are choices so."""
     numbers = [
         (number, len(row["choices"]))
         for row in rows
         if isinstance(row["choices"], (list, tuple))
         and (number := _number(row["answer"], [_text(choice) for choice in row["choices"]])) is not None
     ]
-    return (
-        len(numbers) > 1
-        and all(1 <= number <= most for number, most in numbers)
-        and any(number == most for number, most in numbers)
-    )
+    if len(numbers) < 2 or any(number == 0 for number, _ in numbers):
+        return False
+    return sum(1 <= number <= most for number, most in numbers) > sum(number < most for number, most in numbers)
+
+
+def _never_the_first(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether so many answers are numbers, and none of them 0, that they may count from 1 all the same."""
+    numbers = [row["answer"] for row in rows if _is_number(row["answer"])]
+    return len(numbers) >= FEW and 0 not in numbers
 
 
 def _item(row: dict[str, Any], first: int = 0) -> TaskItem | str:
@@ -273,6 +287,8 @@ def _item(row: dict[str, Any], first: int = 0) -> TaskItem | str:
         if not isinstance(choice, str) and not _is_number(choice):
             return f"choices: number {number} is {choice!r:.60}, expected a text or a number"
     texts = [_text(choice) for choice in choices]
+    if (held := "".join([context, *texts])) != utf8(held):
+        return "context or choices hold half of a letter (a lone surrogate), which no tokenizer reads; write it whole"
     number = _number(answer, texts)
     if number is not None and _is_number(answer) and _text(answer) in texts:  # 2 of [1, 2, 3]: the second or the third?
         named = texts.index(_text(answer))
@@ -285,7 +301,7 @@ def _item(row: dict[str, Any], first: int = 0) -> TaskItem | str:
     index = _index(answer, texts) if number is None else number - first
     if index is None or not 0 <= index < len(texts):
         last = len(texts) - 1 + first
-        return f"answer: got {answer!r}, expected the number of one of {len(texts)} choices, {first} to {last}"
+        return f"answer: got {answer!r:.60}, expected the number of one of {len(texts)} choices, {first} to {last}"
     return TaskItem(row["id"], unicodedata.normalize("NFC", context), tuple(texts), index)
 
 
@@ -302,13 +318,13 @@ def _index(answer: Any, choices: Sequence[str]) -> int | None:
 def _number(answer: Any, choices: Sequence[str]) -> int | None:
     """The number that an answer is, if it is one and no choice's text."""
     if isinstance(answer, str):
-        plain = answer not in choices and answer.strip().isdecimal()
+        plain = answer not in choices and answer.strip().isdecimal() and len(answer) < 10
         return int(answer) if plain else None
     return int(answer) if _is_number(answer) and answer == int(answer) else None
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _text(choice: Any) -> str:
@@ -320,7 +336,7 @@ def _read(path: Path) -> Task:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Task(**values, folder=path.parent)
-    except (ValidationError, yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise SaladError(f"tasks: {path} is no task file: {error}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from salad.model.llm import (
     Packed,
     as_inputs,
     attention_layers,
+    decoder_of,
     fits,
     head_of,
     measure_packing,
@@ -33,6 +35,8 @@ from salad.types import SaladError
 __all__ = ["Check", "SelfCheck", "check_folder", "check_llm", "load_llm"]
 
 KEPT_FROM = 10_000_000  # parameters: a smaller LLM is read faster than a file is worth
+# What transformers and its families raise on what they are not made for.
+FAULTS = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ImportError)
 VERSION = 1  # of what is checked: an older result is measured again
 PLAIN = "none: prompts are plain text"
 Verdict = Literal["right", "one by one", "stated", "refused"]
@@ -80,7 +84,7 @@ class SelfCheck:
 
 def load_llm(folder: str | Path, **options: Any) -> PreTrainedModel:
     """The causal LLM of a Hugging Face folder in float32, checked (see `check_llm`); raises SaladError if refused."""
-    llm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
+    llm = _loaded(folder, **options)
     found = check_folder(folder, llm)
     found.require(str(folder))
     remember_packing(llm, found.packs)
@@ -99,12 +103,22 @@ def check_folder(folder: str | Path, llm: PreTrainedModel | None = None, *, agai
         values = read_json(kept)
         return SelfCheck(values["family"], tuple(Check(**row) for row in values["checks"]), values["packs"])
     if llm is None:
-        llm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        llm = _loaded(folder)
     found = check_llm(llm, _tokenizer_of(folder))
     if sum(p.numel() for p in llm.parameters()) >= KEPT_FROM:
         with suppress(OSError):
             write_json(kept, asdict(found))
     return found
+
+
+def _loaded(folder: str | Path, **options: Any) -> PreTrainedModel:
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
+    except (OSError, *FAULTS) as error:
+        raise SaladError(
+            f"llm: {folder} cannot be loaded as a causal text LLM ({_first_line(error)}); give the folder of one, with "
+            "config.json and model.safetensors"
+        ) from error
 
 
 def _tokenizer_of(folder: Path) -> Any:
@@ -127,17 +141,31 @@ def check_llm(llm: PreTrainedModel, tokenizer: Any = None) -> SelfCheck:
 
     Where the LLM takes the attention by which documents are packed, it is put in. tokenizer: None checks none.
     """
-    checks = [_attention(llm)]
+    checks = [_tried("attention", _attention, llm)]
     if checks[0].verdict == "refused":
         return SelfCheck(llm.config.model_type, tuple(checks), False)
     with reading(llm), torch.no_grad():
-        checks += [_future(llm), _embeddings(llm), _logits(llm)]
+        looks = {"future unseen": _future, "embeddings": _embeddings, "logits": _logits}
+        checks += [_tried(name, look, llm) for name, look in looks.items()]
     packed = measure_packing(llm) if use_packed_attention(llm) else None
     packs = packed is not None and fits(packed, llm)
     checks += _packing(llm, packed, packs)
     if tokenizer is not None:
         checks += _tokenizer(tokenizer, llm.get_input_embeddings().weight.shape[0])
     return SelfCheck(llm.config.model_type, tuple(checks), packs)
+
+
+def _tried(name: str, look: Callable[[PreTrainedModel], Check], llm: PreTrainedModel) -> Check:
+    """The check, or that the LLM cannot be read in this way at all."""
+    try:
+        return look(llm)
+    except FAULTS as error:
+        cure = "its family is built as none that is known here; take another LLM"
+        return Check(name, f"it does not run ({_first_line(error)})", "it runs", "refused", cure)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.160}"
 
 
 def _attention(llm: PreTrainedModel) -> Check:
@@ -169,7 +197,7 @@ def _future(llm: PreTrainedModel) -> Check:
     own = head_of(llm)
     changed = torch.cat([first[:-1], second[:1]])
     before, after = (
-        own.logits(llm.get_decoder()(inputs_embeds=x[None], use_cache=False).last_hidden_state[0, :-1])
+        own.logits(decoder_of(llm)(inputs_embeds=x[None], use_cache=False).last_hidden_state[0, :-1])
         for x in (first, changed)
     )
     return _nats("future unseen", _kl(before, after), "take a causal LLM")
@@ -194,7 +222,7 @@ def _embeddings(llm: PreTrainedModel) -> Check:
 def _logits(llm: PreTrainedModel) -> Check:
     """Tokens read by the LLM's own forward pass against our head on its states."""
     first, _ = probe_documents(llm)
-    hidden = llm.get_decoder()(inputs_embeds=first[None], use_cache=False).last_hidden_state[0]
+    hidden = decoder_of(llm)(inputs_embeds=first[None], use_cache=False).last_hidden_state[0]
     own = llm(inputs_embeds=first[None], use_cache=False).logits[0]
     return _nats("logits", _kl(own, head_of(llm).logits(hidden)), "its head does what ours does not know; take another")
 

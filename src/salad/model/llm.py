@@ -26,6 +26,7 @@ __all__ = [
     "attention_layers",
     "build_llm",
     "decoder_layers",
+    "decoder_of",
     "embedding_scale",
     "embedding_width",
     "head_of",
@@ -41,6 +42,8 @@ EXACT = 1e-5  # nats: what packing may change in float32
 STATES = 1e-3  # of their size: what it may change the states, for a small random LLM says nothing in nats
 ROUGH = 1e-2, 0.1  # both, where weights are held in bf16
 LENGTHS = (11, 7)  # tokens of the two documents that are read packed and alone
+SCALES = ("scalar_embed_scale", "embed_scale")  # what families call the scale of their table
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # and the cap of their logits
 NARROW = 4  # the window of the second reading: its documents go beyond it
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,12 @@ def _asks_by_name(family: type) -> bool:
     return hasattr(sys.modules[family.__module__], "ALL_ATTENTION_FUNCTIONS")
 
 
+def decoder_of(llm: PreTrainedModel) -> nn.Module:
+    """An LLM without its head: what makes its last hidden states. Llama 4 does not name it."""
+    found = llm.get_decoder()
+    return llm.model if found is llm and hasattr(llm, "model") else found
+
+
 def decoder_layers(decoder: nn.Module) -> nn.ModuleList:
     """The layers of a decoder, whatever its family calls them."""
     found = [child for child in decoder.children() if isinstance(child, nn.ModuleList)]
@@ -79,7 +88,7 @@ def decoder_layers(decoder: nn.Module) -> nn.ModuleList:
 
 def attention_layers(llm: PreTrainedModel) -> tuple[int, int]:
     """How many layers attend to tokens before, and of how many."""
-    layers = decoder_layers(llm.get_decoder())
+    layers = decoder_layers(decoder_of(llm))
     attend = [any("attention" in type(m).__name__.lower() for m in layer.modules()) for layer in layers]
     return sum(attend), len(layers)
 
@@ -101,8 +110,8 @@ def embedding_width(config: PreTrainedConfig) -> int:
 
 def embedding_scale(llm: PreTrainedModel) -> float:
     """What the LLM multiplies a row of its table by before its decoder takes it: sqrt(width) in Gemma, else 1."""
-    scale = getattr(llm.get_input_embeddings(), "scalar_embed_scale", None)
-    return 1.0 if scale is None else float(scale)
+    table = llm.get_input_embeddings()
+    return float(next((getattr(table, name) for name in SCALES if getattr(table, name, None) is not None), 1.0))
 
 
 def as_inputs(llm: PreTrainedModel, rows: torch.Tensor) -> torch.Tensor:
@@ -116,9 +125,8 @@ def head_of(llm: PreTrainedModel) -> Head:
     linear, config = llm.get_output_embeddings(), llm.config
     scale = float(getattr(llm, "logit_scale", None) or 1.0)  # Cohere; MPT's config has one that its model never reads
     scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite
-    return Head(
-        linear.weight, getattr(linear, "bias", None), scale, getattr(config, "final_logit_softcapping", None) or None
-    )
+    cap = next((value for name in CAPS if (value := getattr(config, name, None))), None)
+    return Head(linear.weight, getattr(linear, "bias", None), scale, cap)
 
 
 # --- states of documents laid end to end ------------------------------------------------------------------
@@ -136,7 +144,7 @@ def hidden_states(
     prefixes, head: what each document continues (see `packed_arguments`); `head` only where `packs(llm)`. An LLM that
     cannot be packed reads the documents one by one.
     """
-    decoder = llm.get_decoder()
+    decoder = decoder_of(llm)
     if packs(llm):
         arguments = packed_arguments(starts, embeddings.device, prefixes, head)
         return decoder(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
@@ -150,7 +158,7 @@ def hidden_states(
 
 def layer_states(llm: PreTrainedModel, embeddings: torch.Tensor, starts: Sequence[int]) -> list[torch.Tensor]:
     """What goes into the first layer and comes out of each, [L, width] each, of documents laid end to end."""
-    decoder = llm.get_decoder()
+    decoder = decoder_of(llm)
     if packs(llm):
         arguments = packed_arguments(starts, embeddings.device)
         found = decoder(inputs_embeds=embeddings[None], output_hidden_states=True, **arguments).hidden_states
@@ -248,7 +256,7 @@ def probe_documents(llm: PreTrainedModel) -> list[torch.Tensor]:
 
 def _difference(llm: PreTrainedModel) -> tuple[float, float]:
     """(KL, relative change of the states), each the greatest of all documents."""
-    decoder, (first, second) = llm.get_decoder(), probe_documents(llm)
+    decoder, (first, second) = decoder_of(llm), probe_documents(llm)
     n, m = len(first), len(second)
     third = second[:4]  # goes on after the first
     alone = [_alone(decoder, part).last_hidden_state[0] for part in (first, second, torch.cat([first, third]))]

@@ -17,7 +17,16 @@ from salad.model.config import SaladConfig
 from salad.model.ears import Candidates, SymbolEars
 from salad.model.ears.lower import pool_runs
 from salad.model.ears.symbol_ears import Readout
-from salad.model.llm import as_inputs, build_llm, head_of, hidden_states, packs, remember_packing, require_attention
+from salad.model.llm import (
+    as_inputs,
+    build_llm,
+    decoder_of,
+    head_of,
+    hidden_states,
+    packs,
+    remember_packing,
+    require_attention,
+)
 from salad.model.splice import splice
 from salad.objective.head import Head
 from salad.types import SaladError
@@ -202,7 +211,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def decoder(self) -> nn.Module:
         """The LLM without its head."""
-        return self.llm.get_decoder()
+        return decoder_of(self.llm)
 
     def hidden_states(
         self,

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args
 
 from salad import assets
 from salad.config import Recipe
@@ -22,13 +22,15 @@ from salad.data.readers.detect import check_places
 from salad.engine import using
 from salad.engine.memory import keep_freed_memory
 from salad.engine.precision import Timing, Use, decide, measured
-from salad.files import read_json, write_json
+from salad.files import num_bytes, read_json, size_of, write_json
 from salad.pipeline.fingerprints import of_section
 from salad.pipeline.lock import one_owner
 from salad.progress import console
 from salad.types import SaladError
 
-__all__ = ["ROUND", "STAGES", "Run", "kept_precision", "run_pipeline", "run_stage", "set_aside"]
+__all__ = ["ROUND", "STAGES", "Replaced", "Run", "kept_precision", "run_pipeline", "run_stage", "set_aside"]
+
+Replaced = Literal["ask", "keep", "remove"]
 
 # in order; the file of a stage declares what it is made from (see `_inputs`)
 STAGES = (
@@ -48,6 +50,7 @@ STAGES = (
     "report",
 )
 MEASURED = "measured precision"
+KEPT_BYTES = 10**10  # of results that no longer fit: so much is kept in replaced/ without asking
 ROUND = ("probe", "select", "synthesize", "stage2")  # what a further round of buying does again
 VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
 
@@ -116,17 +119,25 @@ class Run:
 
 @one_owner
 def run_pipeline(
-    recipe: Recipe, only: str | None = None, *, until: str | None = None, reuse: Sequence[Path] = ()
+    recipe: Recipe,
+    only: str | None = None,
+    *,
+    until: str | None = None,
+    reuse: Sequence[Path] = (),
+    replaced: Replaced = "ask",
 ) -> Path:
     """Run every stage (or the one named `only`, or those up to `until`) that is not finished; returns its directory.
 
     reuse: run directories whose finished stages are taken (as hard links) where everything they depend on is the same.
+    replaced: what becomes of results over 10 GB that no longer fit the recipe (see `set_aside`).
     Under torchrun the first process decides, writes and shows; the others join it in the stages that train.
     While it runs no other process may run in the same directory; with `wait=True` this one waits its turn (see `lock`).
     """
     for name in (only, until):
         if name is not None and name not in STAGES:
             raise SaladError(f"stage: {name!r} is not a stage; expected one of {', '.join(STAGES)}")
+    if replaced not in get_args(Replaced):
+        raise SaladError(f"--replaced: got {replaced!r}, expected keep or remove")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
     run = Run(recipe)
     first, meet = _others()
@@ -154,10 +165,12 @@ def run_pipeline(
             continue
         if state and (changed or above_ran):
             why = f"{', '.join(changed)} changed" if changed else f"{above_ran} ran again"
-            if state.get("status") == "done" and first:
-                console.print(f"{stage}: runs again, because {why}; its last result is kept in replaced/{stage}")
+            if first and not above_ran:  # what lies below runs again too: asked about now, and not hours later
+                below = STAGES[STAGES.index(stage) : STAGES.index(only or until or STAGES[-1]) + 1]
+                refuse_large([run.folder(name) for name in below], replaced)
             if first:
-                set_aside(run.folder(stage), run.dir / "replaced" / stage)
+                done = set_aside(run.folder(stage), run.dir / "replaced" / stage, replaced)
+                console.print(f"{stage}: runs again, because {why}; its last result{done}", highlight=False)
             meet()
             above_ran = stage
         elif not state:
@@ -255,11 +268,34 @@ def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
     return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
 
 
-def set_aside(folder: Path, target: Path) -> None:
-    """A result that no longer fits the recipe moves out of the way; only the last one is kept."""
+def set_aside(folder: Path, target: Path, replaced: Replaced = "ask") -> str:
+    """A result that no longer fits the recipe moves to `target` in replaced/, the one there goes; says what was done.
+
+    replaced: whether a result over 10 GB is kept or removed; nobody having said so, it raises SaladError, for beside
+    the new result it would take as much of the disk again.
+    """
+    refuse_large([folder], replaced)
+    size, older = num_bytes(folder), num_bytes(target)
+    if size > KEPT_BYTES and replaced == "remove":
+        shutil.rmtree(folder)
+        return f" ({size_of(size)}) is removed"
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
     folder.rename(target)
+    gone = f", in place of an older one ({size_of(older)})" if older else ""
+    return f" ({size_of(size)}) is kept in replaced/{target.name}{gone}"
+
+
+def refuse_large(folders: Sequence[Path], replaced: Replaced = "ask") -> None:
+    """Raise SaladError where results that no longer fit hold over 10 GB and nobody said what becomes of them."""
+    sizes = {folder: num_bytes(folder) for folder in folders}
+    if replaced == "ask" and (total := sum(sizes.values())) > KEPT_BYTES:
+        named = ", ".join(f"{folder} ({size_of(size)})" for folder, size in sizes.items() if size)
+        raise SaladError(
+            f"run_dir: the results in {named} no longer fit the recipe, and kept in replaced/ beside the new ones they "
+            f"take {size_of(total)} of disk: give `salad run` --replaced keep or --replaced remove, or remove them "
+            "yourself, or name another run_dir"
+        )
 
 
 def _state(folder: Path) -> dict[str, Any]:

@@ -60,11 +60,11 @@ def synthesize_texts(
     held = {**STEADY.model_dump(), **read_json(note)} if note.exists() else settings
     if held != settings:
         raise SaladError(f"out: {out} holds speech made with {held}; give another folder, or remove it")
-    documents = read_local_text(tuple(texts))
+    unread: list[dict[str, str]] = []
+    documents = read_local_text(texts, unread, "texts")
     if not documents:
-        raise SaladError(f"texts: {', '.join(map(str, texts))} hold no document")
-    if len({document.id for document in documents}) != len(documents):
-        raise SaladError("texts: two documents share an id; give every document its own")
+        why = f" ({unread[0]['reason']})" if unread else ""
+        raise SaladError(f"texts: {', '.join(map(str, texts))} hold no document{why}")
     write_json(note, settings)
     folders = speak_all(
         assign_voices(documents, shares, seed),
@@ -86,7 +86,8 @@ def synthesize_texts(
         heard = transcribe_all(kept, out / "transcripts", asset=asr, workers=workers, title="transcribe")
         kept, garbled = part_by_cer(kept, heard, max_cer)
     shards = [path for part in parts for path in sorted((out / part).glob("shard-*/quarantine.jsonl"))]
-    aside = [row for path in shards for row in read_jsonl(path)] + garbled
+    aside = [row | {"stage": "synthesize"} for row in unread]
+    aside += [row for path in shards for row in read_jsonl(path)] + garbled
     write_jsonl(out / "quarantine.jsonl", [{"stage": "synthesize", **row} for row in aside])
     write_utterances(out / "utterances.jsonl", kept)
     write_lhotse(kept, out / "cuts.jsonl.gz")

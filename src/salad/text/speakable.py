@@ -40,6 +40,8 @@ SIGNS = "".join(map(re.escape, (*SYMBOLS, *GREEK)))  # none of them is part of a
 GREEK_LETTER = "[\u0370-\u03ff\u1f00-\u1fff]"  # two in a row are a word of Greek, not names of letters
 LONE_GREEK = re.compile(f"(?<!{GREEK_LETTER}){GREEK_LETTER}(?!{GREEK_LETTER})")
 TOKEN = re.compile(rf"{NUM}|{GREEK_LETTER}{{2,}}|[^\W\d_{SIGNS}]+|\S")
+RARE = re.compile("[\u0180-\u024f\u1e00-\u1eff]")  # Latin letters that English voices do not know
+FULL_WIDTH = re.compile("[\uff01-\uff5e]")
 LONGEST = 15  # digits of a number that is said as one
 
 
@@ -54,6 +56,7 @@ def speakable(words: Sequence[str]) -> list[str]:
 def _speak(word: str, before: str, after: str) -> str:
     word = without_loose_marks(word) or word
     if not word.isascii():
+        word = RARE.sub(lambda letter: _base(letter[0]), FULL_WIDTH.sub(lambda sign: chr(ord(sign[0]) - 0xFEE0), word))
         word = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in word)  # of any script
     before, after = before.lstrip("\"'“‘(["), after.rstrip(".,;:!?\"'”’)]")
     opening, core, closing = WORD.match(word).groups()  # type: ignore[union-attr]
@@ -74,6 +77,12 @@ def _speak(word: str, before: str, after: str) -> str:
         said = _piece_by_piece(core)
     said = " ".join(said.split())
     return f"{opening}{said}{closing}" if said else word
+
+
+def _base(letter: str) -> str:
+    """What a letter stands on, where that is of the plain alphabet: voices spell out a letter that they do not know."""
+    base = unicodedata.normalize("NFD", letter)[0]
+    return base if base.isascii() else letter
 
 
 def _is_plain(core: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,9 @@ def table_rows(batch: Any) -> Iterator[dict[str, Any]]:
 def _columns(schema: Any, entry: Speech, path: Path) -> tuple[str, list[str]]:
     """The column with the audio, and the others that a row is made of."""
     pyarrow = need_pyarrow()
-    told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    told: dict[str, Any] = {}
+    with suppress(ValueError, TypeError, KeyError):  # a note of `datasets`, which need not be whole
+        told = dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
     audio = [name for name, feature in told.items() if isinstance(feature, dict) and feature.get("_type") == "Audio"]
     audio += [f.name for f in schema if pyarrow.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
     audio += [n for n in AUDIO_FIELDS if n in schema.names and pyarrow.types.is_binary(schema.field(n).type)]

@@ -78,6 +78,8 @@ def find_files(
         found = by_format[wanted]
     elif not found:
         found = [f for f in files if f.suffix.lower() not in AUDIO_SUFFIXES]
+        if wanted == "shar":  # without a tar that can be read
+            found = [f for f in found if f.name.startswith("cuts.")]
         if not found:
             raise SaladError(f"corpus: {path} holds no file of format {wanted}; found {_summary(by_format)}")
     return wanted, _of_split(path, found, split) if wanted == "parquet" and path.is_dir() else found

@@ -141,7 +141,7 @@ def _delimited(path: Path, table: Table, entry: Speech, make: Any) -> Iterator[R
             if isinstance(cells, str):
                 yield Row(id=name, audio=str(path), problem=f"{path} line {number}: {cells}")
                 continue
-            for row in make(dict(zip(columns, cells, strict=False)), name):
+            for row in make(dict(zip(columns, map(str.strip, cells), strict=False)), name):
                 if has_text or row.problem:
                     yield row
                 else:

@@ -118,15 +118,19 @@ def times_fault(row: Row) -> str:
     """What is wrong with a row's times, "" where nothing is."""
     for name, value in (("offset", row.offset_s), ("duration", row.duration_s), ("start", row.start_s),
                         ("length", row.file_s), ("score", row.score)):  # fmt: skip
-        if value is not None and not abs(value) < LONGEST_S:
-            return f"{name}: {value}, expected a finite number below {LONGEST_S:g}"
+        if value is not None and not _is_time(value):
+            return f"{name}: {value!s:.40}, expected a finite number below {LONGEST_S:g}"
     if row.duration_s is not None and not row.duration_s > 0:
         return f"duration: {row.duration_s} s, expected more than 0"
     if row.offset_s < 0:
         return f"offset: {row.offset_s} s, expected 0 or more"
-    if not all(abs(time) < LONGEST_S for word in row.words for time in word[1:3]):
+    if not all(_is_time(time) for word in row.words for time in word[1:3]):
         return "words: a time that is not finite; align again"
     return ""
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < LONGEST_S
 
 
 def check_text(value: Any) -> str:

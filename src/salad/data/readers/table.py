@@ -48,7 +48,8 @@ def read_head(path: Path, root: Path, audio_field: str = "", text_field: str = "
     lines = list(itertools.islice((line for line in read_lines(path) if line.strip()), SAMPLE_LINES))
     for delimiter in DELIMITERS:
         quoted = delimiter in ",;" or all(re.fullmatch('".*"', cell) for cell in "".join(lines[:1]).split(delimiter))
-        rows = [_cells(line, delimiter, quoted)[0] for line in lines]
+        parted = [_cells(line, delimiter, quoted) for line in lines]
+        rows = [cells for cells, _ in parted]
         if not rows or len(rows[0]) < 2:
             continue
         own = {audio_field, text_field} - {""}
@@ -64,7 +65,10 @@ def read_head(path: Path, root: Path, audio_field: str = "", text_field: str = "
                 names[1 - column] = "text"
             names[column] = "audio"
             known = names if header else names[: max(2, column + 1)]
-            width = len(head) if header else Counter(map(len, rows)).most_common(1)[0][0]
+            whole = [
+                cells for cells, opened in parted if not opened and len(cells) > max(1, column)
+            ]  # no parts of a text
+            width = len(head) if header else Counter(map(len, whole or rows)).most_common(1)[0][0]
             return Table(delimiter, tuple(known), header, True, width, quoted)
     first = lines[0] if lines else ""
     return Table(next((d for d in "\t|," if d in first), ";" if ";" in first else ","))
@@ -121,11 +125,15 @@ def _cells(line: str, delimiter: str, quoted: bool, width: int = 0) -> tuple[lis
     In the last of `width` cells, a text that begins with a quotation may hold delimiters.
     """
     enclosed = re.compile(rf' *"([^"]*(?:""[^"]*)*)" *(?={re.escape(delimiter)}|\Z)')
+    escaped = re.compile(rf' *"((?:[^"\\]|\\.)*)" *(?={re.escape(delimiter)}|\Z)')  # as databases write quotes
     cells, at, opened = [], 0, False
     while True:
         found = enclosed.match(line, at)
         if found and (quoted or delimiter in found[1] or '""' in found[1] or "\n" in found[1]):
             cells.append(found[1].replace('""', '"'))
+            at = found.end()
+        elif found is None and quoted and '\\"' in line and (found := escaped.match(line, at)):
+            cells.append(found[1].replace('\\"', '"'))
             at = found.end()
         else:
             begins = found is None and line.startswith('"', at)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 from salad.config import Text
 from salad.data.readers.arrow import hub_files, need_pyarrow, table_rows
 from salad.data.readers.detect import kind_of, walk
-from salad.data.readers.rows import check_text, label, pick
-from salad.files import json_lines, json_objects, read_lines
+from salad.data.readers.rows import check_text, label, pick, utf8
+from salad.files import json_lines, read_lines
 from salad.types import Document, SaladError
 
 __all__ = ["cut_text", "read_local_text", "read_text", "stream_text"]
@@ -44,45 +43,60 @@ def _documents(entry: Text, fits: Callable[[str], bool], aside: list[dict[str, s
                 try:
                     text = check_text(pick(value, entry.text_field, FIELDS))
                 except SaladError as error:
-                    aside.append({"stage": "corpus", "id": f"{entry.title}-{name}", "reason": str(error)})
+                    aside.append(_left_out(f"{entry.title}-{name}", str(error)))
                     continue
                 domain = label(pick(value, entry.domain_field, ("domain",))) or entry.title
                 given = label(value.get("id")) or name
                 parts = cut_text(text, fits)
                 for n, part in enumerate(parts):
                     own = f"{entry.title}-{given}" + (f"#{n}" if len(parts) > 1 else "")
-                    yield Document(own, part, entry.title, domain)
+                    yield Document(utf8(own), part, entry.title, utf8(domain))
         except SaladError as error:
-            aside.append({"stage": "corpus", "id": file.name, "reason": str(error)})
+            aside.append(_left_out(file.name, str(error)))
 
 
-def read_local_text(paths: Iterable[Path]) -> list[Document]:
+def read_local_text(
+    paths: Iterable[Path], aside: list[dict[str, str]], field: str = "corpus.local_text"
+) -> list[Document]:
     """Documents from .jsonl files ({text, id?, domain?} a line) or plain text (paragraphs parted by empty lines).
 
-    Raises SaladError that names the file, and the line that is not as expected.
+    What has to be left out is added to `aside`, as {stage, id, reason}. field: what names the paths, for the SaladError
+    where one of them is no file.
     """
-    documents = []
+    documents: list[Document] = []
     for path in paths:
+        if not path.exists() or path.is_dir():
+            raise SaladError(f"{field}: {path} is no file; check the path")
         try:
-            if ".jsonl" in path.suffixes:
-                documents += [_local(path, where, row) for where, row in json_objects(path)]
-            else:
-                texts = enumerate(_paragraphs(path, "strict"))
-                documents += [
-                    Document(f"{path.stem}-{n:06d}", unicodedata.normalize("NFC", text), str(path)) for n, text in texts
-                ]
+            for name, value in _local(path):
+                row = value if isinstance(value, dict) else {}
+                try:
+                    if isinstance(value, SaladError):
+                        raise value
+                    text = check_text(row.get("text"))
+                except SaladError as error:
+                    reason = str(error) if error is value else f"{path}: {error}"
+                    aside.append(_left_out(label(row.get("id")) or name, reason))
+                    continue
+                given = utf8(label(row.get("id")) or name)
+                documents.append(Document(given, text, utf8(str(path)), utf8(label(row.get("domain")))))
         except SaladError as error:
-            raise SaladError(f"corpus.local_text: {error}") from None
-    return documents
+            aside.append(_left_out(path.name, str(error)))
+    return _unique(documents)
 
 
-def _local(path: Path, where: str, row: dict[str, Any]) -> Document:
-    if not isinstance(row.get("text"), str):
-        raise SaladError(f'{path} {where}: expected {{"text": ...}}, got {row!r:.60}; correct or remove it')
-    name = label(row.get("id")) or f"{path.stem}-{int(where.rpartition(' ')[2]):06d}"
-    return Document(
-        name, unicodedata.normalize("NFC", " ".join(row["text"].split())), str(path), str(row.get("domain", ""))
-    )
+def _left_out(name: str, reason: str) -> dict[str, str]:
+    return {"stage": "corpus", "id": utf8(name), "reason": utf8(reason)}
+
+
+def _local(path: Path) -> Iterator[tuple[str, Any]]:
+    """(name, value) of every line of JSON, or of every paragraph."""
+    if ".jsonl" in path.suffixes:
+        for where, value in json_lines(path):
+            yield f"{path.stem}-{int(where.rpartition(' ')[2]):06d}", value
+    else:
+        for n, text in enumerate(_paragraphs(path, "surrogateescape")):
+            yield f"{path.stem}-{n:06d}", {"text": text}
 
 
 def cut_text(text: str, fits: Callable[[str], bool]) -> list[str]:

@@ -55,11 +55,13 @@ def run(run: Run) -> dict[str, Any]:
         documents = chosen_documents(prepared, settings, recipe.seed)
     else:
         documents = generate_corpus(settings, recipe.assets.llm, folder / "text", bf16=run.uses_bf16("write"), **how)
-    write_text(folder / "withheld.txt", "".join(f"{word}\n" for word in (prepared.withheld if prepared else ())))
+    withheld = prepared.withheld if prepared else ()
+    write_text(folder / "withheld.txt", "".join(f"{word}\n" for word in withheld))
     to_speak = documents["heldout"] + to_speak
     heldout = to_speak + [Document(u.document_id, u.text, u.source, u.domain) for u in own_heldout]
     screen = screen_of(recipe, heldout)
-    web, leaks = without_leaks(screen, documents["web"] + read_local_text(settings.local_text) + own_documents, "D_web")
+    texts = documents["web"] + read_local_text(settings.local_text, aside) + own_documents
+    web, leaks = without_leaks(screen, texts, "D_web")
     narrow, more = without_leaks(screen, documents["speech"], "D_speech")
     for name, group in (("web", web), ("speech", narrow), ("heldout", heldout)):
         if len({d.id for d in group}) != len(group):
