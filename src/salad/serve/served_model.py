@@ -1,0 +1,71 @@
+"""A saved model with its processor, as the server asks it: chat messages to the positions that its LLM reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from salad import assets
+from salad.evaluation.saved_model import load_saved
+from salad.model import SaladForConditionalGeneration, SaladProcessor
+from salad.model.freeze import freeze
+from salad.types import SaladError
+
+__all__ = ["DEFAULT_MODEL", "ServedModel"]
+
+DEFAULT_MODEL = "salad-smollm2-135m-ears"
+ALIAS = "salad"
+
+
+class ServedModel:
+    """`names`: what a request may call it, the first one listed. `ends`: tokens that end an answer."""
+
+    def __init__(
+        self, model: SaladForConditionalGeneration, processor: SaladProcessor, name: str, *, bf16: bool = False
+    ) -> None:
+        self.model, self.processor, self.names, self.bf16 = model, processor, (name, ALIAS), bf16
+        told = model.llm.generation_config.eos_token_id
+        ends = [*(told if isinstance(told, list) else [told]), processor.tokenizer.eos_token_id]
+        self.ends = frozenset(i for i in [*ends, processor.start_token_id] if i is not None)
+        self.context = int(getattr(model.config.llm_config, "max_position_embeddings", None) or 2048)
+
+    @classmethod
+    def load(cls, place: str, *, device: str = "cpu", bf16: bool = False) -> ServedModel:
+        """An asset of kind "ears", a run directory, or a model's folder. Raises SaladError where it is none of them."""
+        folder = Path(place).expanduser()
+        if (folder / "stage2" / "model").is_dir():
+            folder, name = folder / "stage2" / "model", folder.resolve().name
+        elif place in assets.ASSETS:
+            folder, name = assets.model_folder(place), place
+        else:
+            folder, name = assets.model_folder(folder), folder.resolve().name
+        model = load_saved(folder).to(device)
+        freeze(model, "frozen", bf16=bf16)
+        return cls(model, SaladProcessor.from_pretrained(folder), name, bf16=bf16)
+
+    @property
+    def rate_hz(self) -> int:
+        return self.processor.encoder.sample_rate_hz
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.processor.decode(ids)
+
+    def prompt(self, messages: Sequence[dict[str, Any]], audio: Sequence[np.ndarray]) -> torch.Tensor:
+        """Embeddings [positions, width] of a chat, by the LLM's own template; audio: float32 [num_samples] each.
+
+        Raises SaladError where the template refuses the messages.
+        """
+        written = self.processor.apply_chat_template(messages)
+        read = self.processor(written, audio=audio, add_start=False)
+        device = self.model.get_input_embeddings().weight.device
+        frames = [f.float().to(device) for f in read["frames"]]
+        rows = self.model.expand(read["input_ids"].to(device), read["attention_mask"].to(device), frames)
+        if len(rows[0]) >= self.context:
+            raise SaladError(
+                f"messages: {len(rows[0])} positions, expected less than the {self.context} of the LLM; send less"
+            )
+        return rows[0]
