@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 import salad
-from salad.serve import chat
+from salad.serve import chat, transcriptions
 from salad.serve.errors import install_errors
 from salad.serve.guard import Guard
 from salad.serve.served_model import ServedModel
@@ -37,7 +37,8 @@ def make_app(model: ServedModel, settings: Settings) -> Guard:
         title="SALAD", version=salad.__version__, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=life
     )
     install_errors(app)
-    app.include_router(chat.make_router(service))
+    for routes in (chat, transcriptions):
+        app.include_router(routes.make_router(service))
     created = int(time.time())
 
     @app.get("/health")

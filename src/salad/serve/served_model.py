@@ -13,6 +13,7 @@ from salad import assets
 from salad.evaluation.saved_model import load_saved
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.freeze import freeze
+from salad.serve.transcript import Segment, words_of
 from salad.types import SaladError
 
 __all__ = ["DEFAULT_MODEL", "ServedModel"]
@@ -69,3 +70,22 @@ class ServedModel:
                 f"messages: {len(rows[0])} positions, expected less than the {self.context} of the LLM; send less"
             )
         return rows[0]
+
+    @property
+    def tells(self) -> bool:
+        """Whether the ears score tokens, so that there is a transcript."""
+        return self.model.ctc is not None or self.model.config.ears == "symbols"
+
+    def hear(self, samples: np.ndarray, start_s: float) -> Segment:
+        """What the ears hear in one span (float32 [num_samples], at most `MAX_SPAN_S`) that begins at `start_s`."""
+        duration_s = len(samples) / self.rate_hz
+        device = self.model.get_input_embeddings().weight.device
+        frames = [torch.from_numpy(f).float().to(device) for f in self.processor.encoder.encode([samples])]
+        heard = self.model.hear(frames)
+        assert heard.token_ids is not None and heard.sure is not None and heard.places is not None
+        ids, scale = heard.token_ids.tolist(), duration_s / heard.all_lengths[0]
+        if self.model.config.rate == "fixed" and self.model.config.ears == "single":  # nothing was dropped yet
+            ids = [-1 if i and ids[i - 1] == token else token for i, token in enumerate(ids)]
+        times = [(start_s + a * scale, start_s + b * scale) for a, b in heard.places.tolist()]
+        words = words_of(self.decode, ids, times, heard.sure.tolist())
+        return Segment(start_s, start_s + duration_s, words)
