@@ -36,6 +36,9 @@ def serve(
     max_concurrency: Annotated[int, typer.Option("--max-concurrency", min=1, help="Answers at a time.")] = 16,
     max_queue: Annotated[int, typer.Option("--max-queue", min=0, help="Requests that may wait; more get a 429.")] = 64,
     timeout_s: Annotated[float, typer.Option("--timeout-s", min=1, help="Time of one request.")] = 300.0,
+    asr: Annotated[
+        str, typer.Option("--asr", help="Asset, hub name or folder of the cascade's ASR on the page; none: no cascade.")
+    ] = "whisper-tiny.en",
     ssl_certfile: Annotated[Path | None, typer.Option("--ssl-certfile", help="For https, with --ssl-keyfile.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option("--ssl-keyfile")] = None,
     precision: Precision = "fp32",
@@ -58,6 +61,7 @@ def serve(
         settings = Settings(
             host, port, api_key, tuple(allow_host or ()), allow_audio_urls, max_audio_s, max_concurrency, max_queue,
             timeout_s=timeout_s,
+            asr="" if asr == "none" else asr,
             ssl_certfile=None if ssl_certfile is None else str(ssl_certfile),
             ssl_keyfile=None if ssl_keyfile is None else str(ssl_keyfile),
         )  # fmt: skip

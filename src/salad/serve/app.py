@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 import salad
-from salad.serve import chat, transcriptions
+from salad.serve import chat, compare, page, transcriptions
 from salad.serve.errors import install_errors
 from salad.serve.guard import Guard
 from salad.serve.served_model import ServedModel
@@ -37,7 +37,7 @@ def make_app(model: ServedModel, settings: Settings) -> Guard:
         title="SALAD", version=salad.__version__, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=life
     )
     install_errors(app)
-    for routes in (chat, transcriptions):
+    for routes in (chat, transcriptions, compare, page):
         app.include_router(routes.make_router(service))
     created = int(time.time())
 

@@ -55,6 +55,10 @@ class ServedModel:
     def decode(self, ids: Sequence[int]) -> str:
         return self.processor.decode(ids)
 
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
     def prompt(self, messages: Sequence[dict[str, Any]], audio: Sequence[np.ndarray]) -> torch.Tensor:
         """Embeddings [positions, width] of a chat, by the LLM's own template; audio: float32 [num_samples] each.
 
@@ -62,14 +66,17 @@ class ServedModel:
         """
         written = self.processor.apply_chat_template(messages)
         read = self.processor(written, audio=audio, add_start=False)
-        device = self.model.get_input_embeddings().weight.device
-        frames = [f.float().to(device) for f in read["frames"]]
-        rows = self.model.expand(read["input_ids"].to(device), read["attention_mask"].to(device), frames)
+        frames = [f.float().to(self.device) for f in read["frames"]]
+        rows = self.model.expand(read["input_ids"].to(self.device), read["attention_mask"].to(self.device), frames)
         if len(rows[0]) >= self.context:
             raise SaladError(
                 f"messages: {len(rows[0])} positions, expected less than the {self.context} of the LLM; send less"
             )
         return rows[0]
+
+    def frames(self, spans: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        """The encoder's frames of spans of samples, on the model's device."""
+        return [torch.from_numpy(f).float().to(self.device) for f in self.processor.encoder.encode(spans)]
 
     @property
     def tells(self) -> bool:
@@ -79,9 +86,7 @@ class ServedModel:
     def hear(self, samples: np.ndarray, start_s: float) -> Segment:
         """What the ears hear in one span (float32 [num_samples], at most `MAX_SPAN_S`) that begins at `start_s`."""
         duration_s = len(samples) / self.rate_hz
-        device = self.model.get_input_embeddings().weight.device
-        frames = [torch.from_numpy(f).float().to(device) for f in self.processor.encoder.encode([samples])]
-        heard = self.model.hear(frames)
+        heard = self.model.hear(self.frames([samples]))
         assert heard.token_ids is not None and heard.sure is not None and heard.places is not None
         ids, scale = heard.token_ids.tolist(), duration_s / heard.all_lengths[0]
         if self.model.config.rate == "fixed" and self.model.config.ears == "single":  # nothing was dropped yet

@@ -26,6 +26,12 @@ class Ticket:
     def __init__(self, service: Service) -> None:
         self._service, self._held, self.started = service, True, time.monotonic()
 
+    def part(self) -> Ticket:
+        """For one of several generations of this request: its end gives nothing back."""
+        own = Ticket(self._service)
+        own._held, own.started = False, self.started
+        return own
+
     def give_back(self) -> None:
         if self._held:
             self._held = False

@@ -17,7 +17,7 @@ class Settings:
 
     allowed_hosts: further names by which clients may call it. audio_urls: whether http addresses of recordings may be
     fetched. max_concurrency requests generate together, max_queue wait for them; more get a 429. Times in seconds;
-    max_body_bytes: of one request.
+    max_body_bytes: of one request. asr: the cascade's recogniser, "" for none.
     """
 
     host: str = "127.0.0.1"
@@ -31,6 +31,7 @@ class Settings:
     max_tokens: int = 512
     timeout_s: float = 300.0
     max_body_bytes: int = 32 * 2**20
+    asr: str = ""
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
 

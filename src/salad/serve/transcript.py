@@ -10,7 +10,7 @@ from typing import Any
 
 from salad.types import Word
 
-__all__ = ["Segment", "srt", "text_of", "verbose", "vtt", "words_of"]
+__all__ = ["Segment", "grouped", "srt", "text_of", "verbose", "vtt", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,31 @@ def words_of(
     times_s: Sequence[tuple[float, float]],
     sure: Sequence[float],
 ) -> tuple[Word, ...]:
-    """Tokens -> words; a token whose text begins with white space begins one. Ids below 0 are no tokens."""
+    """Tokens -> words; see `grouped`. Ids below 0 are no tokens."""
+    return tuple(
+        Word(text, times_s[own[0]][0], times_s[own[-1]][1], round(min(sure[i] for i in own), 4))
+        for text, own in grouped(decode, ids)
+    )
+
+
+def grouped(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[tuple[str, list[int]]]:
+    """Words and the places in `ids` of their tokens; a token whose text begins with white space begins a word."""
     kept = [i for i, token in enumerate(ids) if token >= 0]
-    words: list[Word] = []
+    words: list[tuple[str, list[int]]] = []
     before, fresh = "", True
     for n, i in enumerate(kept, 1):
         text = decode([ids[k] for k in kept[:n]])
         piece, before = text[len(before) :], text
         fresh = fresh or piece[:1].isspace()
-        for k, part in enumerate(piece.split()):
-            start_s, end_s = times_s[i]
-            if not fresh and k == 0:
-                last = words.pop()
-                part, start_s = last.text + part, last.start_s
-                score = min(last.score or 0.0, sure[i])
+        for part in piece.split():
+            if fresh:
+                words.append((part, [i]))
             else:
-                score = sure[i]
-            words.append(Word(part, start_s, end_s, round(score, 4)))
-            fresh = False
-        fresh = fresh or piece[-1:].isspace()
-    return tuple(words)
+                last, own = words[-1]
+                words[-1] = last + part, [*own, i]
+            fresh = True
+        fresh = piece[-1:].isspace() or (fresh and not piece.strip())
+    return words
 
 
 def text_of(segments: Sequence[Segment]) -> str:

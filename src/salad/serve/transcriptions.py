@@ -20,7 +20,7 @@ from salad.serve.service import Service, Ticket, until_gone
 from salad.serve.sound import decode_sound
 from salad.serve.transcript import Segment, srt, text_of, verbose, vtt
 
-__all__ = ["make_router"]
+__all__ = ["hear_all", "make_router"]
 
 FORMS = ("json", "text", "srt", "verbose_json", "vtt")
 IGNORED = ("language", "prompt")  # the ears hear as they were trained
@@ -85,7 +85,7 @@ async def heard(service: Service, samples: np.ndarray) -> AsyncIterator[Segment]
         yield await service.call(lambda span=span, start_s=start_s: service.model.hear(span, start_s))  # type: ignore[misc]
 
 
-async def _all(service: Service, samples: np.ndarray) -> list[Segment]:
+async def hear_all(service: Service, samples: np.ndarray) -> list[Segment]:
     return [segment async for segment in heard(service, samples)]
 
 
@@ -125,7 +125,7 @@ def make_router(service: Service) -> APIRouter:
             if asked.stream:
                 stream = _streamed(service, samples, ticket)
                 return StreamingResponse(stream, media_type=SSE, headers={"cache-control": "no-store"})
-            segments = await until_gone(request, asyncio.create_task(_all(service, samples)))
+            segments = await until_gone(request, asyncio.create_task(hear_all(service, samples)))
         except BaseException:
             ticket.give_back()
             raise
