@@ -145,7 +145,8 @@ def test_too_many_are_told_when_to_come_back(tiny, served):
 def test_a_client_that_leaves_frees_its_place(tiny, served):
     with served(tiny, Settings(max_concurrency=1, max_queue=0)) as url, httpx2.Client(base_url=url, timeout=60) as one:
         with one.stream("POST", "/v1/chat/completions", json=body(max_tokens=1500, stream=True)) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()
+            next(lines)
             assert one.get("/ready").status_code == 503
         begun = time.monotonic()
         while one.get("/ready").status_code != 200:
@@ -158,3 +159,17 @@ def test_time_is_up(tiny, served):
     with served(tiny, Settings(timeout_s=0.001)) as url, httpx2.Client(base_url=url, timeout=60) as one:
         late = one.post("/v1/chat/completions", json=body(max_tokens=900))
         assert late.status_code == 408 and late.json()["error"]["type"] == "timeout_error"
+
+
+def test_what_it_does_is_counted(tiny, served):
+    with served(tiny, Settings()) as url, httpx2.Client(base_url=url, timeout=60) as client:
+        client.post("/v1/chat/completions", json=body(messages=question(audio_part(noise_file(1.5))), max_tokens=5))
+        client.post("/v1/chat/completions", json=body(max_tokens=0))
+        client.get("/secret-of-a-client")
+        told = client.get("/metrics").text
+    values = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in told.splitlines() if line[0] != "#"}
+    for status in ("200", "400"):
+        assert values[f'salad_requests_total{{route="/v1/chat/completions",status="{status}"}}'] == 1
+    assert values['salad_requests_total{route="other",status="404"}'] == 1 and "secret" not in told
+    assert values["salad_tokens_total"] == 5 and values["salad_heard_seconds_total"] == 1.5
+    assert values["salad_first_token_seconds_count"] == 1 and values['salad_load{state="waiting"}'] == 0

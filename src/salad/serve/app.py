@@ -15,6 +15,7 @@ import salad
 from salad.serve import chat, compare, page, transcriptions
 from salad.serve.errors import install_errors
 from salad.serve.guard import Guard
+from salad.serve.metrics import Counted, metrics_router
 from salad.serve.served_model import ServedModel
 from salad.serve.service import Service
 from salad.serve.settings import Settings
@@ -39,6 +40,7 @@ def make_app(model: ServedModel, settings: Settings) -> Guard:
     install_errors(app)
     for routes in (chat, transcriptions, compare, page):
         app.include_router(routes.make_router(service))
+    app.include_router(metrics_router(service.metrics))
     created = int(time.time())
 
     @app.get("/health")
@@ -58,4 +60,4 @@ def make_app(model: ServedModel, settings: Settings) -> Guard:
         one = {"id": model.names[0], "object": "model", "created": created, "owned_by": "salad"}
         return {"object": "list", "data": [one]}
 
-    return Guard(app, settings)
+    return Guard(Counted(app, service.metrics), settings)

@@ -56,7 +56,9 @@ def listen(service: Service, request: ChatRequest) -> Listened:
                 parts.append({"type": "text", "text": part.text})
                 continue
             samples = _samples(service, part, f"messages[{i}].content[{j}]", left_s)
-            left_s -= len(samples) / service.model.rate_hz
+            seconds = len(samples) / service.model.rate_hz
+            left_s -= seconds
+            service.metrics.heard.inc(seconds)
             audio.append(samples)
             parts.append({"type": "audio"})
         messages.append({"role": "system" if message.role == "developer" else message.role, "content": parts})

@@ -40,9 +40,10 @@ def cost_of_words(served: ServedModel, samples: np.ndarray, said: str) -> list[d
     hidden = model.hidden_states(torch.cat(rows), [0, len(rows[0]), len(rows[0]) + len(rows[1])])
     heard_words, at = [], 0
     for span in heard.token_ids.split(heard.lengths):
-        heard_words += [(text, at + own[-1]) for text, own in grouped(served.decode, span.tolist())]
+        ids = span.tolist()
+        heard_words += [(text, at + _sounded(served, ids, own)) for text, own in grouped(served.decode, ids)]
         at += len(span)
-    said_words = [(text, own[-1]) for text, own in grouped(served.decode, said_ids)]
+    said_words = [(text, _sounded(served, said_ids, own)) for text, own in grouped(served.decode, said_ids)]
     pairs = pair_words([text for text, _ in said_words], [text for text, _ in heard_words])
     both = [(i, j) for i, j in enumerate(pairs) if j is not None]
     costs: dict[int, float] = {}
@@ -55,6 +56,11 @@ def cost_of_words(served: ServedModel, samples: np.ndarray, said: str) -> list[d
         {"word": text, "heard": None if pairs[i] is None else heard_words[pairs[i]][0], "m": costs.get(i)}
         for i, (text, _) in enumerate(said_words)
     ]
+
+
+def _sounded(served: ServedModel, ids: Sequence[int], own: Sequence[int]) -> int:
+    """The last place of a word that is no punctuation, which nobody hears."""
+    return next((i for i in reversed(own) if any(c.isalnum() for c in served.decode([ids[i]]))), own[-1])
 
 
 def pair_words(said: Sequence[str], heard: Sequence[str]) -> list[int | None]:

@@ -11,6 +11,7 @@ from fastapi import Request
 
 from salad.serve.engine import Engine, Event, Finished, Prepare, Sampling, Started, Token
 from salad.serve.errors import ApiError, refusal
+from salad.serve.metrics import Metrics
 from salad.serve.served_model import ServedModel
 from salad.serve.settings import Settings
 from salad.types import SaladError
@@ -45,6 +46,9 @@ class Service:
         self.model, self.settings = model, settings
         self.engine = Engine(model.model, settings.max_concurrency, bf16=model.bf16)
         self.inside = 0
+        self.metrics = Metrics()
+        for place, state in enumerate(("active", "waiting")):
+            self.metrics.load.labels(state).set_function(lambda place=place: self.engine.load[place])
         self._mean_s = 1.0
 
     def ticket(self) -> Ticket:
@@ -87,7 +91,7 @@ class Running:
     """A generation as the event loop sees it. `close` it whatever happens: that frees its row."""
 
     def __init__(self, service: Service, prepare: Prepare, sampling: Sampling, ticket: Ticket) -> None:
-        self._service, self._ticket = service, ticket
+        self._service, self._ticket, self._begun = service, ticket, False
         self._queue: asyncio.Queue[Event] = asyncio.Queue()
         self._end = ticket.started + service.settings.timeout_s
         loop = asyncio.get_running_loop()
@@ -103,6 +107,11 @@ class Running:
     def _arrived(self, event: Event) -> None:
         if isinstance(event, Finished):
             self._ticket.give_back()
+        if isinstance(event, Token):
+            self._service.metrics.tokens.inc()
+            if not self._begun:
+                self._service.metrics.first.observe(time.monotonic() - self._ticket.started)
+            self._begun = True
         self._queue.put_nowait(event)
 
     async def started(self) -> int:
