@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import threading
 import time
 
 import httpx2
+import numpy as np
 import openai
 import pytest
 
@@ -47,6 +49,28 @@ def test_two_recordings_answer_as_generate_does(url, alone):
     usage = told.usage
     assert usage.completion_tokens == 12 and usage.total_tokens == usage.prompt_tokens + 12
     assert told.choices[0].finish_reason == "length"
+
+
+def m4a():
+    """A second of noise as AAC in an MP4."""
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        noise = 0.1 * np.random.default_rng(0).normal(size=(1, 16_384)).astype(np.float32)
+        for start in range(0, 16_384, 1024):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(noise[:, start : start + 1024]), "fltp", "mono")
+            frame.rate = 16_000
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def test_m4a_is_heard(url):
+    told = client_of(url).chat.completions.create(
+        model="salad", messages=question(audio_part(m4a(), "m4a")), max_tokens=2
+    )
+    assert told.usage.prompt_tokens > 12 and told.usage.completion_tokens == 2
 
 
 @pytest.mark.parametrize("kind, name", [("WAV", "wav"), ("FLAC", "flac"), ("OGG", "ogg"), ("MP3", "mp3")])

@@ -47,7 +47,7 @@ BODIES = {
     "no messages": ({"model": "salad"}, "messages"),
     "empty messages": (chat(messages=[]), "messages"),
     "messages of a string": (chat(messages="w1"), "messages"),
-    "unknown field": (chat(temprature=0), "temprature"),
+    "unknown field": (chat(temperature_=0), "temperature_"),
     "unknown field of a message": (chat(messages=[{**USER, "colour": "red"}]), "messages[0].colour"),
     "role": (chat(messages=[{"role": "root", "content": "w1"}]), "messages[0].role"),
     "tool role": (chat(messages=[{"role": "tool", "content": "w1"}]), "messages[0].role"),
@@ -123,7 +123,7 @@ def test_sound_and_text_stay_out_of_the_logs(post, capfd, caplog):
     caplog.set_level(0)
     secret = "w7 w9 w11 w13"
     post(chat(messages=[{"role": "user", "content": [{"type": "text", "text": secret}, audio_part(WAV)]}]))
-    post(chat(messages=[{"role": "user", "content": secret}], temprature=secret))
+    post(chat(messages=[{"role": "user", "content": secret}], temperature_=secret))
     post(json.dumps(chat(stop=[secret])).encode()[:-2])
     said = "".join([*capfd.readouterr(), caplog.text])
     assert secret not in said and base64.b64encode(WAV)[:40].decode() not in said

@@ -1,7 +1,8 @@
-"""The command that talks: serve."""
+"""The commands that talk: serve, chat."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -69,3 +70,45 @@ def serve(
         server = make_server(ServedModel.load(model, device=device, bf16=bf16), settings)
         typer.echo(address(settings))
         server.run()
+
+
+@app.command()
+def chat(
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="Ears by name, a run directory, or a saved model's folder.")
+    ] = "salad-smollm2-135m-ears",
+    audio: Annotated[
+        list[Path] | None, typer.Option("--audio", metavar="FILE", help="A recording to hear; may be given again.")
+    ] = None,
+    text: Annotated[str, typer.Option("--text", help="What is written behind it, or instead of it.")] = "",
+    system: Annotated[str, typer.Option("--system", help="The system turn; default: the LLM's own.")] = "",
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of one answer.")] = 256,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Talk in a terminal: one question by --audio and --text, or line by line; a line that names a file is heard."""
+    with plain_errors(debug):
+        from salad.serve.served_model import ServedModel
+        from salad.serve.terminal import Conversation
+        from salad.types import SaladError
+
+        bf16 = takes_bf16(precision, model, device, writes=True)
+        talk = Conversation(ServedModel.load(model, device=device, bf16=bf16), system=system, max_tokens=max_tokens)
+        try:
+            if audio or text:
+                _say(talk.ask(text, audio or []))
+                return
+            for line in map(str.strip, typer.get_text_stream("stdin")):
+                try:
+                    _say(talk.ask("", [Path(line)]) if Path(line).is_file() else talk.ask(line) if line else iter(()))
+                except SaladError as error:
+                    typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+        finally:
+            talk.close()
+
+
+def _say(pieces: Iterable[str]) -> None:
+    for piece in pieces:
+        typer.echo(piece, nl=False)
+    typer.echo()
