@@ -127,3 +127,12 @@ def test_sound_and_text_stay_out_of_the_logs(post, capfd, caplog):
     post(json.dumps(chat(stop=[secret])).encode()[:-2])
     said = "".join([*capfd.readouterr(), caplog.text])
     assert secret not in said and base64.b64encode(WAV)[:40].decode() not in said
+
+
+def test_a_bug_is_told_without_what_was_said(post, monkeypatch, capfd, caplog):
+    caplog.set_level(0)
+    monkeypatch.setattr("salad.serve.chat.parse_chat", lambda body: {}[body["messages"][0]["content"]])
+    answer = post(chat(messages=[{"role": "user", "content": "a secret"}]))
+    assert answer.status_code == 500 and answer.json()["error"]["code"] == "internal_error"
+    said = "".join([*capfd.readouterr(), caplog.text])
+    assert "secret" not in said and "KeyError" in said

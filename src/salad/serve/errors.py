@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from salad.types import SaladError
 
@@ -46,6 +47,8 @@ def refusal(error: Exception, param: str | None = None) -> ApiError:
     """What a client is told of an error: a user's own words, nothing of ours of a bug."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, ClientDisconnect):
+        return ApiError(408, "client: gone within its body", None, "client_gone")
     if isinstance(error, SaladError):
         return ApiError(400, str(error), param, "invalid_value")
     where = "".join(traceback.format_tb(error.__traceback__))  # not its message, which may hold what was said
@@ -88,5 +91,6 @@ def install_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(ApiError, ours)
     app.add_exception_handler(SaladError, ours)
+    app.add_exception_handler(ClientDisconnect, ours)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, ours)

@@ -57,6 +57,8 @@ class Counted:
 
         try:
             await self.app(scope, receive, told)
+        except Exception:  # answered and logged by then; its message, which may hold what was said, goes no further
+            pass
         finally:
             self.metrics.requests.labels(route, str(status)).inc()
             self.metrics.seconds.labels(route).observe(time.monotonic() - begun)
