@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "salad needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -c constraints.txt torch
-	$(BIN)/pip install -c constraints.txt -e '.[demo,data,test,lint]'
+	$(BIN)/pip install -c constraints.txt -e '.[demo,data,serve,test,lint]'
 	@touch $(STAMP)
 
 demo: $(STAMP)

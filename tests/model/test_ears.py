@@ -16,6 +16,7 @@ from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.ears import Lexicon
 from salad.model.ears.blocks import Block, through
 from salad.model.ears.lower import Lower, pool_runs
+from salad.model.ears.symbol_ears import token_places
 from salad.model.teacher import Teacher
 from salad.objective.spelling import spelling
 from salad.pipeline.ears_data import kept_back
@@ -211,6 +212,13 @@ def test_runs_are_pooled_and_blanks_left_out():
     assert runs.lengths == [3, 1]  # the second span holds blanks alone: its likeliest position stands for it
     assert runs.posteriors[:3].argmax(-1).tolist() == [0, 0, 1]
     assert runs.states[:3, 0].tolist() == [1.5, 4.0, 6.0]
+    assert runs.places.tolist() == [[1, 3], [4, 5], [5, 8], [0, 1]]
+
+
+def test_a_token_was_heard_from_the_first_of_its_runs_to_its_last():
+    places = torch.tensor([[1, 3], [4, 5], [5, 8], [9, 12], [0, 1]])
+    found = token_places(places, [4, 1], torch.tensor([1, 4, 0, 1]), [2, 2])  # 4 and the last 1: at the span's end
+    assert found.tolist() == [[1, 5], [5, 12], [0, 1], [0, 1]]
 
 
 def test_mimis_rate_is_raised_to_two_positions_a_symbol():

@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from salad.cli import data, measure, run
+from salad.cli import data, measure, run, serve
 
 __all__ = ["app", "main"]
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (run, measure, data):
+for part in (run, measure, data, serve):
     app.add_typer(part.app)
 app.add_typer(measure.analyze_app, name="analyze")
 app.add_typer(data.assets_app, name="assets")

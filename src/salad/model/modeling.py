@@ -16,7 +16,7 @@ from salad.model.adapter import Adapter, CTCHead
 from salad.model.config import SaladConfig
 from salad.model.ears import Candidates, SymbolEars
 from salad.model.ears.lower import pool_runs
-from salad.model.ears.symbol_ears import Readout
+from salad.model.ears.symbol_ears import Readout, token_places
 from salad.model.llm import (
     as_inputs,
     build_llm,
@@ -44,6 +44,8 @@ class Heard:
     `lengths`: positions that each span keeps; `all_lengths`: its adapter positions before any is dropped.
     token_ids: int64 [sum of lengths], the likeliest token at each kept position, -1 where that is the blank; None where
     nothing scores tokens. symbols: the likeliest symbols of each span, without blanks and repeats, where there are any.
+    sure: float [sum of lengths], the share of the score that the likeliest has. places: int64 [sum of lengths, 2], the
+    first of its span's `all_lengths` positions that a token was heard at, and the one behind its last.
     """
 
     embeddings: torch.Tensor
@@ -52,6 +54,8 @@ class Heard:
     all_lengths: list[int]
     token_ids: torch.Tensor | None = None
     symbols: list[list[int]] | None = None
+    sure: torch.Tensor | None = None
+    places: torch.Tensor | None = None
 
 
 class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -138,21 +142,23 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if isinstance(self.adapter, SymbolEars):
             scores, states, lengths = self.adapter.lower(frames)
             runs = pool_runs(scores, states, lengths)
-            return self._read(runs.posteriors, runs.states, runs.lengths, scores, lengths, readout)
+            return self._read(runs.posteriors, runs.states, runs.lengths, scores, lengths, readout, runs.places)
         hidden, lengths = self.adapter(frames)
         if self.ctc is None:
             return Heard(hidden, lengths, None, lengths)
         logits = self.ctc(hidden, table)
         best = logits.detach().argmax(dim=-1)
         kept_lengths = lengths
+        place = torch.cat([torch.arange(length, device=hidden.device) for length in lengths])
         if self.config.rate == "text":
             keep, kept_lengths = self.ctc.kept(best, lengths)
-            hidden, scores, best = hidden[keep], logits[keep], best[keep]
+            hidden, scores, best, place = hidden[keep], logits[keep], best[keep], place[keep]
         else:
             scores = logits
         ids = self.ctc.tokens(best)
         embeddings = table[ids.clamp(min=0)] if readout == "argmax" else self.ctc.embed(hidden, scores, table)
-        return Heard(as_inputs(self.llm, embeddings), kept_lengths, logits, lengths, ids)
+        sure, places = scores.detach().softmax(-1).amax(-1), torch.stack([place, place + 1], dim=1)
+        return Heard(as_inputs(self.llm, embeddings), kept_lengths, logits, lengths, ids, None, sure, places)
 
     def hear_symbols(self, posteriors: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> Heard:
         """What the LLM reads for spans of symbols [n, S] that were heard, or simulated; no frame is asked for."""
@@ -167,6 +173,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         scores: torch.Tensor | None,
         all_lengths: list[int],
         readout: Readout,
+        places: torch.Tensor | None = None,
     ) -> Heard:
         """Symbols [N, S] -> what the LLM reads. Where `config.prior` is above 0 the LLM judges its candidates first:
         log P of each, after those before it in its span, times `prior`, joins their scores, in PRIOR_ROUNDS rounds."""
@@ -178,7 +185,12 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 chosen = as_inputs(self.llm, self.adapter.embed(found, table, prior)[0])
                 prior = self.config.prior * self._judged(found, chosen)
         embeddings, ids = self.adapter.embed(found, table, prior, readout=readout)
-        return Heard(as_inputs(self.llm, embeddings), found.lengths, scores, all_lengths, ids, found.symbols)
+        scored = found.scores if prior is None else found.scores + prior
+        sure = scored.detach().softmax(-1).amax(-1)
+        told = None if places is None else token_places(places, lengths, found.kept, found.lengths)
+        return Heard(
+            as_inputs(self.llm, embeddings), found.lengths, scores, all_lengths, ids, found.symbols, sure, told
+        )
 
     def _judged(self, found: Candidates, embeddings: torch.Tensor) -> torch.Tensor:
         """Log-probability [N, K] of each candidate by the LLM, among the candidates, after its span so far."""

@@ -23,11 +23,13 @@ class Runs:
     """What was heard, one row a run of one symbol, spans laid end to end; `lengths` rows of each span.
 
     posteriors [N, S]: mean over the run, without the blank; states [N, width]: mean of the lower part's own.
+    places: int64 [N, 2], the first position of the run in its span, and the one behind its last.
     """
 
     posteriors: torch.Tensor
     states: torch.Tensor
     lengths: list[int]
+    places: torch.Tensor
 
 
 class Lower(nn.Module):
@@ -101,4 +103,8 @@ def pool_runs(scores: torch.Tensor, states: torch.Tensor, lengths: Sequence[int]
     pooled = torch.zeros(total, states.shape[1], dtype=torch.float32, device=scores.device)
     pooled = pooled.index_add(0, number, states[heard].float()) / counts
     owner = span[starts & heard]
-    return Runs(posteriors, pooled, torch.bincount(owner, minlength=len(lengths)).tolist())
+    ends = torch.ones_like(starts)
+    ends[:-1] = starts[1:]
+    place = torch.cat([torch.arange(length, device=scores.device) for length in lengths])
+    places = torch.stack([place[starts & heard], place[ends & heard] + 1], dim=1)
+    return Runs(posteriors, pooled, torch.bincount(owner, minlength=len(lengths)).tolist(), places)

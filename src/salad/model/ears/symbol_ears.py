@@ -16,7 +16,7 @@ from salad.model.ears.upper import Upper
 from salad.model.llm import embedding_width
 from salad.text.phonemes import Symbols
 
-__all__ = ["Candidates", "SymbolEars"]
+__all__ = ["Candidates", "SymbolEars", "token_places"]
 
 SHARPEN = 2.0  # what the LLM reads is sharper than what was learnt (EARS: 1 worse, 4 no better)
 BEST = 64  # classes that a read-out mixes
@@ -30,7 +30,8 @@ class Candidates:
     """The tokens that may end at each kept position, N of them in all spans.
 
     token_ids int64 [N, K], likeliest first by the ears alone; scores float32 [N, K], sharpened, in logits; residual
-    [N, llm width]; lengths: positions of each span; symbols: what was heard in each span, one symbol a run.
+    [N, llm width]; lengths: positions of each span; symbols: what was heard in each span, one symbol a run;
+    kept: int64 [N], the symbol of its span at which each token ends (one behind the last where the span's end does).
     """
 
     token_ids: torch.Tensor
@@ -38,6 +39,7 @@ class Candidates:
     residual: torch.Tensor
     lengths: list[int]
     symbols: list[list[int]]
+    kept: torch.Tensor
 
 
 class SymbolEars(nn.Module):
@@ -117,7 +119,9 @@ class SymbolEars(nn.Module):
             own = vectors.index_select(0, place.flatten()).view(*place.shape, -1)  # an index's gradient has no order
             scores = torch.einsum("nd,nkd->nk", query, own) + bias.index_select(0, place.flatten()).view(place.shape)
         heard = posteriors.detach().argmax(-1).split(list(lengths))
-        return Candidates(best, SHARPEN * scores, self.upper.residual(hidden[keep]), kept, [h.tolist() for h in heard])
+        at = torch.cat([torch.arange(n, device=keep.device) for n in positions])[keep]
+        symbols = [h.tolist() for h in heard]
+        return Candidates(best, SHARPEN * scores, self.upper.residual(hidden[keep]), kept, symbols, at)
 
     @staticmethod
     def embed(
@@ -157,3 +161,19 @@ def kept_positions(emit: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Te
         counts.append(int(keep[span].sum()))
         at += length
     return keep, counts
+
+
+def token_places(
+    places: torch.Tensor, num_runs: Sequence[int], kept: torch.Tensor, num_tokens: Sequence[int]
+) -> torch.Tensor:
+    """int64 [N, 2]: where each token was heard, from the first of its runs to its last.
+
+    places [R, 2] of the runs (see `Runs`), num_runs of each span; kept [N] the run at which each token ends (see
+    `Candidates`), num_tokens of each span.
+    """
+    parts = []
+    for own, ends in zip(places.split(list(num_runs)), kept.split(list(num_tokens)), strict=True):
+        last = ends.clamp(max=len(own) - 1)
+        first = torch.cat([last.new_zeros(1), last[:-1] + 1]).minimum(last)
+        parts.append(torch.stack([own[first, 0], own[last, 1]], dim=1))
+    return torch.cat(parts)

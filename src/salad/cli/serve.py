@@ -1,0 +1,114 @@
+"""The commands that talk: serve, chat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from salad.cli.common import Debug, Device, Precision, plain_errors, takes_bf16
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="Ears by name, a run directory, or a saved model's folder.")
+    ] = "salad-smollm2-135m-ears",
+    host: Annotated[
+        str, typer.Option("--host", help="Where to listen; another machine's requests want --api-key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", envvar="SALAD_API_KEY", help="What a client shows as `Bearer KEY`.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", metavar="NAME", help="A further name that clients call it by.")
+    ] = None,
+    allow_audio_urls: Annotated[
+        bool, typer.Option("--allow-audio-urls", help="Fetch recordings from public http addresses.")
+    ] = False,
+    max_audio_s: Annotated[float, typer.Option("--max-audio-s", min=0.1, help="Sound of one request.")] = 120.0,
+    max_concurrency: Annotated[int, typer.Option("--max-concurrency", min=1, help="Answers at a time.")] = 16,
+    max_queue: Annotated[int, typer.Option("--max-queue", min=0, help="Requests that may wait; more get a 429.")] = 64,
+    timeout_s: Annotated[float, typer.Option("--timeout-s", min=1, help="Time of one request.")] = 300.0,
+    asr: Annotated[
+        str, typer.Option("--asr", help="Asset, hub name or folder of the cascade's ASR on the page; none: no cascade.")
+    ] = "whisper-tiny.en",
+    ssl_certfile: Annotated[Path | None, typer.Option("--ssl-certfile", help="For https, with --ssl-keyfile.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option("--ssl-keyfile")] = None,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Answer spoken questions on a port that speaks OpenAI's API."""
+    with plain_errors(debug):
+        from salad.types import SaladError
+
+        try:
+            from salad.serve.server import address, make_server
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("salad"):
+                raise
+            raise SaladError(f"serve: {error.name} is not installed; pip install 'salad-speech[serve]'") from None
+        from salad.serve.served_model import ServedModel
+        from salad.serve.settings import Settings
+
+        settings = Settings(
+            host, port, api_key, tuple(allow_host or ()), allow_audio_urls, max_audio_s, max_concurrency, max_queue,
+            timeout_s=timeout_s,
+            asr="" if asr == "none" else asr,
+            ssl_certfile=None if ssl_certfile is None else str(ssl_certfile),
+            ssl_keyfile=None if ssl_keyfile is None else str(ssl_keyfile),
+        )  # fmt: skip
+        bf16 = takes_bf16(precision, model, device, writes=True)
+        server = make_server(ServedModel.load(model, device=device, bf16=bf16), settings)
+        typer.echo(address(settings))
+        server.run()
+
+
+@app.command()
+def chat(
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="Ears by name, a run directory, or a saved model's folder.")
+    ] = "salad-smollm2-135m-ears",
+    audio: Annotated[
+        list[Path] | None, typer.Option("--audio", metavar="FILE", help="A recording to hear; may be given again.")
+    ] = None,
+    text: Annotated[str, typer.Option("--text", help="What is written behind it, or instead of it.")] = "",
+    system: Annotated[str, typer.Option("--system", help="The system turn; default: the LLM's own.")] = "",
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of one answer.")] = 256,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Talk in a terminal: one question by --audio and --text, or line by line; a line that names a file is heard."""
+    with plain_errors(debug):
+        from salad.serve.served_model import ServedModel
+        from salad.serve.terminal import Conversation
+        from salad.types import SaladError
+
+        bf16 = takes_bf16(precision, model, device, writes=True)
+        talk = Conversation(ServedModel.load(model, device=device, bf16=bf16), system=system, max_tokens=max_tokens)
+        try:
+            if audio or text:
+                _say(talk.ask(text, audio or []))
+                return
+            for line in map(str.strip, typer.get_text_stream("stdin")):
+                try:
+                    _say(talk.ask("", [Path(line)]) if Path(line).is_file() else talk.ask(line) if line else iter(()))
+                except SaladError as error:
+                    typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+        finally:
+            talk.close()
+
+
+def _say(pieces: Iterable[str]) -> None:
+    for piece in pieces:
+        typer.echo(piece, nl=False)
+    typer.echo()

@@ -1,0 +1,165 @@
+"""The sound of a request: base64, a data: URL, or an address that is fetched, never a private one; to samples."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+
+import numpy as np
+
+from salad.audio import read_audio
+from salad.serve.errors import ApiError
+from salad.types import SaladError
+
+__all__ = ["FORMATS", "decode_sound", "fetch", "is_public", "of_base64", "of_data_url"]
+
+FORMATS = ("wav", "mp3", "flac", "ogg", "m4a", "opus", "webm", "mp4", "mpeg", "mpga")
+MAX_REDIRECTS = 3
+FETCH_S = 20.0
+CHUNK = 1 << 16
+Resolver = Callable[[str, int], list[str]]
+MOVED = (301, 302, 303, 307, 308)
+
+
+def of_base64(data: str, param: str) -> bytes:
+    """The bytes. Raises ApiError where they are no base64, or none."""
+    try:
+        found = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise ApiError(400, f"{param}: not base64; encode the file's bytes", param, "invalid_base64") from None
+    if not found:
+        raise ApiError(400, f"{param}: empty, expected a recording", param, "invalid_base64")
+    return found
+
+
+def of_data_url(url: str, param: str) -> bytes:
+    """The bytes of data:audio/...[;base64],..."""
+    head, comma, data = url.partition(",")
+    kind = head[5:].split(";")[0].strip().lower()
+    if not comma or not (kind.startswith("audio/") or kind in ("video/mp4", "video/webm", "application/ogg")):
+        raise ApiError(400, f"{param}: expected data:audio/...;base64,..., got {head!r:.60}", param, "invalid_url")
+    if head.lower().endswith(";base64"):
+        return of_base64(data, param)
+    if not data.isascii():
+        raise ApiError(400, f"{param}: its data are not ASCII; send data:audio/...;base64,...", param, "invalid_url")
+    return unquote_to_bytes(data)
+
+
+def decode_sound(data: bytes, rate_hz: int, max_s: float, param: str) -> np.ndarray:
+    """float32 [num_samples] at `rate_hz`. Raises ApiError where it is no recording, or a longer one."""
+    try:
+        return read_audio(data, rate_hz, max_s=max_s, name="the recording")[0]
+    except SaladError as error:
+        raise ApiError(400, f"{param}: {error}", param, "invalid_audio") from None
+
+
+# --- addresses --------------------------------------------------------------------------------------------
+
+
+def resolve(name: str, port: int) -> list[str]:
+    return [str(found[4][0]) for found in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is one of the open Internet, also where it wraps an IPv4 address in IPv6."""
+    try:
+        ip = ipaddress.ip_address(address.split("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        inside = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
+        if inside or ip in ipaddress.ip_network("64:ff9b::/96") or ip in ipaddress.ip_network("64:ff9b:1::/48"):
+            return False  # nobody's recordings lie there
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+
+
+def fetch(
+    url: str,
+    max_bytes: int,
+    param: str,
+    *,
+    resolver: Resolver = resolve,
+    allowed: Callable[[str], bool] = is_public,
+    timeout_s: float = FETCH_S,
+) -> bytes:
+    """What lies at an http(s) address.
+
+    A name is resolved once, and the connection goes to the address that was checked: a name that points elsewhere a
+    moment later, or a redirect, reaches no other. Raises ApiError.
+    """
+    end = time.monotonic() + timeout_s
+    for _ in range(MAX_REDIRECTS + 1):
+        parts = _parts(url, param)
+        answer, connection = _ask(parts, param, resolver, allowed, end)
+        try:
+            if answer.status in MOVED:
+                url = urljoin(url, answer.getheader("location", ""))
+                continue
+            if answer.status != 200:
+                raise _unreachable(param, f"its server answered {answer.status}")
+            return _read(answer, max_bytes, param, end)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _unreachable(param, type(error).__name__) from None
+        finally:
+            connection.close()
+    raise _unreachable(param, f"more than {MAX_REDIRECTS} redirects")
+
+
+def _parts(url: str, param: str) -> tuple[str, str, int, str]:
+    """scheme, host, port, what is asked for there."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        raise ApiError(400, f"{param}: not a URL; give https://... or data:audio/...", param, "invalid_url") from None
+    plain = url.isascii() and url.isprintable() and " " not in url
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None or not plain:
+        raise ApiError(400, f"{param}: expected https://... or data:audio/..., got {url!r:.60}", param, "invalid_url")
+    return parts.scheme, parts.hostname, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _ask(
+    parts: tuple[str, str, int, str], param: str, resolver: Resolver, allowed: Callable[[str], bool], end: float
+) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
+    scheme, host, port, target = parts
+    try:
+        addresses = resolver(host, port)
+    except (OSError, UnicodeError):
+        addresses = []
+    if not addresses:
+        raise _unreachable(param, f"no address of {host!r:.60}")
+    if not all(allowed(address) for address in addresses):
+        raise ApiError(400, f"{param}: {host!r:.60} is no public address; send the recording itself", param, "address")
+    connection = http.client.HTTPConnection(host, port, timeout=max(0.1, end - time.monotonic()))
+    try:
+        plain = socket.create_connection((addresses[0], port), timeout=connection.timeout)
+        connection.sock = plain
+        if scheme == "https":
+            connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=host)
+        connection.request("GET", target, headers={"Accept": "audio/*"})
+        return connection.getresponse(), connection
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        connection.close()
+        raise _unreachable(param, type(error).__name__) from None
+
+
+def _read(answer: http.client.HTTPResponse, max_bytes: int, param: str, end: float) -> bytes:
+    data = b""
+    while block := answer.read1(CHUNK):
+        data += block
+        if len(data) > max_bytes:
+            raise ApiError(400, f"{param}: more than {max_bytes} bytes; give a shorter file", param, "too_large")
+        if time.monotonic() > end:
+            raise _unreachable(param, "it took too long")
+    return data
+
+
+def _unreachable(param: str, why: str) -> ApiError:
+    return ApiError(400, f"{param}: the recording cannot be fetched ({why}); send it as base64", param, "unreachable")

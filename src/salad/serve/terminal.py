@@ -1,0 +1,64 @@
+"""A conversation without a server: turns that are heard or read, each answered as it is written."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from salad.audio import read_audio
+from salad.serve.engine import Engine, Event, Finished, Sampling, Token
+from salad.serve.served_model import ServedModel
+from salad.serve.text_stream import TextStream
+
+__all__ = ["Conversation"]
+
+
+class Conversation:
+    """What was said and answered so far stays in the prompt. `close` it when done."""
+
+    def __init__(self, served: ServedModel, *, system: str = "", max_tokens: int = 256) -> None:
+        self._served, self._max_tokens = served, max_tokens
+        self._engine = Engine(served.model, 1, bf16=served.bf16)
+        self._messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+        self._audio: list[np.ndarray] = []
+
+    def ask(self, text: str, recordings: Sequence[Path] = ()) -> Iterator[str]:
+        """Pieces of the answer to the recordings, in order, and to the text behind them.
+
+        Raises SaladError where a recording cannot be read, or the conversation has outgrown the LLM; that turn is then
+        as if it had not been.
+        """
+        heard = [read_audio(path, self._served.rate_hz)[0] for path in recordings]
+        content: list[dict[str, str]] = [{"type": "audio"} for _ in heard]
+        if text:
+            content.append({"type": "text", "text": f" {text}" if heard else text})
+        messages, audio = [*self._messages, {"role": "user", "content": content}], [*self._audio, *heard]
+
+        def prepare() -> tuple[torch.Tensor, int]:
+            prompt = self._served.prompt(messages, audio)
+            return prompt, min(self._max_tokens, self._served.context - len(prompt))
+
+        events: queue.Queue[Event] = queue.Queue()
+        generation = self._engine.submit(prepare, Sampling(self._served.ends), events.put)
+        written, stream = "", TextStream(self._served.decode)
+        try:
+            while not isinstance(event := events.get(), Finished):
+                if isinstance(event, Token) and (piece := stream.push(event.id)):
+                    written += piece
+                    yield piece
+        finally:
+            generation.cancel()
+        if event.error is not None:
+            raise event.error
+        if rest := stream.end():
+            written += rest
+            yield rest
+        self._messages, self._audio = [*messages, {"role": "assistant", "content": written}], audio
+
+    def close(self) -> None:
+        self._engine.close()

@@ -1,0 +1,68 @@
+"""The command as a process: it prints its address, and answers what it began before SIGTERM ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx2
+import pytest
+
+from salad.serve.server import address
+from salad.serve.settings import Settings
+from salad.testing.listeners import save_listener
+
+
+@pytest.mark.parametrize(
+    "settings, wanted",
+    [
+        (Settings(), "http://127.0.0.1:8000"),
+        (Settings(host="::1", port=1), "http://[::1]:1"),
+        (Settings(ssl_certfile="a", ssl_keyfile="b"), "https://127.0.0.1:8000"),
+    ],
+)
+def test_its_address(settings, wanted):
+    assert address(settings) == wanted
+
+
+@pytest.mark.slow
+def test_sigterm_drains(tmp_path):
+    folder, _ = save_listener(tmp_path, rate="text", ctc=40)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    command = [sys.executable, "-m", "salad.cli", "serve", str(folder), "--port", str(port), "--asr", "none"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as process:
+        try:
+            url = process.stdout.readline().strip()
+            assert url == f"http://127.0.0.1:{port}"
+            client = httpx2.Client(transport=httpx2.HTTPTransport(retries=10), timeout=60)
+            body = {
+                "model": "salad",
+                "stream": True,
+                "max_tokens": 400,
+                "messages": [{"role": "user", "content": "w1 w2"}],
+            }
+            with client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+                lines = answer.iter_lines()
+                next(lines)
+                process.send_signal(signal.SIGTERM)
+                told = list(lines)
+            assert told[-2:] == ["data: [DONE]", ""] and '"finish_reason": "length"' in told[-4]
+            assert process.wait(timeout=60) in (0, -signal.SIGTERM)
+            with pytest.raises(httpx2.ConnectError):
+                httpx2.get(f"{url}/health")
+        finally:
+            process.kill()
+
+
+def test_other_machines_want_a_key_on_the_command_line():
+    from typer.testing import CliRunner
+
+    from salad.cli import app
+
+    told = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0"])
+    assert told.exit_code == 2 and "--api-key" in told.output

@@ -1,0 +1,57 @@
+"""A conversation in a terminal: heard and read turns, and what came before stays."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from salad.cli import app
+from salad.serve.served_model import ServedModel
+from salad.serve.terminal import Conversation
+from salad.testing.listeners import save_listener
+from salad.testing.sounds import noise_file
+from salad.types import SaladError
+
+
+@pytest.fixture
+def recording(tmp_path):
+    (tmp_path / "a.wav").write_bytes(noise_file())
+    return tmp_path / "a.wav"
+
+
+@pytest.fixture
+def talk(tiny):
+    made = Conversation(tiny, max_tokens=6)
+    yield made
+    made.close()
+
+
+def test_turns_stay(talk, tiny, recording, alone):
+    first = "".join(talk.ask("w5", [recording]))
+    sound = tiny.processor._samples(recording)
+    turn = {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": " w5"}]}
+    assert first == alone([turn], [sound], 6)
+    second = "".join(talk.ask("w6"))
+    turns = [turn, {"role": "assistant", "content": first}, {"role": "user", "content": "w6"}]
+    assert second == alone(turns, [sound], 6)
+
+
+def test_a_turn_that_fails_is_as_if_it_had_not_been(talk, tmp_path, alone):
+    (tmp_path / "b.wav").write_bytes(b"none")
+    with pytest.raises(SaladError, match=r"b\.wav"):
+        list(talk.ask("", [tmp_path / "b.wav"]))
+    with pytest.raises(SaladError, match="2048"):
+        list(talk.ask("w1 " * 3000))
+    assert "".join(talk.ask("w6")) == alone([{"role": "user", "content": "w6"}], [], 6)
+
+
+def test_the_command(tmp_path, recording):
+    folder = str(save_listener(tmp_path, rate="text", ctc=40)[0])
+    served = ServedModel.load(folder)
+    talk = Conversation(served, max_tokens=4)
+    wanted = ["".join(talk.ask("", [recording])), "".join(talk.ask("w2 w3"))]
+    talk.close()
+    once = CliRunner().invoke(app, ["chat", folder, "--audio", str(recording), "--max-tokens", "4"])
+    assert once.exit_code == 0 and once.stdout == wanted[0] + "\n"
+    lines = CliRunner().invoke(app, ["chat", folder, "--max-tokens", "4"], input=f"{recording}\nw2 w3\n")
+    assert lines.stdout.splitlines() == wanted
