@@ -21,12 +21,12 @@ from bench import in_turn, line, set_threads
 
 from salad.config import Speech
 from salad.data.ingest import ingest_documents
-from salad.data.ingest_plan import Door, make_plan, read_plan
+from salad.data.ingest_plan import IngestLimits, make_plan, read_plan
 from salad.data.manifest import load_spoken
 from salad.data.sources import open_source
 
 RATE_HZ, SHARD = 16_000, 64
-DOOR = Door(min_s=0.1, max_s=1200.0, context=2048, rate_hz=12.5, speech_share=0.6)
+DOOR = IngestLimits(min_s=0.1, max_s=1200.0, context=2048, rate_hz=12.5, speech_share=0.6)
 KINDS = [(rate, form, channels) for rate, form in
          ((8_000, "WAV"), (16_000, "FLAC"), (22_050, "WAV"), (24_000, "MP3"), (44_100, "FLAC"), (48_000, "OGG"))
          for channels in (1, 2)]  # fmt: skip

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from salad import assets
-from salad.evaluation.benchmark import Settings, run_eval
-from salad.evaluation.task import find_task
+from salad.evaluation.benchmark import BenchmarkOptions, run_eval
+from salad.evaluation.benchmark_task import find_task
 from salad.files import read_jsonl, write_jsonl
 
 METRICS = ("acc", "acc_norm")
@@ -91,7 +91,7 @@ def main() -> None:
             rows = read_jsonl(args.data / f"{task}.jsonl")[: args.limit]
             write_jsonl(folder / f"{task}.jsonl", [as_on_the_hub(task, row) for row in rows])
             start = time.monotonic()
-            run_eval(llm, [task], folder / task, Settings(), data_dir=folder)
+            run_eval(llm, [task], folder / task, BenchmarkOptions(), data_dir=folder)
             middle = time.monotonic()
             theirs = lm_eval_rows(task, llm, folder, args.batch, args.model)
             end = time.monotonic()

@@ -41,7 +41,7 @@ from salad.pipeline.ears_data import (
     words_of_lists,
 )
 from salad.pipeline.hearing import listen
-from salad.pipeline.heldout import Setting
+from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.run import Run
 from salad.pipeline.speechlm import (
     build_model,
@@ -280,7 +280,7 @@ def whole_row(bench: Bench, row: str, out: Path) -> tuple[Bench, Any, int]:
 
 
 def measured(bench: Bench, model: Any, row: str, steps: int, documents: int) -> dict[str, Any]:
-    setting = Setting(bench.run)
+    setting = HeldoutEvaluator(bench.run)
     setting.model = model.eval()
     with setting.reading():
         examples = setting.fewer(documents)

@@ -29,7 +29,7 @@ from salad.data.prepared import GROUPS, RECORDINGS, WITHHELD, Recording, first_o
 from salad.data.topics import broad_topics, narrow_topics
 from salad.data.withheld import base_form, word_forms
 from salad.engine import run_shards
-from salad.evaluation.task import find_task, load_items
+from salad.evaluation.benchmark_task import find_task, load_items
 from salad.files import read_jsonl, sha256_file, write_jsonl, write_text
 from salad.progress import console
 from salad.select import near_duplicates, overlapping
@@ -95,7 +95,7 @@ def write(out: Path, part: int, workers: int) -> None:
     )
     run_shards(
         function, rows(part), out / f"text-{part}", shard_items=BATCH, workers=workers, title="the teacher writes",
-        unit="documents", set_aside=True,
+        unit="documents", quarantine=True,
     )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def main() -> None:
     plan |= {f"missing: {domain}": [u for u in heldout if u.domain == domain][:n] for domain in away}
     names = list(plan)
     cluster_of = {u.document_id: names.index(name) for name, group in plan.items() for u in group}
-    rows = prober.listen(
+    rows = prober.measure_aligned(
         arguments.dir / "recorded", [u for group in plan.values() for u in group], cluster_of, "the planted clusters"
     )
     hard = [(shuffle(documents[u.document_id], rng), names.index("hard")) for u in own[-n:]]

@@ -42,7 +42,7 @@ from salad.pipeline.buying import excluded, market_of, price, units_of_run
 from salad.pipeline.ears import ears_sides, lower_part_again
 from salad.pipeline.ears_data import spell_documents
 from salad.pipeline.hearing import listen
-from salad.pipeline.heldout import Setting
+from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, open_frames, speak
 from salad.pipeline.speechlm import build_model, load_tokenizer
@@ -136,7 +136,7 @@ class Cells:
         spoken = read_utterances(arguments.out / "spoken.jsonl")
         self.frames = open_frames(run, arguments.out / "frames", spoken, layouts=1, whole=True)
         self.spoken = {u.document_id: u for u in spoken}
-        self.setting = Setting(run)
+        self.setting = HeldoutEvaluator(run)
 
     def cell(self, name: str, purchase: Mapping[str, Any]) -> dict[str, Any]:
         arm, draw = name.rsplit("-", 1)

@@ -19,7 +19,7 @@ from salad.audio import (
     write_flac,
 )
 from salad.audio.encode import _with_serial_zero
-from salad.data.inspect.audio_stats import hear
+from salad.data.inspect.audio_stats import measure_audio
 from salad.types import SaladError
 
 RATES = st.sampled_from([8000, 16_000, 22_050, 24_000, 44_100])
@@ -212,7 +212,7 @@ def test_a_flac_that_does_not_know_its_length_is_read_whole(tmp_path, told):
     with pytest.raises(SaladError, match="lasts more than 2 s"):
         read_audio(bytes(data), max_s=2.0)
     assert not tells_its_length(tmp_path / "x.bin")
-    assert hear(tmp_path / "x.bin").duration_s == 3.0
+    assert measure_audio(tmp_path / "x.bin").duration_s == 3.0
 
 
 def test_a_flac_that_knows_its_length_is_left_to_soundfile(tmp_path):
@@ -228,7 +228,7 @@ def test_a_wav_of_a_pipe_or_of_a_killed_recorder_is_read_whole(tmp_path, told):
     data[4:8], data[40:44] = min(told + 36, 0xFFFFFFFF).to_bytes(4, "little"), told.to_bytes(4, "little")
     for got in both_ways(tmp_path, bytes(data)):
         assert len(got) == 32_000 and np.abs(got - x).max() < 1e-4
-    assert hear(tmp_path / "x.bin").duration_s == 2.0
+    assert measure_audio(tmp_path / "x.bin").duration_s == 2.0
 
 
 @pytest.mark.parametrize("behind", [b"LIST" + (6000).to_bytes(4, "little") + bytes(range(1, 251)) * 24,
@@ -288,7 +288,7 @@ def test_an_ogg_whose_last_page_tells_no_position_keeps_its_tail(tmp_path, subty
 def test_integers_written_as_floats_are_named(tmp_path, scale, bits):
     x = np.clip(noise(1.0), -0.9, 0.9) * scale
     soundfile.write(tmp_path / "x.wav", x, 16_000, subtype="FLOAT")
-    for reader in (read_audio, hear):
+    for reader in (read_audio, measure_audio):
         with pytest.raises(SaladError, match=f"x.wav has samples of up to .* integers of {bits} bits"):
             reader(tmp_path / "x.wav")
 

@@ -16,7 +16,7 @@ _PLACES = {
     "SaladForConditionalGeneration": "salad.model",
     "SaladProcessor": "salad.model",
     "Schedule": "salad.training.loop",
-    "Speech": "salad.evaluation.spoken_benchmark",
+    "SpeechInput": "salad.evaluation.spoken_benchmark",
     "Teacher": "salad.model.teacher",
     "divergence": "salad.api",
     "evaluate": "salad.api",

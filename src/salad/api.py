@@ -16,13 +16,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from salad.config import Recipe
-    from salad.evaluation.saved_model import Listening
-    from salad.evaluation.spoken_benchmark import Speech
+    from salad.evaluation.saved_model import LoadedModel
+    from salad.evaluation.spoken_benchmark import SpeechInput
     from salad.model import SaladForConditionalGeneration, SaladProcessor
 
     Audio = str | Path | bytes | np.ndarray
-
-__all__ = ["Divergence", "Evaluation", "Model", "divergence", "evaluate", "load", "model_place", "run", "takes_bf16"]
 
 
 class Model:
@@ -32,10 +30,10 @@ class Model:
     """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        from salad.evaluation.saved_model import Listening
+        from salad.evaluation.saved_model import LoadedModel
         from salad.model import SaladProcessor
 
-        self.listening: Listening = Listening(folder, device=device)
+        self.listening: LoadedModel = LoadedModel(folder, device=device)
         self.folder = self.listening.folder
         self.model: SaladForConditionalGeneration = self.listening.model
         self.processor: SaladProcessor = SaladProcessor.from_pretrained(self.folder)
@@ -213,7 +211,7 @@ def evaluate(
     tasks: str | Path | Sequence[str | Path],
     out: str | Path = Path("runs/eval"),
     *,
-    speech: Speech | None = None,
+    speech: SpeechInput | None = None,
     precision: str = "fp32",
     device: str = "cpu",
     base: str | None = None,
@@ -225,10 +223,11 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy on multiple-choice tasks by a model and its text base; with `speech` the items are heard, too.
 
-    tasks: names of benchmarks, NAME=FILE, or files of items. settings: those of `salad.evaluation.benchmark.Settings`,
-    such as num_fewshot and limit. base: the text LLM, where the model does not say.
+    tasks: names of benchmarks, NAME=FILE, or files of items. settings: those of
+    `salad.evaluation.benchmark.BenchmarkOptions`, such as num_fewshot and limit. base: the text LLM, where the model
+    does not say.
     """
-    from salad.evaluation.benchmark import Settings, run_eval
+    from salad.evaluation.benchmark import BenchmarkOptions, run_eval
 
     place = model_place(model)
     specs = [str(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
@@ -242,11 +241,11 @@ def evaluate(
         "infer_only": infer_only,
     }
     if speech is None:
-        table = run_eval(place, specs, Path(out), Settings(**settings), **common)
+        table = run_eval(place, specs, Path(out), BenchmarkOptions(**settings), **common)
     else:
         from salad.evaluation.spoken_benchmark import run_speech_eval
 
-        table = run_speech_eval(place, specs, Path(out), Settings(**settings), speech, **common)
+        table = run_speech_eval(place, specs, Path(out), BenchmarkOptions(**settings), speech, **common)
     return Evaluation(Path(out), table)
 
 

@@ -20,25 +20,6 @@ from urllib.parse import quote
 
 from salad.types import SaladError
 
-__all__ = [
-    "existing",
-    "file_name",
-    "first_bytes",
-    "json_lines",
-    "json_objects",
-    "lies_in",
-    "num_bytes",
-    "read_json",
-    "read_jsonl",
-    "read_lines",
-    "sha256_file",
-    "sha256_json",
-    "size_of",
-    "write_json",
-    "write_jsonl",
-    "write_text",
-]
-
 PACKED = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
 DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 LONGEST_NAME = 200  # bytes; file systems allow 255, and notes beside a file add an ending

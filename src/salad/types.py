@@ -8,20 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = [
-    "Cluster",
-    "Document",
-    "Estimate",
-    "Example",
-    "Gap",
-    "Pairs",
-    "Result",
-    "SaladError",
-    "Span",
-    "Utterance",
-    "Word",
-]
-
 Modality = Literal["text", "speech"]
 
 

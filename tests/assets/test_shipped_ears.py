@@ -15,7 +15,7 @@ from salad.align.transcribe import wer
 from salad.assets.ears import ADAPTER
 from salad.audio import read_audio
 from salad.config import load_recipe
-from salad.evaluation.saved_model import Listening
+from salad.evaluation.saved_model import LoadedModel
 from salad.model.encoders.job import shared_encoder
 
 NAME = "salad-smollm2-135m-ears"
@@ -48,10 +48,10 @@ def strings(value: Any) -> Iterator[str]:
 
 def test_they_hear_a_human_voice():
     """Nobody's voice was trained on, only Piper's and Kokoro's."""
-    setting = Listening(NAME)
+    loaded = LoadedModel(NAME)
     samples, rate_hz = read_audio(assets.get("human-speech") / "two_cities.wav", 16_000)
-    frames = shared_encoder(setting.model.config.encoder).encode([samples[rate_hz : 5 * rate_hz].astype(np.float32)])
+    frames = shared_encoder(loaded.model.config.encoder).encode([samples[rate_hz : 5 * rate_hz].astype(np.float32)])
     with torch.no_grad():
-        heard = setting.model.hear([torch.from_numpy(np.asarray(frames[0])).float()])
-    text = setting.tokenizer.decode([i for i in heard.token_ids.tolist() if i >= 0])
-    assert setting.frozen and wer(text, SAID_IN_5_S) <= 0.3, text
+        heard = loaded.model.hear([torch.from_numpy(np.asarray(frames[0])).float()])
+    text = loaded.tokenizer.decode([i for i in heard.token_ids.tolist() if i >= 0])
+    assert loaded.frozen and wer(text, SAID_IN_5_S) <= 0.3, text

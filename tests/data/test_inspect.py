@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from salad.cli import app
 from salad.config import Speech
-from salad.data.inspect.audio_stats import hear
+from salad.data.inspect.audio_stats import measure_audio
 from salad.data.inspect.inspection import inspect_data
-from salad.data.inspect.summary import FAULTS, Tally
-from salad.data.inspect.text_checks import text_oddities
+from salad.data.inspect.summary import FAULTS, Summary
+from salad.data.inspect.text_checks import failed_text_checks
 from salad.data.manifest import write_lhotse, write_utterances
 from salad.data.readers.rows import read_row
 from salad.data.sources import open_source
@@ -401,7 +401,7 @@ def test_a_manifest_with_a_mark_at_its_beginning_and_a_path_that_leads_out(tmp_p
     ],
 )
 def test_plain_text_is_not_odd(text):
-    assert text_oddities(text) == {}
+    assert failed_text_checks(text) == {}
 
 
 # Bounded memory
@@ -413,7 +413,7 @@ def test_a_long_recording_is_heard_in_blocks(tmp_path):
         for seed in range(20):
             file.write(np.random.default_rng(seed).normal(0, 0.1, 8_000 * 60).astype(np.float32))
     tracemalloc.start()
-    heard = hear(path)
+    heard = measure_audio(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert heard.duration_s == 1200 and peak < 6e6 < 1200 * 8_000 * 4
@@ -426,14 +426,14 @@ def test_an_utterance_costs_few_bytes(tmp_path):
         sound = {"s": 3.0, "rate_hz": RATE, "channels": 1, "format": "FLAC", "digest": f"{i:x}", "level_db": -20.0}
         return values | sound | {"score": 0.5, "aligned": True}
 
-    tally = Tally(tmp_path)
+    summary = Summary(tmp_path)
     tracemalloc.start()
     for i in range(20_000):
-        tally.add(row(i))
+        summary.add(row(i))
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert size / 20_000 < 80
-    assert tally.faults["digits"] == 20_000 and len(tally.sources) == 2
+    assert summary.faults["digits"] == 20_000 and len(summary.sources) == 2
 
 
 # The page and the command

@@ -16,7 +16,7 @@ from salad.audio import read_audio, write_opus
 from salad.config import Recipe, load_recipe
 from salad.data.prepared import GROUPS, Recording, chosen_documents, read_prepared
 from salad.data.withheld import base_form, has_withheld, read_withheld, word_forms
-from salad.evaluation.task import find_task, load_items
+from salad.evaluation.benchmark_task import find_task, load_items
 from salad.files import read_jsonl, write_jsonl, write_text
 from salad.pipeline import corpus_needs
 from salad.pipeline import speech_jobs as speech
@@ -188,7 +188,7 @@ def test_a_recipe_takes_it_without_the_teacher(recipe_values, own, tones):
     assert [row["id"] for row in read_jsonl(folder / "heldout.jsonl")] == [
         f"heldout-{domain}-{n}" for n in range(2) for domain in ("a", "b")
     ]
-    spoken = read_jsonl(folder / corpus.PREPARED_HELDOUT / "shard-00000" / "utterances.jsonl")
+    spoken = read_jsonl(folder / corpus_needs.PREPARED_HELDOUT / "shard-00000" / "utterances.jsonl")
     assert [row["speaker"] for row in spoken] == ["third"] and spoken[0]["audio"] == "audio/heldout-a-0--third.opus"
     assert "prepared: " in (folder / "data_card.md").read_text()
 
@@ -196,7 +196,7 @@ def test_a_recipe_takes_it_without_the_teacher(recipe_values, own, tones):
 def test_told_times_of_a_recording_need_no_aligner(recipe_values, own, tones, monkeypatch):
     run = Run(recipe_of(recipe_values, own, voices={"shares": {"first": 1.0}}))
     corpus.run(run)
-    shard = run.folder("corpus") / corpus.PREPARED_HELDOUT / "shard-00000"
+    shard = run.folder("corpus") / corpus_needs.PREPARED_HELDOUT / "shard-00000"
     monkeypatch.setattr("salad.assets.store.collect", lambda *_: pytest.fail("an asset was fetched"))
     aligned = speech.align(run, run.folder("align") / "heldout", speech.load_spoken([shard]), "align")
     told = read_prepared(own).recordings[0].utterance

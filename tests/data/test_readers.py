@@ -14,7 +14,7 @@ import soundfile
 
 from salad.audio import read_audio
 from salad.config import Speech, Text
-from salad.data.ingest_plan import Door, make_plan, read_plan
+from salad.data.ingest_plan import IngestLimits, make_plan, read_plan
 from salad.data.ingest_plan import rows_of as rows_of_plan
 from salad.data.readers.detect import find_files
 from salad.data.readers.rows import check_text, locate, read_row
@@ -550,7 +550,9 @@ def test_a_time_that_is_none_costs_its_row(tmp_path, field, value):
         .replace(', "duration": 2.0', "" if field == "duration" else ', "duration": 2.0')
     )
     manifest.write_text("\n".join(lines) + "\n")
-    make_plan(tmp_path / "plan", [(entry := Speech(path=manifest), *open_source(entry))], Door(0.1, 60, 1000, 10, 0.6))
+    make_plan(
+        tmp_path / "plan", [(entry := Speech(path=manifest), *open_source(entry))], IngestLimits(0.1, 60, 1000, 10, 0.6)
+    )
     documents, _ = read_plan(tmp_path / "plan")
     rows = [row for document in documents for row in rows_of_plan(tmp_path / "plan", document.number)]
     assert (
@@ -791,7 +793,7 @@ def test_numbers_of_another_kind_in_a_shar_cost_their_row(tmp_path):
     values[1]["duration"] = []
     manifest.write_bytes(gzip.compress("".join(json.dumps(value) + "\n" for value in values).encode()))
     source = Speech(path=tmp_path / "shar")
-    make_plan(tmp_path / "plan", [(source, *open_source(source))], Door(0.1, 60, 1000, 10, 0.6))
+    make_plan(tmp_path / "plan", [(source, *open_source(source))], IngestLimits(0.1, 60, 1000, 10, 0.6))
     rows = [
         row for document in read_plan(tmp_path / "plan")[0] for row in rows_of_plan(tmp_path / "plan", document.number)
     ]

@@ -112,7 +112,7 @@ def test_killed_worker_is_retried(tmp_path, shard_items):
 def test_poison_items_are_set_aside_and_all_others_kept(tmp_path):
     function = functools.partial(deadly, poison=(3, 9))
     options = {"shard_items": 5, "workers": 2, "title": "t", "tries": 2}
-    folders = run_shards(function, ROWS, tmp_path / "a", set_aside=True, **options)
+    folders = run_shards(function, ROWS, tmp_path / "a", quarantine=True, **options)
     assert [sorted(p.stem for p in folder.glob("*.txt")) for folder in folders] == [list("0124"), list("5678")]
     rows = [read_jsonl(folder / "quarantine.jsonl") for folder in folders]
     assert rows == [[{"id": str(n), "reason": "killed its worker 2 times"}] for n in (3, 9)]
@@ -123,7 +123,7 @@ def test_poison_items_are_set_aside_and_all_others_kept(tmp_path):
 
 def test_a_shard_that_is_one_poison_item(tmp_path):
     function = functools.partial(deadly, poison=(0,))
-    [folder] = run_shards(function, ROWS[:1], tmp_path, shard_items=1, workers=2, title="t", tries=1, set_aside=True)
+    [folder] = run_shards(function, ROWS[:1], tmp_path, shard_items=1, workers=2, title="t", tries=1, quarantine=True)
     assert sorted(p.name for p in folder.iterdir()) == ["quarantine.jsonl"]
 
 
@@ -134,7 +134,7 @@ def crowded(shard: Shard, folder: Path) -> None:
 
 def test_a_shard_that_only_kills_whole_is_an_error(tmp_path):
     with pytest.raises(SaladError, match="too little memory"):
-        run_shards(crowded, ROWS[:4], tmp_path, shard_items=4, workers=2, title="t", tries=1, set_aside=True)
+        run_shards(crowded, ROWS[:4], tmp_path, shard_items=4, workers=2, title="t", tries=1, quarantine=True)
 
 
 def odd_error(shard: Shard, folder: Path) -> None:
@@ -175,7 +175,7 @@ def test_workers_that_cannot_start_blame_no_item(tmp_path):
     script = tmp_path / "main.py"
     script.write_text(
         "from pathlib import Path\nfrom salad.engine import run_shards\nfrom test_engine import square\n"
-        f"run_shards(square, range(4), Path({str(tmp_path)!r}), shard_items=1, workers=2, title='t', set_aside=True)\n"
+        f"run_shards(square, range(4), Path({str(tmp_path)!r}), shard_items=1, workers=2, title='t', quarantine=True)\n"
     )
     done = subprocess.run([sys.executable, str(script)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and "ended before they began" in done.stderr
@@ -224,7 +224,7 @@ def test_killing_a_worker_and_the_driver_loses_nothing(tmp_path, kind):
 @pytest.mark.slow
 def test_ray_gives_the_same_files_and_sets_poison_aside(tmp_path):
     pytest.importorskip("ray")
-    options = {"shard_items": 3, "workers": 2, "title": "t", "tries": 2, "set_aside": True}
+    options = {"shard_items": 3, "workers": 2, "title": "t", "tries": 2, "quarantine": True}
     for poison in ((), (4,)):
         function = functools.partial(deadly, poison=poison)
         local = run_shards(function, ROWS, tmp_path / f"local{len(poison)}", **options)

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from salad.cli.common import takes_bf16 as asked
+from salad.api import takes_bf16 as asked
 from salad.config import Recipe
 from salad.engine import precision
 from salad.engine.precision import Shape, Timing, decide, measure, summary, takes_bf16

@@ -16,7 +16,7 @@ from salad.cli import app
 from salad.config import Recipe
 from salad.data.manifest import read_utterances, write_lhotse, write_utterances
 from salad.evaluation.divergence import measure_divergence, table_of
-from salad.evaluation.saved_model import Listening, read_corpus
+from salad.evaluation.saved_model import LoadedModel, read_corpus
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
@@ -157,9 +157,11 @@ def test_what_cannot_be_used_is_counted(adapted, tmp_path):
     spoiled = [*rows, rows[0], replace(rows[1], id="no-times", words=()), replace(rows[2], id="gone", audio="/no.wav")]
     write_utterances(tmp_path / "u.jsonl", spoiled)
     figures = measure(adapted, tmp_path / "out", tmp_path / "u.jsonl", trusted=True)
-    aside = read_jsonl(tmp_path / "out" / "quarantine.jsonl")
-    assert figures["corpus"]["quarantined"] == 3 == len(aside)
-    assert {row["id"] for row in aside} == {"u0", "no-times", "gone"} and all(row["reason"] for row in aside)
+    quarantined = read_jsonl(tmp_path / "out" / "quarantine.jsonl")
+    assert figures["corpus"]["quarantined"] == 3 == len(quarantined)
+    assert {row["id"] for row in quarantined} == {"u0", "no-times", "gone"} and all(
+        row["reason"] for row in quarantined
+    )
 
 
 def test_clear_errors(adapted, tmp_path):
@@ -214,8 +216,8 @@ def test_ears_apart_are_joined_with_their_llm_once(tmp_path, monkeypatch):
     assert found.keys() == whole.keys()
     assert all(torch.allclose(found[k].float(), whole[k].float(), atol=2e-3) for k in whole)
     assert all(torch.equal(found[k], whole[k]) for k in whole if k.startswith("llm."))
-    setting = Listening(ears)
-    assert setting.frozen and setting.seed == 3 and setting.sequence.first == "speech"
+    loaded = LoadedModel(ears)
+    assert loaded.frozen and loaded.seed == 3 and loaded.sequence.first == "speech"
     other = LlamaConfig(vocab_size=7, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     LlamaForCausalLM(other).save_pretrained(tmp_path / "other")
     write_json(ears / "recipe.json", {"assets": {"llm": str(tmp_path / "other")}})
@@ -229,17 +231,17 @@ def test_noise_is_heard_beside_the_same_recordings_as_they_are(tmp_path, recipe_
     recipe_values |= {"evaluate": {"noise": ["telephone"], "bootstrap": 100}, "engine": {"workers": 1}}
     recipe_values["assets"] = {"encoder": "log-mel"}
     run = Run(Recipe(**recipe_values))
-    setting = Listening(model, None)
-    frames = setting.encode(utterances, tmp_path / "out", workers=1)
-    examples = setting.examples(utterances, frames)
+    loaded = LoadedModel(model, None)
+    frames = loaded.encode(utterances, tmp_path / "out", workers=1)
+    examples = loaded.examples(utterances, frames)
     held = SimpleNamespace(
-        run=run, model=setting.model, tokenizer=setting.tokenizer, utterances=utterances, examples=examples,
+        run=run, model=loaded.model, tokenizer=loaded.tokenizer, utterances=utterances, examples=examples,
         document_of={u.id: u.document_id for u in utterances}, fewer=lambda number: examples,
-        reader=lambda: Teacher(setting.model, cache=False),
+        reader=lambda: Teacher(loaded.model, cache=False),
     )  # fmt: skip
     with torch.no_grad():
         plain, line = noise_rows(held)
-        again = summary(divergence(setting.model, held.reader(), examples, speech_ears(setting.model)))
+        again = summary(divergence(loaded.model, held.reader(), examples, speech_ears(loaded.model)))
     assert (plain["condition"], line["condition"]) == ("as recorded", "telephone")
     assert plain["misalignment"] == pytest.approx(again["all"]) != pytest.approx(line["misalignment"])
     assert plain["wer"]["n"] and plain["cascade_wer"]["value"] > 0.5 and plain["phone_error"] is None
@@ -258,7 +260,7 @@ def test_a_manifest_names_no_file_outside_its_folder_unless_it_is_trusted(adapte
     (tmp_path / "corpus" / "utterances.jsonl").write_text("\ufeff" + "".join(json.dumps(r) + "\n" for r in inside))
     found = read_corpus(tmp_path / "corpus")
     assert len(found.utterances) == len(rows) - 1
-    assert [row["id"] for row in found.aside] == ["u0"] and "lies outside" in found.aside[0]["reason"]
+    assert [row["id"] for row in found.quarantined] == ["u0"] and "lies outside" in found.quarantined[0]["reason"]
     write_utterances(
         tmp_path / "run" / "align" / "heldout.jsonl", read_utterances(tmp_path / "corpus/utterances.jsonl")[1:]
     )
@@ -274,7 +276,7 @@ def test_a_broken_line_is_set_aside_and_the_others_are_read(adapted, tmp_path):
     path = tmp_path / "corpus" / "utterances.jsonl"
     path.write_text("null\n" + path.read_text() + '{"id": "torn", "te\n')
     found = read_corpus(path)
-    assert len(found.utterances) == 4 and [row["id"] for row in found.aside] == [
+    assert len(found.utterances) == 4 and [row["id"] for row in found.quarantined] == [
         "utterances.jsonl:1",
         "utterances.jsonl:6",
     ]

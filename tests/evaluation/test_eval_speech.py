@@ -18,12 +18,12 @@ from salad.audio import write_flac
 from salad.cli import app
 from salad.config import Recipe
 from salad.config.conditions import condition
+from salad.evaluation.benchmark_task import TaskItem, find_task
 from salad.evaluation.degrade import disturbed
-from salad.evaluation.next_sentence import Item
+from salad.evaluation.next_sentence import NextSentenceItem
 from salad.evaluation.prompt import segments
 from salad.evaluation.recordings import everything_spoken, others
 from salad.evaluation.spoken_results import error_rates
-from salad.evaluation.task import TaskItem, find_task
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.pipeline import choices
@@ -132,7 +132,7 @@ def test_a_run_tells_its_own_items_and_its_tasks_together(run_dir, items, recipe
     recipe_values["corpus"] |= {"heldout_voice": voice}
     recipe_values["evaluate"] = {"bootstrap": 200, "tasks": [str(items / "mine.jsonl")]}
     run = Run(Recipe.model_validate(recipe_values))
-    own = [Item(f"d{i}:8", f"d{i}", "music", (0, 8), "Once", ("a", "b", "c", "d"), 0) for i in range(4)]
+    own = [NextSentenceItem(f"d{i}:8", f"d{i}", "music", (0, 8), "Once", ("a", "b", "c", "d"), 0) for i in range(4)]
     right, wrong = (0.0, -1.0, -1.0, -1.0), (-1.0, 0.0, -1.0, -1.0)
     answers = {
         "text_base": [Result(item.id, 0, right) for item in own],

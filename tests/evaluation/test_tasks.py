@@ -9,13 +9,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from salad.cli import app
-from salad.evaluation.benchmark import Settings, System, _load, infer, score_samples
+from salad.evaluation.benchmark import BenchmarkOptions, System, _load, infer, score_samples
+from salad.evaluation.benchmark_task import Say, Task, TaskItem, find_task, items_of, load_items, task_names
 from salad.evaluation.prompt import Segment, Sound, num_shots, request, segments
 from salad.evaluation.results import comparisons, gap_interval, results_table, sample_row
 from salad.evaluation.score import OptionScore
 from salad.evaluation.scorer_model import Reader
 from salad.evaluation.spoken_results import spoken_figures, spoken_tables
-from salad.evaluation.task import Say, Task, TaskItem, find_task, items_of, load_items, task_names
 from salad.files import read_json, read_jsonl, write_jsonl
 from salad.testing.tokenizers import prepending
 from salad.types import SaladError
@@ -445,7 +445,7 @@ def test_speech_joins_the_table_beside_text(tokenizer, tmp_path):
         return Sound(segment.text, (np.random.default_rng(seed).normal(size=(9, 6)).astype(np.float32),))
 
     write_jsonl(tmp_path / "mine.jsonl", rows())
-    settings = Settings(num_fewshot=2, resamples=100)
+    settings = BenchmarkOptions(num_fewshot=2, resamples=100)
     task = _load(find_task("arc_easy")[0], None, False, tmp_path / "mine.jsonl", settings)
     systems = [System("text_base", reader), System("speech_adapted/noise", reader, "speech", sound, inputs="noise")]
     infer(systems, [task], tmp_path / "out", settings)
@@ -685,7 +685,7 @@ def test_examples_count_their_answers_as_the_items_do(tmp_path):
     write_jsonl(tmp_path / "arc_easy.jsonl", choices(*((four, answer) for answer in (1, 4, 2, 4))))
     write_jsonl(tmp_path / "arc_easy_fewshot.jsonl", choices(*((four, answer) for answer in (1, 2, 3))))
     task, _ = find_task("arc_easy")
-    prepared = _load(task, tmp_path, False, None, Settings(num_fewshot=3))
+    prepared = _load(task, tmp_path, False, None, BenchmarkOptions(num_fewshot=3))
     assert [item.answer for item in prepared.items] == [0, 3, 1, 3]
     assert [shot.answer for shot in prepared.shots] == [0, 1, 2]
 

@@ -25,15 +25,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from salad.config import Speech, Text
-from salad.data.ingest_plan import Door, make_plan, read_plan, rows_of
+from salad.data.ingest_plan import IngestLimits, make_plan, read_plan, rows_of
 from salad.data.readers.text import read_text
 from salad.data.sources import READERS, open_source
+from salad.evaluation.benchmark_task import Task, items_of
 from salad.evaluation.rows import read_rows
-from salad.evaluation.task import Task, items_of
 from salad.types import SaladError
 
 EXAMPLES = int(os.environ.get("SALAD_FUZZ", "20"))
-DOOR = Door(min_s=0.1, max_s=60, context=1000, rate_hz=10, speech_share=0.6)
+DOOR = IngestLimits(min_s=0.1, max_s=60, context=1000, rate_hz=10, speech_share=0.6)
 ROWS = 6
 fuzz = settings(
     max_examples=EXAMPLES,

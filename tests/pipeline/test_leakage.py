@@ -10,7 +10,7 @@ import soundfile
 
 from salad.config import Recipe, load_recipe
 from salad.data.manifest import read_utterances
-from salad.data.own_data import hold_out
+from salad.data.user_data import hold_out
 from salad.files import read_json, read_jsonl
 from salad.pipeline import corpus_needs
 from salad.pipeline.leakage import evaluation_texts, screen_of, without_leaks

@@ -83,7 +83,7 @@ def test_the_probe_holds_p_on_speech_against_q_on_text(run, monkeypatch, tokeniz
     asked = utterances[:4]
     monkeypatch.setattr(prober, "transcribe", lambda run, folder, own, title: {u.id: u.text for u in own})
     cluster_of = {u.id: n % 2 for n, u in enumerate(asked)}
-    measured = prober.Prober(run).listen(run.folder("probe"), asked, cluster_of, "t")
+    measured = prober.Prober(run).measure_aligned(run.folder("probe"), asked, cluster_of, "t")
     adapted = build_model(run, latest_checkpoint(run.folder("stage1")), lora=run.recipe.stage1.llm == "lora")
     frames = encode(run, run.folder("probe") / "frames", asked, "t", layouts=1)
     examples = speech_examples(run, tokenizer, asked, frames)
@@ -103,6 +103,8 @@ def test_a_transcript_without_an_error_costs_q_nothing_and_the_stakes_are_qs_own
     """v and s are of Q alone: what P has learnt changes neither."""
     run, utterances = run
     monkeypatch.setattr(prober, "transcribe", lambda run, folder, own, title: {u.id: u.text for u in own})
-    measured = prober.Prober(run).listen(run.folder("probe"), utterances[:3], {f"u{n}": 0 for n in range(3)}, "t")
+    measured = prober.Prober(run).measure_aligned(
+        run.folder("probe"), utterances[:3], {f"u{n}": 0 for n in range(3)}, "t"
+    )
     for _, own, *_ in measured:
         assert np.abs(own.transcript).max() < 1e-4 and own.stakes.mean() > 1e-3 and own.heard.mean() > 1e-3

@@ -8,9 +8,9 @@ import pytest
 from salad.config import Select
 from salad.select import ACTIVE, UNIFORM
 from salad.select.choose import Market, choose
+from salad.select.cluster_rows import KEPT, coincidence, purchase_rows
 from salad.select.coverage import units_of
 from salad.select.prices import Price, Prices
-from salad.select.purchase import KEPT, coincidence, purchase_rows
 from salad.types import Cluster, Document, SaladError, Utterance
 
 PER_WORD = 0.5

@@ -26,7 +26,7 @@ from salad.pipeline.streaming import text_shards
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
 from salad.testing.corpora import WORDS, make_utterances
 from salad.training.checkpoint import Saved, latest_checkpoint
-from salad.training.distributed import World
+from salad.training.distributed import ProcessGroup
 from salad.training.tasks import DistillTask
 from salad.types import SaladError
 
@@ -347,7 +347,7 @@ def test_cache_and_fly_train_the_same_weights(make_run):
 def test_a_stream_gives_the_examples_that_a_plan_has(make_run, tokenizer):
     run = make_run("run")
     utterances = read_utterances(run.folder("align") / "speech.jsonl")
-    source = speech_stream(run, tokenizer, 1.0, World())
+    source = speech_stream(run, tokenizer, 1.0, ProcessGroup())
     assert sum(source.sizes) == 17 and len(source.sizes) == 5
     frames = load_frames(run, "speech", utterances)
     for epoch in (0, 1, 2):

@@ -34,7 +34,7 @@ from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
 from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
 from salad.synthesize import speak, voices
-from salad.synthesize.asr_filter import part_by_cer
+from salad.synthesize.asr_filter import split_by_cer
 from salad.synthesize.delivery import NEUTRAL, Delivery, delivery_of, pitch_of, speed_of
 from salad.synthesize.endpoint import EndpointDown, EndpointVoice
 from salad.synthesize.job import synthesize_texts
@@ -626,7 +626,7 @@ def test_kokoro_in_torch_says_when_each_word_is_said(tmp_path: Path) -> None:
 def test_garbled_speech_is_set_aside_with_its_cer() -> None:
     spoken = [Utterance(name, "In 1848 it rained.", "a.flac", 16_000, 16_000) for name in "abc"]
     heard = {"a": "In eighteen forty-eight, it rained.", "b": "Something else was said."}
-    kept, rows = part_by_cer(spoken, heard, 0.2)
+    kept, rows = split_by_cer(spoken, heard, 0.2)
     assert [u.id for u in kept] == ["a"] and [row["id"] for row in rows] == ["b"]
     assert rows[0]["cer"] > 0.5 and "at most 0.2" in rows[0]["reason"]
 

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.testing.models import make_examples, make_model
-from salad.training.distributed import World, shard
+from salad.training.distributed import ProcessGroup, shard
 from salad.training.loop import Schedule, train
 from salad.training.tasks import CTCTask, DistillTask, WithCTC
 from salad.types import Example, SaladError, Span
@@ -82,7 +82,14 @@ def uneven(rank: int) -> list[list[Example]]:
 
 
 def make_task(
-    batches: list, llm: str, world: World, *, ctc: bool = False, teacher: bool = True, context: int = 48, **options
+    batches: list,
+    llm: str,
+    world: ProcessGroup,
+    *,
+    ctc: bool = False,
+    teacher: bool = True,
+    context: int = 48,
+    **options,
 ) -> tuple:
     """A student and its task; layers of the student, and those of the teacher, are spread over the processes."""
     model = make_model("fixed", 30 if ctc else 0)
@@ -113,12 +120,12 @@ def metrics(folder: Path) -> list[list[float]]:
     return [[row["loss"], row["grad_norm"]] for row in rows]
 
 
-def unequal(world: World, folder: Path) -> dict:
+def unequal(world: ProcessGroup, folder: Path) -> dict:
     """Batches of their own, of different sizes; plain text alone beside a frozen LLM; CTC on one process only."""
     found = {}
     for llm in ("full", "frozen"):
         model, task = make_task(uneven(world.rank), llm, world)
-        settings = {"bf16": False, "world": world, "lockstep": True, "stream": Own(world.rank)}
+        settings = {"bf16": False, "world": world, "sharded": True, "stream": Own(world.rank)}
         train(model, task, schedule(), folder / llm, title="t", **settings)
         found[llm] = metrics(folder / llm)
     for name, batches in (
@@ -126,7 +133,7 @@ def unequal(world: World, folder: Path) -> dict:
         ("plain", [[*plain(40), *make_examples(3, num=1)]] * 2),
     ):
         model, task = make_task(batches, "frozen", world, ctc=name == "ctc")
-        train(model, task, schedule(), folder / name, title="t", bf16=False, world=world, lockstep=True)
+        train(model, task, schedule(), folder / name, title="t", bf16=False, world=world, sharded=True)
         found[name] = metrics(folder / name)
     return found
 
@@ -148,7 +155,7 @@ def batches_of(steps: int) -> list[list[Example]]:
     return [make_examples(3 + step, num=6) for step in range(steps)]
 
 
-def modes(world: World, folder: Path) -> list[dict]:
+def modes(world: ProcessGroup, folder: Path) -> list[dict]:
     """Every way to gather weights and to sum gradients, with a few packs a step and with one: a row each."""
     rows = []
     ways = itertools.product((False, True), (False, True), (24, 2048))
@@ -169,7 +176,7 @@ def modes(world: World, folder: Path) -> list[dict]:
         out = folder / f"{reshard}-{once}-{context}"
         settings = schedule(3, reshard=reshard, reduce_once=once)
         with collectives:
-            train(model, task, settings, out, title="t", bf16=bf16, world=world, lockstep=True)
+            train(model, task, settings, out, title="t", bf16=bf16, world=world, sharded=True)
         step = at[2][1] - at[1][1]
         row = {"reshard": reshard, "once": once, "context": context, "packs": at[1][0], "all": step.total()}
         row |= {"gathers": step["_allgather_base_"], "reduces": step["_reduce_scatter_base_"]}
@@ -177,20 +184,20 @@ def modes(world: World, folder: Path) -> list[dict]:
     return rows
 
 
-def resumed(world: World, folder: Path) -> None:
+def resumed(world: ProcessGroup, folder: Path) -> None:
     """Two more steps than `folder` holds; layers, moments and averages are spread over the processes."""
     done = max((int(path.name[-6:]) for path in folder.glob("checkpoint-*")), default=0)
     model, task = make_task(batches_of(6), "full", world)
-    train(model, task, schedule(done + 2, ema=0.5), folder, title="t", bf16=False, world=world, lockstep=True)
+    train(model, task, schedule(done + 2, ema=0.5), folder, title="t", bf16=False, world=world, sharded=True)
 
 
-def terminated(world: World, folder: Path) -> str:
+def terminated(world: ProcessGroup, folder: Path) -> str:
     """SIGTERM for one of them."""
     model, task = make_task(batches_of(6), "full", world)
     packs = task.packs
     task.packs = lambda step: (world.rank and step == 2 and signal.raise_signal(signal.SIGTERM)) or packs(step)
     try:
-        train(model, task, schedule(6), folder / "term", title="t", bf16=False, world=world, lockstep=True)
+        train(model, task, schedule(6), folder / "term", title="t", bf16=False, world=world, sharded=True)
     except SaladError as error:
         return str(error)
 
@@ -200,7 +207,7 @@ SCENARIOS = {"modes": modes, "resumed": resumed, "terminated": terminated, "uneq
 
 def main() -> None:
     torch.set_num_threads(1)
-    world, folder = World.join(), Path(sys.argv[1])
+    world, folder = ProcessGroup.join(), Path(sys.argv[1])
     found = {name: SCENARIOS[name](world, folder) for name in sys.argv[2:]}
     if world.is_first:
         (folder / "found.json").write_text(json.dumps(found))

@@ -9,7 +9,7 @@ from pair_worker import batches_of, make_task, metrics, run_pair, schedule, unev
 
 from salad.testing.models import make_examples
 from salad.training.checkpoint import Saved, latest_checkpoint
-from salad.training.distributed import World
+from salad.training.distributed import ProcessGroup
 from salad.training.loop import train
 from salad.types import SaladError
 
@@ -18,7 +18,7 @@ LAYERS = 2  # of the small model
 
 def alone(folder, batches, llm, bf16=False, ema=0.0, steps=None, **options):
     """The same by one process."""
-    model, task = make_task(batches, llm, World(), **options)
+    model, task = make_task(batches, llm, ProcessGroup(), **options)
     train(model, task, schedule(steps or len(batches), ema=ema), folder, title="t", bf16=bf16)
     return metrics(folder)
 

@@ -12,7 +12,7 @@ from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
 from salad.sequence.stream import ShardSource, Stream, StreamBatches
 from salad.testing.models import make_examples, make_model
-from salad.training.distributed import World, shard
+from salad.training.distributed import ProcessGroup, shard
 from salad.training.loop import Schedule, train
 from salad.training.tasks import DistillTask
 from salad.types import Example, Span
@@ -26,7 +26,7 @@ def plain(step: int) -> Example:
 
 def main() -> None:
     torch.set_num_threads(1)
-    world = World.join()
+    world = ProcessGroup.join()
     model, base = make_model("fixed", 0), make_model("fixed", 0)
     sharded = sys.argv[1] == "1"
     if sharded:
@@ -51,7 +51,7 @@ def main() -> None:
         steps=steps, lr={"adapter": 1e-3, "llm": 1e-4}, warmup_steps=2, checkpoint_every=2, keep=3, probe_every=2
     )
     print("ready", flush=True)
-    lockstep = sharded and world.size > 1
+    sharded = sharded and world.size > 1
     heldout = make_examples(9, num=3)
 
     def probe() -> dict[str, float]:
@@ -61,7 +61,7 @@ def main() -> None:
 
     folder = Path(sys.argv[2])
     train(
-        model, task, schedule, folder, title="t", bf16=False, probe=probe, world=world, lockstep=lockstep, stream=stream
+        model, task, schedule, folder, title="t", bf16=False, probe=probe, world=world, sharded=sharded, stream=stream
     )
     world.leave()
 

@@ -16,8 +16,6 @@ from salad.text.aligner_forms import spoken_pieces
 from salad.text.normalise import key
 from salad.types import SaladError, Word
 
-__all__ = ["Window", "find_windows", "hear_words", "match_windows", "windows_of"]
-
 PART_S = 60.0  # heard at a time
 TARGET_S, LONGEST_S = 12.0, 25.0
 MOST_UNWRITTEN = 3  # words heard in a row that the text lacks: fewer are taken for the ASR's mistakes

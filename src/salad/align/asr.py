@@ -15,8 +15,6 @@ from salad.align.transcribe import transcribe
 from salad.files import read_json, sha256_json, write_json
 from salad.types import SaladError
 
-__all__ = ["Asr", "Transcripts", "TransformersAsr", "WhisperAsr", "load_asr"]
-
 RATE_HZ = 16_000
 CHUNK_S = 30.0
 

@@ -21,8 +21,6 @@ from salad.data.manifest import Sentence
 from salad.text.aligner_forms import spoken_pieces
 from salad.types import SaladError, Word
 
-__all__ = ["CtcAligner", "read_vocabulary"]
-
 CHUNK_S, CONTEXT_S = 20.0, 2.0
 GROUP_WORDS = 200  # words whose boundaries are matched to pauses together
 BLANK = 0  # among the classes that a text needs; "any letter" is the last

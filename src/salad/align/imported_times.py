@@ -13,8 +13,6 @@ from salad.text.aligner_forms import spoken_pieces, tie
 from salad.text.normalise import key
 from salad.types import SaladError, Utterance, Word
 
-__all__ = ["given_words", "read_json_times", "read_textgrid", "tie_words"]
-
 UNKNOWN = {"<unk>", "unk", "spn", "[unk]"}  # MFA: something was said here that its dictionary lacks
 SILENT = {"", "sil", "sp", "<eps>", "<sil>"}
 LEAST_SHARE = 0.5  # of a word's letters that an import must hold

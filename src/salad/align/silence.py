@@ -10,8 +10,6 @@ import numpy as np
 from salad.audio import to_samples, to_seconds
 from salad.types import Word
 
-__all__ = ["clamp", "find_silences", "match_silences", "place_words"]
-
 RATE_HZ = 16_000
 HOP_S = 0.01
 SILENCE_DB = -35.0  # below the speech level

@@ -16,8 +16,6 @@ from salad.files import read_jsonl, write_jsonl
 from salad.text.normalise import normalise
 from salad.types import SaladError, Utterance
 
-__all__ = ["cer", "transcribe", "transcribe_all", "transcribe_utterances", "wer"]
-
 SHARD = 2  # utterances
 
 
@@ -49,7 +47,7 @@ def transcribe_all(
     items = [utterance_to_dict(utterance) for utterance in utterances]
     function = functools.partial(transcribe_utterances, asset=asset, precision=precision)
     folders = run_shards(
-        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="utterances", set_aside=True
+        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="utterances", quarantine=True
     )
     return {row["id"]: row["text"] for path in folders for row in read_jsonl(path / "transcripts.jsonl")}
 
@@ -60,12 +58,7 @@ def transcribe(samples: np.ndarray, folder: str | Path, *, threads: int = 1, pre
     Whisper's own timestamps stay on: they are how audio over 30 s is cut at a pause instead of inside a word.
     """
     segments, _ = load_whisper(Path(folder), threads, precision).transcribe(
-        samples,
-        language="en",
-        beam_size=1,
-        temperature=0.0,
-        condition_on_previous_text=False,
-        vad_filter=False,
+        samples, language="en", beam_size=1, temperature=0.0, condition_on_previous_text=False, vad_filter=False
     )
     return " ".join(segment.text.strip() for segment in segments)
 

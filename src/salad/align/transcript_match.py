@@ -8,8 +8,6 @@ import jiwer
 
 from salad.text.normalise import key
 
-__all__ = ["words_for_ranges"]
-
 
 def words_for_ranges(reference: Sequence[str], hypothesis: str, ranges: Sequence[tuple[int, int]]) -> list[list[str]]:
     """For each range of reference words, the transcript's words aligned to it by edit distance.

@@ -24,8 +24,6 @@ from salad.files import file_name, write_jsonl
 from salad.text.aligner_forms import spoken_pieces
 from salad.types import SaladError, Utterance, Word
 
-__all__ = ["Aligner", "Method", "align_utterance", "align_utterances"]
-
 Method = Literal["whisper", "ctc", "given"]
 
 RATE_LIMITS = (0.3, 8.0)  # words per second

@@ -6,8 +6,6 @@ import numpy as np
 
 from salad.types import SaladError
 
-__all__ = ["ctc_path", "num_repeats"]
-
 BLOCK = 512  # frames between two kept rows of scores
 WHOLE_CELLS = 4_000_000  # frames x states whose scores are all kept, in 16 MB
 ROW_CELLS = 200_000  # frames x states that a step of the forward pass holds: what a cache can

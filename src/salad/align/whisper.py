@@ -21,8 +21,6 @@ from salad.data.manifest import Sentence
 from salad.engine.local import keep_torch_threads
 from salad.types import SaladError, Word
 
-__all__ = ["WINDOW_S", "WhisperAligner", "check_sentences", "group_sentences", "load_aligner", "load_whisper"]
-
 WINDOW_S = 29.5  # Whisper hears 30 s at a time
 WINDOW_TOKENS = 400  # its decoder reads at most 448, the prompt among them
 TOKEN_S = 0.02

@@ -12,8 +12,6 @@ from salad.assets.store import asset_folder, building, cache_dir, fingerprint, g
 from salad.files import read_json, sha256_json, write_json
 from salad.types import SaladError
 
-__all__ = ["ADAPTER", "EARS_FILES", "is_ears", "model_folder", "origin_of", "recipe_behind"]
-
 ADAPTER = "adapter.safetensors"
 EARS_FILES = (ADAPTER, "config.json", "processor_config.json", "recipe.json")
 MADE_OF = "made-of.json"

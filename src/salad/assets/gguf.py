@@ -15,8 +15,6 @@ from salad.assets.store import asset_folder, building, cache_dir, fingerprint, g
 from salad.progress import progress
 from salad.types import SaladError
 
-__all__ = ["llm_folder"]
-
 CONVERTED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 # Written by from_pretrained for the GGUF reader; a plain Llama takes none of them.
 NOT_OF_LLAMA = ("quantization_config", "_name_or_path", "architectures", "dtype", "transformers_version")

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from salad.types import SaladError
 
-__all__ = ["hub_folder", "hub_revision", "is_hub_name", "split_setting"]
-
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 WANTED = ("*.safetensors", "*.json", "*.txt", "model.bin", "*.model")  # never pickled weights
 BUILT_IN = ("log-mel",)  # an encoder that needs no files

@@ -10,8 +10,6 @@ from typing import Literal
 from salad.files import sha256_json
 from salad.types import SaladError
 
-__all__ = ["Archive", "Asset", "HubFile", "Kind", "Part", "PinnedFile"]
-
 Kind = Literal["llm", "asr", "voice", "embedder", "speech", "corpus", "ears"]
 
 

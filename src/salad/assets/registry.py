@@ -9,8 +9,6 @@ from importlib import resources
 
 from salad.assets.pins import Archive, Asset, HubFile, Part, PinnedFile
 
-__all__ = ["ASSETS"]
-
 
 def _member(
     archive: Archive, name: str, member: str, num_bytes: int, sha256: str, hub: HubFile | None = None

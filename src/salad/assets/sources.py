@@ -25,8 +25,6 @@ from salad.assets.pins import Archive, Asset, Part, PinnedFile
 from salad.progress import Bar, progress
 from salad.types import SaladError
 
-__all__ = ["collect"]
-
 BLOCK = 1 << 20
 SOURCES = ("package", "hub", "local")
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)

@@ -24,8 +24,6 @@ try:
 except ImportError:  # not on Windows: there the last rename wins, which is as correct
     fcntl = None
 
-__all__ = ["cache_dir", "fingerprint", "get", "is_cached", "sha256_once", "verify"]
-
 
 def cache_dir() -> Path:
     """`$SALAD_CACHE`, or `salad` in `$XDG_CACHE_HOME` or ~/.cache."""

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-__all__ = ["CHUNKED", "joined_mp4", "mended", "sphere_fault", "wav_fault"]
-
 Order = Literal["little", "big"]
 # Mark of a form: its order of bytes, where its chunks begin, and how many bytes tell the length of a chunk.
 CHUNKED: dict[bytes, tuple[Order, int, int]] = {
@@ -39,7 +37,7 @@ class _Sound:
     fields: tuple[tuple[int, int, int, int], ...]
 
 
-def mended(file: BinaryIO) -> bytes | None:
+def reencode_stale(file: BinaryIO) -> bytes | None:
     """A WAV, AIFF, CAF or AU whose samples go on behind the length that it tells, with their length; else None.
 
     Recorders that are killed leave 0, or what there was when they last wrote the header. (Lengths that go beyond the

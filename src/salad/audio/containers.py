@@ -14,8 +14,6 @@ from salad.audio.lengths import id3_bytes
 from salad.audio.times import to_samples
 from salad.types import SaladError
 
-__all__ = ["CUT_OFF_S", "CUT_OFF_SHARE", "LOST", "check_length", "check_rate", "container_of", "opened", "read_av"]
-
 CUT_OFF_S, CUT_OFF_SHARE = 0.1, 0.005  # a decoder may end a little before the header says; more is a file cut off
 LEAST_RATE_HZ, MOST_RATE_HZ = 4000, 768_000  # speech at less cannot be understood; a damaged header tells such rates
 LONGEST_S = 1e7  # no recording lasts four months; a damaged header tells such lengths

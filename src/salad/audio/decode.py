@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from salad.audio.chunks import CHUNKED, joined_mp4, mended, sphere_fault, wav_fault
+from salad.audio.chunks import CHUNKED, joined_mp4, reencode_stale, sphere_fault, wav_fault
 from salad.audio.containers import (
     CUT_OFF_S,
     CUT_OFF_SHARE,
@@ -28,8 +28,6 @@ from salad.audio.containers import (
 from salad.audio.lengths import Link, flac_is_right, id3_bytes, joined_flac, mp3_is_right, ogg_links
 from salad.audio.times import to_samples
 from salad.types import SaladError
-
-__all__ = ["check_range", "frames_told", "read_audio", "resample", "split_at_quiet", "tells_its_length"]
 
 BLOCK = 1 << 24  # samples that are read at a time: a header may tell of more than fit in memory
 CANCELLED = 0.01  # share of the channels' power that their mix keeps at least, unless they cancel each other out
@@ -157,7 +155,7 @@ def _layout_of(source: str | Path | bytes, head: bytes) -> _Layout:
             fault = JOINED if joined_flac(file, tag) else ""
             return _Layout("" if flac_is_right(file, tag) else "flac", fault=fault, partly=False)
         if head[:4] in CHUNKED:
-            return _Layout(late=mended(file) is not None, fault=wav_fault(file), partly=False)
+            return _Layout(late=reencode_stale(file) is not None, fault=wav_fault(file), partly=False)
         if head[:4] == b"NIST":
             return _Layout(fault=sphere_fault(file))
         if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
@@ -184,7 +182,7 @@ def _read(
         return read_av(source, name, offset_s, duration_s, max_s, layout.kind)
     if layout.late:
         with opened(source) as file:
-            source = mended(file) or source
+            source = reencode_stale(file) or source
     return _read_soundfile(source, name, offset_s, duration_s, max_s)
 
 

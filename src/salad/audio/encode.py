@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-__all__ = ["page_sum", "with_a_late_end", "write_flac", "write_opus"]
-
 LATE = 1 << 40  # samples: 265 days at 48 kHz
 
 

@@ -8,8 +8,6 @@ from typing import BinaryIO
 
 from salad.audio.encode import page_sum
 
-__all__ = ["Link", "flac_is_right", "id3_bytes", "joined_flac", "mp3_is_right", "ogg_links"]
-
 TAIL = 1 << 16  # bytes: more than a FLAC frame has, but for blocks that nobody writes
 CUT_PAGE = "is cut off in the middle of a page"
 DAMAGED_PAGE = "has a damaged page, which decoders leave out"

@@ -6,8 +6,6 @@ import numpy as np
 
 from salad.types import SaladError
 
-__all__ = ["num_frames", "to_samples", "to_seconds"]
-
 
 def to_samples(seconds: float, sample_rate_hz: int) -> int:
     """Nearest sample to a time in seconds."""

@@ -12,12 +12,6 @@ from typing import Annotated
 import typer
 
 from salad import api
-from salad.api import takes_bf16
-
-__all__ = [
-    "AlignedCorpus", "Debug", "Device", "EncodeWorkers", "EngineKind", "Overrides", "Precision", "RecipePath",
-    "Replaced", "SavedModel", "Teacher", "Trusted", "names", "plain_errors", "print_table", "run_recipe", "takes_bf16",
-]  # fmt: skip
 
 USER_ERROR = 2
 INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended

@@ -10,14 +10,7 @@ from typing import Annotated
 import typer
 
 from salad import __version__
-from salad.cli.common import (
-    Debug,
-    Trusted,
-    plain_errors,
-    print_table,
-)
-
-__all__ = ["app", "assets_app", "data_app"]
+from salad.cli.common import Debug, Trusted, plain_errors, print_table
 
 app = typer.Typer()
 assets_app = typer.Typer(help="Pinned weights: list, fetch, check.", no_args_is_help=True)
@@ -60,8 +53,7 @@ def assets_list(debug: Debug = False) -> None:
 
 @assets_app.command("check")
 def assets_check(
-    llm: Annotated[str, typer.Argument(help="A text LLM: its name, folder or GGUF.")],
-    debug: Debug = False,
+    llm: Annotated[str, typer.Argument(help="A text LLM: its name, folder or GGUF.")], debug: Debug = False
 ) -> None:
     """Read a few tokens with a text LLM in every way that matters, and say what is right, slow or refused."""
     with plain_errors(debug):

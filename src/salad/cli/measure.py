@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from salad import api
+from salad.api import takes_bf16
 from salad.cli.common import (
     AlignedCorpus,
     Debug,
@@ -23,10 +24,7 @@ from salad.cli.common import (
     names,
     plain_errors,
     print_table,
-    takes_bf16,
 )
-
-__all__ = ["analyze_app", "app"]
 
 app = typer.Typer()
 analyze_app = typer.Typer(help="Look at results: scaling laws.", no_args_is_help=True)
@@ -100,9 +98,9 @@ def evaluate(
             return
         heard = None
         if speech:
-            from salad.evaluation.spoken_benchmark import Speech
+            from salad.evaluation.spoken_benchmark import SpeechInput
 
-            heard = Speech(
+            heard = SpeechInput(
                 names(voices) or (() if recordings else ("piper-joe",)),
                 recordings,
                 form,

@@ -21,8 +21,6 @@ from salad.cli.common import (
     run_recipe,
 )
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 
@@ -139,8 +137,7 @@ def synthesize(
         float, typer.Option("--speed-jitter", min=0, max=0.3, help="0.1: each document 0.9 to 1.1 times as fast.")
     ] = 0.0,
     pitch_jitter: Annotated[
-        float,
-        typer.Option("--pitch-jitter", min=0, max=0.5, help="0.17: each document 1/1.17 to 1.17 times as high."),
+        float, typer.Option("--pitch-jitter", min=0, max=0.5, help="0.17: each document 1/1.17 to 1.17 times as high.")
     ] = 0.0,
     noise: Annotated[
         float, typer.Option("--noise", min=0, max=1, help="Share of a Piper voice's own noise; 1: livelier speech.")

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from salad.cli.common import Debug, Device, Precision, plain_errors, takes_bf16
-
-__all__ = ["app"]
+from salad.api import takes_bf16
+from salad.cli.common import Debug, Device, Precision, plain_errors
 
 app = typer.Typer()
 

@@ -6,8 +6,6 @@ import math
 
 from salad.types import SaladError
 
-__all__ = ["CONDITIONS", "condition", "parse_condition"]
-
 CONDITIONS = "white[:SNR_DB], reverb[:RT60_S], codec[:opus|mp3], speed:FACTOR, telephone, or several joined by +"
 CODECS = ("opus", "mp3")
 NUMBERS = {"white": ("10", -30, 80), "reverb": ("0.5", 0.05, 5), "speed": ("", 0.5, 2)}  # default, lowest, highest

@@ -99,10 +99,7 @@ class Variation(Section):
         0.0, ge=0, le=0.5, description="0.17: each document's pitch and formants 1/1.17 to 1.17 times as high"
     )
     noise: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of a Piper voice's own noise, seeded by document: 0 even, 1 all of it",
+        0.0, ge=0, le=1, description="share of a Piper voice's own noise, seeded by document: 0 even, 1 all of it"
     )
 
 
@@ -170,7 +167,7 @@ class Corpus(Variation):
             raise ValueError(
                 "nothing to measure on: heldout_share needs speech; or set heldout_per_domain or heldout_text above 0"
             )
-        titles = [data.title for data in self.own_data]
+        titles = [data.title for data in self.user_data]
         if twice := sorted({title for title in titles if titles.count(title) > 1}):
             raise ValueError(f"two of speech, text and plain_text are called {twice[0]!r}; give each its own name")
         return self
@@ -181,7 +178,7 @@ class Corpus(Variation):
         return (self.unseen_voice, *self.more_unseen_voices)
 
     @property
-    def own_data(self) -> tuple[Data, ...]:
+    def user_data(self) -> tuple[Data, ...]:
         """What is read from your own files, or from the hub."""
         return (*self.own_speech, *self.text, *self.plain_text)
 

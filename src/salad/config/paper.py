@@ -10,8 +10,6 @@ from typing import Any
 from salad.config.data import Text
 from salad.config.recipe import Recipe
 
-__all__ = ["TASKS", "Departure", "departures", "measured"]
-
 TASKS = ("storycloze", "voicebench_mmsu", "voicebench_openbookqa", "hellaswag", "arc_challenge", "piqa")
 VOICE = "kokoro:af_heart"
 NONE, UNSAID = "none", "not said"

@@ -14,8 +14,6 @@ from salad.config.data import Align, Assets, Corpus, Engine, Sequence, Variation
 from salad.config.training import Model, Spell, Stage, WarmStart
 from salad.types import SaladError
 
-__all__ = ["Recipe", "load_recipe"]
-
 
 class Cluster(Section):
     k: int = Field(128, ge=2)

@@ -11,8 +11,6 @@ from typing import Any
 from salad.files import write_json, write_text
 from salad.types import Document, Utterance
 
-__all__ = ["card_lines", "is_non_commercial", "speech_source", "text_source", "write_card"]
-
 
 def is_non_commercial(licence: str) -> bool:
     """Whether a licence's name says that its use is not commercial, such as CC BY-NC-4.0."""

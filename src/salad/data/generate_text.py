@@ -18,8 +18,6 @@ from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
 from salad.types import Document
 
-__all__ = ["HELDOUT_TOPICS", "clean", "generate_corpus", "prompts", "refuse", "write_documents"]
-
 HELDOUT_TOPICS = 2  # topics of each domain that nothing is trained on
 
 STYLES = {
@@ -80,7 +78,7 @@ def generate_corpus(
     )
     folders = run_shards(
         function, rows, folder, shard_items=settings.batch, workers=workers,
-        title="the teacher writes", unit="documents", set_aside=True,
+        title="the teacher writes", unit="documents", quarantine=True,
     )  # fmt: skip
     source = {row["id"]: row["source"] for row in rows}
     documents: dict[str, list[Document]] = {"web": [], "speech": [], "heldout": []}
@@ -121,16 +119,16 @@ def write_documents(
             **batch, max_new_tokens=max_new_tokens, do_sample=True, temperature=temperature, top_k=top_k,
             pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
-    kept, aside = [], []
+    kept, quarantined = [], []
     for row, ids in zip(shard.items, out[:, batch["input_ids"].shape[1] :], strict=True):
         text = clean(tokenizer.decode(ids, skip_special_tokens=True))
         reason = refuse(text, min_words)
         if reason:
-            aside.append({"stage": "corpus", "id": row["id"], "reason": reason})
+            quarantined.append({"stage": "corpus", "id": row["id"], "reason": reason})
         else:
             kept.append(asdict(Document(row["id"], text, f"written by {llm}", row["domain"])))
     write_jsonl(folder / "documents.jsonl", kept)
-    write_jsonl(folder / "quarantine.jsonl", aside)
+    write_jsonl(folder / "quarantine.jsonl", quarantined)
 
 
 def _asked(tokenizer: Any, prompt: str) -> str:

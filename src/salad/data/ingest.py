@@ -1,4 +1,4 @@
-"""The door: decode what the plan names, check it, join it, write mono 16 kHz FLAC. One document in memory at a time."""
+"""Ingest: decode what the plan names, check it, join it, write mono 16 kHz FLAC. One document in memory at a time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from salad.audio import to_samples, to_seconds, write_flac
-from salad.data.ingest_plan import Door, Planned, rows_of
+from salad.data.ingest_plan import IngestLimits, Planned, rows_of
 from salad.data.manifest import Sentence, write_utterances
 from salad.data.readers.rows import Row, read_row, utf8
 from salad.engine import Shard, run_shards
 from salad.files import sha256_file, write_jsonl
 from salad.types import SaladError, Utterance, Word
-
-__all__ = ["ingest", "ingest_documents", "utterance_id"]
 
 RATE_HZ = 16_000
 SHARD_DOCUMENTS = 64
@@ -60,7 +58,7 @@ def ingest_documents(
     documents: Sequence[Planned],
     plan: Path,
     sources: dict[str, tuple[str, str]],
-    door: Door,
+    limits: IngestLimits,
     folder: Path,
     *,
     workers: int,
@@ -68,46 +66,46 @@ def ingest_documents(
 ) -> list[Path]:
     """Ingest these documents of a plan; the shards' folders in order. Finished shards of the same plan stay."""
     sha = sha256_file(plan)[:16]
-    function = functools.partial(ingest, plan=str(plan), sources=sources, door=door)
+    function = functools.partial(ingest, plan=str(plan), sources=sources, limits=limits)
     items = [(sha, document.number, document.source) for document in documents]
     return run_shards(
         function, items, folder, shard_items=SHARD_DOCUMENTS, workers=workers, title=title, unit="documents"
     )
 
 
-def ingest(shard: Shard, folder: Path, *, plan: str, sources: dict[str, tuple[str, str]], door: Door) -> None:
+def ingest(shard: Shard, folder: Path, *, plan: str, sources: dict[str, tuple[str, str]], limits: IngestLimits) -> None:
     """For `run_shards`: items are (the plan's sha256, number of a document, its source).
 
     sources: name -> (licence, language). Writes audio/*.flac, utterances.jsonl, sentences.jsonl (the times
     of rows that were joined) and quarantine.jsonl: every row that cannot be used is there with its reason.
     """
-    kept, sentences, aside = [], [], []
+    kept, sentences, quarantined = [], [], []
     for _, number, source in shard.items:
-        rows, before = rows_of(Path(plan), number), len(aside)
-        for n, joined in enumerate(_join(rows, door, aside)):
+        rows, before = rows_of(Path(plan), number), len(quarantined)
+        for n, joined in enumerate(_join(rows, limits, quarantined)):
             path = folder / "audio" / f"{number:08d}-{n}.flac"
             write_flac(path, np.concatenate(joined.parts), RATE_HZ)
             utterance, times = _utterance(joined, source, sources[source][0], str(path))
             kept.append(utterance)
             if len(joined.rows) > 1:
                 sentences.append({"id": utterance.id, "simulated": False, "sentences": [list(s) for s in times]})
-        for refused in aside[before:]:
+        for refused in quarantined[before:]:
             refused["source"] = source
             refused["reason"] = utf8(refused["reason"])
     write_utterances(folder / "utterances.jsonl", kept)
     write_jsonl(folder / "sentences.jsonl", sentences)
-    write_jsonl(folder / "quarantine.jsonl", [{"stage": "corpus", **row} for row in aside])
+    write_jsonl(folder / "quarantine.jsonl", [{"stage": "corpus", **row} for row in quarantined])
 
 
-def _join(rows: list[Row], door: Door, aside: list[dict[str, str]]) -> Iterator[_Joined]:
-    """Utterances of one document. What is refused goes to `aside`, and parts what stands on its two sides."""
+def _join(rows: list[Row], limits: IngestLimits, quarantined: list[dict[str, str]]) -> Iterator[_Joined]:
+    """Utterances of one document. What is refused goes to `quarantined`, and parts what stands on its two sides."""
     open_one = _Joined()
     for run in _runs(rows):
         if run[0].problem:
-            aside.append({"id": run[0].id, "reason": run[0].problem})
+            quarantined.append({"id": run[0].id, "reason": run[0].problem})
             blocks: Iterator[Any] = iter([None])
         else:
-            blocks = _read(run, door, aside)
+            blocks = _read(run, limits, quarantined)
         for block in blocks:
             if block is None:  # something is missing here
                 if open_one.rows:
@@ -118,7 +116,7 @@ def _join(rows: list[Row], door: Door, aside: list[dict[str, str]]) -> Iterator[
             seconds = to_seconds(open_one.num_samples + len(samples), RATE_HZ) + JOIN_S
             text = " ".join([open_one.text, *(row.text for row in own)])
             apart = bool(open_one.rows) and _same_audio(open_one.rows[-1], own[0])  # a long gap, or an overlap
-            if open_one.rows and (apart or not door.fits(seconds, text)):
+            if open_one.rows and (apart or not limits.fits(seconds, text)):
                 yield open_one
                 open_one = _Joined()
             open_one.add(own, samples, times)
@@ -150,55 +148,55 @@ def _follows(one: Row, other: Row) -> bool:
     return MIN_GAP_S <= other.offset_s - (one.offset_s + one.duration_s) <= MAX_GAP_S
 
 
-def _read(run: list[Row], door: Door, aside: list[dict[str, str]]) -> Iterator[Any]:
+def _read(run: list[Row], limits: IngestLimits, quarantined: list[dict[str, str]]) -> Iterator[Any]:
     """(rows, samples, times) of a run, with the real silence between its rows; None where a row had to be left out."""
     if len(run) == 1:
         try:
-            samples = _read_one(run[0], door)
+            samples = _read_one(run[0], limits)
         except SaladError as error:
-            aside.append({"id": run[0].id, "reason": str(error)})
+            quarantined.append({"id": run[0].id, "reason": str(error)})
             yield None
         else:
             yield run, samples, [(0, len(samples))]
         return
     try:
-        yield _read_together(run, door)
+        yield _read_together(run, limits)
         return
     except SaladError:  # one row spoils it, or they are too long together
-        usable = [_is_usable(row, door) for row in run]
+        usable = [_is_usable(row, limits) for row in run]
     if all(usable):
-        yield from _read(run[: len(run) // 2], door, aside)
-        yield from _read(run[len(run) // 2 :], door, aside)
+        yield from _read(run[: len(run) // 2], limits, quarantined)
+        yield from _read(run[len(run) // 2 :], limits, quarantined)
         return
     start = 0
     for n, row in enumerate(run):
         if not usable[n]:
             if run[start:n]:
-                yield from _read(run[start:n], door, aside)
-            yield from _read([row], door, aside)
+                yield from _read(run[start:n], limits, quarantined)
+            yield from _read([row], limits, quarantined)
             start = n + 1
     if run[start:]:
-        yield from _read(run[start:], door, aside)
+        yield from _read(run[start:], limits, quarantined)
 
 
-def _is_usable(row: Row, door: Door) -> bool:
+def _is_usable(row: Row, limits: IngestLimits) -> bool:
     try:
-        _read_one(row, door)
+        _read_one(row, limits)
     except SaladError:
         return False
     return True
 
 
-def _read_one(row: Row, door: Door) -> np.ndarray:
-    samples = read_row(row, RATE_HZ, max_s=door.max_s)
+def _read_one(row: Row, limits: IngestLimits) -> np.ndarray:
+    samples = read_row(row, RATE_HZ, max_s=limits.max_s)
     seconds = to_seconds(len(samples), RATE_HZ)
-    if seconds < door.min_s:
-        raise SaladError(f"audio: lasts {seconds:.3f} s, expected at least corpus.min_utterance_s {door.min_s:g}")
+    if seconds < limits.min_s:
+        raise SaladError(f"audio: lasts {seconds:.3f} s, expected at least corpus.min_utterance_s {limits.min_s:g}")
     _check_sound(row, samples)
-    if not door.fits(seconds, row.text):
+    if not limits.fits(seconds, row.text):
         raise SaladError(
             f"audio: {seconds:.1f} s with {len(row.text.split())} words may take more than "
-            f"sequence.context {door.context} positions; cut the recording, each part with its text"
+            f"sequence.context {limits.context} positions; cut the recording, each part with its text"
         )
     return samples
 
@@ -215,12 +213,12 @@ def _check_sound(row: Row, samples: np.ndarray) -> None:
         )
 
 
-def _read_together(run: list[Row], door: Door) -> tuple[list[Row], np.ndarray, list[tuple[int, int]]]:
+def _read_together(run: list[Row], limits: IngestLimits) -> tuple[list[Row], np.ndarray, list[tuple[int, int]]]:
     first_s, last_s = run[0].offset_s, max(row.offset_s + (row.duration_s or 0.0) for row in run)
     text = " ".join(row.text for row in run)
-    if any((row.duration_s or 0.0) < door.min_s for row in run) or not door.fits(last_s - first_s, text):
+    if any((row.duration_s or 0.0) < limits.min_s for row in run) or not limits.fits(last_s - first_s, text):
         raise SaladError("not as one")
-    samples = read_row(run[0], RATE_HZ, max_s=door.max_s, until_s=last_s)
+    samples = read_row(run[0], RATE_HZ, max_s=limits.max_s, until_s=last_s)
     times, at = [], 0
     for row in run:
         start = max(at, to_samples(row.offset_s - first_s, RATE_HZ))

@@ -20,8 +20,6 @@ from salad.config import Speech
 from salad.data.readers.rows import Row, check_text, times_fault, to_row, utf8
 from salad.types import SaladError
 
-__all__ = ["CHARS_PER_S", "Door", "Planned", "choose_heldout", "make_plan", "num_positions", "read_plan", "rows_of"]
-
 CHARS_PER_S = 15.0  # of reading aloud, where a manifest does not say how long a row lasts
 BYTES_PER_TOKEN = 3.0  # fewer than any tokenizer here needs for English, so that the bound holds
 MAX_ROWS = 512  # in one document, whatever their length
@@ -46,7 +44,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Door:
+class IngestLimits:
     """What may pass: seconds of one row, and positions of one document (see `num_positions`)."""
 
     min_s: float
@@ -69,7 +67,7 @@ def num_positions(seconds: float, text: str | int, rate_hz: float, speech_share:
     return 2 + int(max(speech_share * seconds * rate_hz + (1 - speech_share) * tokens, tokens))
 
 
-def make_plan(path: Path, sources: Iterable[tuple[Speech, str, Iterator[Row]]], door: Door) -> None:
+def make_plan(path: Path, sources: Iterable[tuple[Speech, str, Iterator[Row]]], limits: IngestLimits) -> None:
     """Write the plan of `sources` (entry, format, rows) to `path`, whole or not at all.
 
     A row without usable text, or whose id was there before, stays in the plan with its problem, so that it is counted.
@@ -83,7 +81,7 @@ def make_plan(path: Path, sources: Iterable[tuple[Speech, str, Iterator[Row]]], 
             number = itertools.count()
             for entry, found, rows in sources:
                 _store(plan, entry, found, rows, number)
-            _group(plan, door)
+            _group(plan, limits)
             plan.commit()
         os.replace(aside, path)
     except sqlite3.OperationalError as error:
@@ -139,7 +137,7 @@ def _checked(row: Row, entry: Speech) -> Row:
     return Row(**{**clean, "audio": row.audio, "text": text, "problem": utf8(problem)})
 
 
-def _group(plan: sqlite3.Connection, door: Door) -> None:
+def _group(plan: sqlite3.Connection, limits: IngestLimits) -> None:
     """Give every row the number of its document: rows of one recording, in order, as many as fit the context."""
     plan.execute("CREATE INDEX by_recording ON rows (source, recording)")
     ordered = plan.execute(
@@ -149,7 +147,7 @@ def _group(plan: sqlite3.Connection, door: Door) -> None:
     document, key, seconds, characters, size = -1, None, 0.0, 0, 0
     changes = []
     for n, source, recording, row_s, row_characters in ordered:
-        fits = door.fits(seconds + row_s, characters + row_characters)
+        fits = limits.fits(seconds + row_s, characters + row_characters)
         if not (recording and key == (source, recording) and fits and size < MAX_ROWS):
             document, seconds, characters, size = document + 1, 0.0, 0, 0
         key, seconds, characters, size = (source, recording), seconds + row_s, characters + row_characters, size + 1

@@ -12,17 +12,6 @@ from salad.data.readers.rows import Row, check_text
 from salad.files import read_jsonl, write_jsonl
 from salad.types import SaladError, Utterance, Word
 
-__all__ = [
-    "Sentence",
-    "load_spoken",
-    "read_utterances",
-    "to_utterance",
-    "utterance_from_dict",
-    "utterance_to_dict",
-    "write_lhotse",
-    "write_utterances",
-]
-
 Sentence = tuple[int, int, float, float]  # start_word, end_word (excluded), start_s, end_s
 
 CUSTOM = ("source", "licence", "domain", "document_id")

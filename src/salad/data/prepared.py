@@ -20,17 +20,6 @@ from salad.data.manifest import Sentence, write_utterances
 from salad.files import file_name, json_objects, read_jsonl, write_jsonl
 from salad.types import Document, SaladError, Utterance, Word
 
-__all__ = [
-    "GROUPS",
-    "Prepared",
-    "Recording",
-    "copy_recordings",
-    "first_of_each_domain",
-    "read_prepared",
-    "recorded",
-    "shuffled",
-]
-
 GROUPS = ("web", "speech", "heldout")
 WITHHELD, RECORDINGS = "withheld.txt", "heldout.recordings.jsonl"
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from salad.files import read_jsonl, write_jsonl
 
-__all__ = ["gather_quarantine"]
-
 
 def gather_quarantine(folder: Path, more: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
     """One quarantine.jsonl for a stage, out of its shards' and `more`; returns its rows."""

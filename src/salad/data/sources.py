@@ -14,8 +14,6 @@ from salad.data.readers.rows import Row
 from salad.data.readers.webdataset import read_webdataset
 from salad.types import SaladError
 
-__all__ = ["READERS", "Reader", "open_source"]
-
 Reader = Callable[[list[Path], Speech], Iterator[Row]]
 
 READERS: dict[str, Reader] = {

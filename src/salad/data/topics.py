@@ -7,8 +7,6 @@ from importlib import resources
 
 import yaml
 
-__all__ = ["broad_topics", "narrow_topics"]
-
 
 def narrow_topics() -> dict[str, list[str]]:
     """Domain -> topics of the kind that natural speech covers: stories and daily talk."""

@@ -6,8 +6,6 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-__all__ = ["base_form", "has_withheld", "read_withheld", "word_forms"]
-
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 
 

@@ -22,8 +22,6 @@ from multiprocessing.context import SpawnProcess
 from salad.engine.shards import Attempt, Outcome, perform
 from salad.types import SaladError
 
-__all__ = ["THREAD_VARIABLES", "LocalPool", "keep_torch_threads", "single_threaded", "torch_threads"]
-
 MAX_FAILED_STARTS = 5
 PATIENCE_S = 5.0  # for all idle workers together to end by themselves
 BEGUN = "begun"

@@ -12,8 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["default_device", "flush_subnormals", "flushed", "machine"]
-
 FENV_BYTES, MXCSR_AT = 32, 28  # fenv_t of the GNU C library on x86-64, and its last member
 FLUSH = 0x8040  # results (FTZ) and operands (DAZ) that are subnormal count as zero
 

@@ -6,8 +6,6 @@ import ctypes
 import platform
 from functools import cache
 
-__all__ = ["keep_freed_memory"]
-
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h of the GNU C library
 
 

@@ -23,8 +23,6 @@ from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
 from salad.files import read_json, write_json
 
-__all__ = ["GAIN", "Precision", "Shape", "Timing", "Use", "decide", "measure", "measured", "summary", "takes_bf16"]
-
 Precision = Literal["auto", "fp32", "bf16"]
 Use = Literal["train", "score", "write"]
 

@@ -16,8 +16,6 @@ from salad.engine.local import THREAD_VARIABLES
 from salad.engine.shards import Attempt, Outcome, perform
 from salad.types import SaladError
 
-__all__ = ["RayPool"]
-
 
 class RayPool:
     """At most `workers` tasks at a time. Their processes are this pool's alone, as local ones are."""

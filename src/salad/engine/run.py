@@ -16,26 +16,24 @@ from salad.engine.shards import Attempt, Outcome, Shard, cut, item_name, keep_on
 from salad.progress import Bar, progress
 from salad.types import SaladError
 
-__all__ = ["Kind", "Outcome", "Pool", "run_shards", "using"]
-
 Kind = Literal["local", "ray"]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
-class Settings:
+class EngineOptions:
     kind: Kind = "local"
     tries: int = 3
 
 
-_DEFAULT = Settings()
-_settings: ContextVar[Settings] = ContextVar("settings", default=_DEFAULT)
+_DEFAULT = EngineOptions()
+_settings: ContextVar[EngineOptions] = ContextVar("settings", default=_DEFAULT)
 
 
 @contextmanager
 def using(kind: Kind = "local", tries: int = 3) -> Iterator[None]:
     """Which engine runs the shards inside the block, and how many workers an item may kill (the recipe's `engine`)."""
-    token = _settings.set(Settings(kind, tries))
+    token = _settings.set(EngineOptions(kind, tries))
     try:
         yield
     finally:
@@ -66,7 +64,7 @@ def run_shards(
     title: str,
     unit: str = "items",
     fresh: bool = False,
-    set_aside: bool = False,
+    quarantine: bool = False,
     kind: Kind | None = None,
     tries: int | None = None,
 ) -> list[Path]:
@@ -79,7 +77,7 @@ def run_shards(
     of its own, whose arithmetic nothing that ran before can touch.
 
     A shard whose worker dies (SIGKILL, out of memory, a crash in a library) runs again. After `tries` deaths each item
-    of it is tried alone. One that kills `tries` times again is named by SaladError, or with `set_aside` goes to the
+    of it is tried alone. One that kills `tries` times again is named by SaladError, or with `quarantine` goes to the
     shard's quarantine.jsonl ({id, reason}), and the others are kept. The first error that the function raises stops the
     run once the shards in flight have ended; finished shards stay. A full disk is a SaladError. `kind` and `tries` are
     those of the surrounding `using` unless given.
@@ -104,7 +102,7 @@ def run_shards(
                 return folders
             try:
                 with _pool(kind, min(workers, len(left))) as pool:
-                    _Drive(pool, bar, shard_items, tries, set_aside).run(attempts)
+                    _Drive(pool, bar, shard_items, tries, quarantine).run(attempts)
             finally:
                 remove_halves(out_dir)  # of workers that died
     return folders
@@ -134,9 +132,9 @@ def _pool(kind: Kind, workers: int) -> AbstractContextManager[Pool]:
 class _Drive:
     """Keeps a pool's workers busy until every shard is whole."""
 
-    def __init__(self, pool: Pool, bar: Bar, shard_items: int, tries: int, set_aside: bool) -> None:
+    def __init__(self, pool: Pool, bar: Bar, shard_items: int, tries: int, quarantine: bool) -> None:
         self.pool, self.bar, self.shard_items = pool, bar, shard_items
-        self.tries, self.set_aside = tries, set_aside
+        self.tries, self.quarantine = tries, quarantine
         self.waiting: deque[Attempt] = deque()
         self.deaths: Counter[tuple[int, tuple[int, ...], bool]] = Counter()
         self.trials: Counter[int] = Counter()  # items of a shard that are still to be tried alone
@@ -196,7 +194,7 @@ class _Drive:
         poison = sorted(self.poison[shard.index])
         reason = f"killed its worker {self.tries} times"
         names = [item_name(shard.items[n], shard.index * self.shard_items + n) for n in poison]
-        if poison and not self.set_aside:
+        if poison and not self.quarantine:
             raise SaladError(f"engine: {', '.join(names)} {reason}; remove it from the input and run again")
         numbers = tuple(n for n in range(len(shard.items)) if n not in poison)
         rows = tuple({"id": name, "reason": reason} for name in names)

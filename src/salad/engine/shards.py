@@ -13,8 +13,6 @@ from typing import Any
 from salad.engine.machine import flushed
 from salad.files import read_jsonl, write_jsonl, write_text
 
-__all__ = ["Attempt", "Outcome", "Shard", "cut", "item_name", "keep_only", "kept_folder", "perform", "remove_halves"]
-
 KEPT = ".kept-"
 
 

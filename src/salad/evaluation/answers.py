@@ -27,8 +27,6 @@ from salad.sequence import token_ids
 from salad.training.loop import autocast
 from salad.types import SaladError
 
-__all__ = ["Prompt", "answer_prompts", "load_prompts", "table_of"]
-
 FIGURES = ("exact_match_text", "exact_match_speech", "f1_text", "f1_speech", "agreement", "agreement_f1",
            "kl_text_speech", "kl_speech_text")  # fmt: skip
 BATCH = 8
@@ -54,7 +52,7 @@ def load_prompts(path: Path, trusted: bool = False) -> tuple[list[Prompt], list[
     except (OSError, ValueError) as error:
         raise SaladError(f"prompts: {path} cannot be read as JSON lines ({error})") from None
     prompts: dict[str, Prompt] = {}
-    aside = []
+    quarantined = []
     for number, row in enumerate(rows, 1):
         where = f"prompts: {path} line {number}"
         if not all(isinstance(row.get(k), (str, int)) and str(row[k]).strip() for k in ("id", "text", "audio")):
@@ -74,19 +72,19 @@ def load_prompts(path: Path, trusted: bool = False) -> tuple[list[Prompt], list[
         try:
             audio = locate(row["audio"], path.parent, trusted)
         except SaladError as error:
-            aside.append({"id": name, "reason": str(error)})
+            quarantined.append({"id": name, "reason": str(error)})
             continue
         if name in prompts:
-            aside.append({"id": name, "reason": "its id was there before"})
+            quarantined.append({"id": name, "reason": "its id was there before"})
         elif not Path(audio).is_file():
-            aside.append({"id": name, "reason": f"{audio} does not exist"})
+            quarantined.append({"id": name, "reason": f"{audio} does not exist"})
         else:
             text = unicodedata.normalize("NFC", str(row["text"]))
             prompts[name] = Prompt(name, text, audio, template, tuple(map(str, answers)))
     if not prompts:
-        why = f" ({aside[0]['reason']})" if aside else ""
+        why = f" ({quarantined[0]['reason']})" if quarantined else ""
         raise SaladError(f"prompts: {path} holds no prompt that can be used{why}")
-    return list(prompts.values()), aside
+    return list(prompts.values()), quarantined
 
 
 def answer_prompts(
@@ -106,7 +104,7 @@ def answer_prompts(
     answer of the reader; kl_speech_text the reverse, on the answer of the hearer.
     """
     keep_freed_memory()
-    found, aside = load_prompts(prompts, trusted)
+    found, quarantined = load_prompts(prompts, trusted)
     speaking = load_saved(model).to(device)
     freeze(speaking, "frozen", bf16=bf16)  # its matrices would be cast at every new token
     processor = SaladProcessor.from_pretrained(assets.model_folder(model))
@@ -128,13 +126,18 @@ def answer_prompts(
             bar.advance(len(part))
     figures = {
         "model": {"path": str(model), "fingerprint": assets.fingerprint(model)},
-        "prompts": {"path": str(prompts), "sha256": sha256_file(prompts), "n": len(rows), "quarantined": len(aside)},
+        "prompts": {
+            "path": str(prompts),
+            "sha256": sha256_file(prompts),
+            "n": len(rows),
+            "quarantined": len(quarantined),
+        },
         "sampling": asdict(sampling),
         "precision": "bf16" if bf16 else "fp32",
         **{name: cell for name in FIGURES if (cell := _mean([r[name] for r in rows if r[name] is not None]))},
     }
     write_jsonl(out / "answers.jsonl", rows)
-    write_jsonl(out / "quarantine.jsonl", [{"stage": "answer", **row} for row in aside])
+    write_jsonl(out / "quarantine.jsonl", [{"stage": "answer", **row} for row in quarantined])
     write_json(out / "answers.json", figures)
     return figures
 

@@ -15,37 +15,24 @@ from rich.markup import escape
 
 from salad import assets
 from salad.engine.memory import keep_freed_memory
+from salad.evaluation.benchmark_task import Task, TaskItem, find_task, load_items
 from salad.evaluation.prompt import MAX_SHOTS, Request, Segment, Sound, num_shots, read_out, request, segments
 from salad.evaluation.results import check_rows, comparisons, results_of, results_table, sample_row
 from salad.evaluation.score import score
 from salad.evaluation.scorer_model import Reader, load_reader
 from salad.evaluation.spoken_results import clean_systems, spoken_figures, spoken_tables
-from salad.evaluation.task import Task, TaskItem, find_task, load_items
 from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl, write_text
 from salad.model import SaladForConditionalGeneration
 from salad.progress import console, progress
 from salad.sequence import token_ids
 from salad.types import Modality, SaladError
 
-__all__ = [
-    "Prepared",
-    "Settings",
-    "System",
-    "base_of",
-    "infer",
-    "load_samples",
-    "prepare",
-    "run_eval",
-    "score_samples",
-    "systems_of",
-]
-
 GROUP = 256  # spoken requests whose frames are held at a time
 SECONDS_PER_WORD = 0.4  # 150 words a minute, where no recording says how long
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchmarkOptions:
     """What decides prompts and intervals. `context`: positions that a prompt and its longest option may take."""
 
     num_fewshot: int = 0
@@ -112,7 +99,7 @@ def run_eval(
     model: str,
     specs: Sequence[str],
     out: Path,
-    settings: Settings,
+    settings: BenchmarkOptions,
     *,
     base: str | None = None,
     data_dir: Path | None = None,
@@ -130,7 +117,7 @@ def run_eval(
 
 def prepare(
     specs: Sequence[str],
-    settings: Settings,
+    settings: BenchmarkOptions,
     data_dir: Path | None = None,
     hub: bool = False,
     change: Callable[[Task], Task] | None = None,
@@ -163,7 +150,7 @@ def base_of(model: str | Path) -> str | None:
     return None if recipe is None else recipe["assets"]["llm"]
 
 
-def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, settings: Settings) -> Prepared:
+def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, settings: BenchmarkOptions) -> Prepared:
     """Items and few-shot examples; without a split of their own the first items are the examples, and not scored."""
     found = load_items(task, path, data_dir=data_dir, hub=hub)
     assert found is not None
@@ -193,7 +180,7 @@ def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, setti
     return Prepared(task, items[: settings.limit], shots, (), num_rows, tuple(skipped), tuple(notes))
 
 
-def _fit(prepared: Prepared, systems: Sequence[System], settings: Settings) -> Prepared:
+def _fit(prepared: Prepared, systems: Sequence[System], settings: BenchmarkOptions) -> Prepared:
     """Give each item as many few-shot examples as fit its spoken version; set aside what fits with none."""
     length = _longest_length(systems)
     context = min([settings.context, *(system.reader.window for system in systems)])
@@ -248,7 +235,7 @@ def infer(
     systems: Sequence[System],
     tasks: Sequence[Prepared],
     out: Path,
-    settings: Settings,
+    settings: BenchmarkOptions,
     more: dict[str, Any] | None = None,
 ) -> None:
     """Write samples of every system and task, eval.json that names them, and quarantine.jsonl of what was skipped.
@@ -263,7 +250,7 @@ def infer(
         "tasks": {prepared.task.task: prepared.described for prepared in tasks},
         "systems": {},
     }
-    aside = [
+    quarantined = [
         {"stage": "eval", "id": f"{prepared.task.task}/{row['id']}", "reason": row["reason"]}
         for prepared in tasks
         for row in prepared.skipped
@@ -282,8 +269,8 @@ def infer(
                     write_jsonl(path, _samples(system, prepared, bar.advance))
                 files[name] = path.name
             plan["systems"][system.name] = {**described, "samples": files}
-    if aside:
-        write_jsonl(out / "quarantine.jsonl", aside)
+    if quarantined:
+        write_jsonl(out / "quarantine.jsonl", quarantined)
     else:
         (out / "quarantine.jsonl").unlink(missing_ok=True)
     write_json(out / "eval.json", plan)

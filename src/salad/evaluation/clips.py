@@ -14,8 +14,6 @@ from salad.model.processor import AUDIO
 from salad.sequence.examples import draw_layout
 from salad.types import Utterance
 
-__all__ = ["clips_of"]
-
 NUM_CLIPS, CONTINUATION_TOKENS, CLIP_S = 4, 28, 14.0
 
 

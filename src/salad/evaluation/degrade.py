@@ -13,8 +13,6 @@ from scipy.signal import butter, fftconvolve, sosfiltfilt
 from salad.audio import resample, to_samples
 from salad.config.conditions import parse_condition
 
-__all__ = ["REVISION", "disturbed"]
-
 REVISION = 1  # counts the changes of this file that change samples: what was scored before is scored again
 Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 CODECS = {"opus": ("OGG", "OPUS", 1.0), "mp3": ("MP3", "MPEG_LAYER_III", 0.99)}  # libsndfile's; about 12 and 16 kbit/s

@@ -12,7 +12,7 @@ import torch
 
 from salad import assets
 from salad.engine.memory import keep_freed_memory
-from salad.evaluation.saved_model import Listening, Measured, read_corpus, silence
+from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpus, silence
 from salad.files import sha256_json, write_json, write_jsonl
 from salad.measure.divergence import (
     WITHOUT_CASCADE,
@@ -30,8 +30,6 @@ from salad.model.teacher import Teacher
 from salad.progress import progress
 from salad.training.loop import autocast
 from salad.types import Example
-
-__all__ = ["COLUMNS", "measure_divergence", "table_of"]
 
 COLUMNS = ("misalignment", "blind", "deaf", "teacher", "forgetting")
 RESAMPLES = 2000
@@ -57,43 +55,43 @@ def measure_divergence(
     LLM || adapted LLM) on text, eq. 3. The last two are left out where the original LLM is not known.
     """
     keep_freed_memory()
-    setting, found = Listening(model, teacher, device), read_corpus(corpus, trusted)
-    rows, spans = _measure(setting, found, out, bf16, device, workers)
+    loaded, found = LoadedModel(model, teacher, device), read_corpus(corpus, trusted)
+    rows, spans = _measure(loaded, found, out, bf16, device, workers)
     figures = {
-        "model": {"path": str(model), "fingerprint": assets.fingerprint(model), "llm_frozen": setting.frozen},
-        "teacher": setting.teacher_name,
+        "model": {"path": str(model), "fingerprint": assets.fingerprint(model), "llm_frozen": loaded.frozen},
+        "teacher": loaded.teacher_name,
         "corpus": {
             "path": str(corpus),
             "sha256": sha256_json([[u.id, u.text] for u in (*found.utterances, *found.documents)]),
             "utterances": len(found.utterances),
             "documents": len(found.texts),
-            "quarantined": len(found.aside),
+            "quarantined": len(found.quarantined),
         },
-        "sequence": setting.sequence.model_dump(mode="json"),
-        "seed": setting.seed,
+        "sequence": loaded.sequence.model_dump(mode="json"),
+        "seed": loaded.seed,
         "precision": "bf16" if bf16 else "fp32",
-        **_figures(rows, {u.id: u.document_id or u.id for u in found.utterances}, setting.seed),
-        "hearing": _hearing(spans, setting.seed),
+        **_figures(rows, {u.id: u.document_id or u.id for u in found.utterances}, loaded.seed),
+        "hearing": _hearing(spans, loaded.seed),
     }
     write_jsonl(out / "heard.jsonl", [asdict(marked(span)) for span in spans])
     write_jsonl(out / "divergence.jsonl", [{"of": k, **asdict(row)} for k, group in rows.items() for row in group])
-    write_jsonl(out / "quarantine.jsonl", [{"stage": "divergence", **row} for row in found.aside])
+    write_jsonl(out / "quarantine.jsonl", [{"stage": "divergence", **row} for row in found.quarantined])
     write_json(out / "divergence.json", figures)
     return figures
 
 
 def _measure(
-    setting: Listening, found: Measured, out: Path, bf16: bool, device: str, workers: int
+    loaded: LoadedModel, found: MeasuredCorpus, out: Path, bf16: bool, device: str, workers: int
 ) -> tuple[Rows, list[HeardSpan]]:
     """Divergences, and each spoken span as it was heard ([] where the ears score no tokens)."""
-    model, base = setting.model, setting.base
+    model, base = loaded.model, loaded.base
     spoken: list[Example] = []
     if found.utterances:
-        spoken = setting.examples(found.utterances, setting.encode(found.utterances, out, workers=workers))
-    unspoken, texts = setting.texts(found.documents), setting.texts(found.texts)
+        spoken = loaded.examples(found.utterances, loaded.encode(found.utterances, out, workers=workers))
+    unspoken, texts = loaded.texts(found.documents), loaded.texts(found.texts)
     original = Teacher(base, cache=True) if base is not None else None
-    reading = original if original is not None and setting.frozen else Teacher(model, cache=True)  # eq. 2's P
-    hush = dict(zip([e.id for e in spoken], silence(model, spoken), strict=True)) if spoken else {}
+    reading = original if original is not None and loaded.frozen else Teacher(model, cache=True)  # eq. 2's P
+    silent_frames = dict(zip([e.id for e in spoken], silence(model, spoken), strict=True)) if spoken else {}
 
     def hearing(reader: Teacher) -> list[DocumentKL]:
         by_ear = divergence(model, reader, spoken, speech_ears(model)) if spoken else []
@@ -105,8 +103,8 @@ def _measure(
         rows["misalignment"] = hearing(reading)
         bar.advance()
         if spoken:
-            spans = heard_of_utterances(model, setting.tokenizer.decode, spoken, found.utterances)
-            rows["blind"] = divergence(model, reading, spoken, speech_ears(model, lambda e: hush[e.id]))
+            spans = heard_of_utterances(model, loaded.tokenizer.decode, spoken, found.utterances)
+            rows["blind"] = divergence(model, reading, spoken, speech_ears(model, lambda e: silent_frames[e.id]))
             bar.advance()
             rows["deaf"] = divergence(model, reading, spoken, deaf_ears(model))
             bar.advance()

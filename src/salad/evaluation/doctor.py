@@ -13,7 +13,7 @@ import torch
 
 from salad.align.silence import MIN_WORD_S
 from salad.audio import read_audio, to_samples
-from salad.evaluation.saved_model import Listening, read_corpus, silence
+from salad.evaluation.saved_model import LoadedModel, read_corpus, silence
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.hearing import heard_of_utterances, voice_errors
@@ -25,8 +25,6 @@ from salad.progress import progress
 from salad.text.aligner_forms import spoken_pieces
 from salad.text.speakable import speakable
 from salad.types import Document, Example, SaladError, Utterance
-
-__all__ = ["LEGEND", "PARTS", "Check", "examine", "table_of", "verdict"]
 
 PARTS = ("recordings", "alignment", "encoder", "lower part", "upper part", "LLM", "the whole")
 LEGEND = (
@@ -75,7 +73,7 @@ def examine(place: Path, corpus: Path | None = None, *, teacher: str | None = No
         checks += _alignment(readable) if readable else []
         bar.advance(note="alignment")
         if model is not None and readable:
-            for part in _model(Listening(model, teacher, device), readable):
+            for part in _model(LoadedModel(model, teacher, device), readable):
                 checks += part
                 bar.advance()
     return sorted(checks, key=lambda check: PARTS.index(check.part))
@@ -166,23 +164,23 @@ def _alignment(utterances: Sequence[Utterance]) -> list[Check]:
     return out
 
 
-def _model(setting: Listening, utterances: Sequence[Utterance]) -> Iterator[list[Check]]:
+def _model(loaded: LoadedModel, utterances: Sequence[Utterance]) -> Iterator[list[Check]]:
     """Checks of encoder, lower part, upper part, LLM and the whole."""
-    model = setting.model
+    model = loaded.model
     encoder = shared_encoder(model.config.encoder)
     yield _encoder(encoder, utterances)
     with tempfile.TemporaryDirectory(prefix="salad-doctor-") as scratch, torch.no_grad():
-        examples = setting.examples(utterances, setting.encode(utterances, Path(scratch), workers=1))
+        examples = loaded.examples(utterances, loaded.encode(utterances, Path(scratch), workers=1))
         spoken = [Spoken(e.id, e.domain, e.speaker, e.speech_frames) for e in examples]
         instead = dict(zip([e.id for e in examples], others_frames(spoken), strict=True))
-        yield [*_lower(model, examples, instead), *_errors(setting, examples, utterances)]
-        reader = Teacher(setting.base if setting.base is not None and setting.frozen else model, cache=True)
+        yield [*_lower(model, examples, instead), *_errors(loaded, examples, utterances)]
+        reader = Teacher(loaded.base if loaded.base is not None and loaded.frozen else model, cache=True)
         m = {"heard": _mean(divergence(model, reader, examples, speech_ears(model)))}
         m["deaf"] = _mean(divergence(model, reader, examples, deaf_ears(model)))
-        yield _upper(setting, reader, examples, utterances, m["deaf"])
-        yield _llm(setting, reader, examples, utterances)
-        hush = dict(zip([e.id for e in examples], silence(model, examples), strict=True))
-        m["silence"] = _mean(divergence(model, reader, examples, speech_ears(model, lambda e: hush[e.id])))
+        yield _upper(loaded, reader, examples, utterances, m["deaf"])
+        yield _llm(loaded, reader, examples, utterances)
+        silent_frames = dict(zip([e.id for e in examples], silence(model, examples), strict=True))
+        m["silence"] = _mean(divergence(model, reader, examples, speech_ears(model, lambda e: silent_frames[e.id])))
         if all(instead.values()):
             other = speech_ears(model, lambda e: instead[e.id] or [])
             m["another's recording"] = _mean(divergence(model, reader, examples, other))
@@ -233,12 +231,12 @@ def _lower(model: Any, examples: Sequence[Example], instead: dict[str, Any]) -> 
     return out
 
 
-def _errors(setting: Listening, examples: Sequence[Example], utterances: Sequence[Utterance]) -> list[Check]:
+def _errors(loaded: LoadedModel, examples: Sequence[Example], utterances: Sequence[Utterance]) -> list[Check]:
     """Phones wrong (the lower part), and words wrong (the upper part, or the adapter)."""
-    spans = heard_of_utterances(setting.model, setting.tokenizer.decode, examples, utterances)
+    spans = heard_of_utterances(loaded.model, loaded.tokenizer.decode, examples, utterances)
     if not spans:
         return []
-    rows = voice_errors(spans, 200, setting.seed)
+    rows = voice_errors(spans, 200, loaded.seed)
     words = float(np.mean([row.wer.value for row in rows]))
     phones = [row.phone_error.value for row in rows if row.phone_error is not None]
     out = []
@@ -258,10 +256,10 @@ def _errors(setting: Listening, examples: Sequence[Example], utterances: Sequenc
 
 
 def _upper(
-    setting: Listening, reader: Teacher, examples: Sequence[Example], utterances: Sequence[Utterance], deaf: float
+    loaded: LoadedModel, reader: Teacher, examples: Sequence[Example], utterances: Sequence[Utterance], deaf: float
 ) -> list[Check]:
     """With the true symbols in place of those heard; nothing where the ears are one part."""
-    symbols = symbols_of_model(setting.model)
+    symbols = symbols_of_model(loaded.model)
     if symbols is None:
         return []
     said = {u.id: symbols.of_text(speakable(u.text.split())) for u in utterances}
@@ -274,18 +272,18 @@ def _upper(
             if s.modality == "speech"
         ]
 
-    m = _mean(divergence(setting.model, reader, examples, symbol_ears(setting.model, of, len(symbols))))
+    m = _mean(divergence(loaded.model, reader, examples, symbol_ears(loaded.model, of, len(symbols))))
     cure = "Even true phones do not become words: train the upper part (spell) longer, or check its vocabulary."
     limit = 0.5 * deaf
     return [Check("upper part", "M with the true phones", m <= limit, f"{m:.2f} nats", f"at most {limit:.2f}", cure)]
 
 
 def _llm(
-    setting: Listening, reader: Teacher, examples: Sequence[Example], utterances: Sequence[Utterance]
+    loaded: LoadedModel, reader: Teacher, examples: Sequence[Example], utterances: Sequence[Utterance]
 ) -> list[Check]:
-    model = setting.model
+    model = loaded.model
     rows = divergence(model, reader, examples, deaf_ears(model))
-    texts = setting.texts([Document(u.id, u.text, u.source, u.domain) for u in utterances])
+    texts = loaded.texts([Document(u.id, u.text, u.source, u.domain) for u in utterances])
     read = divergence(model, reader, texts, deaf_ears(model))
     nll = sum(r.nll for r in read) / max(1, sum(r.count for r in read))
     limit = READS * float(np.log(len(model.get_input_embeddings().weight)))
@@ -297,8 +295,8 @@ def _llm(
         "Documents packed together see each other: this LLM's attention ignores the packing; use another, or context."
     )
     out.append(Check("LLM", "packed = alone", off <= SAME, f"{off:.2g} nats", f"at most {SAME:g}", cure))
-    if setting.base is not None:
-        f = 0.0 if setting.frozen else _mean(forgetting(model, Teacher(setting.base, cache=True), texts))
+    if loaded.base is not None:
+        f = 0.0 if loaded.frozen else _mean(forgetting(model, Teacher(loaded.base, cache=True), texts))
         cure = "It has forgotten text: raise stage1.text_share, lower the LLM's learning rate, or freeze it."
         out.append(Check("LLM", "F, forgetting", f <= FORGOTTEN, f"{f:.3f} nats", f"at most {FORGOTTEN:g}", cure))
     return out

@@ -9,8 +9,6 @@ from typing import Any
 from salad.measure.divergence import DocumentKL, difference, heard, summary
 from salad.types import Estimate
 
-__all__ = ["UNSEEN", "Figures", "Rows"]
-
 UNSEEN = " (unseen)"  # behind the name of a voice that was never trained on
 ORDER = ("init", "warm_start", "stage1", "stage2", "blind", "other", "deaf", "cascade")
 NOT_HEARING = ("deaf", "blind")  # the lowest of their M is the M_ref of `heard`
@@ -54,11 +52,7 @@ class Figures:
     def over(self, control: str) -> Estimate:
         """M of a control less M of the model, paired: the test of whether the recording itself told anything."""
         return difference(
-            self.rows[control],
-            self.rows["stage2"],
-            documents=self.documents,
-            resamples=self.resamples,
-            seed=self.seed,
+            self.rows[control], self.rows["stage2"], documents=self.documents, resamples=self.resamples, seed=self.seed
         )
 
     def voices(self, errors: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -18,8 +18,6 @@ from salad.evaluation.scorer_model import load_reader
 from salad.progress import progress
 from salad.sequence.tokens import CLOSE, OPEN, marked, prompt_ids, token_ids
 
-__all__ = ["SaladLM"]
-
 TEMPLATED = OPEN + CLOSE  # nothing, marked: what a prompt that a chat template wrote begins with
 Tokens = tuple[Any, list[int], list[int]]  # what was asked, context, continuation
 
@@ -41,11 +39,7 @@ class SaladLM(HFLM):
         super().__init__(pretrained=self.reader.llm, tokenizer=self.reader.tokenizer, device=device, **kwargs)
 
     def tok_encode(
-        self,
-        string: str,
-        add_special_tokens: bool | None = None,
-        left_truncate_len: int | None = None,
-        **kwargs: Any,
+        self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **kwargs: Any
     ) -> list[int]:
         """Token ids of a prompt; control tokens count where a chat template wrote them, else they are characters."""
         asked = self.add_bos_token if add_special_tokens is None else add_special_tokens

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 from salad.types import Document
 
-__all__ = ["Item", "build_items"]
-
 MIN_OPTION_WORDS, MAX_OPTION_WORDS, MIN_CONTEXT_WORDS = 4, 40, 8
 
 
 @dataclass(frozen=True)
-class Item:
+class NextSentenceItem:
     """`context_words`: first and last + 1 word of the context in document `document_id`."""
 
     id: str
@@ -29,7 +27,7 @@ class Item:
 
 def build_items(
     documents: Sequence[Document], num_items: int, num_options: int, context_words: int, seed: int
-) -> list[Item]:
+) -> list[NextSentenceItem]:
     """At most `num_items` items, spread over the documents; distractors come from other documents."""
     rng = random.Random(f"{seed}/items")
     nexts: list[tuple[Document, int, int]] = []  # document, first and last + 1 word of a possible answer
@@ -51,7 +49,7 @@ def build_items(
         order = rng.sample(range(len(options)), len(options))
         first = max(0, start - context_words)
         items.append(
-            Item(
+            NextSentenceItem(
                 id=f"{document.id}:{start}",
                 document_id=document.id,
                 domain=document.domain,

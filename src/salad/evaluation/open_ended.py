@@ -15,8 +15,6 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.objective.distill import kl_per_position
 
-__all__ = ["Sampling", "answer", "answer_divergence", "exact_match", "normalise_answer", "token_f1"]
-
 
 def normalise_answer(text: str) -> str:
     """SQuAD's: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016, evaluate-v1.1)."""

@@ -18,8 +18,6 @@ from salad.model.modeling import SaladForConditionalGeneration
 from salad.sequence import assemble, best_fit
 from salad.types import Example, SaladError
 
-__all__ = ["Probed", "layer_states", "probe", "retention"]
-
 PENALTIES = 10.0 ** np.arange(-3, 4)  # of the mean squared norm of a row
 POSITIONS = 1024  # in one forward pass
 

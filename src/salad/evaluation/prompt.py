@@ -11,11 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from salad.evaluation.task import Say, Task, TaskItem, render
+from salad.evaluation.benchmark_task import Say, Task, TaskItem, render
 from salad.sequence import start_token_id, token_ids
 from salad.types import Modality
-
-__all__ = ["MAX_SHOTS", "Request", "Segment", "Sound", "Start", "Unit", "num_shots", "read_out", "request", "segments"]
 
 MAX_SHOTS = 5
 Start = Literal["tokenizer", "document"]
@@ -88,11 +86,7 @@ def _template(task: Task, item: TaskItem, modality: Modality) -> list[Segment]:
 
 
 def num_shots(
-    task: Task,
-    shots: Sequence[TaskItem],
-    item: TaskItem,
-    length: Callable[[Sequence[Segment]], int],
-    context: int,
+    task: Task, shots: Sequence[TaskItem], item: TaskItem, length: Callable[[Sequence[Segment]], int], context: int
 ) -> int | None:
     """How many of `shots` fit before the item, at most 5; None where the item alone is longer than `context`.
 

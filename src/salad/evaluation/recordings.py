@@ -15,24 +15,13 @@ from salad import assets
 from salad.audio import read_audio, to_seconds, write_flac
 from salad.data.readers.rows import AUDIO_SUFFIXES
 from salad.engine import Shard, run_shards
+from salad.evaluation.benchmark_task import Say, Task
 from salad.evaluation.degrade import disturbed
-from salad.evaluation.task import Say, Task
 from salad.files import existing, file_name, read_jsonl, sha256_file, sha256_json, write_jsonl
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.speak import RATE_HZ, speak_document
 from salad.synthesize.voices import assets_of_voice, load_voice
 from salad.types import Document, SaladError
-
-__all__ = [
-    "SHUFFLED",
-    "SILENCE",
-    "Recording",
-    "everything_spoken",
-    "find_recordings",
-    "others",
-    "samples_of",
-    "speak_texts",
-]
 
 REVISION = 1  # counts the changes of how a text becomes samples: what was spoken before is spoken again
 SILENCE = "silence"

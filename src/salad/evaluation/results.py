@@ -13,28 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from salad.evaluation.benchmark_task import Task, TaskItem
 from salad.evaluation.prompt import Segment
 from salad.evaluation.score import OptionScore
-from salad.evaluation.task import Task, TaskItem
 from salad.measure.format import with_detectable, with_interval
 from salad.measure.statistics import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
 from salad.types import Result, SaladError
-
-__all__ = [
-    "METRICS",
-    "chance_of",
-    "check_rows",
-    "comparisons",
-    "gap_interval",
-    "markdown_table",
-    "paired_test",
-    "percent_interval",
-    "pool_metric",
-    "result_of",
-    "results_of",
-    "results_table",
-    "sample_row",
-]
 
 # What the summed log-probability of an option is divided by. acc, acc_norm and acc_bytes are lm-eval's.
 METRICS = {
@@ -149,10 +133,7 @@ def pool_metric(metrics: Iterable[str]) -> str:
 
 
 def comparisons(
-    samples: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]],
-    metrics: Mapping[str, str],
-    resamples: int,
-    seed: int,
+    samples: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]], metrics: Mapping[str, str], resamples: int, seed: int
 ) -> dict[str, Any]:
     """Accuracies with intervals, and what each system loses against the text base, by task and pooled.
 

@@ -12,7 +12,7 @@ import numpy as np
 from salad import assets
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.probing import Probed, layer_states, probe, retention
-from salad.evaluation.saved_model import Listening, load_saved, read_corpus, untrained
+from salad.evaluation.saved_model import LoadedModel, load_saved, read_corpus, untrained
 from salad.files import write_json, write_jsonl
 from salad.measure.format import with_interval
 from salad.model import SaladForConditionalGeneration
@@ -20,8 +20,6 @@ from salad.progress import progress
 from salad.training.checkpoint import Saved, load_weights
 from salad.training.loop import autocast
 from salad.types import Example, SaladError, Utterance
-
-__all__ = ["measure_retention", "table_of"]
 
 SAME_EARS = "encoder"  # it is frozen: the same frames before and after
 MIN_DOCUMENTS = 2  # of a voice: one to learn it from, one to know it by
@@ -48,12 +46,12 @@ def measure_retention(
     retention.jsonl (one row for each label and layer) and quarantine.jsonl to `out`.
     """
     keep_freed_memory()
-    setting, found = Listening(model, teacher, device), read_corpus(corpus, trusted)
-    utterances, aside = _voiced(found.utterances)
-    aside = found.aside + aside
-    frames = setting.encode(utterances, out, layouts=layouts, workers=workers)
+    loaded, found = LoadedModel(model, teacher, device), read_corpus(corpus, trusted)
+    utterances, quarantined = _voiced(found.utterances)
+    quarantined = found.quarantined + quarantined
+    frames = loaded.encode(utterances, out, layouts=layouts, workers=workers)
     by_example = [(u, e) for n in range(layouts)
-                  for u, e in zip(utterances, setting.examples(utterances, frames, n), strict=True)]  # fmt: skip
+                  for u, e in zip(utterances, loaded.examples(utterances, frames, n), strict=True)]  # fmt: skip
     examples = [example for _, example in by_example]
     spans = [(u, s) for u, e in by_example for s in e.spans if s.modality == "speech"]
     documents, recordings = [u.document_id for u, _ in spans], [u.id for u, _ in spans]
@@ -63,9 +61,9 @@ def measure_retention(
         "voice": (voices, recordings),
         "rate": (_about_mean(np.array(rates), voices), None),
     }
-    states = {"after": _states(setting.model, examples, bf16, device)}
+    states = {"after": _states(loaded.model, examples, bf16, device)}
     if before is not None:
-        earlier = _earlier(setting, before).to(device)
+        earlier = _earlier(loaded, before).to(device)
         states["before"] = _states(earlier, examples, bf16, device)
     names = list(states["after"])
     rows = []
@@ -74,7 +72,7 @@ def measure_retention(
             probes: dict[str, dict[str, Probed]] = {when: {} for when in states}
             for when, layers in states.items():
                 for name, values in layers.items():
-                    probes[when][name] = probe(values, label, documents, recordings=shuffled_by, seed=setting.seed)
+                    probes[when][name] = probe(values, label, documents, recordings=shuffled_by, seed=loaded.seed)
                     bar.advance()
             for name in names:
                 own = probes["after"][name]
@@ -89,12 +87,12 @@ def measure_retention(
         "documents": len(set(documents)),
         "voices": dict(sorted(Counter(u.speaker for u in utterances).items())),
         "words_per_second": {"mean": float(np.mean(rates)), "sd": float(np.std(rates))},
-        "quarantined": len(aside),
+        "quarantined": len(quarantined),
         "layers": {of: {r["layer"]: {k: r[k] for k in ("after", "before", "chance", "retention", "of_encoder")}
                         for r in rows if r["of"] == of} for of in labels},
     }  # fmt: skip
     write_jsonl(out / "retention.jsonl", rows)
-    write_jsonl(out / "quarantine.jsonl", [{"stage": "retention", **row} for row in aside])
+    write_jsonl(out / "quarantine.jsonl", [{"stage": "retention", **row} for row in quarantined])
     write_json(out / "retention.json", figures)
     return figures
 
@@ -111,12 +109,12 @@ def _voiced(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[dict
             f"corpus: a probe for the voice needs two voices or more with {MIN_DOCUMENTS} documents each, got "
             f"{known or 'no speech'}; `salad synthesize --voice A --voice B --word-times` makes such a corpus"
         )
-    aside = [
+    quarantined = [
         {"id": u.id, "reason": f"its voice {u.speaker!r} has {len(held[u.speaker])} documents, fewer than two"}
         for u in utterances
         if u.speaker not in enough
     ]
-    return [u for u in utterances if u.speaker in enough], aside
+    return [u for u in utterances if u.speaker in enough], quarantined
 
 
 def _states(
@@ -126,15 +124,15 @@ def _states(
         return layer_states(model, examples)
 
 
-def _earlier(setting: Listening, before: str) -> SaladForConditionalGeneration:
+def _earlier(loaded: LoadedModel, before: str) -> SaladForConditionalGeneration:
     """The model as it was: fresh, at a checkpoint, or another saved one."""
     path = Path(before).expanduser()
     if before != "init" and not (path / "state.json").is_file():
         return load_saved(path)
-    if setting.teacher_name is None:
+    if loaded.teacher_name is None:
         raise SaladError(f"before: {before!r} needs the text LLM that the model came from; give --teacher")
-    lora = setting.model.config.lora_rank if before != "init" and _holds_lora(path) else 0
-    fresh = untrained(setting.model, setting.teacher_name, setting.seed, lora_rank=lora)
+    lora = loaded.model.config.lora_rank if before != "init" and _holds_lora(path) else 0
+    fresh = untrained(loaded.model, loaded.teacher_name, loaded.seed, lora_rank=lora)
     if before != "init":
         load_weights(path, fresh)
     return fresh.eval()

@@ -10,8 +10,6 @@ from salad.data.readers.arrow import need_pyarrow, table_rows
 from salad.files import read_jsonl
 from salad.types import SaladError
 
-__all__ = ["hub_rows", "read_rows"]
-
 PARQUET_COPY = "refs/convert/parquet"  # the branch that the hub keeps for each data set
 
 

@@ -29,20 +29,18 @@ from salad.sequence import FrameStore, check_shard
 from salad.sequence.examples import all_pieces, speech_examples, text_examples
 from salad.types import Document, Example, SaladError, Utterance
 
-__all__ = ["Listening", "Measured", "load_saved", "read_corpus", "same_weights", "silence", "untrained"]
-
 ENCODE_SHARD = 8
 SILENCE_S = 20  # as `evaluate` has it: Whisper's frames of silence depend on how long it lasts
 NO_TIMES = "no word times; `salad synthesize --word-times` or a run's align stage gives them"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredCorpus:
     """A corpus to measure on: what can be heard, what is text alone, and what was set aside ({id, reason})."""
 
     utterances: list[Utterance]
     documents: list[Document]
-    aside: list[dict[str, str]]
+    quarantined: list[dict[str, str]]
 
     @property
     def texts(self) -> list[Document]:
@@ -51,7 +49,7 @@ class Measured:
         return list({document.text: document for document in [*spoken, *self.documents]}.values())
 
 
-class Listening:
+class LoadedModel:
     """MODEL as `from_pretrained` reads it, its tokenizer, and how the run that made it interleaves.
 
     `frozen`: the LLM inside still has the text base's weights, so that base is the model itself and F is exactly 0.
@@ -154,11 +152,11 @@ def silence(model: SaladForConditionalGeneration, examples: Sequence[Example]) -
     longest = max((len(span) for e in examples for span in e.speech_frames), default=1)
     seconds = max(SILENCE_S, int(np.ceil((longest + 1) / encoder.frame_rate_hz)))
     samples = seconds * encoder.sample_rate_hz
-    hush = encoder.encode([np.zeros(min(samples, encoder.max_samples or samples), np.float32)])[0]
-    return [[hush[: len(span)] for span in e.speech_frames] for e in examples]
+    silent_frames = encoder.encode([np.zeros(min(samples, encoder.max_samples or samples), np.float32)])[0]
+    return [[silent_frames[: len(span)] for span in e.speech_frames] for e in examples]
 
 
-def read_corpus(path: Path, trusted: bool = False) -> Measured:
+def read_corpus(path: Path, trusted: bool = False) -> MeasuredCorpus:
     """Utterances with word times from our JSON lines, a Lhotse manifest, or a folder that holds one (a run's too).
 
     Lines with text and no audio are documents that are only read. Set aside, with the reason: a line that cannot be
@@ -167,7 +165,7 @@ def read_corpus(path: Path, trusted: bool = False) -> Measured:
     """
     kept: dict[str, Utterance] = {}
     documents: list[Document] = []
-    aside = []
+    quarantined = []
     for file in _manifests(path):
         kind = kind_of_file(file)
         entry = config.Speech(path=file, format=kind if kind in READERS else "utterances", trusted=trusted)
@@ -185,12 +183,12 @@ def read_corpus(path: Path, trusted: bool = False) -> Measured:
                     raise SaladError(f"{u.audio} does not exist")
                 kept[u.id] = replace(u, document_id=u.document_id or u.id)
             except SaladError as error:
-                aside.append({"id": row.id, "reason": str(error)})
+                quarantined.append({"id": row.id, "reason": str(error)})
     if not kept and not documents:
-        first = f" ({aside[0]['id']}: {aside[0]['reason']})" if aside else ""
-        what = f"none of {len(aside)} utterances can be used{first}" if aside else "it holds nothing"
+        first = f" ({quarantined[0]['id']}: {quarantined[0]['reason']})" if quarantined else ""
+        what = f"none of {len(quarantined)} utterances can be used{first}" if quarantined else "it holds nothing"
         raise SaladError(f"corpus: {path}: {what}; expected aligned utterances, such as RUN/align/heldout.jsonl")
-    return Measured(list(kept.values()), documents, aside)
+    return MeasuredCorpus(list(kept.values()), documents, quarantined)
 
 
 def _manifests(path: Path) -> list[Path]:

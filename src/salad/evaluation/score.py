@@ -15,8 +15,6 @@ from salad.evaluation.prompt import Request, Unit
 from salad.evaluation.scorer_model import Head, Reader
 from salad.sequence import best_fit
 
-__all__ = ["OptionScore", "score", "score_one_by_one"]
-
 POSITIONS = 4096  # in one forward pass
 MIN_HEAD = 16  # a shorter common beginning is not worth keeping
 WINDOW = 1024  # requests whose prefixes are held embedded at a time

@@ -23,8 +23,6 @@ from salad.model.splice import splice
 from salad.objective.head import Head as LogitHead
 from salad.types import SaladError
 
-__all__ = ["Reader", "load_reader"]
-
 Head = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 

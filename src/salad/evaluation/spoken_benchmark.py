@@ -15,7 +15,8 @@ from salad import assets
 from salad.align.asr import RATE_HZ, Transcripts, load_asr
 from salad.audio import resample, split_at_quiet
 from salad.config.conditions import condition
-from salad.evaluation.benchmark import Prepared, Settings, System, infer, prepare, score_samples, systems_of
+from salad.evaluation.benchmark import BenchmarkOptions, Prepared, System, infer, prepare, score_samples, systems_of
+from salad.evaluation.benchmark_task import TaskItem
 from salad.evaluation.degrade import REVISION
 from salad.evaluation.prompt import Segment, Sound, segments
 from salad.evaluation.recordings import (
@@ -29,7 +30,6 @@ from salad.evaluation.recordings import (
     speak_texts,
 )
 from salad.evaluation.scorer_model import Reader
-from salad.evaluation.task import TaskItem
 from salad.files import sha256_json
 from salad.model import load_encoder
 from salad.model.encoders.load import Encoder
@@ -38,8 +38,6 @@ from salad.progress import console, progress
 from salad.synthesize.voices import assets_of_voice
 from salad.types import SaladError
 
-__all__ = ["Speech", "run_speech_eval"]
-
 CONTROLS = (SHUFFLED, SILENCE)
 FORMS = ("context", "all")
 RECORDINGS = "recordings"
@@ -47,7 +45,7 @@ SOUNDS = 64  # encoded recordings that are remembered: few-shot examples come ag
 
 
 @dataclass(frozen=True)
-class Speech:
+class SpeechInput:
     """What is heard. `asr`: "" for no cascade; `conditions` are those of `noise`; `controls`: shuffled, silence.
 
     asr_precision: float32, or int8, which transcribes faster.
@@ -63,7 +61,7 @@ class Speech:
     workers: int = 1
     asr_precision: str = "float32"
 
-    def checked(self) -> Speech:
+    def checked(self) -> SpeechInput:
         """With every condition in full. Raises SaladError for an unknown voice, form, control or condition."""
         for voice in self.voices:
             assets_of_voice(voice)
@@ -85,8 +83,8 @@ def run_speech_eval(
     model: str,
     specs: Sequence[str],
     out: Path,
-    settings: Settings,
-    speech: Speech,
+    settings: BenchmarkOptions,
+    speech: SpeechInput,
     *,
     base: str | None = None,
     data_dir: Path | None = None,
@@ -134,11 +132,11 @@ def run_speech_eval(
     return "" if infer_only else score_samples(out)
 
 
-def _voices(speech: Speech) -> tuple[str, ...]:
+def _voices(speech: SpeechInput) -> tuple[str, ...]:
     return (*((RECORDINGS,) if speech.recordings else ()), *speech.voices)
 
 
-def _cache(speech: Speech) -> Path:
+def _cache(speech: SpeechInput) -> Path:
     return _writable((speech.audio_cache or assets.cache_dir() / "eval-speech").expanduser())
 
 
@@ -173,7 +171,7 @@ def _said(prepared: Prepared, items: Iterable[TaskItem]) -> list[Segment]:
     return [s for item in items for s in segments(prepared.task, item, "speech") if s.modality == "speech"]
 
 
-def _spoken(tasks: Sequence[Prepared], voice: str, speech: Speech, seed: int) -> tuple[Spoken, dict[str, str]]:
+def _spoken(tasks: Sequence[Prepared], voice: str, speech: SpeechInput, seed: int) -> tuple[Spoken, dict[str, str]]:
     """Recordings of all that items and examples say, and by owner why there is none."""
     said = [s for prepared in tasks for s in _said(prepared, (*prepared.shots, *prepared.items))]
     if voice != RECORDINGS:

@@ -23,8 +23,6 @@ from salad.text.normalise import normalise
 from salad.text.speakable import speakable
 from salad.types import Result
 
-__all__ = ["clean_systems", "error_rates", "spoken_figures", "spoken_tables"]
-
 Samples = Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]  # system -> task -> rows
 
 

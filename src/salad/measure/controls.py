@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Spoken", "others_frames"]
-
 
 @dataclass(frozen=True)
 class Spoken:

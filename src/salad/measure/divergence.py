@@ -21,24 +21,6 @@ from salad.objective.distill import kl_per_position
 from salad.sequence import assemble, best_fit
 from salad.types import Estimate, Example, SaladError
 
-__all__ = [
-    "BETWEEN",
-    "WITHOUT_CASCADE",
-    "DocumentKL",
-    "Ears",
-    "HeardShare",
-    "TokenKL",
-    "deaf_ears",
-    "difference",
-    "divergence",
-    "forgetting",
-    "heard",
-    "speech_ears",
-    "summary",
-    "token_divergence",
-    "transcript_ears",
-]
-
 Ears = Callable[[Sequence[Example]], tuple[torch.Tensor, list[int]]]
 POSITIONS = 1024  # in one forward pass
 ROWS = 256  # of logits at a time, where they are looked at one by one

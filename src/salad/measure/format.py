@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Z95", "bounds", "cannot_tell", "least_told", "with_detectable", "with_error", "with_interval"]
-
 Z95 = 1.96  # standard errors to either side of a 95 % interval
 Z80 = 0.84  # and so many more: where the truth lies there, 80 % of intervals leave 0 out
 

@@ -21,28 +21,6 @@ from salad.text.normalise import normalise
 from salad.text.speakable import speakable
 from salad.types import Estimate, Example, Utterance
 
-__all__ = [
-    "EXPOSURES",
-    "HeardSpan",
-    "MarkedSpan",
-    "Recall",
-    "VoiceErrors",
-    "exposure_of",
-    "exposure_parts",
-    "heard_of_frames",
-    "heard_of_utterances",
-    "heard_spans",
-    "heard_text",
-    "marked",
-    "phone_errors",
-    "pooled_errors",
-    "spoken_words",
-    "spread",
-    "voice_errors",
-    "wer_rows",
-    "word_recall",
-]
-
 BOUNDARY = 0  # of every alphabet (`salad.text.phonemes`): where a word ends is no sound
 EXPOSURES = ("heard_10", "heard_3", "heard_1", "read", "neither")
 SPANS_AT_ONCE = 64

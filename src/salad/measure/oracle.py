@@ -16,16 +16,6 @@ from salad.model.teacher import Teacher
 from salad.text.speakable import speakable
 from salad.types import Example
 
-__all__ = [
-    "ERROR_RATES",
-    "argmax_ears",
-    "disturbed_symbols",
-    "oracle_rows",
-    "symbol_ears",
-    "symbols_of_model",
-    "true_symbols",
-]
-
 ERROR_RATES = (0.0, 0.05, 0.1, 0.2)
 Said = Callable[[Example], Sequence[Sequence[int]]]  # symbols of each spoken span, boundaries between words
 

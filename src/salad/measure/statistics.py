@@ -14,24 +14,6 @@ from scipy.stats import binomtest, norm, t
 
 from salad.types import Estimate, Gap, Result, SaladError
 
-__all__ = [
-    "accuracy",
-    "blocked_spread",
-    "detectable",
-    "gap",
-    "holm",
-    "margin",
-    "margin_over",
-    "mcnemar",
-    "minimum_detectable_gap",
-    "pooled_gap",
-    "pooled_spread",
-    "proportion",
-    "ratio",
-    "replicate_reach",
-    "two_sided_p",
-]
-
 
 def proportion(right: Sequence[float], groups: Sequence[str] | None = None) -> Estimate:
     """The share of ones among `right` [n] with its 95 % Wilson interval (Wilson 1927).
@@ -76,12 +58,7 @@ def accuracy(results: Sequence[Result], groups: Sequence[str] | None = None) -> 
 
 
 def gap(
-    text: Sequence[Result],
-    speech: Sequence[Result],
-    resamples: int,
-    seed: int,
-    *,
-    groups: Sequence[str] | None = None,
+    text: Sequence[Result], speech: Sequence[Result], resamples: int, seed: int, *, groups: Sequence[str] | None = None
 ) -> Gap:
     """Text accuracy minus speech accuracy on the same items; 95 % paired bootstrap of items, or of whole `groups`."""
     if [r.id for r in text] != [r.id for r in speech]:
@@ -96,12 +73,7 @@ def margin(results: Sequence[Result], resamples: int, seed: int, *, groups: Sequ
 
 
 def margin_over(
-    first: Sequence[Result],
-    second: Sequence[Result],
-    resamples: int,
-    seed: int,
-    *,
-    groups: Sequence[str] | None = None,
+    first: Sequence[Result], second: Sequence[Result], resamples: int, seed: int, *, groups: Sequence[str] | None = None
 ) -> Estimate:
     """The margin of `first` less that of `second` on the same items, paired."""
     _same_items(first, second)

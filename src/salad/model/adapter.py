@@ -14,8 +14,6 @@ from salad.model.attention import NAME, packed_arguments
 from salad.model.config import SaladConfig
 from salad.model.llm import embedding_width
 
-__all__ = ["Adapter", "CTCHead", "stack_frames"]
-
 # A mixture of many embeddings lies where no token does, and the LLM makes nothing of it (docs/decisions/0003).
 SHARPEN = 4.0
 

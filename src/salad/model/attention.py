@@ -24,8 +24,6 @@ from transformers.masking_utils import sdpa_mask
 from salad.model.transfer import to_device
 from salad.objective.distill import compiled
 
-__all__ = ["NAME", "Packing", "block_mask", "packed_arguments", "read_head"]
-
 NAME = "salad_packed"
 BLOCK = 128  # positions in a block of FlexAttention's mask
 Head = Sequence[tuple[torch.Tensor, torch.Tensor]]

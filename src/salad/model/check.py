@@ -32,8 +32,6 @@ from salad.objective.distill import kl_per_position
 from salad.sequence import start_token_id
 from salad.types import SaladError
 
-__all__ = ["Check", "SelfCheck", "check_folder", "check_llm", "load_llm"]
-
 KEPT_FROM = 10_000_000  # parameters: a smaller LLM is read faster than a file is worth
 # What transformers and its families raise on what they are not made for.
 FAULTS = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ImportError)

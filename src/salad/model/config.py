@@ -8,8 +8,6 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from salad.types import SaladError
 
-__all__ = ["FORMAT_VERSION", "SaladConfig"]
-
 # Of a saved model's folder. 1: before config.json told its version and where the model comes from (`origin`), which was
 # read from a recipe beside it, and still is.
 FORMAT_VERSION = 2

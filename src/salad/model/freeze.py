@@ -7,8 +7,6 @@ import torch
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.types import SaladError
 
-__all__ = ["freeze", "merge_linear"]
-
 
 def freeze(model: SaladForConditionalGeneration, llm: str, *, bf16: bool) -> None:
     """What trains: the adapter and its CTC head, and of the LLM all, its LoRA weights, or nothing.

@@ -19,25 +19,6 @@ from salad.objective.distill import kl_per_position
 from salad.objective.head import Head
 from salad.types import SaladError
 
-__all__ = [
-    "EXACT",
-    "Packed",
-    "as_inputs",
-    "attention_layers",
-    "build_llm",
-    "decoder_layers",
-    "decoder_of",
-    "embedding_scale",
-    "embedding_width",
-    "head_of",
-    "hidden_states",
-    "layer_states",
-    "measure_packing",
-    "packs",
-    "require_attention",
-    "use_packed_attention",
-]
-
 EXACT = 1e-5  # nats: what packing may change in float32
 STATES = 1e-3  # of their size: what it may change the states, for a small random LLM says nothing in nats
 ROUGH = 1e-2, 0.1  # both, where weights are held in bf16

@@ -31,14 +31,12 @@ from salad.model.splice import splice
 from salad.objective.head import Head
 from salad.types import SaladError
 
-__all__ = ["SaladForConditionalGeneration"]
-
 IGNORED = -100  # a label that the loss does not ask for
 PRIOR_ROUNDS = 2  # the second one judges after what the first one chose
 
 
 @dataclass(frozen=True)
-class Heard:
+class SpeechEmbeddings:
     """Spans laid end to end: embeddings [sum of lengths, llm width] for the LLM; CTC logits [sum of all_lengths, C].
 
     `lengths`: positions that each span keeps; `all_lengths`: its adapter positions before any is dropped.
@@ -133,7 +131,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         hidden, lengths = self.adapter(frames)
         return self.ctc(hidden, self.get_input_embeddings().weight), lengths
 
-    def hear(self, frames: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> Heard:
+    def hear(self, frames: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> SpeechEmbeddings:
         """What the LLM reads for each span, and the CTC scores it was made from.
 
         readout: "argmax" gives the LLM the likeliest token's own embedding in place of the expected one (a measure).
@@ -145,7 +143,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return self._read(runs.posteriors, runs.states, runs.lengths, scores, lengths, readout, runs.places)
         hidden, lengths = self.adapter(frames)
         if self.ctc is None:
-            return Heard(hidden, lengths, None, lengths)
+            return SpeechEmbeddings(hidden, lengths, None, lengths)
         logits = self.ctc(hidden, table)
         best = logits.detach().argmax(dim=-1)
         kept_lengths = lengths
@@ -158,9 +156,9 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ids = self.ctc.tokens(best)
         embeddings = table[ids.clamp(min=0)] if readout == "argmax" else self.ctc.embed(hidden, scores, table)
         sure, places = scores.detach().softmax(-1).amax(-1), torch.stack([place, place + 1], dim=1)
-        return Heard(as_inputs(self.llm, embeddings), kept_lengths, logits, lengths, ids, None, sure, places)
+        return SpeechEmbeddings(as_inputs(self.llm, embeddings), kept_lengths, logits, lengths, ids, None, sure, places)
 
-    def hear_symbols(self, posteriors: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> Heard:
+    def hear_symbols(self, posteriors: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> SpeechEmbeddings:
         """What the LLM reads for spans of symbols [n, S] that were heard, or simulated; no frame is asked for."""
         lengths = [len(span) for span in posteriors]
         return self._read(torch.cat(list(posteriors)), None, lengths, None, lengths, readout)
@@ -174,7 +172,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         all_lengths: list[int],
         readout: Readout,
         places: torch.Tensor | None = None,
-    ) -> Heard:
+    ) -> SpeechEmbeddings:
         """Symbols [N, S] -> what the LLM reads. Where `config.prior` is above 0 the LLM judges its candidates first:
         log P of each, after those before it in its span, times `prior`, joins their scores, in PRIOR_ROUNDS rounds."""
         table = self.get_input_embeddings().weight
@@ -188,7 +186,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         scored = found.scores if prior is None else found.scores + prior
         sure = scored.detach().softmax(-1).amax(-1)
         told = None if places is None else token_places(places, lengths, found.kept, found.lengths)
-        return Heard(
+        return SpeechEmbeddings(
             as_inputs(self.llm, embeddings), found.lengths, scores, all_lengths, ids, found.symbols, sure, told
         )
 

@@ -24,8 +24,6 @@ from salad.model.encoders.load import Encoder, load_encoder
 from salad.sequence.tokens import OPEN, marked, prompt_ids, token_ids, unmarked
 from salad.types import SaladError
 
-__all__ = ["AUDIO", "ChatPrompt", "SaladProcessor", "placeholder_id"]
-
 AUDIO = "<|audio|>"
 HEARD = re.compile(f"(?<!{OPEN}){re.escape(AUDIO)}")  # one that no user wrote
 MAX_SPAN_S = 6.0

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-__all__ = ["splice"]
-
 
 def splice(table: nn.Module, parts: Sequence[Sequence[int] | torch.Tensor]) -> torch.Tensor:
     """Embeddings [positions, width] of `parts`, one after the other; none at all give [0, width].

@@ -13,8 +13,6 @@ from salad.objective.head import Head
 from salad.sequence import best_fit
 from salad.types import Example
 
-__all__ = ["Teacher"]
-
 
 class Teacher:
     """Q: hidden states of the original text LLM at every position of each document.

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-__all__ = ["to_device"]
-
 
 def to_device(
     arrays: Sequence[np.ndarray], device: torch.device | str, dtype: torch.dtype | None = None

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import torch
 
-__all__ = ["ctc", "ctc_fits"]
-
 
 def ctc_fits(num_positions: int, classes: Sequence[int]) -> bool:
     """Whether `classes` can be read off `num_positions` at all: a repeated class needs a blank between."""

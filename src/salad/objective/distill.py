@@ -17,8 +17,6 @@ import torch
 from salad.objective.head import Head
 from salad.types import SaladError
 
-__all__ = ["Divergence", "Loss", "distill", "kl_per_position"]
-
 Divergence = Literal["kl", "reverse_kl", "jsd"]
 
 # Rows of logits at a time. On a CPU a chunk's logits stay under the size that the C library gives back to the system

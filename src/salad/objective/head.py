@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-__all__ = ["Head"]
-
 
 @dataclass(frozen=True)
 class Head:

@@ -8,8 +8,6 @@ from typing import Protocol
 import torch
 from torch.nn import functional
 
-__all__ = ["spelling"]
-
 
 class Speller(Protocol):
     """The upper part of ears: which tokens can be said, and the vectors and biases of classes."""

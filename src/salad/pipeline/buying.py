@@ -28,8 +28,6 @@ from salad.select.prices import PricedDocument, Prices, exposure, two_prices
 from salad.training.loop import autocast
 from salad.types import SaladError, Utterance
 
-__all__ = ["excluded", "market_of", "price", "units_of_run"]
-
 
 def market_of(run: Run, excluded: Sequence[Mapping[str, Any]]) -> Market:
     """D_web with what the probe found; excluded: rows of `excluded`. Earlier rounds' purchases are taken."""

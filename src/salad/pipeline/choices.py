@@ -12,26 +12,24 @@ import numpy as np
 from salad.align.transcript_match import words_for_ranges
 from salad.audio import read_audio, split_at_quiet, to_samples
 from salad.engine.machine import default_device
-from salad.evaluation.benchmark import Settings, load_samples
-from salad.evaluation.next_sentence import Item, build_items
+from salad.evaluation.benchmark import BenchmarkOptions, load_samples
+from salad.evaluation.next_sentence import NextSentenceItem, build_items
 from salad.evaluation.prompt import Request, Segment, Sound, request
 from salad.evaluation.recordings import SHUFFLED, SILENCE
 from salad.evaluation.results import pool_metric, result_of
 from salad.evaluation.score import OptionScore, score
 from salad.evaluation.scorer_model import Reader
-from salad.evaluation.spoken_benchmark import Speech, run_speech_eval
+from salad.evaluation.spoken_benchmark import SpeechInput, run_speech_eval
 from salad.files import write_jsonl
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.statistics import accuracy, gap, margin, margin_over, pooled_gap
 from salad.model import load_encoder
 from salad.model.processor import MAX_SPAN_S
-from salad.pipeline.heldout import Setting
+from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.run import Run
 from salad.progress import progress
 from salad.report.values import NEXT_SENTENCE
 from salad.types import Result
-
-__all__ = ["accuracies", "answer", "items_of"]
 
 SOUNDS_AT_ONCE = 8
 HEARING = ("speech_adapted", "blind", "other")  # own recording, silence as long, another document's recording
@@ -39,37 +37,37 @@ CONTROLS = {SILENCE: "blind", SHUFFLED: "other"}  # conditions of `salad eval --
 Frames = tuple[np.ndarray, ...]  # [num_frames, frame_dim] of each span of one context
 
 
-def items_of(setting: Setting) -> list[Item]:
+def items_of(evaluator: HeldoutEvaluator) -> list[NextSentenceItem]:
     """The multiple-choice items that the recipe builds from its held-out documents."""
-    settings, seed = setting.run.recipe.evaluate, setting.run.recipe.seed
-    return build_items(setting.documents, settings.items, settings.options, settings.context_words, seed)
+    settings, seed = evaluator.run.recipe.evaluate, evaluator.run.recipe.seed
+    return build_items(evaluator.documents, settings.items, settings.options, settings.context_words, seed)
 
 
 def answer(
-    setting: Setting,
-    items: list[Item],
-    heard: dict[str, str],
+    evaluator: HeldoutEvaluator,
+    items: list[NextSentenceItem],
+    transcripts: dict[str, str],
     systems: tuple[str, ...] = (),
     silence: np.ndarray | None = None,
 ) -> dict[str, list[Result]]:
     """What each system answers; `systems` names those that are asked, all of them if none is named.
 
-    heard: transcripts by utterance, which the cascade reads. silence: frames that `blind` hears; without them it is not
+    transcripts: by utterance, which the cascade reads. silence: frames that `blind` hears; without them it is not
     asked. Scores are nats per token of each option, from the scorer of `salad eval`.
     """
     wanted = [name for name in HEARING if not systems or name in systems]
-    frames = _frames(setting, items, wanted, silence) if wanted else {}
-    asked = _requests(setting, items, heard, frames, systems)
-    bf16, scores = setting.run.uses_bf16("score", setting.device), dict[str, list[tuple[OptionScore, ...]]]()
+    frames = _frames(evaluator, items, wanted, silence) if wanted else {}
+    asked = _requests(evaluator, items, transcripts, frames, systems)
+    bf16, scores = evaluator.run.uses_bf16("score", evaluator.device), dict[str, list[tuple[OptionScore, ...]]]()
     with progress("multiple choice", len(items) * len(asked), "items") as bar:
         for name, requests in asked.items():
-            model = setting.base if name in ("text_base", "cascade") else setting.model
+            model = evaluator.base if name in ("text_base", "cascade") else evaluator.model
             known: dict[Request, tuple[OptionScore, ...]] = {}
             if name == "cascade" and "text_base" in asked:  # a transcript that is the text itself scores as the text
                 known = dict(zip(asked["text_base"], scores["text_base"], strict=True))
             new = [one for one in requests if one not in known]
             bar.advance(len(requests) - len(new))
-            reader = Reader(model, setting.tokenizer, start="document", bf16=bf16, together=SOUNDS_AT_ONCE)
+            reader = Reader(model, evaluator.tokenizer, start="document", bf16=bf16, together=SOUNDS_AT_ONCE)
             known |= dict(zip(new, score(reader, new, advance=bar.advance), strict=True))
             scores[name] = [known[one] for one in requests]
     results = {
@@ -79,28 +77,28 @@ def answer(
         ]
         for name, found in scores.items()
     }
-    if setting.frozen and "text_base" in results:
+    if evaluator.frozen and "text_base" in results:
         results["text_adapted"] = results["text_base"]  # the same weights read the same text
     return results
 
 
 def _requests(
-    setting: Setting,
-    items: Sequence[Item],
-    heard: dict[str, str],
+    evaluator: HeldoutEvaluator,
+    items: Sequence[NextSentenceItem],
+    transcripts: dict[str, str],
     frames: dict[str, dict[str, Frames]],
     systems: tuple[str, ...],
 ) -> dict[str, list[Request]]:
     """The items as each system takes them in: the context read, read from a transcript, or heard (frames by item)."""
-    texts = {"text_base": [item.context for item in items], "cascade": _transcripts(setting, items, heard)}
+    texts = {"text_base": [item.context for item in items], "cascade": _transcripts(evaluator, items, transcripts)}
     prompts = {name: [(Segment("text", text), ()) for text in own] for name, own in texts.items()}
     prompts |= {k: [(Segment("speech", item.context), own[item.id]) for item in items] for k, own in frames.items()}
-    if not setting.frozen:
+    if not evaluator.frozen:
         prompts["text_adapted"] = prompts["text_base"]
 
-    def asked(name: str, item: Item, segment: Segment, spans: Frames) -> Request:
+    def asked(name: str, item: NextSentenceItem, segment: Segment, spans: Frames) -> Request:
         options, sound = [f" {option}" for option in item.options], Sound(f"{name}/{item.id}", spans)
-        return request(setting.tokenizer, [segment], options, start="document", sound=lambda _: sound)
+        return request(evaluator.tokenizer, [segment], options, start="document", sound=lambda _: sound)
 
     return {
         name: [asked(name, item, *prompt) for item, prompt in zip(items, own, strict=True)]
@@ -109,29 +107,31 @@ def _requests(
     }
 
 
-def _transcripts(setting: Setting, items: Sequence[Item], heard: dict[str, str]) -> list[str]:
-    utterances = [setting.by_document[item.document_id] for item in items]
+def _transcripts(
+    evaluator: HeldoutEvaluator, items: Sequence[NextSentenceItem], transcripts: dict[str, str]
+) -> list[str]:
+    utterances = [evaluator.by_document[item.document_id] for item in items]
     return [
-        " ".join(words_for_ranges(u.text.split(), heard.get(u.id, ""), [item.context_words])[0])
+        " ".join(words_for_ranges(u.text.split(), transcripts.get(u.id, ""), [item.context_words])[0])
         for item, u in zip(items, utterances, strict=True)
     ]
 
 
 def _frames(
-    setting: Setting, items: Sequence[Item], wanted: Sequence[str], silence: np.ndarray | None
+    evaluator: HeldoutEvaluator, items: Sequence[NextSentenceItem], wanted: Sequence[str], silence: np.ndarray | None
 ) -> dict[str, dict[str, Frames]]:
     """For each way of hearing, the frames of each item's context: its own, as much silence, as much of another's."""
-    encoder = load_encoder(setting.run.recipe.assets.encoder, setting.run.recipe.threads)
+    encoder = load_encoder(evaluator.run.recipe.assets.encoder, evaluator.run.recipe.threads)
     with progress("encode contexts", len(items), "items") as bar:
         own = {}
         for item in items:
-            own[item.id] = _encoded(setting, encoder, item)
+            own[item.id] = _encoded(evaluator, encoder, item)
             bar.advance()
     found = {"speech_adapted": own}
     if silence is not None:
         found["blind"] = {i: tuple(silence[: len(span)] for span in spans) for i, spans in own.items()}
     spoken = [
-        Spoken(item.document_id, item.domain, setting.by_document[item.document_id].speaker, own[item.id])
+        Spoken(item.document_id, item.domain, evaluator.by_document[item.document_id].speaker, own[item.id])
         for item in items
     ]
     others = others_frames(spoken) if "other" in wanted else []
@@ -140,20 +140,22 @@ def _frames(
     return {name: frames for name, frames in found.items() if name in wanted}
 
 
-def _encoded(setting: Setting, encoder: Any, item: Item) -> Frames:
+def _encoded(evaluator: HeldoutEvaluator, encoder: Any, item: NextSentenceItem) -> Frames:
     """The context as sound alone: cut out of the recording and encoded once."""
-    utterance = setting.by_document[item.document_id]
+    utterance = evaluator.by_document[item.document_id]
     key = (utterance.id, tuple(item.context_words))
-    if key not in setting.item_frames:
+    if key not in evaluator.item_frames:
         samples, rate = read_audio(utterance.audio, encoder.sample_rate_hz)
         first, last = item.context_words
         start, end = (to_samples(t, rate) for t in (utterance.words[first].start_s, utterance.words[last - 1].end_s))
         spans = encoder.encode(split_at_quiet(samples[start:end], rate, MAX_SPAN_S))
-        setting.item_frames[key] = tuple(spans)
-    return setting.item_frames[key]
+        evaluator.item_frames[key] = tuple(spans)
+    return evaluator.item_frames[key]
 
 
-def accuracies(run: Run, items: list[Item], results: dict[str, list[Result]], folder: Path) -> dict[str, Any]:
+def accuracies(
+    run: Run, items: list[NextSentenceItem], results: dict[str, list[Result]], folder: Path
+) -> dict[str, Any]:
     """The same items read, heard, and read from a transcript; `tasks`: those of the recipe beside them, and all.
 
     The gap over all has one length normalisation: that of the next sentences (nats a token) where there are some.
@@ -220,8 +222,10 @@ def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[dict[str, Any]
         str(run.latest.folder("stage2") / "model"),
         recipe.evaluate.tasks,
         out,
-        Settings(num_fewshot=recipe.evaluate.num_fewshot, resamples=recipe.evaluate.bootstrap, seed=recipe.seed),
-        Speech(
+        BenchmarkOptions(
+            num_fewshot=recipe.evaluate.num_fewshot, resamples=recipe.evaluate.bootstrap, seed=recipe.seed
+        ),
+        SpeechInput(
             voices=(voice,),
             controls=tuple(CONTROLS),
             workers=recipe.engine.workers,

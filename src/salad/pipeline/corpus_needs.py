@@ -9,25 +9,13 @@ from typing import Any
 from salad.assets import ASSETS
 from salad.config import Corpus, Recipe
 from salad.data.card import speech_source, text_source
-from salad.data.ingest_plan import Door
+from salad.data.ingest_plan import IngestLimits
 from salad.data.prepared import Prepared, copy_recordings, first_of_each_domain, read_prepared, recorded
 from salad.model import load_encoder
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import speak
 from salad.synthesize import assets_of_voice
 from salad.types import Document, Utterance
-
-__all__ = [
-    "PREPARED_HELDOUT",
-    "against_forgetting",
-    "assets_needed",
-    "door_of",
-    "heldout_speech",
-    "heldout_voices",
-    "spoken_rows",
-    "text_rows",
-    "voices_needed",
-]
 
 PREPARED_HELDOUT = "prepared-heldout"  # the folder of held-out recordings that came with a prepared corpus
 
@@ -45,7 +33,7 @@ def assets_needed(recipe: Recipe) -> set[str]:
     writes = not settings.prepared
     if writes and (settings.web_documents_per_topic or settings.speech_documents or settings.heldout_per_domain):
         names.add(recipe.assets.llm)
-    if settings.own_data:
+    if settings.user_data:
         names.add(recipe.assets.encoder)
     for voice in voices_needed(recipe):
         names |= set(assets_of_voice(voice))
@@ -65,11 +53,11 @@ def voices_needed(recipe: Recipe) -> set[str]:
     return voices | {voice for document, voice in heldout_voices(settings, heldout) if (document.id, voice) not in said}
 
 
-def door_of(recipe: Recipe) -> Door:
+def ingest_limits(recipe: Recipe) -> IngestLimits:
     """The context counts sound at the encoder's own rate, and no layout speaks a larger share than this."""
     frame_rate_hz = load_encoder(recipe.assets.encoder, recipe.threads).frame_rate_hz
     most, least = recipe.sequence.speech_words[1], recipe.sequence.text_words[0]
-    return Door(
+    return IngestLimits(
         min_s=recipe.corpus.min_utterance_s,
         max_s=recipe.corpus.max_utterance_s,
         context=recipe.sequence.context,

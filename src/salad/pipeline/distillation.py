@@ -25,12 +25,10 @@ from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.streaming import count_left_out, open_stream
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
-from salad.training.distributed import World, shard
+from salad.training.distributed import ProcessGroup, shard
 from salad.training.loop import Schedule, Task, autocast, train
 from salad.training.tasks import CTCTask, DistillTask, OneBatch, Source, Together, WithCTC, plan_batches
 from salad.types import Document, Example, SaladError, Utterance
-
-__all__ = ["train_stage"]
 
 CACHE_BYTES = 2 * 2**30
 
@@ -64,7 +62,7 @@ def train_stage(
     device = default_device()
     bf16 = run.uses_bf16("train", device)
     freeze(model, settings.llm, bf16=bf16)
-    world, context = World.join(), run.recipe.sequence.context
+    world, context = ProcessGroup.join(), run.recipe.sequence.context
     model.to(device)
     base.to(device)
     if settings.shard:
@@ -125,7 +123,7 @@ def train_stage(
         start_from=resume,
         probe=probe,
         world=world,
-        lockstep=(settings.shard or settings.shard_teacher) and world.size > 1,
+        sharded=(settings.shard or settings.shard_teacher) and world.size > 1,
         stream=stream,
     )
     summary = {"checkpoint": last.name, "steps": settings.steps}
@@ -157,7 +155,7 @@ def _probe(
     heldout = [u for u in everyone if u.speaker not in run.recipe.corpus.unseen_voices]
     heldout = sorted(heldout, key=lambda u: (u.id.split("-")[-1], u.id))
     chosen = heldout[:: max(1, len(heldout) // settings.probe_documents)][: settings.probe_documents]
-    frames = load_frames(run, "heldout", everyone, World.join())
+    frames = load_frames(run, "heldout", everyone, ProcessGroup.join())
     examples = speech_examples(run, tokenizer, chosen, frames)
     texts = text_examples(tokenizer, [Document(u.id, u.text, u.source, u.domain) for u in chosen])
     frozen = settings.llm == "frozen"

@@ -15,12 +15,10 @@ from salad.measure.hearing import exposure_parts
 from salad.measure.oracle import oracle_rows, symbols_of_model
 from salad.model import load_encoder
 from salad.pipeline.hearing import heard_counts, said_symbols
-from salad.pipeline.heldout import Setting
-from salad.pipeline.speechlm import heard_tokens
+from salad.pipeline.heldout import HeldoutEvaluator
+from salad.pipeline.speechlm import transcript_tokens
 from salad.progress import progress
 from salad.types import Example
-
-__all__ = ["divergences", "not_measured", "oracles", "silence", "wanted"]
 
 BEFORE = ("init", "warm_start", "stage1")
 SILENCE_S = 20
@@ -55,16 +53,20 @@ def silence(encoder: str, threads: int) -> np.ndarray:
 
 
 def divergences(
-    setting: Setting, settings: Evaluate, checkpoints: Mapping[str, Path], written: dict[str, str], hush: np.ndarray
+    evaluator: HeldoutEvaluator,
+    settings: Evaluate,
+    checkpoints: Mapping[str, Path],
+    written: dict[str, str],
+    silent_frames: np.ndarray,
 ) -> tuple[Rows, dict[str, Any]]:
     """M of every checkpoint and of the controls, document by document; F summed up. Leaves the last model loaded.
 
     checkpoints: by stage; of stage2, the last one, M is also summed up by exposure. written: transcripts by utterance,
-    for the cascade. hush: `silence`.
+    for the cascade. silent_frames: `silence`.
     """
-    base, model, teacher, examples = setting.base, setting.model, setting.teacher, setting.examples
-    fewer, rows = setting.fewer(settings.stage_documents), Rows()
-    words, known = {u.id: u.text.split() for u in setting.utterances}, heard_counts(setting.run)
+    base, model, teacher, examples = evaluator.base, evaluator.model, evaluator.teacher, evaluator.examples
+    fewer, rows = evaluator.fewer(settings.stage_documents), Rows()
+    words, known = {u.id: u.text.split() for u in evaluator.utterances}, heard_counts(evaluator.run)
 
     def parts(example: Example) -> dict[str, np.ndarray]:
         return exposure_parts(example, words[example.id], known)
@@ -74,43 +76,43 @@ def divergences(
         rows["deaf"] = divergence(base, teacher, examples, deaf_ears(base))
         bar.advance()
         if wanted(settings, "cascade"):
-            spoken = heard_tokens(setting.tokenizer, setting.utterances, examples, written)
+            spoken = transcript_tokens(evaluator.tokenizer, evaluator.utterances, examples, written)
             ears = transcript_ears(base, lambda e: spoken[e.id])
             rows["cascade"] = divergence(base, teacher, examples, ears)
         bar.advance()
         if wanted(settings, "init"):
-            rows["init"] = divergence(model, setting.reader(), fewer, speech_ears(model))
+            rows["init"] = divergence(model, evaluator.reader(), fewer, speech_ears(model))
         bar.advance()
         for name, path in checkpoints.items():
-            model = setting.load(path)
+            model = evaluator.load(path)
             of_model = name == "stage2"
             own = examples if of_model else fewer
-            rows[name] = divergence(model, setting.reader(), own, speech_ears(model), parts if of_model else None)
+            rows[name] = divergence(model, evaluator.reader(), own, speech_ears(model), parts if of_model else None)
             bar.advance()
-            if not setting.frozen:
-                f[name] = summary(forgetting(model, teacher, setting.texts))
+            if not evaluator.frozen:
+                f[name] = summary(forgetting(model, teacher, evaluator.texts))
             bar.advance()
         if wanted(settings, "blind"):
-            ears = speech_ears(model, lambda e: [hush[: len(span)] for span in e.speech_frames])
-            rows["blind"] = divergence(model, setting.reader(), examples, ears)
+            ears = speech_ears(model, lambda e: [silent_frames[: len(span)] for span in e.speech_frames])
+            rows["blind"] = divergence(model, evaluator.reader(), examples, ears)
         bar.advance()
         if wanted(settings, "other"):
-            own, frames = setting.another()
+            own, frames = evaluator.another()
             if own:
-                rows["other"] = divergence(model, setting.reader(), own, speech_ears(model, lambda e: frames[e.id]))
+                rows["other"] = divergence(model, evaluator.reader(), own, speech_ears(model, lambda e: frames[e.id]))
         bar.advance()
-    if setting.frozen:  # the same weights on the same text
+    if evaluator.frozen:  # the same weights on the same text
         nothing = {"all": 0.0, "se": 0.0, "by_domain": {}, "note": "the LLM is frozen"}
         f |= {"stage1": nothing, "stage2": nothing}
     return rows, f
 
 
-def oracles(setting: Setting, settings: Evaluate, seed: int) -> Rows:
+def oracles(evaluator: HeldoutEvaluator, settings: Evaluate, seed: int) -> Rows:
     """Rows of `oracle_rows`, and `oracle_none`: M of the model as it is on the same documents."""
-    symbols = symbols_of_model(setting.model)
+    symbols = symbols_of_model(evaluator.model)
     if symbols is None or not settings.oracle_documents or not wanted(settings, "oracle"):
         return {}
-    examples, model = setting.fewer(settings.oracle_documents), setting.model
-    said = {e.id: said_symbols(setting, symbols, e) for e in examples}
-    rows = oracle_rows(model, setting.reader(), examples, lambda e: said[e.id], seed)
-    return {"oracle_none": divergence(model, setting.reader(), examples, speech_ears(model)), **rows}
+    examples, model = evaluator.fewer(settings.oracle_documents), evaluator.model
+    said = {e.id: said_symbols(evaluator, symbols, e) for e in examples}
+    rows = oracle_rows(model, evaluator.reader(), examples, lambda e: said[e.id], seed)
+    return {"oracle_none": divergence(model, evaluator.reader(), examples, speech_ears(model)), **rows}

@@ -36,13 +36,11 @@ from salad.sequence.simulate import Noise
 from salad.sequence.spelling import SpelledText, load_spelled, save_spelled, spell
 from salad.text.phonemes import BOUNDARY, Symbols
 from salad.training.checkpoint import latest_checkpoint
-from salad.training.distributed import World
+from salad.training.distributed import ProcessGroup
 from salad.training.ears_tasks import HeardSpellTask, LowerTask, SpellTask, SymbolSpan
 from salad.training.loop import Schedule, autocast, train
 from salad.training.tasks import Side, Together
 from salad.types import Utterance
-
-__all__ = ["ears_sides", "lower_part", "lower_part_again", "upper_part"]
 
 Spoken = Sequence[tuple[Sequence[Utterance], Frames]]  # D_speech first, then what was bought
 
@@ -96,7 +94,9 @@ def lower_part_again(
     task = LowerTask(model, spans, steps=steps, batch=settings.batch, seed=seed, by_word=0.0)
     schedule = _schedule(settings, steps, decay_share=0.6)
     title, bf16 = "frames to symbols (CTC), all speech", run.uses_bf16("train", default_device())
-    return train(model, task, schedule, folder, title=title, bf16=bf16, start_from=start_from, world=World.join())
+    return train(
+        model, task, schedule, folder, title=title, bf16=bf16, start_from=start_from, world=ProcessGroup.join()
+    )
 
 
 def upper_part(run: Run) -> dict[str, Any]:
@@ -152,12 +152,7 @@ def ears_sides(
         spans = _spans_of(run, tokenizer, symbols, spoken)
     if settings.ctc_weight:
         lower = LowerTask(
-            model,
-            [span for span, _ in spans],
-            steps=settings.steps,
-            batch=settings.ctc_batch,
-            seed=seed,
-            by_word=0.0,
+            model, [span for span, _ in spans], steps=settings.steps, batch=settings.ctc_batch, seed=seed, by_word=0.0
         )
         sides.append(Side("ctc", lower, settings.ctc_weight))
     if settings.spell_weight:

@@ -33,24 +33,6 @@ from salad.training.ears_tasks import SimulatedBatches, SymbolSpan
 from salad.training.tasks import DistillTask, Source, plan_batches
 from salad.types import Document, Example, SaladError, Utterance
 
-__all__ = [
-    "HEARD_AT_ONCE",
-    "NOISE",
-    "TEXTS",
-    "choose_symbols",
-    "kept_back",
-    "lists_of",
-    "load_noise",
-    "noise_of",
-    "runs_of",
-    "save_noise",
-    "simulated_task",
-    "spell_documents",
-    "text_weights",
-    "vocabulary_words",
-    "words_of_lists",
-]
-
 LISTS, WORDS_OF_A_LIST = 3000, 40  # texts of words in no order
 HEARD_AT_ONCE = 32
 NOISE = "noise.safetensors"

@@ -9,8 +9,6 @@ from typing import Any
 from salad.config import Recipe
 from salad.files import sha256_file, sha256_json
 
-__all__ = ["fingerprint", "of_content", "of_section", "of_stamps", "section"]
-
 LOADING = {"sequence": ("features", "stream", "lanes", "buffer_shards")}  # they change no file of align, nor any frame
 
 

@@ -24,33 +24,33 @@ from salad.measure.hearing import (
     word_recall,
 )
 from salad.measure.oracle import true_symbols
-from salad.pipeline.heldout import Setting
+from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.run import Run
 from salad.pipeline.stages.align import load_aligned
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.synthesize import load_bought
 from salad.types import Example, Utterance
 
-__all__ = ["heard_counts", "hearing_figures", "listen", "said_symbols", "transcript_errors"]
-
 SHOWN = 12  # spans on the page
 
 
-def listen(setting: Setting, model: Any, examples: Sequence[Example] | None = None) -> list[HeardSpan]:
+def listen(evaluator: HeldoutEvaluator, model: Any, examples: Sequence[Example] | None = None) -> list[HeardSpan]:
     """Every spoken span of `examples`, or of what M is measured on; [] where the model's ears score no tokens."""
-    examples = setting.examples if examples is None else examples
-    return heard_of_utterances(model, setting.tokenizer.decode, examples, setting.utterances)
+    examples = evaluator.examples if examples is None else examples
+    return heard_of_utterances(model, evaluator.tokenizer.decode, examples, evaluator.utterances)
 
 
-def said_symbols(setting: Setting, symbols: Any, example: Example) -> list[list[int]]:
+def said_symbols(evaluator: HeldoutEvaluator, symbols: Any, example: Example) -> list[list[int]]:
     """The true symbols of each spoken span, as they sound in the whole text, with a boundary between words."""
-    text = next(u for u in setting.utterances if u.id == example.id).text
+    text = next(u for u in evaluator.utterances if u.id == example.id).text
     return true_symbols(text, symbols, example)
 
 
-def hearing_figures(setting: Setting, spans: Sequence[HeardSpan]) -> tuple[dict[str, Any], dict[str, VoiceErrors]]:
+def hearing_figures(
+    evaluator: HeldoutEvaluator, spans: Sequence[HeardSpan]
+) -> tuple[dict[str, Any], dict[str, VoiceErrors]]:
     """{word_recall, spans, ...} for figures.json, and the error rates of each voice; writes evaluate/heard.jsonl."""
-    run = setting.run
+    run = evaluator.run
     write_jsonl(run.folder("evaluate") / "heard.jsonl", [asdict(span) for span in spans])
     resamples, seed = run.recipe.evaluate.bootstrap, run.recipe.seed
     counts, read, withheld = heard_counts(run), _read(run), _withheld(run)

@@ -24,10 +24,8 @@ from salad.training.checkpoint import load_weights
 from salad.training.loop import autocast
 from salad.types import Document, Example
 
-__all__ = ["Setting"]
 
-
-class Setting:
+class HeldoutEvaluator:
     """`examples`: the speech that M is measured on; `texts`: what F is; `documents`: all that were held out."""
 
     def __init__(self, run: Run) -> None:

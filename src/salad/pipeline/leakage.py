@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from salad.config import Recipe
-from salad.evaluation.task import find_task, load_items, task_files
+from salad.evaluation.benchmark_task import find_task, load_items, task_files
 from salad.pipeline.fingerprints import fingerprint, of_content
 from salad.progress import console
 from salad.select import Screen
 from salad.types import Document
-
-__all__ = ["evaluation_texts", "measured_on", "reason_of", "screen_of", "without_leaks"]
 
 LEAST = 8  # words: a shorter text that was held out is anybody's
 Item = TypeVar("Item")

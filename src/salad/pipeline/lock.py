@@ -20,8 +20,6 @@ from salad.files import read_json, write_json
 from salad.progress import console
 from salad.types import SaladError
 
-__all__ = ["one_owner", "owned"]
-
 LOCK, OWNER = ".owner.lock", ".owner.json"
 
 

@@ -15,8 +15,6 @@ from salad.files import read_json, read_jsonl, write_text
 from salad.measure.format import with_interval
 from salad.pipeline.run import Run
 
-__all__ = ["write_model_card"]
-
 PAPER = "https://arxiv.org/abs/2510.13632"
 SYSTEMS = {
     "text_base": "read, before",

@@ -13,29 +13,27 @@ from salad.files import file_name
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.measure.hearing import HeardSpan, voice_errors
 from salad.pipeline.hearing import listen
-from salad.pipeline.heldout import Setting
+from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.speech_jobs import encode, transcribe
 from salad.pipeline.speechlm import speech_examples
 from salad.progress import progress
 from salad.text.normalise import normalise
 from salad.types import Utterance
 
-__all__ = ["noise_rows"]
-
 PLAIN = "as recorded"
 
 
-def noise_rows(setting: Setting) -> list[dict[str, Any]]:
+def noise_rows(evaluator: HeldoutEvaluator) -> list[dict[str, Any]]:
     """One row of each of `evaluate.noise`, behind one of the same recordings as they are: M, word and phone errors of
     the model's ears over spoken spans, and the word errors of the cascade's recogniser over whole documents.
 
-    Trained voices, the first `noise_documents` of each domain. Call it within `setting.reading()`.
+    Trained voices, the first `noise_documents` of each domain. Call it within `evaluator.reading()`.
     """
-    run, settings = setting.run, setting.run.recipe.evaluate
+    run, settings = evaluator.run, evaluator.run.recipe.evaluate
     if not settings.noise:
         return []
-    wanted = {e.id for e in setting.fewer(settings.noise_documents)}
-    utterances = [u for u in setting.utterances if u.id in wanted]
+    wanted = {e.id for e in evaluator.fewer(settings.noise_documents)}
+    utterances = [u for u in evaluator.utterances if u.id in wanted]
     rows = []
     for name in (PLAIN, *settings.noise):
         folder = run.folder("evaluate") / "noise" / f"{name.replace(':', '-')}-{REVISION}"
@@ -44,19 +42,19 @@ def noise_rows(setting: Setting) -> list[dict[str, Any]]:
         written = transcribe(
             run, folder / "transcripts", noisy, f"transcribe ({name})", precision=settings.asr_precision
         )
-        examples = speech_examples(run, setting.tokenizer, noisy, frames)
-        spans = [replace(s, speaker=name) for s in listen(setting, setting.model, examples)]
-        errors = _errors(setting, spans)
+        examples = speech_examples(run, evaluator.tokenizer, noisy, frames)
+        spans = [replace(s, speaker=name) for s in listen(evaluator, evaluator.model, examples)]
+        errors = _errors(evaluator, spans)
         rows.append(
             {
                 "condition": name,
                 "documents": len(noisy),
                 "misalignment": summary(
-                    divergence(setting.model, setting.reader(), examples, speech_ears(setting.model))
+                    divergence(evaluator.model, evaluator.reader(), examples, speech_ears(evaluator.model))
                 )["all"],
                 "wer": asdict(errors.wer) if errors else None,
                 "phone_error": asdict(errors.phone_error) if errors and errors.phone_error else None,
-                "cascade_wer": asdict(_errors(setting, _transcribed(noisy, written, name)).wer),
+                "cascade_wer": asdict(_errors(evaluator, _transcribed(noisy, written, name)).wer),
             }
         )
     return rows
@@ -85,6 +83,6 @@ def _transcribed(utterances: Sequence[Utterance], written: dict[str, str], name:
     ]
 
 
-def _errors(setting: Setting, spans: Sequence[HeardSpan]) -> Any:
-    found = voice_errors(spans, setting.run.recipe.evaluate.bootstrap, setting.run.recipe.seed)
+def _errors(evaluator: HeldoutEvaluator, spans: Sequence[HeardSpan]) -> Any:
+    found = voice_errors(spans, evaluator.run.recipe.evaluate.bootstrap, evaluator.run.recipe.seed)
     return found[0] if found else None

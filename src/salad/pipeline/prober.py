@@ -17,16 +17,14 @@ from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, speak, transcribe
-from salad.pipeline.speechlm import build_model, heard_tokens, load_tokenizer, speech_examples
+from salad.pipeline.speechlm import build_model, load_tokenizer, speech_examples, transcript_tokens
 from salad.select import Evidence
 from salad.training.checkpoint import latest_checkpoint
 from salad.training.loop import autocast
 from salad.types import Document, Utterance
 
-__all__ = ["Measured", "Prober", "kept_speech", "probed_speech"]
 
-
-class Measured(list[tuple[Utterance, Evidence, float, float]]):
+class ProbeRows(list[tuple[Utterance, Evidence, float, float]]):
     """(utterance, evidence, CER, the model's own loss summed) of each probe document that could be used."""
 
     def of(self, cluster: int) -> list[tuple[Utterance, Evidence, float, float]]:
@@ -58,32 +56,36 @@ class Prober:
         self.run, self.tokenizer = run, load_tokenizer(run)
         self._models: tuple[Any, Any] | None = None
 
-    def measure(self, folder: Path, chosen: Sequence[tuple[Document, int]], title: str = "the probe") -> Measured:
+    def measure(self, folder: Path, chosen: Sequence[tuple[Document, int]], title: str = "the probe") -> ProbeRows:
         """Probe documents, each with the cluster that it stands for; what cannot be used is left in quarantine."""
         run, voice = self.run, self.run.recipe.probe.voice
         spoken = speak(run, folder / "speech", [(document, voice) for document, _ in chosen], f"speak {title}")
         utterances = align(run, folder / "aligned", spoken, f"align {title}")
-        return self.listen(folder, utterances, {document.id: cluster for document, cluster in chosen}, title)
+        return self.measure_aligned(folder, utterances, {document.id: cluster for document, cluster in chosen}, title)
 
-    def listen(self, folder: Path, utterances: Sequence[Utterance], cluster_of: dict[str, int], title: str) -> Measured:
+    def measure_aligned(
+        self, folder: Path, utterances: Sequence[Utterance], cluster_of: dict[str, int], title: str
+    ) -> ProbeRows:
         """The same for recordings that are aligned already."""
         run = self.run
         frames = encode(run, folder / "frames", utterances, f"encode {title}", layouts=1)
-        heard = transcribe(run, folder / "transcripts", utterances, f"transcribe {title}")
+        transcripts = transcribe(run, folder / "transcripts", utterances, f"transcribe {title}")
         if not utterances:
-            return Measured()
+            return ProbeRows()
         model, base = self.load()
         examples = speech_examples(run, self.tokenizer, utterances, frames)
-        tokens = heard_tokens(self.tokenizer, utterances, examples, heard)
+        tokens = transcript_tokens(self.tokenizer, utterances, examples, transcripts)
         teacher = Teacher(base, cache=True)
         with torch.no_grad(), autocast(run.uses_bf16("score")):
             by_ear = token_divergence(model, teacher, examples, speech_ears(model))
             by_asr = token_divergence(base, teacher, examples, transcript_ears(base, lambda e: tokens[e.id]))
             without = token_divergence(base, teacher, examples, deaf_ears(base))
-        out = Measured()
+        out = ProbeRows()
         for utterance, m, v, s in zip(utterances, by_ear, by_asr, without, strict=True):
             evidence = Evidence(cluster_of[utterance.document_id], m.kl, v.kl, s.kl, s.entropy)
-            out.append((utterance, evidence, cer(heard.get(utterance.id, ""), utterance.text), float(m.nll.sum())))
+            out.append(
+                (utterance, evidence, cer(transcripts.get(utterance.id, ""), utterance.text), float(m.nll.sum()))
+            )
         return out
 
     def load(self) -> tuple[Any, Any]:

@@ -28,8 +28,6 @@ from salad.pipeline.lock import one_owner
 from salad.progress import console
 from salad.types import SaladError
 
-__all__ = ["ROUND", "STAGES", "Replaced", "Run", "kept_precision", "run_pipeline", "run_stage", "set_aside"]
-
 Replaced = Literal["ask", "keep", "remove"]
 
 # in order; the file of a stage declares what it is made from (see `_inputs`)
@@ -129,7 +127,7 @@ def run_pipeline(
     """Run every stage (or the one named `only`, or those up to `until`) that is not finished; returns its directory.
 
     reuse: run directories whose finished stages are taken (as hard links) where everything they depend on is the same.
-    replaced: what becomes of results over 10 GB that no longer fit the recipe (see `set_aside`).
+    replaced: what becomes of results over 10 GB that no longer fit the recipe (see `move_to_replaced`).
     Under torchrun the first process decides, writes and shows; the others join it in the stages that train.
     While it runs no other process may run in the same directory; with `wait=True` this one waits its turn (see `lock`).
     """
@@ -169,7 +167,7 @@ def run_pipeline(
                 below = STAGES[STAGES.index(stage) : STAGES.index(only or until or STAGES[-1]) + 1]
                 refuse_large([run.folder(name) for name in below], replaced)
             if first:
-                done = set_aside(run.folder(stage), run.dir / "replaced" / stage, replaced)
+                done = move_to_replaced(run.folder(stage), run.dir / "replaced" / stage, replaced)
                 console.print(f"{stage}: runs again, because {why}; its last result{done}", highlight=False)
             meet()
             above_ran = stage
@@ -202,9 +200,9 @@ def _others() -> tuple[bool, Callable[[], None]]:
     """Whether this process is the first, and how to wait for the others; alone unless torchrun started more."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return True, lambda: None
-    from salad.training.distributed import World
+    from salad.training.distributed import ProcessGroup
 
-    world = World.join()
+    world = ProcessGroup.join()
     return world.is_first, world.barrier
 
 
@@ -268,7 +266,7 @@ def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
     return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
 
 
-def set_aside(folder: Path, target: Path, replaced: Replaced = "ask") -> str:
+def move_to_replaced(folder: Path, target: Path, replaced: Replaced = "ask") -> str:
     """A result that no longer fits the recipe moves to `target` in replaced/, the one there goes; says what was done.
 
     replaced: whether a result over 10 GB is kept or removed; nobody having said so, it raises SaladError, for beside

@@ -22,20 +22,8 @@ from salad.sequence.frames import Decode
 from salad.synthesize.delivery import STEADY
 from salad.synthesize.speak import speak_all
 from salad.synthesize.word_times import align_all
-from salad.training.distributed import World
+from salad.training.distributed import ProcessGroup
 from salad.types import Document, Utterance
-
-__all__ = [
-    "align",
-    "encode",
-    "encoder_of",
-    "expected",
-    "mended",
-    "open_frames",
-    "speak",
-    "training_pieces",
-    "transcribe",
-]
 
 
 def speak(
@@ -50,13 +38,7 @@ def speak(
     """Speak whole documents, varied where they are for training; returns utterances with their sentences' times."""
     recipe = run.recipe
     folders = speak_all(
-        spoken,
-        folder,
-        seed=recipe.seed,
-        workers=recipe.engine.workers,
-        title=title,
-        variation=variation,
-        audio=audio,
+        spoken, folder, seed=recipe.seed, workers=recipe.engine.workers, title=title, variation=variation, audio=audio
     )
     return load_spoken(folders)
 
@@ -115,16 +97,18 @@ def open_frames(
     *,
     layouts: int,
     whole: bool = False,
-    world: World | None = None,
+    world: ProcessGroup | None = None,
 ) -> FrameStore | FlyFrames:
-    """What `encode` left in `folder`, for a stage below it; see `mended`."""
+    """What `encode` left in `folder`, for a stage below it; see `reencode_stale`."""
     if run.recipe.sequence.features == "fly":
         return encode(run, folder, utterances, "", layouts=layouts, whole=whole)
-    folders = mended(run, folder, len(utterances), lambda: utterances, layouts=layouts, whole=whole, world=world)
+    folders = reencode_stale(
+        run, folder, len(utterances), lambda: utterances, layouts=layouts, whole=whole, world=world
+    )
     return FrameStore(folders, *expected(run))
 
 
-def mended(
+def reencode_stale(
     run: Run,
     folder: Path,
     num_utterances: int,
@@ -132,13 +116,13 @@ def mended(
     *,
     layouts: int,
     whole: bool = False,
-    world: World | None = None,
+    world: ProcessGroup | None = None,
 ) -> list[Path]:
     """The shards that `encode` left in `folder`. Where one is missing, stale or damaged, it is encoded again first.
 
     world: the processes that all open them; the first one mends. Audio and `utterances` are read only to mend.
     """
-    world = world or World()
+    world = world or ProcessGroup()
     if world.is_first:
         held, wanted = 0, expected(run)[:2]
         for path in sorted(folder.glob("shard-*")):

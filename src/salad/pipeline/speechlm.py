@@ -29,21 +29,6 @@ from salad.training.ears_tasks import SymbolSpan
 from salad.training.tasks import Source
 from salad.types import Document, Example, Utterance
 
-__all__ = [
-    "build_model",
-    "ctc_spans",
-    "ears_checkpoint",
-    "heard_tokens",
-    "load_lexicon",
-    "load_symbols",
-    "load_tokenizer",
-    "speech_examples",
-    "speech_source",
-    "symbol_spans",
-    "text_examples",
-    "text_source",
-]
-
 
 def load_tokenizer(run: Run) -> Any:
     return AutoTokenizer.from_pretrained(assets.llm_folder(run.recipe.assets.llm))
@@ -109,15 +94,15 @@ def speech_examples(
     return examples.speech_examples(tokenizer, utterances, frames, run.recipe.sequence, run.recipe.seed, layout)
 
 
-def heard_tokens(
-    tokenizer: Any, utterances: Sequence[Utterance], interleaved: Sequence[Example], heard: dict[str, str]
+def transcript_tokens(
+    tokenizer: Any, utterances: Sequence[Utterance], interleaved: Sequence[Example], transcripts: dict[str, str]
 ) -> dict[str, list[list[int]]]:
     """Token ids of what the ASR wrote for each spoken span, by example; `heard`: transcripts of whole utterances."""
     out, by_id = {}, {u.id: u for u in utterances}
     for example in interleaved:
         utterance = by_id[example.id]
         ranges = [(s.start_word, s.end_word) for s in example.spans if s.modality == "speech"]
-        spans = words_for_ranges(utterance.text.split(), heard.get(utterance.id, ""), ranges)
+        spans = words_for_ranges(utterance.text.split(), transcripts.get(utterance.id, ""), ranges)
         texts = [(" " if start else "") + " ".join(words) for words, (start, _) in zip(spans, ranges, strict=True)]
         out[example.id] = [token_ids(tokenizer, t, after=t.startswith(" ")) if t.strip() else [] for t in texts]
     return out
@@ -142,12 +127,7 @@ def _source(run: Run, name: str, share: float, layouts: Sequence[Sequence[Exampl
 
 
 def ctc_spans(
-    tokenizer: Any,
-    utterances: Sequence[Utterance],
-    frames: Frames,
-    sequence: Layout,
-    seed: int,
-    with_text: bool = True,
+    tokenizer: Any, utterances: Sequence[Utterance], frames: Frames, sequence: Layout, seed: int, with_text: bool = True
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """(frames, token ids) of every piece of the first interleaving: its speech spans, and its text spans cut up."""
     spans = []

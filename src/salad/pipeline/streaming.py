@@ -16,18 +16,16 @@ from salad.data.manifest import read_utterances, utterance_from_dict
 from salad.files import read_jsonl, write_jsonl
 from salad.model.encoders.job import FlyFrames
 from salad.pipeline.run import Run
-from salad.pipeline.speech_jobs import encoder_of, expected, mended
+from salad.pipeline.speech_jobs import encoder_of, expected, reencode_stale
 from salad.sequence import Frames, FrameShard, start_token_id, tokenise
 from salad.sequence.examples import all_pieces, build_example, draw_layout, num_positions, text_example
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
-from salad.training.distributed import World
+from salad.training.distributed import ProcessGroup
 from salad.types import Document, Example, Utterance
-
-__all__ = ["count_left_out", "open_stream", "speech_shards", "text_shards"]
 
 
 def open_stream(
-    folder: Path, stage: Stage, settings: Layout, sources: Sequence[ShardSource], world: World, seed: int
+    folder: Path, stage: Stage, settings: Layout, sources: Sequence[ShardSource], world: ProcessGroup, seed: int
 ) -> StreamBatches:
     """A stage's batches out of `sources`; what is left out goes to quarantine.jsonl in the stage's folder.
 
@@ -68,7 +66,7 @@ def count_left_out(folder: Path) -> int:
 
 
 def speech_shards(
-    run: Run, tokenizer: Any, name: str, share: float, manifest: Path, frames: Path, world: World, whole: bool
+    run: Run, tokenizer: Any, name: str, share: float, manifest: Path, frames: Path, world: ProcessGroup, whole: bool
 ) -> ShardSource:
     """Aligned utterances of `manifest`: beside the shards that `encode` left in `frames`, or encoded on the fly."""
     settings, layouts = run.recipe.sequence, run.recipe.sequence.layouts
@@ -82,7 +80,7 @@ def speech_shards(
 
     else:
         whole_list = functools.partial(read_utterances, manifest)
-        folders = mended(run, frames, sum(lines.sizes), whole_list, layouts=layouts, whole=whole, world=world)
+        folders = reencode_stale(run, frames, sum(lines.sizes), whole_list, layouts=layouts, whole=whole, world=world)
         wanted = expected(run)
         lines = Lines(manifest, [FrameShard(path, *wanted).num_utterances for path in folders])
 

@@ -22,8 +22,6 @@ from salad.report.values import (
     with_error,
 )
 
-__all__ = ["CAPTIONS", "caption_numbers"]
-
 Numbers = list[tuple[str, str]]  # what, and its figure
 CAPTIONS = {
     "stages": "Stages before the last are rings; the controls are dashed lines. Whiskers and bands: 95 % intervals "

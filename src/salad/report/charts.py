@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from salad.measure.format import Z95
 from salad.report.values import (
     ACCURACIES,
     CONTROLS,
     EXPOSURES,
     STAGES,
-    Z95,
     duration,
     heard_of,
     heard_title,
@@ -33,20 +33,6 @@ from salad.report.values import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = [
-    "COLOURS",
-    "draw_accuracy",
-    "draw_clusters",
-    "draw_curves",
-    "draw_dumbbells",
-    "draw_recall",
-    "draw_seconds",
-    "draw_stages",
-    "new_figure",
-    "svg_figure",
-    "thin",
-]
 
 COLOURS = {  # as page.css has them for a light screen
     "paper": "#fdfdfc", "ink": "#1b1e23", "quiet": "#5d646e", "line": "#dcdfe3", "grid": "#eceef0", "after": "#0063a6",

@@ -16,14 +16,7 @@ from salad.report.values import duration
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_histogram", "fault_rows", "overview_rows", "quarantine_rows", "write_data_page"]
-
-TITLES = {
-    "length": "Length",
-    "words_per_s": "Speaking rate",
-    "score": "Alignment",
-    "level": "Loudness",
-}
+TITLES = {"length": "Length", "words_per_s": "Speaking rate", "score": "Alignment", "level": "Loudness"}
 MISSING = {
     "length": "no recording could be read",
     "words_per_s": "no recording has a text",

@@ -16,6 +16,7 @@ import soundfile
 from markupsafe import Markup
 
 from salad.audio import read_audio, to_samples, to_seconds
+from salad.measure.format import Z95
 from salad.report.captions import CAPTIONS, caption_numbers
 from salad.report.charts import (
     draw_accuracy,
@@ -31,7 +32,6 @@ from salad.report.values import (
     ACCURACIES,
     CONTROLS,
     STAGES,
-    Z95,
     bought_by_domain,
     gap_points,
     heard_title,
@@ -45,8 +45,6 @@ from salad.report.values import (
     task_rows,
     with_error,
 )
-
-__all__ = ["encode_clip", "render", "task_table", "template", "voice_table"]
 
 CLIP_BYTES = 60_000
 CLIP_HZ = 24_000

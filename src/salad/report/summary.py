@@ -17,13 +17,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from salad.files import write_json, write_text
-from salad.measure.format import least_told
+from salad.measure.format import Z95, least_told
 from salad.report.page import render
 from salad.report.values import (
     ACCURACIES,
     CONTROLS,
     STAGES,
-    Z95,
     duration,
     gap_bounds,
     gap_points,
@@ -38,8 +37,6 @@ from salad.report.values import (
     task_rows,
     with_error,
 )
-
-__all__ = ["print_report", "write_report"]
 
 
 def write_report(report: dict[str, Any], clips: list[dict[str, Any]], out_dir: Path) -> None:

@@ -4,36 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from salad.measure.format import Z95, bounds, cannot_tell, with_detectable, with_interval
+from salad.measure.format import bounds, cannot_tell, with_detectable, with_interval
 from salad.measure.format import with_error as plus_minus
-
-__all__ = [
-    "ACCURACIES",
-    "CONTROLS",
-    "EXPOSURES",
-    "NEXT_SENTENCE",
-    "STAGES",
-    "Z95",
-    "bought_by_domain",
-    "buys_more",
-    "duration",
-    "gap_bounds",
-    "gap_points",
-    "heard_of",
-    "heard_title",
-    "interval",
-    "measured_stages",
-    "nats",
-    "nats_interval",
-    "percent",
-    "pick",
-    "points",
-    "rate",
-    "share",
-    "stage_two_beside",
-    "task_rows",
-    "with_error",
-]
 
 STAGES = {"init": "untrained", "warm_start": "warm start", "stage1": "Stage I", "stage2": "Stage II"}
 CONTROLS = {"cascade": "cascade", "deaf": "deaf", "blind": "blind", "other": "another's"}

@@ -11,8 +11,6 @@ import numpy as np
 from salad.select.looks import shrink
 from salad.types import Cluster, Document, SaladError
 
-__all__ = ["SCORES", "allocate", "draw", "score_of"]
-
 SCORES = {"misalignment": "misalignment", "domain": "domain", "nll": "nll", "oracle": "foreign"}
 
 

@@ -14,8 +14,6 @@ from salad.select.looks import ACTIVE
 from salad.select.prices import Prices
 from salad.types import Cluster, Document
 
-__all__ = ["Market", "Units", "choose"]
-
 Units = tuple[Sequence[Mapping[Unit, int]], Collection[Unit]]  # of every document of D_web; of the speech that is there
 
 

@@ -13,8 +13,6 @@ from salad.text.normalise import normalise
 from salad.text.phonemes import BOUNDARY, Symbols
 from salad.text.speakable import speakable
 
-__all__ = ["Unit", "cover", "frequencies", "units_of"]
-
 Unit = str | tuple[int, int]  # a normalised word, or two symbols that are said one after the other
 
 

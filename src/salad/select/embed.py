@@ -14,8 +14,6 @@ import numpy as np
 from salad import assets
 from salad.engine import Shard
 
-__all__ = ["embed_documents", "join_embeddings", "top_words"]
-
 
 def embed_documents(shard: Shard, folder: Path, *, asset: str, batch: int) -> None:
     """Unit vectors of a shard's texts by a sentence-transformers model -> embeddings.npy, float16 [texts, dim].

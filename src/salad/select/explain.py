@@ -13,8 +13,6 @@ from scipy.optimize import nnls
 
 from salad.types import Cluster, SaladError
 
-__all__ = ["Evidence", "Parts", "explain", "with_evidence"]
-
 RIDGE = 0.02  # of a predictor's own variance: keeps coefficients finite where a probe is tiny
 PRIOR_DOCUMENTS = 4.0  # a cluster's own variance counts like its documents; the pooled one like this many
 

@@ -9,18 +9,6 @@ import numpy as np
 
 from salad.types import Cluster, SaladError
 
-__all__ = [
-    "ACTIVE",
-    "UNIFORM",
-    "Look",
-    "Probed",
-    "expected_overlap",
-    "permutation_p",
-    "probe_in_looks",
-    "reliability_of",
-    "shrink",
-]
-
 ACTIVE, UNIFORM = "active", "uniform, for lack of evidence"
 PERMUTATIONS = 1999
 DRAWS = 512

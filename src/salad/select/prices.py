@@ -18,8 +18,6 @@ import numpy as np
 from salad.select.looks import reliability_of, shrink
 from salad.types import Cluster, SaladError
 
-__all__ = ["Price", "PricedDocument", "Prices", "exposure", "fall_of", "spread_text", "two_prices"]
-
 PRIOR_FALL, PRIOR_SE = 0.15, 0.15  # share of an error that a doubling takes away: docs/log.md, words by how often heard
 LEAST_FALL = 0.01  # so that clusters keep their order where a probe finds none
 EVEN = 0.5  # share of the text that is read as before, whatever is bought

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["Screen", "near_duplicates", "overlapping"]
-
 PERMUTATIONS = 128
 SHINGLE = 5
 HEAD = 3  # words by which a short evaluation text is looked up

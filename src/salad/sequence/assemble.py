@@ -9,8 +9,6 @@ import numpy as np
 
 from salad.types import Example, Pairs
 
-__all__ = ["Packed", "assemble", "pair"]
-
 
 @dataclass(frozen=True)
 class Packed:

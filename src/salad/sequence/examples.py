@@ -16,17 +16,6 @@ from salad.sequence.store import Frames
 from salad.sequence.tokens import TokenisedDocument, start_token_id, tokenise
 from salad.types import Document, Example, Span, Utterance
 
-__all__ = [
-    "all_pieces",
-    "build_example",
-    "draw_layout",
-    "num_positions",
-    "pieces_of",
-    "speech_examples",
-    "text_example",
-    "text_examples",
-]
-
 
 def draw_layout(utterance: Utterance, layout: int, settings: config.Sequence, seed: int) -> tuple[Span, ...]:
     """Interleaving number `layout` of an utterance: a pure function of its arguments."""

@@ -20,8 +20,6 @@ from safetensors.numpy import save_file
 from salad.files import sha256_file
 from salad.types import SaladError
 
-__all__ = ["Decode", "FrameShard", "Key", "Piece", "check_shard", "id_hash", "write_frames"]
-
 DATA, INDEX = "frames.safetensors", "frames.index.safetensors"
 NUMPY = {"F16": np.float16, "U16": np.uint16, "U8": np.uint8, "U64": np.uint64, "I32": np.int32, "I64": np.int64}
 MEND = "remove the folder and run again: its pieces are encoded anew"

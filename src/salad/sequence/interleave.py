@@ -7,8 +7,6 @@ from typing import Literal
 
 from salad.types import Span
 
-__all__ = ["cut", "interleave"]
-
 
 def interleave(
     num_words: int,

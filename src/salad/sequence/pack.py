@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from salad.types import SaladError
 
-__all__ = ["best_fit"]
-
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Best-fit decreasing: indices of `lengths` in packs that hold at most `capacity` each.

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-__all__ = ["Noise"]
-
 
 @dataclass(frozen=True)
 class Noise:

@@ -16,8 +16,6 @@ from salad.sequence.tokens import TokenisedDocument, tokenise
 from salad.text.phonemes import BOUNDARY, Symbols
 from salad.text.speakable import speakable
 
-__all__ = ["SpelledText", "load_spelled", "moved", "place", "save_spelled", "spell"]
-
 NO_TOKEN = -1
 
 

@@ -11,8 +11,6 @@ import numpy as np
 
 from salad.sequence.frames import Decode, FrameShard, Key, id_hash, missing
 
-__all__ = ["FrameStore", "Frames"]
-
 
 class Frames(Protocol):
     """Where examples get their frames from: a cache on disk, one of its shards, or an encoder at work."""

@@ -24,8 +24,6 @@ import numpy as np
 from salad.files import sha256_json
 from salad.types import SaladError
 
-__all__ = ["LeftOut", "Lines", "ShardSource", "Stream", "StreamBatches"]
-
 
 class LeftOut(Exception):
     """A document that cannot be trained on: `ShardSource.build` raises it, and the stream goes on."""

@@ -12,8 +12,6 @@ import numpy as np
 
 from salad.types import SaladError, Span
 
-__all__ = ["TokenisedDocument", "marked", "prompt_ids", "start_token_id", "token_ids", "tokenise", "unmarked"]
-
 GUARDS = ("\n", "a", ".")  # what may stand before a text that goes on: the first one that shares no token with it
 OPEN, CLOSE = "\U000f0000", "\U000f0001"  # private-use characters around the name of a control token that a user wrote
 BRACKETED = re.compile(r"<\S+>|\[\S+\]")

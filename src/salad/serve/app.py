@@ -20,8 +20,6 @@ from salad.serve.served_model import ServedModel
 from salad.serve.service import Service
 from salad.serve.settings import Settings
 
-__all__ = ["make_app"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -20,8 +20,6 @@ from salad.serve.service import Running, Service, until_gone
 from salad.serve.sound import decode_sound, fetch, of_base64, of_data_url
 from salad.serve.text_stream import TextStream
 
-__all__ = ["json_body", "listen", "make_router", "sse"]
-
 SSE = "text/event-stream"
 Listened = tuple[list[dict[str, Any]], list[Any]]
 

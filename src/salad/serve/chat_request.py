@@ -9,8 +9,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from salad.serve.errors import ApiError, refusal_of
 from salad.serve.sound import FORMATS
 
-__all__ = ["AudioPart", "ChatRequest", "Message", "TextPart", "UrlPart", "parse_chat"]
-
 # What OpenAI's clients send and what changes no answer here; read past.
 IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "reasoning_effort",
            "verbosity", "parallel_tool_calls")  # fmt: skip

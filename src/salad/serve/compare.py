@@ -25,8 +25,6 @@ from salad.serve.sound import decode_sound, of_base64
 from salad.serve.transcript import text_of
 from salad.serve.transcriptions import hear_all
 
-__all__ = ["CompareRequest", "make_router"]
-
 ASR_HZ = 16_000
 Asr = Callable[[np.ndarray], str]
 Who = Literal["ears", "reader", "cascade"]
@@ -61,11 +59,7 @@ def parse_compare(body: Any) -> CompareRequest:
 
 
 async def compared(
-    service: Service,
-    asked: CompareRequest,
-    samples: np.ndarray,
-    ticket: Ticket,
-    asr: Asr | None,
+    service: Service, asked: CompareRequest, samples: np.ndarray, ticket: Ticket, asr: Asr | None
 ) -> dict[str, Any]:
     """What was heard, by the ears and by the recogniser; the answers; M by word where `said` is there."""
     segments = await hear_all(service, samples)

@@ -23,8 +23,6 @@ from transformers.cache_utils import DynamicLayer
 from salad.model import SaladForConditionalGeneration
 from salad.training.loop import autocast
 
-__all__ = ["Engine", "Event", "Finished", "Generation", "Prepare", "Sampling", "Started", "Token"]
-
 GROW = 64  # positions of room behind the longest row
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -14,8 +14,6 @@ from starlette.requests import ClientDisconnect
 
 from salad.types import SaladError
 
-__all__ = ["ApiError", "error_body", "install_errors", "refusal", "refusal_of"]
-
 logger = logging.getLogger(__name__)
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 408: "timeout_error",
          429: "rate_limit_error", 500: "server_error"}  # fmt: skip

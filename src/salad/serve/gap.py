@@ -19,8 +19,6 @@ from salad.serve.served_model import ServedModel
 from salad.serve.transcript import grouped
 from salad.text.normalise import normalise
 
-__all__ = ["cost_of_words", "pair_words"]
-
 
 def cost_of_words(served: ServedModel, samples: np.ndarray, said: str) -> list[dict[str, Any]]:
     """For each word of `said`: the word that was heard in its place (None: none was), and KL(read || heard) in nats of

@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 from salad.serve.errors import ApiError, error_body
 from salad.serve.settings import LOOPBACK, Settings
 
-__all__ = ["Guard"]
-
 OPEN = ("/", "/health", "/ready")  # without a key: a page that asks for it, and whether the server lives
 OPEN_FOLDER = "/static/"
 WILD = ("0.0.0.0", "::", "")

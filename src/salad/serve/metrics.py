@@ -9,8 +9,6 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-__all__ = ["Counted", "Metrics", "metrics_router"]
-
 ROUTES = ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/salad/compare", "/v1/models", "/health", "/ready")
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 

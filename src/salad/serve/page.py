@@ -10,8 +10,6 @@ from fastapi.responses import Response
 from salad.serve.errors import ApiError
 from salad.serve.service import Service
 
-__all__ = ["make_router"]
-
 STATIC = Path(__file__).parent / "static"
 TYPES = {".css": "text/css", ".html": "text/html; charset=utf-8", ".js": "text/javascript"}
 FILES = {path.name: path for path in STATIC.iterdir() if path.suffix in TYPES}

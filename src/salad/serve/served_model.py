@@ -16,8 +16,6 @@ from salad.model.freeze import freeze
 from salad.serve.transcript import Segment, words_of
 from salad.types import SaladError
 
-__all__ = ["DEFAULT_MODEL", "ServedModel"]
-
 DEFAULT_MODEL = "salad-smollm2-135m-ears"
 ALIAS = "salad"
 

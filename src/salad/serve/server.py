@@ -8,8 +8,6 @@ from salad.serve.app import make_app
 from salad.serve.served_model import ServedModel
 from salad.serve.settings import Settings
 
-__all__ = ["address", "make_server"]
-
 
 def address(settings: Settings) -> str:
     scheme = "https" if settings.ssl_certfile else "http"

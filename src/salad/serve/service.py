@@ -16,8 +16,6 @@ from salad.serve.served_model import ServedModel
 from salad.serve.settings import Settings
 from salad.types import SaladError
 
-__all__ = ["Running", "Service", "Ticket", "until_gone"]
-
 T = TypeVar("T")
 
 

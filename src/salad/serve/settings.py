@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from salad.types import SaladError
 
-__all__ = ["LOOPBACK", "Settings"]
-
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 

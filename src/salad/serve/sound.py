@@ -18,8 +18,6 @@ from salad.audio import read_audio
 from salad.serve.errors import ApiError
 from salad.types import SaladError
 
-__all__ = ["FORMATS", "decode_sound", "fetch", "is_public", "of_base64", "of_data_url"]
-
 FORMATS = ("wav", "mp3", "flac", "ogg", "m4a", "opus", "webm", "mp4", "mpeg", "mpga")
 MAX_REDIRECTS = 3
 FETCH_S = 20.0

@@ -15,8 +15,6 @@ from salad.serve.engine import Engine, Event, Finished, Sampling, Token
 from salad.serve.served_model import ServedModel
 from salad.serve.text_stream import TextStream
 
-__all__ = ["Conversation"]
-
 
 class Conversation:
     """What was said and answered so far stays in the prompt. `close` it when done."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-__all__ = ["TextStream"]
-
 UNFINISHED = "\ufffd"  # what a decoder writes for the first bytes of a character
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from salad.types import Word
 
-__all__ = ["Segment", "grouped", "srt", "text_of", "verbose", "vtt", "words_of"]
-
 
 @dataclass(frozen=True)
 class Segment:

@@ -20,8 +20,6 @@ from salad.serve.service import Service, Ticket, until_gone
 from salad.serve.sound import decode_sound
 from salad.serve.transcript import Segment, srt, text_of, verbose, vtt
 
-__all__ = ["hear_all", "make_router"]
-
 FORMS = ("json", "text", "srt", "verbose_json", "vtt")
 IGNORED = ("language", "prompt")  # the ears hear as they were trained
 KNOWN = ("file", "model", "response_format", "temperature", "timestamp_granularities[]", "stream", *IGNORED)

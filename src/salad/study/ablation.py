@@ -16,18 +16,6 @@ from salad.measure.format import Z95, with_detectable, with_interval
 from salad.measure.statistics import blocked_spread, detectable, pooled_spread, replicate_reach
 from salad.types import SaladError
 
-__all__ = [
-    "FEW",
-    "Difference",
-    "arms_of",
-    "bought_more",
-    "compare",
-    "difference_text",
-    "document_sums",
-    "paired",
-    "table",
-]
-
 REPLICATE = "select.replicate"
 FEW = 3  # pairs of trainings from which on an interval holds the chance of training, too
 Sums = Mapping[str, tuple[float, int, str]]  # of each document: summed KL, tokens, domain

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from salad.evaluation.next_sentence import Item
+from salad.evaluation.next_sentence import NextSentenceItem
 from salad.measure.divergence import DocumentKL
 from salad.measure.statistics import accuracy
 from salad.types import Result
-
-__all__ = ["accuracy_of", "by_document", "document_row", "is_seen"]
 
 
 def document_row(r: DocumentKL) -> dict[str, Any]:
@@ -21,7 +19,7 @@ def is_seen(speaker: str) -> bool:
     return not speaker.endswith("(unseen)")
 
 
-def by_document(results: Sequence[Result], items: Sequence[Item]) -> list[dict[str, Any]]:
+def by_document(results: Sequence[Result], items: Sequence[NextSentenceItem]) -> list[dict[str, Any]]:
     """Items and right answers of each document."""
     tables: dict[str, dict[str, Any]] = {}
     for result, item in zip(results, items, strict=True):
@@ -31,5 +29,5 @@ def by_document(results: Sequence[Result], items: Sequence[Item]) -> list[dict[s
     return list(tables.values())
 
 
-def accuracy_of(results: Sequence[Result], items: Sequence[Item]) -> dict[str, float]:
+def accuracy_of(results: Sequence[Result], items: Sequence[NextSentenceItem]) -> dict[str, float]:
     return accuracy(results, [item.document_id for item in items])

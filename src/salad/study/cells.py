@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Cell", "Times", "grid"]
-
 ALPHAS = (1.0, 0.0, 0.5, 0.25, 0.75)
 SHARES = (0.125, 0.25, 0.5, 1.0)
 COLD_STEPS = 3  # times the steps where there is no warm start: at least the seconds that the two parts take

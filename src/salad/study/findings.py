@@ -14,21 +14,8 @@ from salad.measure.statistics import detectable, two_sided_p
 from salad.study.ablation import paired
 from salad.study.regression import Regression, partial_r2, regress
 from salad.study.scaling_law import Interval, Law, fit_law
-from salad.study.verdicts import (
-    HOLDS,
-    OPEN,
-    Finding,
-    done,
-    judged,
-    mean,
-    missing,
-    names,
-    paired_documents,
-    percent,
-)
+from salad.study.verdicts import HOLDS, OPEN, Finding, done, judged, mean, missing, names, paired_documents, percent
 from salad.types import SaladError
-
-__all__ = ["Finding", "done", "findings", "law_of", "paired_documents", "percent"]
 
 TEXT_MARGIN = 5.0  # points
 
@@ -134,13 +121,7 @@ def _growth(rows: Sequence[dict[str, Any]], values: Sequence[float]) -> str:
 
 
 def _from_warm_start(
-    number: str,
-    what: str,
-    rows: Sequence[dict[str, Any]],
-    speech: str,
-    alpha: float,
-    paper: str,
-    base: dict[str, Any],
+    number: str, what: str, rows: Sequence[dict[str, Any]], speech: str, alpha: float, paper: str, base: dict[str, Any]
 ) -> Finding:
     """M of cells minus M of the warm starts that they began from: what the objective itself does to M."""
     rising = alpha == 0

@@ -25,8 +25,8 @@ from salad.files import read_json, read_jsonl, sha256_json, write_json, write_js
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.pipeline.choices import answer, items_of
 from salad.pipeline.distillation import train_stage
-from salad.pipeline.heldout import Setting
-from salad.pipeline.run import STAGES, Run, run_pipeline, set_aside
+from salad.pipeline.heldout import HeldoutEvaluator
+from salad.pipeline.run import STAGES, Run, move_to_replaced, run_pipeline
 from salad.pipeline.speech_jobs import transcribe
 from salad.pipeline.speechlm import load_tokenizer, speech_source, text_source
 from salad.pipeline.stages.align import load_aligned, load_frames
@@ -34,7 +34,7 @@ from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.synthesize import load_bought, load_bought_frames
 from salad.pipeline.stages.warm_start import train_ctc
 from salad.progress import console
-from salad.select.purchase import coincidence
+from salad.select.cluster_rows import coincidence
 from salad.sequence import Frames
 from salad.study.ablation import bought_more
 from salad.study.cell_figures import accuracy_of, by_document, document_row, is_seen
@@ -43,8 +43,6 @@ from salad.study.grid_page import write_reproduction
 from salad.training.checkpoint import latest_checkpoint, load_weights
 from salad.training.tasks import Source
 from salad.types import Utterance
-
-__all__ = ["Cell", "grid", "reproduce", "run_grid"]
 
 PAGE_S = 45.0  # kept for the start of Python and for the page
 
@@ -163,15 +161,15 @@ class _Measure:
 
     def __init__(self, base: Run, stage: Stage, bought: dict[str, Run]) -> None:
         self.base, self.stage, self.bought = base, stage, bought
-        self.settings: dict[tuple[Any, ...], Setting] = {}
+        self.settings: dict[tuple[Any, ...], HeldoutEvaluator] = {}
         self.tokenizer = load_tokenizer(base)
         heldout = load_aligned(base, "heldout")
         self.heard = transcribe(base, base.dir / "transcripts", heldout, "transcribe held-out")
 
-    def setting(self, cell: Cell) -> Setting:
+    def evaluator(self, cell: Cell) -> HeldoutEvaluator:
         key = (cell.warm, cell.rate, cell.stride)
         if key not in self.settings:
-            self.settings[key] = Setting(self.recipe_of(cell))
+            self.settings[key] = HeldoutEvaluator(self.recipe_of(cell))
         return self.settings[key]
 
     def recipe_of(self, cell: Cell) -> Run:
@@ -220,10 +218,12 @@ class _Measure:
             return []
         note, key = self._before(cell)
         if not _holds(note, key):
-            setting, (weights, _) = self.setting(cell), self.warmed(cell)
-            load_weights(weights, setting.base)  # not the student, whose LLM may hold another cell's LoRA
-            with setting.reading():
-                measured = divergence(setting.base, setting.teacher, setting.examples, speech_ears(setting.base))
+            evaluator, (weights, _) = self.evaluator(cell), self.warmed(cell)
+            load_weights(weights, evaluator.base)  # not the student, whose LLM may hold another cell's LoRA
+            with evaluator.reading():
+                measured = divergence(
+                    evaluator.base, evaluator.teacher, evaluator.examples, speech_ears(evaluator.base)
+                )
             write_json(note, {"key": key, "documents": [document_row(r) for r in measured if is_seen(r.speaker)]})
         return read_json(note)["documents"]
 
@@ -264,7 +264,7 @@ class _Measure:
         """The cell's folder. What other settings or data left there, finished or not, is kept in replaced/."""
         folder, key = self.folder(cell), self.key(cell)
         if folder.exists() and not _holds(folder / "key.json", key):
-            set_aside(folder, self.base.dir.parent / "replaced" / cell.name)
+            move_to_replaced(folder, self.base.dir.parent / "replaced" / cell.name)
         write_json(folder / "key.json", {"key": key})
         return folder
 
@@ -334,14 +334,14 @@ class _Measure:
         }
 
     def figures(self, cell: Cell, checkpoint: Path) -> dict[str, Any]:
-        setting = self.setting(cell)
-        with setting.reading():
-            model = setting.load(checkpoint)
-            m = divergence(model, setting.reader(), setting.examples, speech_ears(model))
-            f = [] if setting.frozen else forgetting(model, setting.teacher, setting.texts)
-            items = items_of(setting)
-            systems = ("speech_adapted", "text_base" if setting.frozen else "text_adapted")
-            answers = answer(setting, items, self.heard, systems)
+        evaluator = self.evaluator(cell)
+        with evaluator.reading():
+            model = evaluator.load(checkpoint)
+            m = divergence(model, evaluator.reader(), evaluator.examples, speech_ears(model))
+            f = [] if evaluator.frozen else forgetting(model, evaluator.teacher, evaluator.texts)
+            items = items_of(evaluator)
+            systems = ("speech_adapted", "text_base" if evaluator.frozen else "text_adapted")
+            answers = answer(evaluator, items, self.heard, systems)
         documents = [document_row(r) for r in m if is_seen(r.speaker)]
         seen = summary([r for r in m if is_seen(r.speaker)])
         return {
@@ -359,14 +359,14 @@ class _Measure:
 
     def base_figures(self) -> dict[str, Any]:
         """What every cell is held against: the text LLM, the cascade, M of the deaf, and of the warm start alone."""
-        setting = self.setting(Cell("narrow", 1.0, 1.0))
+        evaluator = self.evaluator(Cell("narrow", 1.0, 1.0))
         recipe = self.base.recipe
-        with setting.reading():
-            items = items_of(setting)
-            answers = answer(setting, items, self.heard, ("text_base", "cascade"))
-            deaf = divergence(setting.base, setting.teacher, setting.examples, deaf_ears(setting.base))
-            model = setting.load(latest_checkpoint(self.base.folder("warm_start")))
-            warm = divergence(model, setting.reader(), setting.examples, speech_ears(model))
+        with evaluator.reading():
+            items = items_of(evaluator)
+            answers = answer(evaluator, items, self.heard, ("text_base", "cascade"))
+            deaf = divergence(evaluator.base, evaluator.teacher, evaluator.examples, deaf_ears(evaluator.base))
+            model = evaluator.load(latest_checkpoint(self.base.folder("warm_start")))
+            warm = divergence(model, evaluator.reader(), evaluator.examples, speech_ears(model))
         return {
             "text_accuracy": accuracy_of(answers["text_base"], items),
             "cascade_accuracy": accuracy_of(answers["cascade"], items),

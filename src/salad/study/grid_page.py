@@ -19,8 +19,6 @@ from salad.measure.statistics import pooled_spread
 from salad.study.findings import findings, law_of
 from salad.study.verdicts import done, five, percent
 
-__all__ = ["write_reproduction"]
-
 COLOURS = {0.0: "#c0392b", 0.25: "#d98324", 0.5: "#8e6fb5", 0.75: "#3d7ebd", 1.0: "#0b6b3a"}
 
 

@@ -11,8 +11,6 @@ from scipy import stats
 
 from salad.types import SaladError
 
-__all__ = ["Regression", "partial_r2", "regress"]
-
 
 @dataclass(frozen=True)
 class Regression:

@@ -15,8 +15,6 @@ from salad.files import read_jsonl
 from salad.measure.format import with_interval
 from salad.types import SaladError
 
-__all__ = ["Interval", "Law", "fit_law", "law_table"]
-
 BETAS = np.geomspace(0.02, 4.0, 160)
 HUBER = 1.345  # in units of the noise: 95 % efficient under normal noise (Huber 1981)
 ROUNDS = 3

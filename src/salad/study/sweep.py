@@ -17,8 +17,6 @@ from salad.pipeline.run import Run, run_pipeline
 from salad.progress import console
 from salad.types import SaladError
 
-__all__ = ["Cell", "cells_of", "run_cells", "seconds_of"]
-
 
 @dataclass(frozen=True)
 class Cell:

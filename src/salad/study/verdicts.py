@@ -13,8 +13,6 @@ from salad.study.ablation import FEW, Difference, paired
 from salad.study.regression import Regression
 from salad.types import SaladError
 
-__all__ = ["Finding", "done", "five", "judged", "paired_documents", "percent"]
-
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
 LEVEL = 0.05
 FIVE = {  # the paper's findings, and the rows that decide each: it holds where all of them do
@@ -50,10 +48,7 @@ def done(rows: Sequence[dict[str, Any]], **values: Any) -> list[dict[str, Any]]:
 
 
 def paired_documents(
-    a: Sequence[dict[str, Any]],
-    b: Sequence[dict[str, Any]],
-    domains: set[str] | None = None,
-    resamples: int = 4000,
+    a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]], domains: set[str] | None = None, resamples: int = 4000
 ) -> Difference:
     """M of cells `a` minus M of cells `b` on the same documents, as `paired`: from FEW pairs of cells on a t interval,
     whose spread is pooled over cells of one share. nan of 0 documents where none is in these domains.

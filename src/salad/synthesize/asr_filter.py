@@ -9,26 +9,24 @@ from salad.align.transcribe import cer
 from salad.text.speakable import speakable
 from salad.types import Utterance
 
-__all__ = ["part_by_cer", "spoken_cer"]
 
-
-def spoken_cer(heard: str, text: str) -> float:
+def spoken_cer(transcript: str, text: str) -> float:
     """Character error rate of both spoken forms: "1848" is heard right as "1848" and as "eighteen forty-eight"."""
-    return cer(" ".join(speakable(heard.split())), " ".join(speakable(text.split())))
+    return cer(" ".join(speakable(transcript.split())), " ".join(speakable(text.split())))
 
 
-def part_by_cer(
-    utterances: Sequence[Utterance], heard: Mapping[str, str], max_cer: float
+def split_by_cer(
+    utterances: Sequence[Utterance], transcripts: Mapping[str, str], max_cer: float
 ) -> tuple[list[Utterance], list[dict[str, Any]]]:
-    """Utterances at or under `max_cer`, and rows {id, reason, cer} for the others. heard: transcript by id.
+    """Utterances at or under `max_cer`, and rows {id, reason, cer} for the others. transcripts: by id.
 
     An utterance without a transcript could not be read; it is in the quarantine already.
     """
     kept, rows = [], []
     for utterance in utterances:
-        if utterance.id not in heard:
+        if utterance.id not in transcripts:
             continue
-        error = spoken_cer(heard[utterance.id], utterance.text)
+        error = spoken_cer(transcripts[utterance.id], utterance.text)
         if error <= max_cer:
             kept.append(utterance)
         else:

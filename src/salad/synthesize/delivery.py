@@ -10,8 +10,6 @@ from typing import Any
 from salad.config import Variation
 from salad.types import SaladError
 
-__all__ = ["NEUTRAL", "STEADY", "Delivery", "delivery_of", "number_of", "pitch_of", "speed_of"]
-
 STEADY = Variation()  # every document alike
 
 

@@ -19,8 +19,6 @@ import soundfile
 from salad.audio import resample
 from salad.types import SaladError
 
-__all__ = ["KEY", "KEY_HOST", "EndpointDown", "EndpointVoice"]
-
 KEY = "SALAD_SPEECH_KEY"  # environment variable: sent as a bearer token to the endpoint that the recipe names
 KEY_HOST = "SALAD_SPEECH_HOST"  # environment variable: the one host that may see the key, where recipes are others'
 NAME = re.compile(r"openai:(?P<model>[^:@]+):(?P<voice>[^@]+)@(?P<url>https?://\S+)")

@@ -11,14 +11,12 @@ from salad.config import Variation
 from salad.data.manifest import load_spoken, write_lhotse, write_utterances
 from salad.data.readers.text import read_local_text
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
-from salad.synthesize.asr_filter import part_by_cer
+from salad.synthesize.asr_filter import split_by_cer
 from salad.synthesize.delivery import STEADY
 from salad.synthesize.speak import assign_voices, speak_all, spoken_forms
 from salad.synthesize.voices import assets_of_voice
 from salad.synthesize.word_times import align_all
 from salad.types import SaladError
-
-__all__ = ["parse_shares", "synthesize_texts"]
 
 
 def parse_shares(voices: Sequence[str]) -> dict[str, float]:
@@ -83,15 +81,15 @@ def synthesize_texts(
     garbled: list[dict[str, Any]] = []
     if max_cer is not None:
         parts.append("transcripts")
-        heard = transcribe_all(kept, out / "transcripts", asset=asr, workers=workers, title="transcribe")
-        kept, garbled = part_by_cer(kept, heard, max_cer)
+        transcripts = transcribe_all(kept, out / "transcripts", asset=asr, workers=workers, title="transcribe")
+        kept, garbled = split_by_cer(kept, transcripts, max_cer)
     shards = [path for part in parts for path in sorted((out / part).glob("shard-*/quarantine.jsonl"))]
-    aside = [row | {"stage": "synthesize"} for row in unread]
-    aside += [row for path in shards for row in read_jsonl(path)] + garbled
-    write_jsonl(out / "quarantine.jsonl", [{"stage": "synthesize", **row} for row in aside])
+    quarantined = [row | {"stage": "synthesize"} for row in unread]
+    quarantined += [row for path in shards for row in read_jsonl(path)] + garbled
+    write_jsonl(out / "quarantine.jsonl", [{"stage": "synthesize", **row} for row in quarantined])
     write_utterances(out / "utterances.jsonl", kept)
     write_lhotse(kept, out / "cuts.jsonl.gz")
     said = {name: forms for folder in folders for name, forms in spoken_forms(folder).items()}
     write_jsonl(out / "spoken.jsonl", [{"id": u.id, "spoken": said[u.id]} for u in kept if u.id in said])
     hours = sum(utterance.duration_s for utterance in kept) / 3600
-    return {"documents": len(documents), "utterances": len(kept), "hours": hours, "quarantined": len(aside)}
+    return {"documents": len(documents), "utterances": len(kept), "hours": hours, "quarantined": len(quarantined)}

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["one_thread_session"]
-
 
 def one_thread_session(model: Path | bytes) -> Any:
     """A session of a model's file, or of its bytes: workers are processes, and their thread pools would fight over the

@@ -14,8 +14,6 @@ from salad.synthesize.onnx_session import one_thread_session
 from salad.synthesize.word_spans import word_spans
 from salad.types import SaladError
 
-__all__ = ["PackageMissing", "PiperVoice", "open_piper", "patch_piper"]
-
 DURATION_NOISE, FRAME_NOISE, STRETCH = "noise_w", "noise", "stretch"  # the patched graph's inputs
 BRACKETS = re.compile(r"\[{2,}|\]{2,}")  # what stands between two is text, and no phonemes as Piper would have it
 NOISE_PER_ID = 1024  # numbers drawn for the frames of a phoneme id: 5 of 192; it lasts 2 (mean of a sentence)

@@ -27,17 +27,6 @@ from salad.text.sentences import sayable, split_sentences
 from salad.text.speakable import number_words, speakable, spoken_bounds
 from salad.types import Document, SaladError, Utterance, Word
 
-__all__ = [
-    "Said",
-    "assign_voices",
-    "speak_all",
-    "speak_document",
-    "speak_documents",
-    "speech_bounds",
-    "spoken_forms",
-    "utterance_id",
-]
-
 SHARD = 2  # documents
 RATE_HZ = 16_000  # what the encoder and the ASR read
 PAUSE_S = (0.15, 0.4)
@@ -99,7 +88,7 @@ def speak_all(
         items.append(item)
     function = functools.partial(speak_documents, seed=seed)
     return run_shards(
-        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="documents", set_aside=True
+        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="documents", quarantine=True
     )
 
 
@@ -170,12 +159,7 @@ def _said(item: dict[str, Any], document: Document, voice: Voice, audio: Path, s
 
 
 def speak_document(
-    document: Document,
-    voice: Voice,
-    *,
-    seed: int,
-    delivery: Delivery = NEUTRAL,
-    spoken: Sequence[str] | None = None,
+    document: Document, voice: Voice, *, seed: int, delivery: Delivery = NEUTRAL, spoken: Sequence[str] | None = None
 ) -> Said:
     """The document, sentence by sentence.
 

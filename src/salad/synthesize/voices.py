@@ -19,8 +19,6 @@ from salad.synthesize.word_spans import word_spans
 from salad.text.phonemes import espeak
 from salad.types import SaladError
 
-__all__ = ["KokoroVoice", "PiperVoice", "Voice", "assets_of_voice", "load_voice"]
-
 MAX_TOKENS = 500  # Kokoro was trained on at most 510 phonemes at a time
 KOKORO_HZ = 24_000
 ENGLISH_VOICES = (

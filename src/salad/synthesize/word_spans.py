@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["word_spans"]
-
 SILENT = ' ;:,.!?—…"()“”'  # pauses, which belong to no word
 
 

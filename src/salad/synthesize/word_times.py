@@ -15,8 +15,6 @@ from salad.engine import Shard, run_shards
 from salad.text.speakable import speakable, spoken_bounds
 from salad.types import Utterance, Word
 
-__all__ = ["align_all", "align_spoken"]
-
 SHARD = 8  # utterances
 
 
@@ -67,7 +65,7 @@ def align_all(
     items = [(utterance_to_dict(utterance), sentences) for utterance, sentences in spoken]
     function = functools.partial(align_spoken, **settings)
     folders = run_shards(
-        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="utterances", set_aside=True
+        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="utterances", quarantine=True
     )
     return [utterance for path in folders for utterance in read_utterances(path / "utterances.jsonl")]
 

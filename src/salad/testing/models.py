@@ -11,8 +11,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, MimiConfig, MimiModel
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.types import Example, Span
 
-__all__ = ["DIM", "VOCABULARY", "make_example", "make_examples", "make_model", "save_mimi"]
-
 VOCABULARY, DIM = 61, 6
 
 

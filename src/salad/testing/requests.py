@@ -7,8 +7,6 @@ import numpy as np
 from salad.evaluation.prompt import Request, Sound
 from salad.testing.models import DIM, VOCABULARY
 
-__all__ = ["assert_equal", "make_requests", "sounds"]
-
 
 def sounds(rng, number):
     return [

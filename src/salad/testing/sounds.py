@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import soundfile
 
-__all__ = ["audio_part", "noise_file"]
-
 RATE_HZ = 16_000
 
 

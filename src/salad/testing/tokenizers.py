@@ -5,8 +5,6 @@ from __future__ import annotations
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-__all__ = ["make_tokenizer", "prepending"]
-
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE as GPT-2's and SmolLM2's: digits apart, spaces lead."""

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from salad.text.normalise import without_loose_marks
 from salad.text.speakable import speakable
 
-__all__ = ["spoken_pieces", "tie"]
-
 QUOTES = str.maketrans("’‘", "''")
 
 

@@ -14,8 +14,6 @@ from rapidfuzz.distance import Levenshtein
 
 from salad.types import SaladError
 
-__all__ = ["BOUNDARY", "Symbols", "espeak", "letters_of", "phones_of"]
-
 BOUNDARY = 0  # the symbol between two words; class 0 of every alphabet (the CTC blank is not part of it)
 CLAUSE_END = re.compile(r"[.,;:!?…—–)\]}\"”]+$")
 UNSAID = re.compile(r"[^\w'’-]+|_")

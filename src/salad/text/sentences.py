@@ -6,8 +6,6 @@ import itertools
 import re
 from collections.abc import Sequence
 
-__all__ = ["MAX_CHARS", "MAX_WORDS", "sayable", "split_sentences"]
-
 MAX_WORDS, MAX_CHARS = 40, 280  # one sentence stays well under the aligner's 29.5 s window
 
 ENDS = re.compile(r"[.!?…]+[\"'”’)\]]*$")

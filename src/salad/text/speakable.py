@@ -27,8 +27,6 @@ from salad.text.written_symbols import (
 )
 from salad.types import SaladError
 
-__all__ = ["number_words", "speakable", "spoken_bounds"]
-
 NUM = r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
 YEAR = r"1[1-9]\d\d|20\d\d"
 WORD = re.compile(r"""^(["'“‘(\[{*_]*)(.*?)([.,;:!?"'”’)\]}*_…]*)$""", re.DOTALL)

@@ -2,19 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "ABBREVIATIONS",
-    "BEFORE_NUMBERS",
-    "CURRENCIES",
-    "GREEK",
-    "MAGNITUDES",
-    "MONTHS",
-    "POWERS",
-    "SYMBOLS",
-    "TITLES",
-    "UNITS",
-]
-
 MONTHS = "January February March April May June July August September October November December".split()
 
 # Said for one and for many. Only after a number: "5 m", "5m".

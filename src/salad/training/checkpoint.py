@@ -21,11 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from salad.files import read_json, sha256_file, write_json
-from salad.training.distributed import TOGETHER, World, from_rows, is_sharded, local, reshard, rows_of
+from salad.training.distributed import TOGETHER, ProcessGroup, from_rows, is_sharded, local, reshard, rows_of
 from salad.training.optimizer import ADAM, MuonAdamW, moments_of
 from salad.types import SaladError
-
-__all__ = ["Saved", "Saver", "latest_checkpoint", "load_averages", "load_checkpoint", "load_weights", "trainable"]
 
 PREFIX = "checkpoint-"
 LOOK_S = 0.2  # between looks for what the other processes have written
@@ -43,9 +41,9 @@ class Saver:
     writes, and where they share layers each writes its rows, into one folder, which all of them must see.
     """
 
-    def __init__(self, folder: Path, keep: int, always: set[int], world: World | None = None) -> None:
+    def __init__(self, folder: Path, keep: int, always: set[int], world: ProcessGroup | None = None) -> None:
         self.folder, self.keep, self.always = folder, keep, always
-        self.world = world or World()
+        self.world = world or ProcessGroup()
         if self.world.is_first:
             for left in folder.glob(f".{PREFIX}*.tmp"):  # a killed process was writing it
                 shutil.rmtree(left)
@@ -193,8 +191,8 @@ class Saved:
     which must ask, each looks at some of the files.
     """
 
-    def __init__(self, path: Path, kinds: Iterable[str], world: World | None = None) -> None:
-        world, fault = world or World(), ""
+    def __init__(self, path: Path, kinds: Iterable[str], world: ProcessGroup | None = None) -> None:
+        world, fault = world or ProcessGroup(), ""
         self._parts: dict[str, list[tuple[int, Any]]] = {}
         try:
             self.state = read_json(path / "state.json")
@@ -247,7 +245,7 @@ class Saved:
 
 
 def load_weights(
-    path: Path, model: torch.nn.Module, *, averaged: bool = False, world: World | None = None
+    path: Path, model: torch.nn.Module, *, averaged: bool = False, world: ProcessGroup | None = None
 ) -> dict[str, Any]:
     """Put a checkpoint's weights into `model`; returns its state.json. Refuses a damaged or foreign one.
 
@@ -268,7 +266,7 @@ def load_weights(
 
 
 def load_checkpoint(
-    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | MuonAdamW, world: World | None = None
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | MuonAdamW, world: ProcessGroup | None = None
 ) -> dict[str, Any]:
     """Weights, optimiser and RNG as they were; returns state.json. What another kind of optimiser remembered of a
     parameter is of no use to this one, which begins it anew."""
@@ -291,7 +289,7 @@ def load_checkpoint(
 
 
 def load_averages(
-    path: Path, targets: Mapping[str, torch.Tensor], world: World | None = None
+    path: Path, targets: Mapping[str, torch.Tensor], world: ProcessGroup | None = None
 ) -> dict[str, torch.Tensor]:
     """The moving averages of the weights that a checkpoint holds, laid out as `targets`; empty where it holds none."""
     saved = Saved(path, ["averages"], world)

@@ -11,11 +11,6 @@ from typing import Any
 import torch
 from torch import distributed
 
-__all__ = [
-    "TOGETHER", "Figure", "World", "before_pack", "from_rows", "is_sharded", "local", "norms", "reshard", "rows_of",
-    "shard",
-]  # fmt: skip
-
 Figure = float | torch.Tensor  # what is logged: a number of the host's, or one on the device
 
 TOGETHER = timedelta(minutes=30)  # the longest that a process may compute between two collectives of a step
@@ -26,14 +21,14 @@ _groups: dict[str, Any] = {}  # beside torch's own: of hosts, so that no GPU wai
 
 
 @dataclass(frozen=True)
-class World:
-    """The processes that train together. `World.join()` under torchrun; alone otherwise."""
+class ProcessGroup:
+    """The processes that train together. `ProcessGroup.join()` under torchrun; alone otherwise."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
-    def join(cls) -> World:
+    def join(cls) -> ProcessGroup:
         """Meet the other processes that torchrun started; alone where it started none."""
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
@@ -135,7 +130,7 @@ def _buckets(parameters: Iterable[torch.nn.Parameter]) -> Iterator[list[torch.nn
         yield bucket
 
 
-def shard(model: Any, world: World, *, reshard: bool = True, bf16: bool = False) -> None:
+def shard(model: Any, world: ProcessGroup, *, reshard: bool = True, bf16: bool = False) -> None:
     """Spread the LLM's layers over the processes (FSDP2); embeddings, norms, biases, heads and adapter stay whole.
 
     What reads embedding rows directly (merging speech in, the loss's head, CTC) then needs no gathering, and a batch

@@ -16,8 +16,6 @@ from salad.sequence.simulate import Noise
 from salad.sequence.spelling import SpelledText, moved, place
 from salad.types import Example, SaladError
 
-__all__ = ["HeardSpellTask", "LowerTask", "SimulatedBatches", "SpellTask", "SymbolSpan"]
-
 AROUND_S = 0.1  # of sound beside a word that its own CTC hears too
 SAMPLED = 8192  # classes that a step compares beside its own
 MASK_S, MASKS = 0.12, 2

@@ -22,8 +22,6 @@ from salad.model.llm import decoder_layers
 from salad.text.phonemes import Symbols
 from salad.types import SaladError
 
-__all__ = ["GPUS", "Plan", "StagePlan", "make_plan", "meta_model"]
-
 # Peak bf16 operations a second (dense), from the makers' data sheets.
 GPUS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 UTILISATION = 0.40  # share of the peak that a well-fed step reaches

@@ -20,19 +20,17 @@ from salad.files import write_jsonl
 from salad.progress import progress
 from salad.sequence.stream import Stream, StreamBatches
 from salad.training.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
-from salad.training.distributed import Figure, World, before_pack, is_sharded, local, norms
+from salad.training.distributed import Figure, ProcessGroup, before_pack, is_sharded, local, norms
 from salad.training.monitor import PERF, Spikes, Terminated, on_host, perf, save_batch
 from salad.training.optimizer import Kind, MuonAdamW, make_optimizer
 from salad.training.schedule import before_decay, wsd
 from salad.types import SaladError
 
-__all__ = ["Schedule", "Task", "autocast", "train"]
-
 
 class Task(Protocol):
     """What is trained: batches as a pure function of the step, and a loss that is a sum.
 
-    Where processes share layers (`lockstep`), a task also has `shares(pack)`, whether the loss of a pack goes through
+    Where processes share layers (`sharded`), a task also has `shares(pack)`, whether the loss of a pack goes through
     them, and `idle()`, a loss of 0 that does: what a process without a pack does beside the others.
     """
 
@@ -96,8 +94,8 @@ def train(
     bf16: bool,
     start_from: Path | None = None,
     probe: Callable[[], dict[str, float]] | None = None,
-    world: World | None = None,
-    lockstep: bool = False,
+    world: ProcessGroup | None = None,
+    sharded: bool = False,
     stream: StreamBatches | None = None,
 ) -> Path:
     """Train to the end of `schedule`, resuming from `folder` if it holds checkpoints; returns the last one.
@@ -106,7 +104,7 @@ def train(
     weights and optimiser from the checkpoint `start_from`, if given. Losses are divided once, by the count
     of targets in the global batch, whatever the number of packs or processes. metrics.jsonl has one row a step;
     keys that begin with "perf/" are rates of this machine, all others follow from the seed.
-    lockstep: the processes share layers, the student's or the teacher's, so that each must go through them the same
+    sharded: the processes share layers, the student's or the teacher's, so that each must go through them the same
     number of times (see `Task`).
     stream: what the task draws its batches from, where they are not a plan. Its state goes into the checkpoints, and
     the packs of a step are then each process's own, not shared out.
@@ -115,7 +113,7 @@ def train(
     The host waits for the device once a step, to look at these figures. SIGTERM ends the training after the step in
     flight, with a checkpoint and a SaladError.
     """
-    world = world or World()
+    world = world or ProcessGroup()
     folder.mkdir(parents=True, exist_ok=True)
     parameters = trainable(model)
     device = next(iter(parameters.values())).device.type
@@ -167,9 +165,9 @@ def train(
             began = time.perf_counter()
             packs = task.packs(step)
             waited = time.perf_counter() - began
-            together = before if lockstep else None
+            together = before if sharded else None
             figures, count = _accumulate(task, packs, bf16, device, world, together, own=stream is not None)
-            lengths = _gradients(groups, world, lockstep)
+            lengths = _gradients(groups, world, sharded)
             row = on_host({**figures, **lengths})
             row["loss"] /= count
             if not all(map(math.isfinite, row.values())) or spikes.is_spike(row["loss"]):
@@ -207,7 +205,13 @@ def train(
 
 
 def _accumulate(
-    task: Task, packs: list[Any], bf16: bool, device: str, world: World, together: Callable[..., None] | None, own: bool
+    task: Task,
+    packs: list[Any],
+    bf16: bool,
+    device: str,
+    world: ProcessGroup,
+    together: Callable[..., None] | None,
+    own: bool,
 ) -> tuple[dict[str, Figure], int]:
     """Gradients of one global batch, summed over its packs; its figures, summed over the processes that share (or
     `own`) them as well, and its targets. Nothing here waits for the device.
@@ -237,10 +241,12 @@ def _accumulate(
     return world.sum(sums), count
 
 
-def _gradients(groups: dict[str, list[torch.nn.Parameter]], world: World, lockstep: bool) -> dict[str, torch.Tensor]:
+def _gradients(
+    groups: dict[str, list[torch.nn.Parameter]], world: ProcessGroup, sharded: bool
+) -> dict[str, torch.Tensor]:
     """Sum the gradients over the processes, and give their norm, that of all groups first and then of each."""
     every = [p for group in groups.values() for p in group]
-    world.sum_gradients(every, world.size if lockstep else 1)
+    world.sum_gradients(every, world.size if sharded else 1)
     grads = {name: [p.grad for p in group if p.grad is not None] for name, group in groups.items() if group}
     own = norms(grads, every[0].device)
     total = torch.linalg.vector_norm(torch.stack(list(own.values())))
@@ -272,7 +278,7 @@ def _average(averages: dict[str, torch.Tensor], parameters: dict[str, torch.nn.P
 
 
 def _stopped(
-    folder: Path, step: int, packs: list[Any], row: dict[str, float], factor: float, world: World
+    folder: Path, step: int, packs: list[Any], row: dict[str, float], factor: float, world: ProcessGroup
 ) -> SaladError:
     what = next((key for key, value in row.items() if not math.isfinite(value)), "loss")
     why = f"{row[what]} at step {step}"

@@ -21,8 +21,6 @@ from safetensors.numpy import save_file
 from salad.files import write_json
 from salad.types import Example
 
-__all__ = ["PERF", "Spikes", "Terminated", "memory_bytes", "on_host", "perf", "save_batch", "step_flops"]
-
 PERF = "perf/"  # figures that differ from run to run begin with this
 
 

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 import torch
 
-__all__ = ["ADAM", "Kind", "MuonAdamW", "make_optimizer", "moments_of"]
-
 Kind = Literal["adamw", "muon"]
 BETAS = (0.9, 0.95)
 ADAM, MUON = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)  # the moments that each of them keeps

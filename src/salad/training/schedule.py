@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from salad.config import Stage
 
-__all__ = ["before_decay", "of_round", "wsd"]
-
 
 def before_decay(steps: int, decay_share: float) -> int:
     """Number of steps taken before the decay begins: where Stage II resumes."""

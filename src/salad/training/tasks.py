@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from salad.model.llm import decoder_layers
-from salad.model.modeling import Heard, SaladForConditionalGeneration
+from salad.model.modeling import SaladForConditionalGeneration, SpeechEmbeddings
 from salad.model.teacher import Teacher
 from salad.model.transfer import to_device
 from salad.objective import ctc, ctc_fits, distill
@@ -22,8 +22,6 @@ from salad.training.distributed import Figure, is_sharded
 from salad.training.ears_tasks import SimulatedBatches
 from salad.training.monitor import step_flops
 from salad.types import Example, SaladError
-
-__all__ = ["CTCTask", "DistillTask", "OneBatch", "Side", "Source", "Together", "WithCTC", "plan_batches"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class DistillTask:
         alpha: float,
         context: int,
         objective: dict[str, Any] | None = None,
-        hear: Callable[[Sequence[torch.Tensor]], Heard] | None = None,
+        hear: Callable[[Sequence[torch.Tensor]], SpeechEmbeddings] | None = None,
     ) -> None:
         self.hear = hear or model.hear
         self.model, self.teacher, self.batches = model, teacher, batches
@@ -156,13 +154,7 @@ class DistillTask:
         read_before = self.teacher.positions_read
         teacher = self.teacher.hidden(pack)
         out = distill(
-            student[student_pos],
-            teacher[teacher_pos],
-            head,
-            self.teacher.head,
-            targets,
-            self.alpha,
-            **self.objective,
+            student[student_pos], teacher[teacher_pos], head, self.teacher.head, targets, self.alpha, **self.objective
         )
         flops = step_flops(
             len(packed.student_ids),

@@ -16,8 +16,6 @@ import soundfile
 from salad.audio import check_range, frames_told, read_audio, tells_its_length, to_samples, to_seconds
 from salad.types import SaladError
 
-__all__ = ["Heard", "hear"]
-
 BLOCK = 1 << 17  # samples
 FULL_SCALE = 0.999
 OTHERS = {".m4a", ".mp4", ".webm", ".aac", ".wma"}
@@ -25,7 +23,7 @@ SLACK_S = 0.05  # a lossy file's header may count the encoder's padding
 
 
 @dataclass(frozen=True)
-class Heard:
+class AudioStats:
     """level_db, mixed_db: of all channels and of their mono mix, dB under full scale, -200 for digital silence.
 
     clipped is the share of samples held flat at full scale or above it; digest hashes the mono mix at 16 bits, so a
@@ -44,13 +42,13 @@ class Heard:
     missing_s: float = 0.0
 
 
-def hear(
+def measure_audio(
     source: str | Path | bytes,
     start_s: float = 0.0,
     duration_s: float | None = None,
     decode: bool = True,
     name: str = "",
-) -> Heard:
+) -> AudioStats:
     """Measure a recording, or the part of it from `start_s`; `decode=False` reads the header alone.
 
     source: a path, or a file's bytes (then `name` names it in errors).
@@ -63,41 +61,41 @@ def hear(
             raise SaladError(f"audio: {path} is missing")
         known = isinstance(source, bytes) or Path(source).suffix.lower() not in OTHERS
         if not known or not tells_its_length(source):
-            return _hear_other(source, start_s, duration_s, str(path))
+            return _measure_other(source, start_s, duration_s, str(path))
         try:  # os.fsencode: names that are not UTF-8 too
             opened = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else os.fsencode(source))
         except soundfile.LibsndfileError:
             if isinstance(source, bytes):
-                return _hear_other(source, start_s, duration_s, name)
+                return _measure_other(source, start_s, duration_s, name)
             raise
         with opened as file:
             rate, start = file.samplerate, to_samples(start_s, file.samplerate)
-            told = max(0, file.frames - start)
+            declared = max(0, file.frames - start)
             if duration_s is not None:
-                told = to_samples(duration_s, rate)
+                declared = to_samples(duration_s, rate)
             else:
-                told = max(told, frames_told(file) - start)
+                declared = max(declared, frames_told(file) - start)
             if file.frames - start <= 0:
                 raise SaladError(f"audio: {path} holds no samples" + (f" after {start_s} s" if start_s else ""))
             if not decode:
-                have = min(told, file.frames - start)
-                return Heard(to_seconds(told, rate), rate, file.channels, file.format,
-                             missing_s=to_seconds(told - have, rate))  # fmt: skip
+                have = min(declared, file.frames - start)
+                return AudioStats(to_seconds(declared, rate), rate, file.channels, file.format,
+                             missing_s=to_seconds(declared - have, rate))  # fmt: skip
             if start:
                 file.seek(start)
-            return _measure(path, file, told)
+            return _measure(path, file, declared)
     except SaladError:
         raise
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise SaladError(f"audio: {path} cannot be decoded ({error})") from error
 
 
-def _hear_other(source: str | Path | bytes, start_s: float, duration_s: float | None, name: str) -> Heard:
+def _measure_other(source: str | Path | bytes, start_s: float, duration_s: float | None, name: str) -> AudioStats:
     """What libsndfile does not know, or not whole: in memory, by whatever `salad.audio` reads it with."""
     samples, rate = read_audio(source, offset_s=start_s, duration_s=duration_s, name=name)
     power = _db(float(np.square(samples, dtype=np.float64).mean()))
     kind = "OTHER" if isinstance(source, bytes) else Path(source).suffix[1:].upper()
-    return Heard(
+    return AudioStats(
         to_seconds(len(samples), rate),
         rate,
         1,
@@ -108,14 +106,14 @@ def _hear_other(source: str | Path | bytes, start_s: float, duration_s: float | 
     )
 
 
-def _measure(path: str | Path, file: soundfile.SoundFile, told: int) -> Heard:
+def _measure(path: str | Path, file: soundfile.SoundFile, declared: int) -> AudioStats:
     digest = blake2b(digest_size=8)
-    heard, energy, mixed, clipped = 0, 0.0, 0.0, 0
-    for block in _blocks(file, told):
+    num_heard, energy, mixed, clipped = 0, 0.0, 0.0, 0
+    for block in _blocks(file, declared):
         if not np.isfinite(block).all():
             raise SaladError(f"audio: {path} holds NaN or infinite samples")
         mono = block.mean(axis=1)
-        heard += len(block)
+        num_heard += len(block)
         energy += float(np.square(block, dtype=np.float64).mean(axis=1).sum())
         mixed += float(np.square(mono, dtype=np.float64).sum())
         high = np.abs(block)
@@ -126,17 +124,17 @@ def _measure(path: str | Path, file: soundfile.SoundFile, told: int) -> Heard:
             flat = full & (np.diff(block, axis=0, prepend=np.nan) == 0)
             clipped += int((flat | (high > 1.0)).any(axis=1).sum())
         digest.update(_as_16_bits(mono))
-    if heard == 0:
+    if num_heard == 0:
         raise SaladError(f"audio: {path} holds no samples that can be decoded")
-    missing_s = to_seconds(told - heard, file.samplerate)
-    return Heard(
-        duration_s=to_seconds(heard, file.samplerate),
+    missing_s = to_seconds(declared - num_heard, file.samplerate)
+    return AudioStats(
+        duration_s=to_seconds(num_heard, file.samplerate),
         sample_rate_hz=file.samplerate,
         channels=file.channels,
         format=file.format,
-        level_db=_db(energy / heard),
-        mixed_db=_db(mixed / heard),
-        clipped=clipped / heard,
+        level_db=_db(energy / num_heard),
+        mixed_db=_db(mixed / num_heard),
+        clipped=clipped / num_heard,
         digest=digest.hexdigest(),
         missing_s=missing_s if missing_s > SLACK_S else 0.0,
     )
@@ -146,14 +144,14 @@ def _as_16_bits(mono: np.ndarray) -> bytes:
     return np.clip(np.rint(mono * 32768.0), -32768, 32767).astype("<i2").tobytes()
 
 
-def _blocks(file: soundfile.SoundFile, told: int) -> Iterator[np.ndarray]:
-    """float32 [at most BLOCK, channels] until `told` samples or the end; a file cut short ends early."""
+def _blocks(file: soundfile.SoundFile, declared: int) -> Iterator[np.ndarray]:
+    """float32 [at most BLOCK, channels] until `declared` samples or the end; a file cut short ends early."""
     size = max(1, BLOCK // file.channels)
-    while told > 0:
-        block = file.read(min(size, told), dtype="float32", always_2d=True)
+    while declared > 0:
+        block = file.read(min(size, declared), dtype="float32", always_2d=True)
         if not len(block):
             return
-        told -= len(block)
+        declared -= len(block)
         yield block
 
 

@@ -18,16 +18,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from salad.data.inspect.audio_stats import Heard, hear
+from salad.data.inspect.audio_stats import AudioStats, measure_audio
 from salad.data.inspect.layout import count_quarantine, find_parts, read_parts
-from salad.data.inspect.summary import CLIPPED_SHARE, SILENT_DB, Tally, no_hours
-from salad.data.inspect.text_checks import text_oddities
+from salad.data.inspect.summary import CLIPPED_SHARE, SILENT_DB, Summary, no_hours
+from salad.data.inspect.text_checks import failed_text_checks
 from salad.data.readers.rows import Row, check_text, source_of, times_fault, to_row
 from salad.engine import Shard, run_shards
 from salad.files import write_jsonl
 from salad.types import SaladError
-
-__all__ = ["inspect_data", "look"]
 
 BLOCK_ROWS = 64
 CANCEL_DB = 20.0
@@ -37,13 +35,13 @@ SUFFIXES = {
 }  # fmt: skip
 
 
-def look(shard: Shard, folder: Path, *, decode: bool, min_s: float, max_s: float) -> None:
+def inspect_block(shard: Shard, folder: Path, *, decode: bool, min_s: float, max_s: float) -> None:
     """For `run_shards`: items are files of [part, row as dict] a line; writes looked.jsonl, one object an utterance."""
     rows = []
     for path in shard.items:
         with open(path, encoding="utf-8") as file:
             for part, row in map(json.loads, file):
-                rows.append(_utf8(_look_at(part, to_row(row), decode, min_s, max_s)))
+                rows.append(_utf8(_inspect_row(part, to_row(row), decode, min_s, max_s)))
         os.unlink(path)
     write_jsonl(folder / "looked.jsonl", rows)
 
@@ -65,22 +63,22 @@ def inspect_data(
     """
     place = Path(place)
     parts = find_parts(place)
-    tally = Tally(place)
+    summary = Summary(place)
     with tempfile.TemporaryDirectory(prefix="salad-inspect-") as temporary:
         blocks = list(_spool(read_parts(parts, place, trusted), Path(temporary)))
         if not blocks:
             raise SaladError(f"{place}: its manifests hold no rows; nothing to look at")
         workers = min(workers, max(1, len(blocks) // 4))  # a process takes seconds to start
-        function = functools.partial(look, decode=decode, min_s=min_s, max_s=max_s)
+        function = functools.partial(inspect_block, decode=decode, min_s=min_s, max_s=max_s)
         folders = run_shards(
             function, blocks, Path(temporary) / "looked", shard_items=1, workers=workers,
             title="listen" if decode else "read headers", unit=f"blocks of {BLOCK_ROWS} files",
         )  # fmt: skip
-        for row in _looked(folders):
-            tally.add(row)
-        tally.close(lambda: _looked(folders))
+        for row in _inspected(folders):
+            summary.add(row)
+        summary.close(lambda: _inspected(folders))
     parts_found = [
-        {"name": part.name, "kind": part.kind, **tally.parts.get(_utf8(part.name), no_hours())} for part in parts
+        {"name": part.name, "kind": part.kind, **summary.parts.get(_utf8(part.name), no_hours())} for part in parts
     ]
     return _utf8(
         {
@@ -88,7 +86,7 @@ def inspect_data(
             "parts": parts_found,
             "decoded": decode,
             "limits": {"min_s": min_s, "max_s": max_s},
-            **tally.result(),
+            **summary.result(),
             "quarantine": count_quarantine(place),
         }
     )
@@ -105,13 +103,13 @@ def _spool(rows: Iterable[tuple[str, Row]], folder: Path) -> Iterator[str]:
         yield str(path)
 
 
-def _looked(folders: list[Path]) -> Iterator[dict[str, Any]]:
+def _inspected(folders: list[Path]) -> Iterator[dict[str, Any]]:
     for folder in folders:
         with open(folder / "looked.jsonl", encoding="utf-8") as file:
             yield from map(json.loads, file)
 
 
-def _look_at(part: str, row: Row, decode: bool, min_s: float, max_s: float) -> dict[str, Any]:
+def _inspect_row(part: str, row: Row, decode: bool, min_s: float, max_s: float) -> dict[str, Any]:
     """Figures of one utterance, and `faults`: fault -> (how bad, what was seen)."""
     out: dict[str, Any] = {"part": part, "id": row.id, "faults": {}}
     faults = out["faults"]
@@ -128,7 +126,7 @@ def _look_at(part: str, row: Row, decode: bool, min_s: float, max_s: float) -> d
     if lacking:
         text, faults["text_missing"] = "", (1.0, lacking.removeprefix("text: "))
     else:
-        faults.update({name: (1.0, seen) for name, seen in text_oddities(text).items()})
+        faults.update({name: (1.0, seen) for name, seen in failed_text_checks(text).items()})
     out |= {"audio": row.audio, "speaker": row.speaker, "score": row.score, "source": row.source}
     out |= {"licence": row.licence, "aligned": bool(row.words), "words": len(text.split())}
     out |= {"id_hash": _hash(row.id), "speaker_hash": _hash(row.speaker)}
@@ -137,43 +135,43 @@ def _look_at(part: str, row: Row, decode: bool, min_s: float, max_s: float) -> d
             raise SaladError(problem)
         source, name = source_of(row)
         start_s, duration_s = (0.0, None) if row.is_whole else (row.offset_s, row.duration_s)
-        heard = hear(source, start_s, duration_s, decode, name=name)
+        stats = measure_audio(source, start_s, duration_s, decode, name=name)
     except SaladError as error:
         faults["unreadable"] = (1.0, str(error).removeprefix("audio: "))
         return out
-    out |= {"s": heard.duration_s, "rate_hz": heard.sample_rate_hz, "channels": heard.channels}
-    out |= {"format": heard.format, "digest": heard.digest}
-    out["level_db"] = None if math.isnan(heard.level_db) else heard.level_db
-    faults.update(_audio_faults(row, heard, min_s, max_s))
+    out |= {"s": stats.duration_s, "rate_hz": stats.sample_rate_hz, "channels": stats.channels}
+    out |= {"format": stats.format, "digest": stats.digest}
+    out["level_db"] = None if math.isnan(stats.level_db) else stats.level_db
+    faults.update(_audio_faults(row, stats, min_s, max_s))
     return out
 
 
-def _audio_faults(row: Row, heard: Heard, min_s: float, max_s: float) -> Iterator[tuple[str, tuple[float, str]]]:
-    if heard.missing_s:
-        yield "truncated", (heard.missing_s, f"{heard.missing_s:.2f} s of its length are not there")
-    if heard.level_db < SILENT_DB:
-        yield "silent", (-heard.level_db, f"{heard.level_db:.0f} dB over {heard.duration_s:.1f} s")
-    elif heard.level_db - heard.mixed_db > CANCEL_DB:
-        drop = heard.level_db - heard.mixed_db
-        yield "cancels", (drop, f"{heard.channels} channels, mixed {drop:.0f} dB quieter")
-    if heard.clipped > CLIPPED_SHARE:
-        yield "clipped", (heard.clipped, f"{100 * heard.clipped:.2f} % of samples at full scale")
-    if heard.duration_s > max_s:
-        yield "too_long", (heard.duration_s, f"{heard.duration_s:.1f} s, over {max_s:g} s")
-    if heard.duration_s < min_s:
-        yield "too_short", (-heard.duration_s, f"{heard.duration_s:.3f} s, under {min_s:g} s")
+def _audio_faults(row: Row, stats: AudioStats, min_s: float, max_s: float) -> Iterator[tuple[str, tuple[float, str]]]:
+    if stats.missing_s:
+        yield "truncated", (stats.missing_s, f"{stats.missing_s:.2f} s of its length are not there")
+    if stats.level_db < SILENT_DB:
+        yield "silent", (-stats.level_db, f"{stats.level_db:.0f} dB over {stats.duration_s:.1f} s")
+    elif stats.level_db - stats.mixed_db > CANCEL_DB:
+        drop = stats.level_db - stats.mixed_db
+        yield "cancels", (drop, f"{stats.channels} channels, mixed {drop:.0f} dB quieter")
+    if stats.clipped > CLIPPED_SHARE:
+        yield "clipped", (stats.clipped, f"{100 * stats.clipped:.2f} % of samples at full scale")
+    if stats.duration_s > max_s:
+        yield "too_long", (stats.duration_s, f"{stats.duration_s:.1f} s, over {max_s:g} s")
+    if stats.duration_s < min_s:
+        yield "too_short", (-stats.duration_s, f"{stats.duration_s:.3f} s, under {min_s:g} s")
     told_s = row.file_s if row.is_whole else None
-    if told_s is not None and abs(told_s - heard.duration_s) > TOLD_SLACK_S:
-        seen = f"{heard.duration_s:.2f} s, the manifest says {told_s:.2f} s"
-        yield "told_length", (abs(told_s - heard.duration_s), seen)
-    if row.sample_rate_hz is not None and row.sample_rate_hz != heard.sample_rate_hz:
-        seen = f"{heard.sample_rate_hz} Hz, the manifest says {row.sample_rate_hz} Hz"
-        yield "told_rate", (abs(heard.sample_rate_hz - row.sample_rate_hz), seen)
+    if told_s is not None and abs(told_s - stats.duration_s) > TOLD_SLACK_S:
+        seen = f"{stats.duration_s:.2f} s, the manifest says {told_s:.2f} s"
+        yield "told_length", (abs(told_s - stats.duration_s), seen)
+    if row.sample_rate_hz is not None and row.sample_rate_hz != stats.sample_rate_hz:
+        seen = f"{stats.sample_rate_hz} Hz, the manifest says {row.sample_rate_hz} Hz"
+        yield "told_rate", (abs(stats.sample_rate_hz - row.sample_rate_hz), seen)
     suffix = Path(row.audio).suffix.lower()
-    if not row.part and suffix not in SUFFIXES.get(heard.format, {suffix}):
-        yield "extension", (1.0, f"named {suffix or 'without a suffix'}, holds {heard.format}")
+    if not row.part and suffix not in SUFFIXES.get(stats.format, {suffix}):
+        yield "extension", (1.0, f"named {suffix or 'without a suffix'}, holds {stats.format}")
     starts = [word[1] for word in row.words]
-    late_s = max((word[2] for word in row.words), default=0.0) - heard.duration_s
+    late_s = max((word[2] for word in row.words), default=0.0) - stats.duration_s
     if late_s > WORD_SLACK_S:
         yield "word_times", (late_s, f"a word ends {late_s:.2f} s after the audio")
     elif starts != sorted(starts) or any(word[2] < word[1] for word in row.words):

@@ -17,8 +17,6 @@ from salad.data.sources import READERS
 from salad.files import json_lines
 from salad.types import SaladError
 
-__all__ = ["Part", "count_quarantine", "find_parts", "read_parts"]
-
 MANIFESTS = ("utterances", "lhotse", "nemo")  # each a part of its own
 OF_STAGE = {"align": ("speech", "heldout"), "synthesize": ("bought",)}  # what a run's stage writes once it is whole
 SUFFIX = re.compile(r"(\.cuts)?\.(jsonl|json|jsonl\.\w+)$")

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from salad.data.inspect.text_checks import ODDITIES
+from salad.data.inspect.text_checks import TEXT_CHECKS
 from salad.data.readers.rows import AUDIO_SUFFIXES
-
-__all__ = ["CLIPPED_SHARE", "FAULTS", "HISTOGRAMS", "SILENT_DB", "Tally", "no_hours"]
 
 WORST = 20  # named for each fault
 MAX_SOURCES, TOP_SPEAKERS = 500, 12
@@ -40,7 +38,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "words_per_s": ("words per second far from the others", "text of another recording, or much of it missing"),
     "word_times": ("word times out of order or outside the audio", "align again"),
     "text_missing": ("text missing or not UTF-8", "write what is said into a .txt of the same name"),
-    **ODDITIES,
+    **TEXT_CHECKS,
 }
 
 HISTOGRAMS = {
@@ -57,7 +55,7 @@ def no_hours() -> dict[str, Any]:
     return {"utterances": 0, "seconds": 0.0}
 
 
-class Tally:
+class Summary:
     """`add` each row of looked.jsonl, then `close` with a second look at them, then `result`.
 
     Eight columns of numbers are kept of an utterance, 4 or 8 bytes each; what must be named waits for the second look.

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["ODDITIES", "text_oddities"]
-
-ODDITIES = {
+TEXT_CHECKS = {
     "text_empty": ("no text", "write what is said, or leave the recording out"),
     "no_letters": ("text without letters", "write the words as they are spoken"),
     "other_script": ("letters of another script than Latin", "the tokenizer, aligner and voices here are English"),
@@ -31,8 +29,8 @@ LATIN = ("LATIN", "MODIFIER")
 MIN_SAME_WORDS, MIN_SAME_PHRASES, PHRASE_WORDS = 4, 3, 6
 
 
-def text_oddities(text: str) -> dict[str, str]:
-    """Oddity (a key of `ODDITIES`) -> the piece of `text` that shows it; empty for plain English prose."""
+def failed_text_checks(text: str) -> dict[str, str]:
+    """Oddity (a key of `TEXT_CHECKS`) -> the piece of `text` that shows it; empty for plain English prose."""
     words = text.split()
     if not words:
         return {"text_empty": ""}

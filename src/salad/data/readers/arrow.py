@@ -23,8 +23,6 @@ from salad.data.readers.rows import (
 )
 from salad.types import SaladError
 
-__all__ = ["hub_files", "need_pyarrow", "read_arrow", "read_parquet", "table_rows"]
-
 BATCH_ROWS = 256
 OTHER_FIELDS = ("id", "duration", "audio_duration", "license", "licence", "language")
 

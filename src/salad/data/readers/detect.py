@@ -16,8 +16,6 @@ from salad.data.readers.table import names_audio
 from salad.files import first_bytes, read_json
 from salad.types import SaladError
 
-__all__ = ["FORMATS", "check_places", "find_files", "kind_of", "walk"]
-
 # The first that is there wins.
 FORMATS = ("shar", "lhotse", "utterances", "webdataset", "parquet", "arrow", "nemo", "table", "folder")
 SIDECARS = {".txt", ".lab"}

@@ -29,8 +29,6 @@ from salad.data.readers.table import Table, find_audio, read_head, table_rows
 from salad.files import read_lines
 from salad.types import SaladError
 
-__all__ = ["read_folder", "read_tables"]
-
 TEXT_ENDINGS = (".txt", ".lab", ".TXT", ".LAB", ".Txt", ".Lab")
 TEXT_FOLDERS = ("txt", "text", "texts", "transcripts", "transcriptions", "labels")  # beside wav48 in VCTK
 LOSSLESS = (".wav", ".flac", ".aiff", ".aif", ".WAV", ".FLAC")

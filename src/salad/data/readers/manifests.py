@@ -29,8 +29,6 @@ from salad.data.readers.rows import (
 from salad.data.readers.webdataset import tar_members
 from salad.types import SaladError
 
-__all__ = ["TEXT_ALONE", "read_lhotse", "read_nemo", "read_shar", "read_utterance_rows"]
-
 OURS = (("recipe.json",), ("settings.json", "utterances.jsonl"))  # a run's folder; what `salad synthesize` wrote
 TEXT_ALONE = "a text alone: this line names no audio"  # what `salad divergence` reads as a document
 

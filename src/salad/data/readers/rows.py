@@ -17,30 +17,6 @@ from salad.audio import read_audio
 from salad.files import json_lines, lies_in
 from salad.types import SaladError
 
-__all__ = [
-    "AUDIO_FIELDS",
-    "AUDIO_SUFFIXES",
-    "SPEAKER_FIELDS",
-    "TEXT_FIELDS",
-    "Row",
-    "broken_file",
-    "check_text",
-    "decode_text",
-    "label",
-    "labels",
-    "locate",
-    "number",
-    "pick",
-    "placed",
-    "read_json_rows",
-    "read_row",
-    "source_of",
-    "spelled",
-    "times_fault",
-    "to_row",
-    "utf8",
-]
-
 # The first is taken where a name without its ending could be of several.
 AUDIO_SUFFIXES = (
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".webm", ".aiff", ".aif", ".au",

@@ -15,8 +15,6 @@ from salad.data.readers.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, TEXT_FIELDS, l
 from salad.files import read_lines
 from salad.types import SaladError
 
-__all__ = ["Table", "find_audio", "names_audio", "read_head", "table_rows"]
-
 AUDIO_FOLDERS = ("", "wavs", "clips", "audio", "data")  # LJSpeech, Common Voice, ...
 DELIMITERS = "\t|;,"  # in text the last is the likeliest
 SAMPLE_LINES = 8

@@ -15,8 +15,6 @@ from salad.data.readers.rows import check_text, label, pick, utf8
 from salad.files import json_lines, read_lines
 from salad.types import Document, SaladError
 
-__all__ = ["cut_text", "read_local_text", "read_text", "stream_text"]
-
 FIELDS = ("text", "content", "raw_content", "document")
 BATCH_ROWS = 512
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*$")
@@ -27,23 +25,23 @@ def read_text(entry: Text, fits: Callable[[str], bool]) -> tuple[list[Document],
 
     A text that does not pass `fits` becomes several documents, cut between sentences: none of it is lost.
     """
-    aside: list[dict[str, str]] = []
-    return _unique(list(stream_text(entry, fits, aside))), aside
+    quarantined: list[dict[str, str]] = []
+    return _unique(list(stream_text(entry, fits, quarantined))), quarantined
 
 
-def stream_text(entry: Text, fits: Callable[[str], bool], aside: list[dict[str, str]]) -> Iterator[Document]:
-    """The same one by one, none of them held: an id may come twice. What is left out is added to `aside`."""
-    return itertools.islice(_documents(entry, fits, aside), entry.max_documents)
+def stream_text(entry: Text, fits: Callable[[str], bool], quarantined: list[dict[str, str]]) -> Iterator[Document]:
+    """The same one by one, none of them held: an id may come twice. What is left out is added to `quarantined`."""
+    return itertools.islice(_documents(entry, fits, quarantined), entry.max_documents)
 
 
-def _documents(entry: Text, fits: Callable[[str], bool], aside: list[dict[str, str]]) -> Iterator[Document]:
+def _documents(entry: Text, fits: Callable[[str], bool], quarantined: list[dict[str, str]]) -> Iterator[Document]:
     for file in _files(entry):
         try:
             for name, value in itertools.islice(_values(file, entry), 0, None, entry.every):
                 try:
                     text = check_text(pick(value, entry.text_field, FIELDS))
                 except SaladError as error:
-                    aside.append(_left_out(f"{entry.title}-{name}", str(error)))
+                    quarantined.append(_left_out(f"{entry.title}-{name}", str(error)))
                     continue
                 domain = label(pick(value, entry.domain_field, ("domain",))) or entry.title
                 given = label(value.get("id")) or name
@@ -52,16 +50,16 @@ def _documents(entry: Text, fits: Callable[[str], bool], aside: list[dict[str, s
                     own = f"{entry.title}-{given}" + (f"#{n}" if len(parts) > 1 else "")
                     yield Document(utf8(own), part, entry.title, utf8(domain))
         except SaladError as error:
-            aside.append(_left_out(file.name, str(error)))
+            quarantined.append(_left_out(file.name, str(error)))
 
 
 def read_local_text(
-    paths: Iterable[Path], aside: list[dict[str, str]], field: str = "corpus.local_text"
+    paths: Iterable[Path], quarantined: list[dict[str, str]], field: str = "corpus.local_text"
 ) -> list[Document]:
     """Documents from .jsonl files ({text, id?, domain?} a line) or plain text (paragraphs parted by empty lines).
 
-    What has to be left out is added to `aside`, as {stage, id, reason}. field: what names the paths, for the SaladError
-    where one of them is no file.
+    What has to be left out is added to `quarantined`, as {stage, id, reason}. field: what names the paths, for the
+    SaladError where one of them is no file.
     """
     documents: list[Document] = []
     for path in paths:
@@ -76,12 +74,12 @@ def read_local_text(
                     text = check_text(row.get("text"))
                 except SaladError as error:
                     reason = str(error) if error is value else f"{path}: {error}"
-                    aside.append(_left_out(label(row.get("id")) or name, reason))
+                    quarantined.append(_left_out(label(row.get("id")) or name, reason))
                     continue
                 given = utf8(label(row.get("id")) or name)
                 documents.append(Document(given, text, utf8(str(path)), utf8(label(row.get("domain")))))
         except SaladError as error:
-            aside.append(_left_out(path.name, str(error)))
+            quarantined.append(_left_out(path.name, str(error)))
     return _unique(documents)
 
 

@@ -22,8 +22,6 @@ from salad.data.readers.rows import (
 )
 from salad.types import SaladError
 
-__all__ = ["read_webdataset", "tar_members"]
-
 MAX_JSON_BYTES = 1 << 20
 DESCRIPTIONS = (".json", ".txt", ".lab")  # the first that is there is read
 

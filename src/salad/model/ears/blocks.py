@@ -8,8 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["Block", "through"]
-
 ALIKE = 0.7  # spans padded together are at least so long as the longest of them, as a share
 
 

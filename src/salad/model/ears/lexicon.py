@@ -9,8 +9,6 @@ import torch
 
 from salad.text.phonemes import BOUNDARY, Symbols
 
-__all__ = ["TRAITS", "Lexicon"]
-
 TRAITS = ("leading space", "capital", "all capitals", "digits", "signs", "letters")
 
 

@@ -13,8 +13,6 @@ from torch.nn import functional
 from salad.model.adapter import stack_frames
 from salad.model.ears.blocks import Block, through
 
-__all__ = ["Lower", "Runs", "pool_runs"]
-
 SYMBOLS_A_SECOND = 14.0  # of English; CTC needs two positions for each, one of them for a blank between two of a kind
 
 

@@ -16,8 +16,6 @@ from salad.model.ears.upper import Upper
 from salad.model.llm import embedding_width
 from salad.text.phonemes import Symbols
 
-__all__ = ["Candidates", "SymbolEars", "token_places"]
-
 SHARPEN = 2.0  # what the LLM reads is sharper than what was learnt (EARS: 1 worse, 4 no better)
 BEST = 64  # classes that a read-out mixes
 CHUNK = 512  # positions scored against all classes at a time

@@ -12,8 +12,6 @@ from salad.model.ears.blocks import Block, through
 from salad.model.ears.lexicon import TRAITS, Lexicon
 from salad.text.phonemes import BOUNDARY
 
-__all__ = ["Upper"]
-
 PLACE = 24  # width of one symbol at one place of a class vector
 ROWS = 96  # width of what a class takes from the LLM's own row of its token
 SHARPNESS = 4.0  # score of one symbol that agrees, at the start

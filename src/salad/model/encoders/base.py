@@ -14,8 +14,6 @@ from salad.assets.store import sha256_once
 from salad.files import sha256_json
 from salad.types import SaladError
 
-__all__ = ["Encoder", "Shape", "Weights"]
-
 
 @dataclass(frozen=True)
 class Shape:

@@ -10,8 +10,6 @@ import numpy as np
 from salad.engine.local import keep_torch_threads
 from salad.model.encoders.base import Encoder, Weights
 
-__all__ = ["WhisperCT2"]
-
 
 class WhisperCT2(Encoder):
     """Whisper's encoder from its CTranslate2 file, 50 Hz; each waveform at its own length (no 30 s padding).

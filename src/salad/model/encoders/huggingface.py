@@ -19,8 +19,6 @@ from salad.engine.local import torch_threads
 from salad.model.encoders.base import Encoder, Shape, Weights
 from salad.types import SaladError
 
-__all__ = ["TorchEncoder", "Wav2Vec2", "Whisper", "exact_float32", "shape_of_config"]
-
 # Sound that goes through the model at once. On one core a batch gains nothing for waveforms of 2 s (a third at 0.5 s).
 BATCH_S = {"cpu": 0.0, "cuda": 300.0}
 

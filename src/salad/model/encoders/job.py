@@ -16,8 +16,6 @@ from salad.sequence import Piece, write_frames
 from salad.sequence.frames import Key, missing
 from salad.types import Utterance
 
-__all__ = ["FlyFrames", "encode_pieces", "features_of", "kind_of", "shared_encoder"]
-
 shared_encoder = functools.cache(load_encoder)  # loaded once in a process
 
 

@@ -9,16 +9,10 @@ from salad.files import read_json
 from salad.model.encoders.base import Encoder, Shape
 from salad.types import SaladError
 
-__all__ = ["Encoder", "Shape", "load_encoder", "shape_of"]
-
 CTRANSLATE2 = ("vocabulary.txt", "vocabulary.json")  # beside model.bin
 MODEL_TYPES = ("hubert", "mimi", "wav2vec2", "wavlm", "whisper")
 # Encoders whose shape is known before their files are here.
-SHAPES = {
-    "log-mel": Shape(100.0, 80),
-    "whisper-tiny.en": Shape(50.0, 384),
-    "kyutai/mimi": Shape(12.5, 512),
-}
+SHAPES = {"log-mel": Shape(100.0, 80), "whisper-tiny.en": Shape(50.0, 384), "kyutai/mimi": Shape(12.5, 512)}
 
 
 def shape_of(name: str) -> Shape:

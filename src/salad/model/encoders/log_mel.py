@@ -6,8 +6,6 @@ import numpy as np
 
 from salad.model.encoders.base import Encoder
 
-__all__ = ["LogMel"]
-
 
 class LogMel(Encoder):
     """Log-mel filter bank, 100 Hz x 80: no weights; for tests, and the floor under every real encoder.

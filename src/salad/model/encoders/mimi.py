@@ -12,8 +12,6 @@ import torch
 from salad.model.encoders.huggingface import TorchEncoder, exact_float32
 from salad.types import SaladError
 
-__all__ = ["Mimi"]
-
 
 class Mimi(TorchEncoder):
     """Mimi (arXiv 2410.00037) by transformers: encoder, its transformer, and the step down to 12.5 Hz.

@@ -10,18 +10,17 @@ from salad import assets
 from salad.config import Recipe
 from salad.data.manifest import load_spoken, read_utterances, write_utterances
 from salad.data.quarantine import gather_quarantine
+from salad.pipeline.corpus_needs import PREPARED_HELDOUT
 from salad.pipeline.fingerprints import of_content
 from salad.pipeline.leakage import screen_of, without_leaks
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, open_frames, training_pieces
-from salad.pipeline.stages.corpus import PREPARED_HELDOUT, load_documents
+from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.streaming import speech_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
-from salad.training.distributed import World
+from salad.training.distributed import ProcessGroup
 from salad.types import SaladError, Utterance
-
-__all__ = ["load_aligned", "load_frames", "run", "speech_stream"]
 
 SECTIONS = ("align", "sequence")
 SPENT = ("speech/shard-*/utterances.jsonl", "heldout/shard-*/utterances.jsonl")  # all are in the manifests
@@ -48,7 +47,7 @@ def run(run: Run) -> dict[str, Any]:
     places = ("heldout", "own-heldout", PREPARED_HELDOUT)
     kept = load_spoken([shard for place in places for shard in sorted((corpus / place).glob("shard-*"))])
     heldout = align(run, folder / "heldout", kept, "align held-out")
-    aside = gather_quarantine(folder, leaks)
+    quarantined = gather_quarantine(folder, leaks)
     if not speech:
         raise SaladError(f"align: no utterance is usable; see {folder / 'quarantine.jsonl'} (align.min_score?)")
     if not heldout:
@@ -65,7 +64,7 @@ def run(run: Run) -> dict[str, Any]:
         "mean_score": _mean_score(speech),
         "pieces": len(store),
         "leaked": len(leaks),
-        "quarantined": len(aside),
+        "quarantined": len(quarantined),
     }
 
 
@@ -80,12 +79,12 @@ def load_aligned(run: Run, name: str) -> list[Utterance]:
     return read_utterances(run.folder("align") / f"{name}.jsonl")
 
 
-def load_frames(run: Run, name: str, utterances: Sequence[Utterance], world: World | None = None) -> Frames:
+def load_frames(run: Run, name: str, utterances: Sequence[Utterance], world: ProcessGroup | None = None) -> Frames:
     """Frames of the aligned utterances of `speech` or `heldout`."""
     return open_frames(run, run.folder("align") / f"frames-{name}", utterances, world=world, **_heard(run, name))
 
 
-def speech_stream(run: Run, tokenizer: Any, share: float, world: World) -> ShardSource:
+def speech_stream(run: Run, tokenizer: Any, share: float, world: ProcessGroup) -> ShardSource:
     """D_speech as a source of a stream."""
     folder, whole = run.folder("align"), run.recipe.warm_start.enabled
     return speech_shards(

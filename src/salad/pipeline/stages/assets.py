@@ -12,8 +12,6 @@ from salad.pipeline.corpus_needs import voices_needed
 from salad.pipeline.run import Run
 from salad.synthesize import assets_of_voice
 
-__all__ = ["run"]
-
 SECTIONS = ("assets", "seed", "precision", "threads")
 
 
@@ -36,11 +34,7 @@ def run(run: Run) -> dict[str, Any]:
         if assets.is_hub_name(name) and (revision := assets.hub_revision(folder)):
             revisions[name] = revision  # a name without one is what the hub calls main on that day
     assets.llm_folder(recipe.assets.llm)
-    return {
-        "assets": sorted(names),
-        **({"revisions": revisions} if revisions else {}),
-        "precision": _precision(run),
-    }
+    return {"assets": sorted(names), **({"revisions": revisions} if revisions else {}), "precision": _precision(run)}
 
 
 def _named(recipe: Recipe) -> set[str]:

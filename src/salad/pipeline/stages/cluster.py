@@ -16,8 +16,6 @@ from salad.pipeline.stages.corpus import load_documents
 from salad.select import balanced_kmeans, embed_documents, join_embeddings, top_words
 from salad.types import Cluster
 
-__all__ = ["load_clusters", "run"]
-
 SECTIONS = ("cluster",)
 
 

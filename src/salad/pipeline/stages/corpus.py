@@ -9,21 +9,19 @@ from salad import assets
 from salad.config import Recipe
 from salad.data.card import write_card
 from salad.data.generate_text import generate_corpus
-from salad.data.own_data import own_plain_text, own_recordings, own_text
 from salad.data.prepared import chosen_documents, read_prepared
 from salad.data.quarantine import gather_quarantine
 from salad.data.readers.detect import walk
 from salad.data.readers.text import read_local_text
+from salad.data.user_data import own_plain_text, user_recordings, user_text
 from salad.files import read_json, read_jsonl, write_jsonl, write_text
-from salad.pipeline.corpus_needs import PREPARED_HELDOUT, door_of, heldout_speech, spoken_rows, text_rows
+from salad.pipeline.corpus_needs import heldout_speech, ingest_limits, spoken_rows, text_rows
 from salad.pipeline.fingerprints import fingerprint, of_content, of_stamps, section
 from salad.pipeline.leakage import measured_on, reason_of, screen_of, without_leaks
 from salad.pipeline.run import MEASURED, Run, kept_precision
 from salad.pipeline.speech_jobs import speak
 from salad.synthesize.speak import assign_voices
 from salad.types import Document, SaladError
-
-__all__ = ["PREPARED_HELDOUT", "load_documents", "run"]
 
 SECTIONS = ("corpus",)
 
@@ -37,7 +35,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
         parts["prepared corpus"] = assets.fingerprint(settings.prepared)[:16]
     if settings.local_text:
         parts["your files"] = of_content(path for path in settings.local_text if path.is_file())
-    if places := [data.path for data in settings.own_data if data.path is not None]:  # how long a document is
+    if places := [data.path for data in settings.user_data if data.path is not None]:  # how long a document is
         length = {"stride": recipe.model.stride, "encoder": recipe.assets.encoder}
         parts["length of documents"] = fingerprint({**section(recipe, "sequence"), **length})
         parts["your data"] = of_stamps(path for place in places for path in walk(place))
@@ -47,9 +45,9 @@ def inputs(recipe: Recipe) -> dict[str, str]:
 def run(run: Run) -> dict[str, Any]:
     recipe, folder = run.recipe, run.folder("corpus")
     settings, how = recipe.corpus, {"workers": recipe.engine.workers, "seed": recipe.seed}
-    door = door_of(recipe) if settings.own_data else None
-    own_speech, own_heldout, speech_rows = own_recordings(settings, door, folder, **how)  # its mistakes show at once
-    own_documents, to_speak, rows, aside = own_text(settings, door, folder, recipe.seed)
+    limits = ingest_limits(recipe) if settings.user_data else None
+    own_speech, own_heldout, speech_rows = user_recordings(settings, limits, folder, **how)  # its mistakes show at once
+    own_documents, to_speak, rows, quarantined = user_text(settings, limits, folder, recipe.seed)
     prepared = read_prepared(settings.prepared) if settings.prepared else None
     if prepared:
         documents = chosen_documents(prepared, settings, recipe.seed)
@@ -60,20 +58,20 @@ def run(run: Run) -> dict[str, Any]:
     to_speak = documents["heldout"] + to_speak
     heldout = to_speak + [Document(u.document_id, u.text, u.source, u.domain) for u in own_heldout]
     screen = screen_of(recipe, heldout)
-    texts = documents["web"] + read_local_text(settings.local_text, aside) + own_documents
+    texts = documents["web"] + read_local_text(settings.local_text, quarantined) + own_documents
     web, leaks = without_leaks(screen, texts, "D_web")
     narrow, more = without_leaks(screen, documents["speech"], "D_speech")
     for name, group in (("web", web), ("speech", narrow), ("heldout", heldout)):
         if len({d.id for d in group}) != len(group):
             raise SaladError(f"corpus: two documents of {name} share an id; give every document its own")
         write_jsonl(folder / f"{name}.jsonl", [asdict(d) for d in group])
-    plain_rows, unused = own_plain_text(settings, door, folder / "plain.jsonl", lambda t: reason_of(screen, t))
+    plain_rows, unused = own_plain_text(settings, limits, folder / "plain.jsonl", lambda t: reason_of(screen, t))
     voices = assign_voices(narrow, settings.voices.shares, recipe.seed)
     spoken = [u for u, _ in speak(run, folder / "speech", voices, "speak D_speech (simulated)", variation=settings)]
     measured, ready = heldout_speech(run, folder, prepared, to_speak)
     if not (spoken or own_speech):
         raise SaladError(f"corpus: no recording can be used; {folder / 'quarantine.jsonl'} says why of each")
-    aside = gather_quarantine(folder, aside + leaks + more + unused)
+    quarantined = gather_quarantine(folder, quarantined + leaks + more + unused)
     speech_rows += spoken_rows(spoken, measured)
     rows += plain_rows + text_rows(settings, recipe.assets.llm, documents["web"] if prepared else (), web)
     notes = [f"{row['name']}: {row['note']}" for row in speech_rows + rows if row.get("note")]
@@ -89,7 +87,7 @@ def run(run: Run) -> dict[str, Any]:
         "heldout_recordings_ready": ready,
         "withheld_words": len(prepared.withheld) if prepared else 0,
         "leaked": leaked,
-        "quarantined": len(aside),
+        "quarantined": len(quarantined),
         "simulated": bool(spoken or measured),
         "non_commercial": card["non_commercial"],
     }

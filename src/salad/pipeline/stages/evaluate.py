@@ -6,23 +6,21 @@ from dataclasses import asdict
 from typing import Any
 
 from salad.config import Recipe
+from salad.evaluation.benchmark_task import task_files
 from salad.evaluation.figures import Figures
-from salad.evaluation.task import task_files
 from salad.files import read_json, write_json, write_jsonl
 from salad.measure.divergence import summary
 from salad.pipeline.choices import accuracies, answer, items_of
 from salad.pipeline.divergences import divergences, not_measured, oracles, silence, wanted
 from salad.pipeline.fingerprints import of_content
 from salad.pipeline.hearing import hearing_figures, listen, transcript_errors
-from salad.pipeline.heldout import Setting
+from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.noisy import noise_rows
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import transcribe
 from salad.pipeline.stages.align import load_aligned
 from salad.progress import console
 from salad.training.checkpoint import latest_checkpoint
-
-__all__ = ["load_figures", "run"]
 
 SECTIONS = ("evaluate",)
 
@@ -40,23 +38,23 @@ def run(run: Run) -> dict[str, Any]:
     if wanted(settings, "cascade") or settings.items:
         title = "transcribe held-out"
         written = transcribe(run, folder / "transcripts", heldout, title, precision=settings.asr_precision)
-    setting, left_out = Setting(run), not_measured(settings)
+    evaluator, left_out = HeldoutEvaluator(run), not_measured(settings)
     for line in left_out:
         console.print(f"evaluate: {line}", highlight=False)
     found = {name: latest_checkpoint(run.latest.folder(name)) for name in ("warm_start", "stage1", "stage2")}
     checkpoints = {name: path for name, path in found.items() if path is not None and wanted(settings, name)}
-    with setting.reading():
-        hush = silence(recipe.assets.encoder, recipe.threads)
-        rows, f = divergences(setting, settings, checkpoints, written, hush)
-        spans = listen(setting, setting.model)
-        true_parts = oracles(setting, settings, recipe.seed)
-        noise = noise_rows(setting)
-        items = items_of(setting) if settings.items else []
-        results = answer(setting, items, written, silence=hush) if items else {}
+    with evaluator.reading():
+        silent_frames = silence(recipe.assets.encoder, recipe.threads)
+        rows, f = divergences(evaluator, settings, checkpoints, written, silent_frames)
+        spans = listen(evaluator, evaluator.model)
+        true_parts = oracles(evaluator, settings, recipe.seed)
+        noise = noise_rows(evaluator)
+        items = items_of(evaluator) if settings.items else []
+        results = answer(evaluator, items, written, silence=silent_frames) if items else {}
     table = [{"of": name, **asdict(row)} for name, group in {**rows, **true_parts}.items() for row in group]
     write_jsonl(folder / "divergence.jsonl", table)
-    hearing, errors = hearing_figures(setting, spans) if spans else ({}, {})
-    of_rows = Figures(rows, setting.document_of, settings.bootstrap, recipe.seed)
+    hearing, errors = hearing_figures(evaluator, spans) if spans else ({}, {})
+    of_rows = Figures(rows, evaluator.document_of, settings.bootstrap, recipe.seed)
     figures = {
         "misalignment": of_rows.misalignment(),
         "forgetting": f,

@@ -10,14 +10,12 @@ import numpy as np
 
 from salad.data.quarantine import gather_quarantine
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
-from salad.pipeline.prober import Measured, Prober
+from salad.pipeline.prober import Prober, ProbeRows
 from salad.pipeline.run import Run
 from salad.pipeline.stages.cluster import load_clusters
 from salad.pipeline.stages.corpus import load_documents
 from salad.select import Probed, probe_in_looks, with_evidence
 from salad.types import Cluster
-
-__all__ = ["load_evidence", "load_probed", "run"]
 
 SECTIONS = ("probe",)
 
@@ -30,7 +28,7 @@ def run(run: Run) -> dict[str, Any]:
               for r in read_jsonl(one.folder(name) / "documents.jsonl")}  # fmt: skip
     order = {c.id: np.random.default_rng([seed, c.id]).permutation(np.flatnonzero(labels == c.id)) for c in clusters}
     order = {c: [int(i) for i in members if documents[i].id not in before] for c, members in order.items()}
-    prober, measured = Prober(run), Measured()
+    prober, measured = Prober(run), ProbeRows()
 
     def measure(chosen: list[tuple[int, int]], look: int) -> Sequence[Probed]:
         pairs, title = [(documents[i], c) for i, c in chosen], f"the probe, look {look + 1}"

@@ -22,9 +22,7 @@ from salad.pipeline.stages.probe import load_evidence
 from salad.pipeline.stages.synthesize import load_bought
 from salad.progress import console
 from salad.report.summary import print_report, write_report
-from salad.select.purchase import purchase_rows
-
-__all__ = ["run"]
+from salad.select.cluster_rows import purchase_rows
 
 SECTIONS = ()
 
@@ -35,7 +33,7 @@ def run(run: Run) -> dict[str, Any]:
     summaries, seconds = ({name: state[key] for name, state in states.items()} for key in ("summary", "seconds"))
     curves = {name: _curve(run, name) for name in ("warm_start", "spell", "stage1", "stage2")}
     samples = run.folder("warm_start") / "samples.json"
-    aside = [run.folder(name) / "quarantine.jsonl" for name in ("corpus", "align", "probe", "synthesize")]
+    quarantined = [run.folder(name) / "quarantine.jsonl" for name in ("corpus", "align", "probe", "synthesize")]
     score = run.recipe.select.score
     by_score = {} if score == "misalignment" else {"decision": f"by {score}"}  # the probe's decision is on M alone
     report = {
@@ -55,7 +53,7 @@ def run(run: Run) -> dict[str, Any]:
             "heldout": summaries["corpus"]["heldout_hours"],
             "quarantined": max(0.0, summaries["corpus"]["speech_hours"] - summaries["align"]["hours"]),  # not aligned
         },
-        "quarantine": [row for path in aside for row in (read_jsonl(path) if path.exists() else [])],
+        "quarantine": [row for path in quarantined for row in (read_jsonl(path) if path.exists() else [])],
         "tokens": {name: curves[name][-1]["positions"] for name in ("stage1", "stage2") if curves[name]},
         "seconds": {**seconds, "total": sum(seconds.values())},
         "ctc_samples": read_json(samples) if samples.exists() else [],

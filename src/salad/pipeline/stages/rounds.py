@@ -12,8 +12,6 @@ from salad.pipeline.run import ROUND, Run, run_stage
 from salad.progress import console
 from salad.types import SaladError
 
-__all__ = ["run"]
-
 SECTIONS = ("rounds",)
 
 
@@ -35,11 +33,7 @@ def run(run: Run) -> dict[str, Any]:
                 run_stage(this, stage, {"round": str(number)})
         rows.append(_gain(this))
     write_json(run.folder("rounds") / "rounds.json", rows)
-    return {
-        "rounds": len(rows),
-        "hours": sum(row["hours"] for row in rows),
-        "gain_per_hour": rows[-1]["gain_per_hour"],
-    }
+    return {"rounds": len(rows), "hours": sum(row["hours"] for row in rows), "gain_per_hour": rows[-1]["gain_per_hour"]}
 
 
 def _gain(run: Run) -> dict[str, Any]:

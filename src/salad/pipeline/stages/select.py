@@ -12,10 +12,8 @@ from salad.pipeline.ears_data import TEXTS
 from salad.pipeline.run import Run
 from salad.select import expected_overlap
 from salad.select.choose import choose
+from salad.select.cluster_rows import cluster_row
 from salad.select.prices import Prices, spread_text
-from salad.select.purchase import cluster_row
-
-__all__ = ["run"]
 
 SECTIONS = ("select", "rounds")
 

@@ -7,8 +7,6 @@ from typing import Any
 from salad.pipeline.ears import upper_part
 from salad.pipeline.run import Run
 
-__all__ = ["run"]
-
 SECTIONS = ("spell",)
 
 

@@ -18,11 +18,9 @@ from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.streaming import text_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
-from salad.training.distributed import World
+from salad.training.distributed import ProcessGroup
 from salad.training.tasks import Source
 from salad.types import Utterance
-
-__all__ = ["run"]
 
 SECTIONS = ("stage1",)
 TOGETHER = True  # under torchrun all processes run it
@@ -35,7 +33,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
 
 
 def run(run: Run, overfit: Path | None = None) -> dict[str, Any]:
-    settings, world = run.recipe.stage1, World.join()
+    settings, world = run.recipe.stage1, ProcessGroup.join()
     share, plain = 1 - settings.text_share, against_forgetting(run.recipe)
 
     @functools.cache

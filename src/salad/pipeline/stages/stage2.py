@@ -20,12 +20,10 @@ from salad.pipeline.streaming import text_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
 from salad.training.checkpoint import latest_checkpoint
-from salad.training.distributed import World
+from salad.training.distributed import ProcessGroup
 from salad.training.schedule import before_decay, of_round
 from salad.training.tasks import Source
 from salad.types import SaladError, Utterance
-
-__all__ = ["run"]
 
 SECTIONS = ("stage2", "rounds")
 TOGETHER = True  # under torchrun all processes run it
@@ -33,7 +31,7 @@ TOGETHER = True  # under torchrun all processes run it
 
 def run(run: Run) -> dict[str, Any]:
     settings = of_round(run.recipe.stage2, run.round, run.recipe.rounds.number)
-    world, resume = World.join(), _resume(run)
+    world, resume = ProcessGroup.join(), _resume(run)
     share, plain = (1 - settings.text_share) / 2, against_forgetting(run.recipe)
 
     @functools.cache

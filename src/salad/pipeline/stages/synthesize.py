@@ -14,12 +14,10 @@ from salad.pipeline.speech_jobs import align, encode, open_frames, speak, traini
 from salad.pipeline.streaming import speech_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
-from salad.synthesize.asr_filter import part_by_cer
+from salad.synthesize.asr_filter import split_by_cer
 from salad.synthesize.speak import assign_voices
-from salad.training.distributed import World
+from salad.training.distributed import ProcessGroup
 from salad.types import Document, SaladError, Utterance
-
-__all__ = ["bought_stream", "load_bought", "load_bought_frames", "run"]
 
 SECTIONS = ("synthesize",)
 SPENT = ("speech/shard-*/utterances.jsonl", "aligned/shard-*/utterances.jsonl")  # bought.jsonl has what was kept
@@ -34,30 +32,23 @@ def run(run: Run) -> dict[str, Any]:
     documents = [Document(**{k: v for k, v in row.items() if k != "cluster"}) for row in rows]
     voices = assign_voices(documents, run.recipe.synthesize.voices.shares, run.recipe.seed)
     settings = run.recipe.synthesize
-    spoken = speak(
-        run,
-        folder / "speech",
-        voices,
-        "speak D_active",
-        variation=settings,
-        audio=settings.audio,
-    )
+    spoken = speak(run, folder / "speech", voices, "speak D_active", variation=settings, audio=settings.audio)
     kept = [*there, *align(run, folder / "aligned", spoken, "align D_active")]
     garbled: list[dict[str, Any]] = []
     if settings.max_cer is not None:
-        heard = transcribe(run, folder / "transcripts", kept, "transcribe D_active")
-        kept, garbled = part_by_cer(kept, heard, settings.max_cer)
+        transcripts = transcribe(run, folder / "transcripts", kept, "transcribe D_active")
+        kept, garbled = split_by_cer(kept, transcripts, settings.max_cer)
     if not kept:
         gather_quarantine(folder, garbled)
         raise SaladError("synthesize: no bought utterance passed alignment and CER; see its quarantine.jsonl")
     encode(run, folder / "frames", kept, "encode D_active", **training_pieces(run))
-    aside = gather_quarantine(folder, garbled)
+    quarantined = gather_quarantine(folder, garbled)
     write_utterances(folder / "bought.jsonl", kept)
     return {
         "utterances": len(kept),
         "hours": sum(u.duration_s for u in kept) / 3600,
         "mean_score": sum(u.score for u in kept) / len(kept),
-        "quarantined": len(aside),
+        "quarantined": len(quarantined),
         **({"probed": len(there)} if there else {}),
     }
 
@@ -66,11 +57,11 @@ def load_bought(run: Run) -> list[Utterance]:
     return read_utterances(run.folder("synthesize") / "bought.jsonl")
 
 
-def load_bought_frames(run: Run, bought: Sequence[Utterance], world: World | None = None) -> Frames:
+def load_bought_frames(run: Run, bought: Sequence[Utterance], world: ProcessGroup | None = None) -> Frames:
     return open_frames(run, run.folder("synthesize") / "frames", bought, world=world, **training_pieces(run))
 
 
-def bought_stream(run: Run, tokenizer: Any, name: str, share: float, world: World) -> ShardSource:
+def bought_stream(run: Run, tokenizer: Any, name: str, share: float, world: ProcessGroup) -> ShardSource:
     """D_active as a source of a stream."""
     folder, whole = run.folder("synthesize"), run.recipe.warm_start.enabled
     return speech_shards(run, tokenizer, name, share, folder / "bought.jsonl", folder / "frames", world, whole)

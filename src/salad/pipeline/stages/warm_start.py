@@ -23,8 +23,6 @@ from salad.training.loop import Schedule, autocast, train
 from salad.training.tasks import CTCTask
 from salad.types import Utterance
 
-__all__ = ["run", "train_ctc"]
-
 SECTIONS = ("model", "warm_start")
 
 

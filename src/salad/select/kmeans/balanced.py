@@ -22,8 +22,6 @@ from salad.select.kmeans.row_blocks import Rows, check_rows, sums_of
 from salad.select.kmeans.sinkhorn_newton import settle
 from salad.types import SaladError
 
-__all__ = ["BalancedClusters", "balanced_kmeans"]
-
 EXACT_POINTS, EXACT_CELLS = 4096, 1 << 20
 SAMPLE_POINTS, SAMPLE_EACH = 1 << 15, 256  # points to learn on, or so many for each cluster
 SAMPLE_CELLS = 1 << 27  # of their distances: 512 MB in float32

@@ -13,8 +13,6 @@ import itertools
 
 import numpy as np
 
-__all__ = ["capacities", "fill", "price_of_sizes"]
-
 
 def capacities(num: int, prices: np.ndarray) -> np.ndarray:
     """Sizes [k] for `num` points: ceil(num/k) at the highest prices (where points want to go), floor elsewhere."""

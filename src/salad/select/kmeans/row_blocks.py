@@ -10,8 +10,6 @@ import torch
 from salad.progress import Bar
 from salad.types import SaladError
 
-__all__ = ["Rows", "check_rows", "sums_of"]
-
 BLOCK = 4096  # rows; with 128 clusters a block's distances are 2 MB and stay in cache
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["settle"]
-
 COOLING = 0.7
 NEAR = 2.0  # Newton where no load is further than this factor from even
 MOST_STEPS = 10  # at one temperature

@@ -11,9 +11,9 @@ from typing import Any
 
 from salad.config import Corpus
 from salad.data.card import speech_source, text_source
-from salad.data.deduplicate import set_twins_aside
+from salad.data.deduplicate import quarantine_duplicates
 from salad.data.ingest import ingest_documents
-from salad.data.ingest_plan import CHARS_PER_S, Door, choose_heldout, make_plan, read_plan
+from salad.data.ingest_plan import CHARS_PER_S, IngestLimits, choose_heldout, make_plan, read_plan
 from salad.data.manifest import load_spoken
 from salad.data.quarantine import gather_quarantine
 from salad.data.readers.text import read_text, stream_text
@@ -22,15 +22,13 @@ from salad.files import read_jsonl, write_jsonl
 from salad.progress import console
 from salad.types import Document, SaladError, Utterance
 
-__all__ = ["hold_out", "own_plain_text", "own_recordings", "own_text"]
 
-
-def own_recordings(
-    settings: Corpus, door: Door | None, folder: Path, *, workers: int, seed: int
+def user_recordings(
+    settings: Corpus, limits: IngestLimits | None, folder: Path, *, workers: int, seed: int
 ) -> tuple[list[Utterance], list[Utterance], list[dict[str, Any]]]:
     """Your recordings: to train on, to measure on, and their rows of the data card.
 
-    door: what may come in; None only where there is nothing to read.
+    limits: what may come in; None only where there is nothing to read.
     They are written to `folder`, shard by shard (own/, own-heldout/). Raises SaladError where none is left to train or
     to measure on, and nothing else is asked for.
     """
@@ -39,7 +37,7 @@ def own_recordings(
     plan = folder / "plan.sqlite"
     if not plan.exists():  # a resumed stage goes on with its own
         sources = ((entry, *open_source(entry)) for entry in settings.own_speech)
-        make_plan(plan, sources, door)
+        make_plan(plan, sources, limits)
     documents, sources = read_plan(plan)
     chosen, kept_by = set(), {}
     if settings.heldout_share:
@@ -48,9 +46,9 @@ def own_recordings(
     shards = []
     for name, wanted, title in (("own", False, "read recordings"), ("own-heldout", True, "read held-out recordings")):
         own = [d for d in documents if (d.number in chosen) == wanted]
-        folders = ingest_documents(own, plan, names, door, folder / name, workers=workers, title=title)
+        folders = ingest_documents(own, plan, names, limits, folder / name, workers=workers, title=title)
         shards.append(folders)
-    set_twins_aside([*shards[1], *shards[0]])  # what is measured on stays
+    quarantine_duplicates([*shards[1], *shards[0]])  # what is measured on stays
     groups = [[u for u, _ in load_spoken(folders)] for folders in shards]
     speech, heldout = groups
     elsewhere = settings.heldout_per_domain or settings.heldout_text
@@ -58,7 +56,7 @@ def own_recordings(
         gather_quarantine(folder)
         what = "to train on" if not speech else "to measure on (corpus.heldout_share)"
         raise SaladError(f"corpus: no recording is left {what}; {folder / 'quarantine.jsonl'} says why of each")
-    aside = [row for path in folder.glob("own*/shard-*/quarantine.jsonl") for row in read_jsonl(path)]
+    quarantined = [row for path in folder.glob("own*/shard-*/quarantine.jsonl") for row in read_jsonl(path)]
     rows = []
     for source in sources:
         entry, name = source["entry"], source["source"]
@@ -71,7 +69,7 @@ def own_recordings(
                 *of,
                 format=source["format"],
                 rows=source["rows"],
-                quarantined=sum(row.get("source") == name for row in aside),
+                quarantined=sum(row.get("source") == name for row in quarantined),
                 heldout_by=kept_by.get(name, ""),
                 language=entry["language"],
                 note=source["note"],
@@ -80,8 +78,8 @@ def own_recordings(
     return speech, heldout, rows
 
 
-def own_text(
-    settings: Corpus, door: Door | None, folder: Path, seed: int
+def user_text(
+    settings: Corpus, limits: IngestLimits | None, folder: Path, seed: int
 ) -> tuple[list[Document], list[Document], list[dict[str, Any]], list[dict[str, str]]]:
     """Your broad text: to learn from, and `heldout_text` documents to measure on; its rows of the data card; what
     cannot be used.
@@ -90,14 +88,14 @@ def own_text(
     """
     if not settings.text:
         return [], [], [], []
-    read = [(entry, *read_text(entry, _fits(door))) for entry in settings.text]
-    everyone, aside = [d for _, own, _ in read for d in own], [row for *_, left_out in read for row in left_out]
+    read = [(entry, *read_text(entry, _fits(limits))) for entry in settings.text]
+    everyone, quarantined = [d for _, own, _ in read for d in own], [row for *_, left_out in read for row in left_out]
     if not everyone:
-        write_jsonl(folder / "quarantine.jsonl", aside)
+        write_jsonl(folder / "quarantine.jsonl", quarantined)
         raise SaladError("corpus.text: no text can be used; corpus/quarantine.jsonl says why of each")
     heldout, spare = hold_out(everyone, settings.heldout_text, seed)
     reason = "text: the rest of a document that is measured on"
-    aside += [{"stage": "corpus", "id": document.id, "reason": reason} for document in spare]
+    quarantined += [{"stage": "corpus", "id": document.id, "reason": reason} for document in spare]
     gone, rows = {document.id for document in (*heldout, *spare)}, []
     for entry, own, left_out in read:
         notes = [f"stopped after max_documents: {entry.max_documents}"] * (len(own) == entry.max_documents)
@@ -105,7 +103,7 @@ def own_text(
         measured = sum(document.source == entry.title for document in heldout)
         notes += [f"{measured} documents are held out, and spoken"] * (measured > 0)
         rows.append(text_source(entry.title, entry.licence, kept, note="; ".join(notes), quarantined=len(left_out)))
-    return [document for document in everyone if document.id not in gone], heldout, rows, aside
+    return [document for document in everyone if document.id not in gone], heldout, rows, quarantined
 
 
 def hold_out(documents: Sequence[Document], number: int, seed: int) -> tuple[list[Document], list[Document]]:
@@ -126,25 +124,25 @@ def hold_out(documents: Sequence[Document], number: int, seed: int) -> tuple[lis
 
 
 def own_plain_text(
-    settings: Corpus, door: Door | None, path: Path, refuses: Callable[[str], str]
+    settings: Corpus, limits: IngestLimits | None, path: Path, refuses: Callable[[str], str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Write `plain_text` to `path`, one document in memory at a time; its rows of the data card, and what is left out.
 
     refuses: why a text may not be trained on, "" where it may.
     """
-    rows, aside = [], list[dict[str, str]]()
+    rows, quarantined = [], list[dict[str, str]]()
 
     def passed() -> Iterator[dict[str, Any]]:
         for entry in settings.plain_text:
-            before, leaked, num, words = len(aside), 0, 0, 0
-            for document in stream_text(entry, _fits(door), aside):
+            before, leaked, num, words = len(quarantined), 0, 0, 0
+            for document in stream_text(entry, _fits(limits), quarantined):
                 if why := refuses(document.text):
-                    aside.append({"stage": "corpus", "id": document.id, "reason": why})
+                    quarantined.append({"stage": "corpus", "id": document.id, "reason": why})
                     leaked += 1
                     continue
                 num, words = num + 1, words + len(document.words)
                 yield asdict(document)
-            row = text_source(entry.title, entry.licence, (), quarantined=len(aside) - before)
+            row = text_source(entry.title, entry.licence, (), quarantined=len(quarantined) - before)
             rows.append({**row, "documents": num, "words": words, "leaked": leaked, "note": "against forgetting"})
 
     if settings.plain_text:
@@ -152,9 +150,9 @@ def own_plain_text(
         write_jsonl(path, passed())
         if not any(row["documents"] for row in rows):
             raise SaladError("corpus.plain_text: no text can be used; check its path and text_field")
-    return rows, aside
+    return rows, quarantined
 
 
-def _fits(door: Door | None) -> Callable[[str], bool]:
-    assert door is not None, "there is something to read"
-    return lambda text: door.fits(len(text) / CHARS_PER_S, text)
+def _fits(limits: IngestLimits | None) -> Callable[[str], bool]:
+    assert limits is not None, "there is something to read"
+    return lambda text: limits.fits(len(text) / CHARS_PER_S, text)

@@ -25,21 +25,6 @@ from salad.data.readers.rows import utf8
 from salad.evaluation.rows import hub_rows, read_rows
 from salad.types import SaladError
 
-__all__ = [
-    "LETTERS",
-    "Loaded",
-    "Say",
-    "Source",
-    "Task",
-    "TaskItem",
-    "find_task",
-    "items_of",
-    "load_items",
-    "render",
-    "task_files",
-    "task_names",
-]
-
 FOLDER = Path(__file__).parent / "tasks"
 FIELDS = ("context", "choices", "answer")
 LETTERS = "ABCDEFGHIJ"

@@ -10,8 +10,6 @@ from typing import Any
 
 from salad.types import Cluster, Utterance
 
-__all__ = ["cluster_row", "coincidence", "purchase_rows"]
-
 KEPT = ("size", "misalignment", "misalignment_se", "cer", "quota_s", "top_words", "dropped", "reason")
 
 
