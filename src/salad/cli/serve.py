@@ -1,4 +1,4 @@
-"""The commands that talk: serve, chat."""
+"""The commands that talk, and the one that hands a model on: serve, chat, export."""
 
 from __future__ import annotations
 
@@ -105,6 +105,24 @@ def chat(
                     typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         finally:
             talk.close()
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Ears by name, a run directory, or a saved model's folder.")
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="A new folder.")],
+    merge_lora: Annotated[bool, typer.Option("--merge-lora", help="LoRA's weights go into the LLM's own.")] = False,
+    dtype: Annotated[str, typer.Option("--dtype", help="Of the LLM: float32, bfloat16 or float16.")] = "float32",
+    debug: Debug = False,
+) -> None:
+    """Make one folder, encoder and code inside, that transformers loads where salad is not installed."""
+    with plain_errors(debug):
+        from salad.api import model_place
+        from salad.pipeline.export import export_model
+
+        typer.echo(export_model(model_place(model), to, merge_lora=merge_lora, dtype=dtype))
 
 
 def _say(pieces: Iterable[str]) -> None:

@@ -114,10 +114,15 @@ def _at_hand(llm: str | None) -> str | None:
 
 def load_saved(folder: Path) -> SaladForConditionalGeneration:
     """A SALAD model's folder, such as RUN/stage2/model, or the name of an asset of kind "ears"."""
+    return SaladForConditionalGeneration.from_pretrained(saved_folder(folder)).eval()
+
+
+def saved_folder(folder: str | Path) -> Path:
+    """The folder that `from_pretrained` reads of what `load_saved` takes."""
     folder = assets.model_folder(folder)
     if not (folder / "config.json").is_file() or read_json(folder / "config.json").get("model_type") != "salad":
         raise SaladError(f"model: {folder} is no saved SALAD model; give a folder such as runs/demo/stage2/model")
-    return SaladForConditionalGeneration.from_pretrained(folder).eval()
+    return folder
 
 
 def untrained(

@@ -45,7 +45,7 @@ def write_model_card(run: Run) -> None:
         "",
         "| part | name | licence |",
         "|---|---|---|",
-        *(f"| {part} | {name} | {_licence(name)} |" for part, name in parts),
+        *(f"| {part} | {name} | {licence_of(name)} |" for part, name in parts),
         "",
         "## Trained on",
         "",
@@ -68,7 +68,8 @@ def write_model_card(run: Run) -> None:
     write_text(folder / "README.md", "\n".join(lines))
 
 
-def _licence(name: str) -> str:
+def licence_of(name: str) -> str:
+    """Of a part by its name, as far as we know it."""
     licence = ASSETS[name].licence if name in ASSETS else "see its own page"
     return f"{licence} (not commercial)" if is_non_commercial(licence) else licence
 

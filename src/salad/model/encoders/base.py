@@ -119,6 +119,10 @@ class Weights:
         paths = sorted({path for pattern in self.PATTERNS for path in folder.glob(pattern)})
         self._seen = {path.absolute(): _state(path) for path in paths}
 
+    @property
+    def paths(self) -> list[Path]:
+        return list(self._seen)
+
     def hashes(self) -> list[tuple[str, str]]:
         """(file name, sha256), by name. Hashed once while size, time and place on the disk stay."""
         for path, state in self._seen.items():

@@ -1,0 +1,173 @@
+"""The encoder that goes along with an exported model: which class reads its folder, and CTranslate2's as torch's."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer
+from transformers.audio_utils import spectrogram, window_function
+from transformers.utils import cached_file
+
+from salad.files import read_json
+from salad.model.encoders.base import Encoder
+from salad.model.encoders.huggingface import Wav2Vec2, Whisper
+from salad.model.encoders.log_mel import LogMel
+from salad.model.encoders.mimi import Mimi
+from salad.model.processor import HUB, SaladProcessor
+from salad.types import SaladError
+
+FOLDER = "encoder"  # of an exported model
+FLOATS, INT16 = {0: np.float32, 4: np.float16}, 2  # CTranslate2's numbers of its types
+LAYER = {
+    "self_attention/layer_norm": "self_attn_layer_norm",
+    "self_attention/linear_1": "self_attn.out_proj",
+    "ffn/layer_norm": "final_layer_norm",
+    "ffn/linear_0": "fc1",
+    "ffn/linear_1": "fc2",
+}
+
+
+class WhisperOfCT2(Whisper):
+    """Whisper's encoder with the weights of a CTranslate2 file, and the spectrogram that `WhisperCT2` gives it."""
+
+    def _prepare(self, wave: np.ndarray) -> np.ndarray:
+        num = 2 * self.num_frames(len(wave))
+        mel = spectrogram(
+            np.pad(wave, (0, 160)),
+            window_function(400, "hann"),
+            frame_length=400,
+            hop_length=160,
+            power=2.0,
+            mel_filters=np.asarray(self._mel.mel_filters),
+            log_mel="log10",
+        )[:, :-1]
+        mel = (np.maximum(mel, mel.max() - 8.0) + 4.0) / 4.0
+        return np.pad(mel[:, :num], ((0, 0), (0, max(0, num - mel.shape[1]))), mode="edge").astype(np.float32)
+
+
+class ExportedProcessor(SaladProcessor):
+    """`SaladProcessor` of an exported folder, whose encoder lies inside it."""
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> ExportedProcessor:
+        """Of a folder, or OWNER/NAME on the hub (`revision`, `token` and what else transformers' own take)."""
+        hub = {name: kwargs[name] for name in HUB if kwargs.get(name) is not None}
+        settings = read_json(Path(cached_file(str(folder), "processor_config.json", **hub)))
+        held = settings["encoder_inside"]
+        places = [Path(cached_file(str(folder), f"{FOLDER}/{name}", **hub)) for name in held["files"]]
+        encoder = encoder_inside(held, places[0].parent if places else Path(folder), settings["encoder"])
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=kwargs.get("trust_remote_code"), **hub)
+        return cls(tokenizer, encoder, settings["audio_token_id"], settings["start_token_id"])
+
+    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
+        raise SaladError(f"processor: it cannot be saved to {folder}; copy the exported folder, it is whole")
+
+
+def encoder_inside(held: dict[str, Any], folder: Path, name: str) -> Encoder:
+    """held: {"kind": class, "codebooks": number or 0} as `put_inside` gives it."""
+    if held["kind"] == "LogMel":
+        return LogMel()
+    if held["kind"] == "Mimi":
+        return Mimi(folder, name, "cpu", held["codebooks"] or None)
+    return {"Whisper": Whisper, "Wav2Vec2": Wav2Vec2, "WhisperOfCT2": WhisperOfCT2}[held["kind"]](folder, name, "cpu")
+
+
+def put_inside(encoder: Encoder, into: Path) -> dict[str, Any]:
+    """The encoder's files, in `into`/encoder: {"kind", "codebooks", "files"}, which `encoder_inside` reads.
+
+    Raises SaladError where CTranslate2's weights are stored in integers, which torch's encoder cannot hold.
+    """
+    held: dict[str, Any] = {"kind": type(encoder).__name__, "codebooks": encoder.num_codebooks, "files": []}
+    if encoder.weights is None:
+        return held
+    folder = into / FOLDER
+    folder.mkdir()
+    paths = encoder.weights.paths
+    if held["kind"] == "WhisperCT2":
+        held["kind"] = "WhisperOfCT2"
+        (weights,) = (path for path in paths if path.name == "model.bin")
+        _save_whisper(_variables(weights), folder)
+    else:
+        for path in paths:
+            shutil.copyfile(path, folder / path.name)
+    return {**held, "files": sorted(path.name for path in folder.iterdir())}
+
+
+def _save_whisper(variables: dict[str, np.ndarray], folder: Path) -> None:
+    """A transformers Whisper folder, in float32; of its decoder there are no layers and an empty table."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import WhisperConfig, WhisperFeatureExtractor
+
+    weights: dict[str, np.ndarray] = {}
+    number = len({key.split("/")[1] for key in variables if re.match(r"encoder/layer_\d", key)})
+    for key, value in variables.items():
+        if not key.startswith("encoder/") or value.ndim == 0:
+            continue
+        stem, _, leaf = key.removeprefix("encoder/").rpartition("/")
+        leaf = {"gamma": "weight", "beta": "bias"}.get(leaf, leaf)
+        layer, _, inside = stem.partition("/")
+        if inside:
+            stem = f"layers.{layer.removeprefix('layer_')}"
+            if inside == "self_attention/linear_0":  # queries, keys and values in one; keys have no bias in Whisper
+                for part, own in zip("qkv", np.split(value, 3), strict=True):
+                    if (part, leaf) != ("k", "bias"):
+                        weights[f"{stem}.self_attn.{part}_proj.{leaf}"] = own
+                continue
+            stem = f"{stem}.{LAYER[inside]}"
+        weights["embed_positions.weight" if stem == "position_encodings" else f"{stem}.{leaf}"] = value
+    width, mels = weights["conv1.weight"].shape[:2]
+    heads = int(variables["encoder/num_heads"])
+    config = WhisperConfig(
+        d_model=width, num_mel_bins=mels, encoder_layers=number, encoder_attention_heads=heads,
+        encoder_ffn_dim=len(weights["layers.0.fc1.bias"]), max_source_positions=len(weights["embed_positions.weight"]),
+        decoder_layers=0, decoder_attention_heads=heads, decoder_ffn_dim=1, vocab_size=1, max_target_positions=1,
+        pad_token_id=0, bos_token_id=0, eos_token_id=0, decoder_start_token_id=0, suppress_tokens=None,
+        begin_suppress_tokens=None, architectures=["WhisperModel"],
+    )  # fmt: skip
+    config.save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=mels).save_pretrained(folder)
+    tensors = {f"encoder.{key}": torch.from_numpy(np.array(value, np.float32)) for key, value in weights.items()}
+    tensors |= {f"decoder.{name}.weight": torch.zeros(1, width) for name in ("embed_tokens", "embed_positions")}
+    tensors |= {f"decoder.layer_norm.{name}": torch.zeros(width) for name in ("weight", "bias")}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def _variables(path: Path) -> dict[str, np.ndarray]:
+    """Every variable of a CTranslate2 model.bin (format 6) that is kept in floats; raises SaladError for another."""
+    data, at = path.read_bytes(), 0
+
+    def take(kind: str) -> tuple[int, ...]:
+        nonlocal at
+        found = struct.unpack_from(f"<{kind}", data, at)
+        at += struct.calcsize(f"<{kind}")
+        return found
+
+    def text() -> str:
+        (length,) = take("H")
+        return take(f"{length}s")[0][:-1].decode()  # type: ignore[attr-defined]
+
+    (version,) = take("I")
+    if version != 6:
+        raise SaladError(f"encoder: {path} has CTranslate2's format {version}, expected 6; convert the model again")
+    text(), take("I")
+    found = {}
+    for _ in range(take("I")[0]):
+        name = text()
+        shape = take(f"{take('B')[0]}I")
+        kind, num_bytes = take("B")[0], take("I")[0]
+        if kind in FLOATS or (kind == INT16 and not shape):
+            own = np.dtype(FLOATS.get(kind, np.int16))
+            found[name] = np.frombuffer(data, own, num_bytes // own.itemsize, at).reshape(shape)
+        elif name.startswith("encoder/") and name.endswith("/weight"):
+            raise SaladError(
+                f"encoder: {path} keeps {name} in CTranslate2's type {kind}, expected float32 or float16; convert the "
+                "model again with --quantization float16, or use Whisper's safetensors"
+            )
+        at += num_bytes
+    return found
