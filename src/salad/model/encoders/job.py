@@ -11,6 +11,7 @@ import numpy as np
 
 from salad.audio import read_audio, resample
 from salad.engine import Shard
+from salad.engine.devices import worker_device
 from salad.model.encoders.load import Encoder, load_encoder
 from salad.sequence import Piece, write_frames
 from salad.sequence.frames import Key, missing
@@ -49,7 +50,8 @@ def encode_pieces(shard: Shard, folder: Path, *, encoder: str, stored: str = "au
 
     Writes a shard of frames, keyed by the encoder's fingerprint; named utterances are in it without pieces, too.
     """
-    loaded: Encoder = shared_encoder(encoder)
+    device = worker_device()  # the CPU's encoder is one with that of the process, asked for by name alone
+    loaded: Encoder = shared_encoder(encoder) if device == "cpu" else shared_encoder(encoder, device=device)
     pieces: list[Piece] = []
     features: list[np.ndarray] = []
     ids = [row["id"] for _, _, *rows in shard.items for row in rows]
