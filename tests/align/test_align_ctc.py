@@ -130,6 +130,16 @@ def test_chunks_are_the_whole(checkpoint: Path, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(aligner.emissions(samples, ids), whole, atol=1e-4)
 
 
+@pytest.mark.gpu
+def test_a_worker_with_a_gpu_hears_what_the_cpu_hears(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, 1_500_000).astype(np.float32)  # five chunks
+    cpu = CtcAligner(checkpoint).emissions(samples, [0, 5, 6, -1])
+    monkeypatch.setenv("SALAD_DEVICE", "cuda")
+    gpu = CtcAligner(checkpoint)
+    assert gpu._device.type == "cuda"
+    np.testing.assert_allclose(gpu.emissions(samples, [0, 5, 6, -1]), cpu, atol=1e-3)
+
+
 def test_words_are_found_where_their_letters_are(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Emissions as a trained model gives them; all else is the aligner's own."""
     aligner = CtcAligner(checkpoint)
