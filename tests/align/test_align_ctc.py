@@ -118,8 +118,26 @@ def test_chunks_are_the_whole(checkpoint: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ctc, "CONTEXT_S", 1.0)
     chunked = aligner.emissions(samples, ids)
     assert chunked.shape == whole.shape and np.isfinite(chunked).all()
+    shapes: list[tuple[int, ...]] = []
+    hook = aligner._model.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    long = np.tile(samples, 3)
+    alone = aligner.emissions(long, ids)
+    monkeypatch.setitem(ctc.BATCH_S, "cpu", 4.0)  # as on a GPU: chunks of equal length go together
+    np.testing.assert_allclose(aligner.emissions(long, ids), alone, atol=1e-4)
+    assert max(shape[0] for shape in shapes) == 4 and shapes[0][0] == 1
+    hook.remove()
     monkeypatch.setattr(ctc, "CONTEXT_S", 10.0)
     np.testing.assert_allclose(aligner.emissions(samples, ids), whole, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_worker_with_a_gpu_hears_what_the_cpu_hears(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, 1_500_000).astype(np.float32)  # five chunks
+    cpu = CtcAligner(checkpoint).emissions(samples, [0, 5, 6, -1])
+    monkeypatch.setenv("SALAD_DEVICE", "cuda")
+    gpu = CtcAligner(checkpoint)
+    assert gpu._device.type == "cuda"
+    np.testing.assert_allclose(gpu.emissions(samples, [0, 5, 6, -1]), cpu, atol=1e-3)
 
 
 def test_words_are_found_where_their_letters_are(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

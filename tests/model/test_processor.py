@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from salad.engine import Shard
 from salad.model import SaladProcessor, load_encoder
+from salad.model.encoders import job
 from salad.model.encoders.job import encode_pieces
 from salad.model.processor import AUDIO
 from salad.sequence import FrameStore, Piece
@@ -104,6 +105,27 @@ def test_frames_of_a_span_have_not_heard_what_follows(tmp_path):
     assert np.array_equal(*stores)
     with pytest.raises(SaladError, match="no piece"):
         FrameStore([tmp_path / "shard-0"]).get(("u", 1, 2))
+
+
+@pytest.mark.parametrize("num", [0, 5])
+def test_recordings_fed_together_give_what_each_gives_alone(tmp_path, monkeypatch, num):
+    """A GPU's way of feeding (here to an encoder on the CPU, two recordings at a time): the shard's bytes are equal."""
+    items, asked = [], []
+    for i in range(num):
+        soundfile.write(tmp_path / f"{i}.flac", noise(0.5 + i / 4), 16_000)
+        spans = [(0, 3000), (2000, 5000 + i), (0, 3000)][: i % 4]
+        pieces = [Piece(f"u{i}", n, n + 1, *span) for n, span in enumerate(spans)]
+        items.append((str(tmp_path / f"{i}.flac"), pieces, {"id": f"u{i}"}))
+    shard = Shard(0, tuple(items))
+    for name in ("alone", "fed"):
+        (tmp_path / name).mkdir()
+        encode_pieces(shard, tmp_path / name, encoder="log-mel")
+        encoder = job.shared_encoder("log-mel")
+        monkeypatch.setattr(job, "worker_device", lambda: "cuda")
+        monkeypatch.setattr(job, "shared_encoder", lambda _, device="cpu", e=encoder: asked.append(device) or e)
+        monkeypatch.setattr(job, "FED", 2)
+    alone, fed = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("alone", "fed"))
+    assert alone == fed and len(alone) > 0 and "cuda" in asked
 
 
 # Chat: the LLM's own template, and what a user wrote in it is text

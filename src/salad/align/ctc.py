@@ -6,8 +6,10 @@ first letter does; `salad.align.silence` moves boundaries to the pauses, as for 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,16 +20,19 @@ from salad.align.viterbi import ctc_path
 from salad.align.whisper import check_sentences
 from salad.audio import to_samples, to_seconds
 from salad.data.manifest import Sentence
+from salad.engine.devices import worker_device
 from salad.text.aligner_forms import spoken_pieces
 from salad.types import SaladError, Word
 
 CHUNK_S, CONTEXT_S = 20.0, 2.0
+BATCH_S = {"cpu": 0.0, "cuda": 160.0}  # sound, less its context, that goes through the model at once
 GROUP_WORDS = 200  # words whose boundaries are matched to pauses together
 BLANK = 0  # among the classes that a text needs; "any letter" is the last
 
 
 class CtcAligner:
-    """A checkpoint folder (config.json, *.safetensors, vocab.json, preprocessor_config.json), float32 on the CPU.
+    """A checkpoint folder (config.json, *.safetensors, vocab.json, preprocessor_config.json), float32, on the worker's
+    device.
 
     language: which vocabulary and adapter of an MMS checkpoint to take. Numbers are spelled out in English.
     """
@@ -50,7 +55,8 @@ class CtcAligner:
                 f"align.model: {folder} is no CTC checkpoint with safetensors ({error}); give the folder of one, such "
                 "as wav2vec2-base-960h saved with save_pretrained"
             ) from error
-        self._model.eval()
+        self._device = torch.device(worker_device())
+        self._model.eval().to(self._device)
         config = self._model.config
         self._blank_id = config.pad_token_id or 0
         if max(self._vocabulary.values()) >= config.vocab_size:
@@ -162,18 +168,29 @@ class CtcAligner:
         chunk, context = (int(to_samples(s, RATE_HZ) / self._hop) for s in (CHUNK_S, CONTEXT_S))
         columns = torch.tensor([max(i, 0) for i in ids])
         scores = np.empty((num_frames, len(ids)), np.float32)
+        together = max(1, int(BATCH_S[self._device.type] / CHUNK_S))
+        spans = []  # (first frame heard, first and last kept, last heard), the ends exclusive
         for start in range(0, num_frames, chunk):
             end = min(start + chunk, num_frames)
-            begin = max(0, start - context)
-            last = min(num_frames, end + context)
-            piece = (samples[begin * self._hop : (last - 1) * self._hop + self._field] - mean) / spread
-            with torch.inference_mode():
-                heard = self._model(torch.from_numpy(piece)[None]).logits[0].log_softmax(dim=-1)
-            heard = heard[start - begin : end - begin]
-            scores[start:end] = heard[:, columns].numpy()
-            if -1 in ids:
-                scores[start:end, ids.index(-1)] = heard.amax(dim=-1).numpy()
+            spans.append((max(0, start - context), start, end, min(num_frames, end + context)))
+        for _, same in itertools.groupby(spans, key=lambda span: span[3] - span[0]):
+            equal = list(same)
+            for batch in (equal[i : i + together] for i in range(0, len(equal), together)):
+                bounds = [(first * self._hop, (last - 1) * self._hop + self._field) for first, *_, last in batch]
+                normed = torch.from_numpy(np.stack([(samples[a:b] - mean) / spread for a, b in bounds]))
+                with torch.inference_mode(), self._exact():
+                    logits = self._model(normed.to(self._device)).logits
+                for (first, start, end, _), own in zip(batch, logits, strict=True):
+                    heard = own.log_softmax(dim=-1)[start - first : end - first].cpu()
+                    scores[start:end] = heard[:, columns].numpy()
+                    if -1 in ids:
+                        scores[start:end, ids.index(-1)] = heard.amax(dim=-1).numpy()
         return np.maximum(scores, -100.0)
+
+    def _exact(self) -> AbstractContextManager[None]:
+        """No TF32 on a GPU, so that the path is the CPU's but for rounding."""
+        flags = self._torch.backends.cudnn.flags
+        return flags(enabled=True, allow_tf32=False) if self._device.type == "cuda" else nullcontext()
 
 
 def read_vocabulary(folder: Path, language: str) -> tuple[dict[str, int], int, bool]:

@@ -47,7 +47,15 @@ def transcribe_all(
     items = [utterance_to_dict(utterance) for utterance in utterances]
     function = functools.partial(transcribe_utterances, asset=asset, precision=precision)
     folders = run_shards(
-        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="utterances", quarantine=True
+        function,
+        items,
+        folder,
+        shard_items=SHARD,
+        workers=workers,
+        title=title,
+        unit="utterances",
+        quarantine=True,
+        library="ctranslate2",
     )
     return {row["id"]: row["text"] for path in folders for row in read_jsonl(path / "transcripts.jsonl")}
 

@@ -18,6 +18,7 @@ import numpy as np
 from salad.align.silence import MIN_WORD_S, RATE_HZ, find_silences, place_words
 from salad.audio import to_samples, to_seconds
 from salad.data.manifest import Sentence
+from salad.engine.devices import worker_device
 from salad.engine.local import keep_torch_threads
 from salad.types import SaladError, Word
 
@@ -28,7 +29,7 @@ LAG_S = 0.05  # how late Whisper tiny.en starts a word, measured against Piper's
 
 
 class WhisperAligner:
-    """A CTranslate2 Whisper model in `folder`, float32 on the CPU."""
+    """A CTranslate2 Whisper model in `folder`, float32, on `worker_device()`."""
 
     any_length = False
 
@@ -146,7 +147,7 @@ def load_aligner(asset: str) -> WhisperAligner:
 
 @functools.cache
 def load_whisper(folder: Path, threads: int = 1, precision: str = "float32") -> Any:
-    """faster-whisper's model in `folder`, on the CPU, shared by the aligner and the transcriber of a process.
+    """faster-whisper's model in `folder`, on `worker_device()`, shared by the aligner and the transcriber of a process.
 
     precision: float32, or int8 for weights of eight bits.
     """
@@ -154,5 +155,9 @@ def load_whisper(folder: Path, threads: int = 1, precision: str = "float32") -> 
 
     with keep_torch_threads():
         return WhisperModel(
-            str(folder), device="cpu", compute_type=precision, cpu_threads=threads, local_files_only=True
+            str(folder),
+            device=worker_device("ctranslate2"),
+            compute_type=precision,
+            cpu_threads=threads,
+            local_files_only=True,
         )

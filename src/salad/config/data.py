@@ -25,7 +25,10 @@ class Assets(Section):
 
 class Engine(Section):
     kind: Literal["local", "ray"] = Field("local", description="processes of this machine, or tasks of a Ray cluster")
-    workers: int = Field(2, ge=1, description="single-thread processes for data jobs")
+    workers: int = Field(2, ge=1, description="single-thread processes for data jobs on the CPU")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="of data jobs that can use a GPU: auto has one worker a GPU where there are any"
+    )
     tries: int = Field(3, ge=1, description="workers that one item may kill before it is set aside")
     shard_items: int = Field(16, ge=1, description="items in one shard: what a kill can lose")
 

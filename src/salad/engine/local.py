@@ -13,12 +13,13 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from salad.engine.devices import environment
 from salad.engine.shards import Attempt, Outcome, perform
 from salad.types import SaladError
 
@@ -32,6 +33,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 class _Worker:
     process: SpawnProcess
     pipe: Connection
+    place: int  # of its device among the pool's
     attempt: Attempt | None = None
     begun: bool = False  # the worker has read its attempt
 
@@ -39,11 +41,13 @@ class _Worker:
 class LocalPool:
     """Processes of this machine, each on its own pipe: when one dies, it is known which attempt it was at, and the
     others do not notice. A new one takes its place. (`ProcessPoolExecutor` ends all of them, and cannot tell.)
+
+    devices: the GPU of each worker, or None for the CPU.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, devices: Sequence[str | None]) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._size = workers
+        self.devices = tuple(devices)
         self._workers: list[_Worker] = []
         self._failed_starts = 0
 
@@ -65,7 +69,7 @@ class LocalPool:
             worker.process.join()
 
     def free(self) -> int:
-        return self._size - sum(worker.attempt is not None for worker in self._workers)
+        return len(self.devices) - sum(worker.attempt is not None for worker in self._workers)
 
     def submit(self, attempt: Attempt) -> None:
         idle = [worker for worker in self._workers if worker.attempt is None and worker.process.is_alive()]
@@ -118,10 +122,11 @@ class LocalPool:
             self._remove(worker)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, os.getpid()))
-        with single_threaded():
+        place = min(set(range(len(self.devices))) - {worker.place for worker in self._workers})
+        with single_threaded(environment(self.devices[place])):
             process.start()
         theirs.close()
-        worker = _Worker(process, ours)
+        worker = _Worker(process, ours, place)
         self._workers.append(worker)
         return worker
 
@@ -191,11 +196,14 @@ def keep_torch_threads() -> Iterator[None]:
 
 
 class single_threaded:
-    """Children started inside inherit one thread per library; the parent's own variables come back after."""
+    """Children started inside inherit one thread per library, and `more` variables; the parent's come back after."""
+
+    def __init__(self, more: dict[str, str]) -> None:
+        self.inside = {**dict.fromkeys(THREAD_VARIABLES, "1"), **more}
 
     def __enter__(self) -> None:
-        self.before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-        os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+        self.before = {name: os.environ.get(name) for name in self.inside}
+        os.environ.update(self.inside)
 
     def __exit__(self, *_: object) -> None:
         for name, value in self.before.items():

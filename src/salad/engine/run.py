@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from salad.engine.devices import Library, Setting, environment, gpus_here, no_gpu, plan_workers, told
 from salad.engine.local import LocalPool, single_threaded, torch_threads
 from salad.engine.shards import Attempt, Outcome, Shard, cut, item_name, keep_only, perform, remove_halves
-from salad.progress import Bar, progress
+from salad.progress import Bar, console, progress
 from salad.types import SaladError
 
 Kind = Literal["local", "ray"]
@@ -24,6 +25,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 class EngineOptions:
     kind: Kind = "local"
     tries: int = 3
+    device: Setting = "auto"
 
 
 _DEFAULT = EngineOptions()
@@ -31,9 +33,14 @@ _settings: ContextVar[EngineOptions] = ContextVar("settings", default=_DEFAULT)
 
 
 @contextmanager
-def using(kind: Kind = "local", tries: int = 3) -> Iterator[None]:
-    """Which engine runs the shards inside the block, and how many workers an item may kill (the recipe's `engine`)."""
-    token = _settings.set(EngineOptions(kind, tries))
+def using(kind: Kind = "local", tries: int = 3, device: Setting = "auto") -> Iterator[None]:
+    """Which engine runs the shards inside the block, how many workers an item may kill, and what jobs that can use a
+    GPU run on (the recipe's `engine`). Raises SaladError where that is `cuda` and this machine has none; of Ray's
+    cluster it is known once it is asked.
+    """
+    if device == "cuda" and kind == "local" and not gpus_here("torch"):
+        raise no_gpu("torch")
+    token = _settings.set(EngineOptions(kind, tries, device))
     try:
         yield
     finally:
@@ -42,6 +49,8 @@ def using(kind: Kind = "local", tries: int = 3) -> Iterator[None]:
 
 class Pool(Protocol):
     """Workers that each make one attempt at a time. An attempt that kills its worker harms no other."""
+
+    devices: tuple[str | None, ...]  # the GPU of each, or None
 
     def free(self) -> int:
         """Workers with nothing to do."""
@@ -67,6 +76,7 @@ def run_shards(
     quarantine: bool = False,
     kind: Kind | None = None,
     tries: int | None = None,
+    library: Library | None = None,
 ) -> list[Path]:
     """Call `function(shard, folder)` for every shard of `items`; return the shards' folders in order.
 
@@ -81,6 +91,10 @@ def run_shards(
     shard's quarantine.jsonl ({id, reason}), and the others are kept. The first error that the function raises stops the
     run once the shards in flight have ended; finished shards stay. A full disk is a SaladError. `kind` and `tries` are
     those of the surrounding `using` unless given.
+
+    library: what the function computes with on `worker_device()`. Such a job has one worker a GPU where there are any
+    and the surrounding `using` lets it, whatever `workers` says, and what it runs on is printed; others stay on the
+    CPU. A worker with a GPU is never this process.
     """
     settings = _settings.get()
     kind, tries = kind or settings.kind, tries or settings.tries
@@ -94,14 +108,19 @@ def run_shards(
         attempts = [Attempt(function, shard, out_dir, tuple(range(len(shard.items)))) for shard in left]
         with progress(title, total=len(items), unit=unit) as bar:
             bar.advance(len(items) - sum(len(shard.items) for shard in left))
-            if kind == "local" and workers == 1 and not fresh:
-                with single_threaded(), torch_threads(1):
+            local = kind == "local"
+            gpus = gpus_here(library) if library and local and settings.device != "cpu" else ()
+            devices = plan_workers(settings.device, library if local else None, workers, gpus)
+            if local and devices == (None,) and not fresh:
+                _tell(library, title, devices)
+                with single_threaded(environment(None)), torch_threads(1):
                     for attempt in attempts:
                         perform(attempt)
                         bar.advance(len(attempt.shard.items))
                 return folders
             try:
-                with _pool(kind, min(workers, len(left))) as pool:
+                with _pool(kind, devices[: len(left)], settings.device, library) as pool:
+                    _tell(library, title, pool.devices)
                     _Drive(pool, bar, shard_items, tries, quarantine).run(attempts)
             finally:
                 remove_halves(out_dir)  # of workers that died
@@ -121,12 +140,19 @@ def _full_disk_told(out_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _pool(kind: Kind, workers: int) -> AbstractContextManager[Pool]:
+def _pool(
+    kind: Kind, devices: Sequence[str | None], setting: Setting, library: Library | None
+) -> AbstractContextManager[Pool]:
     if kind == "local":
-        return LocalPool(workers)
+        return LocalPool(devices)
     from salad.engine.ray import RayPool
 
-    return RayPool(workers)
+    return RayPool(len(devices), setting, library)
+
+
+def _tell(library: Library | None, title: str, devices: Sequence[str | None]) -> None:
+    if library:
+        console.print(told(title, devices), highlight=False)
 
 
 class _Drive:

@@ -20,7 +20,7 @@ from salad.evaluation.degrade import disturbed
 from salad.files import existing, file_name, read_jsonl, sha256_file, sha256_json, write_jsonl
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.speak import RATE_HZ, speak_document
-from salad.synthesize.voices import assets_of_voice, load_voice
+from salad.synthesize.voices import assets_of_voice, library_of, load_voice
 from salad.types import Document, SaladError
 
 REVISION = 1  # counts the changes of how a text becomes samples: what was spoken before is spoken again
@@ -56,7 +56,13 @@ def speak_texts(
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".speaking-") as scratch:
             shards = run_shards(
-                function, missing, Path(scratch), shard_items=SHARD, workers=workers, title=f"speak, {voice}"
+                function,
+                missing,
+                Path(scratch),
+                shard_items=SHARD,
+                workers=workers,
+                title=f"speak, {voice}",
+                library=library_of([voice]),
             )
             why = {row["id"]: row["reason"] for path in shards for row in read_jsonl(path / "quarantine.jsonl")}
     found = {text: _opened(path) for text, path in paths.items() if text not in why}

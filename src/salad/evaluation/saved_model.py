@@ -101,7 +101,14 @@ class LoadedModel:
                 shutil.rmtree(shard)
         function = functools.partial(encode_pieces, encoder=name, stored=self.sequence.stored)
         folders = run_shards(
-            function, items, folder, shard_items=ENCODE_SHARD, workers=workers, title="encode", unit="utterances"
+            function,
+            items,
+            folder,
+            shard_items=ENCODE_SHARD,
+            workers=workers,
+            title="encode",
+            unit="utterances",
+            library=encoder.library,
         )
         return FrameStore(folders, *fits, encoder.frames_of_codes)
 

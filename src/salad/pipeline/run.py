@@ -228,7 +228,7 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
     console.rule(f"[bold]{stage}[/]", align="left")
     start_s = time.monotonic()
     try:
-        with using(run.recipe.engine.kind, run.recipe.engine.tries):
+        with using(run.recipe.engine.kind, run.recipe.engine.tries, run.recipe.engine.device):
             summary = _function(stage)(run)
     except BaseException:
         spent = seconds + time.monotonic() - start_s

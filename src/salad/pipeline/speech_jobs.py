@@ -86,6 +86,7 @@ def encode(
         workers=run.recipe.engine.workers,
         title=title,
         unit="utterances",
+        library=encoder_of(run).library,
     )
     return FrameStore(folders, *expected(run))
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from salad import assets
 from salad.engine import Shard
+from salad.engine.devices import worker_device
 
 
 def embed_documents(shard: Shard, folder: Path, *, asset: str, batch: int) -> None:
@@ -22,7 +23,7 @@ def embed_documents(shard: Shard, folder: Path, *, asset: str, batch: int) -> No
     """
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(assets.get(asset)), device="cpu", local_files_only=True)
+    model = SentenceTransformer(str(assets.get(asset)), device=worker_device(), local_files_only=True)
     vectors = model.encode(list(shard.items), batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
     np.save(folder / "embeddings.npy", vectors.astype(np.float16))
 

@@ -22,7 +22,7 @@ from salad.files import file_name, read_json, read_jsonl, write_json, write_json
 from salad.synthesize.delivery import NEUTRAL, STEADY, Delivery, delivery_of, number_of
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.piper import PackageMissing, PiperVoice
-from salad.synthesize.voices import Voice, load_voice
+from salad.synthesize.voices import Voice, library_of, load_voice
 from salad.text.sentences import sayable, split_sentences
 from salad.text.speakable import number_words, speakable, spoken_bounds
 from salad.types import Document, SaladError, Utterance, Word
@@ -88,7 +88,15 @@ def speak_all(
         items.append(item)
     function = functools.partial(speak_documents, seed=seed)
     return run_shards(
-        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="documents", quarantine=True
+        function,
+        items,
+        folder,
+        shard_items=SHARD,
+        workers=workers,
+        title=title,
+        unit="documents",
+        quarantine=True,
+        library=library_of(voice for _, voice in spoken),
     )
 
 

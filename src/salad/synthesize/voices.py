@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from salad.engine.devices import DEVICE, Library, worker_device
 from salad.engine.machine import default_device
 from salad.files import read_json, sha256_json
 from salad.synthesize.endpoint import EndpointVoice
@@ -108,9 +110,14 @@ def onnx_network(run: Callable[..., Any]) -> Network:
     return network
 
 
+def library_of(voices: Iterable[str]) -> Library | None:
+    """What the voices of one job compute with on a GPU; only kokoro-torch can."""
+    return "torch" if any(voice.startswith("kokoro-torch:") for voice in voices) else None
+
+
 @functools.cache
 def torch_network(folder: Path) -> tuple[Network, dict[str, int]]:
-    """Kokoro in torch (the package `kokoro`), on a GPU where there is one; and its phonemes' numbers.
+    """Kokoro in torch (the package `kokoro`), on a GPU where there is one (a worker's own); and its phonemes' numbers.
 
     folder: config.json and one .pth of the model's repository; tensors alone are read from it. The noise in its source
     is drawn from a generator that the tokens seed: same text, same samples, in any order. Raises SaladError where the
@@ -126,7 +133,7 @@ def torch_network(folder: Path) -> tuple[Network, dict[str, int]]:
     if len(weights) != 1 or not (folder / "config.json").is_file():
         raise SaladError(f"voice: {folder} holds {len(weights)} .pth files; expected one, and config.json beside it")
     config = read_json(folder / "config.json")
-    device = torch.device(default_device())
+    device = torch.device(worker_device() if DEVICE in os.environ else default_device())
     model = KModel("hexgrad/Kokoro-82M", config=config, model=str(weights[0])).to(device).eval()
 
     def network(tokens: Sequence[int], style: np.ndarray, speed: float) -> tuple[np.ndarray, np.ndarray]:

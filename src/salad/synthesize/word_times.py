@@ -65,7 +65,15 @@ def align_all(
     items = [(utterance_to_dict(utterance), sentences) for utterance, sentences in spoken]
     function = functools.partial(align_spoken, **settings)
     folders = run_shards(
-        function, items, folder, shard_items=SHARD, workers=workers, title=title, unit="utterances", quarantine=True
+        function,
+        items,
+        folder,
+        shard_items=SHARD,
+        workers=workers,
+        title=title,
+        unit="utterances",
+        quarantine=True,
+        library="torch" if settings.get("method") == "ctc" else "ctranslate2",
     )
     return [utterance for path in folders for utterance in read_utterances(path / "utterances.jsonl")]
 

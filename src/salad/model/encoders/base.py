@@ -11,6 +11,7 @@ import numpy as np
 
 from salad import audio
 from salad.assets.store import sha256_once
+from salad.engine.devices import Library
 from salad.files import sha256_json
 from salad.types import SaladError
 
@@ -44,6 +45,7 @@ class Encoder:
     num_codebooks: int = 0
     revision = 1  # counts the changes of our own code that change frames: kept frames of an older one are stale
     weights: Weights | None = None
+    library: Library | None = None  # what computes it on a GPU
 
     def num_frames(self, num_samples: int) -> int:
         return audio.num_frames(num_samples, self.sample_rate_hz, self.frame_rate_hz)

@@ -19,6 +19,7 @@ class WhisperCT2(Encoder):
 
     sample_rate_hz, frame_rate_hz, causal = 16_000, 50.0, False
     max_samples = 30 * 16_000
+    library = "ctranslate2"
 
     def __init__(self, folder: Path, name: str, threads: int = 1, device: str = "cpu") -> None:
         import ctranslate2

@@ -29,6 +29,7 @@ class TorchEncoder(Encoder):
     alone, which is exact. Float32, evaluation mode, no gradients, no TF32, no autocast.
     """
 
+    library = "torch"
     UNUSED: tuple[str, ...] = ()  # weights by the start of their name that frames do not need
 
     def __init__(self, folder: Path, name: str, device: str) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from salad.audio import read_audio, resample
 from salad.engine import Shard
+from salad.engine.devices import worker_device
 from salad.model.encoders.load import Encoder, load_encoder
 from salad.sequence import Piece, write_frames
 from salad.sequence.frames import Key, missing
 from salad.types import Utterance
+
+FED, FEEDERS = 32, 4  # recordings that a GPU is given together, and threads that read and cut them
 
 shared_encoder = functools.cache(load_encoder)  # loaded once in a process
 
@@ -30,18 +34,43 @@ def features_of(encoder: Encoder, audio: str | Path, pieces: Sequence[Piece], ki
     Pieces are cut out of the recording, whose samples they count, before they are resampled and encoded: no frame has
     heard a word after its span. Those that share their samples share one array.
     """
+    return _features(encoder, [_waves(encoder, audio, pieces)], kind)
+
+
+def _waves(encoder: Encoder, audio: str | Path, pieces: Sequence[Piece]) -> tuple[list[np.ndarray], list[int]]:
+    """The different waveforms of the pieces, and which of them each piece is."""
     samples, rate_hz = read_audio(audio)
-    numbers: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i, piece in enumerate(pieces):
-        numbers[piece.start_sample, piece.end_sample].append(i)
-    waves = [resample(samples[a:b], rate_hz, encoder.sample_rate_hz) for a, b in numbers]
+    numbers: dict[tuple[int, int], int] = {}
+    places = [numbers.setdefault((piece.start_sample, piece.end_sample), len(numbers)) for piece in pieces]
+    return [resample(samples[a:b], rate_hz, encoder.sample_rate_hz) for a, b in numbers], places
+
+
+def _features(encoder: Encoder, cut: Sequence[tuple[list[np.ndarray], list[int]]], kind: str) -> list[np.ndarray]:
+    """Of all pieces of some recordings, whose waveforms the encoder is given together."""
+    waves = [wave for own, _ in cut for wave in own]
     arrays = encoder.encode_codes(waves) if kind == "codes" else encoder.encode(waves)
-    out: list[np.ndarray] = [np.empty(0)] * len(pieces)
-    for same, array in zip(numbers.values(), arrays, strict=True):
-        kept = array if kind == "codes" else array.astype(np.float16)
-        for i in same:
-            out[i] = kept
+    kept = iter(arrays if kind == "codes" else [array.astype(np.float16) for array in arrays])
+    out: list[np.ndarray] = []
+    for own, places in cut:
+        mine = [next(kept) for _ in own]
+        out += [mine[place] for place in places]
     return out
+
+
+def _fed(encoder: Encoder, items: Sequence[tuple], kind: str) -> Iterator[np.ndarray]:
+    """`features_of` of all items for a GPU: FED recordings together, so that its batches are full, while threads read
+    and cut the next ones.
+    """
+    groups = [items[start : start + FED] for start in range(0, len(items), FED)]
+    with ThreadPoolExecutor(FEEDERS) as threads:
+
+        def read(group: Sequence[tuple]) -> list[Future]:
+            return [threads.submit(_waves, encoder, path, own) for path, own, *_ in group]
+
+        coming = read(groups[0]) if groups else []
+        for following in [*groups[1:], ()]:
+            cut, coming = [future.result() for future in coming], read(following)
+            yield from _features(encoder, cut, kind)
 
 
 def encode_pieces(shard: Shard, folder: Path, *, encoder: str, stored: str = "auto") -> None:
@@ -49,13 +78,17 @@ def encode_pieces(shard: Shard, folder: Path, *, encoder: str, stored: str = "au
 
     Writes a shard of frames, keyed by the encoder's fingerprint; named utterances are in it without pieces, too.
     """
-    loaded: Encoder = shared_encoder(encoder)
-    pieces: list[Piece] = []
+    device = worker_device()  # the CPU's encoder is one with that of the process, asked for by name alone
+    loaded: Encoder = shared_encoder(encoder) if device == "cpu" else shared_encoder(encoder, device=device)
+    kind, pieces = kind_of(loaded, stored), list[Piece]()
     features: list[np.ndarray] = []
     ids = [row["id"] for _, _, *rows in shard.items for row in rows]
     for path, own, *_ in shard.items:
         pieces += own
-        features += features_of(loaded, path, own, kind_of(loaded, stored))
+        if device == "cpu":
+            features += features_of(loaded, path, own, kind)
+    if device != "cpu":
+        features += _fed(loaded, shard.items, kind)
     write_frames(folder, pieces, features, encoder=loaded.fingerprint(), utterance_ids=ids)
 
 

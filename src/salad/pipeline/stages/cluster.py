@@ -33,6 +33,7 @@ def run(run: Run) -> dict[str, Any]:
         title="embed D_web",
         unit="documents",
         fresh=True,
+        library="torch",
     )
     embeddings = join_embeddings(folders, folder / "embeddings.npy")
     clusters = balanced_kmeans(embeddings, settings.k, seed=run.recipe.seed)
