@@ -1,6 +1,7 @@
 """Shards are whole or absent, and the same whatever the number of workers."""
 
 import functools
+import hashlib
 import json
 import multiprocessing
 import os
@@ -8,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from salad.engine import Shard, machine, run_shards, using
+from salad.engine import Shard, machine, run_shards, shards, using
 from salad.engine.machine import flush_subnormals, flushed
 from salad.files import read_jsonl, write_jsonl
 from salad.types import SaladError
@@ -30,6 +32,22 @@ def square(shard: Shard, folder: Path, fail_at: int = -1) -> None:
 
 def contents(folders):
     return [{p.name: p.read_text() for p in sorted(folder.iterdir())} for folder in folders]
+
+
+@pytest.mark.parametrize("items", [[], [7], [("a", {"id": "é"}), None, "it's"], range(3)])
+def test_a_plan_is_the_hash_of_all_items_and_their_cut(tmp_path, items):
+    shards.keep_only(tmp_path, items, 5)
+    assert (tmp_path / "plan.txt").read_text() == hashlib.sha256(f"5 {list(items)!r}".encode()).hexdigest()
+
+
+def test_a_plan_is_hashed_without_one_string_of_all_items(tmp_path):
+    items = ["x" * 1000] * 3000
+    tracemalloc.start()
+    try:
+        shards.keep_only(tmp_path, items, 5)
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_any_number_of_workers_gives_the_same_files(tmp_path):

@@ -61,13 +61,22 @@ def cut(items: Sequence[Any], shard_items: int) -> list[Shard]:
 def keep_only(out_dir: Path, items: Sequence[Any], shard_items: int) -> None:
     """Shards made from other items, or cut otherwise, are not these shards: they go; so do halves of shards."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    plan = hashlib.sha256(f"{shard_items} {list(items)!r}".encode()).hexdigest()
+    plan = _plan(items, shard_items)
     note = out_dir / "plan.txt"
     if not (note.exists() and note.read_text() == plan):
         for folder in (*out_dir.glob("shard-*"), *out_dir.glob(f"{KEPT}*")):
             shutil.rmtree(folder)
         write_text(note, plan)
     remove_halves(out_dir)
+
+
+def _plan(items: Sequence[Any], shard_items: int) -> str:
+    """sha256 of `f"{shard_items} {list(items)!r}"`, which is never one string: it would be as long as the corpus."""
+    digest = hashlib.sha256(f"{shard_items} [".encode())
+    for number, item in enumerate(items):
+        digest.update(f"{', ' if number else ''}{item!r}".encode())
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def remove_halves(out_dir: Path) -> None:
