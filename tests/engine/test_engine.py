@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from salad.engine import Shard, machine, run_shards, shards, using
+from salad.engine import Made, Shard, machine, run_shards, shards, using
 from salad.engine.machine import flush_subnormals, flushed
 from salad.files import read_jsonl, write_jsonl
 from salad.types import SaladError
@@ -57,6 +58,29 @@ def test_any_number_of_workers_gives_the_same_files(tmp_path):
     assert contents(one) == contents(two)
     assert [len(c) for c in contents(one)] == [3, 3, 3, 1]
     assert [f.name for f in one] == [f"shard-{i:05d}" for i in range(4)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_made_items_are_not_all_held(tmp_path, workers):
+    held = [0, 0]  # now, and at most
+
+    def make(number):
+        item = np.array(number)
+        held[0] += 1
+        held[1] = max(held)
+        weakref.finalize(item, lambda: held.__setitem__(0, held[0] - 1))
+        return item
+
+    folders = run_shards(square, Made(make, range(40)), tmp_path, workers=workers, shard_items=2, title="t")
+    assert [name for one in contents(folders) for name in one] == [
+        f"{n}.txt" for pair in zip(range(0, 40, 2), range(1, 40, 2), strict=True) for n in sorted(pair, key=str)
+    ]
+    assert held[1] <= 2 * (workers + 2)
+
+
+def test_an_error_in_making_an_item_is_raised(tmp_path):
+    with pytest.raises(IndexError):
+        run_shards(square, Made(lambda n: [0, 1][n], range(4)), tmp_path, workers=1, shard_items=2, title="t")
 
 
 def test_finished_shards_survive_a_failure_and_are_not_run_again(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,23 @@ class Shard:
 
     @property
     def name(self) -> str:
-        return f"shard-{self.index:05d}"
+        return shard_name(self.index)
+
+
+class Made(Sequence[Any]):
+    """Items made out of `sources` when they are asked for, the same each time, so that a job does not hold them all."""
+
+    def __init__(self, make: Callable[[Any], Any], sources: Sequence[Any]) -> None:
+        self._make, self._sources = make, sources
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._make(self._sources[number])
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._make, self._sources)
 
 
 @dataclass(frozen=True)
@@ -53,9 +69,14 @@ class Outcome:
     died: bool = False
 
 
-def cut(items: Sequence[Any], shard_items: int) -> list[Shard]:
-    starts = range(0, len(items), shard_items)
-    return [Shard(index, tuple(items[start : start + shard_items])) for index, start in enumerate(starts)]
+def shard_name(index: int) -> str:
+    return f"shard-{index:05d}"
+
+
+def cut(items: Sequence[Any], shard_items: int, index: int) -> Shard:
+    """Shard number `index` of a job."""
+    numbers = range(len(items))[index * shard_items : (index + 1) * shard_items]
+    return Shard(index, tuple(items[number] for number in numbers))
 
 
 def keep_only(out_dir: Path, items: Sequence[Any], shard_items: int) -> None:
