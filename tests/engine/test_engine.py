@@ -1,6 +1,7 @@
 """Shards are whole or absent, and the same whatever the number of workers."""
 
 import functools
+import hashlib
 import json
 import multiprocessing
 import os
@@ -8,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from salad.engine import Shard, machine, run_shards, using
+from salad.engine import Made, Shard, machine, run_shards, shards, using
 from salad.engine.machine import flush_subnormals, flushed
 from salad.files import read_jsonl, write_jsonl
 from salad.types import SaladError
@@ -32,6 +35,22 @@ def contents(folders):
     return [{p.name: p.read_text() for p in sorted(folder.iterdir())} for folder in folders]
 
 
+@pytest.mark.parametrize("items", [[], [7], [("a", {"id": "é"}), None, "it's"], range(3)])
+def test_a_plan_is_the_hash_of_all_items_and_their_cut(tmp_path, items):
+    shards.keep_only(tmp_path, items, 5)
+    assert (tmp_path / "plan.txt").read_text() == hashlib.sha256(f"5 {list(items)!r}".encode()).hexdigest()
+
+
+def test_a_plan_is_hashed_without_one_string_of_all_items(tmp_path):
+    items = ["x" * 1000] * 3000
+    tracemalloc.start()
+    try:
+        shards.keep_only(tmp_path, items, 5)
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_any_number_of_workers_gives_the_same_files(tmp_path):
     options = {"shard_items": 3, "title": "t"}
     one = run_shards(square, range(10), tmp_path / "one", workers=1, **options)
@@ -39,6 +58,29 @@ def test_any_number_of_workers_gives_the_same_files(tmp_path):
     assert contents(one) == contents(two)
     assert [len(c) for c in contents(one)] == [3, 3, 3, 1]
     assert [f.name for f in one] == [f"shard-{i:05d}" for i in range(4)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_made_items_are_not_all_held(tmp_path, workers):
+    held = [0, 0]  # now, and at most
+
+    def make(number):
+        item = np.array(number)
+        held[0] += 1
+        held[1] = max(held)
+        weakref.finalize(item, lambda: held.__setitem__(0, held[0] - 1))
+        return item
+
+    folders = run_shards(square, Made(make, range(40)), tmp_path, workers=workers, shard_items=2, title="t")
+    assert [name for one in contents(folders) for name in one] == [
+        f"{n}.txt" for pair in zip(range(0, 40, 2), range(1, 40, 2), strict=True) for n in sorted(pair, key=str)
+    ]
+    assert held[1] <= 2 * (workers + 2)
+
+
+def test_an_error_in_making_an_item_is_raised(tmp_path):
+    with pytest.raises(IndexError):
+        run_shards(square, Made(lambda n: [0, 1][n], range(4)), tmp_path, workers=1, shard_items=2, title="t")
 
 
 def test_finished_shards_survive_a_failure_and_are_not_run_again(tmp_path):

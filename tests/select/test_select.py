@@ -1,8 +1,13 @@
+import re
+import tracemalloc
+
 import numpy as np
 import pytest
+from datasketch import MinHash, MinHashLSH
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salad.data.prepared import read_prepared
 from salad.select import (
     ACTIVE,
     UNIFORM,
@@ -254,3 +259,48 @@ def test_near_duplicates_point_to_the_first_of_their_kind():
     texts = [base, base.replace("word59", "other"), " ".join(f"thing{i}" for i in range(60)), base.upper(), "a b"]
     assert near_duplicates(texts, 0.8) == [None, 0, None, 0, None]
     assert near_duplicates(texts, 1.0) == [None, None, None, 0, None]
+
+
+def near_duplicates_by_sets(texts, threshold, seed=0):
+    """The plain definition: every text's shingles and sketch are held."""
+    index, shingles, out = MinHashLSH(threshold=min(threshold, 0.9), num_perm=128), [], []
+    for i, text in enumerate(texts):
+        words = re.findall(r"[^\W_]+", text.lower())
+        size = min(5, max(1, len(words)))
+        own = {" ".join(words[j : j + size]) for j in range(len(words) - size + 1)}
+        shingles.append(own)
+        sketch = MinHash(num_perm=128, seed=seed)
+        sketch.update_batch([shingle.encode() for shingle in own])
+        like = (j for j in sorted(index.query(sketch)) if len(own & shingles[j]) >= threshold * len(own | shingles[j]))
+        out.append(next(like, None))
+        if out[-1] is None:
+            index.insert(i, sketch)
+    return out
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcd"), max_size=12).map(" ".join), max_size=12),
+    st.sampled_from([0.25, 0.5, 0.75, 1.0]),
+)
+def test_near_duplicates_are_those_of_the_plain_definition(texts, threshold):
+    assert near_duplicates(texts, threshold) == near_duplicates_by_sets(texts, threshold)
+
+
+def test_near_duplicates_of_the_demos_corpus_are_those_of_the_plain_definition():
+    texts = [d.text for d in read_prepared("demo-corpus").documents["web"]][:400]
+    texts += [" ".join(text.split()[i % 7 :]) for i, text in enumerate(texts[:200])]  # Jaccard of 0.89 to 1
+    expected = near_duplicates_by_sets(texts, 0.95)
+    assert near_duplicates(texts, 0.95) == expected and 50 < sum(i is not None for i in expected) < 150
+
+
+def test_a_screen_holds_hashes_of_rows_not_their_words():
+    words = [f"word{i}" for i in np.random.default_rng(0).integers(0, 500, 40_000)]
+    tracemalloc.start()
+    try:
+        screen = Screen([("a", " ".join(words[:20_000])), ("b", " ".join(words[20_000:]))])
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 40_000 * 20  # 12 bytes a row; tuples of words take 250
+    assert screen.found(" ".join(words[19_990:20_030])) == "b"
+    assert screen.found(" ".join(words[19_990:20_010])) is None

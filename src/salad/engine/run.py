@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from salad.engine.devices import Library, Setting, environment, gpus_here, no_gpu, plan_workers, told
 from salad.engine.local import LocalPool, single_threaded, torch_threads
-from salad.engine.shards import Attempt, Outcome, Shard, cut, item_name, keep_only, perform, remove_halves
+from salad.engine.shards import Attempt, Outcome, Shard, cut, item_name, keep_only, perform, remove_halves, shard_name
 from salad.progress import Bar, console, progress
 from salad.types import SaladError
 
@@ -100,14 +100,14 @@ def run_shards(
     kind, tries = kind or settings.kind, tries or settings.tries
     with _full_disk_told(out_dir):
         keep_only(out_dir, items, shard_items)
-        shards = cut(items, shard_items)
-        folders = [out_dir / shard.name for shard in shards]
-        left = [shard for shard, folder in zip(shards, folders, strict=True) if not folder.exists()]
+        folders = [out_dir / shard_name(index) for index in range(-(-len(items) // shard_items))]
+        left = [index for index, folder in enumerate(folders) if not folder.exists()]
         if not left:
             return folders
-        attempts = [Attempt(function, shard, out_dir, tuple(range(len(shard.items)))) for shard in left]
+        shards = (cut(items, shard_items, index) for index in left)  # one at a time: items may be made
+        attempts = (Attempt(function, shard, out_dir, tuple(range(len(shard.items)))) for shard in shards)
         with progress(title, total=len(items), unit=unit) as bar:
-            bar.advance(len(items) - sum(len(shard.items) for shard in left))
+            bar.advance(len(items) - sum(len(range(len(items))[i * shard_items : (i + 1) * shard_items]) for i in left))
             local = kind == "local"
             gpus = gpus_here(library) if library and local and settings.device != "cpu" else ()
             devices = plan_workers(settings.device, library if local else None, workers, gpus)
@@ -166,13 +166,14 @@ class _Drive:
         self.trials: Counter[int] = Counter()  # items of a shard that are still to be tried alone
         self.poison: dict[int, list[int]] = {}  # of a shard whose items are tried: places of those that killed
 
-    def run(self, attempts: Sequence[Attempt]) -> None:
-        self.waiting.extend(attempts)
+    def run(self, attempts: Iterator[Attempt]) -> None:
         in_flight, error = 0, None
-        while in_flight or (self.waiting and error is None):
-            while self.waiting and error is None and self.pool.free():
-                self.pool.submit(self.waiting.popleft())
+        while True:
+            while error is None and self.pool.free() and (attempt := next(attempts, None) or self._again()):
+                self.pool.submit(attempt)
                 in_flight += 1
+            if not in_flight:
+                break
             outcome = self.pool.wait()
             in_flight -= 1
             try:
@@ -181,6 +182,9 @@ class _Drive:
                 error = error or first
         if error is not None:
             raise error
+
+    def _again(self) -> Attempt | None:
+        return self.waiting.popleft() if self.waiting else None
 
     def _ended(self, outcome: Outcome) -> None:
         attempt = outcome.attempt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,23 @@ class Shard:
 
     @property
     def name(self) -> str:
-        return f"shard-{self.index:05d}"
+        return shard_name(self.index)
+
+
+class Made(Sequence[Any]):
+    """Items made out of `sources` when they are asked for, the same each time, so that a job does not hold them all."""
+
+    def __init__(self, make: Callable[[Any], Any], sources: Sequence[Any]) -> None:
+        self._make, self._sources = make, sources
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._make(self._sources[number])
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._make, self._sources)
 
 
 @dataclass(frozen=True)
@@ -53,21 +69,35 @@ class Outcome:
     died: bool = False
 
 
-def cut(items: Sequence[Any], shard_items: int) -> list[Shard]:
-    starts = range(0, len(items), shard_items)
-    return [Shard(index, tuple(items[start : start + shard_items])) for index, start in enumerate(starts)]
+def shard_name(index: int) -> str:
+    return f"shard-{index:05d}"
+
+
+def cut(items: Sequence[Any], shard_items: int, index: int) -> Shard:
+    """Shard number `index` of a job."""
+    numbers = range(len(items))[index * shard_items : (index + 1) * shard_items]
+    return Shard(index, tuple(items[number] for number in numbers))
 
 
 def keep_only(out_dir: Path, items: Sequence[Any], shard_items: int) -> None:
     """Shards made from other items, or cut otherwise, are not these shards: they go; so do halves of shards."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    plan = hashlib.sha256(f"{shard_items} {list(items)!r}".encode()).hexdigest()
+    plan = _plan(items, shard_items)
     note = out_dir / "plan.txt"
     if not (note.exists() and note.read_text() == plan):
         for folder in (*out_dir.glob("shard-*"), *out_dir.glob(f"{KEPT}*")):
             shutil.rmtree(folder)
         write_text(note, plan)
     remove_halves(out_dir)
+
+
+def _plan(items: Sequence[Any], shard_items: int) -> str:
+    """sha256 of `f"{shard_items} {list(items)!r}"`, which is never one string: it would be as long as the corpus."""
+    digest = hashlib.sha256(f"{shard_items} [".encode())
+    for number, item in enumerate(items):
+        digest.update(f"{', ' if number else ''}{item!r}".encode())
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def remove_halves(out_dir: Path) -> None:

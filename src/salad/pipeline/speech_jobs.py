@@ -11,7 +11,7 @@ from typing import Any
 from salad.align.transcribe import transcribe_all
 from salad.config import Variation
 from salad.data.manifest import load_spoken
-from salad.engine import run_shards
+from salad.engine import Made, run_shards
 from salad.model.encoders.job import FlyFrames, encode_pieces, kind_of, shared_encoder
 from salad.model.encoders.load import Encoder
 from salad.pipeline.run import Run
@@ -76,7 +76,7 @@ def encode(
         if why := check_shard(shard, *expected(run)[:2]):
             console.print(f"encoded again: {why}", highlight=False)
             shutil.rmtree(shard)
-    items = [(u.audio, pieces(u), {"id": u.id}) for u in utterances]
+    items = Made(lambda u: (u.audio, pieces(u), {"id": u.id}), utterances)
     function = functools.partial(encode_pieces, encoder=run.recipe.assets.encoder, stored=settings.stored)
     folders = run_shards(
         function,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+from hashlib import blake2b
+
+import numpy as np
 
 PERMUTATIONS = 128
 SHINGLE = 5
@@ -14,26 +18,36 @@ class Screen:
     """Finds texts that share `n` words in a row (case and punctuation aside) with an evaluation text.
 
     The contamination check of GPT-3 (Brown et al. 2020, appendix C). evaluation: (name, text); one shorter than n words
-    counts as a whole, and one shorter than `least` words not at all: anybody says it.
+    counts as a whole, and one shorter than `least` words not at all: anybody says it. Rows of n words are held as
+    64-bit hashes: of a billion rows that are compared with a million, one agrees by chance with probability 5e-5.
     """
 
     def __init__(self, evaluation: Iterable[tuple[str, str]], n: int = 13, least: int = 1) -> None:
         self.n = n
-        self._long: dict[tuple[str, ...], str] = {}
+        self._names: list[str] = []
         self._short: dict[int, dict[tuple[str, ...], list[tuple[tuple[str, ...], str]]]] = {}  # size of head -> head
+        hashes, names = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
         for name, text in evaluation:
             words = tuple(_words(text))
             if len(words) >= n:
-                self._long.update(dict.fromkeys(_grams(words, n), name))
+                hashes.append(_hashes(words, n))
+                names.append(np.full(len(hashes[-1]), len(self._names), np.int32))
+                self._names.append(name)
             elif len(words) >= least:
                 head = words[:HEAD]
                 self._short.setdefault(len(head), {}).setdefault(head, []).append((words, name))
+        self._long, last = np.unique(np.concatenate(hashes)[::-1], return_index=True)
+        self._name_of = np.concatenate(names)[::-1][last]
 
     def found(self, text: str) -> str | None:
         """The name of an evaluation text that `text` shares words with; None where there is none."""
         words = tuple(_words(text))
-        if not self._long.keys().isdisjoint(_grams(words, self.n)):
-            return next(self._long[gram] for gram in _grams(words, self.n) if gram in self._long)
+        if len(self._long) and len(words) >= self.n:
+            hashes = _hashes(words, self.n)
+            at = np.searchsorted(self._long[:-1], hashes)
+            hits = np.flatnonzero(self._long[at] == hashes)
+            if len(hits):
+                return self._names[self._name_of[at[hits[0]]]]
         for size, heads in self._short.items():
             for i, head in enumerate(_grams(words, size)):
                 for whole, name in heads.get(head, ()):
@@ -51,25 +65,57 @@ def overlapping(texts: Sequence[str], evaluation: Iterable[str], n: int = 13) ->
 def near_duplicates(texts: Sequence[str], threshold: float, seed: int = 0) -> list[int | None]:
     """For each text the earlier one that it repeats (Jaccard of its five-word shingles over `threshold`), or None.
 
-    MinHash with locality-sensitive hashing finds the candidates (datasketch), the exact Jaccard decides. The first of
-    a group of like texts stays.
+    MinHash with locality-sensitive hashing finds the candidates (datasketch's permutations and bands), the exact
+    Jaccard decides. The first of a group of like texts stays. A text takes 32 bytes a band (9 bands at 0.8), not its
+    shingles: those of candidates are made again from `texts`.
+    """
+    buckets = _buckets(texts, threshold, seed)
+    last = np.full(buckets.max(initial=-1) + 1, -1)  # the latest text of each bucket that stays
+    before = np.full_like(buckets, -1)  # the one before it there
+    out: list[int | None] = []
+    for i, row in enumerate(buckets):
+        candidates = set[int]()
+        for band in np.flatnonzero(last[row] >= 0).tolist():
+            j = int(last[row[band]])
+            while j >= 0:
+                candidates.add(j)
+                j = int(before[j, band])
+        own = _shingles(texts[i]) if candidates else set()
+        out.append(next((j for j in sorted(candidates) if _jaccard(own, _shingles(texts[j])) >= threshold), None))
+        if out[-1] is None:
+            before[i] = last[row]
+            last[row] = i
+    return out
+
+
+def _buckets(texts: Sequence[str], threshold: float, seed: int) -> np.ndarray:
+    """int64 [texts, bands]: the number of a text's bucket in each band; no two bands share a bucket.
+
+    Bands are told apart by 64-bit hashes; where two agree by chance, there is one candidate more.
     """
     from datasketch import MinHash, MinHashLSH
 
+    blank = MinHash(num_perm=PERMUTATIONS, seed=seed)
     index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS)
-    shingles: list[set[str]] = []
-    out: list[int | None] = []
+    weights = _weights(index.r)
+    keys = np.empty((len(texts), index.b), np.uint64)
     for i, text in enumerate(texts):
-        words = _words(text)
-        own = {" ".join(gram) for gram in _grams(words, min(SHINGLE, max(1, len(words))))}
-        shingles.append(own)
-        sketch = MinHash(num_perm=PERMUTATIONS, seed=seed)
-        sketch.update_batch([shingle.encode() for shingle in sorted(own)])
-        found = sorted(j for j in index.query(sketch) if _jaccard(own, shingles[j]) >= threshold)
-        out.append(found[0] if found else None)
-        if not found:
-            index.insert(i, sketch)
+        sketch = blank.copy()  # drawing the permutations anew takes longer than a short text
+        sketch.update_batch([shingle.encode() for shingle in _shingles(text)])
+        bands = sketch.hashvalues[: index.b * index.r].reshape(index.b, index.r)
+        keys[i] = (bands * weights).sum(axis=1)
+    out = np.empty(keys.shape, np.int64)
+    start = 0
+    for band in range(index.b):
+        known, out[:, band] = np.unique(keys[:, band], return_inverse=True)
+        out[:, band] += start
+        start += len(known)
     return out
+
+
+def _shingles(text: str) -> set[str]:
+    words = _words(text)
+    return {" ".join(gram) for gram in _grams(words, min(SHINGLE, max(1, len(words))))}
 
 
 def _words(text: str) -> list[str]:
@@ -78,6 +124,24 @@ def _words(text: str) -> list[str]:
 
 def _grams(words: Sequence[str], n: int) -> Iterable[tuple[str, ...]]:
     return zip(*(words[i:] for i in range(n)), strict=False)
+
+
+def _hashes(words: Sequence[str], n: int) -> np.ndarray:
+    """uint64 [words - n + 1]: a hash of every n words in a row; there must be n."""
+    own = np.frombuffer(b"".join(map(_hash, words)), np.uint64)
+    rows = len(words) - n + 1
+    return sum(weight * own[i : i + rows] for i, weight in enumerate(_weights(n)))
+
+
+@lru_cache(1 << 16)
+def _hash(word: str) -> bytes:
+    return blake2b(word.encode(), digest_size=8).digest()
+
+
+@cache
+def _weights(n: int) -> np.ndarray:
+    """uint64 [n], odd, the same always: sums of 64-bit numbers times them hash rows of n."""
+    return np.random.default_rng(0).integers(0, 1 << 64, n, np.uint64) | np.uint64(1)
 
 
 def _jaccard(a: set[str], b: set[str]) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 from salad.align.utterances import align_utterances
 from salad.data.manifest import Sentence, read_utterances, utterance_from_dict, utterance_to_dict, write_utterances
-from salad.engine import Shard, run_shards
+from salad.engine import Made, Shard, run_shards
 from salad.text.speakable import speakable, spoken_bounds
 from salad.types import Utterance, Word
 
@@ -62,7 +62,7 @@ def align_all(
 
     settings: of `align_spoken`.
     """
-    items = [(utterance_to_dict(utterance), sentences) for utterance, sentences in spoken]
+    items = Made(lambda pair: (utterance_to_dict(pair[0]), pair[1]), spoken)
     function = functools.partial(align_spoken, **settings)
     folders = run_shards(
         function,
