@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
+from salad.audio import read_audio
 from salad.cli import app
 from salad.serve.served_model import ServedModel
 from salad.serve.terminal import Conversation
@@ -28,7 +29,7 @@ def talk(tiny):
 
 def test_turns_stay(talk, tiny, recording, alone):
     first = "".join(talk.ask("w5", [recording]))
-    sound = tiny.processor._samples(recording)
+    sound, _ = read_audio(recording, tiny.rate_hz)
     turn = {"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": " w5"}]}
     assert first == alone([turn], [sound], 6)
     second = "".join(talk.ask("w6"))
