@@ -13,12 +13,14 @@ from salad.cli.common import Debug, Device, Precision, plain_errors
 
 app = typer.Typer()
 
+Ears = Annotated[
+    str, typer.Argument(metavar="[MODEL]", help="Ears by name, a run directory, or a saved model's folder.")
+]
+
 
 @app.command()
 def serve(
-    model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="Ears by name, a run directory, or a saved model's folder.")
-    ] = "salad-smollm2-135m-ears",
+    model: Ears = "salad-smollm2-135m-ears",
     host: Annotated[
         str, typer.Option("--host", help="Where to listen; another machine's requests want --api-key.")
     ] = "127.0.0.1",
@@ -73,9 +75,7 @@ def serve(
 
 @app.command()
 def chat(
-    model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="Ears by name, a run directory, or a saved model's folder.")
-    ] = "salad-smollm2-135m-ears",
+    model: Ears = "salad-smollm2-135m-ears",
     audio: Annotated[
         list[Path] | None, typer.Option("--audio", metavar="FILE", help="A recording to hear; may be given again.")
     ] = None,
