@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import socket
 import threading
 import time
@@ -40,7 +41,9 @@ def serving(model: ServedModel, settings: Settings) -> Iterator[str]:
         yield address(settings)
     finally:
         server.should_exit = True
-        thread.join(timeout=30)
+        thread.join(timeout=60)
+        if thread.is_alive():
+            faulthandler.dump_traceback()  # of every thread: the log tells what the server waits for
         assert not thread.is_alive()
 
 
