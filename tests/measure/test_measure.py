@@ -12,6 +12,7 @@ from salad.measure.format import bounds, least_told, with_detectable, with_error
 from salad.measure.statistics import (
     accuracy,
     blocked_spread,
+    chance,
     detectable,
     gap,
     holm,
@@ -74,6 +75,10 @@ def test_groups_of_one_item_are_items_and_labels_must_match():
     assert gap(right, right[:], 300, 5, groups=list("abcde")) == gap(right, right[:], 300, 5)
     with pytest.raises(SaladError, match="4 labels for 5 results"):
         accuracy(right, list("abcd"))
+
+
+def test_chance_counts_equal_choices_as_equally_right():
+    assert chance("abcd", 2) == 1 / 4 and chance(("a", "b", "a"), 2) == 2 / 3 and chance(["a", "a"], 0) == 1
 
 
 def test_gap_refuses_other_items():

@@ -17,7 +17,7 @@ from salad.evaluation.benchmark_task import Task, TaskItem
 from salad.evaluation.prompt import Segment
 from salad.evaluation.score import OptionScore
 from salad.measure.format import with_detectable, with_interval
-from salad.measure.statistics import accuracy, gap, mcnemar, minimum_detectable_gap, pooled_gap
+from salad.measure.statistics import accuracy, chance, gap, mcnemar, minimum_detectable_gap, pooled_gap
 from salad.types import Result, SaladError
 
 # What the summed log-probability of an option is divided by. acc, acc_norm and acc_bytes are lm-eval's.
@@ -81,9 +81,8 @@ def result_of(row: Mapping[str, Any], metric: str) -> Result:
 
 
 def chance_of(row: Mapping[str, Any]) -> float:
-    """The share of an item's choices that are right."""
-    texts = _choices(row)
-    return texts.count(texts[int(row["target"])]) / len(texts)
+    """`chance` of an item by its row of samples."""
+    return chance(_choices(row), int(row["target"]))
 
 
 def _choices(row: Mapping[str, Any]) -> list[str]:
@@ -142,10 +141,10 @@ def comparisons(
     """
     results, pool = _scored(samples, metrics), pool_metric(metrics.values())
     pooled = _scored(samples, dict.fromkeys(metrics, pool))
-    chance = {task: sum(map(chance_of, rows)) / len(rows) for task, rows in next(iter(samples.values())).items()}
+    chances = {task: sum(map(chance_of, rows)) / len(rows) for task, rows in next(iter(samples.values())).items()}
     figures: dict[str, Any] = {
         "metric": dict(metrics),
-        "chance": chance,
+        "chance": chances,
         "accuracy": {
             system: {task: {"n": len(own), **accuracy(list(own.values()))} for task, own in by_task.items()}
             for system, by_task in results.items()

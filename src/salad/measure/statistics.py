@@ -57,6 +57,11 @@ def accuracy(results: Sequence[Result], groups: Sequence[str] | None = None) -> 
     return {"value": found.value, "low": found.low, "high": found.high}
 
 
+def chance(choices: Sequence[str], answer: int) -> float:
+    """The share of an item's choices that are right by their text: equal ones are equally right."""
+    return choices.count(choices[answer]) / len(choices)
+
+
 def gap(
     text: Sequence[Result], speech: Sequence[Result], resamples: int, seed: int, *, groups: Sequence[str] | None = None
 ) -> Gap:

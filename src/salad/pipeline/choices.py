@@ -16,13 +16,13 @@ from salad.evaluation.benchmark import BenchmarkOptions, load_samples
 from salad.evaluation.next_sentence import NextSentenceItem, build_items
 from salad.evaluation.prompt import Request, Segment, Sound, request
 from salad.evaluation.recordings import SHUFFLED, SILENCE
-from salad.evaluation.results import pool_metric, result_of
+from salad.evaluation.results import chance_of, pool_metric, result_of
 from salad.evaluation.score import OptionScore, score
 from salad.evaluation.scorer_model import Reader
 from salad.evaluation.spoken_benchmark import SpeechInput, run_speech_eval
 from salad.files import write_jsonl
 from salad.measure.controls import Spoken, others_frames
-from salad.measure.statistics import accuracy, gap, margin, margin_over, pooled_gap
+from salad.measure.statistics import accuracy, chance, gap, margin, margin_over, pooled_gap
 from salad.model import load_encoder
 from salad.model.processor import MAX_SPAN_S
 from salad.pipeline.heldout import HeldoutEvaluator
@@ -168,14 +168,16 @@ def accuracies(
         answers = [{"system": k, **asdict(r)} for k, group in results.items() for r in group]
         write_jsonl(folder / "results.jsonl", answers)
         labels = [[item.document_id for item in items]]  # items of one document share subject and voice
-        figures = _compared(results, [len(item.options) for item in items], settings.bootstrap, seed, labels[0])
+        figures = _compared(
+            results, [chance(item.options, item.answer) for item in items], settings.bootstrap, seed, labels[0]
+        )
         rows, pairs = [{"task": NEXT_SENTENCE, **figures}], [(results["text_base"], results["speech_adapted"])]
     tasks = _tasks(run, folder / "tasks")
     metric = "acc_token" if items else pool_metric(metric for _, metric in tasks.values())
     for task, (samples, own_metric) in tasks.items():
         results = _results(samples, own_metric)
-        options = [len(row["options"]) for row in samples["text_base"]]
-        rows.append({"task": task, **_compared(results, options, settings.bootstrap, seed)})
+        chances = [chance_of(row) for row in samples["text_base"]]
+        rows.append({"task": task, **_compared(results, chances, settings.bootstrap, seed)})
         pooled = _results(samples, metric)
         pairs.append((pooled["text_base"], pooled["speech_adapted"]))
         labels.append(None)
@@ -186,9 +188,9 @@ def accuracies(
 
 
 def _compared(
-    results: dict[str, list[Result]], options: list[int], resamples: int, seed: int, groups: list[str] | None = None
+    results: dict[str, list[Result]], chances: list[float], resamples: int, seed: int, groups: list[str] | None = None
 ) -> dict[str, Any]:
-    """Accuracy of each system, chance by the numbers of options, the gap between reading and hearing, and margins."""
+    """Accuracy of each system, mean chance, the gap between reading and hearing, and margins."""
     between = gap(results["text_base"], results["speech_adapted"], resamples, seed, groups=groups)
     own = {name: rows for name, rows in results.items() if name in HEARING}
     margins = {name: margin(rows, resamples, seed, groups=groups) for name, rows in own.items()}
@@ -198,8 +200,8 @@ def _compared(
             margins[f"over_{control}"] = more
     return {
         **{name: accuracy(rows, groups) for name, rows in results.items()},
-        "chance": float(np.mean([1 / number for number in options])),
-        "n": len(options),
+        "chance": float(np.mean(chances)),
+        "n": len(chances),
         "gap": asdict(between),
         "margin": {name: asdict(value) for name, value in margins.items()},
     }
