@@ -213,6 +213,7 @@ def fake_report() -> dict[str, Any]:
             {"stage": "align", "id": "speech-0042", "reason": "mean token probability 0.21 under 0.3"},
             {"stage": "synthesize", "id": "web-0007", "reason": "CER 0.52 over 0.35"},
         ],
+        "departures": [{"setting": "model.stride", "paper": "1", "ours": "2", "why": "fewer positions"}],
         "tokens": {"stage1": 900_000, "stage2": 450_000},
         "seconds": {"assets": 3.0, "corpus": 212.0, "align": 61.0, "warm_start": 160.0, "stage1": 702.0, "cluster": 5.0}
         | {"probe": 44.0, "select": 0.2, "synthesize": 39.0, "stage2": 381.0, "evaluate": 190.0, "total": 1797.2},
@@ -428,6 +429,7 @@ def test_texts_are_escaped(tmp_path: Path, clips: list[dict[str, Any]]) -> None:
     report["misalignment"]["stage2"]["by_voice"][evil] = 0.9
     report["selection"][0] |= {"top_words": [evil], "domains": {evil: 9}, "reason": evil, "dropped": True}
     report["quarantine"][0] |= {"id": evil, "reason": evil, "stage": evil}
+    report["departures"] = [dict.fromkeys(("setting", "paper", "ours", "why"), evil)]
     report["ctc_samples"] = [{"reference": evil, "decoded": evil}]
     report["machine"][evil] = evil
     report["seconds"][evil] = 9000.0
@@ -446,6 +448,7 @@ SAID_ABSENT = {
     "curves": "Training curves: not recorded in this run",
     "selection": "Active selection: not made in this run",
     "quarantine": "Quarantine: not recorded in this run",
+    "departures": "Departures: not recorded in this run",
     "seconds": "Wall time: not recorded in this run",
     "recipe": "Recipe: not recorded in this run",
 }
@@ -587,6 +590,13 @@ def test_captions_hold_the_numbers() -> None:
     assert other["clusters"]["bought"] == "0 of 16" and "longest stage, evaluate" in other["seconds"]
     changed = {key for key in said if said[key] != other[key]}
     assert changed == {"stages", "accuracy", "domains", "voices", "clusters", "seconds"}
+
+
+def test_departures_from_the_paper_are_a_table(tmp_path: Path) -> None:
+    text = "".join(Page(written(fake_report(), [], tmp_path / "one")).text)
+    assert text.index("Departures from the paper") < text.index("model.stride") < text.index("fewer positions")
+    paper = fake_report() | {"departures": []}
+    assert "Every setting is the paper’s." in "".join(Page(written(paper, [], tmp_path)).text)
 
 
 def test_many_clusters_and_quarantined_items(tmp_path: Path) -> None:
