@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from salad.config import Recipe
+from salad.config import load_recipe
 from salad.data.manifest import read_utterances, write_utterances
 from salad.files import read_json, write_json, write_jsonl
 from salad.measure.divergence import DocumentKL, difference, divergence, speech_ears, summary
@@ -250,11 +250,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="default: RUN-purchases beside the run")
     arguments = parser.parse_args()
     arguments.out = arguments.out or arguments.run.with_name(f"{arguments.run.name}-purchases")
-    values = read_json(arguments.run / "recipe.json")
-    values |= {"run_dir": str(arguments.run), "threads": arguments.threads}
-    values["engine"] = {**values["engine"], "workers": arguments.threads}
-    values["select"] = {**values["select"], "score": "misalignment", "keep_probed": False}
-    run = Run(Recipe.model_validate(values))
+    own = [f"run_dir={arguments.run}", f"threads={arguments.threads}", f"engine.workers={arguments.threads}"]
+    own += ["select.score=misalignment", "select.keep_probed=false"]
+    run = Run(load_recipe(arguments.run / "recipe.json", own))
     run.use_threads()
     torch.set_flush_denormal(True)
     arguments.out.mkdir(parents=True, exist_ok=True)
