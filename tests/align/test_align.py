@@ -33,7 +33,7 @@ from salad.files import read_jsonl, write_jsonl
 from salad.synthesize.speak import speak_document
 from salad.synthesize.voices import load_voice
 from salad.testing.corpora import read_lhotse
-from salad.text.normalise import normalise
+from salad.text.normalise import normalise, wer_words
 from salad.types import Document, SaladError, Utterance, Word
 
 ASR = "whisper-tiny.en"
@@ -200,6 +200,12 @@ def test_error_rates_are_zero_for_the_same_words_and_count_edits() -> None:
     assert wer("hello there world", "hello world") == 0.5
     assert cer("cat", "cart") == 0.25
     assert cer("", "word") == 1 and cer("", "...") == 0 and cer("word", "...") == 1
+
+
+def test_words_of_an_error_rate_are_in_whisper_s_normal_form() -> None:
+    text = "It's twenty-five of Mr. Smith's colours, um, isn't it? (laughs)"
+    assert wer_words(text) == "it is 25 of mister smith is colors is not it".split()
+    assert wer("the color cost 3 dollars", "The colour cost three dollars!") == 0
 
 
 @given(st.text(alphabet="abc ,.'", max_size=40))

@@ -95,6 +95,8 @@ def test_bad_labels():
         probe(np.zeros((4, 2)), ["a"] * 4, list("wxyz"))
     with pytest.raises(SaladError, match="of 1 documents"):
         probe(np.zeros((4, 2)), ["a", "b"] * 2, ["d"] * 4)
+    with pytest.raises(SaladError, match="at most 2 of one voice"):
+        probe(np.zeros((4, 2)), ["a", "b"] * 2, list("wxyz"))
 
 
 @pytest.mark.parametrize(("rate", "ctc"), [("fixed", 0), ("text", 30)])

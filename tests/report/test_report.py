@@ -9,6 +9,8 @@ import io
 import json
 import math
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -23,8 +25,9 @@ from salad.audio import read_audio, write_flac
 from salad.files import read_json
 from salad.report import page, print_report, write_report
 from salad.report.captions import CAPTIONS, caption_numbers, rank_correlation
-from salad.report.charts import COLOURS, draw_clusters, draw_curves, draw_recall, draw_stages, svg_figure, thin
+from salad.report.charts import draw_clusters, draw_curves, draw_recall, draw_stages, thin
 from salad.report.page import CLIP_BYTES, encode_clip, task_table
+from salad.report.style import COLOURS, svg_figure
 from salad.report.summary import headline, plain
 from salad.report.values import EXPOSURES, bought_by_domain, buys_more, duration, nats, percent, pick
 
@@ -361,6 +364,11 @@ def test_charts_follow_the_pages_colours_and_repeat() -> None:
     style = files("salad.report").joinpath("page.css").read_text(encoding="utf-8")
     light, dark = style.partition("prefers-color-scheme: dark")[::2]
     assert all(f"--{name}: {colour};" in light and f"--{name}:" in dark for name, colour in COLOURS.items())
+
+
+def test_matplotlib_is_imported_where_a_chart_is_drawn() -> None:
+    code = "import sys, salad.report.data_page, salad.study.grid_page; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_wide_tables_stay_inside_a_container(tmp_path: Path) -> None:

@@ -228,6 +228,8 @@ def test_the_page_shows_n_and_interval_of_every_cell_and_names_what_was_dropped(
         line = re.search(rf"<tr><td><code>{re.escape(r['cell'])}</code>.*?</tr>", page, re.S).group()
         assert f"{r['misalignment']:.3f} ± " in line and "(n = 32)" in line and "(n = 64)" in line
     assert "needs 30 s, 9 left" in page and page.count("<svg") == 2 and "a machine" in page
+    drawn = page.partition("</style>")[2]
+    assert "var(--green)" in drawn and not re.search("#[0-9a-f]{6}", drawn), "a colour that dark mode does not change"
     assert read_json(tmp_path / "findings.json") == [{**f, "cells": list(f["cells"])} for f in table]
 
 

@@ -13,7 +13,7 @@ from salad.audio import read_audio
 from salad.data.manifest import utterance_from_dict, utterance_to_dict
 from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
-from salad.text.normalise import normalise
+from salad.text.normalise import normalise, wer_words
 from salad.types import SaladError, Utterance
 
 SHARD = 2  # utterances
@@ -83,8 +83,8 @@ def cer(hypothesis: str, reference: str) -> float:
 
 
 def wer(hypothesis: str, reference: str) -> float:
-    """Word error rate of normalised texts; see `cer`."""
+    """Word error rate of texts in Whisper's normal form (`wer_words`); an empty reference as in `cer`."""
     import jiwer
 
-    heard, said = normalise(hypothesis), normalise(reference)
+    heard, said = (" ".join(wer_words(text)) for text in (hypothesis, reference))
     return float(jiwer.wer(said, heard)) if said else float(bool(heard))

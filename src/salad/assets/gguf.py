@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
-from importlib import import_module
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from salad.assets.registry import ASSETS
 from salad.assets.store import asset_folder, building, cache_dir, fingerprint, get, local_folder
@@ -60,11 +58,12 @@ def _convert(folder: Path, gguf_file: str, into: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    with progress(f"convert {gguf_file}", total=4, unit="steps") as bar, _quiet_single_read():
+    with progress(f"convert {gguf_file}", total=4, unit="steps") as bar, _without_bars():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
             bar.advance(note="tokenizer read")
-            loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32).eval()
+            with redirect_stderr(io.StringIO()):  # the reader of GGUF draws a bar that no setting turns off
+                loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32).eval()
         except (ValueError, KeyError, OSError, IndexError, NotImplementedError) as error:
             raise SaladError(
                 f"llm: {folder / gguf_file} cannot be read as GGUF ({error}); get the file again"
@@ -97,31 +96,16 @@ def _convert(folder: Path, gguf_file: str, into: Path) -> None:
 
 
 @contextmanager
-def _quiet_single_read() -> Iterator[None]:
-    """transformers parses the GGUF header three times and rebuilds its name table for every module: keep the first.
-
-    SmolLM2-135M then takes 8 s of CPU time in place of 20 s. The bars of transformers are silenced (ours counts the
-    steps). All is put back afterwards; a release without these names is merely slower.
-    """
-    import gguf
+def _without_bars() -> Iterator[None]:
+    """The bars and warnings of transformers are off: ours counts the steps. All is put back afterwards."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    with ExitStack() as stack:
-        stack.callback(logging.set_verbosity, verbosity)
-        stack.callback(logging.enable_progress_bar if bars else logging.disable_progress_bar)
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        _swap(stack, gguf, "GGUFReader", cache)
-        _swap(stack, gguf, "get_tensor_name_map", cache)
-        with suppress(ImportError):
-            reading = import_module("transformers.modeling_gguf_pytorch_utils")
-            _swap(stack, reading, "tqdm", lambda tqdm: lambda items, **_: items)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
         yield
-
-
-def _swap(stack: ExitStack, module: Any, name: str, wrap: Callable[[Any], Any]) -> None:
-    """Wrap a module's attribute until `stack` closes; nothing where this release has no such attribute."""
-    if (original := getattr(module, name, None)) is not None:
-        stack.callback(setattr, module, name, original)
-        setattr(module, name, wrap(original))
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

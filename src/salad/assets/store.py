@@ -6,10 +6,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock
 
 from salad.assets.hub import hub_folder, is_hub_name
 from salad.assets.pins import Asset, Kind
@@ -18,11 +19,6 @@ from salad.assets.sources import collect
 from salad.files import sha256_file, sha256_json
 from salad.progress import progress
 from salad.types import SaladError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: there the last rename wins, which is as correct
-    fcntl = None
 
 
 def cache_dir() -> Path:
@@ -144,13 +140,17 @@ def building(folder: Path, is_ready: Callable[[], bool]) -> Iterator[Path | None
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock_file = open(folder.parent / f".{folder.name}.lock", "w")
+        tempfile.TemporaryFile(dir=folder.parent).close()
     except OSError as error:
         raise SaladError(
             f"cache: {folder.parent} cannot be written ({error}); set SALAD_CACHE to a folder of yours"
         ) from error
-    with lock_file:
-        alone = _locked(lock_file)
+    with ExitStack() as held:
+        alone = True
+        try:
+            held.enter_context(FileLock(folder.parent / f".{folder.name}.lock"))
+        except (OSError, NotImplementedError):  # the disk has no locks: the last rename wins, which is as correct
+            alone = False
         if is_ready():
             yield None
             return
@@ -171,13 +171,3 @@ def building(folder: Path, is_ready: Callable[[], bool]) -> Iterator[Path | None
                     raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _locked(file: IO[str]) -> bool:
-    """Wait for the only builder's place (until `file` closes). False where the disk has no locks."""
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:
-        return False
-    return fcntl is not None

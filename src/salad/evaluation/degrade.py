@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 
 import numpy as np
-import soundfile
 from scipy.signal import butter, fftconvolve, sosfiltfilt
 
 from salad.audio import resample, to_samples
@@ -15,7 +13,7 @@ from salad.config.conditions import parse_condition
 
 REVISION = 1  # counts the changes of this file that change samples: what was scored before is scored again
 Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
-CODECS = {"opus": ("OGG", "OPUS", 1.0), "mp3": ("MP3", "MPEG_LAYER_III", 0.99)}  # libsndfile's; about 12 and 16 kbit/s
+CODECS = {"opus": 1.0, "mp3": 0.99}  # libsndfile's level: about 12 and 16 kbit/s
 CODEC_HZ = 16_000
 TELEPHONE_HZ, TELEPHONE_BAND_HZ = 8_000, (300, 3_400)
 
@@ -66,11 +64,11 @@ def _reverb(samples: np.ndarray, rate_hz: int, rt60_s: float, rng: np.random.Gen
 
 def _codec(samples: np.ndarray, rate_hz: int, codec: str) -> np.ndarray:
     """There and back through a codec at its lowest rate."""
-    container, subtype, level = CODECS[codec]
-    sent, file = resample(samples.astype(np.float32), rate_hz, CODEC_HZ), io.BytesIO()
+    from lhotse.augmentation import Compress
+
+    sent = resample(samples.astype(np.float32), rate_hz, CODEC_HZ)
     loudest = max(1.0, float(np.abs(sent).max()))
-    soundfile.write(file, sent / loudest, CODEC_HZ, format=container, subtype=subtype, compression_level=level)
-    back, _ = soundfile.read(io.BytesIO(file.getvalue()), dtype="float32")
+    (back,) = Compress(codec, CODECS[codec])(sent[None] / loudest, CODEC_HZ)
     return _cut(resample(back * loudest, CODEC_HZ, rate_hz), len(samples))
 
 

@@ -1,17 +1,21 @@
 """What a model's states still tell of the speaker: a linear probe for voice and for speaking rate, layer by layer.
 
-The probe is ridge regression on standardised states, of classes (least squares, then the nearest class) or of a
-number; its penalty is chosen within the training folds. Documents are kept apart: a text that was trained on is never
+The probe is scikit-learn's ridge regression on standardised states, of classes (then the nearest class) or of a number;
+its penalty is chosen within the training folds. Documents are kept apart: a text that was trained on is never
 scored. Chance is what the same probe finds with the labels shuffled (Hewitt & Liang 2019 ask for such a control).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+from sklearn.preprocessing import StandardScaler
 
 from salad.model.llm import layer_states as llm_layer_states
 from salad.model.modeling import SaladForConditionalGeneration
@@ -88,22 +92,26 @@ def probe(
 
     Labels are shuffled by `recordings` where these have one label each (a voice), else row by row. Two calls with the
     same groups, resamples and seed draw the same documents: their `draws` are paired.
-    Raises SaladError where there are fewer than three documents, or one class alone.
+    Raises SaladError where there are fewer than three documents, one class alone, or no class with three rows.
     """
-    labels, classes = np.asarray(labels), []
+    labels, classes, most = np.asarray(labels), np.empty(0), len(groups)
     if labels.dtype.kind in "US":
         classes, labels = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise SaladError(
                 f"retention: every span is of the voice {str(classes[0])!r}; a probe needs two voices or more"
             )
+        most = int(np.bincount(labels).max())
     documents, group = np.unique(np.asarray(groups), return_inverse=True)
-    if len(documents) < 3:
-        raise SaladError(f"retention: the spans are of {len(documents)} documents; a probe needs three or more")
+    if min(len(documents), most) < 3:
+        raise SaladError(
+            f"retention: the spans are of {len(documents)} documents, and at most {most} of one voice; a probe needs "
+            "three documents or more, and a voice with three spans"
+        )
     rng = np.random.default_rng([seed, 1])
     shuffled = [_shuffle(labels, recordings, rng) for _ in range(shuffles)]
     columns = np.stack([labels, *shuffled])  # [1 + shuffles, n]
-    fold = _folds(group, labels if len(classes) else None, min(folds, len(documents)), seed)
+    fold = _folds(group, labels if len(classes) else None, min(folds, len(documents), most), seed)
     guesses = _out_of_fold(np.asarray(states, dtype=np.float64), columns, fold, len(classes))
     values = [_value(guess, column, None, len(classes)) for guess, column in zip(guesses, columns, strict=True)]
     rng = np.random.default_rng([seed, 2])
@@ -138,14 +146,14 @@ def _shuffle(labels: np.ndarray, recordings: Sequence[str] | None, rng: np.rando
 
 def _folds(group: np.ndarray, classes: np.ndarray | None, folds: int, seed: int) -> np.ndarray:
     """Fold of each row: whole documents, dealt out so that every fold gets some of each class."""
-    order = np.random.default_rng([seed, 0]).permutation(group.max() + 1)
-    if classes is not None:  # sorted by the rarest class that a document holds
-        rarity = np.bincount(classes)[classes]
-        kind = np.array([classes[group == g][rarity[group == g].argmin()] for g in order])
-        order = order[np.argsort(kind, kind="stable")]
-    fold = np.empty(len(order), dtype=int)
-    fold[order] = np.arange(len(order)) % folds
-    return fold[group]
+    kind = GroupKFold if classes is None else StratifiedGroupKFold
+    deal = kind(folds, shuffle=True, random_state=seed % 2**32)
+    fold = np.empty(len(group), dtype=int)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # a rare voice cannot be in every fold
+        for number, (_, held) in enumerate(deal.split(group, classes, group)):
+            fold[held] = number
+    return fold
 
 
 def _out_of_fold(states: np.ndarray, columns: np.ndarray, fold: np.ndarray, num_classes: int) -> np.ndarray:
@@ -188,20 +196,13 @@ def _guess(scores: np.ndarray, centres: np.ndarray | None) -> np.ndarray:
 
 def _fit(train: np.ndarray, columns: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
     """Ridge scores of the test rows for every penalty: [penalties, columns, rows, classes or 1]."""
-    mean, spread = train.mean(0), train.std(0)
-    spread = np.where(spread > 1e-8 * max(1e-30, float(spread.max())), spread, np.inf)
-    train, test = (train - mean) / spread, (test - mean) / spread
+    scaler = StandardScaler().fit(train)
+    train, test = scaler.transform(train), scaler.transform(test)
     targets = _targets(columns, num_classes)  # [columns, rows, outputs]
-    centre = targets.mean(1, keepdims=True)
-    wide = train.shape[1] >= len(train)  # factorise the smaller of the two Gram matrices
-    values, vectors = np.linalg.eigh(train @ train.T if wide else train.T @ train)
-    values = values.clip(min=0)
-    inside = vectors.T @ (targets - centre if wide else train.T @ (targets - centre))
-    cross = (test @ train.T if wide else test) @ vectors
-    scale = values.sum() / len(train) or 1.0
-    return np.stack(
-        [np.einsum("tk,cko->cto", cross / (values + penalty * scale), inside) + centre for penalty in PENALTIES]
-    )
+    flat = np.concatenate(list(targets), axis=1)  # of all columns side by side
+    scale = float((train**2).sum()) / len(train) or 1.0
+    scores = [Ridge(penalty * scale).fit(train, flat).predict(test) for penalty in PENALTIES]
+    return np.reshape(scores, (len(PENALTIES), len(test), len(columns), -1)).swapaxes(1, 2)
 
 
 def _targets(columns: np.ndarray, num_classes: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from salad.evaluation.results import (
     result_of,
 )
 from salad.measure.statistics import accuracy, gap, pooled_gap
-from salad.text.normalise import normalise
+from salad.text.normalise import normalise, wer_words
 from salad.text.speakable import speakable
 from salad.types import Result
 
@@ -85,13 +85,18 @@ def _difference(
 
 
 def error_rates(tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    """{wer, cer} of transcripts: edits over words (characters) said, numbers spelled out in both, each text once."""
+    """{wer, cer} of transcripts, each text once: edits over words in Whisper's normal form, and over characters
+    with numbers spelled out."""
     import jiwer
 
     heard = {pair for rows in tasks.values() for row in rows for pair in zip(row["said"], row["heard"], strict=True)}
-    pairs = [tuple(normalise(" ".join(speakable(text.split()))) for text in pair) for pair in sorted(heard)]
-    said, got = zip(*(pair for pair in pairs if pair[0]), strict=True)
-    return {"wer": float(jiwer.wer(list(said), list(got))), "cer": float(jiwer.cer(list(said), list(got)))}
+    words = [tuple(" ".join(wer_words(text)) for text in pair) for pair in sorted(heard)]
+    spelled = [tuple(normalise(" ".join(speakable(text.split()))) for text in pair) for pair in sorted(heard)]
+    rates = {}
+    for name, measure, rows in (("wer", jiwer.wer, words), ("cer", jiwer.cer, spelled)):
+        said, got = zip(*(pair for pair in rows if pair[0]), strict=True)
+        rates[name] = float(measure(list(said), list(got)))
+    return rates
 
 
 def _spread(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rapidfuzz.distance import Levenshtein
 
 from salad.measure.oracle import symbols_of_model
 from salad.measure.statistics import proportion, ratio
-from salad.text.normalise import normalise
+from salad.text.normalise import normalise, wer_words
 from salad.text.speakable import speakable
 from salad.types import Estimate, Example, Utterance
 
@@ -41,7 +41,7 @@ class HeardSpan:
 
 @dataclass(frozen=True)
 class WordErrors:
-    """Edits and reference words of one span: normalised, and strict (case and punctuation kept)."""
+    """Edits and reference words of one span: in Whisper's normal form, and strict (case and punctuation kept)."""
 
     document: str
     speaker: str
@@ -172,7 +172,7 @@ def _joined(words: Sequence[Sequence[int]]) -> tuple[int, ...]:
 
 
 def spoken_words(text: str) -> list[str]:
-    """The words of a text as they are counted and compared: normalised as for word error rates."""
+    """The words of a text as they are counted and looked up: lower case, without punctuation."""
     return normalise(text).split()
 
 
@@ -180,7 +180,7 @@ def wer_rows(spans: Sequence[HeardSpan]) -> list[WordErrors]:
     """Counts of each span; a word error rate is their sum(errors) / sum(words)."""
     rows = []
     for span in spans:
-        said, heard = spoken_words(" ".join(span.said)), spoken_words(span.heard)
+        said, heard = wer_words(" ".join(span.said)), wer_words(span.heard)
         strict = Levenshtein.distance(span.said, span.heard.split())
         rows.append(
             WordErrors(

@@ -17,7 +17,6 @@ from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.speech_jobs import encode, transcribe
 from salad.pipeline.speechlm import speech_examples
 from salad.progress import progress
-from salad.text.normalise import normalise
 from salad.types import Utterance
 
 PLAIN = "as recorded"
@@ -78,7 +77,7 @@ def _disturb(utterances: Sequence[Utterance], name: str, folder: Path, seed: int
 def _transcribed(utterances: Sequence[Utterance], written: dict[str, str], name: str) -> list[HeardSpan]:
     """Whole documents as the recogniser heard them; one that it set aside was heard as nothing."""
     return [
-        HeardSpan(u.document_id or u.id, u.domain, name, tuple(normalise(u.text).split()), written.get(u.id, ""))
+        HeardSpan(u.document_id or u.id, u.domain, name, tuple(u.text.split()), written.get(u.id, ""))
         for u in utterances
     ]
 

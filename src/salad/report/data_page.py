@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 import salad
 from salad.files import write_text
-from salad.report.charts import AFTER, INK, new_figure, svg_figure
 from salad.report.page import template
+from salad.report.style import AFTER, INK, new_figure, svg_figure
 from salad.report.values import duration
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from salad.report.charts import (
     draw_recall,
     draw_seconds,
     draw_stages,
-    svg_figure,
 )
+from salad.report.style import svg_figure
 from salad.report.values import (
     ACCURACIES,
     CONTROLS,
@@ -190,8 +190,8 @@ def oracle_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @functools.cache
-def template(name: str) -> jinja2.Template:
-    """A page of this folder; `style` is the style sheet that all of them share."""
+def template(name: str, room: str = "salad.report") -> jinja2.Template:
+    """A page of this folder, or of another room; `style` is the style sheet that all of them share."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -200,7 +200,7 @@ def template(name: str) -> jinja2.Template:
     files = importlib.resources.files("salad.report")
     environment.globals["Z95"] = Z95
     environment.globals["style"] = Markup(files.joinpath("page.css").read_text(encoding="utf-8").strip())
-    return environment.from_string(files.joinpath(name).read_text(encoding="utf-8"))
+    return environment.from_string(importlib.resources.files(room).joinpath(name).read_text(encoding="utf-8"))
 
 
 def _figures(report: dict[str, Any]) -> dict[str, Markup | None]:

@@ -12,16 +12,15 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from salad.files import sha256_file
 from salad.types import SaladError
 
 DATA, INDEX = "frames.safetensors", "frames.index.safetensors"
-NUMPY = {"F16": np.float16, "U16": np.uint16, "U8": np.uint8, "U64": np.uint64, "I32": np.int32, "I64": np.int64}
 MEND = "remove the folder and run again: its pieces are encoded anew"
 
 Key = tuple[str, int, int]  # utterance id, first word, last word + 1
@@ -195,37 +194,24 @@ class _Tensors:
         self.path = path
         self._views: dict[str, np.ndarray] = {}
         try:
-            size = path.stat().st_size
-            with open(path, "rb") as file:
-                head = int.from_bytes(file.read(8), "little")
-                if size < 8 or head > size - 8:
-                    raise ValueError(f"{size} bytes")
-                header: dict[str, Any] = json.loads(file.read(head))
-            self.metadata: dict[str, str] = header.pop("__metadata__", {})
-            self.shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
-            self._types = {name: np.dtype(NUMPY[entry["dtype"]]) for name, entry in header.items()}
-            self._at = {name: 8 + head + entry["data_offsets"][0] for name, entry in header.items()}
-            end = max((8 + head + entry["data_offsets"][1] for entry in header.values()), default=8 + head)
-            if end != size:
-                raise ValueError(f"{size} bytes, its header says {end}")
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            with safe_open(path, "numpy") as file:
+                self.metadata: dict[str, str] = file.metadata() or {}
+                self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        except (OSError, SafetensorError) as error:
             what = "is missing" if isinstance(error, FileNotFoundError) else f"is cut off or damaged ({error})"
             raise SaladError(f"frames: {path} {what}; {MEND}") from None
 
     def map(self, name: str) -> np.ndarray:
         """The tensor as a view of the file. Writable as torch wants it, but the file never changes."""
         if name not in self._views:
-            if not self._views:
-                self._views[""] = np.asarray(np.memmap(self.path, np.uint8, "c"))
-            shape, kind = self.shapes[name], self._types[name]
-            num = int(np.prod(shape)) * kind.itemsize
-            self._views[name] = self._views[""][self._at[name] : self._at[name] + num].view(kind).reshape(shape)
+            with safe_open(self.path, "pt") as file:  # torch's tensors are views of a private map, numpy's are copies
+                self._views |= {own: file.get_tensor(own).numpy() for own in self.shapes}
         return self._views[name]
 
     def read(self, name: str) -> np.ndarray:
         """The tensor in memory."""
-        count = int(np.prod(self.shapes[name]))
-        return np.fromfile(self.path, self._types[name], count, offset=self._at[name]).reshape(self.shapes[name])
+        with safe_open(self.path, "numpy") as file:
+            return np.asarray(file.get_tensor(name))
 
     def close(self) -> None:
         self._views.clear()

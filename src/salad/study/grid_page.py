@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from salad.files import write_json, write_text
 from salad.measure.format import Z95, with_error
 from salad.measure.statistics import pooled_spread
+from salad.report.page import template
+from salad.report.style import AFTER, BEFORE, GREEN, PLUM, QUIET, WARM, new_figure, svg_figure
 from salad.study.findings import findings, law_of
 from salad.study.verdicts import done, five, percent
 
-COLOURS = {0.0: "#c0392b", 0.25: "#d98324", 0.5: "#8e6fb5", 0.75: "#3d7ebd", 1.0: "#0b6b3a"}
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOUR_OF_ALPHA = {0.0: WARM, 0.25: PLUM, 0.5: BEFORE, 0.75: AFTER, 1.0: GREEN}
+SCALING = (
+    "M against hours of speech, by alpha, and the law fitted where four sizes allow one; dotted: M of a model that is "
+    "not given the spoken words. Bars are 95 % intervals over documents, most of which is what documents differ by: "
+    "the findings compare cells document by document."
+)
+ACCURACY = "Speech accuracy against M, and text accuracy against F, one point a cell in the colour of its alpha."
 
 
 def write_reproduction(
@@ -29,8 +38,7 @@ def write_reproduction(
     found = findings(rows, shared["base"])
     paper = five(found)
     table = [asdict(f) for f in (*paper, *found)]
-    source = importlib.resources.files("salad.study").joinpath("reproduce.html.j2").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    page = template("reproduce.html.j2", "salad.study")
     finished, base = [r for r in rows if r["status"] == "done"], shared["base"]
     again = _between_seeds(finished)
     intro = (
@@ -61,67 +69,58 @@ def _between_seeds(rows: Sequence[dict[str, Any]]) -> tuple[float, int] | None:
     return (pooled_spread(several)[0], sum(map(len, several))) if several else None
 
 
-def _figures(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[dict[str, Any]]:
-    drawn = [
-        (_draw_scaling(rows, base["deaf"]), "M against hours of speech, by alpha, and the law fitted where four sizes "
-         "allow one; dotted: M of a model that is not given the spoken words. Bars are 95 % intervals over documents, "
-         "most of which is what documents differ by: the findings compare cells document by document."),
-        (_draw_accuracy(rows), "Speech accuracy against M, and text accuracy against F, one point a cell."),
-    ]  # fmt: skip
-    return [{"svg": svg, "caption": caption} for svg, caption in drawn if svg is not None]
+def _figures(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Markup]:
+    drawn = (
+        svg_figure(lambda: _draw_scaling(rows, base["deaf"]), "M against hours of speech", SCALING),
+        svg_figure(lambda: _draw_accuracy(rows), "Accuracy against M and F", ACCURACY),
+    )
+    return [figure for figure in drawn if figure is not None]
 
 
-def _draw_scaling(rows: Sequence[dict[str, Any]], deaf: float) -> Markup | None:
+def _draw_scaling(rows: Sequence[dict[str, Any]], deaf: float) -> Figure | None:
     kinds = [k for k in ("narrow", "broad") if done(rows, speech=k)]
     if not kinds:
         return None
-    figure, axes = _axes(len(kinds))
+    figure, axes = new_figure(40 + 220 * len(kinds), len(kinds), grid="both")
     for axis, kind in zip(axes, kinds, strict=True):
-        for alpha, colour in COLOURS.items():
+        for alpha, colour in COLOUR_OF_ALPHA.items():
             own = sorted(done(rows, speech=kind, alpha=alpha), key=lambda r: r["hours"])
             if not own:
                 continue
             x, y = [r["hours"] for r in own], [r["misalignment"] for r in own]
             error = [Z95 * r["misalignment_se"] for r in own]
-            axis.errorbar(x, y, error, fmt="o", color=colour, capsize=2, markersize=4, label=f"alpha {alpha:g}")
+            axis.errorbar(x, y, error, fmt="o", color=colour, capsize=2, markersize=5, label=f"alpha {alpha:g}")
             law = law_of(rows, kind, alpha)
             if law is not None:
                 at = np.geomspace(min(x), max(x), 60)
-                axis.plot(at, law(at), color=colour, linewidth=1)
-        axis.axhline(deaf, color="#777", linewidth=1, linestyle=":", label="deaf")
-        axis.set(xlabel=f"hours of {kind} speech", ylabel="M, nats per token")
+                axis.plot(at, law(at), color=colour, linewidth=1.4)
+        axis.axhline(deaf, color=QUIET, linewidth=1.4, linestyle=":", label="deaf")
+        axis.set(xlabel=f"hours of {kind} speech")
+        axis.set_title("M (nats per token)", loc="left")
         _log_x(axis, (1.0, 2.0, 3.0, 5.0, 7.0))
-        axis.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=4)
+    return figure
 
 
-def _draw_accuracy(rows: Sequence[dict[str, Any]]) -> Markup | None:
+def _draw_accuracy(rows: Sequence[dict[str, Any]]) -> Figure | None:
     own = [r for r in rows if r["status"] == "done"]
     if len(own) < 2:
         return None
-    figure, axes = _axes(2)
+    figure, axes = new_figure(440, 2, grid="both")
     for axis, of, what in ((axes[0], "misalignment", "speech_accuracy"), (axes[1], "forgetting", "text_accuracy")):
         for row in own:
-            axis.plot(row[of], row[what]["value"], "o", color=COLOURS.get(row["alpha"], "#444"), markersize=4)
-        name = "M" if of == "misalignment" else "F"
-        axis.set(xlabel=f"{name}, nats per token", ylabel=what.replace("_", " "))
+            axis.plot(
+                row[of], 100 * row[what]["value"], "o", color=COLOUR_OF_ALPHA.get(row["alpha"], QUIET), markersize=5
+            )
+        axis.set(xlabel=f"{'M' if of == 'misalignment' else 'F'} (nats per token)")
+        axis.set_title(f"{what.replace('_', ' ')} (%)", loc="left")
     if min(r["misalignment"] for r in own) > 0:
         _log_x(axes[0], (1.0, 1.2, 1.4, 1.7, 2.0, 2.5, *range(3, 10)))
-    return _svg(figure)
+    return figure
 
 
-def _axes(number: int) -> tuple[Any, list[Any]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5 * number, 3.6), layout="constrained")
-    axes = [figure.add_subplot(1, number, i + 1) for i in range(number)]
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.2)
-    return figure, axes
-
-
-def _log_x(axis: Any, ticks: Sequence[float]) -> None:
+def _log_x(axis: Axes, ticks: Sequence[float]) -> None:
     """A logarithmic x axis with these ticks in each decade, written as plain numbers."""
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -129,13 +128,3 @@ def _log_x(axis: Any, ticks: Sequence[float]) -> None:
     axis.xaxis.set_major_locator(LogLocator(subs=ticks))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_locator(NullLocator())
-
-
-def _svg(figure: Any) -> Markup:
-    import matplotlib
-
-    file = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "salad", "svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    text = file.getvalue()
-    return Markup(text[text.index("<svg") :])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,23 +40,20 @@ def regress(x: Sequence[float], y: Sequence[float]) -> Regression:
     where the line predicts worse than the mean. Raises SaladError for fewer than four points or a constant x.
     """
     a, b = _checked(x, y)
-    design = np.stack([np.ones(len(a)), a], axis=1)
-    (intercept, slope), residual = _fit(design, b)
-    leverage = np.einsum("ij,ij->i", design @ np.linalg.pinv(design.T @ design), design)
-    press = ((residual / (1 - leverage)) ** 2).sum()
-    total = ((b - b.mean()) ** 2).sum()
-    left_out = (((b - b.mean()) * len(b) / (len(b) - 1)) ** 2).sum()
+    n, line = len(a), stats.linregress(a, b)
+    leverage = 1 / n + (a - a.mean()) ** 2 / ((a - a.mean()) ** 2).sum()
+    press = ((_residual(a, b) / (1 - leverage)) ** 2).sum()
+    left_out = (((b - b.mean()) * n / (n - 1)) ** 2).sum()
     # Not a bootstrap over points: of eight of them its percentiles miss the truth twice as often as they say.
-    error = math.sqrt((residual**2).sum() / (len(a) - 2) / ((a - a.mean()) ** 2).sum())
-    reach = float(stats.t.ppf(0.975, len(a) - 2)) * error
+    reach = float(stats.t.ppf(0.975, n - 2) * line.stderr)
     return Regression(
-        slope=float(slope),
-        low=float(slope) - reach,
-        high=float(slope) + reach,
-        intercept=float(intercept),
-        r2=float(1 - (residual**2).sum() / total) if total > 0 else 0.0,
+        slope=float(line.slope),
+        low=float(line.slope) - reach,
+        high=float(line.slope) + reach,
+        intercept=float(line.intercept),
+        r2=float(line.rvalue**2),
         r2_leave_one_out=float(1 - press / left_out) if left_out > 0 else 0.0,
-        n=len(a),
+        n=n,
     )
 
 
@@ -65,16 +61,16 @@ def partial_r2(x: Sequence[float], given: Sequence[float], y: Sequence[float]) -
     """Share of what `given` leaves unexplained of y that x explains: squared correlation of the two residuals."""
     a, b = _checked(x, y)
     c, _ = _checked(given, y)
-    design = np.stack([np.ones(len(c)), c], axis=1)
-    rest_x, rest_y = _fit(design, a)[1], _fit(design, b)[1]
+    rest_x, rest_y = _residual(c, a), _residual(c, b)
     scale = (rest_x**2).sum() * (rest_y**2).sum()
     tiny = 1e-20 * (a**2).sum() * max((b**2).sum(), 1e-300)
     return float((rest_x @ rest_y) ** 2 / scale) if scale > tiny else 0.0
 
 
-def _fit(design: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    found = np.linalg.lstsq(design, y, rcond=None)[0]
-    return found, y - design @ found
+def _residual(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """What the least-squares line on x leaves of y."""
+    line = stats.linregress(x, y)
+    return y - line.intercept - line.slope * x
 
 
 def _checked(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,11 @@
-"""The one normal form in which texts are compared: letters and digits, lower case, without accents or punctuation."""
+"""The normal forms in which texts are compared: our own, and Whisper's, in which word errors are counted."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
+from functools import cache
 
 LOOSE = re.compile("[\u00ad\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u200b-\u200d\u2060\u20d0-\u20ff\ufeff]+")
 
@@ -30,3 +32,19 @@ def normalise(text: str) -> str:
 def key(text: str) -> str:
     """The normal form without its spaces: what two spellings of one word share."""
     return normalise(text).replace(" ", "")
+
+
+def wer_words(text: str) -> list[str]:
+    """The words that a word error rate counts, by Whisper's English normaliser (Radford et al. 2022, appendix C).
+
+    Numbers become digits, contractions and British spellings one form, fillers ("uh") nothing: so do most papers, whose
+    figures ours may then be put beside.
+    """
+    return _english()(text).split()
+
+
+@cache
+def _english() -> Callable[[str], str]:
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    return EnglishTextNormalizer()
