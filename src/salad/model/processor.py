@@ -70,7 +70,7 @@ class SaladProcessor(ProcessorMixin):
     def __call__(
         self,
         text: str | Sequence[str],
-        audio: Sequence[str | Path | bytes | np.ndarray] = (),
+        audio: Sequence[str | Path | bytes | np.ndarray | list[torch.Tensor]] = (),
         *,
         add_start: bool = True,
         padding_side: str = "left",
@@ -78,7 +78,8 @@ class SaladProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> BatchFeature:
         """`<|audio|>` in `text` stands for one recording each, in order. sampling_rate: of samples, in Hz; default: the
-        encoder's own. `text` may be a list; what pads the shorter ones has mask 0 and stands on `padding_side`.
+        encoder's own. A recording may be given as the frames of its spans, as `frames_of` gives them, and is then not
+        encoded again. `text` may be a list; what pads the shorter ones has mask 0 and stands on `padding_side`.
 
         A recording longer than a training span (6 s) becomes several spans, cut at its quietest moments. Other control
         tokens in `text` are characters, unless `apply_chat_template` wrote them (its prompt opens the document itself:
@@ -90,7 +91,7 @@ class SaladProcessor(ProcessorMixin):
         wanted = sum(len(HEARD.findall(_marked(t))) for t in texts)
         if wanted != len(audio):
             raise SaladError(f"audio: {len(audio)} recordings for {wanted} {AUDIO} in text")
-        parts = [self._spans(a, sampling_rate) for a in audio]
+        parts = [a if isinstance(a, list) else self._spans(a, sampling_rate) for a in audio]
         spans_left = [len(part) for part in parts]
         rows = [self._ids(t, add_start, spans_left) for t in texts]
         longest = max(map(len, rows))
@@ -100,7 +101,8 @@ class SaladProcessor(ProcessorMixin):
             at = longest - len(row) if padding_side == "left" else 0
             ids[i, at : at + len(row)] = torch.tensor(row)
             mask[i, at : at + len(row)] = 1
-        frames = self._frames([span for part in parts for span in part])
+        encoded = iter(self._frames([span for part in parts for span in part if isinstance(span, np.ndarray)]))
+        frames = [span if isinstance(span, torch.Tensor) else next(encoded) for part in parts for span in part]
         return BatchFeature({"input_ids": ids, "attention_mask": mask, "frames": frames})
 
     def _ids(self, text: str, add_start: bool, spans_left: list[int]) -> list[int]:
