@@ -37,6 +37,7 @@ class Model:
         self.folder = self.listening.folder
         self.model: SaladForConditionalGeneration = self.listening.model
         self.processor: SaladProcessor = SaladProcessor.from_pretrained(self.folder)
+        self.processor.ears = self.model  # which are at hand: it need not read them once more
 
     def __repr__(self) -> str:
         shape = self.model.config

@@ -17,6 +17,7 @@ from salad.model.ears import Lexicon
 from salad.model.ears.blocks import Block, through
 from salad.model.ears.lower import Lower, pool_runs
 from salad.model.ears.symbol_ears import token_places
+from salad.model.span_lengths import SpanCounter
 from salad.model.teacher import Teacher
 from salad.objective.spelling import spelling
 from salad.pipeline.ears_data import kept_back
@@ -312,9 +313,9 @@ def test_generation_in_a_batch_equals_single(tokenizer, letters):
     ids = torch.tensor([[0, audio, 3], [0, audio, 4]])
     frames = [torch.randn(12, DIM), torch.randn(7, DIM)]
     settings = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
-    both = model.generate(ids, torch.ones_like(ids), frames, **settings)
+    both = model.generate(ids, attention_mask=torch.ones_like(ids), frames=frames, **settings)
     for i in range(2):
-        one = model.generate(ids[i : i + 1], None, frames[i : i + 1], **settings)
+        one = model.generate(ids[i : i + 1], frames=frames[i : i + 1], **settings)
         assert one[0].tolist() == both[i, : one.shape[1]].tolist()
 
 
@@ -439,3 +440,13 @@ def test_a_piece_too_short_for_its_symbols_is_counted(tokenizer, letters):
     assert LowerTask(model, [short, long], steps=1, batch=1, seed=0).impossible == 1
     with pytest.raises(SaladError, match="model.stride"):
         LowerTask(model, [short], steps=1, batch=1, seed=0)
+
+
+def test_the_folders_ears_count_without_the_llm(tokenizer, letters, tmp_path):
+    model = make_model(tokenizer, letters)
+    model.save_pretrained(tmp_path)
+    frames = [torch.randn(n, DIM) for n in (12, 40, 1)]
+    with torch.no_grad():
+        heard = [len(span) for span in model.get_audio_features(frames)]
+    counter = SpanCounter.beside(tmp_path)
+    assert counter.span_lengths(frames) == model.span_lengths(frames) == heard and counter._ears[1:] == (None, None)

@@ -132,8 +132,8 @@ def test_a_family_is_scored_trained_generates_and_loads_again(family, tmp_path):
     both = torch.tensor([[0, 0, 5, audio], [0, 9, 9, audio]])
     mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
     options = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-    batch = model.generate(both, mask, frames, **options)
-    assert torch.equal(batch[:1], model.generate(both[:1, 1:], None, frames[:1], **options))
+    batch = model.generate(both, attention_mask=mask, frames=frames, **options)
+    assert torch.equal(batch[:1, 1:], model.generate(both[:1, 1:], frames=frames[:1], **options))
     # save and load
     model.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()

@@ -190,11 +190,11 @@ def test_generate_in_a_batch_equals_alone(rate):
     ids = torch.tensor([[0, 0, 5, audio], [0, audio, 9, audio]])
     mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
     options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-    both = model.generate(ids, mask, frames, **options)
-    first = model.generate(ids[:1, 1:], None, frames[:1], **options)
-    second = model.generate(ids[1:], None, frames[1:], **options)
-    assert both.shape == (2, 8)
-    assert torch.equal(both, torch.cat([first, second]))
+    both = model.generate(ids, attention_mask=mask, frames=frames, **options)
+    first = model.generate(ids[:1, 1:], frames=frames[:1], **options)
+    second = model.generate(ids[1:], frames=frames[1:], **options)
+    assert both.shape == (2, 4 + 8) and torch.equal(both[:, :4], ids)
+    assert torch.equal(both[:, -8:], torch.cat([first[:, -8:], second[:, -8:]]))
 
 
 def test_spliced_parts_stand_in_order_in_the_tables_precision():
@@ -209,7 +209,7 @@ def test_spliced_parts_stand_in_order_in_the_tables_precision():
 
 def test_placeholders_and_spans_must_agree():
     model = make_model()
-    with pytest.raises(SaladError, match="2 spans for 1 audio placeholders"):
+    with pytest.raises(SaladError, match="2 spans of 4 positions for 1 audio placeholders"):
         model(torch.tensor([[0, model.config.audio_token_id]]), frames=[torch.randn(4, DIM)] * 2)
 
 

@@ -52,8 +52,9 @@ def test_generate_answers_a_wav(processor, tmp_path):
     config.frame_dim = 80
     model = type(model)(config).eval()
     soundfile.write(tmp_path / "x.wav", noise(1.5), 16_000)
-    ids = model.generate(**processor(f"w3 {AUDIO}", [tmp_path / "x.wav"]), max_new_tokens=5, do_sample=False)
-    assert ids.shape[0] == 1 and 1 <= ids.shape[1] <= 5
+    inputs = processor(f"w3 {AUDIO}", [tmp_path / "x.wav"])
+    ids = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    assert ids.shape[0] == 1 and 1 <= ids.shape[1] - inputs["input_ids"].shape[1] <= 5
     assert isinstance(processor.decode(ids[0]), str)
 
 

@@ -87,6 +87,6 @@ def alone(tiny: ServedModel) -> Callable[..., str]:
             ids = tiny.model.generate(
                 **read, max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=sorted(tiny.ends), pad_token_id=0
             )
-        return tiny.decode(ids[0].tolist())
+        return tiny.decode(ids[0, read["input_ids"].shape[1] :].tolist())
 
     return answer

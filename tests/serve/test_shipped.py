@@ -37,7 +37,10 @@ def test_a_spoken_line_is_heard_and_answered(model, served):
     read = model.processor(prompt, audio=[read_audio(data, 16_000)[0]], add_start=False)
     with torch.no_grad():
         ids = model.model.generate(**read, max_new_tokens=16, do_sample=False, eos_token_id=sorted(model.ends))
-    assert whole.choices[0].message.content == streamed == model.decode(ids[0].tolist()) and len(streamed.split()) > 4
+    assert (
+        whole.choices[0].message.content == streamed == model.decode(ids[0, read["input_ids"].shape[1] :].tolist())
+        and len(streamed.split()) > 4
+    )
     assert "ever tried ever failed no matter" in heard.text and "fail better" in heard.text
     times = {w.word: (w.start, w.end) for w in heard.words}
     assert 0.2 < times["tried"][0] < times["matter"][0] < times["better"][1] < 10

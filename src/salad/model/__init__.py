@@ -1,6 +1,7 @@
 """Encoder (frozen) -> adapter -> LLM, as one Hugging Face model with its processor."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMultimodalLM, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 from salad.model.config import SaladConfig
 from salad.model.encoders.load import Encoder, load_encoder
@@ -13,3 +14,5 @@ AutoConfig.register(SaladConfig.model_type, SaladConfig)
 for kind in (AutoModel, AutoModelForCausalLM, AutoModelForMultimodalLM):
     kind.register(SaladConfig, SaladForConditionalGeneration)
 AutoProcessor.register(SaladConfig, SaladProcessor)
+# pipeline("any-to-any") reads names, and would log that it does not know ours
+MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.setdefault(SaladConfig.model_type, SaladForConditionalGeneration.__name__)

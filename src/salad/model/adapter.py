@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -16,6 +17,27 @@ from salad.model.llm import embedding_width
 
 # A mixture of many embeddings lies where no token does, and the LLM makes nothing of it (docs/decisions/0003).
 SHARPEN = 4.0
+
+
+@dataclass(frozen=True)
+class SpeechEmbeddings:
+    """Spans laid end to end: embeddings [sum of lengths, llm width] for the LLM; CTC logits [sum of all_lengths, C].
+
+    `lengths`: positions that each span keeps; `all_lengths`: its adapter positions before any is dropped.
+    token_ids: int64 [sum of lengths], the likeliest token at each kept position, -1 where that is the blank; None where
+    nothing scores tokens. symbols: the likeliest symbols of each span, without blanks and repeats, where there are any.
+    sure: float [sum of lengths], the share of the score that the likeliest has. places: int64 [sum of lengths, 2], the
+    first of its span's `all_lengths` positions that a token was heard at, and the one behind its last.
+    """
+
+    embeddings: torch.Tensor
+    lengths: list[int]
+    ctc_logits: torch.Tensor | None
+    all_lengths: list[int]
+    token_ids: torch.Tensor | None = None
+    symbols: list[list[int]] | None = None
+    sure: torch.Tensor | None = None
+    places: torch.Tensor | None = None
 
 
 def stack_frames(frames: torch.Tensor, stride: int) -> torch.Tensor:

@@ -84,6 +84,10 @@ class SaladConfig(PreTrainedConfig):
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)
 
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The text LLM's, which says how large its vocabulary, layers and cache are."""
+        return self.llm_config.get_text_config(decoder=decoder, encoder=encoder)
+
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """The configuration of a config.json of any format up to ours; raises SaladError for a newer one."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
 
-from salad.model.adapter import Adapter, CTCHead
+from salad.model.adapter import Adapter, CTCHead, SpeechEmbeddings
 from salad.model.config import SaladConfig
 from salad.model.ears import Candidates, SymbolEars
 from salad.model.ears.lower import pool_runs
@@ -23,37 +24,17 @@ from salad.model.llm import (
     decoder_of,
     head_of,
     hidden_states,
+    lora_name,
     packs,
     remember_packing,
     require_attention,
 )
-from salad.model.splice import splice
+from salad.model.prompt import Prompt, read_prompt
+from salad.model.span_lengths import span_lengths
 from salad.objective.head import Head
 from salad.types import SaladError
 
-IGNORED = -100  # a label that the loss does not ask for
 PRIOR_ROUNDS = 2  # the second one judges after what the first one chose
-
-
-@dataclass(frozen=True)
-class SpeechEmbeddings:
-    """Spans laid end to end: embeddings [sum of lengths, llm width] for the LLM; CTC logits [sum of all_lengths, C].
-
-    `lengths`: positions that each span keeps; `all_lengths`: its adapter positions before any is dropped.
-    token_ids: int64 [sum of lengths], the likeliest token at each kept position, -1 where that is the blank; None where
-    nothing scores tokens. symbols: the likeliest symbols of each span, without blanks and repeats, where there are any.
-    sure: float [sum of lengths], the share of the score that the likeliest has. places: int64 [sum of lengths, 2], the
-    first of its span's `all_lengths` positions that a token was heard at, and the one behind its last.
-    """
-
-    embeddings: torch.Tensor
-    lengths: list[int]
-    ctc_logits: torch.Tensor | None
-    all_lengths: list[int]
-    token_ids: torch.Tensor | None = None
-    symbols: list[list[int]] | None = None
-    sure: torch.Tensor | None = None
-    places: torch.Tensor | None = None
 
 
 class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -65,8 +46,14 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
     config_class = SaladConfig
     base_model_prefix = "llm"
     main_input_name = "input_ids"
+    input_modalities = ("audio", "text")
+    output_modalities = ("text",)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _skip_keys_device_placement = ["past_key_values"]
 
     def __init__(self, config: SaladConfig) -> None:
         super().__init__(config)
@@ -88,7 +75,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         require_attention(llm)
         model = cls(config).to(torch.float32)
         missing, unexpected = model.llm.load_state_dict(
-            {_lora_name(model.llm, key): value for key, value in llm.state_dict().items()}, strict=False
+            {lora_name(model.llm, key): value for key, value in llm.state_dict().items()}, strict=False
         )
         if unexpected or any("lora_" not in key for key in missing):
             raise SaladError(
@@ -103,11 +90,14 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As transformers has it; in another `dtype` the LLM is held, the ears stay in float32 as in training."""
+        attention = kwargs.pop("attn_implementation", None)
         found = super().from_pretrained(*args, **kwargs)
         model = found[0] if isinstance(found, tuple) else found  # with output_loading_info
         model.adapter.float()
         if model.ctc is not None:
             model.ctc.float()
+        if attention is not None:
+            model.set_attn_implementation(attention)
         return found
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -248,85 +238,142 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     # --- Hugging Face's interface ---------------------------------------------------------------------
 
-    def expand(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, frames: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor]:
-        """One [length, width] tensor for each row, every placeholder replaced by its span's embeddings."""
-        return self._expand(input_ids, attention_mask, frames)[0]
+    def span_lengths(self, frames: Sequence[torch.Tensor]) -> list[int]:
+        """How many embeddings each span becomes, without the LLM: what a processor counts its placeholders by."""
+        table = self.get_input_embeddings().weight
+        own = [span.to(table.device, torch.float32) for span in frames]
+        return span_lengths(self.config, self.adapter, self.ctc, table, own)
 
-    def _expand(
+    def read(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        frames: Sequence[torch.Tensor] | None = None,
+        span_lengths: Sequence[int] | torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> Prompt:
+        """What the LLM is given: the embeddings of tokens, and of what is heard where placeholders stand."""
+        spans = self.get_audio_features(frames or ())
+        table, audio = self.get_input_embeddings(), self.config.audio_token_id
+        return read_prompt(table, audio, input_ids, attention_mask, spans, span_lengths, labels)
+
+    def expand(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None,
         frames: Sequence[torch.Tensor],
-        labels: torch.Tensor | None = None,
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Rows as `expand` gives them, and the labels of each ([] without `labels`), IGNORED where a span is heard."""
-        placeholders = int((input_ids == self.config.audio_token_id).sum())
-        if placeholders != len(frames):
-            raise SaladError(f"frames: {len(frames)} spans for {placeholders} audio placeholders in input_ids")
-        spans: list[torch.Tensor] = []
-        if len(frames):
-            spans = self.get_audio_features(frames)
-        rows, targets, at = [], [], 0
-        table = self.get_input_embeddings()
-        for index, ids in enumerate(input_ids):
-            kept = slice(None) if attention_mask is None else attention_mask[index].bool()
-            ids, own = ids[kept], None if labels is None else labels[index][kept]
-            parts: list[torch.Tensor] = []
-            asked: list[torch.Tensor] = []
-            last = 0
-            for position in (ids == self.config.audio_token_id).nonzero().flatten().tolist():
-                parts += [ids[last:position], spans[at]]
-                if own is not None:
-                    asked += [own[last:position], own.new_full((len(spans[at]),), IGNORED)]
-                last, at = position + 1, at + 1
-            rows.append(splice(table, [*parts, ids[last:]]))
-            if own is not None:
-                targets.append(torch.cat([*asked, own[last:]]))
-        return rows, targets
+        span_lengths: Sequence[int] | torch.Tensor | None = None,
+    ) -> list[torch.Tensor]:
+        """One [length, width] tensor for each row: what `read` gives, without padding."""
+        return self.read(input_ids, attention_mask, frames, span_lengths).rows()
 
+    @can_return_tuple
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        frames: Sequence[torch.Tensor] = (),
+        frames: Sequence[torch.Tensor] | None = None,
+        span_lengths: Sequence[int] | torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: Any = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits of every row, placeholders expanded: [batch, longest, vocabulary], zeros after a row's end.
+        """Logits [batch, longest, vocabulary] of input_ids [batch, longest], padded on either side, or inputs_embeds.
 
-        labels: int64 like `input_ids`, whose tokens the loss asks for (-100: not), each predicted by what stands before
-        it. The loss is their mean, or their sum / `num_items_in_batch` where `Trainer` gives that.
+        frames: what placeholders stand for; span_lengths: how many stand for each (see `read_prompt`; where the ears
+        hear another number, `longest` is that of the rows that were heard). labels: int64 like `input_ids`, whose
+        tokens the loss asks for (-100: not), each predicted by what stands before it. The loss is their mean, or their
+        sum / `num_items_in_batch` where `Trainer` gives that. The other arguments are the text LLM's own.
         """
-        rows, targets = self._expand(input_ids, attention_mask, frames, labels)
-        lengths = [len(row) for row in rows]
-        hidden = self.hidden_states(torch.cat(rows), [0, *itertools.accumulate(lengths)])
-        logits = self.head.finish(self.llm.get_output_embeddings()(hidden)).split(lengths)
-        padded = nn.utils.rnn.pad_sequence(list(logits), batch_first=True)
-        loss = None
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("input_ids, inputs_embeds: give one of the two")
+        if input_ids is not None:
+            later = past_key_values is not None and past_key_values.get_seq_length() > 0
+            if later and not frames:  # what was heard is in the cache; a drafted placeholder is none that is accepted
+                input_ids = input_ids.masked_fill(input_ids == self.config.audio_token_id, self.config.start_token_id)
+            prompt = self.read(input_ids, attention_mask, frames, span_lengths, labels)
+            attention_mask, inputs_embeds, labels = prompt.mask, prompt.embeddings, prompt.labels
+        length = inputs_embeds.shape[1]
+        if position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+        given = {"position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
+        given |= {"attention_mask": attention_mask, "logits_to_keep": logits_to_keep}
+        taken = {k: v for k, v in given.items() if v is not None and k in signature(self.llm.forward).parameters}
+        out = self.llm(inputs_embeds=inputs_embeds, **taken, **kwargs)
         if labels is not None:
-            asked = nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=IGNORED)
-            number = {"num_items_in_batch": kwargs.get("num_items_in_batch")}
-            loss = self.loss_function(padded, asked, vocab_size=padded.shape[-1], **number)
-        return CausalLMOutputWithPast(loss=loss, logits=padded)
+            rows, number = out.logits.shape[-1], {"num_items_in_batch": num_items_in_batch}
+            out = type(out)(loss=self.loss_function(out.logits, labels, vocab_size=rows, **number), **out)
+        return out
 
     @torch.no_grad()
     def generate(
         self,
-        input_ids: torch.Tensor,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        frames: Sequence[torch.Tensor] = (),
+        frames: Sequence[torch.Tensor] | None = None,
+        span_lengths: Sequence[int] | torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> torch.Tensor:
-        """New token ids [batch, new tokens]; rows are padded on the left, so a batch equals its rows alone."""
-        rows = self.expand(input_ids, attention_mask, frames)
-        longest = max(len(row) for row in rows)
-        embeds = torch.stack([nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
-        mask = torch.stack([(torch.arange(longest, device=row.device) >= longest - len(row)).long() for row in rows])
+    ) -> Any:
+        """The prompts as they were given and what the text LLM writes on: int64 [batch, prompt + new], or what
+        `return_dict_in_generate` asks for. All other arguments are those of transformers' `generate`.
+
+        Rows are padded on the left before they are read, so that a batch equals its rows alone. The placeholder is
+        never generated. Processors of logits that look at the prompt (a repetition penalty) see the token before a
+        recording in its place.
+        """
+        ids = inputs if input_ids is None else input_ids
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # which an older folder does not tell
+            if getattr(self.generation_config, name) is None:
+                setattr(self.generation_config, name, getattr(self.llm.generation_config, name))
         if self.config.audio_token_id < self.get_output_embeddings().weight.shape[0]:
-            kwargs.setdefault("suppress_tokens", [self.config.audio_token_id])
-        return self.llm.generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
+            silent = kwargs.get("suppress_tokens", (generation_config or self.generation_config).suppress_tokens) or []
+            kwargs["suppress_tokens"] = [*silent, self.config.audio_token_id]
+        if isinstance(kwargs.get("assistant_model"), SaladForConditionalGeneration):
+            kwargs["assistant_model"] = kwargs["assistant_model"].llm
+        if ids is None:  # embeddings, or nothing: what the LLM alone makes of them
+            return super().generate(None, generation_config, attention_mask=attention_mask, **kwargs)
+        read = self.read(ids, attention_mask, frames, span_lengths).on_the_left()
+        given = {"inputs_embeds": read.embeddings, "attention_mask": read.mask}
+        if read.mask is None:
+            given["attention_mask"] = torch.ones_like(read.ids)
+        out = super().generate(read.read_ids(), generation_config, **given, **kwargs)
+        made = out if isinstance(out, torch.Tensor) else out.sequences
+        prompts = ids.repeat_interleave(len(made) // len(ids), dim=0)
+        whole = torch.cat([prompts, made[:, read.ids.shape[1] :]], dim=1)
+        if isinstance(out, torch.Tensor):
+            return whole
+        out["sequences"] = whole
+        return out
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As the text LLM has it; tokens that an assistant drafted stand behind the prompt when it is first read."""
+        drafted = 0 if inputs_embeds is None else input_ids.shape[1] - inputs_embeds.shape[1]
+        if is_first_iteration and drafted > 0:
+            inputs_embeds = torch.cat([inputs_embeds, self.get_input_embeddings()(input_ids[:, -drafted:])], dim=1)
+        return self.llm.prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+
+    def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args: Any, **kwargs: Any) -> None:
+        """Of the text LLM (in a dict: `llm_config`); the ears keep theirs, which parts spans laid end to end."""
+        named = isinstance(attn_implementation, dict)
+        own = attn_implementation.get("llm_config", attn_implementation.get("")) if named else attn_implementation
+        if own is not None:
+            self.llm.set_attn_implementation(own, *args, **kwargs)
 
     @property
     def head(self) -> Head:
@@ -336,13 +383,11 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_input_embeddings(self) -> nn.Module:
         return self.llm.get_input_embeddings()
 
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.llm.set_input_embeddings(value)
+
     def get_output_embeddings(self) -> nn.Module:
         return self.llm.get_output_embeddings()
 
-
-def _lora_name(llm: nn.Module, key: str) -> str:
-    """Name of a plain weight in an LLM whose linear layers peft has wrapped."""
-    stem, _, leaf = key.rpartition(".")
-    return (
-        f"{stem}.base_layer.{leaf}" if any(n.startswith(f"{stem}.base_layer") for n, _ in llm.named_modules()) else key
-    )
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.llm.set_output_embeddings(new_embeddings)

@@ -21,6 +21,7 @@ from transformers.utils import cached_file
 from salad.audio import read_audio, resample, split_at_quiet
 from salad.files import read_json, write_json
 from salad.model.encoders.load import Encoder, load_encoder
+from salad.model.span_lengths import SpanCounter
 from salad.sequence.tokens import OPEN, marked, prompt_ids, token_ids, unmarked
 from salad.types import SaladError
 
@@ -30,6 +31,9 @@ MAX_SPAN_S = 6.0
 MAX_BYTES = 500_000_000  # of a recording behind a URL
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
 AUDIO_PARTS = ("audio", "input_audio", "audio_url")
+Recording = str | Path | bytes | np.ndarray  # or the frames of its spans, a list of tensors
+GROUPS = ("text_kwargs", "audio_kwargs", "common_kwargs")
+CALL = (*GROUPS, "padding_side", "sampling_rate", "return_tensors", "padding", "truncation", "max_length")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -51,6 +55,9 @@ class ChatPrompt(str):
 class SaladProcessor(ProcessorMixin):
     """Runs the frozen encoder and the tokenizer. Audio: a path, a file's bytes, or float samples [num_samples].
 
+    ears: what tells how many embeddings a span becomes: the model itself, or a `SpanCounter` of its folder, which
+    `from_pretrained` finds there. A prompt has as many placeholders; without ears it has one for each span.
+
     The tokenizer knows `<|audio|>` as a token of id `audio_token_id`, where its vocabulary ends there: the LLM's table
     has no row for it, so that it is never generated. Written in data it is characters, as any control token is.
     """
@@ -58,8 +65,11 @@ class SaladProcessor(ProcessorMixin):
     attributes = ["tokenizer"]
     audio_token = AUDIO
 
-    def __init__(self, tokenizer: Any, encoder: Encoder | str, audio_token_id: int, start_token_id: int) -> None:
+    def __init__(
+        self, tokenizer: Any, encoder: Encoder | str, audio_token_id: int, start_token_id: int, ears: Any = None
+    ) -> None:
         self.tokenizer = tokenizer
+        self.ears = ears
         self.encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder
         self.audio_token_id = audio_token_id
         self.start_token_id = start_token_id
@@ -70,47 +80,56 @@ class SaladProcessor(ProcessorMixin):
     def __call__(
         self,
         text: str | Sequence[str],
-        audio: Sequence[str | Path | bytes | np.ndarray] = (),
+        audio: Recording | Sequence[Recording | list[torch.Tensor]] | None = (),
         *,
         add_start: bool = True,
-        padding_side: str = "left",
-        sampling_rate: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """`<|audio|>` in `text` stands for one recording each, in order. sampling_rate: of samples, in Hz; default: the
-        encoder's own. `text` may be a list; what pads the shorter ones has mask 0 and stands on `padding_side`.
+        """`<|audio|>` in `text` stands for one recording each, in order. A recording may be given
+        as the frames of its spans, as `frames_of` gives them, and is then not encoded again. `text` may be a list.
+
+        kwargs, as they are or in text_kwargs, audio_kwargs and common_kwargs: sampling_rate of samples, in Hz (the
+        encoder's own); padding_side (left), where what pads the shorter texts has mask 0; padding="max_length" and
+        max_length. No text is cut, and other settings of tokenizers are passed over.
 
         A recording longer than a training span (6 s) becomes several spans, cut at its quietest moments. Other control
         tokens in `text` are characters, unless `apply_chat_template` wrote them (its prompt opens the document itself:
         give it with add_start=False).
 
-        Returns input_ids, attention_mask int64 [batch, longest] and frames, a list of [num_frames, frame_dim].
+        Returns input_ids, attention_mask int64 [batch, longest]; frames, a list of [num_frames, frame_dim] for each
+        span; and span_lengths int64 [num_spans], how many placeholders stand for each.
         """
+        settings = _settings(kwargs)
         texts = [text] if isinstance(text, str) else list(text)
+        audio = [audio] if isinstance(audio, Recording) else [] if audio is None else list(audio)
         wanted = sum(len(HEARD.findall(_marked(t))) for t in texts)
         if wanted != len(audio):
             raise SaladError(f"audio: {len(audio)} recordings for {wanted} {AUDIO} in text")
-        parts = [self._spans(a, sampling_rate) for a in audio]
-        spans_left = [len(part) for part in parts]
-        rows = [self._ids(t, add_start, spans_left) for t in texts]
-        longest = max(map(len, rows))
+        parts = [a if isinstance(a, list) else self._spans(a, settings.get("sampling_rate")) for a in audio]
+        encoded = iter(self._frames([span for part in parts for span in part if isinstance(span, np.ndarray)]))
+        frames = [span if isinstance(span, torch.Tensor) else next(encoded) for part in parts for span in part]
+        lengths = [1] * len(frames) if self.ears is None else self.ears.span_lengths(frames)
+        each = iter(lengths)
+        places_left = [sum(next(each) for _ in part) for part in parts]
+        rows = [self._ids(t, add_start, places_left) for t in texts]
+        longest = max(*map(len, rows), settings["max_length"] if settings.get("padding") == "max_length" else 0)
         ids = torch.full((len(rows), longest), self.start_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
-            at = longest - len(row) if padding_side == "left" else 0
+            at = longest - len(row) if settings.get("padding_side", "left") == "left" else 0
             ids[i, at : at + len(row)] = torch.tensor(row)
             mask[i, at : at + len(row)] = 1
-        frames = self._frames([span for part in parts for span in part])
-        return BatchFeature({"input_ids": ids, "attention_mask": mask, "frames": frames})
+        counted = torch.tensor(lengths, dtype=torch.long)
+        return BatchFeature({"input_ids": ids, "attention_mask": mask, "frames": frames, "span_lengths": counted})
 
-    def _ids(self, text: str, add_start: bool, spans_left: list[int]) -> list[int]:
+    def _ids(self, text: str, add_start: bool, places_left: list[int]) -> list[int]:
         """A spoken span owns the space before its words, so text before it loses its last spaces, as in training."""
         encode = prompt_ids if isinstance(text, ChatPrompt) else token_ids
         ids = [self.start_token_id] if add_start else []
         *before, last = HEARD.split(_marked(text))
         for i, piece in enumerate(before):
             ids += encode(self.tokenizer, piece.rstrip(" "), after=i > 0)
-            ids += [self.audio_token_id] * spans_left.pop(0)
+            ids += [self.audio_token_id] * places_left.pop(0)
         return ids + encode(self.tokenizer, last, after=bool(before))
 
     def frames_of(self, audio: str | Path | bytes | np.ndarray) -> list[torch.Tensor]:
@@ -141,31 +160,34 @@ class SaladProcessor(ProcessorMixin):
         *,
         tokenize: bool = False,
         return_dict: bool = True,
+        processor_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Messages, or a list of conversations, as the LLM's own chat template writes them (ChatML where it has none).
 
         tokenize: what `model.generate` takes, recordings and all, which the audio parts then hold: {"type": "audio",
-        "path" | "url" | "audio": a path, http(s) or data: URL, bytes or samples}; `kwargs` are those of `__call__`, and
-        return_dict=False gives input_ids alone. Else a prompt for `__call__(..., add_start=False)`, to which the
-        recordings are given in order. The template sees each message's parts as one string; control tokens that a
-        message's text holds stay characters. Raises SaladError where it refuses the messages.
+        "path" | "url" | "audio": a path, http(s) or data: URL, bytes or samples}; return_dict=False gives input_ids
+        alone. Else a prompt for `__call__(..., add_start=False)`, to which the recordings are given in order.
+        kwargs: those of `__call__` (or in processor_kwargs), and what the template asks for (tools,
+        continue_final_message). The template sees each message's parts as one string; control tokens that a message's
+        text holds stay characters. Raises SaladError where it refuses the messages.
         """
         batched = bool(conversation) and not isinstance(conversation[0], dict)
         several = conversation if batched else [conversation]
-        prompts = [self._prompt(messages, add_generation_prompt) for messages in several]
+        called = {**{name: kwargs.pop(name) for name in CALL if name in kwargs}, **(processor_kwargs or {})}
+        prompts = [self._prompt(messages, add_generation_prompt, **kwargs) for messages in several]
         if not tokenize:
             return prompts if batched else prompts[0]
         audio = [_recording(part) for messages in several for part in _audio_parts(messages)]
-        made = self(prompts, audio, add_start=False, **kwargs)
+        made = self(prompts, audio, add_start=False, **called)
         return made if return_dict else made["input_ids"]
 
-    def _prompt(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool) -> ChatPrompt:
+    def _prompt(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool, **kwargs: Any) -> ChatPrompt:
         flat = [{**message, "content": self._content(message)} for message in messages]
         try:
             prompt = self.tokenizer.apply_chat_template(
                 flat,
-                chat_template=None if self.tokenizer.chat_template else CHAT_TEMPLATE,
+                **{"chat_template": None if self.tokenizer.chat_template else CHAT_TEMPLATE, **kwargs},
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,
             )
@@ -192,16 +214,23 @@ class SaladProcessor(ProcessorMixin):
                 )
         return "".join(said)
 
-    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
-        """The tokenizer's files, and processor_config.json, which names the encoder."""
-        self.tokenizer.save_pretrained(folder)
-        settings = {
+    def to_dict(self) -> dict[str, Any]:
+        """What processor_config.json holds."""
+        return {
             "processor_class": "SaladProcessor",
             "encoder": self.encoder.name,
             "audio_token_id": self.audio_token_id,
             "start_token_id": self.start_token_id,
         }
-        write_json(Path(folder) / "processor_config.json", settings)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "frames", "span_lengths"]
+
+    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
+        """The tokenizer's files, and processor_config.json, which names the encoder."""
+        self.tokenizer.save_pretrained(folder)
+        write_json(Path(folder) / "processor_config.json", self.to_dict())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> SaladProcessor:
@@ -209,7 +238,23 @@ class SaladProcessor(ProcessorMixin):
         hub = {name: kwargs[name] for name in HUB if kwargs.get(name) is not None}
         settings = read_json(Path(cached_file(str(folder), "processor_config.json", **hub)))
         tokenizer = AutoTokenizer.from_pretrained(folder, **hub)
-        return cls(tokenizer, settings["encoder"], settings["audio_token_id"], settings["start_token_id"])
+        ears = SpanCounter.beside(folder, **hub)
+        return cls(tokenizer, settings["encoder"], settings["audio_token_id"], settings["start_token_id"], ears)
+
+
+def _settings(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a call, whichever group they were given in; raises SaladError for one that is given twice."""
+    found = {name: value for name, value in kwargs.items() if name not in GROUPS}
+    for group in GROUPS:
+        for name, value in (kwargs.get(group) or {}).items():
+            if name in found:
+                raise SaladError(f"{name}: got it by itself or in another group, and in {group}; give it once")
+            found[name] = value
+    if found.get("truncation"):
+        raise SaladError("truncation: got True, but a prompt is not cut, as its recordings would be; give less of it")
+    if found.get("padding") == "max_length" and found.get("max_length") is None:
+        raise SaladError('max_length: got none, expected a number of tokens with padding="max_length"')
+    return found
 
 
 def _marked(text: str) -> str:

@@ -156,6 +156,6 @@ model = AutoModelForMultimodalLM.from_pretrained("FOLDER", trust_remote_code=Tru
 parts = [{{"type": "audio", "path": "question.wav"}}]
 inputs = processor.apply_chat_template([{{"role": "user", "content": parts}}], tokenize=True, return_dict=True)
 new = model.generate(**inputs, max_new_tokens=40, do_sample=False)
-print(processor.batch_decode(new)[0])
+print(processor.batch_decode(new[:, inputs["input_ids"].shape[1] :])[0])
 ```
 """

@@ -44,7 +44,9 @@ class ServedModel:
             folder, name = assets.model_folder(folder), folder.resolve().name
         model = load_saved(folder).to(device)
         freeze(model, "frozen", bf16=bf16)
-        return cls(model, SaladProcessor.from_pretrained(folder), name, bf16=bf16)
+        processor = SaladProcessor.from_pretrained(folder)
+        processor.ears = None  # the model expands its prompts itself; counting would have the ears hear twice
+        return cls(model, processor, name, bf16=bf16)
 
     @property
     def rate_hz(self) -> int:

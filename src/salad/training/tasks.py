@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from salad.model.adapter import SpeechEmbeddings
 from salad.model.llm import decoder_layers
-from salad.model.modeling import SaladForConditionalGeneration, SpeechEmbeddings
+from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
 from salad.model.transfer import to_device
 from salad.objective import ctc, ctc_fits, distill

@@ -19,6 +19,7 @@ from salad.model.encoders.huggingface import Wav2Vec2, Whisper
 from salad.model.encoders.log_mel import LogMel
 from salad.model.encoders.mimi import Mimi
 from salad.model.processor import HUB, SaladProcessor
+from salad.model.span_lengths import SpanCounter
 from salad.types import SaladError
 
 FOLDER = "encoder"  # of an exported model
@@ -62,7 +63,8 @@ class ExportedProcessor(SaladProcessor):
         places = [Path(cached_file(str(folder), f"{FOLDER}/{name}", **hub)) for name in held["files"]]
         encoder = encoder_inside(held, places[0].parent if places else Path(folder), settings["encoder"])
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=kwargs.get("trust_remote_code"), **hub)
-        return cls(tokenizer, encoder, settings["audio_token_id"], settings["start_token_id"])
+        ears = SpanCounter.beside(folder, **hub)
+        return cls(tokenizer, encoder, settings["audio_token_id"], settings["start_token_id"], ears)
 
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
         raise SaladError(f"processor: it cannot be saved to {folder}; copy the exported folder, it is whole")
