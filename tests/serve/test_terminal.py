@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import types
+
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -56,3 +61,35 @@ def test_the_command(tmp_path, recording):
     assert once.exit_code == 0 and once.stdout == wanted[0] + "\n"
     lines = CliRunner().invoke(app, ["chat", folder, "--max-tokens", "4"], input=f"{recording}\nw2 w3\n")
     assert lines.stdout.splitlines() == wanted
+
+
+class Microphone(types.ModuleType):
+    """sounddevice with a microphone that plays `blocks`."""
+
+    PortAudioError = OSError
+
+    def __init__(self, blocks):
+        super().__init__("sounddevice")
+        self.blocks = blocks
+
+    def InputStream(self, *, samplerate, channels, dtype, callback):
+        assert (samplerate, channels, dtype) == (16_000, 1, "float32")
+        for block in self.blocks:
+            callback(block, len(block), None, None)
+        return contextlib.nullcontext()
+
+
+def test_the_microphone_is_heard_as_a_file_is(tmp_path, monkeypatch):
+    folder = str(save_listener(tmp_path, rate="text", ctc=40)[0])
+    sound = (0.1 * np.random.default_rng(0).normal(size=(16_000, 1))).astype(np.float32)
+    talk = Conversation(ServedModel.load(folder), max_tokens=4)
+    wanted = ["".join(talk.ask("", [sound[:, 0]])), "".join(talk.ask("w2 w3"))]
+    talk.close()
+    monkeypatch.setitem(sys.modules, "sounddevice", Microphone(np.split(sound, 10)))
+    asked = ["chat", folder, "--max-tokens", "4", "--microphone"]
+    told = CliRunner().invoke(app, asked, input="\n\nw2 w3\n")
+    assert told.stdout.splitlines() == wanted and "Enter ends it" in told.stderr
+    for module, why in ((Microphone([]), "gave nothing"), (None, "pip install sounddevice")):
+        monkeypatch.setitem(sys.modules, "sounddevice", module)
+        told = CliRunner().invoke(app, asked, input="\n\nw2 w3\n")
+        assert why in told.stderr and len(told.stdout.splitlines()) == 1  # and the next line is answered

@@ -47,6 +47,24 @@ def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     return soxr.resample(samples, from_hz, to_hz).astype(np.float32, copy=False)
 
 
+class Resampler:
+    """A stream, float32 [num_samples] at a time, at another rate: what it gives, joined, is `resample` of the whole.
+
+    It holds some 30 ms back, which `last` brings out; a new stream begins behind it.
+    """
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        self.from_hz, self.to_hz = from_hz, to_hz
+        self._stream: soxr.ResampleStream | None = None
+
+    def __call__(self, samples: np.ndarray, *, last: bool = False) -> np.ndarray:
+        if self.from_hz == self.to_hz:
+            return samples
+        stream = self._stream or soxr.ResampleStream(self.from_hz, self.to_hz, 1, dtype="float32")
+        self._stream = None if last else stream
+        return np.asarray(stream.resample_chunk(samples, last=last), np.float32)
+
+
 def read_audio(
     source: str | Path | bytes,
     sample_rate_hz: int | None = None,

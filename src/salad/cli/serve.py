@@ -80,6 +80,9 @@ def chat(
         list[Path] | None, typer.Option("--audio", metavar="FILE", help="A recording to hear; may be given again.")
     ] = None,
     text: Annotated[str, typer.Option("--text", help="What is written behind it, or instead of it.")] = "",
+    microphone: Annotated[
+        bool, typer.Option("--microphone", help="An empty line listens, the next one ends it (by sounddevice).")
+    ] = False,
     system: Annotated[str, typer.Option("--system", help="The system turn; default: the LLM's own.")] = "",
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of one answer.")] = 256,
     precision: Precision = "fp32",
@@ -89,7 +92,7 @@ def chat(
     """Talk in a terminal: one question by --audio and --text, or line by line; a line that names a file is heard."""
     with plain_errors(debug):
         from salad.serve.served_model import ServedModel
-        from salad.serve.terminal import Conversation
+        from salad.serve.terminal import Conversation, record
         from salad.types import SaladError
 
         bf16 = takes_bf16(precision, model, device, writes=True)
@@ -98,9 +101,14 @@ def chat(
             if audio or text:
                 _say(talk.ask(text, audio or []))
                 return
-            for line in map(str.strip, typer.get_text_stream("stdin")):
+            lines = map(str.strip, typer.get_text_stream("stdin"))
+            for line in lines:
                 try:
-                    _say(talk.ask("", [Path(line)]) if Path(line).is_file() else talk.ask(line) if line else iter(()))
+                    if microphone and not line:
+                        typer.secho("Speak; Enter ends it.", err=True)
+                        _say(talk.ask("", [record(talk.rate_hz, lambda: next(lines, ""))]))
+                    elif line:
+                        _say(talk.ask("", [Path(line)]) if Path(line).is_file() else talk.ask(line))
                 except SaladError as error:
                     typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         finally:

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 import salad
-from salad.serve import chat, compare, page, transcriptions
+from salad.serve import chat, compare, page, realtime, transcriptions
 from salad.serve.errors import install_errors
 from salad.serve.guard import Guard
 from salad.serve.metrics import Counted, metrics_router
@@ -36,7 +36,7 @@ def make_app(model: ServedModel, settings: Settings) -> Guard:
         title="SALAD", version=salad.__version__, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=life
     )
     install_errors(app)
-    for routes in (chat, transcriptions, compare, page):
+    for routes in (chat, transcriptions, compare, realtime, page):
         app.include_router(routes.make_router(service))
     app.include_router(metrics_router(service.metrics))
     created = int(time.time())

@@ -21,6 +21,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from salad.model import SaladForConditionalGeneration
+from salad.serve.prefixes import Prefixes
 from salad.training.loop import autocast
 
 GROW = 64  # positions of room behind the longest row
@@ -123,6 +124,7 @@ class Engine:
         self._active: list[Generation] = []
         self._cache = Cache(layers=[])
         self._wake, self._closed = threading.Condition(), False
+        self._prefixes = Prefixes()
         self.steps = 0
         self._thread = threading.Thread(target=self._run, name="salad-engine", daemon=True)
         self._thread.start()
@@ -223,8 +225,15 @@ class Engine:
             return
         try:
             prompt, generation.limit = generation.prepare()
-            cache = DynamicCache()
-            out = self._decoder(inputs_embeds=prompt[None], past_key_values=cache, use_cache=True)
+            cache, known = self._prefixes.begin(prompt)
+            positions = torch.arange(known, len(prompt), device=self.device)[None]
+            out = self._decoder(
+                inputs_embeds=prompt[None, known:],
+                past_key_values=cache,
+                use_cache=True,
+                **({"position_ids": positions} if known and self._takes_positions else {}),
+            )
+            self._prefixes.keep(prompt, cache)
             logits = self.model.head.logits(out.last_hidden_state[:, -1])
             generation.length = len(prompt)
             generation.deliver(Started(len(prompt)))

@@ -41,6 +41,11 @@ def error_body(error: ApiError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
 
 
+def close_reason(error: ApiError) -> str:
+    """The first of its words, as many as a WebSocket's close frame holds."""
+    return error.message.encode()[:120].decode(errors="ignore")
+
+
 def refusal(error: Exception, param: str | None = None) -> ApiError:
     """What a client is told of an error: a user's own words, nothing of ours of a bug."""
     if isinstance(error, ApiError):

@@ -8,7 +8,7 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
-from salad.serve.errors import ApiError, error_body
+from salad.serve.errors import ApiError, close_reason, error_body
 from salad.serve.settings import LOOPBACK, Settings
 
 OPEN = ("/", "/health", "/ready")  # without a key: a page that asks for it, and whether the server lives
@@ -126,11 +126,14 @@ def _same(origin: str, host: str) -> bool:
 
 
 async def _refuse(scope: Any, send: Any, error: ApiError) -> None:
+    kind = "http.response"
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": error.message[:120]})
-        return
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008, "reason": close_reason(error)})
+            return
+        kind = "websocket.http.response"  # a refusal that says why, in place of the handshake
     body = json.dumps(error_body(error)).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **(error.headers or {})}
     named = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": named})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": f"{kind}.start", "status": error.status, "headers": named})
+    await send({"type": f"{kind}.body", "body": body})

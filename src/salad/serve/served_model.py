@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,20 @@ from salad import assets
 from salad.evaluation.saved_model import load_saved
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.freeze import freeze
+from salad.model.splice import splice
 from salad.serve.transcript import Segment, words_of
 from salad.types import SaladError
 
 DEFAULT_MODEL = "salad-smollm2-135m-ears"
 ALIAS = "salad"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A span as the LLM reads it [positions, width], and in words; None where the ears score no tokens."""
+
+    embeddings: torch.Tensor
+    segment: Segment | None
 
 
 class ServedModel:
@@ -59,20 +69,30 @@ class ServedModel:
     def device(self) -> torch.device:
         return self.model.get_input_embeddings().weight.device
 
-    def prompt(self, messages: Sequence[dict[str, Any]], audio: Sequence[np.ndarray]) -> torch.Tensor:
-        """Embeddings [positions, width] of a chat, by the LLM's own template; audio: float32 [num_samples] each.
+    def prompt(
+        self, messages: Sequence[dict[str, Any]], audio: Sequence[np.ndarray | list[torch.Tensor]]
+    ) -> torch.Tensor:
+        """Embeddings [positions, width] of a chat, by the LLM's own template; audio: float32 [num_samples] each, or the
+        embeddings of its spans where it was heard before.
 
         Raises SaladError where the template refuses the messages.
         """
         written = self.processor.apply_chat_template(messages)
-        read = self.processor(written, audio=audio, add_start=False)
-        frames = [f.float().to(self.device) for f in read["frames"]]
-        rows = self.model.expand(read["input_ids"].to(self.device), read["attention_mask"].to(self.device), frames)
-        if len(rows[0]) >= self.context:
+        heard = [a if isinstance(a, list) else self._features(a) for a in audio]
+        ids = self.processor(written, audio=heard, add_start=False)["input_ids"][0]
+        at = (ids == self.processor.audio_token_id).nonzero().flatten().tolist()
+        first, *rest = ids.to(self.device).tensor_split(at)
+        spans = [span for recording in heard for span in recording]
+        parts = [part for span, text in zip(spans, rest, strict=True) for part in (span, text[1:])]
+        row = splice(self.model.get_input_embeddings(), [first, *parts])
+        if len(row) >= self.context:
             raise SaladError(
-                f"messages: {len(rows[0])} positions, expected less than the {self.context} of the LLM; send less"
+                f"messages: {len(row)} positions, expected less than the {self.context} of the LLM; send less"
             )
-        return rows[0]
+        return row
+
+    def _features(self, samples: np.ndarray) -> list[torch.Tensor]:
+        return self.model.get_audio_features([f.float().to(self.device) for f in self.processor.frames_of(samples)])
 
     def frames(self, spans: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """The encoder's frames of spans of samples, on the model's device."""
@@ -84,13 +104,20 @@ class ServedModel:
         return self.model.ctc is not None or self.model.config.ears == "symbols"
 
     def hear(self, samples: np.ndarray, start_s: float) -> Segment:
-        """What the ears hear in one span (float32 [num_samples], at most `MAX_SPAN_S`) that begins at `start_s`."""
+        """What `listen` gives in words, of ears that tell."""
+        segment = self.listen(samples, start_s).segment
+        assert segment is not None
+        return segment
+
+    def listen(self, samples: np.ndarray, start_s: float) -> Heard:
+        """One span (float32 [num_samples], at most `MAX_SPAN_S`) that begins at `start_s`."""
         duration_s = len(samples) / self.rate_hz
         heard = self.model.hear(self.frames([samples]))
-        assert heard.token_ids is not None and heard.sure is not None and heard.places is not None
-        ids, scale = heard.token_ids.tolist(), duration_s / heard.all_lengths[0]
+        if heard.token_ids is None or heard.sure is None or heard.places is None:
+            return Heard(heard.embeddings, None)
+        ids, scale = heard.token_ids.tolist(), duration_s / max(1, heard.all_lengths[0])
         if self.model.config.rate == "fixed" and self.model.config.ears == "single":  # nothing was dropped yet
             ids = [-1 if i and ids[i - 1] == token else token for i, token in enumerate(ids)]
         times = [(start_s + a * scale, start_s + b * scale) for a, b in heard.places.tolist()]
         words = words_of(self.decode, ids, times, heard.sure.tolist())
-        return Segment(start_s, start_s + duration_s, words)
+        return Heard(heard.embeddings, Segment(start_s, start_s + duration_s, words))

@@ -28,6 +28,7 @@ def make_server(model: ServedModel, settings: Settings) -> uvicorn.Server:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=int(settings.timeout_s) + 1,
-        ws_max_size=settings.max_body_bytes,
+        ws_max_size=min(settings.max_body_bytes, 2**24),  # of one event; OpenAI's hold 15 MiB of sound at most
+        ws_per_message_deflate=False,  # a small message cannot become a large one
     )
     return uvicorn.Server(config)

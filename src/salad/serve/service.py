@@ -113,8 +113,11 @@ class Running:
         self._queue.put_nowait(event)
 
     async def started(self) -> int:
-        """Positions of the prompt, once it is heard. Raises ApiError where it cannot be."""
+        """Positions of the prompt, once it is heard; 0 where it was closed. Raises ApiError where it cannot be."""
         event = await self._next()
+        if isinstance(event, Finished):
+            self._queue.put_nowait(event)
+            return 0
         assert isinstance(event, Started)
         return event.positions
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from salad.audio import read_audio
 from salad.serve.engine import Engine, Event, Finished, Sampling, Token
 from salad.serve.served_model import ServedModel
 from salad.serve.text_stream import TextStream
+from salad.types import SaladError
 
 
 class Conversation:
@@ -24,14 +25,15 @@ class Conversation:
         self._engine = Engine(served.model, 1, bf16=served.bf16)
         self._messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
         self._audio: list[np.ndarray] = []
+        self.rate_hz = served.rate_hz
 
-    def ask(self, text: str, recordings: Sequence[Path] = ()) -> Iterator[str]:
-        """Pieces of the answer to the recordings, in order, and to the text behind them.
+    def ask(self, text: str, recordings: Sequence[Path | np.ndarray] = ()) -> Iterator[str]:
+        """Pieces of the answer to the recordings (files, or samples at `rate_hz`) in order and to the text behind them.
 
         Raises SaladError where a recording cannot be read, or the conversation has outgrown the LLM; that turn is then
         as if it had not been.
         """
-        heard = [read_audio(path, self._served.rate_hz)[0] for path in recordings]
+        heard = [r if isinstance(r, np.ndarray) else read_audio(r, self.rate_hz)[0] for r in recordings]
         content: list[dict[str, str]] = [{"type": "audio"} for _ in heard]
         if text:
             content.append({"type": "text", "text": f" {text}" if heard else text})
@@ -60,3 +62,30 @@ class Conversation:
 
     def close(self) -> None:
         self._engine.close()
+
+
+def record(rate_hz: int, wait: Callable[[], object]) -> np.ndarray:
+    """float32 [num_samples] of the microphone, from now until `wait` returns.
+
+    Raises SaladError where sounddevice is not installed, or there is no microphone.
+    """
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:  # OSError: it finds no PortAudio
+        raise SaladError(
+            f"--microphone: sounddevice cannot be loaded ({error}); pip install sounddevice, and PortAudio with your "
+            "system's packages, or name a file"
+        ) from None
+    blocks: list[np.ndarray] = []
+
+    def heard(block: np.ndarray, *_: object) -> None:
+        blocks.append(block[:, 0].copy())
+
+    try:
+        with sounddevice.InputStream(samplerate=rate_hz, channels=1, dtype="float32", callback=heard):
+            wait()
+    except sounddevice.PortAudioError as error:
+        raise SaladError(f"--microphone: it cannot be opened ({error}); plug one in, or name a file") from None
+    if not blocks:
+        raise SaladError("--microphone: it gave nothing; speak before you press Enter again")
+    return np.concatenate(blocks)
