@@ -34,7 +34,7 @@ class Canvas:
         self.parts.append(f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6" fill="{colour}"/>')
         first = y + height / 2 + 5 - 9 * (len(lines) - 1)
         for row, line in enumerate(lines):
-            self.words(x + width / 2, first + 18 * row, line, bold=row == 0, soft=row > 0)
+            self.words(x + width / 2, first + 18 * row, line, bold=row == 0 < len(lines) - 1, soft=row > 0)
 
     def words(
         self, x: float, y: float, text: str, *, bold: bool = False, soft: bool = False, anchor: str = "middle"
