@@ -12,7 +12,7 @@ BENCHMARKS := $(filter-out benchmarks/bench.py,$(sort $(wildcard benchmarks/*.py
 OMP_NUM_THREADS ?= 2
 export OMP_NUM_THREADS
 
-.PHONY: .venv demo test test-fast coverage fuzz lint bench
+.PHONY: .venv demo test test-fast coverage fuzz lint docs notebooks bench
 .DEFAULT_GOAL := .venv
 
 .venv: $(STAMP)
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "salad needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -c constraints.txt torch
-	$(BIN)/pip install -c constraints.txt -e '.[demo,data,serve,test,lint]'
+	$(BIN)/pip install -c constraints.txt -e '.[demo,data,serve,test,lint,docs]'
 	@touch $(STAMP)
 
 demo: $(STAMP)
@@ -52,3 +52,11 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@set -e; for file in $(BENCHMARKS); do echo "# $$file" >&2; $(BIN)/python $$file; done
+
+# build/site/index.html: opens without a server. A link that leads nowhere, and a page that nobody names, fail it.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# Both notebooks at a small setting, about two minutes each.
+notebooks: $(STAMP)
+	SALAD_SMALL=1 $(BIN)/python scripts/run_notebook.py $(wildcard examples/*.ipynb)

@@ -4,51 +4,88 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from salad import api
 
 USER_ERROR = 2
 INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
+BEGIN, MAKE, MEASURE, LOOK = "Begin here", "Make a model", "Measure and compare", "Look at what is there"  # of --help
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/demo.yaml.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set one key of the recipe; may be given again.")
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Set one key of the recipe. It may be given several times."),
 ]
 EngineKind = Annotated[
     str | None,
-    typer.Option("--engine", metavar="KIND", help="local or ray: who runs the data jobs; the files are equal."),
+    typer.Option("--engine", metavar="KIND", help="Who runs the data jobs: local or ray. The files are the same."),
 ]
 SavedModel = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A saved model's folder, such as RUN/stage2/model, or ears by name.")
+    Path, typer.Argument(metavar="MODEL", help="A saved model's folder, such as RUN/stage2/model, or the name of ears.")
 ]
 AlignedCorpus = Annotated[
-    Path, typer.Option("--corpus", metavar="PATH", help="Utterances with word times: ours, Lhotse's, or a folder.")
+    Path,
+    typer.Option(
+        "--corpus",
+        metavar="PATH",
+        help="Utterances with word times: a manifest of ours, Lhotse cuts, or a folder that holds one.",
+    ),
 ]
 Teacher = Annotated[
-    str | None, typer.Option("--teacher", metavar="LLM", help="The text LLM it came from; default: its run's.")
+    str | None,
+    typer.Option(
+        "--teacher", metavar="LLM", help="The text LLM that the model came from. Default: the one that its run names."
+    ),
 ]
 Precision = Annotated[
     str, typer.Option("--precision", help="fp32, bf16 (logits stay in float32), or auto: bf16 if it is faster here.")
 ]
-Device = Annotated[str, typer.Option("--device", help="Such as cpu or cuda.")]
-EncodeWorkers = Annotated[int, typer.Option("--workers", min=1, help="Single-thread processes that encode.")]
+Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu or cuda.")]
+EncodeWorkers = Annotated[int, typer.Option("--workers", min=1, help="Processes that encode, one thread each.")]
 Trusted = Annotated[
-    bool, typer.Option("--trusted", help="Let manifests name files outside their own folder: you know who wrote them.")
+    bool,
+    typer.Option(
+        "--trusted",
+        help="Allow manifests to name files outside their own folder. Use it only if you know who wrote them.",
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait while another process has the directory.")]
 Replaced = Annotated[
     str,
-    typer.Option(
-        "--replaced", metavar="keep|remove", help="Results over 10 GB that no longer fit: keep or remove them."
-    ),
+    typer.Option("--replaced", metavar="keep|remove", help="What to do with results over 10 GB that no longer fit."),
 ]
+
+
+class PlainFlags:
+    """Help that shows a flag as a flag, and not as something that takes a <bool>."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False) and param.metavar is None:
+                param.metavar = ""
+        return params
+
+
+class Command(PlainFlags, TyperCommand):
+    """A command of ours."""
+
+
+class Group(PlainFlags, TyperGroup):
+    """`salad`, and its commands that have commands."""
+
+
+def command(app: typer.Typer, example: str, panel: str | None = None, name: str | None = None) -> Callable[..., Any]:
+    """`app.command()` of a command whose help ends with an example, a line that begins with salad."""
+    return app.command(name, cls=Command, epilog=f"Example: {example}", rich_help_panel=panel)
 
 
 def run_recipe(

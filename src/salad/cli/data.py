@@ -10,14 +10,16 @@ from typing import Annotated
 import typer
 
 from salad import __version__
-from salad.cli.common import Debug, Trusted, plain_errors, print_table
+from salad.cli.common import LOOK, Debug, Group, Trusted, command, plain_errors, print_table
 
 app = typer.Typer()
-assets_app = typer.Typer(help="Pinned weights: list, fetch, check.", no_args_is_help=True)
-data_app = typer.Typer(help="Speech data: look it over.", no_args_is_help=True)
+assets_app = typer.Typer(
+    help="List, fetch and check the weights that a recipe can name.", no_args_is_help=True, cls=Group
+)
+data_app = typer.Typer(help="Look speech data over.", no_args_is_help=True, cls=Group)
 
 
-@app.command()
+@command(app, "salad version", LOOK)
 def version() -> None:
     """Print the versions of salad, Python and the libraries that decide results."""
     from importlib.metadata import PackageNotFoundError
@@ -32,7 +34,7 @@ def version() -> None:
             typer.echo(f"{library} not installed")
 
 
-@assets_app.command("list")
+@command(assets_app, "salad assets list", name="list")
 def assets_list(debug: Debug = False) -> None:
     """Show the names that a recipe can use, and which of them are in the cache."""
     with plain_errors(debug):
@@ -51,7 +53,7 @@ def assets_list(debug: Debug = False) -> None:
         print_table(("name", "cached", "size", "licence", "what it is"), rows)
 
 
-@assets_app.command("check")
+@command(assets_app, "salad assets check smollm2-135m-instruct", name="check")
 def assets_check(
     llm: Annotated[str, typer.Argument(help="A text LLM: its name, folder or GGUF.")], debug: Debug = False
 ) -> None:
@@ -66,9 +68,11 @@ def assets_check(
         found.require(llm)
 
 
-@assets_app.command("get")
+@command(assets_app, "salad assets get piper-joe", name="get")
 def assets_get(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Names from `salad assets list`.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every asset in the list.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -84,7 +88,7 @@ def assets_get(
         print_table(("name", "path"), [(name, str(get(name))) for name in wanted])
 
 
-@assets_app.command("verify")
+@command(assets_app, "salad assets verify", name="verify")
 def assets_verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Default: all in the cache.")] = None,
     debug: Debug = False,
@@ -104,7 +108,7 @@ def assets_verify(
             raise typer.Exit(1)
 
 
-@data_app.command("inspect")
+@command(data_app, "salad data inspect my-recordings --html data.html", name="inspect")
 def data_inspect(
     place: Annotated[
         Path, typer.Argument(metavar="DIR", help="A run, a stage's folder, shards, a manifest, or a folder of audio.")
@@ -112,15 +116,18 @@ def data_inspect(
     html: Annotated[Path | None, typer.Option("--html", metavar="PATH", help="Write a page with histograms.")] = None,
     to_json: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write all figures.")] = None,
     headers: Annotated[
-        bool, typer.Option("--headers", help="Read headers alone: quick, but deaf to silence, clipping, duplicates.")
+        bool,
+        typer.Option(
+            "--headers", help="Read headers alone. This is quick, but finds no silence, clipping or duplicates."
+        ),
     ] = False,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
-    min_s: Annotated[float, typer.Option("--min-s", min=0, help="Shorter is too short.")] = 0.3,
-    max_s: Annotated[float, typer.Option("--max-s", min=0, help="Longer is too long.")] = 120.0,
+    min_s: Annotated[float, typer.Option("--min-s", min=0, help="Shorter recordings are called too short.")] = 0.3,
+    max_s: Annotated[float, typer.Option("--max-s", min=0, help="Longer recordings are called too long.")] = 120.0,
     trusted: Trusted = False,
     debug: Debug = False,
 ) -> None:
-    """Tell what speech data holds and what is wrong with it: hours, lengths, levels, texts, the worst files by name."""
+    """Say what speech data holds and what is wrong with it: hours, lengths, levels, texts, the worst files by name."""
     with plain_errors(debug):
         from salad.data.inspect.inspection import inspect_data
         from salad.files import write_json

@@ -10,10 +10,12 @@ import typer
 from salad import api
 from salad.api import takes_bf16
 from salad.cli.common import (
+    MEASURE,
     AlignedCorpus,
     Debug,
     Device,
     EncodeWorkers,
+    Group,
     Overrides,
     Precision,
     RecipePath,
@@ -21,16 +23,17 @@ from salad.cli.common import (
     Teacher,
     Trusted,
     Wait,
+    command,
     names,
     plain_errors,
     print_table,
 )
 
 app = typer.Typer()
-analyze_app = typer.Typer(help="Look at results: scaling laws.", no_args_is_help=True)
+analyze_app = typer.Typer(help="Fit laws to results.", no_args_is_help=True, cls=Group)
 
 
-@app.command("eval")
+@command(app, "salad eval runs/demo/stage2/model --tasks my-questions.jsonl", MEASURE, "eval")
 def evaluate(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="A SALAD model's or LLM's folder or name.")
@@ -55,7 +58,7 @@ def evaluate(
         bool, typer.Option("--score-only", help="Results from the samples in --out; no model.")
     ] = False,
     resamples: Annotated[int, typer.Option("--resamples", min=1, help="Draws of the bootstrap.")] = 10_000,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.")] = 0,
     speech: Annotated[bool, typer.Option("--speech", help="Also speak the items to MODEL, and to a cascade.")] = False,
     voices: Annotated[
         str, typer.Option("--voices", metavar="A,B", help="Such as piper-joe,kokoro:af_heart. Default: piper-joe.")
@@ -81,7 +84,7 @@ def evaluate(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that speak.")] = 2,
     debug: Debug = False,
 ) -> None:
-    """Score multiple-choice tasks: accuracy with intervals, and what is lost against the text base."""
+    """Score multiple-choice tasks, read and heard: accuracy with intervals, and the gap to the text base."""
     with plain_errors(debug):
         from salad.types import SaladError
 
@@ -131,7 +134,7 @@ def evaluate(
         typer.echo(found.table(), nl=False)
 
 
-@app.command()
+@command(app, "salad ablate my.yaml --vary select.gamma=5,0 --vary select.replicate=0,1,2 --budget 3h", MEASURE)
 def ablate(
     recipe: RecipePath,
     vary: Annotated[
@@ -167,7 +170,7 @@ def ablate(
         print_table(tuple(header), [tuple(line) for line in lines])
 
 
-@app.command()
+@command(app, "salad reproduce --budget 20m", MEASURE)
 def reproduce(
     recipe: Annotated[
         Path | None,
@@ -199,7 +202,7 @@ def reproduce(
         typer.echo(f"see {settings.run_dir / 'reproduce.html'}")
 
 
-@app.command()
+@command(app, "salad doctor runs/demo", MEASURE)
 def doctor(
     place: Annotated[
         Path, typer.Argument(metavar="RUN|FOLDER", help="A run directory, a saved model, or aligned speech.")
@@ -212,7 +215,10 @@ def doctor(
     device: Device = "cpu",
     debug: Debug = False,
 ) -> None:
-    """Say whether a model hears, and which part fails: recordings, alignment, encoder, ears or LLM. 1 if one does."""
+    """Say whether a model hears, and if not, which part fails: recordings, alignment, encoder, ears or LLM.
+
+    The exit code is 1 if one does.
+    """
     with plain_errors(debug):
         from salad.evaluation.doctor import LEGEND, examine, table_of, verdict
 
@@ -225,7 +231,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@analyze_app.command("scaling")
+@command(analyze_app, "salad analyze scaling runs/reproduce/results.jsonl", name="scaling")
 def analyze_scaling(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A .jsonl or .csv with one row a run.")],
     data: Annotated[str, typer.Option("--data", metavar="COLUMN", help="Hours or tokens.")] = "hours",
@@ -243,7 +249,7 @@ def analyze_scaling(
         print_table(tuple(header), [tuple(line) for line in lines])
 
 
-@app.command()
+@command(app, "salad divergence runs/demo/stage2/model --corpus runs/demo/align/heldout.jsonl", MEASURE)
 def divergence(
     model: SavedModel,
     corpus: AlignedCorpus,
@@ -279,7 +285,7 @@ def divergence(
         typer.echo(f"nats per token (standard error over documents); see {out / 'divergence.json'}")
 
 
-@app.command()
+@command(app, "salad retention runs/demo/stage2/model --corpus speech --before init", MEASURE)
 def retention(
     model: SavedModel,
     corpus: AlignedCorpus,
@@ -298,7 +304,7 @@ def retention(
     wait: Wait = False,
     debug: Debug = False,
 ) -> None:
-    """Probe every layer for the voice and the speaking rate: what of them distillation has erased."""
+    """Probe every layer for voice and speaking rate, and say what distillation has erased of them."""
     with plain_errors(debug):
         from salad.evaluation.retention import measure_retention, table_of
         from salad.pipeline.lock import owned
@@ -315,25 +321,25 @@ def retention(
         typer.echo(f"{figures['spans']} spans of {figures['documents']} documents; see {out / 'retention.json'}")
 
 
-@app.command()
+@command(app, "salad answer runs/demo/stage2/model --prompts prompts.jsonl", MEASURE)
 def answer(
     model: SavedModel,
     prompts: Annotated[
-        Path, typer.Option("--prompts", metavar="FILE", help="Lines {id, text, audio, prompt?, answers?}.")
+        Path, typer.Option("--prompts", metavar="FILE", help="A file of lines {id, text, audio, prompt?, answers?}.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where answers and figures go.")] = Path(
         "runs/answer"
     ),
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
     top_k: Annotated[int, typer.Option("--top-k", min=0, help="0: greedy; the paper samples among 250.")] = 0,
     temperature: Annotated[float, typer.Option("--temperature", min=0.01, help="Where --top-k is given.")] = 0.7,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.")] = 0,
     precision: Precision = "fp32",
     device: Device = "cpu",
     trusted: Trusted = False,
     debug: Debug = False,
 ) -> None:
-    """Answer open prompts read and heard: overlap with references and with each other, and divergence of the two."""
+    """Answer open prompts, once read and once heard, and say how far the two answers are apart."""
     with plain_errors(debug):
         from salad.evaluation.answers import answer_prompts, table_of
         from salad.evaluation.open_ended import Sampling

@@ -10,12 +10,15 @@ from typing import Annotated
 import typer
 
 from salad.cli.common import (
+    BEGIN,
+    MAKE,
     Debug,
     EngineKind,
     Overrides,
     RecipePath,
     Replaced,
     Wait,
+    command,
     plain_errors,
     print_table,
     run_recipe,
@@ -24,7 +27,7 @@ from salad.cli.common import (
 app = typer.Typer()
 
 
-@app.command()
+@command(app, "salad run recipes/demo.yaml", BEGIN)
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
@@ -38,7 +41,7 @@ def run(
         run_recipe(recipe, _with_engine(overrides, engine), wait=wait, replaced=replaced)
 
 
-@app.command()
+@command(app, "salad stage report recipes/demo.yaml", MAKE)
 def stage(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as corpus, stage1 or report.")],
     recipe: RecipePath,
@@ -53,7 +56,7 @@ def stage(
         run_recipe(recipe, _with_engine(overrides, engine), only=name, wait=wait, replaced=replaced)
 
 
-@app.command()
+@command(app, "salad prepare my.yaml", MAKE)
 def prepare(
     recipe: RecipePath,
     overrides: Overrides = None,
@@ -78,11 +81,14 @@ def prepare(
         typer.echo((Run(settings).folder("corpus") / "data_card.md").read_text(encoding="utf-8"))
 
 
-@app.command()
+@command(app, "salad train my.yaml --overfit-one-batch", MAKE)
 def train(
     recipe: RecipePath,
     overfit_one_batch: Annotated[
-        bool, typer.Option("--overfit-one-batch", help="Stage I on its first batch alone: the loss must fall.")
+        bool,
+        typer.Option(
+            "--overfit-one-batch", help="Train Stage I on its first batch alone, over and over: the loss must fall."
+        ),
     ] = False,
     stages: Annotated[
         str, typer.Option("--stages", metavar="A,B", help="Training stages to run, in order.")
@@ -104,7 +110,7 @@ def train(
             run_recipe(recipe, overrides, only=name.strip(), wait=wait, replaced=replaced)
 
 
-@app.command()
+@command(app, "salad align my.yaml", MAKE)
 def align(
     recipe: RecipePath,
     overrides: Overrides = None,
@@ -112,17 +118,21 @@ def align(
     replaced: Replaced = "ask",
     debug: Debug = False,
 ) -> None:
-    """Find the time of every spoken word of a recipe's corpus, and encode its speech; what is unfit is kept aside."""
+    """Find the time of every spoken word of a recipe's corpus, and encode its speech.
+
+    Utterances that cannot be used are listed in quarantine.jsonl, each with its reason.
+    """
     with plain_errors(debug):
         run_recipe(recipe, overrides, only="align", wait=wait, replaced=replaced)
 
 
-@app.command()
+@command(app, "salad synthesize --texts my-texts.jsonl --out speech --voice piper-joe --word-times", MAKE)
 def synthesize(
     texts: Annotated[
-        list[Path], typer.Option("--texts", metavar="FILE", help="Text, or JSON lines {text, id?, domain?}.")
+        list[Path],
+        typer.Option("--texts", metavar="FILE", help="A file of text, or of JSON lines {text, id?, domain?}."),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where audio and manifests go.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder that audio and manifests go to.")],
     voices: Annotated[
         list[str],
         typer.Option(
@@ -131,8 +141,8 @@ def synthesize(
             help="piper-joe, kokoro:NAME or openai:MODEL:VOICE@URL; several are mixed by share.",
         ),
     ],
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Single-thread processes.")] = 2,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that speak, one thread each.")] = 2,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.")] = 0,
     speed_jitter: Annotated[
         float, typer.Option("--speed-jitter", min=0, max=0.3, help="0.1: each document 0.9 to 1.1 times as fast.")
     ] = 0.0,
@@ -142,10 +152,13 @@ def synthesize(
     noise: Annotated[
         float, typer.Option("--noise", min=0, max=1, help="Share of a Piper voice's own noise; 1: livelier speech.")
     ] = 0.0,
-    opus: Annotated[bool, typer.Option("--opus", help="Ogg Opus in place of FLAC.")] = False,
-    word_times: Annotated[bool, typer.Option("--word-times", help="Align: when each word is said.")] = False,
+    opus: Annotated[bool, typer.Option("--opus", help="Write Ogg Opus in place of FLAC.")] = False,
+    word_times: Annotated[bool, typer.Option("--word-times", help="Find when each word is said.")] = False,
     max_cer: Annotated[
-        float | None, typer.Option("--max-cer", min=0, help="Set aside what the ASR hears further off than this.")
+        float | None,
+        typer.Option(
+            "--max-cer", min=0, help="Leave out speech of which the ASR hears a larger share of letters wrong."
+        ),
     ] = None,
     asr: Annotated[
         str, typer.Option("--asr", help="Asset or folder for --word-times and --max-cer.")
@@ -154,7 +167,7 @@ def synthesize(
     wait: Wait = False,
     debug: Debug = False,
 ) -> None:
-    """Speak texts: numbers, units and symbols are spelled out first. The same command resumes."""
+    """Speak texts. Numbers, units and symbols are spelled out first. The same command resumes."""
     with plain_errors(debug):
         from salad.config import Variation
         from salad.engine import using
@@ -184,16 +197,16 @@ def synthesize(
             )
 
 
-@app.command()
+@command(app, "salad plan recipes/salad-3b.yaml --devices 8", MAKE)
 def plan(
     recipe: RecipePath,
     devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs to spread the training over.")] = 1,
     overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """Tell what a recipe will take: parameters, memory, tokens, operations, GPU hours, speech to buy, disk.
+    """Say what a recipe will take: parameters, memory, tokens, operations, GPU hours, speech to buy, disk.
 
-    Then what it measures on, and every setting that is not the paper's, with the reason.
+    It also lists what the recipe measures on, and every setting that is not the paper's, with the reason.
     """
     with plain_errors(debug):
         from dataclasses import astuple

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from salad.api import takes_bf16
-from salad.cli.common import Debug, Device, Precision, plain_errors
+from salad.cli.common import BEGIN, MAKE, Debug, Device, Precision, command, plain_errors
 
 app = typer.Typer()
 
@@ -18,13 +18,13 @@ Ears = Annotated[
 ]
 
 
-@app.command()
+@command(app, "salad serve --port 8000", BEGIN)
 def serve(
     model: Ears = "salad-smollm2-135m-ears",
     host: Annotated[
         str, typer.Option("--host", help="Where to listen; another machine's requests want --api-key.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 8000,
     api_key: Annotated[
         str | None, typer.Option("--api-key", envvar="SALAD_API_KEY", help="What a client shows as `Bearer KEY`.")
     ] = None,
@@ -34,20 +34,24 @@ def serve(
     allow_audio_urls: Annotated[
         bool, typer.Option("--allow-audio-urls", help="Fetch recordings from public http addresses.")
     ] = False,
-    max_audio_s: Annotated[float, typer.Option("--max-audio-s", min=0.1, help="Sound of one request.")] = 120.0,
+    max_audio_s: Annotated[
+        float, typer.Option("--max-audio-s", min=0.1, help="Longest sound of one request, in seconds.")
+    ] = 120.0,
     max_concurrency: Annotated[int, typer.Option("--max-concurrency", min=1, help="Answers at a time.")] = 16,
     max_queue: Annotated[int, typer.Option("--max-queue", min=0, help="Requests that may wait; more get a 429.")] = 64,
-    timeout_s: Annotated[float, typer.Option("--timeout-s", min=1, help="Time of one request.")] = 300.0,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout-s", min=1, help="Longest time of one request, in seconds.")
+    ] = 300.0,
     asr: Annotated[
         str, typer.Option("--asr", help="Asset, hub name or folder of the cascade's ASR on the page; none: no cascade.")
     ] = "whisper-tiny.en",
     ssl_certfile: Annotated[Path | None, typer.Option("--ssl-certfile", help="For https, with --ssl-keyfile.")] = None,
-    ssl_keyfile: Annotated[Path | None, typer.Option("--ssl-keyfile")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option("--ssl-keyfile", help="The key of --ssl-certfile.")] = None,
     precision: Precision = "fp32",
     device: Device = "cpu",
     debug: Debug = False,
 ) -> None:
-    """Answer spoken questions on a port that speaks OpenAI's API."""
+    """Serve a page with a microphone, and OpenAI's API, on this machine."""
     with plain_errors(debug):
         from salad.types import SaladError
 
@@ -73,7 +77,7 @@ def serve(
         server.run()
 
 
-@app.command()
+@command(app, "salad chat --audio question.wav --text 'Answer in one word.'", BEGIN)
 def chat(
     model: Ears = "salad-smollm2-135m-ears",
     audio: Annotated[
@@ -84,7 +88,7 @@ def chat(
         bool, typer.Option("--microphone", help="An empty line listens, the next one ends it (by sounddevice).")
     ] = False,
     system: Annotated[str, typer.Option("--system", help="The system turn; default: the LLM's own.")] = "",
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of one answer.")] = 256,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 256,
     precision: Precision = "fp32",
     device: Device = "cpu",
     debug: Debug = False,
@@ -115,7 +119,7 @@ def chat(
             talk.close()
 
 
-@app.command()
+@command(app, "salad export runs/demo --to my-ears", MAKE)
 def export(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Ears by name, a run directory, or a saved model's folder.")
