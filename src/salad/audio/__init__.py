@@ -2,10 +2,11 @@
 
 from salad.audio.decode import check_range, frames_told, read_audio, resample, split_at_quiet, tells_its_length
 from salad.audio.encode import write_flac, write_opus
-from salad.audio.times import num_frames, to_samples, to_seconds
+from salad.audio.times import frames_heard, num_frames, to_samples, to_seconds
 
 __all__ = [
     "check_range",
+    "frames_heard",
     "frames_told",
     "num_frames",
     "read_audio",
