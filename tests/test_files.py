@@ -10,6 +10,7 @@ import lzma
 import pytest
 
 from salad.files import (
+    Rows,
     file_name,
     json_lines,
     num_bytes,
@@ -127,3 +128,20 @@ def test_half_a_letter_in_an_id_makes_a_name_all_the_same():
 def test_lines_end_as_any_system_ends_them(tmp_path, end):
     (tmp_path / "a.txt").write_bytes(end.join(["one", "", "two"]).encode())
     assert list(read_lines(tmp_path / "a.txt")) == ["one", "", "two"]
+
+
+def test_rows_are_read_when_they_are_asked_for(tmp_path):
+    paths = [tmp_path / f"{name}.jsonl" for name in "abc"]
+    for path, rows in zip(paths, ([{"n": 0}, {"n": "ü"}], [], [{"n": 2}]), strict=True):
+        write_jsonl(path, rows)
+    rows = Rows(paths, lambda row, path: (path.stem, row["n"]))
+    expected = [("a", 0), ("a", "ü"), ("c", 2)]
+    assert list(rows) == expected == [rows[i] for i in range(3)] and rows[-1] == ("c", 2)
+    assert len(rows) == 3 and rows.sizes == [2, 0, 1] and not Rows(paths[1:2])
+    with pytest.raises(IndexError):
+        rows[3]
+    paths[2].write_text('{"n": 7}\n')
+    assert rows[2] == ("c", 7)
+    paths[2].write_text('{"n": 7\n')
+    with pytest.raises(SaladError, match=r"c\.jsonl: a line is no JSON .*; run the stage that wrote it again"):
+        rows[2]

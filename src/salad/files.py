@@ -6,13 +6,16 @@ import bz2
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import lzma
 import os
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -48,6 +51,12 @@ def write_text(path: str | Path, text: str) -> None:
     """Atomic: a reader sees the old file or the new one, never a part."""
     with _whole_file(path) as file:
         file.write(text.encode(errors="backslashreplace"))  # half of a letter as JSON spells it
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """One line after the other, atomic; they are not held together."""
+    with _whole_file(path) as file:
+        file.writelines(f"{line}\n".encode() for line in lines)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -126,6 +135,50 @@ def _items(path: str | Path, text: str) -> Iterator[tuple[str, Any]]:
             ) from None
         number += 1
         yield f"item {number}", value
+
+
+class Rows(Sequence[Any]):
+    """Rows of JSON-lines files that `write_jsonl` wrote, read when they are asked for: in memory is where each begins.
+
+    make: what a row becomes, given the file that it lies in (default: the row). `sizes`: rows of each file.
+    """
+
+    def __init__(self, paths: Iterable[Path], make: Callable[[dict[str, Any], Path], Any] = lambda row, _: row) -> None:
+        self._paths, self._make = [os.fspath(path) for path in paths], make  # a Path takes four times as much
+        self._starts, self._first = array("q"), array("q", [0])
+        for path in self._paths:
+            with open(path, "rb") as file:
+                at = 0
+                for line in file:
+                    if line.strip():
+                        self._starts.append(at)
+                    at += len(line)
+            self._first.append(len(self._starts))
+
+    @property
+    def sizes(self) -> list[int]:
+        return [b - a for a, b in itertools.pairwise(self._first)]
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, number: Any) -> Any:
+        number = range(len(self))[number]
+        path = self._paths[bisect_right(self._first, number) - 1]
+        with open(path, "rb") as file:
+            file.seek(self._starts[number])
+            return self._of(file.readline(), path)
+
+    def __iter__(self) -> Iterator[Any]:
+        for path in self._paths:
+            with open(path, "rb") as file:
+                yield from (self._of(line, path) for line in file if line.strip())
+
+    def _of(self, line: bytes, path: str) -> Any:
+        try:
+            return self._make(json.loads(line), Path(path))
+        except json.JSONDecodeError as error:
+            raise SaladError(f"{path}: a line is no JSON ({error}); run the stage that wrote it again") from None
 
 
 def read_lines(path: str | Path, *, errors: str = "surrogateescape") -> Iterator[str]:

@@ -198,7 +198,7 @@ def test_told_times_of_a_recording_need_no_aligner(recipe_values, own, tones, mo
     corpus.run(run)
     shard = run.folder("corpus") / corpus_needs.PREPARED_HELDOUT / "shard-00000"
     monkeypatch.setattr("salad.assets.store.collect", lambda *_: pytest.fail("an asset was fetched"))
-    aligned = speech.align(run, run.folder("align") / "heldout", speech.load_spoken([shard]), "align")
+    aligned = speech.align(run, run.folder("align") / "heldout", speech.spoken_in([shard]), "align")
     told = read_prepared(own).recordings[0].utterance
     assert [(u.id, u.words, u.score) for u in aligned] == [(told.id, told.words, told.score)]
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,10 +36,78 @@ def contents(folders):
     return [{p.name: p.read_text() for p in sorted(folder.iterdir())} for folder in folders]
 
 
-@pytest.mark.parametrize("items", [[], [7], [("a", {"id": "é"}), None, "it's"], range(3)])
-def test_a_plan_is_the_hash_of_all_items_and_their_cut(tmp_path, items):
-    shards.keep_only(tmp_path, items, 5)
-    assert (tmp_path / "plan.txt").read_text() == hashlib.sha256(f"5 {list(items)!r}".encode()).hexdigest()
+@pytest.mark.parametrize("items", [[], [7], [("a", {"id": "é"}), None, "it's"], range(12)])
+def test_a_plan_names_the_items_of_every_shard(tmp_path, items):
+    bounds = shards.keep_only(tmp_path, items, 5)
+    lines = [line.split() for line in (tmp_path / "plan.txt").read_text().splitlines()]
+    assert [int(number) for number, *_ in lines] == list(bounds.numbers) == list(range(-(-len(items) // 5)))
+    hashes = [hashlib.blake2b(f"5 {item!r}".encode(), digest_size=8).digest()[::-1].hex() for item in items]
+    assert [key for _, *keys in lines for key in keys] == hashes and all(len(keys) <= 5 for _, *keys in lines)
+
+
+def noted(shard: Shard, folder: Path, note: str) -> None:
+    """One file with the items; in `note`, the number of every shard that was made."""
+    with open(note, "a") as file:
+        file.write(f"{shard.index} ")
+    (folder / "items.txt").write_text(" ".join(map(str, shard.items)))
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Run `noted` on items by fours; gives what the shards hold, and the numbers of those that were made now."""
+
+    def run(items, folder=tmp_path / "out", key=str):
+        note = tmp_path / "note.txt"
+        note.write_text("")
+        options = {"shard_items": 4, "workers": 1, "title": "t", "key": key}
+        folders = run_shards(functools.partial(noted, note=str(note)), items, folder, **options)
+        assert sorted(folder.glob("shard-*")) == folders
+        return [(one / "items.txt").read_text() for one in folders], [int(n) for n in note.read_text().split()]
+
+    return run
+
+
+TEN = list(range(10, 20))
+
+
+@pytest.mark.parametrize(
+    ("items", "held", "made"),
+    [
+        (TEN, ["10 11 12 13", "14 15 16 17", "18 19"], []),
+        ([*TEN, 20], ["10 11 12 13", "14 15 16 17", "18 19 20"], [2]),
+        ([*TEN, *range(20, 26)], ["10 11 12 13", "14 15 16 17", "18 19 20 21", "22 23 24 25"], [2, 3]),
+        ([9, *TEN], ["9 10 11 12 13", "14 15 16 17", "18 19"], [0]),
+        ([*TEN[:2], 0, *TEN[2:]], ["10 11 0 12 13", "14 15 16 17", "18 19"], [0]),
+        ([*TEN[:5], *TEN[6:]], ["10 11 12 13", "14 16 17", "18 19"], [1]),
+        (TEN[4:], ["14 15 16 17", "18 19"], []),
+        (TEN[:8], ["10 11 12 13", "14 15 16 17"], []),
+        ([*TEN[:2], 0, 1, 2, 3, *TEN[2:]], ["10 11 0 1", "2 3 12 13", "14 15 16 17", "18 19"], [0, 1, 2, 3]),
+    ],
+)
+def test_one_item_more_or_less_makes_one_shard_anew(job, tmp_path, items, held, made):
+    """In the folder itself, and from its last result elsewhere; but where a shard would be twice as large."""
+    job(TEN)
+    old = tmp_path / "replaced"
+    shutil.copytree(tmp_path / "out", old / "out")
+    with using(spare=(tmp_path / "new", old)):
+        there = job(items, tmp_path / "new" / "out")
+    here = job(items)
+    assert here == there == (held, made)
+    assert job(items) == (held, [])
+
+
+def test_a_last_result_is_taken_where_a_key_says_that_it_fits(job, tmp_path):
+    job(TEN)
+    with using(spare=(tmp_path, tmp_path)):
+        spare = tmp_path / "out"
+        for folder, key in (("other", lambda item: f"other model {item}"), ("repr", None)):
+            with using(spare=(tmp_path / folder, spare.parent)):
+                assert job(TEN, tmp_path / folder / "out", key=key)[1] == [0, 1, 2]
+    (tmp_path / "out" / "shard-00001" / "items.txt").write_text("as it was")
+    with using(spare=(tmp_path / "a", tmp_path)):
+        assert job(TEN, tmp_path / "a" / "out") == (["10 11 12 13", "as it was", "18 19"], [])
+        job([*TEN, 20], tmp_path / "a" / "out")
+    assert (tmp_path / "out" / "shard-00002" / "items.txt").read_text() == "18 19"  # what is taken is not changed
 
 
 def test_a_plan_is_hashed_without_one_string_of_all_items(tmp_path):

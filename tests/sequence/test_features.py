@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salad.audio import read_audio, resample
 from salad.config import load_recipe
 from salad.model.encoders import job as encoding
 from salad.model.encoders.job import FlyFrames
@@ -309,3 +310,69 @@ def test_how_frames_are_loaded_runs_no_data_stage_again(setting):
     assert inputs("align", stored="frames") != inputs("align") != inputs("align", layouts=3)
     assert inputs("stage1", features="fly") == inputs("stage1") != inputs("stage1", stream=True)
     assert inputs("stage1", stream=True) != inputs("stage1", stream=True, lanes=2)
+
+
+@pytest.fixture
+def whole(setting, tmp_path):
+    """A run whose causal encoder hears each recording once, in blocks; and its encoder."""
+    run, utterances, folder = setting
+    save_mimi(tmp_path / "mimi")
+    run = with_sequence(with_encoder(run, tmp_path / "mimi"), encode="recordings")
+    encoder = speech.encoder_of(run)
+    encoder.BLOCK_S = 0.32
+    yield run, utterances, folder, encoder
+    del encoder.BLOCK_S
+
+
+def test_a_slice_of_a_recording_is_what_a_state_that_is_carried_hears(whole):
+    """Sound comes in piece by piece, with the encoder's state carried; no frame of a span has heard what follows it."""
+    run, utterances, folder, encoder = whole
+    store = encode(run, folder, utterances, "t", layouts=1)
+    assert len(store) == len(utterances)
+    for u in utterances[::5]:
+        samples, rate = read_audio(u.audio)
+        state, said, parts = encoder._fresh_state(), resample(samples, rate, encoder.sample_rate_hz), []
+        for start in range(0, len(said), 3 * 1920):
+            part = encoder._prepare(said[start : start + 3 * 1920])
+            with torch.inference_mode():
+                parts.append(encoder._latents(torch.from_numpy(part)[None], state)[0])
+        carried = torch.cat(parts).numpy()
+        for first in range(len(u.words)):
+            for end in range(first + 1, len(u.words) + 1):
+                times = u.words[first].start_s, u.words[end - 1].end_s
+                begin, last = (int(25 * round(seconds * rate)) // (2 * rate) for seconds in times)
+                last = max(1, last)  # the first frame ends behind a word that is shorter
+                frames = carried[min(begin, last - 1) : last].astype(np.float16)
+                assert len(frames) and np.allclose(store.get((u.id, first, end)), frames, atol=2e-3)
+
+
+@pytest.mark.parametrize("codes", ["", ":codes8"])
+def test_recordings_on_the_fly_are_those_of_the_cache(whole, codes, tmp_path):
+    run, utterances, folder, _ = whole
+    run = with_encoder(run, f"{tmp_path}/mimi{codes}")
+    cache = encode(run, folder, utterances, "t", layouts=1)
+    fly = encode(with_sequence(run, features="fly"), folder, utterances, "t", layouts=1)
+    for layout in (0, 7):  # any
+        found = frames_of(run, cache, utterances, layout)
+        assert len(found) > len(utterances) and equal(found, frames_of(run, fly, utterances, layout))
+    assert (cache.shards[0].kind == "codes") == bool(codes)
+    for key in [("u0", 0, 99), ("u0", 3, 3), ("absent", 0, 1)]:
+        for store in (cache, fly):
+            with pytest.raises(SaladError, match="no piece"):
+                store.get(key)
+
+
+def test_more_layouts_of_whole_recordings_encode_nothing(whole, monkeypatch):
+    run, utterances, folder, _ = whole
+    encode(run, folder, utterances, "t", layouts=1)
+    monkeypatch.setattr(speech, "encode_pieces", lambda *_, **__: pytest.fail("encoded again"))
+    store = encode(with_sequence(run, layouts=9), folder, utterances, "t", layouts=9, whole=True)
+    assert frames_of(run, store, utterances, 8)
+    assert _inputs("align", run.recipe) != _inputs("align", with_sequence(run, encode="spans").recipe)
+
+
+def test_an_encoder_that_is_not_causal_hears_no_whole_recordings(setting):
+    run, utterances, folder = setting
+    for features in ("cache", "fly"):
+        with pytest.raises(SaladError, match="sequence.encode: recordings needs a causal encoder, .*; log-mel hears"):
+            encode(with_sequence(run, encode="recordings", features=features), folder, utterances, "t", layouts=1)

@@ -11,7 +11,7 @@ import numpy as np
 from salad.align.whisper import RATE_HZ, load_whisper
 from salad.audio import read_audio
 from salad.data.manifest import utterance_from_dict, utterance_to_dict
-from salad.engine import Shard, run_shards
+from salad.engine import Made, Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
 from salad.text.normalise import normalise, wer_words
 from salad.types import SaladError, Utterance
@@ -44,7 +44,7 @@ def transcribe_all(
     utterances: Sequence[Utterance], folder: Path, *, asset: str, workers: int, title: str, precision: str = "float32"
 ) -> dict[str, str]:
     """Transcript of each utterance by id, shard by shard; what cannot be read is left in the shards' quarantine."""
-    items = [utterance_to_dict(utterance) for utterance in utterances]
+    items = Made(utterance_to_dict, utterances)
     function = functools.partial(transcribe_utterances, asset=asset, precision=precision)
     folders = run_shards(
         function,

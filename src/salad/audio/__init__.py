@@ -10,11 +10,12 @@ from salad.audio.decode import (
     tells_its_length,
 )
 from salad.audio.encode import write_flac, write_opus
-from salad.audio.times import num_frames, to_samples, to_seconds
+from salad.audio.times import frames_heard, num_frames, to_samples, to_seconds
 
 __all__ = [
     "Resampler",
     "check_range",
+    "frames_heard",
     "frames_told",
     "num_frames",
     "read_audio",

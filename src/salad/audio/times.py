@@ -22,3 +22,11 @@ def to_seconds(num_samples: int, sample_rate_hz: int) -> float:
 def num_frames(num_samples: int, sample_rate_hz: int, frame_rate_hz: float) -> int:
     """Frames that cover `num_samples` (the last one may be partly filled), at least one."""
     return max(1, int(np.ceil(num_samples * frame_rate_hz / sample_rate_hz - 1e-9)))
+
+
+def frames_heard(start_sample: int, end_sample: int, sample_rate_hz: int, frame_rate_hz: float) -> tuple[int, int]:
+    """The frame of a whole recording in which these samples begin, and behind the last one that ends with them or
+    before: of a short stretch that may be the same frame, or the one before. The second is at least 1.
+    """
+    first, last = (int(sample * frame_rate_hz / sample_rate_hz + 1e-9) for sample in (start_sample, end_sample))
+    return first, max(1, last)

@@ -227,6 +227,11 @@ class Sequence(Section):
     first: Literal["text", "speech", "random"] = "random"
     layouts: int = Field(2, ge=1, description="different interleavings drawn of each document")
     context: int = Field(2048, ge=64, description="positions in one pack")
+    encode: Literal["spans", "recordings"] = Field(
+        "spans",
+        description="recordings: each once and whole, of which a span is a slice, so that a stream draws its layouts "
+        "afresh each pass; for causal encoders",
+    )
     features: Literal["cache", "fly"] = Field("cache", description="encode once onto disk, or each time it is heard")
     stored: Literal["auto", "frames"] = Field(
         "auto", description="auto: the codes of an encoder that has them, made into frames on reading; else float16"

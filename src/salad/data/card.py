@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,35 @@ def is_non_commercial(licence: str) -> bool:
 
 
 def speech_source(
-    name: str, kind: str, licence: str, train: Sequence[Utterance], heldout: Sequence[Utterance], **more: Any
+    name: str, kind: str, licence: str, train: Iterable[Utterance], heldout: Iterable[Utterance], **more: Any
 ) -> dict[str, Any]:
-    """One row of the card. kind: "recorded" or "synthetic"."""
-    licences = Counter(u.licence or licence or "not stated" for u in (*train, *heldout))
+    """One row of the card; every utterance is read once. kind: "recorded" or "synthetic"."""
+    licences, speakers, counts = set[str](), set[str](), [[0, 0.0], [0, 0.0]]
+    for count, group in zip(counts, (train, heldout), strict=True):
+        for utterance in group:
+            licences.add(utterance.licence or licence or "not stated")
+            speakers.add(utterance.speaker)
+            count[0] += 1
+            count[1] += utterance.duration_s
+    (num, seconds), (num_heldout, heldout_s) = counts
     return {
         "name": name,
         "kind": kind,
         "licence": ", ".join(sorted(licences)) or licence or "not stated",
-        "utterances": len(train),
-        "speakers": len({u.speaker for u in (*train, *heldout) if u.speaker}),
-        "hours": sum(u.duration_s for u in train) / 3600,
-        "heldout_utterances": len(heldout),
-        "heldout_hours": sum(u.duration_s for u in heldout) / 3600,
+        "utterances": num,
+        "speakers": len(speakers - {""}),
+        "hours": seconds / 3600,
+        "heldout_utterances": num_heldout,
+        "heldout_hours": heldout_s / 3600,
         **more,
     }
 
 
 def text_source(name: str, licence: str, documents: Iterable[Document], **more: Any) -> dict[str, Any]:
-    own = list(documents)
-    words = sum(len(d.words) for d in own)
-    row = {"name": name, "kind": "text", "licence": licence or "not stated", "documents": len(own), "words": words}
+    num, words = 0, 0
+    for document in documents:
+        num, words = num + 1, words + len(document.words)
+    row = {"name": name, "kind": "text", "licence": licence or "not stated", "documents": num, "words": words}
     return {**row, **more}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -14,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from salad.audio import to_samples, to_seconds, write_flac
-from salad.data.ingest_plan import IngestLimits, Planned, rows_of
+from salad.data.ingest_plan import IngestLimits, Planned, open_plan, row_texts, rows_of
 from salad.data.manifest import Sentence, write_utterances
 from salad.data.readers.rows import Row, read_row, utf8
-from salad.engine import Shard, run_shards
-from salad.files import sha256_file, write_jsonl
+from salad.engine import Made, Shard, run_shards
+from salad.files import write_jsonl
 from salad.types import SaladError, Utterance, Word
 
 RATE_HZ = 16_000
@@ -64,23 +66,48 @@ def ingest_documents(
     workers: int,
     title: str,
 ) -> list[Path]:
-    """Ingest these documents of a plan; the shards' folders in order. Finished shards of the same plan stay."""
-    sha = sha256_file(plan)[:16]
+    """Ingest these documents of a plan; the shards' folders in order.
+
+    Finished shards stay, and those of the last result are taken, where their rows, the sizes and times of their files,
+    and all settings are the same.
+    """
     function = functools.partial(ingest, plan=str(plan), sources=sources, limits=limits)
-    items = [(sha, document.number, document.source) for document in documents]
-    return run_shards(
-        function, items, folder, shard_items=SHARD_DOCUMENTS, workers=workers, title=title, unit="documents"
-    )
+    items = Made(lambda document: (document.number, document.source), documents)
+    with open_plan(plan) as opened:
+
+        def key(item: tuple[int, str]) -> str:
+            rows = row_texts(opened, item[0])
+            files = sorted({json.loads(row)["audio"] for row in rows})
+            return f"{limits} {sources[item[1]]} {item[1]} {rows} {[_stamp(file) for file in files]}"
+
+        return run_shards(
+            function,
+            items,
+            folder,
+            shard_items=SHARD_DOCUMENTS,
+            workers=workers,
+            title=title,
+            unit="documents",
+            key=key,
+        )
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        state = os.stat(path)
+    except OSError:
+        return 0, 0  # a row without its audio, which ingest tells of
+    return state.st_size, state.st_mtime_ns
 
 
 def ingest(shard: Shard, folder: Path, *, plan: str, sources: dict[str, tuple[str, str]], limits: IngestLimits) -> None:
-    """For `run_shards`: items are (the plan's sha256, number of a document, its source).
+    """For `run_shards`: items are (number of a document in the plan, its source).
 
     sources: name -> (licence, language). Writes audio/*.flac, utterances.jsonl, sentences.jsonl (the times
     of rows that were joined) and quarantine.jsonl: every row that cannot be used is there with its reason.
     """
     kept, sentences, quarantined = [], [], []
-    for _, number, source in shard.items:
+    for number, source in shard.items:
         rows, before = rows_of(Path(plan), number), len(quarantined)
         for n, joined in enumerate(_join(rows, limits, quarantined)):
             path = folder / "audio" / f"{number:08d}-{n}.flac"

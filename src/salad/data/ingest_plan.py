@@ -11,18 +11,23 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from salad.config import Speech
 from salad.data.readers.rows import Row, check_text, times_fault, to_row, utf8
+from salad.engine import pick
 from salad.types import SaladError
 
 CHARS_PER_S = 15.0  # of reading aloud, where a manifest does not say how long a row lasts
 BYTES_PER_TOKEN = 3.0  # fewer than any tokenizer here needs for English, so that the bound holds
 MAX_ROWS = 512  # in one document, whatever their length
+BLOCK = 1024  # documents that are read at once
 TIMED = re.compile(r"\d\d:\d\d[.,]\d{3} --> |^(?:\d+ \d+ \S+ ){2}")  # subtitles (SRT, VTT), HTK's labels
 
 SCHEMA = """
@@ -41,6 +46,7 @@ class Planned:
     recording: str
     speaker: str
     usable: bool = True  # as far as the manifest tells
+    name: str = ""  # the id of a row of it: unlike the number the same whatever else is there
 
 
 @dataclass(frozen=True)
@@ -162,45 +168,80 @@ def _group(plan: sqlite3.Connection, limits: IngestLimits) -> None:
     plan.execute("CREATE INDEX by_document ON rows (document)")
 
 
-def read_plan(path: Path) -> tuple[list[Planned], list[dict[str, object]]]:
-    """The documents in order, and the sources: {source, entry, format, rows, note}."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as plan:
-        documents = [
-            Planned(*row[:4], bool(row[4]))
-            for row in plan.execute(
-                "SELECT document, source, MAX(recording), MAX(speaker), NOT MIN(problem) FROM rows "
-                "GROUP BY document ORDER BY document"
+class Documents(Sequence[Planned]):
+    """The documents of a plan, in order; read a block at a time when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with open_plan(path) as plan:
+            self._num = plan.execute("SELECT COUNT(DISTINCT document) FROM rows").fetchone()[0]
+        self._block = lru_cache(maxsize=1)(self._read)
+
+    def __len__(self) -> int:
+        return self._num
+
+    def __getitem__(self, number: Any) -> Any:
+        number = range(self._num)[number]
+        return self._block(number // BLOCK)[number % BLOCK]
+
+    def _read(self, block: int) -> list[Planned]:
+        with open_plan(self._path) as plan:
+            rows = plan.execute(
+                "SELECT document, source, MAX(recording), MAX(speaker), NOT MIN(problem), MIN(id) FROM rows "
+                "WHERE document BETWEEN ? AND ? GROUP BY document ORDER BY document",
+                (block * BLOCK, (block + 1) * BLOCK - 1),
             )
-        ]
+            return [Planned(*row[:4], bool(row[4]), row[5]) for row in rows]
+
+
+def read_plan(path: Path) -> tuple[Documents, list[dict[str, object]]]:
+    """The documents in order, and the sources: {source, entry, format, rows, note}."""
+    with open_plan(path) as plan:
         names = ("source", "entry", "format", "rows", "note")
         sources = [
             dict(zip(names, row, strict=True)) for row in plan.execute(f"SELECT {', '.join(names)} FROM sources")
         ]
-    return documents, [{**row, "entry": json.loads(row["entry"])} for row in sources]
+    return Documents(path), [{**row, "entry": json.loads(row["entry"])} for row in sources]
 
 
 def rows_of(path: Path, document: int) -> list[Row]:
     """The rows of one document, in order."""
+    with open_plan(path) as plan:
+        return [to_row(json.loads(row)) for row in row_texts(plan, document)]
+
+
+def row_texts(plan: sqlite3.Connection, document: int) -> list[str]:
+    """The rows of one document, in order, as JSON."""
+    found = plan.execute("SELECT row FROM rows WHERE document = ? ORDER BY start_s, n", (document,))
+    return [row for (row,) in found]
+
+
+@contextmanager
+def open_plan(path: Path) -> Iterator[sqlite3.Connection]:
+    """The plan, to be read."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as plan:
-        found = plan.execute("SELECT row FROM rows WHERE document = ? ORDER BY start_s, n", (document,)).fetchall()
-    return [to_row(json.loads(row)) for (row,) in found]
+        yield plan
 
 
-def choose_heldout(documents: list[Planned], share: float, at_most: int, seed: int) -> tuple[set[int], dict[str, str]]:
+def choose_heldout(
+    documents: Sequence[Planned], share: float, at_most: int, seed: int
+) -> tuple[set[int], dict[str, str]]:
     """Numbers of the documents kept for measuring, and what each source was parted by: speaker, recording or document.
 
     Whole speakers (with all their recordings) where that gives about the share; else whole recordings; else documents.
     The choice depends on names and seed alone.
     """
-    sources: dict[str, list[Planned]] = {}
-    for planned in filter(lambda p: p.usable, documents):
-        sources.setdefault(planned.source, []).append(planned)
+    sources: dict[str, array[int]] = {}
+    for place, planned in enumerate(documents):
+        if planned.usable:
+            sources.setdefault(planned.source, array("q")).append(place)
     chosen: set[int] = set()
     kept_by: dict[str, str] = {}
-    for source, own in sources.items():
+    for source, places in sources.items():
+        own = pick(documents, places)
         target = max(1, min(round(share * len(own)), at_most // len(sources)))
         for level, groups in (("speaker", _by_speaker(own)), ("recording", _by_recording(own)), ("document", None)):
-            groups = groups if groups is not None else {str(p.number): [p.number] for p in own}
+            groups = groups if groups is not None else {p.name or str(p.number): [p.number] for p in own}
             taken: list[int] = []
             for key in sorted(groups, key=lambda k: hashlib.sha256(f"{seed}/{source}/{k}".encode()).digest()):
                 if len(taken) + len(groups[key]) <= max(target, round(1.25 * target)):
@@ -214,14 +255,14 @@ def choose_heldout(documents: list[Planned], share: float, at_most: int, seed: i
     return chosen, kept_by
 
 
-def _by_recording(documents: list[Planned]) -> dict[str, list[int]]:
+def _by_recording(documents: Iterable[Planned]) -> dict[str, list[int]]:
     groups: dict[str, list[int]] = {}
     for p in documents:
-        groups.setdefault(p.recording or f"document {p.number}", []).append(p.number)
+        groups.setdefault(p.recording or f"document {p.name or p.number}", []).append(p.number)
     return groups
 
 
-def _by_speaker(documents: list[Planned]) -> dict[str, list[int]]:
+def _by_speaker(documents: Sequence[Planned]) -> dict[str, list[int]]:
     """Documents that share a speaker or a recording, directly or through others, are in one group."""
     above: dict[str, str] = {}
 
@@ -233,7 +274,7 @@ def _by_speaker(documents: list[Planned]) -> dict[str, list[int]]:
 
     def keys(p: Planned) -> list[str]:
         named = [f"speaker {p.speaker}"] * bool(p.speaker) + [f"recording {p.recording}"] * bool(p.recording)
-        return named or [f"document {p.number}"]
+        return named or [f"document {p.name or p.number}"]
 
     for p in documents:
         first, *rest = keys(p)

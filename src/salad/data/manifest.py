@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from salad.data.readers.rows import Row, check_text
-from salad.files import read_jsonl, write_jsonl
+from salad.files import Rows, read_jsonl, write_jsonl
 from salad.types import SaladError, Utterance, Word
 
 Sentence = tuple[int, int, float, float]  # start_word, end_word (excluded), start_s, end_s
@@ -66,13 +67,48 @@ def read_utterances(path: str | Path) -> list[Utterance]:
     return [utterance_from_dict(row, Path(path).parent) for row in read_jsonl(path)]
 
 
+def summed(utterances: Iterable[Utterance], into: dict[str, Any]) -> Iterator[Utterance]:
+    """The same utterances; after the last one, `into` tells their hours and the mean of their scores: of those that
+    have one, for given word times often come without.
+    """
+    seconds, score, num = 0.0, 0.0, 0
+    for utterance in utterances:
+        seconds += utterance.duration_s
+        if not math.isnan(utterance.score):
+            score, num = score + utterance.score, num + 1
+        yield utterance
+    into |= {"hours": seconds / 3600, "mean_score": score / num if num else None}
+
+
+def utterances_in(paths: Iterable[Path]) -> Rows:
+    """Utterances of manifests that `write_utterances` wrote, read when they are asked for, audio paths absolute."""
+    return Rows(paths, lambda row, path: utterance_from_dict(row, path.parent))
+
+
+def spoken_in(folders: Iterable[Path]) -> Rows:
+    """What `load_spoken` gives of these shards, read when it is asked for."""
+
+    @functools.lru_cache(maxsize=1)
+    def times(folder: Path) -> dict[str, list[Sentence]]:
+        return _sentences(folder)
+
+    def make(row: dict[str, Any], path: Path) -> tuple[Utterance, list[Sentence] | None]:
+        return utterance_from_dict(row, path.parent), times(path.parent).get(row["id"])
+
+    return Rows([folder / "utterances.jsonl" for folder in folders], make)
+
+
 def load_spoken(folders: Iterable[str | Path]) -> list[tuple[Utterance, list[Sentence] | None]]:
     """Every utterance of the shards' folders, in order, with its sentences (None where sentences.jsonl has none)."""
     spoken: list[tuple[Utterance, list[Sentence] | None]] = []
     for folder in map(Path, folders):
-        times = {row["id"]: [tuple(s) for s in row["sentences"]] for row in read_jsonl(folder / "sentences.jsonl")}
+        times = _sentences(folder)
         spoken += [(utterance, times.get(utterance.id)) for utterance in read_utterances(folder / "utterances.jsonl")]
     return spoken
+
+
+def _sentences(folder: Path) -> dict[str, list[Sentence]]:
+    return {row["id"]: [tuple(s) for s in row["sentences"]] for row in read_jsonl(folder / "sentences.jsonl")}
 
 
 def write_lhotse(utterances: Sequence[Utterance], path: str | Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from salad.files import read_jsonl, write_jsonl
+from salad.files import Rows, json_objects, write_jsonl
 
 
-def gather_quarantine(folder: Path, more: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
-    """One quarantine.jsonl for a stage, out of its shards' and `more`; returns its rows."""
-    rows = [row for path in sorted(folder.rglob("shard-*/quarantine.jsonl")) for row in read_jsonl(path)]
-    rows = [{"stage": folder.name, **row} for row in (*rows, *more)]
-    write_jsonl(folder / "quarantine.jsonl", rows)
-    return rows
+def gather_quarantine(folder: Path, more: Iterable[dict[str, Any]] = ()) -> Rows:
+    """One quarantine.jsonl for a stage, out of its shards' and `more`; returns its rows, which stay on disk."""
+    paths = sorted(folder.rglob("shard-*/quarantine.jsonl"))
+    rows = itertools.chain((row for path in paths for _, row in json_objects(path)), more)
+    write_jsonl(folder / "quarantine.jsonl", ({"stage": folder.name, **row} for row in rows))
+    return Rows([folder / "quarantine.jsonl"])

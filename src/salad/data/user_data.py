@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import re
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from salad.config import Corpus
+import numpy as np
+
+from salad.config import Corpus, Text
 from salad.data.card import speech_source, text_source
 from salad.data.deduplicate import quarantine_duplicates
 from salad.data.ingest import ingest_documents
 from salad.data.ingest_plan import CHARS_PER_S, IngestLimits, choose_heldout, make_plan, read_plan
-from salad.data.manifest import load_spoken
+from salad.data.manifest import utterances_in
 from salad.data.quarantine import gather_quarantine
-from salad.data.readers.text import read_text, stream_text
+from salad.data.readers.text import stream_text, unique_text
 from salad.data.sources import open_source
-from salad.files import read_jsonl, write_jsonl
+from salad.engine import pick
+from salad.files import Rows, json_objects, write_jsonl
 from salad.progress import console
 from salad.types import Document, SaladError, Utterance
+
+TEXTS = "own_text-*.jsonl"
 
 
 def user_recordings(
     settings: Corpus, limits: IngestLimits | None, folder: Path, *, workers: int, seed: int
-) -> tuple[list[Utterance], list[Utterance], list[dict[str, Any]]]:
-    """Your recordings: to train on, to measure on, and their rows of the data card.
+) -> tuple[Sequence[Utterance], Sequence[Utterance], list[dict[str, Any]]]:
+    """Your recordings: to train on, to measure on (read when they are asked for), and their rows of the data card.
 
     limits: what may come in; None only where there is nothing to read.
     They are written to `folder`, shard by shard (own/, own-heldout/). Raises SaladError where none is left to train or
@@ -45,22 +52,25 @@ def user_recordings(
     names = {row["source"]: (row["entry"]["licence"], row["entry"]["language"]) for row in sources}
     shards = []
     for name, wanted, title in (("own", False, "read recordings"), ("own-heldout", True, "read held-out recordings")):
-        own = [d for d in documents if (d.number in chosen) == wanted]
+        numbers = array("q", (d.number for d in documents if (d.number in chosen) == wanted))
+        own = pick(documents, numbers)
         folders = ingest_documents(own, plan, names, limits, folder / name, workers=workers, title=title)
         shards.append(folders)
     quarantine_duplicates([*shards[1], *shards[0]])  # what is measured on stays
-    groups = [[u for u, _ in load_spoken(folders)] for folders in shards]
+    groups = [utterances_in(path / "utterances.jsonl" for path in folders) for folders in shards]
     speech, heldout = groups
     elsewhere = settings.heldout_per_domain or settings.heldout_text
     if not (speech or settings.speech_documents) or not (heldout or elsewhere):
         gather_quarantine(folder)
         what = "to train on" if not speech else "to measure on (corpus.heldout_share)"
         raise SaladError(f"corpus: no recording is left {what}; {folder / 'quarantine.jsonl'} says why of each")
-    quarantined = [row for path in folder.glob("own*/shard-*/quarantine.jsonl") for row in read_jsonl(path)]
+    refused = Counter(
+        row.get("source") for path in folder.glob("own*/shard-*/quarantine.jsonl") for _, row in json_objects(path)
+    )
     rows = []
     for source in sources:
         entry, name = source["entry"], source["source"]
-        of = [[u for u in group if u.source == name] for group in groups]
+        of = [(u for u in group if u.source == name) for group in groups]
         rows.append(
             speech_source(
                 name,
@@ -69,7 +79,7 @@ def user_recordings(
                 *of,
                 format=source["format"],
                 rows=source["rows"],
-                quarantined=sum(row.get("source") == name for row in quarantined),
+                quarantined=refused[name],
                 heldout_by=kept_by.get(name, ""),
                 language=entry["language"],
                 note=source["note"],
@@ -80,16 +90,21 @@ def user_recordings(
 
 def user_text(
     settings: Corpus, limits: IngestLimits | None, folder: Path, seed: int
-) -> tuple[list[Document], list[Document], list[dict[str, Any]], list[dict[str, str]]]:
+) -> tuple[Sequence[Document], list[Document], list[dict[str, Any]], list[dict[str, str]]]:
     """Your broad text: to learn from, and `heldout_text` documents to measure on; its rows of the data card; what
-    cannot be used.
+    cannot be used. It is read into TEXTS, a file an entry in `folder`, and from there when it is asked for.
 
     Raises SaladError where nothing can be used; quarantine.jsonl in `folder` then says why of each.
     """
     if not settings.text:
         return [], [], [], []
-    read = [(entry, *read_text(entry, _fits(limits))) for entry in settings.text]
-    everyone, quarantined = [d for _, own, _ in read for d in own], [row for *_, left_out in read for row in left_out]
+    quarantined, read = list[dict[str, str]](), list[tuple[Text, Rows, int]]()
+    for number, entry in enumerate(settings.text):
+        path, before = folder / TEXTS.replace("*", str(number)), len(quarantined)
+        write_jsonl(path, map(asdict, unique_text(entry, _fits(limits), quarantined)))
+        read.append((entry, Rows([path], lambda row, _: Document(**row)), len(quarantined) - before))
+    paths = [folder / TEXTS.replace("*", str(number)) for number in range(len(read))]
+    everyone = Rows(paths, lambda row, _: Document(**row))
     if not everyone:
         write_jsonl(folder / "quarantine.jsonl", quarantined)
         raise SaladError("corpus.text: no text can be used; corpus/quarantine.jsonl says why of each")
@@ -97,13 +112,14 @@ def user_text(
     reason = "text: the rest of a document that is measured on"
     quarantined += [{"stage": "corpus", "id": document.id, "reason": reason} for document in spare]
     gone, rows = {document.id for document in (*heldout, *spare)}, []
-    for entry, own, left_out in read:
+    for entry, own, num_left_out in read:
         notes = [f"stopped after max_documents: {entry.max_documents}"] * (len(own) == entry.max_documents)
-        kept = [document for document in own if document.id not in gone]
+        kept = (document for document in own if document.id not in gone)
         measured = sum(document.source == entry.title for document in heldout)
         notes += [f"{measured} documents are held out, and spoken"] * (measured > 0)
-        rows.append(text_source(entry.title, entry.licence, kept, note="; ".join(notes), quarantined=len(left_out)))
-    return [document for document in everyone if document.id not in gone], heldout, rows, quarantined
+        rows.append(text_source(entry.title, entry.licence, kept, note="; ".join(notes), quarantined=num_left_out))
+    numbers = array("q", (number for number, document in enumerate(everyone) if document.id not in gone))
+    return pick(everyone, numbers), heldout, rows, quarantined
 
 
 def hold_out(documents: Sequence[Document], number: int, seed: int) -> tuple[list[Document], list[Document]]:
@@ -113,14 +129,22 @@ def hold_out(documents: Sequence[Document], number: int, seed: int) -> tuple[lis
     """
     if not number:
         return [], []
-    parts: dict[str, list[Document]] = {}
-    for document in documents:
-        parts.setdefault(re.sub(r"#\d+$", "", document.id), []).append(document)
-    if number >= len(parts):
-        raise SaladError(f"corpus.heldout_text: got {number}, but there are {len(parts)} texts; keep fewer of them")
-    order = sorted(parts, key=lambda name: hashlib.sha256(f"{seed}/heldout_text/{name}".encode()).digest())
-    chosen = [parts[name] for name in order[:number]]
+    ranks = array("Q", (_rank(document, seed) for document in documents))  # not names: they take ten times as much
+    order = np.unique(np.frombuffer(ranks, np.uint64))
+    if number >= len(order):
+        raise SaladError(f"corpus.heldout_text: got {number}, but there are {len(order)} texts; keep fewer of them")
+    parts: dict[int, list[Document]] = {rank: [] for rank in order[:number].tolist()}
+    for rank, document in zip(ranks, documents, strict=True):
+        if rank in parts:
+            parts[rank].append(document)
+    chosen = list(parts.values())
     return [own[0] for own in chosen], [document for own in chosen for document in own[1:]]
+
+
+def _rank(document: Document, seed: int) -> int:
+    """A random number that the parts of a text share."""
+    name = re.sub(r"#\d+$", "", document.id)
+    return int.from_bytes(hashlib.sha256(f"{seed}/heldout_text/{name}".encode()).digest()[:8], "big")
 
 
 def own_plain_text(

@@ -26,6 +26,7 @@ class EngineOptions:
     kind: Kind = "local"
     tries: int = 3
     device: Setting = "auto"
+    spare: tuple[Path, Path] | None = None
 
 
 _DEFAULT = EngineOptions()
@@ -33,14 +34,18 @@ _settings: ContextVar[EngineOptions] = ContextVar("settings", default=_DEFAULT)
 
 
 @contextmanager
-def using(kind: Kind = "local", tries: int = 3, device: Setting = "auto") -> Iterator[None]:
+def using(
+    kind: Kind = "local", tries: int = 3, device: Setting = "auto", spare: tuple[Path, Path] | None = None
+) -> Iterator[None]:
     """Which engine runs the shards inside the block, how many workers an item may kill, and what jobs that can use a
     GPU run on (the recipe's `engine`). Raises SaladError where that is `cuda` and this machine has none; of Ray's
     cluster it is known once it is asked.
+
+    spare: a folder, and where its last result lies: shards of it that fit are taken (see `key` of `run_shards`).
     """
     if device == "cuda" and kind == "local" and not gpus_here("torch"):
         raise no_gpu("torch")
-    token = _settings.set(EngineOptions(kind, tries, device))
+    token = _settings.set(EngineOptions(kind, tries, device, spare))
     try:
         yield
     finally:
@@ -77,14 +82,15 @@ def run_shards(
     kind: Kind | None = None,
     tries: int | None = None,
     library: Library | None = None,
+    key: Callable[[Any], str] | None = None,
 ) -> list[Path]:
     """Call `function(shard, folder)` for every shard of `items`; return the shards' folders in order.
 
     The function writes files into `folder`, which is renamed to its final place once it returns, so a
-    killed run loses at most the shards in flight. Shards depend on `items` and `shard_items` alone:
-    another number of workers, or another engine, gives the same files. `function` must be importable (a module's
-    function or a `functools.partial` of one). With one local worker it runs here, unless `fresh` asks for a process
-    of its own, whose arithmetic nothing that ran before can touch.
+    killed run loses at most the shards in flight. Shards depend on `items` and `shard_items` alone (with `key` also on
+    how they were cut before): another number of workers, or another engine, gives the same files. `function` must be
+    importable (a module's function or a `functools.partial` of one). With one local worker it runs here, unless `fresh`
+    asks for a process of its own, whose arithmetic nothing that ran before can touch.
 
     A shard whose worker dies (SIGKILL, out of memory, a crash in a library) runs again. After `tries` deaths each item
     of it is tried alone. One that kills `tries` times again is named by SaladError, or with `quarantine` goes to the
@@ -95,19 +101,22 @@ def run_shards(
     library: what the function computes with on `worker_device()`. Such a job has one worker a GPU where there are any
     and the surrounding `using` lets it, whatever `workers` says, and what it runs on is printed; others stay on the
     CPU. A worker with a GPU is never this process.
+
+    key: names all that an item's part of a shard is made from. Then one item more makes one shard anew and not all, and
+    shards of the folder's last result (`spare` of the surrounding `using`) that were made from the same are taken.
     """
     settings = _settings.get()
     kind, tries = kind or settings.kind, tries or settings.tries
     with _full_disk_told(out_dir):
-        keep_only(out_dir, items, shard_items)
-        folders = [out_dir / shard_name(index) for index in range(-(-len(items) // shard_items))]
-        left = [index for index, folder in enumerate(folders) if not folder.exists()]
+        bounds = keep_only(out_dir, items, shard_items, key, _spare_of(out_dir))
+        folders = [out_dir / shard_name(number) for number in bounds.numbers]
+        left = [place for place, folder in enumerate(folders) if not folder.exists()]
         if not left:
             return folders
-        shards = (cut(items, shard_items, index) for index in left)  # one at a time: items may be made
+        shards = (cut(items, bounds, place) for place in left)  # one at a time: items may be made
         attempts = (Attempt(function, shard, out_dir, tuple(range(len(shard.items)))) for shard in shards)
         with progress(title, total=len(items), unit=unit) as bar:
-            bar.advance(len(items) - sum(len(range(len(items))[i * shard_items : (i + 1) * shard_items]) for i in left))
+            bar.advance(len(items) - sum(bounds.starts[place + 1] - bounds.starts[place] for place in left))
             local = kind == "local"
             gpus = gpus_here(library) if library and local and settings.device != "cpu" else ()
             devices = plan_workers(settings.device, library if local else None, workers, gpus)
@@ -121,10 +130,18 @@ def run_shards(
             try:
                 with _pool(kind, devices[: len(left)], settings.device, library) as pool:
                     _tell(library, title, pool.devices)
-                    _Drive(pool, bar, shard_items, tries, quarantine).run(attempts)
+                    _Drive(pool, bar, tries, quarantine).run(attempts)
             finally:
                 remove_halves(out_dir)  # of workers that died
     return folders
+
+
+def _spare_of(out_dir: Path) -> Path | None:
+    """Where the last result of this folder lies, if anywhere."""
+    spare = _settings.get().spare
+    if spare is None or not out_dir.is_relative_to(spare[0]):
+        return None
+    return spare[1] / out_dir.relative_to(spare[0])
 
 
 @contextmanager
@@ -158,8 +175,8 @@ def _tell(library: Library | None, title: str, devices: Sequence[str | None]) ->
 class _Drive:
     """Keeps a pool's workers busy until every shard is whole."""
 
-    def __init__(self, pool: Pool, bar: Bar, shard_items: int, tries: int, quarantine: bool) -> None:
-        self.pool, self.bar, self.shard_items = pool, bar, shard_items
+    def __init__(self, pool: Pool, bar: Bar, tries: int, quarantine: bool) -> None:
+        self.pool, self.bar = pool, bar
         self.tries, self.quarantine = tries, quarantine
         self.waiting: deque[Attempt] = deque()
         self.deaths: Counter[tuple[int, tuple[int, ...], bool]] = Counter()
@@ -223,7 +240,7 @@ class _Drive:
             return
         poison = sorted(self.poison[shard.index])
         reason = f"killed its worker {self.tries} times"
-        names = [item_name(shard.items[n], shard.index * self.shard_items + n) for n in poison]
+        names = [item_name(shard.items[n], shard.start + n) for n in poison]
         if poison and not self.quarantine:
             raise SaladError(f"engine: {', '.join(names)} {reason}; remove it from the input and run again")
         numbers = tuple(n for n in range(len(shard.items)) if n not in poison)

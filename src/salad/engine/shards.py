@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 import secrets
 import shutil
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from salad.engine.machine import flushed
-from salad.files import read_jsonl, write_jsonl, write_text
+from salad.files import read_jsonl, write_jsonl, write_lines
 
 KEPT = ".kept-"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """What one call of the function works on: `items` in order, and the index that seeds its randomness."""
+    """What one call of the function works on: `items` in order, and the index that seeds its randomness.
+
+    start: place of the first item among those of the job.
+    """
 
     index: int
     items: tuple[Any, ...]
+    start: int = 0
 
     @property
     def name(self) -> str:
@@ -42,6 +51,11 @@ class Made(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._make, self._sources)
+
+
+def pick(items: Sequence[Any], numbers: Sequence[int]) -> Sequence[Any]:
+    """Some of the items, by number: a list out of a list, else made when they are asked for."""
+    return [items[number] for number in numbers] if isinstance(items, list) else Made(items.__getitem__, numbers)
 
 
 @dataclass(frozen=True)
@@ -73,31 +87,143 @@ def shard_name(index: int) -> str:
     return f"shard-{index:05d}"
 
 
-def cut(items: Sequence[Any], shard_items: int, index: int) -> Shard:
-    """Shard number `index` of a job."""
-    numbers = range(len(items))[index * shard_items : (index + 1) * shard_items]
-    return Shard(index, tuple(items[number] for number in numbers))
+def cut(items: Sequence[Any], bounds: Bounds, number: int) -> Shard:
+    """Shard number `number` of a job."""
+    first, start, end = bounds.numbers[number], bounds.starts[number], bounds.starts[number + 1]
+    return Shard(first, tuple(items[at] for at in range(start, end)), start)
 
 
-def keep_only(out_dir: Path, items: Sequence[Any], shard_items: int) -> None:
-    """Shards made from other items, or cut otherwise, are not these shards: they go; so do halves of shards."""
+@dataclass(frozen=True)
+class Bounds:
+    """Which items make which shard: numbers [S] of the shards, and starts [S + 1] among the items."""
+
+    numbers: Sequence[int]
+    starts: Sequence[int]
+
+    @staticmethod
+    def even(num: int, shard_items: int) -> Bounds:
+        """Shards of `shard_items`, but for the last."""
+        starts = [*range(0, num, shard_items), num] if num else [0]
+        return Bounds(range(len(starts) - 1), starts)
+
+    @staticmethod
+    def near(keys: np.ndarray, plan: Plan, shard_items: int) -> Bounds:
+        """As an earlier plan cut them: an item that is new joins the shard of the one before it, so that one shard is
+        another and not all. New items behind the last shard fill it and begin further ones. Where that would make a
+        shard of twice `shard_items`, all are cut anew.
+        """
+        owner = np.repeat(np.arange(len(plan.numbers)), np.diff(plan.starts))
+        order = np.argsort(plan.keys, kind="stable")
+        if not len(keys) or not len(order):
+            return Bounds.even(len(keys), shard_items)
+        at = np.minimum(np.searchsorted(plan.keys, keys, sorter=order), len(order) - 1)
+        known = np.where(plan.keys[order[at]] == keys, owner[order[at]], -1)
+        shard = np.maximum.accumulate(known)
+        if shard[-1] < 0:
+            return Bounds.even(len(keys), shard_items)
+        shard[shard < 0] = shard[shard >= 0][0]
+        own, starts = np.unique(shard, return_index=True)
+        numbers = [plan.numbers[one] for one in own.tolist()]
+        more = range(int(starts[-1]) + shard_items, len(keys), shard_items)
+        ends = [*starts.tolist(), *more, len(keys)]
+        if max(np.diff(ends)) >= 2 * shard_items:
+            return Bounds.even(len(keys), shard_items)
+        return Bounds([*numbers, *range(numbers[-1] + 1, numbers[-1] + 1 + len(more))], ends)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Of what the shards of a folder were made: bounds as of `Bounds`, and uint64 [items] `keys`, a hash of each."""
+
+    numbers: Sequence[int]
+    starts: Sequence[int]
+    keys: np.ndarray
+
+    @staticmethod
+    def read(folder: Path) -> Plan | None:
+        """The plan in plan.txt: a line a shard, its number and the hashes of its items. None where there is none."""
+        numbers, starts, keys = array("q"), array("q", [0]), array("Q")
+        try:
+            with open(folder / "plan.txt", encoding="ascii") as file:
+                for line in file:
+                    number, *own = line.split()
+                    numbers.append(int(number))
+                    keys.extend(int(key, 16) for key in own)
+                    starts.append(len(keys))
+        except (OSError, ValueError, OverflowError):  # none, or of an older version
+            return None
+        return Plan(numbers, starts, np.frombuffer(keys, np.uint64) if keys else np.empty(0, np.uint64))
+
+    def write(self, folder: Path) -> None:
+        lines = (" ".join([str(n), *map("{:016x}".format, self.keys[own])]) for n, own in self._shards())
+        write_lines(folder / "plan.txt", lines)
+
+    def same(self, other: Plan) -> set[int]:
+        """Numbers of the shards that are made of the same items in both."""
+        theirs = dict(other._shards())
+        return {n for n, own in self._shards() if n in theirs and np.array_equal(self.keys[own], other.keys[theirs[n]])}
+
+    def _shards(self) -> Iterator[tuple[int, slice]]:
+        return zip(self.numbers, itertools.starmap(slice, itertools.pairwise(self.starts)), strict=True)
+
+
+def keep_only(
+    out_dir: Path,
+    items: Sequence[Any],
+    shard_items: int,
+    key: Callable[[Any], str] | None = None,
+    spare: Path | None = None,
+) -> Bounds:
+    """How the items are cut. Shards made from other items, or cut otherwise, are not these shards: they go; so do
+    halves of shards.
+
+    key: names all that a shard is made from beside the code, the contents of files too, item by item (default: its
+    repr, which may be the same for other contents). With it items are cut near to how they were before, and shards
+    that fit are taken (as hard links) from `spare`, where the last result of this folder lies.
+    """
     out_dir.mkdir(parents=True, exist_ok=True)
-    plan = _plan(items, shard_items)
-    note = out_dir / "plan.txt"
-    if not (note.exists() and note.read_text() == plan):
+    keys = _keys(items, shard_items, key or repr)
+    kept, older = Plan.read(out_dir), Plan.read(spare) if key and spare else None
+    before = kept or older
+    bounds = Bounds.near(keys, before, shard_items) if key and before else Bounds.even(len(keys), shard_items)
+    plan = Plan(bounds.numbers, bounds.starts, keys)
+    same = plan.same(kept) if kept else set[int]()
+    if kept is None or len(same) < max(len(plan.numbers), len(kept.numbers)):
+        names = {shard_name(number) for number in same}
         for folder in (*out_dir.glob("shard-*"), *out_dir.glob(f"{KEPT}*")):
-            shutil.rmtree(folder)
-        write_text(note, plan)
+            if folder.name.removeprefix(KEPT) not in names:
+                shutil.rmtree(folder)
+        plan.write(out_dir)
     remove_halves(out_dir)
+    if older and spare:
+        for number in plan.same(older):
+            _adopt(spare / shard_name(number), out_dir / shard_name(number))
+    return bounds
 
 
-def _plan(items: Sequence[Any], shard_items: int) -> str:
-    """sha256 of `f"{shard_items} {list(items)!r}"`, which is never one string: it would be as long as the corpus."""
-    digest = hashlib.sha256(f"{shard_items} [".encode())
-    for number, item in enumerate(items):
-        digest.update(f"{', ' if number else ''}{item!r}".encode())
-    digest.update(b"]")
-    return digest.hexdigest()
+def _keys(items: Sequence[Any], shard_items: int, key: Callable[[Any], str]) -> np.ndarray:
+    """uint64 [items]: 64 bits of a hash of each. `shard_items` is in it: whoever changes it wants another cut."""
+    hashes = array("Q")
+    for item in items:
+        digest = hashlib.blake2b(f"{shard_items} {key(item)}".encode(errors="surrogatepass"), digest_size=8)
+        hashes.append(int.from_bytes(digest.digest(), "little"))
+    return np.frombuffer(hashes, np.uint64) if hashes else np.empty(0, np.uint64)
+
+
+def _adopt(source: Path, target: Path) -> None:
+    """A shard of an earlier result, whole or absent, as hard links (copies where the disk cannot link)."""
+    if target.exists() or not source.is_dir():
+        return
+    aside = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+    shutil.copytree(source, aside, copy_function=_link)
+    aside.rename(target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def remove_halves(out_dir: Path) -> None:

@@ -24,7 +24,7 @@ from salad.engine import run_shards
 from salad.files import read_json, sha256_json
 from salad.model import SaladForConditionalGeneration
 from salad.model.check import load_llm
-from salad.model.encoders.job import encode_pieces, kind_of, shared_encoder
+from salad.model.encoders.job import encode_pieces, items_of, kind_of, shared_encoder
 from salad.sequence import FrameStore, check_shard
 from salad.sequence.examples import all_pieces, speech_examples, text_examples
 from salad.types import Document, Example, SaladError, Utterance
@@ -93,8 +93,10 @@ class LoadedModel:
                 f"{encoder.frame_dim}; the encoder was exchanged after the training"
             )
         items = [(u.audio, all_pieces(u, self.sequence, seed=self.seed, layouts=layouts)) for u in utterances]
+        if self.sequence.encode == "recordings":
+            items = list(items_of(encoder, utterances, self.sequence, seed=self.seed, layouts=layouts))
         fits = encoder.fingerprint(), kind_of(encoder, self.sequence.stored)
-        changed = [[path, Path(path).stat().st_mtime_ns] for path, _ in items]
+        changed = [[path, Path(path).stat().st_mtime_ns] for path, *_ in items]
         folder = out / "frames" / sha256_json([fits, changed, repr(items)])[:12]
         for shard in sorted(folder.glob("shard-*")):
             if check_shard(shard, *fits):  # cut off, damaged, or of an older format

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from salad.engine import Made
 from salad.files import read_jsonl
 from salad.measure.divergence import divergence, speech_ears
 from salad.measure.hearing import heard_of_utterances, phone_errors, spoken_words
 from salad.measure.oracle import symbol_ears, symbols_of_model, true_symbols
 from salad.model.teacher import Teacher
+from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.ears_data import spell_documents
 from salad.pipeline.leakage import evaluation_texts
 from salad.pipeline.prober import Prober, kept_speech, probed_speech
@@ -35,7 +37,7 @@ def market_of(run: Run, excluded: Sequence[Mapping[str, Any]]) -> Market:
     bought = {r["id"] for one in run.rounds[:-1] for r in read_jsonl(one.folder("select") / "documents.jsonl")}
     return Market(
         clusters=clusters,
-        documents=load_documents(run, "web"),
+        documents=stream_documents(run, "web"),
         labels=labels.tolist(),
         seconds_per_word=probed["seconds_per_word"],
         decision=probed["decision"],
@@ -48,8 +50,8 @@ def market_of(run: Run, excluded: Sequence[Mapping[str, Any]]) -> Market:
 def excluded(run: Run) -> list[dict[str, Any]]:
     """What is never bought, and why: texts of an evaluation, and near-duplicates of an earlier text."""
     settings = run.recipe.select
-    documents, heldout = load_documents(run, "web"), load_documents(run, "heldout")
-    texts = [d.text for d in documents]
+    documents, heldout = stream_documents(run, "web"), load_documents(run, "heldout")
+    texts = Made(lambda document: document.text, documents)
     evaluation = [text for _, text in evaluation_texts(run.recipe, heldout)]
     seen = overlapping(texts, evaluation, settings.overlap_words)
     again = near_duplicates(texts, settings.near_duplicate)
@@ -69,7 +71,7 @@ def units_of_run(run: Run) -> Units:
     """Words, and where the ears hear phones diphones, of every document of D_web, and those of the speech so far."""
     symbols = load_symbols(run) if run.recipe.model.ears == "symbols" else None
     spoken = units_of((u.text for u in _spoken(run)), symbols)
-    return units_of((d.text for d in load_documents(run, "web")), symbols), {unit for own in spoken for unit in own}
+    return units_of((d.text for d in stream_documents(run, "web")), symbols), {unit for own in spoken for unit in own}
 
 
 def price(run: Run, market: Market) -> Prices:

@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from salad.assets import ASSETS
 from salad.config import Corpus, Recipe
 from salad.data.card import speech_source, text_source
 from salad.data.ingest_plan import IngestLimits
 from salad.data.prepared import Prepared, copy_recordings, first_of_each_domain, read_prepared, recorded
+from salad.files import Rows, write_jsonl
 from salad.model import load_encoder
 from salad.pipeline.run import Run
-from salad.pipeline.speech_jobs import speak
+from salad.pipeline.speech_jobs import speak, without_times
+from salad.sequence.frames import id_hash
 from salad.synthesize import assets_of_voice
-from salad.types import Document, Utterance
+from salad.types import Document, SaladError, Utterance
 
 PREPARED_HELDOUT = "prepared-heldout"  # the folder of held-out recordings that came with a prepared corpus
+
+
+def stream_documents(run: Run, name: str) -> Rows:
+    """Documents of `web`, `plain`, `speech` or `heldout` of the corpus, read when they are asked for."""
+    return Rows([run.folder("corpus") / f"{name}.jsonl"], lambda row, _: Document(**row))
+
+
+def write_documents(path: Path, documents: Iterable[Document]) -> Rows:
+    """Write documents as JSON lines; what is read from there. Raises SaladError where two share an id."""
+    hashes = array("Q")
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for document in documents:
+            hashes.append(id_hash(document.id))
+            yield asdict(document)
+
+    write_jsonl(path, rows())
+    if hashes and len(np.unique(np.frombuffer(hashes, np.uint64))) < len(hashes):
+        raise SaladError(f"corpus: two documents of {path.stem} share an id; give every document its own")
+    return Rows([path], lambda row, _: Document(**row))
 
 
 def against_forgetting(recipe: Recipe) -> str:
@@ -82,20 +109,20 @@ def heldout_speech(
     measured = copy_recordings(ready, folder / PREPARED_HELDOUT / "shard-00000") if ready else []
     said = {recording.said for recording in ready}
     missing = [(d, voice) for d, voice in wanted if (d.id, voice) not in said]
-    return measured + [u for u, _ in speak(run, folder / "heldout", missing, "speak held-out")], len(ready)
+    return [*measured, *without_times(speak(run, folder / "heldout", missing, "speak held-out"))], len(ready)
 
 
 def spoken_rows(spoken: Sequence[Utterance], measured: Sequence[Utterance]) -> list[dict[str, Any]]:
     """Rows of the data card for synthetic speech, one a voice: to train on and to measure on."""
     rows = []
-    for voice in {u.speaker: 0 for u in (*spoken, *measured)}:
-        groups = ([u for u in group if u.speaker == voice] for group in (spoken, measured))
+    for voice in {u.speaker: 0 for u in itertools.chain(spoken, measured)}:
+        groups = ((u for u in group if u.speaker == voice) for group in (spoken, measured))
         rows.append(speech_source(f"spoken by {voice}", "synthetic", _licences(assets_of_voice(voice)), *groups))
     return rows
 
 
 def text_rows(
-    settings: Corpus, llm: str, prepared: Sequence[Document], web: Sequence[Document]
+    settings: Corpus, llm: str, prepared: Sequence[Document], web: Iterable[Document]
 ) -> list[dict[str, Any]]:
     """Rows of the data card for text that is not the user's own entries: of a prepared corpus, written, and local.
 

@@ -9,7 +9,8 @@ from typing import Any
 from salad.config import Recipe
 from salad.files import sha256_file, sha256_json
 
-LOADING = {"sequence": ("features", "stream", "lanes", "buffer_shards")}  # they change no file of align, nor any frame
+# They change no file of align, nor any frame; but `encode` (see stages/align.py), which older recipes do not have.
+LOADING = {"sequence": ("features", "stream", "lanes", "buffer_shards", "encode")}
 
 
 def fingerprint(value: Any) -> str:
@@ -31,6 +32,11 @@ def of_section(recipe: Recipe, name: str) -> str:
 def of_content(files: Iterable[Path]) -> str:
     """Of files by their bytes; in the order given."""
     return fingerprint([[str(path), sha256_file(path)] for path in files])
+
+
+def of_folder(folder: Path | None) -> str:
+    """Of all files in a folder by their bytes; "" for none."""
+    return of_content(sorted(p for p in folder.rglob("*") if p.is_file())) if folder is not None else ""
 
 
 def of_stamps(files: Iterable[Path]) -> str:

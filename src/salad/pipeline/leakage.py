@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from salad.config import Recipe
+from salad.engine import pick
 from salad.evaluation.benchmark_task import find_task, load_items, task_files
 from salad.pipeline.fingerprints import fingerprint, of_content
 from salad.progress import console
@@ -46,21 +48,22 @@ def reason_of(screen: Screen, text: str) -> str:
 
 def without_leaks(
     screen: Screen, items: Sequence[Item], what: str, of: Callable[[Item], Any] = lambda item: item
-) -> tuple[list[Item], list[dict[str, str]]]:
+) -> tuple[Sequence[Item], list[dict[str, str]]]:
     """Those that may be trained on, and the rest as rows {id, reason} of a quarantine; how many they are is printed.
 
-    of: gives what has an `id` and a `text`. A recording of a held-out text by another reader is among the rest.
+    of: gives what has an `id` and a `text`. A recording of a held-out text by another reader is among the rest. What
+    reads its items when they are asked for goes on doing so.
     """
-    kept, aside = [], list[dict[str, str]]()
-    for item in items:
+    numbers, aside = array("q"), list[dict[str, str]]()
+    for number, item in enumerate(items):
         if why := reason_of(screen, of(item).text):
             aside.append({"id": of(item).id, "reason": why})
         else:
-            kept.append(item)
+            numbers.append(number)
     if aside:
         console.print(
             f"{what}: {len(aside)} of {len(items)} share {screen.n} words in a row with what is measured on, and are "
             "set aside; quarantine.jsonl names them",
             highlight=False,
         )
-    return kept, aside
+    return pick(items, numbers), aside

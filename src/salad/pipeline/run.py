@@ -85,6 +85,10 @@ class Run:
             return self.dir / "rounds" / f"{self.round:02d}" / stage
         return self.dir / stage
 
+    def last_result(self, stage: str) -> Path:
+        """Where the result of a stage was moved that no longer fits the recipe."""
+        return self.dir / "replaced" / self.folder(stage).relative_to(self.dir)
+
     def uses_bf16(self, use: Use, device: str = "cpu") -> bool:
         """Whether `use` computes in bf16: as the recipe says, or where the run's own timings found it faster.
 
@@ -167,7 +171,7 @@ def run_pipeline(
                 below = STAGES[STAGES.index(stage) : STAGES.index(only or until or STAGES[-1]) + 1]
                 refuse_large([run.folder(name) for name in below], replaced)
             if first:
-                done = move_to_replaced(run.folder(stage), run.dir / "replaced" / stage, replaced)
+                done = move_to_replaced(run.folder(stage), run.last_result(stage), replaced)
                 console.print(f"{stage}: runs again, because {why}; its last result{done}", highlight=False)
             meet()
             above_ran = stage
@@ -223,12 +227,13 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
     folder = run.folder(stage)
     before = _state(folder)
     seconds = before.get("seconds", 0.0)
-    header = {"stage": stage, "inputs": parts, "seed": run.recipe.seed, "versions": _versions()}
+    header = {"stage": stage, "inputs": parts, "seed": run.recipe.seed, "versions": versions()}
     write_json(folder / "stage.json", {**header, "status": "running", "seconds": seconds})
     console.rule(f"[bold]{stage}[/]", align="left")
     start_s = time.monotonic()
     try:
-        with using(run.recipe.engine.kind, run.recipe.engine.tries, run.recipe.engine.device):
+        engine, spare = run.recipe.engine, (folder, run.last_result(stage))
+        with using(engine.kind, engine.tries, engine.device, spare):
             summary = _function(stage)(run)
     except BaseException:
         spent = seconds + time.monotonic() - start_s
@@ -301,7 +306,8 @@ def _state(folder: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of this package, Python and the libraries that results depend on."""
     versions = {"salad-speech": importlib.import_module("salad").__version__, "python": platform.python_version()}
     for name in VERSIONS:
         try:

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import shutil
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from salad import assets
 from salad.align.transcribe import transcribe_all
-from salad.config import Variation
-from salad.data.manifest import load_spoken
+from salad.config import Recipe, Variation
+from salad.data.deduplicate import sound_key
+from salad.data.manifest import spoken_in, utterance_from_dict, utterance_to_dict
 from salad.engine import Made, run_shards
-from salad.model.encoders.job import FlyFrames, encode_pieces, kind_of, shared_encoder
+from salad.files import Rows, read_json, write_json, write_jsonl
+from salad.model.encoders.job import FlyFrames, encode_pieces, items_of, kind_of, shared_encoder
 from salad.model.encoders.load import Encoder
-from salad.pipeline.run import Run
+from salad.pipeline.fingerprints import fingerprint, of_folder, section
+from salad.pipeline.run import Run, versions
 from salad.progress import console
 from salad.sequence import FrameShard, FrameStore, check_shard
-from salad.sequence.examples import all_pieces
 from salad.sequence.frames import Decode
 from salad.synthesize.delivery import STEADY
 from salad.synthesize.speak import speak_all
 from salad.synthesize.word_times import align_all
 from salad.training.distributed import ProcessGroup
 from salad.types import Document, Utterance
+
+SIZES = "rows.json"  # in the folder of aligned shards: rows of each
 
 
 def speak(
@@ -34,18 +41,29 @@ def speak(
     *,
     variation: Variation = STEADY,
     audio: str = "flac",
-) -> list[tuple[Utterance, Any]]:
-    """Speak whole documents, varied where they are for training; returns utterances with their sentences' times."""
+) -> Sequence[tuple[Utterance, Any]]:
+    """Speak whole documents, varied where they are for training; utterances with their sentences' times, which are
+    read when they are asked for."""
     recipe = run.recipe
     folders = speak_all(
         spoken, folder, seed=recipe.seed, workers=recipe.engine.workers, title=title, variation=variation, audio=audio
     )
-    return load_spoken(folders)
+    return spoken_in(folders)
 
 
-def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title: str) -> list[Utterance]:
-    """Word times for every utterance; what falls under the threshold is left in the shards' quarantine."""
-    settings = run.recipe.align
+def without_times(spoken: Sequence[tuple[Utterance, Any]]) -> Sequence[Utterance]:
+    """The utterances of what `speak` gives."""
+    return Made(lambda pair: pair[0], spoken)
+
+
+def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title: str) -> Sequence[Utterance]:
+    """Word times for every utterance, read when they are asked for; what falls under the threshold is left in the
+    shards' quarantine. In the align stage, what its last result has of the same sound and text is taken from it.
+    """
+    settings, made_from = run.recipe.align, None
+    if folder.parent == run.folder("align"):
+        made_from = aligned_with(run.recipe)
+        restore_rows(folder, run.last_result("align") / folder.name)
     return align_all(
         spoken,
         folder,
@@ -57,7 +75,39 @@ def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title
         model=settings.model,
         times=settings.times,
         listen=settings.listen,
+        made_from=made_from,
     )
+
+
+def aligned_with(recipe: Recipe) -> str:
+    """What word times come from beside the sound and its text: the recipe's settings, models and files, versions."""
+    settings = recipe.align
+    models = [assets.fingerprint(name) for name in (recipe.assets.asr, settings.model) if name is not None]
+    return fingerprint([section(recipe, "align"), models, of_folder(settings.times), versions()])
+
+
+def keep_sizes(folder: Path, aligned: Sequence[Utterance]) -> None:
+    """Note how many rows each shard of `align` has: a finished stage keeps them in its manifest alone."""
+    if isinstance(aligned, Rows):
+        write_json(folder / SIZES, aligned.sizes)
+
+
+def restore_rows(folder: Path, last: Path) -> None:
+    """Give the shards of the last result of `folder`, which lie in `last`, back their rows out of its manifest."""
+    manifest, shards = last.with_suffix(".jsonl"), sorted(last.glob("shard-*"))
+    if all((shard / "utterances.jsonl").exists() for shard in shards):
+        return
+    sizes = read_json(last / SIZES) if (last / SIZES).exists() and manifest.exists() else []
+    if len(sizes) != len(shards):
+        (last / "plan.txt").unlink(missing_ok=True)  # nothing of it can be taken
+        return
+    rows = iter(Rows([manifest], lambda row, _: utterance_from_dict(row, folder.parent)))
+    for shard, size in zip(shards, sizes, strict=True):
+        own, path = itertools.islice(rows, size), shard / "utterances.jsonl"
+        if path.exists():
+            deque(own, maxlen=0)
+        else:
+            write_jsonl(path, (utterance_to_dict(utterance, folder / shard.name) for utterance in own))
 
 
 def encode(
@@ -69,14 +119,19 @@ def encode(
     `sequence.features: fly` nothing is written.
     """
     settings = run.recipe.sequence
-    pieces = functools.partial(all_pieces, settings=settings, seed=run.recipe.seed, layouts=layouts, whole=whole)
+    how = {"seed": run.recipe.seed, "layouts": layouts, "whole": whole}
     if settings.features == "fly":
-        return FlyFrames(encoder_of(run), pieces, utterances, stored=settings.stored)
+        return FlyFrames(encoder_of(run), settings, utterances, **how)
     for shard in sorted(folder.glob("shard-*")):
         if why := check_shard(shard, *expected(run)[:2]):
             console.print(f"encoded again: {why}", highlight=False)
             shutil.rmtree(shard)
-    items = Made(lambda u: (u.audio, pieces(u), {"id": u.id}), utterances)
+    encoder, kind, _ = expected(run)
+
+    def key(item: tuple) -> str:
+        return f"{encoder} {kind} {sound_key(item[0])} {item!r}"
+
+    items = items_of(encoder_of(run), utterances, settings, **how)
     function = functools.partial(encode_pieces, encoder=run.recipe.assets.encoder, stored=settings.stored)
     folders = run_shards(
         function,
@@ -87,6 +142,7 @@ def encode(
         title=title,
         unit="utterances",
         library=encoder_of(run).library,
+        key=key,
     )
     return FrameStore(folders, *expected(run))
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from salad.config import Sequence as Layout
 from salad.config import Stage
-from salad.data.manifest import read_utterances, utterance_from_dict
+from salad.data.manifest import utterance_from_dict, utterances_in
 from salad.files import read_jsonl, write_jsonl
 from salad.model.encoders.job import FlyFrames
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import encoder_of, expected, reencode_stale
 from salad.sequence import Frames, FrameShard, start_token_id, tokenise
-from salad.sequence.examples import all_pieces, build_example, draw_layout, num_positions, text_example
+from salad.sequence.examples import build_example, draw_layout, num_positions, text_example
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
 from salad.training.distributed import ProcessGroup
 from salad.types import Document, Example, Utterance
@@ -72,14 +72,13 @@ def speech_shards(
     settings, layouts = run.recipe.sequence, run.recipe.sequence.layouts
     start, lines = start_token_id(tokenizer), Lines(manifest, run.recipe.engine.shard_items)
     if settings.features == "fly":
-        pieces = functools.partial(all_pieces, settings=settings, seed=run.recipe.seed, layouts=layouts, whole=whole)
-        fly = FlyFrames(encoder_of(run), pieces, stored=settings.stored)
+        fly = FlyFrames(encoder_of(run), settings, seed=run.recipe.seed, layouts=layouts, whole=whole)
 
         def frames_in(shard: int) -> Callable[[Utterance], Frames]:
             return fly.of
 
     else:
-        whole_list = functools.partial(read_utterances, manifest)
+        whole_list = functools.partial(utterances_in, [manifest])
         folders = reencode_stale(run, frames, sum(lines.sizes), whole_list, layouts=layouts, whole=whole, world=world)
         wanted = expected(run)
         lines = Lines(manifest, [FrameShard(path, *wanted).num_utterances for path in folders])
@@ -95,7 +94,8 @@ def speech_shards(
     def build(document: tuple[bytes, Callable[[Utterance], Frames]], epoch: int) -> tuple[Example, int]:
         line, frames_of = document
         utterance = utterance_from_dict(json.loads(line), manifest.parent)
-        spans = draw_layout(utterance, epoch % layouts, settings, run.recipe.seed)
+        layout = epoch % layouts if settings.encode == "spans" else epoch  # of a whole recording any span is there
+        spans = draw_layout(utterance, layout, settings, run.recipe.seed)
         example = build_example(
             utterance, tokenise(tokenizer, utterance.text), spans, _Once(frames_of(utterance)), start
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -73,9 +74,10 @@ def draw(
     leaves the draw, so a budget larger than the corpus takes all of it.
     """
     rng = np.random.default_rng([seed, replicate] if replicate else seed)
-    left = {
-        c.id: [d for d, at in zip(documents, labels, strict=True) if at == c.id and d.id not in taken] for c in clusters
-    }
+    left = {c.id: array("q") for c in clusters}
+    for number, (document, at) in enumerate(zip(documents, labels, strict=True)):
+        if at in left and document.id not in taken:
+            left[at].append(number)
     weights = {c.id: c.quota_s for c in clusters if c.quota_s > 0}
     drawn: list[tuple[Document, int]] = []
     spent_s = 0.0
@@ -85,7 +87,7 @@ def draw(
             break
         p = np.array([weights[i] for i in open_ids])
         at = open_ids[int(rng.choice(len(open_ids), p=p / p.sum()))]
-        document = left[at].pop(int(rng.integers(len(left[at]))))
+        document = documents[left[at].pop(int(rng.integers(len(left[at]))))]
         drawn.append((document, at))
         spent_s += len(document.words) * seconds_per_word
     return drawn

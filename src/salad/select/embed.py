@@ -30,15 +30,13 @@ def embed_documents(shard: Shard, folder: Path, *, asset: str, batch: int) -> No
 
 def join_embeddings(folders: Sequence[Path], path: Path) -> np.ndarray:
     """One file of all shards' embeddings, memory-mapped float16 [N, dim]; no more than a shard is held at a time."""
-    parts = [np.load(folder / "embeddings.npy", mmap_mode="r") for folder in folders]
+    shapes = [np.load(folder / "embeddings.npy", mmap_mode="r").shape for folder in folders]
     aside = path.with_name(f".{path.name}.tmp")
-    shape = (sum(len(part) for part in parts), parts[0].shape[1])
-    joined = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float16, shape=shape)
-    at = 0
-    for part in parts:
-        joined[at : at + len(part)] = part
-        at += len(part)
-    joined.flush()
+    header = {"descr": "<f2", "fortran_order": False, "shape": (sum(n for n, _ in shapes), shapes[0][1])}
+    with open(aside, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for folder in folders:
+            file.write(np.load(folder / "embeddings.npy").astype(np.float16).tobytes())
     os.replace(aside, path)
     return np.load(path, mmap_mode="r")
 

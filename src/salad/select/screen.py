@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
@@ -66,13 +67,13 @@ def near_duplicates(texts: Sequence[str], threshold: float, seed: int = 0) -> li
     """For each text the earlier one that it repeats (Jaccard of its five-word shingles over `threshold`), or None.
 
     MinHash with locality-sensitive hashing finds the candidates (datasketch's permutations and bands), the exact
-    Jaccard decides. The first of a group of like texts stays. A text takes 32 bytes a band (9 bands at 0.8), not its
-    shingles: those of candidates are made again from `texts`.
+    Jaccard decides. The first of a group of like texts stays. A text takes 4 bytes a band (9 bands at 0.8), and 16 more
+    where a band of it is another text's too, but not its shingles: those of candidates are made again from `texts`.
     """
-    buckets = _buckets(texts, threshold, seed)
+    out = list[int | None](itertools.repeat(None, len(texts)))
+    shared, buckets = _buckets(texts, threshold, seed)
     last = np.full(buckets.max(initial=-1) + 1, -1)  # the latest text of each bucket that stays
     before = np.full_like(buckets, -1)  # the one before it there
-    out: list[int | None] = []
     for i, row in enumerate(buckets):
         candidates = set[int]()
         for band in np.flatnonzero(last[row] >= 0).tolist():
@@ -80,37 +81,45 @@ def near_duplicates(texts: Sequence[str], threshold: float, seed: int = 0) -> li
             while j >= 0:
                 candidates.add(j)
                 j = int(before[j, band])
-        own = _shingles(texts[i]) if candidates else set()
-        out.append(next((j for j in sorted(candidates) if _jaccard(own, _shingles(texts[j])) >= threshold), None))
-        if out[-1] is None:
+        own = _shingles(texts[shared[i]]) if candidates else set()
+        earlier = (int(shared[j]) for j in sorted(candidates))
+        out[shared[i]] = next((j for j in earlier if _jaccard(own, _shingles(texts[j])) >= threshold), None)
+        if out[shared[i]] is None:
             before[i] = last[row]
             last[row] = i
     return out
 
 
-def _buckets(texts: Sequence[str], threshold: float, seed: int) -> np.ndarray:
-    """int64 [texts, bands]: the number of a text's bucket in each band; no two bands share a bucket.
+def _buckets(texts: Sequence[str], threshold: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The texts [S] that share a bucket with another, in order, and the number of their bucket in each band, int64
+    [S, bands]; no two bands share a bucket.
 
-    Bands are told apart by 64-bit hashes; where two agree by chance, there is one candidate more.
+    Bands are told apart by 32 bits of a hash: where two agree by chance, there is one candidate more.
     """
     from datasketch import MinHash, MinHashLSH
 
     blank = MinHash(num_perm=PERMUTATIONS, seed=seed)
     index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS)
     weights = _weights(index.r)
-    keys = np.empty((len(texts), index.b), np.uint64)
+    keys = np.empty((len(texts), index.b), np.uint32)
     for i, text in enumerate(texts):
         sketch = blank.copy()  # drawing the permutations anew takes longer than a short text
         sketch.update_batch([shingle.encode() for shingle in _shingles(text)])
         bands = sketch.hashvalues[: index.b * index.r].reshape(index.b, index.r)
-        keys[i] = (bands * weights).sum(axis=1)
+        keys[i] = (bands * weights).sum(axis=1) >> np.uint64(32)
+    shares = np.zeros(len(texts), bool)
+    for band in keys.T:
+        values, counts = np.unique(band, return_counts=True)
+        shares |= np.isin(band, values[counts > 1])
+    shared = np.flatnonzero(shares)
+    keys = keys[shared]
     out = np.empty(keys.shape, np.int64)
     start = 0
     for band in range(index.b):
         known, out[:, band] = np.unique(keys[:, band], return_inverse=True)
         out[:, band] += start
         start += len(known)
-    return out
+    return shared, out
 
 
 def _shingles(text: str) -> set[str]:

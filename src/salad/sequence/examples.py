@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from salad import config
-from salad.audio import to_samples
+from salad.audio import frames_heard, to_samples
 from salad.sequence.frames import Piece
 from salad.sequence.interleave import cut, interleave
 from salad.sequence.store import Frames
@@ -56,6 +56,19 @@ def all_pieces(
         own = pieces_of(utterance, spans, settings, seed=seed, with_text=whole and layout == 0)
         pieces |= {piece.key: piece for piece in own}
     return list(pieces.values())
+
+
+def recording_piece(utterance: Utterance) -> Piece:
+    """All of a recording, for an encoder that is causal: what is heard of it in any interleaving is a slice."""
+    return Piece(utterance.id, 0, len(utterance.words), 0, utterance.num_samples)
+
+
+def word_frames(utterance: Utterance, frame_rate_hz: float) -> np.ndarray:
+    """int32 [words, 2], `frames_heard` of each word: what `slice_of` needs to find any span in the whole recording."""
+    pieces = (_piece(utterance, n, n + 1) for n in range(len(utterance.words)))
+    rate = utterance.sample_rate_hz
+    bounds = [frames_heard(p.start_sample, p.end_sample, rate, frame_rate_hz) for p in pieces]
+    return np.array(bounds, np.int32).reshape(-1, 2)
 
 
 def _piece(utterance: Utterance, start_word: int, end_word: int) -> Piece:

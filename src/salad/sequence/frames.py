@@ -54,13 +54,17 @@ def write_frames(
     *,
     encoder: str = "",
     utterance_ids: Sequence[str] = (),
+    word_frames: Sequence[np.ndarray] = (),
 ) -> None:
     """Write features (for each piece float [T, frame_dim], or uint16 codes [T, num_codebooks]) and their index.
 
     encoder: the fingerprint of what made them; a reader that expects another refuses the shard. utterance_ids: all
     recordings of the shard in order, those without a piece too. An array given for several pieces is kept once.
+    word_frames: for each of `utterance_ids` int32 [words, 2]; its one piece is then the whole recording, and any run of
+    its words a slice: see `slice_of`.
     Index, for U utterances and P pieces: hashes uint64 [U], ids uint8 (UTF-8, joined), id_starts int64 [U + 1],
-    piece_starts int64 [U + 1], words int32 [P, 2], offsets int64 [P], lengths int32 [P].
+    piece_starts int64 [U + 1], words int32 [P, 2], offsets int64 [P], lengths int32 [P];
+    with word_frames also bounds int32 [W, 2] and bound_starts int64 [U + 1].
     """
     ids = list(dict.fromkeys([*utterance_ids, *(piece.utterance_id for piece in pieces)]))
     place = {utterance_id: i for i, utterance_id in enumerate(ids)}
@@ -89,6 +93,9 @@ def write_frames(
         "offsets": np.array(offsets, np.int64),
         "lengths": np.array([len(features[i]) for i in order], np.int32),
     }
+    if word_frames:
+        index["bounds"] = np.concatenate(word_frames).astype(np.int32).reshape(-1, 2)
+        index["bound_starts"] = _starts([len(one) for one in word_frames])
     note = {"encoder": encoder, "num_frames": at, "sha256": sha256_file(folder / DATA)}
     save_file(index, folder / INDEX, {"salad": json.dumps(note)})  # one key: safetensors keeps no order of several
 
@@ -151,12 +158,17 @@ class FrameShard:
     def at(self, row: int, key: Key) -> np.ndarray:
         """The same, where the utterance's row is known."""
         start, end = self._index.map("piece_starts")[row : row + 2]
-        words = self._index.map("words")[start:end]
-        found = np.flatnonzero((words[:, 0] == key[1]) & (words[:, 1] == key[2]))
-        if not len(found):
-            raise missing(key)
-        piece = int(start) + int(found[0])
-        offset, num = int(self._index.map("offsets")[piece]), int(self._index.map("lengths")[piece])
+        if "bounds" in self._index.shapes and end > start:
+            own = slice(*self._index.map("bound_starts")[row : row + 2])
+            first, last = slice_of(self._index.map("bounds")[own], key)
+            offset, num = int(self._index.map("offsets")[start]) + first, last - first
+        else:
+            words = self._index.map("words")[start:end]
+            found = np.flatnonzero((words[:, 0] == key[1]) & (words[:, 1] == key[2]))
+            if not len(found):
+                raise missing(key)
+            piece = int(start) + int(found[0])
+            offset, num = int(self._index.map("offsets")[piece]), int(self._index.map("lengths")[piece])
         if not 0 <= offset <= offset + num <= self.num_frames:
             raise SaladError(f"frames: {self.folder / INDEX} points beyond {DATA}; {MEND}")
         part = self._data.map(self.kind)[offset : offset + num]
@@ -170,6 +182,16 @@ class FrameShard:
         """Let go of the maps; what was read stays valid, and the next read maps again."""
         self._data.close()
         self._index.close()
+
+
+def slice_of(word_frames: np.ndarray, key: Key) -> tuple[int, int]:
+    """First and last + 1 frame of a run of words in a whole recording: at least one, and none that has heard what
+    follows them, but for a recording's very first. word_frames: int32 [words, 2], `frames_heard` of each word.
+    """
+    if not 0 <= key[1] < key[2] <= len(word_frames):
+        raise missing(key)
+    last = int(word_frames[key[2] - 1, 1])
+    return min(int(word_frames[key[1], 0]), last - 1), last
 
 
 def missing(key: Key) -> SaladError:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from salad.engine import Made
 from salad.sequence.frames import Decode, FrameShard, Key, id_hash, missing
 
 
@@ -22,7 +23,7 @@ class Frames(Protocol):
 class FrameStore:
     """Reads frames by (utterance id, first word, last word + 1) from any number of shard folders.
 
-    In memory: 16 bytes for each utterance. At most `open_shards` shards are mapped at a time. encoder, kind, decode:
+    In memory: 16 bytes for each utterance. At most `open_shards` shards are open at a time. encoder, kind, decode:
     see FrameShard; a shard that is stale, cut off or damaged is refused with a SaladError that names it.
     """
 
@@ -34,20 +35,23 @@ class FrameStore:
         decode: Decode | None = None,
         open_shards: int = 256,
     ) -> None:
-        self.shards = [FrameShard(folder, encoder, kind, decode) for folder in folders]
-        hashes = [shard.hashes() for shard in self.shards]
+        self.shards = Made(lambda folder: FrameShard(folder, encoder, kind, decode), list(folders))  # opened when asked
+        hashes, self._num_pieces = list[np.ndarray](), 0
+        for shard in self.shards:
+            hashes.append(shard.hashes())
+            self._num_pieces += shard.num_pieces
         joined = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
         order = np.argsort(joined, kind="stable")
         self._hashes = joined[order]
         sizes = [len(one) for one in hashes]
         self._shard = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)[order]
         self._row = np.concatenate([np.arange(n, dtype=np.int32) for n in sizes] or [np.empty(0, np.int32)])[order]
-        self._open: OrderedDict[int, None] = OrderedDict()
+        self._open: OrderedDict[int, FrameShard] = OrderedDict()
         self._open_shards = open_shards
 
     def __len__(self) -> int:
         """Pieces in all shards."""
-        return sum(shard.num_pieces for shard in self.shards)
+        return self._num_pieces
 
     def get(self, key: Key) -> np.ndarray:
         """float16 [num_frames, frame_dim]: a view of the shard's file, or frames made from its codes."""
@@ -61,9 +65,9 @@ class FrameStore:
         raise missing(key)
 
     def _opened(self, number: int) -> FrameShard:
-        self._open[number] = None
+        if number not in self._open:
+            self._open[number] = self.shards[number]
+            if len(self._open) > self._open_shards:
+                self._open.popitem(last=False)[1].close()
         self._open.move_to_end(number)
-        if len(self._open) > self._open_shards:
-            oldest, _ = self._open.popitem(last=False)
-            self.shards[oldest].close()
-        return self.shards[number]
+        return self._open[number]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from salad.align.transcribe import cer
+from salad.engine import pick
 from salad.text.speakable import speakable
 from salad.types import Utterance
 
@@ -17,18 +19,18 @@ def spoken_cer(transcript: str, text: str) -> float:
 
 def split_by_cer(
     utterances: Sequence[Utterance], transcripts: Mapping[str, str], max_cer: float
-) -> tuple[list[Utterance], list[dict[str, Any]]]:
+) -> tuple[Sequence[Utterance], list[dict[str, Any]]]:
     """Utterances at or under `max_cer`, and rows {id, reason, cer} for the others. transcripts: by id.
 
     An utterance without a transcript could not be read; it is in the quarantine already.
     """
-    kept, rows = [], []
-    for utterance in utterances:
+    kept, rows = array("q"), []
+    for number, utterance in enumerate(utterances):
         if utterance.id not in transcripts:
             continue
         error = spoken_cer(transcripts[utterance.id], utterance.text)
         if error <= max_cer:
-            kept.append(utterance)
+            kept.append(number)
         else:
             rows.append({"id": utterance.id, "reason": f"CER {error:.3f}, at most {max_cer} is kept", "cer": error})
-    return kept, rows
+    return pick(utterances, kept), rows

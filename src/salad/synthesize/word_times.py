@@ -10,7 +10,15 @@ from statistics import fmean
 from typing import Any
 
 from salad.align.utterances import align_utterances
-from salad.data.manifest import Sentence, read_utterances, utterance_from_dict, utterance_to_dict, write_utterances
+from salad.data.deduplicate import sound_key
+from salad.data.manifest import (
+    Sentence,
+    read_utterances,
+    utterance_from_dict,
+    utterance_to_dict,
+    utterances_in,
+    write_utterances,
+)
 from salad.engine import Made, Shard, run_shards
 from salad.text.speakable import speakable, spoken_bounds
 from salad.types import Utterance, Word
@@ -56,12 +64,18 @@ def align_all(
     *,
     workers: int,
     title: str,
+    made_from: str | None = None,
     **settings: Any,
-) -> list[Utterance]:
+) -> Sequence[Utterance]:
     """Word times for every utterance, shard by shard; what is not fit for use is left in the shards' quarantine.
 
-    settings: of `align_spoken`.
+    They are read from their shards when they are asked for. settings: of `align_spoken`. made_from: names what the
+    aligner is, contents of files too; given, what an earlier result has of the same sound is taken from it.
     """
+
+    def key(item: tuple[dict[str, Any], Sequence[Sentence] | None]) -> str:
+        return f"{made_from} {sound_key(item[0]['audio'])} {item!r}"
+
     items = Made(lambda pair: (utterance_to_dict(pair[0]), pair[1]), spoken)
     function = functools.partial(align_spoken, **settings)
     folders = run_shards(
@@ -74,8 +88,9 @@ def align_all(
         unit="utterances",
         quarantine=True,
         library="torch" if settings.get("method") == "ctc" else "ctranslate2",
+        key=key if made_from is not None else None,
     )
-    return [utterance for path in folders for utterance in read_utterances(path / "utterances.jsonl")]
+    return utterances_in(path / "utterances.jsonl" for path in folders)
 
 
 def _as_written(utterance: Utterance, text: str, words: Sequence[str]) -> Utterance:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -26,11 +27,16 @@ def read_text(entry: Text, fits: Callable[[str], bool]) -> tuple[list[Document],
     A text that does not pass `fits` becomes several documents, cut between sentences: none of it is lost.
     """
     quarantined: list[dict[str, str]] = []
-    return _unique(list(stream_text(entry, fits, quarantined))), quarantined
+    return list(unique_text(entry, fits, quarantined)), quarantined
+
+
+def unique_text(entry: Text, fits: Callable[[str], bool], quarantined: list[dict[str, str]]) -> Iterator[Document]:
+    """The same one by one, none of them held. What is left out is added to `quarantined`."""
+    return _unique(stream_text(entry, fits, quarantined))
 
 
 def stream_text(entry: Text, fits: Callable[[str], bool], quarantined: list[dict[str, str]]) -> Iterator[Document]:
-    """The same one by one, none of them held: an id may come twice. What is left out is added to `quarantined`."""
+    """The same one by one: an id may come twice. What is left out is added to `quarantined`."""
     return itertools.islice(_documents(entry, fits, quarantined), entry.max_documents)
 
 
@@ -80,7 +86,7 @@ def read_local_text(
                 documents.append(Document(given, text, utf8(str(path)), utf8(label(row.get("domain")))))
         except SaladError as error:
             quarantined.append(_left_out(path.name, str(error)))
-    return _unique(documents)
+    return list(_unique(documents))
 
 
 def _left_out(name: str, reason: str) -> dict[str, str]:
@@ -116,15 +122,17 @@ def cut_text(text: str, fits: Callable[[str], bool]) -> list[str]:
     return parts
 
 
-def _unique(documents: list[Document]) -> list[Document]:
+def _unique(documents: Iterable[Document]) -> Iterator[Document]:
     """A repeated id gets its place in the list behind it: the same text twice is for the clustering to see."""
-    seen: set[str] = set()
-    out = []
+    seen = set[bytes]()  # hashes: an id is longer
     for n, d in enumerate(documents):
-        name = d.id if d.id not in seen else f"{d.id}~{n}"
-        seen.add(name)
-        out.append(Document(name, d.text, d.source, d.domain))
-    return out
+        name = d.id if _hash(d.id) not in seen else f"{d.id}~{n}"
+        seen.add(_hash(name))
+        yield Document(name, d.text, d.source, d.domain)
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
 def _files(entry: Text) -> list[Path]:

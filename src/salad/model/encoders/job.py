@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from salad import config
 from salad.audio import read_audio, resample
-from salad.engine import Shard
+from salad.engine import Made, Shard
 from salad.engine.devices import worker_device
 from salad.model.encoders.load import Encoder, load_encoder
 from salad.sequence import Piece, write_frames
-from salad.sequence.frames import Key, missing
-from salad.types import Utterance
+from salad.sequence.examples import all_pieces, recording_piece, word_frames
+from salad.sequence.frames import Decode, Key, missing, slice_of
+from salad.types import SaladError, Utterance
 
 FED, FEEDERS = 32, 4  # recordings that a GPU is given together, and threads that read and cut them
 
@@ -73,8 +76,40 @@ def _fed(encoder: Encoder, items: Sequence[tuple], kind: str) -> Iterator[np.nda
             yield from _features(encoder, cut, kind)
 
 
+def items_of(
+    encoder: Encoder,
+    utterances: Sequence[Utterance],
+    settings: config.Sequence,
+    *,
+    seed: int,
+    layouts: int,
+    whole: bool = False,
+) -> Made:
+    """Items for `encode_pieces`: what is heard of each utterance in its first `layouts` interleavings (see
+    `all_pieces`), or where `settings.encode` is "recordings" all of it."""
+    pieces = pieces_for(encoder, settings, seed=seed, layouts=layouts, whole=whole)
+    if settings.encode == "spans":
+        return Made(lambda u: (u.audio, pieces(u), {"id": u.id}), utterances)
+    rate = encoder.frame_rate_hz
+    return Made(lambda u: (u.audio, pieces(u), {"id": u.id, "frames": word_frames(u, rate).tolist()}), utterances)
+
+
+def pieces_for(encoder: Encoder, settings: config.Sequence, **how: Any) -> Callable[[Utterance], Sequence[Piece]]:
+    """The pieces that an utterance is encoded in; how: of `all_pieces`. Raises SaladError where the encoder would hear
+    what follows a span."""
+    if settings.encode == "spans":
+        return functools.partial(all_pieces, settings=settings, **how)
+    if not encoder.causal:
+        raise SaladError(
+            f"sequence.encode: recordings needs a causal encoder, such as kyutai/mimi; {encoder.name} hears the words "
+            "behind a span: leave it at spans"
+        )
+    return lambda utterance: [recording_piece(utterance)]
+
+
 def encode_pieces(shard: Shard, folder: Path, *, encoder: str, stored: str = "auto") -> None:
-    """For `run_shards`: items are (audio's path, its pieces) or (audio's path, its pieces, {id} of its utterance).
+    """For `run_shards`: items are (audio's path, its pieces) or (audio's path, its pieces, {id} of its utterance); with
+    "frames" (see `word_frames`) beside the id, the one piece is the whole recording.
 
     Writes a shard of frames, keyed by the encoder's fingerprint; named utterances are in it without pieces, too.
     """
@@ -82,38 +117,45 @@ def encode_pieces(shard: Shard, folder: Path, *, encoder: str, stored: str = "au
     loaded: Encoder = shared_encoder(encoder) if device == "cpu" else shared_encoder(encoder, device=device)
     kind, pieces = kind_of(loaded, stored), list[Piece]()
     features: list[np.ndarray] = []
-    ids = [row["id"] for _, _, *rows in shard.items for row in rows]
+    named = [row for _, _, *rows in shard.items for row in rows]
+    bounds = [np.array(row["frames"], np.int32).reshape(-1, 2) for row in named if "frames" in row]
     for path, own, *_ in shard.items:
         pieces += own
         if device == "cpu":
             features += features_of(loaded, path, own, kind)
     if device != "cpu":
         features += _fed(loaded, shard.items, kind)
-    write_frames(folder, pieces, features, encoder=loaded.fingerprint(), utterance_ids=ids)
+    ids = [row["id"] for row in named]
+    write_frames(folder, pieces, features, encoder=loaded.fingerprint(), utterance_ids=ids, word_frames=bounds)
 
 
 class FlyFrames:
     """Frames made when they are asked for; the same numbers as from the cache, which encodes the same pieces together.
 
-    pieces: all pieces of an utterance, as the cache would keep them. The last `keep` utterances asked for are
-    remembered. utterances: those that `get` knows by their id; `of` takes any.
+    settings, how: of `items_of`. The last `keep` utterances asked for are remembered. utterances: those that `get`
+    knows by their id; `of` takes any.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        pieces: Callable[[Utterance], Sequence[Piece]],
-        utterances: Iterable[Utterance] = (),
+        settings: config.Sequence,
+        utterances: Sequence[Utterance] = (),
         *,
-        stored: str = "auto",
         keep: int = 32,
+        **how: Any,
     ) -> None:
-        self.encoder, self._pieces, self._kind, self._keep = encoder, pieces, kind_of(encoder, stored), keep
-        self._known = {utterance.id: utterance for utterance in utterances}
+        self.encoder, self._pieces, self._keep = encoder, pieces_for(encoder, settings, **how), keep
+        self._settings, self._kind = settings, kind_of(encoder, settings.stored)
+        self._utterances = utterances
         self._last: OrderedDict[str, _Encoded] = OrderedDict()
 
     def __len__(self) -> int:
-        return sum(len(self._pieces(utterance)) for utterance in self._known.values())
+        return sum(len(self._pieces(utterance)) for utterance in self._utterances)
+
+    @functools.cached_property
+    def _known(self) -> dict[str, Utterance]:
+        return {utterance.id: utterance for utterance in self._utterances}
 
     def get(self, key: Key) -> np.ndarray:
         """float16 [num_frames, frame_dim]."""
@@ -126,9 +168,12 @@ class FlyFrames:
         if utterance.id not in self._last:
             pieces = self._pieces(utterance)
             arrays = features_of(self.encoder, utterance.audio, pieces, self._kind)
-            if self._kind == "codes":
-                arrays = [self.encoder.frames_of_codes(array).astype(np.float16) for array in arrays]
-            self._last[utterance.id] = _Encoded({p.key: array for p, array in zip(pieces, arrays, strict=True)})
+            bounds = (
+                word_frames(utterance, self.encoder.frame_rate_hz) if self._settings.encode == "recordings" else None
+            )
+            decode = self.encoder.frames_of_codes if self._kind == "codes" else None
+            kept = {p.key: array for p, array in zip(pieces, arrays, strict=True)}
+            self._last[utterance.id] = _Encoded(kept, bounds, decode)
             if len(self._last) > self._keep:
                 self._last.popitem(last=False)
         self._last.move_to_end(utterance.id)
@@ -136,10 +181,17 @@ class FlyFrames:
 
 
 class _Encoded:
-    def __init__(self, frames: dict[Key, np.ndarray]) -> None:
-        self._frames = frames
+    """What was encoded of one utterance: its pieces, or with `bounds` (of its words) all of it in one."""
+
+    def __init__(self, kept: dict[Key, np.ndarray], bounds: np.ndarray | None, decode: Decode | None) -> None:
+        self._kept, self._bounds, self._decode = kept, bounds, decode
 
     def get(self, key: Key) -> np.ndarray:
-        if key not in self._frames:
+        if self._bounds is not None:
+            (recording,) = self._kept.values()
+            found = recording[slice(*slice_of(self._bounds, key))]
+        elif key in self._kept:
+            found = self._kept[key]
+        else:
             raise missing(key)
-        return self._frames[key]
+        return found if self._decode is None else self._decode(found).astype(np.float16)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from salad import assets
 from salad.config import Recipe
-from salad.data.manifest import load_spoken, read_utterances, write_utterances
+from salad.data.manifest import read_utterances, spoken_in, summed, write_utterances
 from salad.data.quarantine import gather_quarantine
 from salad.pipeline.corpus_needs import PREPARED_HELDOUT
-from salad.pipeline.fingerprints import of_content
+from salad.pipeline.fingerprints import of_folder
 from salad.pipeline.leakage import screen_of, without_leaks
 from salad.pipeline.run import Run
-from salad.pipeline.speech_jobs import align, encode, open_frames, training_pieces
+from salad.pipeline.speech_jobs import align, encode, keep_sizes, open_frames, training_pieces
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.streaming import speech_shards
 from salad.sequence import Frames
@@ -32,7 +31,9 @@ def inputs(recipe: Recipe) -> dict[str, str]:
     if settings.model is not None:
         parts["asset align.model"] = assets.fingerprint(settings.model)[:16]
     if settings.times is not None:
-        parts["your word times"] = of_content(sorted(p for p in settings.times.rglob("*") if p.is_file()))
+        parts["your word times"] = of_folder(settings.times)
+    if recipe.sequence.encode == "recordings":
+        parts["whole recordings"] = "encoded"
     return parts
 
 
@@ -40,12 +41,12 @@ def run(run: Run) -> dict[str, Any]:
     folder, corpus, times = run.folder("align"), run.folder("corpus"), run.recipe.align.times
     if times is not None and not times.is_dir():
         raise SaladError(f"align.times: {times} is not a folder; give one that holds .TextGrid or .words.json files")
-    spoken = load_spoken(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
+    spoken = spoken_in(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
     screen = screen_of(run.recipe, load_documents(run, "heldout"))
     spoken, leaks = without_leaks(screen, spoken, "D_speech", lambda pair: pair[0])
     speech = align(run, folder / "speech", spoken, "align D_speech")
     places = ("heldout", "own-heldout", PREPARED_HELDOUT)
-    kept = load_spoken([shard for place in places for shard in sorted((corpus / place).glob("shard-*"))])
+    kept = spoken_in([shard for place in places for shard in sorted((corpus / place).glob("shard-*"))])
     heldout = align(run, folder / "heldout", kept, "align held-out")
     quarantined = gather_quarantine(folder, leaks)
     if not speech:
@@ -54,24 +55,19 @@ def run(run: Run) -> dict[str, Any]:
         raise SaladError(
             f"align: nothing is left to measure on; see {folder / 'quarantine.jsonl'} (corpus.heldout_share?)"
         )
-    for name, group in (("speech", speech), ("heldout", heldout)):
-        write_utterances(folder / f"{name}.jsonl", group)
+    for name, group in (("heldout", heldout), ("speech", speech)):
+        found = dict[str, Any]()
+        write_utterances(folder / f"{name}.jsonl", summed(group, found))
+        keep_sizes(folder / name, group)
     store = encode(run, folder / "frames-speech", speech, "encode D_speech", **_heard(run, "speech"))
     encode(run, folder / "frames-heldout", heldout, "encode held-out", **_heard(run, "heldout"))
     return {
         "utterances": len(speech),
-        "hours": sum(u.duration_s for u in speech) / 3600,
-        "mean_score": _mean_score(speech),
+        **found,
         "pieces": len(store),
         "leaked": len(leaks),
         "quarantined": len(quarantined),
     }
-
-
-def _mean_score(utterances: list[Utterance]) -> float | None:
-    """Over those that have one: given word times often come without."""
-    scores = [u.score for u in utterances if not math.isnan(u.score)]
-    return sum(scores) / len(scores) if scores else None
 
 
 def load_aligned(run: Run, name: str) -> list[Utterance]:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from salad.engine import run_shards
+from salad.engine import Made, run_shards
 from salad.files import read_json, write_json
+from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.run import Run
-from salad.pipeline.stages.corpus import load_documents
 from salad.select import balanced_kmeans, embed_documents, join_embeddings, top_words
 from salad.types import Cluster
 
@@ -20,8 +20,8 @@ SECTIONS = ("cluster",)
 
 
 def run(run: Run) -> dict[str, Any]:
-    documents, folder = load_documents(run, "web"), run.folder("cluster")
-    texts = [d.text for d in documents]
+    folder = run.folder("cluster")
+    texts = Made(lambda document: document.text, stream_documents(run, "web"))
     settings = run.recipe.cluster
     function = functools.partial(embed_documents, asset=run.recipe.assets.embedder, batch=settings.batch)
     folders = run_shards(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 from salad import assets
@@ -13,17 +13,18 @@ from salad.data.prepared import chosen_documents, read_prepared
 from salad.data.quarantine import gather_quarantine
 from salad.data.readers.detect import walk
 from salad.data.readers.text import read_local_text
-from salad.data.user_data import own_plain_text, user_recordings, user_text
-from salad.files import read_json, read_jsonl, write_jsonl, write_text
-from salad.pipeline.corpus_needs import heldout_speech, ingest_limits, spoken_rows, text_rows
+from salad.data.user_data import TEXTS, own_plain_text, user_recordings, user_text
+from salad.files import read_json, read_jsonl, write_text
+from salad.pipeline.corpus_needs import heldout_speech, ingest_limits, spoken_rows, text_rows, write_documents
 from salad.pipeline.fingerprints import fingerprint, of_content, of_stamps, section
 from salad.pipeline.leakage import measured_on, reason_of, screen_of, without_leaks
 from salad.pipeline.run import MEASURED, Run, kept_precision
-from salad.pipeline.speech_jobs import speak
+from salad.pipeline.speech_jobs import speak, without_times
 from salad.synthesize.speak import assign_voices
 from salad.types import Document, SaladError
 
 SECTIONS = ("corpus",)
+SPENT = (TEXTS,)  # web.jsonl has what was kept of them
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:
@@ -36,7 +37,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
     if settings.local_text:
         parts["your files"] = of_content(path for path in settings.local_text if path.is_file())
     if places := [data.path for data in settings.user_data if data.path is not None]:  # how long a document is
-        length = {"stride": recipe.model.stride, "encoder": recipe.assets.encoder}
+        length = {"stride": recipe.model.stride, "encoder": recipe.assets.encoder, "layouts": 2}  # of any number: one
         parts["length of documents"] = fingerprint({**section(recipe, "sequence"), **length})
         parts["your data"] = of_stamps(path for place in places for path in walk(place))
     return parts
@@ -58,16 +59,16 @@ def run(run: Run) -> dict[str, Any]:
     to_speak = documents["heldout"] + to_speak
     heldout = to_speak + [Document(u.document_id, u.text, u.source, u.domain) for u in own_heldout]
     screen = screen_of(recipe, heldout)
-    texts = documents["web"] + read_local_text(settings.local_text, quarantined) + own_documents
-    web, leaks = without_leaks(screen, texts, "D_web")
+    few = documents["web"] + read_local_text(settings.local_text, quarantined)
+    parts = [without_leaks(screen, texts, "D_web") for texts in (few, own_documents)]
+    leaks = [row for _, rows in parts for row in rows]
     narrow, more = without_leaks(screen, documents["speech"], "D_speech")
-    for name, group in (("web", web), ("speech", narrow), ("heldout", heldout)):
-        if len({d.id for d in group}) != len(group):
-            raise SaladError(f"corpus: two documents of {name} share an id; give every document its own")
-        write_jsonl(folder / f"{name}.jsonl", [asdict(d) for d in group])
+    web = write_documents(folder / "web.jsonl", chain.from_iterable(kept for kept, _ in parts))
+    write_documents(folder / "speech.jsonl", narrow)
+    write_documents(folder / "heldout.jsonl", heldout)
     plain_rows, unused = own_plain_text(settings, limits, folder / "plain.jsonl", lambda t: reason_of(screen, t))
     voices = assign_voices(narrow, settings.voices.shares, recipe.seed)
-    spoken = [u for u, _ in speak(run, folder / "speech", voices, "speak D_speech (simulated)", variation=settings)]
+    spoken = without_times(speak(run, folder / "speech", voices, "speak D_speech (simulated)", variation=settings))
     measured, ready = heldout_speech(run, folder, prepared, to_speak)
     if not (spoken or own_speech):
         raise SaladError(f"corpus: no recording can be used; {folder / 'quarantine.jsonl'} says why of each")
@@ -82,8 +83,8 @@ def run(run: Run) -> dict[str, Any]:
         "web_documents": len(web),
         "speech_documents": len(spoken) + len(own_speech),
         "heldout_documents": len(heldout),
-        "speech_hours": sum(u.duration_s for u in spoken + own_speech) / 3600,
-        "heldout_hours": sum(u.duration_s for u in measured + own_heldout) / 3600,
+        "speech_hours": sum(u.duration_s for u in chain(spoken, own_speech)) / 3600,
+        "heldout_hours": sum(u.duration_s for u in chain(measured, own_heldout)) / 3600,
         "heldout_recordings_ready": ready,
         "withheld_words": len(prepared.withheld) if prepared else 0,
         "leaked": leaked,

@@ -10,6 +10,7 @@ import numpy as np
 
 from salad.data.quarantine import gather_quarantine
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.prober import Prober, ProbeRows
 from salad.pipeline.run import Run
 from salad.pipeline.stages.cluster import load_clusters
@@ -23,11 +24,13 @@ SECTIONS = ("probe",)
 def run(run: Run) -> dict[str, Any]:
     settings, folder, seed = run.recipe.probe, run.folder("probe"), run.recipe.seed
     clusters, labels = load_clusters(run)
-    documents = load_documents(run, "web")
+    documents = stream_documents(run, "web")
     before = {r["id"] for one in run.rounds[:-1] for name in ("probe", "select")
               for r in read_jsonl(one.folder(name) / "documents.jsonl")}  # fmt: skip
     order = {c.id: np.random.default_rng([seed, c.id]).permutation(np.flatnonzero(labels == c.id)) for c in clusters}
-    order = {c: [int(i) for i in members if documents[i].id not in before] for c, members in order.items()}
+    if before:
+        order = {c: [i for i in members if documents[i].id not in before] for c, members in order.items()}
+    order = {c: [int(i) for i in members] for c, members in order.items()}
     prober, measured = Prober(run), ProbeRows()
 
     def measure(chosen: list[tuple[int, int]], look: int) -> Sequence[Probed]:

@@ -42,7 +42,8 @@ def run(run: Run) -> dict[str, Any]:
         reliability=market.reliability,
         seed=seed,
     )
-    own = dict(zip((d.id for d in market.documents), market.labels, strict=True))
+    wanted = {d.id for d, _ in bought}
+    own = {d.id: at for d, at in zip(market.documents, market.labels, strict=True) if d.id in wanted}
     write_jsonl(folder / "clusters.jsonl", [cluster_row(c, settings.max_cer) for c in clusters])
     write_jsonl(folder / "documents.jsonl", [{**asdict(d), "cluster": own[d.id]} for d, _ in bought])
     write_jsonl(folder / "excluded.jsonl", left_out)

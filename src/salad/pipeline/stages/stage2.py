@@ -15,7 +15,7 @@ from salad.pipeline.run import Run
 from salad.pipeline.speechlm import build_model, load_tokenizer, speech_source, text_source
 from salad.pipeline.stages.align import load_aligned, load_frames, speech_stream
 from salad.pipeline.stages.corpus import load_documents
-from salad.pipeline.stages.synthesize import bought_stream, load_bought, load_bought_frames
+from salad.pipeline.stages.synthesize import bought_seconds, bought_stream, load_bought, load_bought_frames
 from salad.pipeline.streaming import text_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
@@ -46,7 +46,7 @@ def run(run: Run) -> dict[str, Any]:
     def sources(tokenizer: Any) -> Sequence[Source] | Sequence[ShardSource]:
         names = ["bought", *(f"bought {number}" for number in range(2, run.round + 1))]
         if run.recipe.sequence.stream:
-            hours = [sum(u.duration_s for u in load_bought(one)) for one in run.rounds]
+            hours = [bought_seconds(one) for one in run.rounds]
             return [
                 speech_stream(run, tokenizer, share, world),
                 *(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from salad.data.manifest import read_utterances, write_utterances
+from salad.data.manifest import read_utterances, utterances_in, write_utterances
 from salad.data.quarantine import gather_quarantine
+from salad.engine import Made
 from salad.files import read_jsonl
 from salad.pipeline.prober import kept_speech
 from salad.pipeline.run import Run
@@ -33,7 +34,9 @@ def run(run: Run) -> dict[str, Any]:
     voices = assign_voices(documents, run.recipe.synthesize.voices.shares, run.recipe.seed)
     settings = run.recipe.synthesize
     spoken = speak(run, folder / "speech", voices, "speak D_active", variation=settings, audio=settings.audio)
-    kept = [*there, *align(run, folder / "aligned", spoken, "align D_active")]
+    aligned = align(run, folder / "aligned", spoken, "align D_active")
+    numbers = range(-len(there), len(aligned))  # those below 0 are the probe's
+    kept: Sequence[Utterance] = Made(lambda n: aligned[n] if n >= 0 else there[n], numbers)
     garbled: list[dict[str, Any]] = []
     if settings.max_cer is not None:
         transcripts = transcribe(run, folder / "transcripts", kept, "transcribe D_active")
@@ -55,6 +58,10 @@ def run(run: Run) -> dict[str, Any]:
 
 def load_bought(run: Run) -> list[Utterance]:
     return read_utterances(run.folder("synthesize") / "bought.jsonl")
+
+
+def bought_seconds(run: Run) -> float:
+    return sum(u.duration_s for u in utterances_in([run.folder("synthesize") / "bought.jsonl"]))
 
 
 def load_bought_frames(run: Run, bought: Sequence[Utterance], world: ProcessGroup | None = None) -> Frames:

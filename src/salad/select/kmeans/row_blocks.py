@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from mmap import mmap
 
 import numpy as np
 import torch
@@ -23,6 +24,12 @@ def check_rows(block: np.ndarray, first: int = 0) -> np.ndarray:
                 "embed that document again, or leave it out"
             )
     return block
+
+
+def _mapped(x: np.ndarray) -> np.ndarray:
+    """`x`, mapped anew where it is a map of a file: pages of a map that stays count as memory of the process."""
+    whole = isinstance(x, np.memmap) and isinstance(x.base, mmap) and x.flags.c_contiguous
+    return np.memmap(x.filename, x.dtype, "r", x.offset, x.shape) if whole else x
 
 
 def sums_of(x: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
@@ -57,7 +64,7 @@ class Rows:
     def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """Every row once, in order."""
         for at in self._slices():
-            part = self._load(self.x[at])
+            part = self._load(_mapped(self.x)[at])
             yield at, part
             self.bar.advance(len(part))
 
@@ -65,7 +72,7 @@ class Rows:
         """Rows of sorted `index`, float32 [len(index), dim]."""
         out = torch.empty(len(index), self.dim, device=self.device)
         for at in range(0, len(index), self.block):
-            out[at : at + self.block] = self._load(self.x[index[at : at + self.block]])
+            out[at : at + self.block] = self._load(_mapped(self.x)[index[at : at + self.block]])
         return out
 
     def means(self, labels: np.ndarray, k: int) -> tuple[np.ndarray, float]:
