@@ -3,6 +3,8 @@
 What rank 0 found is in FOLDER/found.json. A process that waits for ever is killed after minutes, which fails the test.
 """
 
+import ctypes
+import gc
 import itertools
 import json
 import os
@@ -10,23 +12,34 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig
 
+from salad.model import SaladConfig, SaladForConditionalGeneration
+from salad.model.check import load_llm
+from salad.model.empty import WeightsOnMeta
 from salad.model.freeze import freeze
+from salad.model.llm import packs
 from salad.model.teacher import Teacher
 from salad.testing.models import make_examples, make_model
-from salad.training.distributed import ProcessGroup, shard
-from salad.training.loop import Schedule, train
+from salad.training.distributed import ProcessGroup, is_sharded, shard
+from salad.training.loop import Schedule, autocast, train
+from salad.training.start import place
 from salad.training.tasks import CTCTask, DistillTask, WithCTC
 from salad.types import Example, SaladError, Span
 
 TIMEOUT_S = 120  # of each scenario
+SMALL_ADAPTER = {
+    "stride": 2, "adapter_layers": 1, "adapter_width": 16, "adapter_mlp": 24, "adapter_heads": 2, "adapter_kv_heads": 1
+}  # fmt: skip
 
 
 def run_pair(folder: Path, *scenarios: str) -> dict:
@@ -202,7 +215,64 @@ def terminated(world: ProcessGroup, folder: Path) -> str:
         return str(error)
 
 
-SCENARIOS = {"modes": modes, "resumed": resumed, "terminated": terminated, "unequal": unequal}
+def started(world: ProcessGroup, folder: Path) -> dict:
+    """The LLM in `folder`/llm read by the first process and spread: what each process took, and the whole weights."""
+    found = {"ways": {}}
+    for way, llm in (("full", "full"), ("lora", "lora"), ("plain", "full")):
+        config = SaladConfig(
+            llm_config=AutoConfig.from_pretrained(folder / "llm"),
+            frame_dim=6,
+            lora_rank=2 * (llm == "lora"),
+            **SMALL_ADAPTER,
+        )
+        torch.manual_seed(world.rank * 7 + 1)  # the first one's is taken
+        with Peak() as peak:
+            if way == "plain" or world.is_first:
+                model = SaladForConditionalGeneration.from_llm(load_llm(folder / "llm"), config)
+            else:
+                with WeightsOnMeta(draw=False):
+                    model = SaladForConditionalGeneration(config)
+            freeze(model, llm, bf16=llm == "lora")
+            if way == "plain":
+                shard(model, world)
+            else:
+                place(model, "cpu", world, partial(shard, world=world))
+        whole = {n: (p.full_tensor() if is_sharded(p) else p).detach() for n, p in model.named_parameters()}
+        with torch.no_grad(), autocast(llm == "lora"):
+            states = model.text_hidden_states(torch.arange(3, 30), [0, 27])
+        sums = {n: float(p.double().abs().sum()) for n, p in {**whole, **dict(model.named_buffers())}.items()}
+        own = [sums, float(states.double().abs().sum()), torch.rand(1).item(), packs(model.llm)]
+        found["ways"][way] = {"peak": world.gather(peak.bytes), "ranks": world.gather(own)}
+        found["copy"] = 4 * sum(p.numel() for p in whole.values())
+        del model, whole, states
+    return found
+
+
+class Peak:
+    """The most memory of its own (no mapped files) that this process holds inside, beyond what it held before."""
+
+    def __enter__(self) -> "Peak":
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        self.bytes, self._before, self._done = 0, self._held(), threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.001):
+            self.bytes = max(self.bytes, self._held() - self._before)
+
+    def _held(self) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+SCENARIOS = {"modes": modes, "resumed": resumed, "started": started, "terminated": terminated, "unequal": unequal}
 
 
 def main() -> None:

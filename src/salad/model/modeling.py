@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
@@ -18,6 +20,7 @@ from salad.model.config import SaladConfig
 from salad.model.ears import Candidates, SymbolEars
 from salad.model.ears.lower import pool_runs
 from salad.model.ears.symbol_ears import Readout, token_places
+from salad.model.empty import build_from
 from salad.model.llm import (
     as_inputs,
     build_llm,
@@ -55,9 +58,10 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_attention_backend = True
     _skip_keys_device_placement = ["past_key_values"]
 
-    def __init__(self, config: SaladConfig) -> None:
+    def __init__(self, config: SaladConfig, build: Callable[[PreTrainedConfig], PreTrainedModel] = build_llm) -> None:
+        """build: of the LLM's configuration, the LLM; with fresh weights unless given."""
         super().__init__(config)
-        self.llm = build_llm(config.llm_config)
+        self.llm = build(config.llm_config)
         self.adapter = SymbolEars(config) if config.ears == "symbols" else Adapter(config)
         self.ctc = CTCHead(config) if config.ctc_vocab_size else None
         self.post_init()
@@ -68,20 +72,13 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_llm(cls, llm: PreTrainedModel, config: SaladConfig) -> SaladForConditionalGeneration:
-        """A fresh adapter before the given LLM's weights (which are taken over, not copied).
+        """A fresh adapter before the given LLM's weights, which are taken over: those in float32 are not copied, and
+        whoever trains this model trains `llm`.
 
         Raises SaladError where the LLM has no attention, or its weights do not fit its configuration.
         """
         require_attention(llm)
-        model = cls(config).to(torch.float32)
-        missing, unexpected = model.llm.load_state_dict(
-            {lora_name(model.llm, key): value for key, value in llm.state_dict().items()}, strict=False
-        )
-        if unexpected or any("lora_" not in key for key in missing):
-            raise SaladError(
-                f"llm: weights do not fit their configuration (missing {missing}, unexpected {unexpected})"
-            )
-        model.llm.tie_weights()
+        model = cls(config, partial(build_from, llm)).to(torch.float32)
         if hasattr(llm, "_salad_packs"):  # what was found of it at the door
             remember_packing(model.llm, llm._salad_packs)
         packs(model.llm)  # before anything is frozen, cast or spread over processes

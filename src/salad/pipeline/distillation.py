@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
 from salad.training.distributed import ProcessGroup, shard
 from salad.training.loop import Schedule, Task, autocast, train
+from salad.training.start import place
 from salad.training.tasks import CTCTask, DistillTask, OneBatch, Source, Together, WithCTC, plan_batches
 from salad.types import Document, Example, SaladError, Utterance
 
@@ -56,19 +58,14 @@ def train_stage(
     """
     torch.set_num_threads(run.recipe.threads)
     keep_freed_memory()
-    tokenizer = load_tokenizer(run)
-    model = build_model(run, weights, lora=settings.llm == "lora")
-    base = model if settings.llm == "frozen" else _base(run)
-    device = default_device()
-    bf16 = run.uses_bf16("train", device)
-    freeze(model, settings.llm, bf16=bf16)
+    tokenizer, device = load_tokenizer(run), default_device()
     world, context = ProcessGroup.join(), run.recipe.sequence.context
-    model.to(device)
-    base.to(device)
-    if settings.shard:
-        shard(model, world, reshard=settings.reshard, bf16=bf16)
-    if settings.shard_teacher:
-        shard(base, world)
+    bf16 = run.uses_bf16("train", device)
+    spread = partial(shard, world=world, reshard=settings.reshard, bf16=bf16)
+    model = _placed(run, world, settings.llm, bf16, spread if settings.shard else None, weights)
+    base = model
+    if settings.llm != "frozen":  # the original LLM on its own: training changes the student's
+        base = _placed(run, world, "frozen", bf16, partial(shard, world=world) if settings.shard_teacher else None)
     if settings.checkpoint_activations:
         model.llm.gradient_checkpointing_enable({"use_reentrant": False})
         model.llm.train()  # transformers forms activations again only while training; its dropout is 0
@@ -140,11 +137,20 @@ def _is_small(plan: Sequence[Sequence[Example]], base: SaladForConditionalGenera
     return sum(tokens.values()) * base.config.llm_config.hidden_size * 4 <= CACHE_BYTES
 
 
-def _base(run: Run) -> SaladForConditionalGeneration:
-    """The original LLM on its own, where training changes the student's."""
-    base = build_model(run)
-    freeze(base, "frozen", bf16=run.uses_bf16("train", default_device()))
-    return base
+def _placed(
+    run: Run,
+    world: ProcessGroup,
+    llm: str,
+    bf16: bool,
+    spread: Callable[[SaladForConditionalGeneration], None] | None,
+    weights: Path | None = None,
+) -> SaladForConditionalGeneration:
+    """A model on this process's device: the first process reads the weights, the others get them from it."""
+    reading = world if run.recipe.model.ears == "single" else ProcessGroup()  # ears in two parts are small
+    model = build_model(run, weights, lora=llm == "lora", empty=not reading.is_first)
+    freeze(model, llm, bf16=bf16)
+    place(model, default_device(), reading, spread or (lambda model: None))
+    return model
 
 
 def _probe(

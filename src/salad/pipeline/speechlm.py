@@ -18,6 +18,7 @@ from salad.files import read_json
 from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
 from salad.model.check import load_llm
 from salad.model.ears import Lexicon
+from salad.model.empty import WeightsOnMeta
 from salad.model.processor import placeholder_id
 from salad.pipeline.run import Run
 from salad.sequence import Frames, examples, start_token_id, token_ids, tokenise
@@ -35,9 +36,12 @@ def load_tokenizer(run: Run) -> Any:
 
 
 def build_model(
-    run: Run, checkpoint: Path | None = None, *, lora: bool = False, averaged: bool = False
+    run: Run, checkpoint: Path | None = None, *, lora: bool = False, averaged: bool = False, empty: bool = False
 ) -> SaladForConditionalGeneration:
-    """The recipe's model with the text LLM's weights and a fresh adapter (by seed), or a checkpoint's."""
+    """The recipe's model with the text LLM's weights and a fresh adapter (by seed), or a checkpoint's.
+
+    empty: laid out alone, for weights that another process has read (`salad.training.start`).
+    """
     recipe = run.recipe
     folder = assets.llm_folder(recipe.assets.llm)
     encoder = load_encoder(recipe.assets.encoder)
@@ -59,6 +63,9 @@ def build_model(
         origin=assets.origin_of(recipe.model_dump(mode="json")),
     )
     torch.manual_seed(recipe.seed)
+    if empty:
+        with WeightsOnMeta(draw=False):
+            return SaladForConditionalGeneration(config).eval()
     llm = load_llm(folder)
     model = SaladForConditionalGeneration.from_llm(llm, config)
     if model.ctc is not None:

@@ -227,7 +227,7 @@ class Saved:
         """The tensor laid out as `target`, on its device: of a sharded one this process's rows alone are read."""
         if not is_sharded(target):
             return self.read(key).to(target.device)
-        return from_rows(self.read(key, *rows_of(target)), target)
+        return from_rows(self.read(key, *rows_of(target)).to(target.device, target.dtype), target)
 
     def read(self, key: str, first: int = 0, last: int | None = None) -> torch.Tensor:
         """The tensor, or its rows from `first` up to `last`."""

@@ -194,10 +194,9 @@ def rows_of(tensor: Any) -> tuple[int, int]:
 
 
 def from_rows(rows: torch.Tensor, target: Any) -> torch.Tensor:
-    """A tensor that is sharded as `target`, of which this process holds `rows`."""
+    """A tensor that is sharded as `target`, of which this process holds `rows`, on its device already."""
     from torch.distributed.tensor import DTensor
 
-    rows = rows.to(target.device, target.dtype)
     return DTensor.from_local(rows, target.device_mesh, target.placements, shape=target.shape, stride=target.stride())
 
 
