@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -27,7 +26,6 @@ from salad.model.llm import (
     decoder_of,
     head_of,
     hidden_states,
-    lora_name,
     packs,
     remember_packing,
     require_attention,
@@ -35,7 +33,6 @@ from salad.model.llm import (
 from salad.model.prompt import Prompt, read_prompt
 from salad.model.span_lengths import span_lengths
 from salad.objective.head import Head
-from salad.types import SaladError
 
 PRIOR_ROUNDS = 2  # the second one judges after what the first one chose
 
