@@ -7,10 +7,12 @@ __version__ = "0.2.0"
 
 # Where each name of the door lies: it is fetched when it is asked for, so that importing salad loads no torch.
 _PLACES = {
+    "Callback": "salad.training.callbacks",
     "DistillTask": "salad.training.tasks",
     "Divergence": "salad.api",
     "Evaluation": "salad.api",
     "Model": "salad.api",
+    "RunExamples": "salad.pipeline.run_examples",
     "SaladConfig": "salad.model",
     "SaladError": "salad.types",
     "SaladForConditionalGeneration": "salad.model",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
@@ -19,9 +19,10 @@ from salad.config.base import Section
 from salad.files import write_jsonl
 from salad.progress import progress
 from salad.sequence.stream import Stream, StreamBatches
+from salad.training.callbacks import Callback, Callbacks, trackers
 from salad.training.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
 from salad.training.distributed import Figure, ProcessGroup, before_pack, is_sharded, local, norms
-from salad.training.monitor import PERF, Spikes, Terminated, on_host, perf, save_batch
+from salad.training.monitor import Spikes, Terminated, on_host, perf, save_batch
 from salad.training.optimizer import Kind, MuonAdamW, make_optimizer
 from salad.training.schedule import before_decay, wsd
 from salad.types import SaladError
@@ -97,6 +98,7 @@ def train(
     world: ProcessGroup | None = None,
     sharded: bool = False,
     stream: StreamBatches | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train to the end of `schedule`, resuming from `folder` if it holds checkpoints; returns the last one.
 
@@ -108,6 +110,7 @@ def train(
     number of times (see `Task`).
     stream: what the task draws its batches from, where they are not a plan. Its state goes into the checkpoints, and
     the packs of a step are then each process's own, not shared out.
+    callbacks: told of steps, rows, checkpoints and the end, after the trackers that SALAD_TRACK names (`trackers`).
     Raises SaladError on a loss or a gradient that is not finite, and on a loss that leaps (`schedule.spike_factor`
     times the median of the last 20 steps), after writing the batch to bad-batch.json; it has not moved the weights.
     The host waits for the device once a step, to look at these figures. SIGTERM ends the training after the step in
@@ -154,10 +157,11 @@ def train(
     saver = Saver(folder, schedule.keep, {keep_step, schedule.steps}, world)
     before_s = time.monotonic() - seconds
     shown = progress(title, schedule.steps, "steps", quiet=not world.is_first)
-    with shown as bar, _Log(log if world.is_first else None) as metrics, saver, Terminated() as terminated:
+    told = Callbacks([*trackers(title, folder), *callbacks] if world.is_first else [], resume)
+    with shown as bar, told, saver, Terminated() as terminated:
         bar.advance(step)
         if step == 0 and probe is not None:
-            metrics.write({"step": 0, "seconds": 0.0, **totals, **probe()})
+            told.on_log({"step": 0, "seconds": 0.0, **totals, **probe()})
         while step < schedule.steps:
             factor = wsd(step, schedule.steps, schedule.warmup_steps, schedule.decay_share)
             for group in optimizer.param_groups:
@@ -178,12 +182,13 @@ def train(
                 _average(averages, parameters, schedule.ema)
             step += 1
             rates = perf(row, time.perf_counter() - began, waited, device, bf16, world.size)
+            told.on_step(step, model)
             for key in totals:
                 totals[key] += row.pop(key, 0)
             row = {"step": step, "lr_factor": round(factor, 6), "seconds": time.monotonic() - before_s, **totals, **row}
             if probe is not None and (step % schedule.probe_every == 0 or step == schedule.steps):
                 row |= probe()
-            metrics.write(row | rates)
+            told.on_log(row | rates)
             bar.advance(1, f"loss {row['loss']:.3f}")
             stop = any(world.gather(terminated.asked)) and step < schedule.steps
             if stop or step % schedule.checkpoint_every == 0 or step in (keep_step, schedule.steps):
@@ -191,6 +196,9 @@ def train(
                 if stream is not None:
                     extra["stream"] = Stream.join(world.gather(stream.state_dict()))
                 last = saver.save(model, optimizer, step, extra, averages)
+                if callbacks:
+                    saver.wait()  # they may read it
+                told.on_checkpoint(step, last)
             if stop:
                 saver.wait()
                 world.barrier()  # torchrun ends all processes as soon as one has failed
@@ -299,32 +307,3 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
             except ValueError:
                 break
     return rows
-
-
-class _Log:
-    """metrics.jsonl, and the same figures for TensorBoard beside it."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-
-    def __enter__(self) -> _Log:
-        if self.path is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._file = open(self.path, "a", encoding="utf-8")
-            self._board = SummaryWriter(str(self.path.parent / "tensorboard"))
-        return self
-
-    def write(self, row: dict[str, Any]) -> None:
-        if self.path is None:
-            return
-        self._file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}) + "\n")
-        self._file.flush()
-        for key, value in row.items():
-            if key != "step":
-                self._board.add_scalar(key if key.startswith(PERF) else f"train/{key}", value, row["step"])
-
-    def __exit__(self, *_: object) -> None:
-        if self.path is not None:
-            self._file.close()
-            self._board.close()
