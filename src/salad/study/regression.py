@@ -70,7 +70,7 @@ def partial_r2(x: Sequence[float], given: Sequence[float], y: Sequence[float]) -
 def _residual(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """What the least-squares line on x leaves of y."""
     line = stats.linregress(x, y)
-    return y - line.intercept - line.slope * x
+    return np.asarray(y - line.intercept - line.slope * x)
 
 
 def _checked(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -47,4 +47,5 @@ def wer_words(text: str) -> list[str]:
 def _english() -> Callable[[str], str]:
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    return EnglishTextNormalizer()
+    normaliser: Callable[[str], str] = EnglishTextNormalizer()
+    return normaliser
