@@ -1,12 +1,15 @@
-"""Tokens a second and time to the first token of `salad serve`, over HTTP: one client, sixteen, and four at random.
+"""Tokens a second and time to the first token of `salad serve`: one client, sixteen, four at random, one who speaks.
 
 Its peer is itself, one request after the other. Questions are one of the human recordings and a few written words.
+`--soak SECONDS` sends faults in their place.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
+import math
 import random
 import socket
 import statistics
@@ -18,15 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from bench import machine, set_threads
+import numpy as np
+import torch
+from bench import in_turn, machine, set_threads
+from serve_soak import soak
+from websockets.sync.client import connect
 
 from salad import assets
 from salad.audio import read_audio, write_flac
 from salad.serve.served_model import DEFAULT_MODEL, ServedModel
 from salad.serve.server import address, make_server
 from salad.serve.settings import Settings
+from salad.serve.vad import CHUNK_MS, PAUSE_MS
 
 TOKENS, SECONDS, ARRIVALS = 32, 2.0, 6
+TURNS = (("beckett.wav", 1.3), ("two_cities.wav", 4.9), ("two_cities.wav", 6.4), ("two_cities.wav", 8.5))
 
 
 def question(folder: Path) -> dict[str, Any]:
@@ -55,20 +64,80 @@ def ask(url: str, body: dict[str, Any]) -> tuple[float, int]:
     return first, tokens
 
 
+def realtime(url: str, model: ServedModel) -> dict[str, Any]:
+    """Somebody speaks in real time: seconds from the end of the last word, as the VAD has it, to the first token; of
+    one LLM prefill as long; and the least that may be hoped for of the two."""
+    firsts, prefills = [], []
+    for name, seconds in TURNS:
+        samples = read_audio(assets.get("human-speech") / name, 16_000, duration_s=seconds)[0]
+        samples = np.concatenate([samples, np.zeros(3 * 16_000, np.float32)])
+        data = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+        with connect(f"{url.replace('http', 'ws')}/v1/realtime") as socket:
+            audio = {"input": {"format": {"type": "audio/pcm", "rate": 16_000}}}
+            session = {"type": "realtime", "max_output_tokens": 4, "audio": audio}
+            socket.send(json.dumps({"type": "session.update", "session": session}))
+            begun = time.perf_counter()
+            speaker = threading.Thread(target=_speak, args=(socket, data, begun))
+            speaker.start()
+            end, first, positions = 0.0, None, 0
+            while first is None or speaker.is_alive() or not positions:
+                event = json.loads(socket.recv(timeout=120))
+                if event["type"] == "input_audio_buffer.speech_started":
+                    first, positions = None, 0
+                elif event["type"] == "input_audio_buffer.speech_stopped":
+                    end = event["audio_end_ms"] / 1000 - math.ceil(PAUSE_MS / CHUNK_MS) * CHUNK_MS / 1000
+                elif event["type"] == "response.output_text.delta" and first is None:
+                    first = time.perf_counter() - begun - end
+                elif event["type"] == "response.done":
+                    positions = (event["response"]["usage"] or {}).get("input_tokens", 0)
+            speaker.join()
+        firsts.append(first)
+        prompt = torch.randn(1, positions, model.model.get_input_embeddings().weight.shape[1])
+        with torch.no_grad():
+            prefills.append(in_turn({"prefill": lambda p=prompt: model.model.decoder()(inputs_embeds=p)})["prefill"])
+    first, prefill = statistics.median(firsts), statistics.median(prefills)
+    return {"realtime_first_s": round(first, 3), "realtime_worst_s": round(max(firsts), 3),
+            "prefill_s": round(prefill, 3), "realtime_goal_s": round(1.0 + prefill, 3)}  # fmt: skip
+
+
+def _speak(socket: Any, data: bytes, begun: float) -> None:
+    step = 2 * 16_000 // 20  # 50 ms
+    for at in range(0, len(data), step):
+        time.sleep(max(0.0, begun + (at + step) / 32_000 - time.perf_counter()))
+        block = base64.b64encode(data[at : at + step]).decode()
+        socket.send(json.dumps({"type": "input_audio_buffer.append", "audio": block}))
+
+
 def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--soak", type=float, metavar="SECONDS", help="faults instead; the issue's run has 600")
+    arguments.add_argument("--realtime", action="store_true", help="the latency of /v1/realtime alone")
+    asked = arguments.parse_args()
     set_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        body = question(Path(folder))
+    if asked.soak:
+        print(json.dumps({"what": "serve --soak", **soak(body, asked.soak), "machine": machine()}))
+        return
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         settings = Settings(port=held.getsockname()[1])
-    server = make_server(ServedModel.load(DEFAULT_MODEL), settings)
+    model = ServedModel.load(DEFAULT_MODEL)
+    server = make_server(model, settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    with tempfile.TemporaryDirectory() as folder:
-        body = question(Path(folder))
     while not server.started:
         time.sleep(0.05)
     url = address(settings)
     ask(url, body)
+    measured = {} if asked.realtime else throughput(url, body)
+    measured |= realtime(url, model)
+    server.should_exit = True
+    thread.join()
+    print(json.dumps({"what": "serve", **measured, "machine": machine()}))
+
+
+def throughput(url: str, body: dict[str, Any]) -> dict[str, Any]:
     begun = time.perf_counter()
     one = [ask(url, body) for _ in range(2)]
     tokens_s_1 = sum(tokens for _, tokens in one) / (time.perf_counter() - begun)
@@ -83,15 +152,13 @@ def main() -> None:
             waiting.append(clients.submit(ask, url, body))
             time.sleep(draws.expovariate(1 / mean_s))
         four = [w.result() for w in waiting]
-    server.should_exit = True
-    thread.join()
-    print(json.dumps({
-        "what": "serve", "tokens_s_1": round(tokens_s_1, 2), "tokens_s_16": round(tokens_s_16, 2),
+    return {
+        "tokens_s_1": round(tokens_s_1, 2), "tokens_s_16": round(tokens_s_16, 2),
         "peer": "itself, one by one", "ratio": round(tokens_s_16 / tokens_s_1, 2),
         "ttft_p50_s_1": round(statistics.median(first for first, _ in one), 3),
         "ttft_p50_s_4": round(statistics.median(first for first, _ in four), 3),
-        "lost": sum(not tokens for _, tokens in [*one, *many, *four]), "machine": machine(),
-    }))  # fmt: skip
+        "lost": sum(not tokens for _, tokens in [*one, *many, *four]),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
