@@ -24,6 +24,7 @@ HOUSE = Path(__file__).parents[1]
 README = (HOUSE / "README.md").read_text(encoding="utf-8")
 PAGE = (HOUSE / "docs" / "api.md").read_text(encoding="utf-8")
 OTHERS = ("log.md", "decisions/", "results/")  # notes of what was done, not what a reader is to do
+STAYING = {"serving.md", "clusters.md"}  # their commands serve until they are stopped, or need a cluster
 REASONS = {"needs a GPU", "needs a network", "takes more than 5 minutes"}
 BLOCK = re.compile(r"(?:<!-- not run by a test: ([^>]*?) -->\s*)?^( *)```(\w*)\n(.*?)^ *```$", re.S | re.M)
 
@@ -104,7 +105,7 @@ def test_what_is_not_run_says_why():
     for page, reasons, lines in shell_blocks():
         for reason in filter(None, re.split(r", and |, ", reasons)):
             assert reason in REASONS, f"{page}: {reason!r}, expected one of {sorted(REASONS)}"
-        if not reasons and page != "serving.md":
+        if not reasons and page not in STAYING:
             assert all(line.startswith(("salad ", "#")) for line in lines), f"{page}: a test cannot run {lines}"
 
 
@@ -142,7 +143,7 @@ def house(tmp_path_factory):
 
 
 PREPARED = ("prepare", "align")  # of recordings of noise nothing can be aligned: a notebook runs them, of speech, in CI
-RUN = [(page, lines) for page, reasons, lines in shell_blocks() if not reasons and page != "serving.md"]
+RUN = [(page, lines) for page, reasons, lines in shell_blocks() if not reasons and page not in STAYING]
 
 
 @pytest.mark.parametrize(("page", "lines"), RUN, ids=[f"{page}-{i}" for i, (page, _) in enumerate(RUN)])

@@ -64,23 +64,26 @@ Replaced = Annotated[
 ]
 
 
-class PlainFlags:
-    """Help that shows a flag as a flag, and not as something that takes a <bool>."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        for param in params:
-            if getattr(param, "is_flag", False) and param.metavar is None:
-                param.metavar = ""
-        return params
-
-
-class Command(PlainFlags, TyperCommand):
+class Command(TyperCommand):
     """A command of ours."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain_flags(super().get_params(ctx))
 
-class Group(PlainFlags, TyperGroup):
+
+class Group(TyperGroup):
     """`salad`, and its commands that have commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain_flags(super().get_params(ctx))
+
+
+def _plain_flags(params: list[Any]) -> list[Any]:
+    """Help shows a flag as a flag, and not as something that takes a <bool>."""
+    for param in params:
+        if getattr(param, "is_flag", False) and param.metavar is None:
+            param.metavar = ""
+    return params
 
 
 def command(app: typer.Typer, example: str, panel: str | None = None, name: str | None = None) -> Callable[..., Any]:
