@@ -43,8 +43,9 @@ def calibrated(recipe: Recipe, path: Path | None, runs: Sequence[Path] = ()) -> 
     runs: finished ones of this machine, by which the card says how far off its forecasts are.
     """
     card = calibrate(recipe)
-    card = replace(card, checks=tuple(check(card, folder) for folder in runs))
     path = path or Path("-".join(re.findall(r"[a-z0-9]+", card.device.lower())) + ".card.json")
+    card.write(path)  # before anything is wrong with a run: this took minutes
+    card = replace(card, checks=tuple(check(card, folder) for folder in runs))
     card.write(path)
     for found in card.checks:
         console.print(said(found), highlight=False)
