@@ -199,24 +199,62 @@ def synthesize(
 
 @command(app, "salad plan recipes/salad-3b.yaml --devices 8", MAKE)
 def plan(
-    recipe: RecipePath,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/demo.yaml.")] = Path(
+        "recipes/demo.yaml"
+    ),
     devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs to spread the training over.")] = 1,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Time this machine for such recipes, and write a card of it.")
+    ] = False,
+    card: Annotated[
+        Path | None, typer.Option("--card", metavar="FILE", help="The card to forecast from, or to write.")
+    ] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", metavar="DEVICE", help="Without a card: cpu, H100, A100 and others.")
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option("--against", metavar="RUN", help="A finished run of the card's machine: say how far off."),
+    ] = None,
+    speech_hours: Annotated[
+        float | None, typer.Option("--speech-hours", min=0, help="Of the recipe's own recordings.")
+    ] = None,
     overrides: Overrides = None,
     debug: Debug = False,
 ) -> None:
-    """Say what a recipe will take: parameters, memory, tokens, operations, GPU hours, speech to buy, disk.
+    """Tell what a recipe will take: parameters, memory, tokens, operations; then hours, memory and disk of each stage.
 
-    It also lists what the recipe measures on, and every setting that is not the paper's, with the reason.
+    Each figure is marked measured (of a card that --calibrate wrote), data sheet or assumed. Then what it measures on,
+    and every setting that is not the paper's, with the reason.
     """
     with plain_errors(debug):
         from dataclasses import astuple
 
         from salad.config import load_recipe
         from salad.config.paper import departures
+        from salad.pipeline.plan import check
+        from salad.pipeline.plan.card import Card, choose_card
+        from salad.pipeline.plan.forecast import Forecast
         from salad.training.estimate import make_plan, rows
 
         settings = load_recipe(recipe, overrides or [])
+        if calibrate:
+            from salad.pipeline.plan.calibrate import calibrated
+
+            typer.echo(f"the card is {calibrated(settings, card, against or [])}")
+            return
+        known = Card.read(card) if card else choose_card(settings, on)
+        checks = [check.check(known, folder, devices, speech_hours) for folder in against or []]
         print_table(("for", "what", "figure"), list(rows(make_plan(settings, devices), settings)))
+        named = f"{devices} of " if devices > 1 else ""
+        typer.echo(f"on {named}{known.device}; {'a card' if card else 'no card: give --card FILE, or --on DEVICE'}")
+        forecast = Forecast(settings, known, devices, speech_hours)
+        print_table(("stage", "what", "figure", "mark", "source"), list(forecast.rows()))
+        if checks:
+            header = ("run", "stage", "forecast", "took", "difference")
+            print_table(header, [row for found in checks for row in check.rows(found)])
+        for found in (*known.checks, *checks):
+            typer.echo(check.said(found))
         print_table(("not the paper's", "paper", "this recipe", "what for"), [astuple(d) for d in departures(settings)])
 
 

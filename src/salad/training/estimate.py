@@ -1,4 +1,4 @@
-"""What a recipe will take before anything is trained: parameters, memory, tokens, operations, hours, disk.
+"""What training a recipe will take, before anything is trained: parameters, memory, tokens, operations, hours.
 
 Counts are exact (the model is laid out without memory); rates are assumptions, and are named beside the figures.
 """
@@ -26,7 +26,6 @@ from salad.types import SaladError
 GPUS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
 UTILISATION = 0.40  # share of the peak that a well-fed step reaches
 SECONDS_PER_WORD, TOKENS_PER_WORD = 0.38, 1.35  # English read aloud; a byte-level BPE of 50 k to 150 k tokens
-TTS_SPEED = 30.0  # seconds of speech a second on one GPU, one utterance at a time
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,6 @@ class Plan:
     memory: dict[str, int]
     processes: int
     stages: list[StagePlan]
-    disk: dict[str, int]
 
     @property
     def flops(self) -> float:
@@ -65,9 +63,16 @@ class Plan:
 
 def meta_model(settings: Recipe) -> SaladForConditionalGeneration:
     """The recipe's model without memory for its weights."""
+    config = model_config(settings, llm_config(settings))
+    with torch.device("meta"):
+        return SaladForConditionalGeneration(config)
+
+
+def model_config(settings: Recipe, llm: Any) -> SaladConfig:
+    """The recipe's model in front of an LLM of this configuration, with an alphabet of the usual size."""
     shape, two_parts = shape_of(settings.assets.encoder), settings.model.ears == "symbols"
-    config = SaladConfig(
-        llm_config=_llm_config(settings),
+    return SaladConfig(
+        llm_config=llm,
         encoder=settings.assets.encoder,
         frame_rate_hz=shape.frame_rate_hz,
         frame_dim=shape.frame_dim,
@@ -76,15 +81,12 @@ def meta_model(settings: Recipe) -> SaladForConditionalGeneration:
         ctc_vocab_size=1 if settings.warm_start.enabled and not two_parts else 0,  # rows are the LLM's: no parameters
         symbols=Symbols("phones", ("#", *map(str, range(63)))).to_dict() if two_parts else None,  # about an alphabet
     )
-    with torch.device("meta"):
-        return SaladForConditionalGeneration(config)
 
 
 def make_plan(settings: Recipe, processes: int = 1) -> Plan:
     """Lay the recipe's model out and count. processes: devices that the training is spread over."""
     model = meta_model(settings)
     parameters = _parameters(model, settings.stage1.llm)
-    shape = shape_of(settings.assets.encoder)
     llm = sum(p.numel() for n, p in decoder_layers(model.decoder()).named_parameters() if "lora_" not in n)
     head = model.get_output_embeddings().weight.numel()
     adapter = parameters["adapter"][0]
@@ -93,14 +95,7 @@ def make_plan(settings: Recipe, processes: int = 1) -> Plan:
         for name, stage in (("stage1", settings.stage1), ("stage2", settings.stage2))
     ]
     memory = _memory(model, parameters, settings, processes)
-    trained = sum(t for _, t in parameters.values())
-    bytes_each = 12 + 4 * (settings.stage1.ema > 0)
-    disk = {
-        "checkpoints": (settings.stage1.keep + settings.stage2.keep + 2) * trained * bytes_each,
-        "final model": sum(n for n, _ in parameters.values()) * 4,
-        "features in float16, 1,000 h": int(3.6e6 * shape.frame_rate_hz * shape.frame_dim * 2),
-    }
-    return Plan(parameters, memory, processes, stages, disk)
+    return Plan(parameters, memory, processes, stages)
 
 
 def rows(plan: Plan, settings: Recipe) -> Iterable[tuple[str, str, str]]:
@@ -125,16 +120,12 @@ def rows(plan: Plan, settings: Recipe) -> Iterable[tuple[str, str, str]]:
             gpu,
             f"{hours:,.0f} h, {hours / plan.processes:,.0f} h on {plan.processes}",
         )
-    share = settings.select.budget_share
-    figure = f"{1000 * share:,.0f} h, {1000 * share / TTS_SPEED:,.1f} GPU hours at {TTS_SPEED:g} x real time"
-    yield "speech to buy", "of 1,000 h of D_speech", figure
-    for what, number in plan.disk.items():
-        yield "disk", what, f"{number / 1e9:,.1f} GB"
     for what, which in measured(settings):
         yield "measured on", what, which
 
 
-def _llm_config(settings: Recipe) -> Any:
+def llm_config(settings: Recipe) -> Any:
+    """The configuration of the recipe's LLM, from the recipe or from files that are here; nothing is fetched."""
     if settings.model.llm_config is not None:
         values = dict(settings.model.llm_config)
         if "model_type" not in values:
