@@ -1,6 +1,6 @@
 """What a corpus of N short documents takes: peak memory of every data stage at N and at a tenth of it, time and disk.
 
-Every stage runs in a process of its own on what the stage before left on disk, with one worker, through the functions
+Every stage runs in a process of its own on what the stage before left on disk, with --workers, through the functions
 that the pipeline calls. Made up are the rows (no manifest is read), one recording that all share, word times, frames
 (zeros, no encoder) and embeddings (hashes, no model). There is no synthesis, probe or training.
 """
@@ -12,6 +12,7 @@ import functools
 import hashlib
 import itertools
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -26,10 +27,10 @@ from salad.audio import write_flac
 from salad.config import Sequence, Speech
 from salad.data.ingest import ingest_documents
 from salad.data.ingest_plan import IngestLimits, make_plan, read_plan
-from salad.data.manifest import load_spoken, read_utterances, utterance_from_dict, write_utterances
+from salad.data.manifest import spoken_in, utterance_from_dict, utterances_in, write_utterances
 from salad.data.readers.rows import Row
 from salad.engine import Made, Shard, run_shards
-from salad.files import num_bytes
+from salad.files import Rows, num_bytes
 from salad.select import balanced_kmeans, join_embeddings, near_duplicates, overlapping, top_words
 from salad.sequence import FrameShard, FrameStore, tokenise, write_frames
 from salad.sequence.examples import all_pieces, build_example, draw_layout, num_positions
@@ -37,11 +38,12 @@ from salad.sequence.stream import Lines, ShardSource, Stream
 from salad.synthesize.word_times import align_all
 from salad.testing.tokenizers import make_tokenizer
 
-RATE_HZ, WORDS, WORD_S = 16_000, 20, 0.2
+RATE_HZ, WORD_S = 16_000, 0.2
 FRAME_HZ, FRAME_DIM, EMBEDDING_DIM = 12.5, 16, 64
 SHARD, POSITIONS = 64, 1_000_000
 SOURCE = "made-up"
 DOOR = IngestLimits(min_s=0.1, max_s=1200.0, context=2048, rate_hz=FRAME_HZ, speech_share=0.6)
+words_each, workers = 20, 1  # as --words and --workers say
 VOCABULARY = [a + b + c for a, b, c in itertools.product(("ba", "do", "fi", "ku", "le"), ("n", "r", "st"), "aeiou")]
 SETTINGS = Sequence(text_words=(4, 8), speech_words=(4, 8))
 
@@ -49,13 +51,13 @@ SETTINGS = Sequence(text_words=(4, 8), speech_words=(4, 8))
 def rows(audio: Path, num: int) -> Iterator[Row]:
     rng = np.random.default_rng(0)
     for i in range(num):
-        words = [VOCABULARY[n] for n in rng.integers(0, len(VOCABULARY), WORDS)]
+        words = [VOCABULARY[n] for n in rng.integers(0, len(VOCABULARY), words_each)]
         times = tuple((word, n * WORD_S, (n + 1) * WORD_S) for n, word in enumerate(words))
-        yield Row(f"{i:08d}", str(audio), " ".join(words), duration_s=WORDS * WORD_S, words=times)
+        yield Row(f"{i:08d}", str(audio), " ".join(words), duration_s=words_each * WORD_S, words=times)
 
 
 def plan(folder: Path, num: int) -> None:
-    t = np.arange(int(WORDS * WORD_S * RATE_HZ)) / RATE_HZ
+    t = np.arange(int(words_each * WORD_S * RATE_HZ)) / RATE_HZ
     audio = folder / "tone.flac"
     write_flac(audio, (0.001 * np.sin(2 * np.pi * 200 * t)).astype(np.float32), RATE_HZ)
     entry = Speech(path=audio, format="folder")
@@ -67,12 +69,13 @@ def ingest(folder: Path, num: int) -> None:
     documents, sources = read_plan(path)
     names = {row["source"]: ("", "") for row in sources}
     assert len(documents) == num
-    ingest_documents(documents, path, names, DOOR, folder / "ingest", workers=1, title="ingest")
+    ingest_documents(documents, path, names, DOOR, folder / "ingest", workers=workers, title="ingest")
 
 
 def align(folder: Path, num: int) -> None:
-    spoken = load_spoken(sorted((folder / "ingest").glob("shard-*")))
-    aligned = align_all(spoken, folder / "align", workers=1, title="align", asset="none", min_score=0.0, method="given")
+    spoken = spoken_in(sorted((folder / "ingest").glob("shard-*")))
+    how = {"asset": "none", "min_score": 0.0, "method": "given", "made_from": SOURCE}
+    aligned = align_all(spoken, folder / "align", workers=workers, title="align", **how)
     assert len(aligned) == num, f"{num - len(aligned)} were refused; see align/*/quarantine.jsonl"
     write_utterances(folder / "aligned.jsonl", aligned)
 
@@ -86,8 +89,8 @@ def zeros(shard: Shard, folder: Path) -> None:
 
 def encode(folder: Path, num: int) -> None:
     pieces = functools.partial(all_pieces, settings=SETTINGS, seed=0, layouts=SETTINGS.layouts)
-    items = Made(lambda u: (u.audio, pieces(u), {"id": u.id}), read_utterances(folder / "aligned.jsonl"))
-    folders = run_shards(zeros, items, folder / "frames", shard_items=SHARD, workers=1, title="encode")
+    items = Made(lambda u: (u.audio, pieces(u), {"id": u.id}), utterances_in([folder / "aligned.jsonl"]))
+    folders = run_shards(zeros, items, folder / "frames", shard_items=SHARD, workers=workers, title="encode", key=repr)
     assert len(FrameStore(folders, SOURCE, "frames")) >= num
 
 
@@ -98,12 +101,12 @@ def hashes(shard: Shard, folder: Path) -> None:
     np.save(folder / "embeddings.npy", vectors.astype(np.float16))
 
 
-def texts(folder: Path) -> list[str]:
-    return [json.loads(line)["text"] for line in open(folder / "aligned.jsonl", "rb")]
+def texts(folder: Path) -> Rows:
+    return Rows([folder / "aligned.jsonl"], lambda row, _: row["text"])
 
 
 def embed(folder: Path, num: int) -> None:
-    parts = run_shards(hashes, texts(folder), folder / "embed", shard_items=4096, workers=1, title="embed")
+    parts = run_shards(hashes, texts(folder), folder / "embed", shard_items=4096, workers=workers, title="embed")
     assert len(join_embeddings(parts, folder / "embeddings.npy")) == num
 
 
@@ -143,9 +146,10 @@ STAGES = {function.__name__: function for function in (plan, ingest, align, enco
 
 
 def peak_mb() -> float:
-    """Of this process since it began."""
+    """Of this process since it began, or of a worker of it that took more."""
     with open("/proc/self/status", encoding="utf-8") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+        own = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
 
 
 def measure(num: int) -> tuple[dict[str, dict[str, float]], float]:
@@ -154,6 +158,7 @@ def measure(num: int) -> tuple[dict[str, dict[str, float]], float]:
     with tempfile.TemporaryDirectory() as name:
         for stage in STAGES:
             command = [sys.executable, __file__, "--documents", str(num), "--stage", stage, "--folder", name]
+            command += ["--words", str(words_each), "--workers", str(workers)]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
             found[stage] = json.loads(done.stdout.splitlines()[-1])
         return found, num_bytes(name) / 1e6
@@ -162,12 +167,16 @@ def measure(num: int) -> tuple[dict[str, dict[str, float]], float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=10_000)
+    parser.add_argument("--words", type=int, default=20, help="words of a document")
+    parser.add_argument("--workers", type=int, default=1, help="processes of a job")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.documents < 1000 and not arguments.stage:
         parser.error(f"--documents: got {arguments.documents}, expected 1000 or more, for a tenth is measured too")
     set_threads()
+    global words_each, workers
+    words_each, workers = arguments.words, arguments.workers
     began = time.perf_counter()
     if arguments.stage:
         STAGES[arguments.stage](arguments.folder, arguments.documents)
@@ -176,11 +185,18 @@ def main() -> None:
     few, _ = measure(arguments.documents // 10)
     began = time.perf_counter()
     many, disk_mb = measure(arguments.documents)
+    peaks = [max(one["peak_mb"] for one in stages.values()) for stages in (many, few)]
+    grown = max(one["peak_mb"] - few[stage]["peak_mb"] for stage, one in many.items())
     row = {
         "bench": "corpus_scale",
         "documents": arguments.documents,
-        "peak_mb": max(one["peak_mb"] for one in many.values()),
-        "peak_mb_tenth": max(one["peak_mb"] for one in few.values()),
+        "words": words_each,
+        "workers": workers,
+        "peak_mb": peaks[0],
+        "peak_mb_tenth": peaks[1],
+        "ratio": round(peaks[0] / peaks[1], 2),
+        "memory_bytes_a_document": round(grown * 2**20 / (arguments.documents - arguments.documents // 10)),
+        "disk_bytes_a_document": round(disk_mb * 1e6 / arguments.documents),
         "seconds": round(time.perf_counter() - began, 1),
         "disk_mb": round(disk_mb),
         "stages": {stage: {**one, "peak_mb_tenth": few[stage]["peak_mb"]} for stage, one in many.items()},
