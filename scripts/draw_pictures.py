@@ -13,9 +13,9 @@ THEMES = {
 }
 # M of docs/results.md, the newest demo: (voice, silence, heard, cascade)
 HEARD = (
-    ("Piper joe, trained on", 1.00, 0.44, 0.11),
-    ("af_heart, never heard", 1.03, 0.39, 0.04),
-    ("jf_tebukuro, never heard", 1.09, 0.51, 0.10),
+    ("Piper joe, trained on", 1.09, 0.44, 0.11),
+    ("af_heart, never heard", 1.09, 0.38, 0.04),
+    ("jf_tebukuro, never heard", 1.18, 0.53, 0.10),
 )
 
 
