@@ -22,7 +22,7 @@ from salad.types import SaladError
 try:
     import fcntl
 except ImportError:  # not on Windows: there the last rename wins, which is as correct
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 
 def cache_dir() -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import nn
@@ -71,10 +71,10 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: SaladConfig) -> None:
         super().__init__(config)
         self.llm = build_llm(config.llm_config)
-        self.adapter = SymbolEars(config) if config.ears == "symbols" else Adapter(config)
+        self.adapter: SymbolEars | Adapter = SymbolEars(config) if config.ears == "symbols" else Adapter(config)
         self.ctc = CTCHead(config) if config.ctc_vocab_size else None
         self.post_init()
-        if config.ears == "symbols":  # likewise
+        if isinstance(self.adapter, SymbolEars):  # likewise
             self.adapter.reset()
         if config.lora_rank:  # after the initialisation above, which would make LoRA's zeros random
             self._add_lora(config.lora_rank)
@@ -96,7 +96,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         model.llm.tie_weights()
         if hasattr(llm, "_salad_packs"):  # what was found of it at the door
-            remember_packing(model.llm, llm._salad_packs)
+            remember_packing(model.llm, bool(llm._salad_packs))
         packs(model.llm)  # before anything is frozen, cast or spread over processes
         return model
 
@@ -109,6 +109,13 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if model.ctc is not None:
             model.ctc.float()
         return found
+
+    if TYPE_CHECKING:  # transformers gives these no types, or loses those of torch in its wrappers
+        config: SaladConfig
+
+        def to(self, *args: Any, **kwargs: Any) -> Self: ...  # type: ignore[override]  # that one takes no arguments
+        def eval(self) -> Self: ...
+        def post_init(self) -> None: ...
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear) and module.weight is not None:
@@ -124,11 +131,18 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), self.llm)
 
+    @property
+    def symbol_ears(self) -> SymbolEars:
+        """The adapter of a model that hears symbols first (`config.ears`)."""
+        assert isinstance(self.adapter, SymbolEars)
+        return self.adapter
+
     # --- speech ---------------------------------------------------------------------------------------
 
     def ctc_logits(self, frames: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
         """Warm start: [positions, 1 + ctc_vocab_size] and the positions of each span."""
         hidden, lengths = self.adapter(frames)
+        assert self.ctc is not None
         return self.ctc(hidden, self.get_input_embeddings().weight), lengths
 
     def hear(self, frames: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> SpeechEmbeddings:
@@ -176,13 +190,14 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Symbols [N, S] -> what the LLM reads. Where `config.prior` is above 0 the LLM judges its candidates first:
         log P of each, after those before it in its span, times `prior`, joins their scores, in PRIOR_ROUNDS rounds."""
         table = self.get_input_embeddings().weight
-        found = self.adapter.candidates(posteriors, states, lengths, table)
+        ears = self.symbol_ears
+        found = ears.candidates(posteriors, states, lengths, table)
         prior = None
         for _ in range(PRIOR_ROUNDS if self.config.prior else 0):
             with torch.no_grad():
-                chosen = as_inputs(self.llm, self.adapter.embed(found, table, prior)[0])
+                chosen = as_inputs(self.llm, ears.embed(found, table, prior)[0])
                 prior = self.config.prior * self._judged(found, chosen)
-        embeddings, ids = self.adapter.embed(found, table, prior, readout=readout)
+        embeddings, ids = ears.embed(found, table, prior, readout=readout)
         scored = found.scores if prior is None else found.scores + prior
         sure = scored.detach().softmax(-1).amax(-1)
         told = None if places is None else token_places(places, lengths, found.kept, found.lengths)
@@ -215,7 +230,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         else:  # as in training: the ears in float32, the LLM's table in less
             with torch.autocast(table.device.type, table.dtype):
                 speech, lengths = self.speech_embeddings(own)
-        return list(speech.split(lengths))
+        return list(speech.split(list(lengths)))
 
     # --- packed sequences, for training and measuring -------------------------------------------------
 
@@ -243,7 +258,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def merge(self, ids: torch.Tensor, speech: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Token embeddings of `ids` [L] (any value at speech rows) with `speech` put in at `rows`."""
-        embedded = self.get_input_embeddings()(ids.clamp(min=0))
+        embedded: torch.Tensor = self.get_input_embeddings()(ids.clamp(min=0))
         return embedded.index_copy(0, rows, speech.to(embedded.dtype)) if len(rows) else embedded
 
     # --- Hugging Face's interface ---------------------------------------------------------------------
@@ -312,7 +327,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(loss=loss, logits=padded)
 
     @torch.no_grad()
-    def generate(
+    def generate(  # type: ignore[override]  # frames stand where transformers has settings
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
@@ -326,18 +341,19 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         mask = torch.stack([(torch.arange(longest, device=row.device) >= longest - len(row)).long() for row in rows])
         if self.config.audio_token_id < self.get_output_embeddings().weight.shape[0]:
             kwargs.setdefault("suppress_tokens", [self.config.audio_token_id])
-        return self.llm.generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
+        said: torch.Tensor = cast(Any, self.llm).generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
+        return said
 
     @property
     def head(self) -> Head:
         """How the LLM makes logits of its last hidden states."""
         return head_of(self.llm)
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.llm.get_input_embeddings()
+    def get_input_embeddings(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.llm.get_input_embeddings())
 
-    def get_output_embeddings(self) -> nn.Module:
-        return self.llm.get_output_embeddings()
+    def get_output_embeddings(self) -> nn.Linear:
+        return cast(nn.Linear, self.llm.get_output_embeddings())
 
 
 def _lora_name(llm: nn.Module, key: str) -> str:

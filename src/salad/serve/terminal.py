@@ -5,12 +5,12 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from salad.audio import read_audio
+from salad.files import JsonObject
 from salad.serve.engine import Engine, Event, Finished, Sampling, Token
 from salad.serve.served_model import ServedModel
 from salad.serve.text_stream import TextStream
@@ -22,7 +22,7 @@ class Conversation:
     def __init__(self, served: ServedModel, *, system: str = "", max_tokens: int = 256) -> None:
         self._served, self._max_tokens = served, max_tokens
         self._engine = Engine(served.model, 1, bf16=served.bf16)
-        self._messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+        self._messages: list[JsonObject] = [{"role": "system", "content": system}] if system else []
         self._audio: list[np.ndarray] = []
 
     def ask(self, text: str, recordings: Sequence[Path] = ()) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from salad.align.transcribe import cer
 from salad.text.speakable import speakable
@@ -17,12 +16,13 @@ def spoken_cer(transcript: str, text: str) -> float:
 
 def split_by_cer(
     utterances: Sequence[Utterance], transcripts: Mapping[str, str], max_cer: float
-) -> tuple[list[Utterance], list[dict[str, Any]]]:
+) -> tuple[list[Utterance], list[dict[str, str | float]]]:
     """Utterances at or under `max_cer`, and rows {id, reason, cer} for the others. transcripts: by id.
 
     An utterance without a transcript could not be read; it is in the quarantine already.
     """
-    kept, rows = [], []
+    kept: list[Utterance] = []
+    rows: list[dict[str, str | float]] = []
     for utterance in utterances:
         if utterance.id not in transcripts:
             continue

@@ -78,7 +78,7 @@ def synthesize_texts(
     if word_times:
         parts.append("aligned")
         kept = align_all(spoken, out / "aligned", workers=workers, title="align", asset=asr, min_score=0.0)
-    garbled: list[dict[str, Any]] = []
+    garbled: list[dict[str, str | float]] = []
     if max_cer is not None:
         parts.append("transcripts")
         transcripts = transcribe_all(kept, out / "transcripts", asset=asr, workers=workers, title="transcribe")
