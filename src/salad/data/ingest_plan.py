@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from salad.config import Speech
 from salad.data.readers.rows import Row, check_text, times_fault, to_row, utf8
@@ -41,6 +42,18 @@ class Planned:
     recording: str
     speaker: str
     usable: bool = True  # as far as the manifest tells
+
+
+@dataclass(frozen=True)
+class PlannedSource:
+    """One entry of `corpus.speech` as it was found; rows: how many it has; note: what a reader should know of it."""
+
+    source: str
+    licence: str
+    language: str
+    format: str
+    rows: int
+    note: str
 
 
 @dataclass(frozen=True)
@@ -132,7 +145,7 @@ def _checked(row: Row, entry: Speech) -> Row:
         problem = f"text: holds times ({timed.group()!r}) of subtitles or labels; leave the words alone in it"
     if not problem and row.language and entry.language and row.language.lower() != entry.language.lower():
         problem = f"language: {row.language!r}, and the recipe asks for {entry.language!r}"
-    clean = {key: utf8(value) if isinstance(value, str) else value for key, value in asdict(row).items()}
+    clean: dict[str, Any] = {k: utf8(value) if isinstance(value, str) else value for k, value in asdict(row).items()}
     # a file is opened by its own name, whether that is UTF-8 or not
     return Row(**{**clean, "audio": row.audio, "text": text, "problem": utf8(problem)})
 
@@ -162,21 +175,19 @@ def _group(plan: sqlite3.Connection, limits: IngestLimits) -> None:
     plan.execute("CREATE INDEX by_document ON rows (document)")
 
 
-def read_plan(path: Path) -> tuple[list[Planned], list[dict[str, object]]]:
-    """The documents in order, and the sources: {source, entry, format, rows, note}."""
+def read_plan(path: Path) -> tuple[list[Planned], list[PlannedSource]]:
+    """The documents in order, and the sources."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as plan:
         documents = [
-            Planned(*row[:4], bool(row[4]))
-            for row in plan.execute(
+            Planned(number, source, recording, speaker, bool(usable))
+            for number, source, recording, speaker, usable in plan.execute(
                 "SELECT document, source, MAX(recording), MAX(speaker), NOT MIN(problem) FROM rows "
                 "GROUP BY document ORDER BY document"
             )
         ]
-        names = ("source", "entry", "format", "rows", "note")
-        sources = [
-            dict(zip(names, row, strict=True)) for row in plan.execute(f"SELECT {', '.join(names)} FROM sources")
-        ]
-    return documents, [{**row, "entry": json.loads(row["entry"])} for row in sources]
+        rows = plan.execute("SELECT source, entry, format, rows, note FROM sources").fetchall()
+    entries = [(source, json.loads(entry), *told) for source, entry, *told in rows]
+    return documents, [PlannedSource(s, e["licence"], e["language"], *told) for s, e, *told in entries]
 
 
 def rows_of(path: Path, document: int) -> list[Row]:

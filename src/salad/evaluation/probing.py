@@ -60,7 +60,7 @@ def layer_states(model: SaladForConditionalGeneration, examples: Sequence[Exampl
             speech, lengths = model.speech_embeddings(frames)
             packed = assemble(part, lengths)
             ids, rows = (torch.from_numpy(x).to(device) for x in (packed.student_ids, packed.speech_rows))
-            states = llm_layer_states(model.llm, model.merge(ids, speech, rows), packed.student_starts)
+            states = llm_layer_states(model.llm, model.merge(ids, speech, rows), packed.student_starts.tolist())
         means = {"encoder": [f.mean(0) for f in frames], "adapter": _means(adapted, all_lengths)}
         means |= {f"llm-{n:02d}": _means(layer[rows], lengths) for n, layer in enumerate(states)}
         for name, values in means.items():
@@ -90,7 +90,7 @@ def probe(
     same groups, resamples and seed draw the same documents: their `draws` are paired.
     Raises SaladError where there are fewer than three documents, or one class alone.
     """
-    labels, classes = np.asarray(labels), []
+    labels, classes = np.asarray(labels), np.empty(0)
     if labels.dtype.kind in "US":
         classes, labels = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
@@ -115,7 +115,16 @@ def probe(
     return Probed(values[0], float(by_chance.mean()), float(np.percentile(by_chance, 95)), np.array(draws))
 
 
-def retention(after: Probed, before: Probed) -> dict[str, float] | None:
+@dataclass(frozen=True)
+class Retained:
+    """A share with its 95 % interval over documents."""
+
+    value: float
+    low: float
+    high: float
+
+
+def retention(after: Probed, before: Probed) -> Retained | None:
     """(after - chance) / (before - chance) with its 95 % interval over documents; None where before shows nothing.
 
     Their chances are averaged. 1: nothing was lost; 0: the probe finds no more than in shuffled labels.
@@ -126,7 +135,7 @@ def retention(after: Probed, before: Probed) -> dict[str, float] | None:
     ratios = (after.draws - chance) / np.maximum(before.draws - chance, 1e-9)
     low, high = np.percentile(ratios, [2.5, 97.5])
     value = (after.value - chance) / (before.value - chance)
-    return {"value": float(value), "low": float(low), "high": float(high)}
+    return Retained(float(value), float(low), float(high))
 
 
 def _shuffle(labels: np.ndarray, recordings: Sequence[str] | None, rng: np.random.Generator) -> np.ndarray:
@@ -145,7 +154,8 @@ def _folds(group: np.ndarray, classes: np.ndarray | None, folds: int, seed: int)
         order = order[np.argsort(kind, kind="stable")]
     fold = np.empty(len(order), dtype=int)
     fold[order] = np.arange(len(order)) % folds
-    return fold[group]
+    found: np.ndarray = fold[group]
+    return found
 
 
 def _out_of_fold(states: np.ndarray, columns: np.ndarray, fold: np.ndarray, num_classes: int) -> np.ndarray:
@@ -183,7 +193,8 @@ def _guess(scores: np.ndarray, centres: np.ndarray | None) -> np.ndarray:
     """[penalties, columns, rows] of scores [penalties, columns, rows, outputs]."""
     if centres is None:
         return scores[..., 0]
-    return ((centres**2).sum(-1)[:, :, None] - 2 * scores @ np.swapaxes(centres, 2, 3)).argmin(-1)
+    nearest: np.ndarray = ((centres**2).sum(-1)[:, :, None] - 2 * scores @ np.swapaxes(centres, 2, 3)).argmin(-1)
+    return nearest
 
 
 def _fit(train: np.ndarray, columns: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
@@ -208,8 +219,8 @@ def _targets(columns: np.ndarray, num_classes: int) -> np.ndarray:
     """[columns, rows, outputs]: numbers as they are; of classes one output each, scaled by how rare it is."""
     if not num_classes:
         return columns[:, :, None].astype(np.float64)
-    hot = np.eye(num_classes)[columns]
-    return hot / np.sqrt(hot.mean(1, keepdims=True).clip(min=1e-9))
+    hot: np.ndarray = np.eye(num_classes)[columns]
+    return np.asarray(hot / np.sqrt(hot.mean(1, keepdims=True).clip(min=1e-9)))
 
 
 def _value(guess: np.ndarray, labels: np.ndarray, weight: np.ndarray | None, num_classes: int) -> float:

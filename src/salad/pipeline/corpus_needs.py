@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from salad.assets import ASSETS
 from salad.config import Corpus, Recipe
-from salad.data.card import speech_source, text_source
+from salad.data.card import SpeechSource, TextSource, speech_source, text_source
 from salad.data.ingest_plan import IngestLimits
 from salad.data.prepared import Prepared, copy_recordings, first_of_each_domain, read_prepared, recorded
 from salad.model import load_encoder
@@ -85,7 +84,7 @@ def heldout_speech(
     return measured + [u for u, _ in speak(run, folder / "heldout", missing, "speak held-out")], len(ready)
 
 
-def spoken_rows(spoken: Sequence[Utterance], measured: Sequence[Utterance]) -> list[dict[str, Any]]:
+def spoken_rows(spoken: Sequence[Utterance], measured: Sequence[Utterance]) -> list[SpeechSource]:
     """Rows of the data card for synthetic speech, one a voice: to train on and to measure on."""
     rows = []
     for voice in {u.speaker: 0 for u in (*spoken, *measured)}:
@@ -94,9 +93,7 @@ def spoken_rows(spoken: Sequence[Utterance], measured: Sequence[Utterance]) -> l
     return rows
 
 
-def text_rows(
-    settings: Corpus, llm: str, prepared: Sequence[Document], web: Sequence[Document]
-) -> list[dict[str, Any]]:
+def text_rows(settings: Corpus, llm: str, prepared: Sequence[Document], web: Sequence[Document]) -> list[TextSource]:
     """Rows of the data card for text that is not the user's own entries: of a prepared corpus, written, and local.
 
     prepared: what D_web took from a prepared corpus; web: all of D_web.

@@ -12,8 +12,8 @@ from salad.align.transcribe import transcribe_all
 from salad.config import Variation
 from salad.data.manifest import load_spoken
 from salad.engine import Made, run_shards
+from salad.model.encoders.base import Encoder
 from salad.model.encoders.job import FlyFrames, encode_pieces, kind_of, shared_encoder
-from salad.model.encoders.load import Encoder
 from salad.pipeline.run import Run
 from salad.progress import console
 from salad.sequence import FrameShard, FrameStore, check_shard

@@ -13,7 +13,7 @@ from salad.data.quarantine import gather_quarantine
 from salad.pipeline.corpus_needs import PREPARED_HELDOUT
 from salad.pipeline.fingerprints import of_content
 from salad.pipeline.leakage import screen_of, without_leaks
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.pipeline.speech_jobs import align, encode, open_frames, training_pieces
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.streaming import speech_shards
@@ -36,7 +36,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
     return parts
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     folder, corpus, times = run.folder("align"), run.folder("corpus"), run.recipe.align.times
     if times is not None and not times.is_dir():
         raise SaladError(f"align.times: {times} is not a folder; give one that holds .TextGrid or .words.json files")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from salad.engine import run_shards
 from salad.files import read_json, write_json
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.pipeline.stages.corpus import load_documents
 from salad.select import balanced_kmeans, embed_documents, join_embeddings, top_words
 from salad.types import Cluster
@@ -19,7 +18,7 @@ from salad.types import Cluster
 SECTIONS = ("cluster",)
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     documents, folder = load_documents(run, "web"), run.folder("cluster")
     texts = [d.text for d in documents]
     settings = run.recipe.cluster

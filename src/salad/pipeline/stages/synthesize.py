@@ -9,7 +9,7 @@ from salad.data.manifest import read_utterances, write_utterances
 from salad.data.quarantine import gather_quarantine
 from salad.files import read_jsonl
 from salad.pipeline.prober import kept_speech
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.pipeline.speech_jobs import align, encode, open_frames, speak, training_pieces, transcribe
 from salad.pipeline.streaming import speech_shards
 from salad.sequence import Frames
@@ -23,7 +23,7 @@ SECTIONS = ("synthesize",)
 SPENT = ("speech/shard-*/utterances.jsonl", "aligned/shard-*/utterances.jsonl")  # bought.jsonl has what was kept
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     folder = run.folder("synthesize")
     rows = read_jsonl(run.folder("select") / "documents.jsonl")
     probed = {u.document_id: u for u in kept_speech(run)}
@@ -34,7 +34,7 @@ def run(run: Run) -> dict[str, Any]:
     settings = run.recipe.synthesize
     spoken = speak(run, folder / "speech", voices, "speak D_active", variation=settings, audio=settings.audio)
     kept = [*there, *align(run, folder / "aligned", spoken, "align D_active")]
-    garbled: list[dict[str, Any]] = []
+    garbled: list[dict[str, str | float]] = []
     if settings.max_cer is not None:
         transcripts = transcribe(run, folder / "transcripts", kept, "transcribe D_active")
         kept, garbled = split_by_cer(kept, transcripts, settings.max_cer)
