@@ -49,6 +49,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(BIN)/mypy
 
 bench: $(STAMP)
 	@set -e; for file in $(BENCHMARKS); do echo "# $$file" >&2; $(BIN)/python $$file; done

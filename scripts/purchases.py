@@ -181,9 +181,9 @@ class Cells:
             (errors,) = voice_errors(listen(setting, model, examples), 1000, 0)
         found = summary(rows)
         return {
-            "misalignment": found["all"],
-            "se": found["se"],
-            "documents": found["n_documents"],
+            "misalignment": found.all,
+            "se": found.se,
+            "documents": found.n_documents,
             "wer": errors.wer.value,
             "phone_error": errors.phone_error.value if errors.phone_error else None,
             "rows": [asdict(row) for row in rows],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salad import assets
-from salad.files import read_json
+from salad.files import JsonObject, read_json
+from salad.records import to_json
 from salad.types import Example, SaladError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from salad.config import Recipe
+    from salad.evaluation.divergence import DivergenceFigures
     from salad.evaluation.saved_model import LoadedModel
     from salad.evaluation.spoken_benchmark import SpeechInput
     from salad.model import SaladForConditionalGeneration, SaladProcessor
@@ -108,24 +111,30 @@ class Divergence:
     """Nats per token of a model on a corpus; `figures` is divergence.json, `folder` where it and its rows lie."""
 
     folder: Path
-    figures: Mapping[str, Any]
+    measured: DivergenceFigures
+
+    @property
+    def figures(self) -> JsonObject:
+        """divergence.json."""
+        return dict(to_json(self.measured))
 
     @property
     def misalignment(self) -> float:
-        """M (eq. 2): what the model loses by hearing in place of reading."""
-        return float(self.figures["all"]["misalignment"]["value"])
+        """M (eq. 2): what the model loses by hearing in place of reading; nan where the corpus has no speech."""
+        cell = self.measured.all.misalignment
+        return math.nan if cell is None else cell.value
 
     @property
     def forgetting(self) -> float | None:
         """F (eq. 3); None where the text LLM is not known."""
-        cell = self.figures["all"].get("forgetting")
-        return None if cell is None else float(cell["value"])
+        cell = self.measured.all.forgetting
+        return None if cell is None else cell.value
 
     def rows(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Header and lines: all, then each domain and each voice."""
         from salad.evaluation.divergence import table_of
 
-        return table_of(dict(self.figures))
+        return table_of(self.measured)
 
     def table(self) -> str:
         """The same as a table of Markdown."""
@@ -141,7 +150,7 @@ class Evaluation:
     markdown: str
 
     @cached_property
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> JsonObject:
         """figures.json: accuracies, gaps and their intervals by system and task."""
         return dict(read_json(self.folder / "figures.json"))
 
@@ -278,9 +287,9 @@ def takes_bf16(precision: str, model: str | Path, device: str, *, writes: bool =
         return precision == "bf16"
     import torch
 
-    from salad.engine.precision import decide, measured
+    from salad.engine.precision import Timing, Use, decide, measured
 
-    def timings():  # type: ignore[no-untyped-def]
+    def timings() -> Mapping[Use, Timing]:
         folder = assets.model_folder(model)
         own = (lambda: folder) if (folder / "config.json").is_file() else (lambda: assets.llm_folder(model))
         return measured(own, torch.get_num_threads())

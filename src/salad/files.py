@@ -23,7 +23,8 @@ from urllib.parse import quote
 
 from salad.types import SaladError
 
-PACKED = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
+JsonObject = dict[str, Any]  # of a file or a request that others made: what it holds is checked where it is read
+PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
 DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 LONGEST_NAME = 200  # bytes; file systems allow 255, and notes beside a file add an ending
 HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # lone surrogates that stand for no byte
@@ -67,7 +68,7 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8-sig"))
 
 
-def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_jsonl(path: str | Path, rows: Iterable[JsonObject]) -> None:
     """One object a line, atomic. A name that ends in .gz is packed; the same rows give the same bytes."""
     lines = ((json.dumps(row, ensure_ascii=False) + "\n").encode(errors="backslashreplace") for row in rows)
     with _whole_file(path) as file:
@@ -80,12 +81,12 @@ def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
             packed.writelines(lines)
 
 
-def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+def read_jsonl(path: str | Path) -> list[JsonObject]:
     """Every object of a file of JSON lines. Raises SaladError that names the file, and the line that is none."""
     return [row for _, row in json_objects(path)]
 
 
-def json_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_objects(path: str | Path) -> Iterator[tuple[str, JsonObject]]:
     """("line 3", its object) of every line that is not empty; a name in .json may hold one array of objects instead.
 
     Raises SaladError that names the file, and the line that is no object.
@@ -124,7 +125,7 @@ def _items(path: str | Path, text: str) -> Iterator[tuple[str, Any]]:
     """The items of a JSON array, or objects that follow each other, each over as many lines as it likes."""
     decode, at, number = json.JSONDecoder().raw_decode, int(text.startswith("[")), 0
     while True:
-        at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]
+        at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # every text matches
         if text[at:] == "]" * text.startswith("["):
             return
         try:
@@ -192,8 +193,8 @@ def read_lines(path: str | Path, *, errors: str = "surrogateescape") -> Iterator
     try:
         with _unpacked(path) as file:
             lines: Iterable[str] = (line.decode("utf-8", errors) for line in file)
-            if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):  # type: ignore[attr-defined]
-                lines = io.TextIOWrapper(file, "utf-16", newline="\n")  # type: ignore[type-var]
+            if file.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                lines = io.TextIOWrapper(file, "utf-16", newline="\n")
             for number, line in enumerate(lines, 1):
                 whole = (line if number > 1 else line.removeprefix("\ufeff")).rstrip("\r\n")
                 yield from whole.split("\r") if "\r" in whole else (whole,)  # as Macs of old end lines
@@ -208,7 +209,7 @@ def read_lines(path: str | Path, *, errors: str = "surrogateescape") -> Iterator
 
 
 @contextmanager
-def _unpacked(path: str | Path) -> Iterator[IO[bytes]]:
+def _unpacked(path: str | Path) -> Iterator[io.BufferedReader]:
     with open(path, "rb") as raw:
         head = raw.peek(6)
         unpack = next((function for mark, function in PACKED.items() if head.startswith(mark)), None)
@@ -216,7 +217,7 @@ def _unpacked(path: str | Path) -> Iterator[IO[bytes]]:
             yield raw
             return
         with unpack(raw) as file:
-            yield file  # type: ignore[misc]
+            yield file
 
 
 def first_bytes(path: str | Path, num_bytes: int) -> bytes:
@@ -224,7 +225,7 @@ def first_bytes(path: str | Path, num_bytes: int) -> bytes:
     head = b""
     with _unpacked(path) as file:
         try:
-            while len(head) < num_bytes and (block := file.read1(num_bytes - len(head))):  # type: ignore[attr-defined]
+            while len(head) < num_bytes and (block := file.read1(num_bytes - len(head))):
                 head += block
         except (*DAMAGED, OSError):
             pass

@@ -541,12 +541,12 @@ def test_a_shipped_recipe_prepares_its_layout(tmp_path, monkeypatch, name):
     assert result.exit_code == 0, result.output
     run = Run(load_recipe(RECIPES / f"{name}.yaml", overrides))
     assert "# Data card" in result.output
-    summary = run.done("corpus")["summary"]
+    summary = run.done("corpus").summary
     assert summary["quarantined"] == 0 and summary["speech_documents"] > 0 and summary["heldout_documents"] > 0
     assert summary["web_documents"] == (30 if settings.text else 10)
     assert summary["non_commercial"] == (["emilia"] if name == "emilia" else [])
     again = CliRunner().invoke(app, ["prepare", str(RECIPES / f"{name}.yaml"), *arguments, "--debug"])
-    assert again.exit_code == 0 and run.done("corpus")["summary"] == summary
+    assert again.exit_code == 0 and run.done("corpus").summary == summary
 
 
 def test_changed_data_are_read_again(tmp_path, monkeypatch, recipe_values):
@@ -558,7 +558,7 @@ def test_changed_data_are_read_again(tmp_path, monkeypatch, recipe_values):
     assert CliRunner().invoke(app, arguments).exit_code == 0
     nemo(tmp_path / "data" / "nemo", lines=4)
     assert CliRunner().invoke(app, arguments).exit_code == 0
-    summary = Run(load_recipe(RECIPES / "nemo.yaml", overrides)).done("corpus")["summary"]
+    summary = Run(load_recipe(RECIPES / "nemo.yaml", overrides)).done("corpus").summary
     assert summary["speech_documents"] + summary["heldout_documents"] == 4
 
 
@@ -577,7 +577,7 @@ def test_recordings_added_after_a_kill_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(ingest, "write_flac", write)
     nemo(tmp_path / "data" / "nemo", lines=6)
     run_pipeline(recipe, until="corpus")
-    summary = Run(recipe).done("corpus")["summary"]
+    summary = Run(recipe).done("corpus").summary
     assert summary["speech_documents"] + summary["heldout_documents"] == 6
 
 

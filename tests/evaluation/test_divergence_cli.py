@@ -15,13 +15,15 @@ from salad import assets
 from salad.cli import app
 from salad.config import Recipe
 from salad.data.manifest import read_utterances, write_lhotse, write_utterances
-from salad.evaluation.divergence import measure_divergence, table_of
+from salad.evaluation.divergence import DivergenceFigures, measure_divergence
+from salad.evaluation.divergence import table_of as lines_of
 from salad.evaluation.saved_model import LoadedModel, read_corpus
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
 from salad.pipeline.noisy import noise_rows
 from salad.pipeline.run import Run
+from salad.records import from_json, to_json
 from salad.testing.listeners import save_corpus, save_listener
 from salad.text.normalise import wer_words
 from salad.types import SaladError
@@ -40,7 +42,11 @@ def adapted(tmp_path_factory):
 
 def measure(adapted, out, corpus=None, **options):
     model, llm, own = adapted
-    return measure_divergence(model, corpus or own, out, **{"teacher": str(llm), "workers": 1, **options})
+    return to_json(measure_divergence(model, corpus or own, out, **{"teacher": str(llm), "workers": 1, **options}))
+
+
+def table_of(figures):
+    return lines_of(from_json(DivergenceFigures, figures, "divergence.json"))
 
 
 def test_figures_are_means_of_the_documents_in_the_file(adapted, tmp_path):
@@ -66,7 +72,7 @@ def test_figures_are_means_of_the_documents_in_the_file(adapted, tmp_path):
 
 def test_words_are_counted_where_the_ears_score_tokens(adapted, tmp_path):
     model, _ = save_listener(tmp_path / "saved", rate="text", ctc=20)
-    figures = measure_divergence(model, adapted[2], tmp_path / "out", workers=1)
+    figures = to_json(measure_divergence(model, adapted[2], tmp_path / "out", workers=1))
     hearing, spans = figures["hearing"], read_jsonl(tmp_path / "out" / "heard.jsonl")
     assert list(hearing["by_voice"]) == ["a"] and hearing["all"]["spans"] == len(spans) > 4
     said = sum(len(wer_words(" ".join(word for word, _ in span["said"]))) for span in spans)
@@ -242,9 +248,9 @@ def test_noise_is_heard_beside_the_same_recordings_as_they_are(tmp_path, recipe_
     with torch.no_grad():
         plain, line = noise_rows(held)
         again = summary(divergence(loaded.model, held.reader(), examples, speech_ears(loaded.model)))
-    assert (plain["condition"], line["condition"]) == ("as recorded", "telephone")
-    assert plain["misalignment"] == pytest.approx(again["all"]) != pytest.approx(line["misalignment"])
-    assert plain["wer"]["n"] and plain["cascade_wer"]["value"] > 0.5 and plain["phone_error"] is None
+    assert (plain.condition, line.condition) == ("as recorded", "telephone")
+    assert plain.misalignment == pytest.approx(again.all) != pytest.approx(line.misalignment)
+    assert plain.wer.n and plain.cascade_wer.value > 0.5 and plain.phone_error is None
     for names, why in ((["speed:1.1"], "moves the times of words"), (["hiss"], "got 'hiss', expected white")):
         with pytest.raises(ValueError, match=why):
             Recipe(**{**recipe_values, "evaluate": {"noise": names}})

@@ -4,6 +4,7 @@ import io
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from salad.evaluation.prompt import segments
 from salad.evaluation.recordings import everything_spoken, others
 from salad.evaluation.spoken_results import error_rates
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.measure.results import Accuracies
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.pipeline import choices
 from salad.pipeline.choices import accuracies
@@ -139,18 +141,18 @@ def test_a_run_tells_its_own_items_and_its_tasks_together(run_dir, items, recipe
         "speech_adapted": [Result(item.id, 0, wrong) for item in own],
     }
     figures = accuracies(run, own, answers, tmp_path / "evaluate")
-    nexts, task, everything = figures["tasks"]
-    assert (nexts["task"], nexts["gap"]["value"], nexts["chance"]) == ("next sentence", 1.0, 0.25)
-    assert (task["task"], task["n"], task["chance"]) == ("mine", 8, 0.5)
-    lost = task["text_base"]["value"] - task["speech_adapted"]["value"]
-    assert task["gap"]["value"] == pytest.approx(lost) and {"text_adapted", "cascade", "blind", "other"} <= task.keys()
+    nexts, task, everything = figures.tasks
+    assert (nexts.task, nexts.gap.value, nexts.chance) == ("next sentence", 1.0, 0.25)
+    assert (task.task, task.n, task.chance) == ("mine", 8, 0.5)
+    lost = task.text_base.value - task.speech_adapted.value
+    assert task.gap.value == pytest.approx(lost) and all((task.text_adapted, task.cascade, task.blind, task.other))
     kept = tmp_path / "evaluate" / "tasks"
     rights = [samples(kept, name, ".") for name in ("text_base", f"speech_adapted/{voice.replace(':', '-')}")]
     by_token = [sum(row["acc_token"] for row in rows) for rows in rights]  # as the next sentences are scored
-    assert everything["metric"] == "acc_token" and everything["n"] == 12
-    assert everything["gap"]["value"] == pytest.approx((4 + by_token[0] - by_token[1]) / 12)
+    assert everything.metric == "acc_token" and everything.n == 12
+    assert everything.gap.value == pytest.approx((4 + by_token[0] - by_token[1]) / 12)
     alone = accuracies(run, [], {}, tmp_path / "evaluate")  # no next-sentence items: the task is told all the same
-    assert alone == {"tasks": [task]}
+    assert alone == Accuracies(tasks=(task,))
     heard = samples(tmp_path, f"cascade/{voice.replace(':', '-')}", "evaluate/tasks")
     assert any(word in row["heard"][0].lower() for row in heard for word in ("boats", "seas", "lamps"))
 
@@ -367,10 +369,11 @@ def test_transcripts_are_made_once_and_by_whom_is_known(asr_folder, tmp_path, mo
 
 def test_error_rates_count_over_all_words():
     rows = [
-        {"said": ["A shot.", "It cost 3 pounds."], "heard": ["a shot", "It cost three pounds"]},
-        {"said": ["A shot.", "Old men"], "heard": ["a shot", "cold men sing"]},
+        SimpleNamespace(said=["A shot.", "It cost 3 pounds."], heard=["a shot", "It cost three pounds"]),
+        SimpleNamespace(said=["A shot.", "Old men"], heard=["a shot", "cold men sing"]),
     ]
-    assert error_rates({"t": rows}) == {"wer": pytest.approx(2 / 7), "cer": pytest.approx(6 / (6 + 20 + 7))}
+    found = error_rates({"t": rows})
+    assert (found.wer, found.cer) == (pytest.approx(2 / 7), pytest.approx(6 / (6 + 20 + 7)))
 
 
 # Noise

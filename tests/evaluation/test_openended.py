@@ -14,6 +14,7 @@ from salad.cli import app
 from salad.evaluation.answers import answer_prompts, load_prompts
 from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, normalise_answer, token_f1
 from salad.files import read_jsonl, write_jsonl
+from salad.records import to_json
 from salad.testing.listeners import save_corpus, save_listener
 from salad.testing.models import make_model
 from salad.types import SaladError
@@ -105,7 +106,7 @@ def listener(tmp_path_factory):
 
 
 def test_figures_are_means_of_the_rows(listener, tmp_path):
-    figures = answer_prompts(*listener, tmp_path / "a", Sampling(6, 20, 0.7, 1))
+    figures = to_json(answer_prompts(*listener, tmp_path / "a", Sampling(6, 20, 0.7, 1)))
     rows = read_jsonl(tmp_path / "a" / "answers.jsonl")
     assert [row["f1_text"] is None for row in rows] == [True, False, False]
     assert figures["f1_speech"]["n"] == 2 and figures["kl_text_speech"]["n"] == 3

@@ -7,10 +7,11 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from salad.cli import app
-from salad.evaluation.probing import layer_states, probe, retention
+from salad.evaluation.probing import Retained, layer_states, probe, retention
 from salad.evaluation.retention import measure_retention
 from salad.evaluation.saved_model import load_saved
 from salad.files import read_json, read_jsonl, sha256_file, write_json
+from salad.records import to_json
 from salad.testing.listeners import save_corpus, save_listener
 from salad.testing.models import make_examples, make_model
 from salad.types import SaladError
@@ -82,11 +83,11 @@ def test_retention_is_one_where_nothing_is_lost_and_zero_where_all_is():
     gone, *_ = planted(0.0, seed=9)
     faint, *_ = planted(1.2)
     full, none, part = (probe(x, voice, documents, recordings=documents) for x in (strong, gone, faint))
-    assert retention(full, full) == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert retention(full, full) == Retained(1.0, 1.0, 1.0)
     left = retention(none, full)
-    assert abs(left["value"]) < 0.25 and left["high"] < 0.6
+    assert abs(left.value) < 0.25 and left.high < 0.6
     some = retention(part, full)
-    assert left["high"] < some["value"] < 1.0 and some["low"] < some["value"] < some["high"]
+    assert left.high < some.value < 1.0 and some.low < some.value < some.high
     assert retention(full, none) is None  # nothing was there to be kept
 
 
@@ -133,7 +134,7 @@ def test_figures_of_a_saved_model(tmp_path):
     assert voice["encoder"]["after"]["value"] > 0.95 and voice["encoder"]["retention"]["value"] == 1.0
     assert all(row["of_encoder"]["value"] <= 1.01 for row in voice.values())
     assert voice["adapter"]["before"] is not None and 0.3 < voice["adapter"]["chance"] < 0.7
-    assert figures == read_json(tmp_path / "out" / "retention.json") and figures["voices"] == {"a": 6, "b": 6}
+    assert to_json(figures) == read_json(tmp_path / "out" / "retention.json") and figures.voices == {"a": 6, "b": 6}
     again = measure_retention(model, corpus, tmp_path / "out", before="init", teacher=str(llm), workers=1)
     assert again == figures
 
@@ -172,4 +173,4 @@ def test_one_voice_is_refused_and_a_voice_with_one_document_is_set_aside(tmp_pat
     assert result.exit_code == 2 and "two voices" in result.output and "a (4 documents)" in result.output
     corpus = save_corpus(tmp_path / "three", documents=7, voices=("a", "b", "c", "a", "b", "d"), num_words=40)
     figures = measure_retention(model, corpus, tmp_path / "p", workers=1, layouts=1)
-    assert set(figures["voices"]) == {"a", "b"} and figures["quarantined"] == 2
+    assert set(figures.voices) == {"a", "b"} and figures.quarantined == 2

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -13,10 +14,12 @@ from salad.evaluation.benchmark import BenchmarkOptions, System, _load, infer, s
 from salad.evaluation.benchmark_task import Say, Task, TaskItem, find_task, items_of, load_items, task_names
 from salad.evaluation.prompt import Segment, Sound, num_shots, request, segments
 from salad.evaluation.results import comparisons, gap_interval, results_table, sample_row
+from salad.evaluation.sample import PlannedSystem, SpokenInputs
 from salad.evaluation.score import OptionScore
 from salad.evaluation.scorer_model import Reader
 from salad.evaluation.spoken_results import spoken_figures, spoken_tables
 from salad.files import read_json, read_jsonl, write_jsonl
+from salad.measure.results import McNemar, PairedGap
 from salad.testing.tokenizers import prepending
 from salad.types import SaladError
 
@@ -413,7 +416,7 @@ def test_normalisation_by_hand():
     )
     row = sample_row(0, task, TaskItem("1", "c", ("abc", "abcd", "äää"), 2), [Segment("text", "c")], scores)
     # sums -6, -7, -6.5; a character -2, -1.75, -2.17; a byte -2, -1.75, -1.08; a token -6, -1.75, -3.25
-    assert {m: row[m] for m in ("acc", "acc_norm", "acc_bytes", "acc_token")} == {
+    assert {m: getattr(row, m) for m in ("acc", "acc_norm", "acc_bytes", "acc_token")} == {
         "acc": 0.0, "acc_norm": 0.0, "acc_bytes": 1.0, "acc_token": 0.0
     }  # fmt: skip
 
@@ -467,10 +470,11 @@ def test_systems_are_compared_on_the_items_that_both_have():
     base = [sample(i, True) for i in range(8)]
     own = [sample(i, i > 4) for i in range(1, 8)]
     figures = comparisons({"text_base": {"t": base}, "speech": {"t": own}}, {"t": "acc"}, 200, 0)
-    lost = figures["lost"]["speech"]["tasks"]["t"]
-    assert (lost["n"], lost["value"]) == (7, pytest.approx(4 / 7))
-    assert lost["mcnemar"] == {"only_first": 4, "only_second": 0, "p": 0.125}
-    assert figures["chance"] == {"t": 0.5}
+    lost = figures.lost["speech"].tasks["t"]
+    assert (lost.n, lost.value) == (7, pytest.approx(4 / 7))
+    assert lost.mcnemar == McNemar(only_first=4, only_second=0, p=0.125)
+    assert figures.chance == {"t": 0.5}
+    assert figures.json()["lost"]["speech"].keys() == {"tasks", "all items", "mean of tasks"}
 
 
 def test_a_pooled_gap_has_one_length_normalisation():
@@ -485,23 +489,24 @@ def test_a_pooled_gap_has_one_length_normalisation():
     own = [sample(i, (-3.0, -2.0)) for i in range(4)]  # right by acc_norm, wrong by acc
     samples = {"text_base": {"one": base, "two": base}, "speech": {"one": own, "two": own}}
     figures = comparisons(samples, {"one": "acc", "two": "acc_norm"}, 200, 0)
-    lost = figures["lost"]["speech"]
-    assert (lost["tasks"]["one"]["value"], lost["tasks"]["two"]["value"]) == (1.0, 0.0)
-    assert (lost["all items"]["value"], lost["all items"]["metric"]) == (0.0, "acc_norm")
-    assert (lost["mean of tasks"]["value"], lost["mean of tasks"]["metric"]) == (0.0, "acc_norm")
+    lost = figures.lost["speech"]
+    assert (lost.tasks["one"].value, lost.tasks["two"].value) == (1.0, 0.0)
+    assert (lost.all_items.value, lost.all_items.metric) == (0.0, "acc_norm")
+    assert (lost.mean_of_tasks.value, lost.mean_of_tasks.metric) == (0.0, "acc_norm")
     assert "| all items | acc_norm | 8 |" in results_table(figures)
-    alike = comparisons(samples, {"one": "acc", "two": "acc"}, 200, 0)["lost"]["speech"]["all items"]
-    assert (alike["value"], alike["metric"]) == (1.0, "acc")
-    heard = {"kind": "speech", "inputs": {"voice": "joe", "trained": True, "condition": ""}}
-    spoken = spoken_figures({"text_base": {}, "speech": heard}, samples, {"one": "acc", "two": "acc_norm"}, 200, 0)
-    assert spoken["metric"] == "acc_norm" and spoken["systems"]["speech"]["accuracy"]["value"] == 1.0
-    assert spoken["systems"]["speech"]["gap"]["value"] == 0.0 and "all items, acc_norm" in spoken_tables(spoken)
+    alike = comparisons(samples, {"one": "acc", "two": "acc"}, 200, 0).lost["speech"].all_items
+    assert (alike.value, alike.metric) == (1.0, "acc")
+    base = PlannedSystem("model", "fingerprint", "text", "document", "fp32", None)
+    systems = {"text_base": base, "speech": replace(base, inputs=SpokenInputs("joe", True, ""))}
+    spoken = spoken_figures(systems, samples, {"one": "acc", "two": "acc_norm"}, 200, 0)
+    assert spoken.metric == "acc_norm" and spoken.systems["speech"].accuracy.value == 1.0
+    assert spoken.systems["speech"].gap.value == 0.0 and "all items, acc_norm" in spoken_tables(spoken)
 
 
 def test_a_gap_that_cannot_be_told_names_the_one_that_could():
-    open_ = {"value": 0.05, "low": -0.05, "high": 0.15, "mcnemar": {"p": 0.4}, "minimum_detectable": 0.142}
+    open_ = PairedGap(0.05, -0.05, 0.15, mcnemar=McNemar(3, 1, 0.4), minimum_detectable=0.142)
     assert gap_interval(open_) == "5.0 [-5.0, 15.0], cannot tell (14.2 could be, power 0.8), p 0.4"
-    assert gap_interval({"value": 0.05, "low": 0.01, "high": 0.09}) == "5.0 [1.0, 9.0]" and gap_interval(None) == ""
+    assert gap_interval(PairedGap(0.05, 0.01, 0.09)) == "5.0 [1.0, 9.0]" and gap_interval(None) == ""
 
 
 @pytest.mark.parametrize("num_fewshot", [0, 2])
@@ -629,14 +634,14 @@ def test_equal_options_are_right_together():
     same, other = found.items
     scores = [OptionScore(-2.0000001, 1, False), OptionScore(-2.0, 1, False), OptionScore(-3.0, 1, False)]
     made = sample_row(0, Task(task="t"), same, [Segment("text", "c")], scores)
-    assert made["acc"] == made["acc_norm"] == 1.0
+    assert made.acc == made.acc_norm == 1.0
     lost = sample_row(0, Task(task="t"), same, [Segment("text", "c")], [*scores[:2], OptionScore(-1.0, 1, False)])
-    assert lost["acc"] == 0.0
+    assert lost.acc == 0.0
     letters = sample_row(0, Task(task="t", options="letters"), same, [Segment("text", "c")], scores[::-1])
-    assert letters["options"] == ["A", "B", "C"] and letters["acc"] == 1.0
+    assert letters.options == ("A", "B", "C") and letters.acc == 1.0
     rows = [made, sample_row(1, Task(task="t"), other, [Segment("text", "c")], scores[:2])]
     figures = comparisons({"text_base": {"t": rows}}, {"t": "acc"}, 10, 0)
-    assert figures["chance"]["t"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert figures.chance["t"] == pytest.approx((2 / 3 + 1 / 2) / 2)
 
 
 def test_more_shots_than_other_items_is_one_clear_error(llm_folder, tmp_path):

@@ -76,7 +76,7 @@ def test_heard_is_none_where_it_means_nothing():
     assert heard(rows_of(0.5), {"deaf": rows_of(0.1)}, rows_of(0.2)) is None
     assert heard(rows_of(0.5), {}, rows_of(0.2)) is None
     silent = [DocumentKL("short", "d", "v", 0.0, 0)]  # spoken as a whole: no token of text is scored
-    assert heard(silent, {"deaf": silent}, None) is None and np.isnan(summary(silent * 2)["se"])
+    assert heard(silent, {"deaf": silent}, None) is None and np.isnan(summary(silent * 2).se)
     other = [DocumentKL("elsewhere", "x", "v", 1.0, 2)]
     assert heard(rows_of(0.5), {"deaf": other}, None) is None
     with pytest.raises(SaladError, match="no document in common"):
@@ -97,11 +97,11 @@ def test_a_document_that_three_voices_read_counts_once():
     hard = [DocumentKL(f"hard-{voice}", "y", voice, 50.0, 10) for voice in ("v", "w (unseen)", "u (unseen)")]
     names = {r.id: r.id.split("-")[0] for r in (*easy, *hard)}
     found = summary([*easy, *hard], names)
-    assert (found["all"], found["n_documents"], found["n_tokens"]) == (pytest.approx((4 + 5) / 5), 5, 70)
-    assert found["by_domain"] == {"x": 1.0, "y": 5.0} and found["by_voice"]["u (unseen)"] == 5.0
-    assert found["se"] == pytest.approx(summary([*easy, hard[0]])["se"])  # five documents, not seven
+    assert (found.all, found.n_documents, found.n_tokens) == (pytest.approx((4 + 5) / 5), 5, 70)
+    assert found.by_domain == {"x": 1.0, "y": 5.0} and found.by_voice["u (unseen)"] == 5.0
+    assert found.se == pytest.approx(summary([*easy, hard[0]]).se)  # five documents, not seven
     silent = [DocumentKL(r.id, r.domain, r.speaker, 0.0, r.count) for r in (*easy, *hard)]
-    assert difference([*easy, *hard], silent, documents=names).value == pytest.approx(found["all"])
+    assert difference([*easy, *hard], silent, documents=names).value == pytest.approx(found.all)
     assert heard(silent, {"deaf": [*easy, *hard]}, None, documents=names).n == 5
 
 
@@ -328,7 +328,7 @@ def test_a_model_of_one_part_has_no_oracles(example):
 def test_a_cascades_errors_count_a_document_once():
     said = [Utterance(f"u{i}", "old men", "a.flac", 16_000, 1, document_id=d) for i, d in enumerate("abbb")]
     written = {"u0": "old men", "u1": "old", "u2": "old", "u3": "old"}
-    assert transcript_errors(said, written)["wer"] == pytest.approx(0.25)  # not 0.375, which is that of four recordings
+    assert transcript_errors(said, written).wer == pytest.approx(0.25)  # not 0.375, which is that of four recordings
 
 
 def test_words_are_counted_over_all_speech_that_was_trained_on(tmp_path):

@@ -9,6 +9,7 @@ from salad.align.transcript_match import words_for_ranges
 from salad.evaluation.next_sentence import build_items
 from salad.measure.divergence import DocumentKL, summary
 from salad.measure.format import bounds, least_told, with_detectable, with_error, with_interval
+from salad.measure.results import McNemar
 from salad.measure.statistics import (
     accuracy,
     blocked_spread,
@@ -38,7 +39,7 @@ def test_gap_of_a_model_with_itself_is_zero(correct):
     g = gap(results(correct), results(correct), 200, 0)
     assert (g.value, g.low, g.high, g.n) == (0.0, 0.0, 0.0, len(correct))
     a = accuracy(results(correct))
-    assert a["low"] <= a["value"] <= a["high"] and np.isclose(a["value"], np.mean(correct))
+    assert a.low <= a.value <= a.high and np.isclose(a.value, np.mean(correct))
 
 
 def test_gap_interval_covers_at_its_rate():
@@ -63,7 +64,7 @@ def test_only_resampled_groups_cover_where_items_of_a_group_go_together():
         for name, labels in (("group", groups), ("item", None)):
             a = accuracy(speech, labels)
             g = gap(text, speech, 400, trial, groups=labels)
-            hits[f"accuracy by {name}"] += a["low"] <= 0.6 <= a["high"]
+            hits[f"accuracy by {name}"] += a.low <= 0.6 <= a.high
             hits[f"gap by {name}"] += g.low <= 0.2 <= g.high
     assert min(hits["accuracy by group"], hits["gap by group"]) >= 180
     assert max(hits["accuracy by item"], hits["gap by item"]) < 180
@@ -71,7 +72,8 @@ def test_only_resampled_groups_cover_where_items_of_a_group_go_together():
 
 def test_groups_of_one_item_are_items_and_labels_must_match():
     right = results([True, False, True, True, False])
-    assert accuracy(right, list("abcde")) == pytest.approx(accuracy(right))
+    alone, together = accuracy(right), accuracy(right, list("abcde"))
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high)) and together.value == alone.value
     assert gap(right, right[:], 300, 5, groups=list("abcde")) == gap(right, right[:], 300, 5)
     with pytest.raises(SaladError, match="4 labels for 5 results"):
         accuracy(right, list("abcd"))
@@ -91,11 +93,11 @@ def test_summary_weighs_by_tokens_and_its_error_is_over_documents():
     count = rng.integers(20, 60, 4000)
     kl = count * 0.5 + rng.normal(size=4000) * 4
     rows = [DocumentKL(str(i), "d", "v", float(k), int(c)) for i, (k, c) in enumerate(zip(kl, count, strict=True))]
-    means = [summary(rows[i : i + 40])["all"] for i in range(0, 4000, 40)]
-    errors = [summary(rows[i : i + 40])["se"] for i in range(0, 4000, 40)]
-    assert np.isclose(summary(rows)["all"], kl.sum() / count.sum())
+    means = [summary(rows[i : i + 40]).all for i in range(0, 4000, 40)]
+    errors = [summary(rows[i : i + 40]).se for i in range(0, 4000, 40)]
+    assert np.isclose(summary(rows).all, kl.sum() / count.sum())
     assert 0.8 < np.mean(errors) / np.std(means) < 1.25
-    assert summary(rows)["by_domain"].keys() == {"d"}
+    assert summary(rows).by_domain.keys() == {"d"}
 
 
 @given(WORDS, st.integers(0, 9))
@@ -233,9 +235,9 @@ def test_mcnemar_by_hand():
     first = results([True] * 8 + [False] * 2 + [True] * 5)
     second = results([False] * 8 + [True] * 2 + [True] * 5)
     found = mcnemar(first, second)
-    assert (found["only_first"], found["only_second"]) == (8, 2)
-    assert np.isclose(found["p"], 2 * (1 + 10 + 45) / 2**10)  # two-sided binomial, 10 fair coins, 8 heads or more
-    assert mcnemar(first, first) == {"only_first": 0, "only_second": 0, "p": 1.0}
+    assert (found.only_first, found.only_second) == (8, 2)
+    assert np.isclose(found.p, 2 * (1 + 10 + 45) / 2**10)  # two-sided binomial, 10 fair coins, 8 heads or more
+    assert mcnemar(first, first) == McNemar(0, 0, 1.0)
     with pytest.raises(SaladError, match="same items"):
         mcnemar(first, second[:-1])
 

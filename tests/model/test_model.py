@@ -104,12 +104,12 @@ def test_divergences_of_an_untouched_model_are_zero():
         Example(e.id, (Span("text", 0, len(e.token_ids)),), e.token_ids, ((0, len(e.token_ids)),), 0) for e in examples
     ]
     teacher = Teacher(model, cache=True)
-    assert summary(forgetting(model, teacher, texts))["all"] == 0.0  # F of an untouched model
-    assert summary(divergence(model, teacher, texts, speech_ears_or_none(model)))["all"] == 0.0  # M on text alone
+    assert summary(forgetting(model, teacher, texts)).all == 0.0  # F of an untouched model
+    assert summary(divergence(model, teacher, texts, speech_ears_or_none(model))).all == 0.0  # M on text alone
     truth = transcript_ears(model, lambda e: [ids.tolist() for ids in e.speech_tokens])
-    assert summary(divergence(model, teacher, examples, truth))["all"] < 1e-6  # a perfect transcript tells all
-    assert summary(divergence(model, teacher, examples, deaf_ears(model)))["all"] > 0.01
-    assert summary(divergence(model, teacher, examples, speech_ears(model)))["all"] > 0.01
+    assert summary(divergence(model, teacher, examples, truth)).all < 1e-6  # a perfect transcript tells all
+    assert summary(divergence(model, teacher, examples, deaf_ears(model))).all > 0.01
+    assert summary(divergence(model, teacher, examples, speech_ears(model))).all > 0.01
 
 
 def speech_ears_or_none(model):

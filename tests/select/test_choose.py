@@ -8,7 +8,7 @@ import pytest
 from salad.config import Select
 from salad.select import ACTIVE, UNIFORM
 from salad.select.choose import Market, choose
-from salad.select.cluster_rows import KEPT, coincidence, purchase_rows
+from salad.select.cluster_rows import cluster_row, coincidence, purchase_rows
 from salad.select.coverage import units_of
 from salad.select.prices import Price, Prices
 from salad.types import Cluster, Document, SaladError, Utterance
@@ -114,6 +114,7 @@ def test_two_purchases_coincide_in_the_seconds_that_both_hold():
 
 
 def test_a_purchase_without_quotas_has_rows():
-    row = {"id": 0, **dict.fromkeys(KEPT), "quota_s": 0.0}
-    (found,) = purchase_rows([row], [{"id": "d0", "cluster": 0}], {"d0": 4.0}, [("law", 0)])
-    assert found["weight"] == 0 and found["bought_s"] == 4.0
+    row = cluster_row(Cluster(0, np.zeros(2), size=1), max_cer=0.35)
+    assert row.dropped and row.misalignment is None and row.reason == "no probe document was usable"
+    (found,) = purchase_rows([row], [("d0", 0)], {"d0": 4.0}, [("law", 0)])
+    assert found.weight == 0 and found.bought_s == 4.0 and found.domains == {"law": 1}

@@ -9,12 +9,15 @@ import pytest
 from salad.config import load_recipe
 from salad.files import read_json, write_json, write_jsonl
 from salad.pipeline.run import Run
+from salad.records import from_json, to_json
+from salad.study.cell_figures import BaseFigures, DoneCell, DroppedCell, Shared
 from salad.study.cells import Cell, Times, grid
-from salad.study.findings import findings
+from salad.study.findings import findings as judge
 from salad.study.grid import _alone, _Measure
 from salad.study.grid_page import write_reproduction
 from salad.study.scaling_law import law_table
-from salad.study.verdicts import Finding, five, paired_documents
+from salad.study.verdicts import Finding, five
+from salad.study.verdicts import paired_documents as of_documents
 from salad.types import SaladError
 
 BASE = {
@@ -23,7 +26,21 @@ BASE = {
     "text_by_document": [{"id": f"d{i}", "correct": 2 - (i % 8 == 0), "count": 2} for i in range(32)],
     "chance": 0.25, "items": 64, "deaf": 1.3, "warm_start": 1.2, "active_domains": ["law"],
 }  # fmt: skip
-SHARED = {"base": BASE, "base_seconds": 100.0}
+SHARED = from_json(Shared, {"base": BASE, "base_seconds": 100.0}, "shared.json")
+
+
+def read(rows):
+    """The rows that a file of results holds."""
+    kinds = {"done": DoneCell, "dropped": DroppedCell}
+    return [from_json(kinds[r["status"]], r, "results.jsonl") for r in rows]
+
+
+def findings(rows, base):
+    return judge(read(rows), from_json(BaseFigures, base, "shared.json"))
+
+
+def paired_documents(a, b, domains=None):
+    return of_documents(*([r.documents for r in read(rows)] for rows in (a, b)), domains)
 
 
 def row(cell, m, rng, f=0.01):
@@ -44,7 +61,7 @@ def row(cell, m, rng, f=0.01):
         "speech_accuracy": {"value": speech, "low": speech - 0.05, "high": speech + 0.05},
         "text_accuracy": {"value": 0.9 - f, "low": 0.85 - f, "high": 0.95 - f}, "items": 64, "hours": cell.share,
         "steps": 40, "positions": 4000.0, "train_seconds": 12.0, "seconds": 20.0, "curve": curve,
-        "warm_start_seconds": 1.0 if cell.warm else 0.0,
+        "warm_start_seconds": 1.0 if cell.warm else 0.0, "key": "", "utterances": 4, "by_domain": {"law": found},
     }  # fmt: skip
 
 
@@ -154,7 +171,8 @@ def test_a_small_loss_is_within_the_margin_or_open():
 
 def test_what_was_not_run_is_said(rows):
     few = [r for r in rows if r["cell"] == "narrow-alpha1-share0.125-seed0"]
-    dropped = [{**asdict(c), "cell": c.name, "status": "dropped", "reason": "9 s left"} for c in grid(1)[1:]]
+    named = [{**asdict(c), "cell": c.name, "run_dir": "-"} for c in grid(1)[1:]]
+    dropped = [{**row, "status": "dropped", "reason": "9 s left"} for row in named]
     found = findings([*few, *dropped], BASE)
     told = [f.claim[:3] for f in found if f.number in "1234W" and f.verdict != "cannot tell"]
     assert told == [] and all(f.why for f in found if f.verdict == "cannot tell")  # one training tells nothing
@@ -221,8 +239,8 @@ def test_a_cell_against_itself_differs_by_nothing(rows):
 
 def test_the_page_shows_n_and_interval_of_every_cell_and_names_what_was_dropped(rows, tmp_path):
     rows = [*rows[:-1], {**{k: rows[-1][k] for k in asdict(Cell("narrow", 1, 1))}, "cell": rows[-1]["cell"],
-                         "status": "dropped", "reason": "needs 30 s, 9 left"}]  # fmt: skip
-    table = write_reproduction(rows, SHARED, tmp_path, "a machine")
+                         "run_dir": "-", "status": "dropped", "reason": "needs 30 s, 9 left"}]  # fmt: skip
+    table = write_reproduction(read(rows), SHARED, tmp_path, "a machine")
     page = (tmp_path / "reproduce.html").read_text()
     for r in rows[:-1]:
         line = re.search(rf"<tr><td><code>{re.escape(r['cell'])}</code>.*?</tr>", page, re.S).group()
@@ -230,7 +248,7 @@ def test_the_page_shows_n_and_interval_of_every_cell_and_names_what_was_dropped(
     assert "needs 30 s, 9 left" in page and page.count("<svg") == 2 and "a machine" in page
     drawn = page.partition("</style>")[2]
     assert "var(--green)" in drawn and not re.search("#[0-9a-f]{6}", drawn), "a colour that dark mode does not change"
-    assert read_json(tmp_path / "findings.json") == [{**f, "cells": list(f["cells"])} for f in table]
+    assert read_json(tmp_path / "findings.json") == to_json(table)
 
 
 def test_the_grid_begins_with_what_the_findings_need_and_names_are_its_folders():
@@ -294,10 +312,15 @@ def test_a_cell_is_kept_while_its_recipe_and_data_are_the_same(recipe_values, wr
 def test_rows_come_from_the_disk_whoever_ran_the_cell(recipe_values, write_recipe):
     recipe = load_recipe(write_recipe(recipe_values))
     measure, cells = measure_of(recipe), [Cell("narrow", 1.0, 0.5), Cell("narrow", 0.0, 0.5), Cell("broad", 1.0, 0.5)]
-    write_json(measure.begin(cells[1]) / "cell.json", {"key": measure.key(cells[1]), "misalignment": 0.5})
-    rows = measure.rows(cells, {cells[0].name: "9 s left"})
-    assert [r["status"] for r in rows] == ["dropped", "done", "dropped"] and rows[1]["misalignment"] == 0.5
-    assert [r.get("reason") for r in rows] == ["9 s left", None, "not begun yet"]
+    figures = row(cells[1], 0.5, np.random.default_rng(0)) | {"key": measure.key(cells[1]), "misalignment": 0.5}
+    write_json(measure.begin(cells[1]) / "cell.json", figures)
+    first, second, third = measure.rows(cells, {cells[0].name: "9 s left"})
+    assert second.status == "done" and second.misalignment == 0.5 and second.before == ()  # its warm start is not there
+    assert (first.reason, third.reason) == ("9 s left", "not begun yet")
+    del figures["hours"]
+    write_json(measure.folder(cells[1]) / "cell.json", figures)
+    with pytest.raises(SaladError, match=r"cell\.json: hours: field required"):
+        measure.rows(cells, {})
 
 
 def test_a_part_of_a_run_is_held_by_one_process(tmp_path):

@@ -1,6 +1,7 @@
 """A grid shares what is equal, keeps its budget, and its arms are compared on the same documents."""
 
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import yaml
 
 from salad.files import read_json, write_json, write_jsonl
 from salad.pipeline import run as pipeline
+from salad.records import to_json
 from salad.study import sweep
-from salad.study.ablation import compare, table
+from salad.study.ablation import CellRun, compare, table
 from salad.types import SaladError
 
 
@@ -39,7 +41,7 @@ def recipe(tmp_path, recipe_values, monkeypatch):
 
         def run(run):
             ran.append(f"{run.dir.name}:{stage}")
-            write_json(run.folder(stage) / "figures.json", {"stage": stage})
+            write_json(run.folder(stage) / "figures.json", {"left_out": [stage]})
             return {}
 
         return types.SimpleNamespace(run=run)
@@ -54,12 +56,12 @@ def test_cells_share_the_stages_that_their_settings_do_not_change(recipe, tmp_pa
     path, ran = recipe
     cells = sweep.cells_of(["select.gamma=5,0"])
     rows = sweep.run_cells(path, cells, tmp_path / "grid")
-    assert [r["status"] for r in rows] == ["done", "done"] and not any("report" in r for r in ran)
+    assert [r.status for r in rows] == ["done", "done"] and not any("report" in r for r in ran)
     second = [r.split(":")[1] for r in ran if r.startswith("select.gamma=0")]
     assert second == ["select", "synthesize", "stage2", "rounds", "evaluate"]
     ran.clear()
     again = sweep.run_cells(path, cells, tmp_path / "grid")
-    assert not ran and read_json(tmp_path / "grid" / "cells.json") == again
+    assert not ran and read_json(tmp_path / "grid" / "cells.json") == to_json(again)
 
 
 def test_a_cell_that_does_not_fit_the_budget_is_named(recipe, tmp_path, monkeypatch):
@@ -68,9 +70,7 @@ def test_a_cell_that_does_not_fit_the_budget_is_named(recipe, tmp_path, monkeypa
     # sweep's own name for the module: the clock of the whole process is read by other threads too
     monkeypatch.setattr(sweep, "time", types.SimpleNamespace(monotonic=lambda: float(next(clock))))
     rows = sweep.run_cells(path, sweep.cells_of(["select.gamma=5,2,1,0"]), tmp_path / "grid", budget_s=240)
-    assert (
-        next(r["status"] for r in rows) == "done" and rows[-1]["status"] == "dropped" and "budget" in rows[-1]["reason"]
-    )
+    assert next(r.status for r in rows) == "done" and rows[-1].status == "dropped" and "budget" in rows[-1].reason
     assert not any(r.startswith("select.gamma=0") for r in ran)
 
 
@@ -106,12 +106,12 @@ def test_the_difference_of_two_arms_has_an_interval_that_covers_the_truth(tmp_pa
     assert (itself.value, itself.low, itself.high) == (0, 0, 0)
 
     rows = [
-        {"status": "done", "run_dir": str(runs[r]), "values": {"select.gamma": g, "select.replicate": r}}
+        CellRun("", {"select.gamma": g, "select.replicate": r}, str(runs[r]), "done")
         for g, runs in ((5, active), (0, uniform))
         for r in range(3)
     ]
-    rows.append({"status": "dropped", "run_dir": "-", "values": {"select.gamma": 1}})
-    rows[0]["seconds"] = rows[1]["seconds"] = {"corpus": 20.0, "stage2": 40.0}
+    rows.append(CellRun("", {"select.gamma": 1}, "-", "dropped"))
+    rows[:2] = [replace(row, seconds={"corpus": 20.0, "stage2": 40.0}) for row in rows[:2]]
     header, lines = table(rows, "select.gamma=0")
     assert [line[0] for line in lines] == ["select.gamma=5", "select.gamma=0"] and lines[0][1] == "3"
     told, plain = (dict(zip(header, line, strict=True)) for line in lines)
@@ -133,7 +133,7 @@ def test_two_trainings_tell_nothing_and_what_they_could_have_told_is_said(tmp_pa
             for g, m in ((5, -0.5), (0, 0.0))}  # fmt: skip
     found = compare(arms[5], arms[0])
     assert found.high < 0 and not found.significant and found.freedom == 0
-    rows = [{"status": "done", "run_dir": str(run), "values": {"select.gamma": g, "select.replicate": r}}
+    rows = [CellRun("", {"select.gamma": g, "select.replicate": r}, str(run), "done")
             for g, runs in arms.items() for r, run in enumerate(runs)]  # fmt: skip
     header, lines = table(rows)
     text = lines[0][header.index("M minus select.gamma=0")]

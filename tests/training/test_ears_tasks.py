@@ -16,7 +16,7 @@ from salad.training.ears_tasks import SpellTask
 def task(tokenizer, weights):
     symbols = Symbols.found_in(["river", "water", "boats"], "letters")
     texts = [spell(tokenizer, text, symbols) for text in ("river river", "- -", "water water", "boats boats")]
-    model = SimpleNamespace(adapter=SimpleNamespace(upper=SimpleNamespace(sayable=torch.ones(4, dtype=torch.bool))))
+    model = SimpleNamespace(symbol_ears=SimpleNamespace(upper=SimpleNamespace(sayable=torch.ones(4, dtype=torch.bool))))
     shared = {"steps": 9, "batch": 40, "seed": 5, "words": (1, 2), "lists_share": 0.5}
     return texts, SpellTask(model, texts, texts[2:3], Noise.uniform(len(symbols)), weights=weights, **shared)
 

@@ -55,9 +55,7 @@ def main() -> None:
     heldout = make_examples(9, num=3)
 
     def probe() -> dict[str, float]:
-        return {
-            "misalignment": summary(divergence(model, Teacher(base, cache=False), heldout, speech_ears(model)))["all"]
-        }
+        return {"misalignment": summary(divergence(model, Teacher(base, cache=False), heldout, speech_ears(model))).all}
 
     folder = Path(sys.argv[2])
     train(

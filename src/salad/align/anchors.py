@@ -74,7 +74,8 @@ def match_windows(
     unwritten: list[tuple[float, float, str]] = []
     unspoken: list[tuple[int, int]] = []
     matched = 0
-    for tag, i, i_end, j, j_end in Levenshtein.opcodes(written, said):
+    for op in Levenshtein.opcodes(written, said):
+        tag, i, i_end, j, j_end = op.tag, op.src_start, op.src_end, op.dest_start, op.dest_end
         if tag == "equal":
             matched += i_end - i
             for n in range(i, i_end - 1):

@@ -48,16 +48,15 @@ class TransformersAsr:
 
     def __init__(self, name: str, folder: Path, device: str = "cpu") -> None:
         from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoModelForSpeechSeq2Seq, AutoTokenizer
-        from transformers.pipelines import AutomaticSpeechRecognitionPipeline
+        from transformers.pipelines.automatic_speech_recognition import AutomaticSpeechRecognitionPipeline
 
         self.name, self.fingerprint = name, assets.fingerprint(name)
         whisper = read_json(folder / "config.json").get("model_type") == "whisper"
         model = (AutoModelForSpeechSeq2Seq if whisper else AutoModelForCTC).from_pretrained(folder)
         extractor = AutoFeatureExtractor.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._run: Any = AutomaticSpeechRecognitionPipeline(
-            model=model.eval(), feature_extractor=extractor, tokenizer=tokenizer, device=device
-        )
+        made: Any = AutomaticSpeechRecognitionPipeline  # it takes more than its types tell
+        self._run: Any = made(model=model.eval(), feature_extractor=extractor, tokenizer=tokenizer, device=device)
         self._whisper = whisper
 
     def transcribe(self, samples: np.ndarray) -> str:

@@ -21,6 +21,7 @@ from salad.align.whisper import check_sentences
 from salad.audio import to_samples, to_seconds
 from salad.data.manifest import Sentence
 from salad.engine.devices import worker_device
+from salad.files import JsonObject
 from salad.text.aligner_forms import spoken_pieces
 from salad.types import SaladError, Word
 
@@ -238,10 +239,11 @@ def _place(words: Sequence[str], bounds_s: np.ndarray, silences: np.ndarray, low
     return placed
 
 
-def _read(path: Path, needed: bool = False) -> dict:
+def _read(path: Path, needed: bool = False) -> JsonObject:
     if not path.exists() and not needed:
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found: JsonObject = json.loads(path.read_text(encoding="utf-8"))
+        return found
     except (OSError, ValueError) as error:
         raise SaladError(f"align.model: {path} cannot be read ({error}); give a checkpoint's folder") from error

@@ -40,11 +40,11 @@ def find_silences(samples: np.ndarray) -> np.ndarray:
 
     hop = to_samples(HOP_S, RATE_HZ)
     sections = butter(4, RUMBLE_HZ, "highpass", fs=RATE_HZ, output="sos")
-    state, power = np.zeros((len(sections), 2)), []
+    state, parts = np.zeros((len(sections), 2)), []
     for start in range(0, len(samples), FILTER_HOPS * hop):  # an hour in float64 would be half a gigabyte
         heard, state = sosfilt(sections, samples[start : start + FILTER_HOPS * hop], zi=state)
-        power.append((np.pad(heard, (0, -len(heard) % hop)).reshape(-1, hop) ** 2).mean(axis=1))
-    power = np.concatenate(power)
+        parts.append((np.pad(heard, (0, -len(heard) % hop)).reshape(-1, hop) ** 2).mean(axis=1))
+    power = np.concatenate(parts)
     speech, floor = np.percentile(power, 95), np.percentile(power, 5)
     noise = min(floor * 10 ** (NOISE_DB / 10), speech * 10 ** (NOISY_DB / 10))
     quiet = power < max(speech * 10 ** (SILENCE_DB / 10), noise)
@@ -58,7 +58,7 @@ def find_silences(samples: np.ndarray) -> np.ndarray:
                 silences[-1][1] = end_s
                 continue
         silences.append([start_s, end_s])
-    return np.minimum(np.array(silences).reshape(-1, 2), to_seconds(len(samples), RATE_HZ))
+    return np.asarray(np.minimum(np.array(silences).reshape(-1, 2), to_seconds(len(samples), RATE_HZ)))
 
 
 def place_words(

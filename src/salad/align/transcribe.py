@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from salad.align.whisper import RATE_HZ, load_whisper
+from salad.align.silence import RATE_HZ
+from salad.align.whisper import load_whisper
 from salad.audio import read_audio
 from salad.data.manifest import utterance_from_dict, utterance_to_dict
 from salad.engine import Made, Shard, run_shards

@@ -112,11 +112,11 @@ def align_utterance(
             f"{low} to {high}; does the text belong to the audio?"
         )
     if sentences is not None:
-        aligned, score = aligner.align(samples, words, sentences)
+        placed, score = aligner.align(samples, words, sentences)
         _check_score(score, min_score)
-        _check_lengths(aligned)
-        _check_heard(aligned)
-        return [utterance.aligned(aligned, score)], []
+        _check_lengths(placed)
+        _check_heard(placed)
+        return [utterance.aligned(placed, score)], []
     silences = find_silences(samples)
     aligned: tuple[Word, ...] | None = None
     if listen or (duration_s > whisper.WINDOW_S and not aligner.any_length):

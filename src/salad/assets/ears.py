@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from salad.assets.gguf import llm_folder
 from salad.assets.registry import ASSETS
 from salad.assets.store import asset_folder, building, cache_dir, fingerprint, get
 from salad.files import read_json, sha256_json, write_json
 from salad.types import SaladError
+
+if TYPE_CHECKING:
+    import torch
 
 ADAPTER = "adapter.safetensors"
 EARS_FILES = (ADAPTER, "config.json", "processor_config.json", "recipe.json")
@@ -56,7 +59,7 @@ def recipe_behind(model: str | Path) -> dict[str, Any] | None:
     folder = model_folder(model).absolute()
     own = folder / "config.json"
     if own.is_file() and (origin := read_json(own).get("origin")):
-        return origin
+        return dict(origin)
     found = (path for path in (folder / "recipe.json", folder.parent.parent / "recipe.json") if path.is_file())
     path = next(found, None)
     return None if path is None else read_json(path)
@@ -88,7 +91,7 @@ def _join(ears: Path, llm: Path, into: Path, made_of: str) -> None:
                 f"ears: {ears} were trained with an LLM whose {key} is {wanted.get(key)}, but {llm} has "
                 f"{found.get(key)}; name the LLM of their training as assets.llm in their recipe.json"
             )
-    weights = {}
+    weights: dict[str, torch.Tensor] = {}
     for path in sorted(llm.glob("*.safetensors")):
         weights |= {f"llm.{key}": value.float() for key, value in load_file(path).items()}
     for key, value in load_file(ears / ADAPTER).items():

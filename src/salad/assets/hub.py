@@ -43,7 +43,8 @@ def hub_folder(name: str, *, download: bool = True) -> Path:
 
     offline = not download or os.environ.get("SALAD_ASSETS_SOURCE") == "local"
     try:
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=WANTED, local_files_only=offline))
+        wanted = list(WANTED)
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=wanted, local_files_only=offline))
     except Exception as error:  # the hub client raises its own, httpx's and the system's errors
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise SaladError(

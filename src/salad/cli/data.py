@@ -129,6 +129,7 @@ def data_inspect(
 ) -> None:
     """Say what speech data holds and what is wrong with it: hours, lengths, levels, texts, the worst files by name."""
     with plain_errors(debug):
+        from salad import records
         from salad.data.inspect.inspection import inspect_data
         from salad.files import write_json
         from salad.report.data_page import fault_rows, overview_rows, quarantine_rows, write_data_page
@@ -136,12 +137,12 @@ def data_inspect(
         processes = workers or len(os.sched_getaffinity(0))
         result = inspect_data(place, decode=not headers, workers=processes, min_s=min_s, max_s=max_s, trusted=trusted)
         if to_json is not None:
-            write_json(to_json, result)
+            write_json(to_json, records.to_json(result))
         if html is not None:
             write_data_page(result, html)
         print_table(("what", "figure"), overview_rows(result))
         print_table(("fault", "utterances", "the worst", "what to do"), fault_rows(result))
-        if result["quarantine"]:
+        if result.quarantine:
             print_table(("stage", "set aside because", "items", "such as"), quarantine_rows(result))
 
 

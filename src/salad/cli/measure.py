@@ -198,7 +198,7 @@ def reproduce(
         from salad.study.grid import reproduce as grid
 
         table = grid(settings, budget_s=budget_s, seeds=seeds, only=[x for x in only.split(",") if x])
-        print_table(("claim", "here", "verdict"), [(f["claim"], f["ours"], f["verdict"]) for f in table])
+        print_table(("claim", "here", "verdict"), [(f.claim, f.ours, f.verdict) for f in table])
         typer.echo(f"see {settings.run_dir / 'reproduce.html'}")
 
 
@@ -316,9 +316,9 @@ def retention(
                 workers=workers, trusted=trusted,
             )  # fmt: skip
         print_table(*table_of(figures))
-        if figures["quarantined"]:
-            typer.echo(f"{figures['quarantined']} utterances set aside: see {out / 'quarantine.jsonl'}")
-        typer.echo(f"{figures['spans']} spans of {figures['documents']} documents; see {out / 'retention.json'}")
+        if figures.quarantined:
+            typer.echo(f"{figures.quarantined} utterances set aside: see {out / 'quarantine.jsonl'}")
+        typer.echo(f"{figures.spans} spans of {figures.documents} documents; see {out / 'retention.json'}")
 
 
 @command(app, "salad answer runs/demo/stage2/model --prompts prompts.jsonl", MEASURE)
@@ -348,6 +348,6 @@ def answer(
         bf16 = takes_bf16(precision, model, device, writes=True)
         figures = answer_prompts(model, prompts, out, sampling, bf16=bf16, device=device, trusted=trusted)
         print_table(*table_of(figures))
-        if figures["prompts"]["quarantined"]:
-            typer.echo(f"{figures['prompts']['quarantined']} prompts set aside: see {out / 'quarantine.jsonl'}")
+        if figures.prompts.quarantined:
+            typer.echo(f"{figures.prompts.quarantined} prompts set aside: see {out / 'quarantine.jsonl'}")
         typer.echo(f"see {out / 'answers.jsonl'}")

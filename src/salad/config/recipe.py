@@ -231,11 +231,12 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SaladError(f"recipe: {path} must hold sections (key: value), got {type(values).__name__}")
     values.pop("departures", None)  # what a run wrote beside its resolved recipe: it follows from the rest
-    if (base := values.pop("base", None)) is not None:
+    found: dict[str, Any] = values
+    if (base := found.pop("base", None)) is not None:
         if not isinstance(base, str):
             raise SaladError(f"recipe: base in {path}: got {base!r}, expected the path of another recipe")
-        values = _merge(_read(path.parent / base, (*above, path.resolve())), values)
-    return values
+        found = _merge(_read(path.parent / base, (*above, path.resolve())), found)
+    return found
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -257,7 +258,7 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any, override: str) 
 def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"]) or "recipe"
     if problem["type"] == "extra_forbidden":
-        section = Recipe
+        section: type[BaseModel] = Recipe
         for part in problem["loc"][:-1]:
             annotation = section.model_fields[part].annotation if part in section.model_fields else None
             if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

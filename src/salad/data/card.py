@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from salad.files import write_json, write_text
+from salad.records import to_json
 from salad.types import Document, Utterance
 
 
@@ -16,96 +18,141 @@ def is_non_commercial(licence: str) -> bool:
     return bool(re.search(r"(?i)(?:\b|[-_])nc(?:\b|[-_\d])|non-?\s?commercial|research only", licence))
 
 
+@dataclass(frozen=True)
+class SpeechSource:
+    """Speech of one origin, "recorded" or "synthetic". rows: of its manifest; heldout_by: what it was parted by."""
+
+    name: str
+    kind: str
+    licence: str
+    utterances: int
+    speakers: int
+    hours: float
+    heldout_utterances: int
+    heldout_hours: float
+    format: str | None = None
+    rows: int | None = None
+    quarantined: int | None = None
+    heldout_by: str | None = None
+    language: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Text of one origin; leaked: documents that share words with what is measured on."""
+
+    name: str
+    kind: str
+    licence: str
+    documents: int
+    words: int
+    quarantined: int | None = None
+    leaked: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """data_card.json. non_commercial, licence_not_stated: names of the sources of which that is so."""
+
+    speech: tuple[SpeechSource, ...]
+    text: tuple[TextSource, ...]
+    hours: float
+    heldout_hours: float
+    non_commercial: tuple[str, ...]
+    licence_not_stated: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
 def speech_source(
     name: str, kind: str, licence: str, train: Iterable[Utterance], heldout: Iterable[Utterance], **more: Any
-) -> dict[str, Any]:
-    """One row of the card; every utterance is read once. kind: "recorded" or "synthetic"."""
-    licences, speakers, counts = set[str](), set[str](), [[0, 0.0], [0, 0.0]]
-    for count, group in zip(counts, (train, heldout), strict=True):
+) -> SpeechSource:
+    """One row of the card; every utterance is read once. more: what else `SpeechSource` has."""
+    licences, speakers, counts, seconds = set[str](), set[str](), [0, 0], [0.0, 0.0]
+    for at, group in enumerate((train, heldout)):
         for utterance in group:
             licences.add(utterance.licence or licence or "not stated")
             speakers.add(utterance.speaker)
-            count[0] += 1
-            count[1] += utterance.duration_s
-    (num, seconds), (num_heldout, heldout_s) = counts
-    return {
-        "name": name,
-        "kind": kind,
-        "licence": ", ".join(sorted(licences)) or licence or "not stated",
-        "utterances": num,
-        "speakers": len(speakers - {""}),
-        "hours": seconds / 3600,
-        "heldout_utterances": num_heldout,
-        "heldout_hours": heldout_s / 3600,
+            counts[at] += 1
+            seconds[at] += utterance.duration_s
+    return SpeechSource(
+        name=name,
+        kind=kind,
+        licence=", ".join(sorted(licences)) or licence or "not stated",
+        utterances=counts[0],
+        speakers=len(speakers - {""}),
+        hours=seconds[0] / 3600,
+        heldout_utterances=counts[1],
+        heldout_hours=seconds[1] / 3600,
         **more,
-    }
+    )
 
 
-def text_source(name: str, licence: str, documents: Iterable[Document], **more: Any) -> dict[str, Any]:
+def text_source(name: str, licence: str, documents: Iterable[Document], **more: Any) -> TextSource:
     num, words = 0, 0
     for document in documents:
         num, words = num + 1, words + len(document.words)
-    row = {"name": name, "kind": "text", "licence": licence or "not stated", "documents": num, "words": words}
-    return {**row, **more}
+    return TextSource(name, "text", licence or "not stated", num, words, **more)
 
 
 def write_card(
-    folder: Path, speech: list[dict[str, Any]], text: list[dict[str, Any]], notes: list[str]
-) -> dict[str, Any]:
-    """data_card.json and data_card.md; returns what the first holds."""
-    rows = [*speech, *text]
-    card = {
-        "speech": speech,
-        "text": text,
-        "hours": sum(row["hours"] for row in speech),
-        "heldout_hours": sum(row["heldout_hours"] for row in speech),
-        "non_commercial": [row["name"] for row in rows if is_non_commercial(row["licence"])],
-        "licence_not_stated": [row["name"] for row in rows if "not stated" in row["licence"]],
-        "notes": notes,
-    }
-    write_json(folder / "data_card.json", card)
+    folder: Path, speech: Sequence[SpeechSource], text: Sequence[TextSource], notes: Sequence[str]
+) -> DataCard:
+    """Write data_card.json and data_card.md."""
+    rows: list[SpeechSource | TextSource] = [*speech, *text]
+    card = DataCard(
+        speech=tuple(speech),
+        text=tuple(text),
+        hours=sum(row.hours for row in speech),
+        heldout_hours=sum(row.heldout_hours for row in speech),
+        non_commercial=tuple(row.name for row in rows if is_non_commercial(row.licence)),
+        licence_not_stated=tuple(row.name for row in rows if "not stated" in row.licence),
+        notes=tuple(notes),
+    )
+    write_json(folder / "data_card.json", to_json(card))
     write_text(folder / "data_card.md", "\n".join(["# Data card", "", *card_lines(card), ""]))
     return card
 
 
-def card_lines(card: dict[str, Any]) -> list[str]:
+def card_lines(card: DataCard) -> list[str]:
     """The card as lines of Markdown, also for a model's card."""
     lines = []
-    if card["non_commercial"]:
+    if card.non_commercial:
         lines += [
-            f"**Not for commercial use**: {', '.join(card['non_commercial'])} may not be used commercially, and "
+            f"**Not for commercial use**: {', '.join(card.non_commercial)} may not be used commercially, and "
             "so may not what was trained on it.",
             "",
         ]
-    if card["licence_not_stated"]:
-        names = ", ".join(card["licence_not_stated"])
+    if card.licence_not_stated:
+        names = ", ".join(card.licence_not_stated)
         lines += [f"No licence was stated for {names}: find it out before you publish (`licence:` in the recipe).", ""]
-    if card["speech"]:
+    if card.speech:
         lines += [
             "| speech | kind | licence | hours | utterances | speakers | held out | set aside |",
             "|---" * 8 + "|",
         ]
-        lines += [_speech_line(row) for row in card["speech"]]
+        lines += [_speech_line(row) for row in card.speech]
         lines.append("")
-    if card["text"]:
+    if card.text:
         lines += ["| text | licence | documents | words |", "|---" * 4 + "|"]
-        for row in card["text"]:
-            lines.append(f"| {_cell(row['name'])} | {_cell(row['licence'])} | {row['documents']} | {row['words']} |")
+        for row in card.text:
+            lines.append(f"| {_cell(row.name)} | {_cell(row.licence)} | {row.documents} | {row.words} |")
         lines.append("")
-    return lines + [f"- {note}" for note in card["notes"]]
+    return lines + [f"- {note}" for note in card.notes]
 
 
-def _speech_line(row: dict[str, Any]) -> str:
-    kept = f"{row['heldout_hours']:.2f} h, {row['heldout_utterances']} utterances"
+def _speech_line(row: SpeechSource) -> str:
+    kept = f"{row.heldout_hours:.2f} h, {row.heldout_utterances} utterances"
     cells = (
-        _cell(row["name"]),
-        row["kind"],
-        _cell(row["licence"]),
-        f"{row['hours']:.2f}",
-        row["utterances"],
-        row["speakers"],
-        kept + (f", by {row['heldout_by']}" if row.get("heldout_by") else ""),
-        f"{row.get('quarantined', 0)} rows",
+        _cell(row.name),
+        row.kind,
+        _cell(row.licence),
+        f"{row.hours:.2f}",
+        row.utterances,
+        row.speakers,
+        kept + (f", by {row.heldout_by}" if row.heldout_by else ""),
+        f"{row.quarantined or 0} rows",
     )
     return f"| {' | '.join(map(str, cells))} |"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ STYLES = {
 }
 
 
-def prompts(topics: dict[str, Iterable[str]], per_topic: int, source: str, seed: int) -> list[dict[str, str]]:
+def prompts(topics: Mapping[str, Iterable[str]], per_topic: int, source: str, seed: int) -> list[dict[str, str]]:
     """`per_topic` prompts for each topic, in a fixed random order: {id, source, domain, topic, prompt}."""
     rows = []
     for domain, names in topics.items():
@@ -135,9 +135,8 @@ def _asked(tokenizer: Any, prompt: str) -> str:
     """The prompt in the LLM's own chat template; plain, with its answer to follow, where a base LLM has none."""
     if not tokenizer.chat_template:
         return f"{prompt}\n\n"
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
-    )
+    message = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
 
 
 def refuse(text: str, min_words: int) -> str:

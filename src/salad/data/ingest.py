@@ -106,7 +106,7 @@ def ingest(shard: Shard, folder: Path, *, plan: str, sources: dict[str, tuple[st
     sources: name -> (licence, language). Writes audio/*.flac, utterances.jsonl, sentences.jsonl (the times
     of rows that were joined) and quarantine.jsonl: every row that cannot be used is there with its reason.
     """
-    kept, sentences, quarantined = [], [], []
+    kept, sentences, quarantined = [], [], list[dict[str, Any]]()
     for number, source in shard.items:
         rows, before = rows_of(Path(plan), number), len(quarantined)
         for n, joined in enumerate(_join(rows, limits, quarantined)):
@@ -215,7 +215,7 @@ def _is_usable(row: Row, limits: IngestLimits) -> bool:
 
 
 def _read_one(row: Row, limits: IngestLimits) -> np.ndarray:
-    samples = read_row(row, RATE_HZ, max_s=limits.max_s)
+    samples: np.ndarray = read_row(row, RATE_HZ, max_s=limits.max_s)
     seconds = to_seconds(len(samples), RATE_HZ)
     if seconds < limits.min_s:
         raise SaladError(f"audio: lasts {seconds:.3f} s, expected at least corpus.min_utterance_s {limits.min_s:g}")

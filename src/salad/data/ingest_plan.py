@@ -50,6 +50,18 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class PlannedSource:
+    """One entry of `corpus.speech` as it was found; rows: how many it has; note: what a reader should know of it."""
+
+    source: str
+    licence: str
+    language: str
+    format: str
+    rows: int
+    note: str
+
+
+@dataclass(frozen=True)
 class IngestLimits:
     """What may pass: seconds of one row, and positions of one document (see `num_positions`)."""
 
@@ -138,7 +150,7 @@ def _checked(row: Row, entry: Speech) -> Row:
         problem = f"text: holds times ({timed.group()!r}) of subtitles or labels; leave the words alone in it"
     if not problem and row.language and entry.language and row.language.lower() != entry.language.lower():
         problem = f"language: {row.language!r}, and the recipe asks for {entry.language!r}"
-    clean = {key: utf8(value) if isinstance(value, str) else value for key, value in asdict(row).items()}
+    clean: dict[str, Any] = {k: utf8(value) if isinstance(value, str) else value for k, value in asdict(row).items()}
     # a file is opened by its own name, whether that is UTF-8 or not
     return Row(**{**clean, "audio": row.audio, "text": text, "problem": utf8(problem)})
 
@@ -174,7 +186,7 @@ class Documents(Sequence[Planned]):
     def __init__(self, path: Path) -> None:
         self._path = path
         with open_plan(path) as plan:
-            self._num = plan.execute("SELECT COUNT(DISTINCT document) FROM rows").fetchone()[0]
+            self._num: int = plan.execute("SELECT COUNT(DISTINCT document) FROM rows").fetchone()[0]
         self._block = lru_cache(maxsize=1)(self._read)
 
     def __len__(self) -> int:
@@ -191,17 +203,18 @@ class Documents(Sequence[Planned]):
                 "WHERE document BETWEEN ? AND ? GROUP BY document ORDER BY document",
                 (block * BLOCK, (block + 1) * BLOCK - 1),
             )
-            return [Planned(*row[:4], bool(row[4]), row[5]) for row in rows]
+            return [
+                Planned(number, source, recording, speaker, bool(usable), name)
+                for number, source, recording, speaker, usable, name in rows
+            ]
 
 
-def read_plan(path: Path) -> tuple[Documents, list[dict[str, object]]]:
-    """The documents in order, and the sources: {source, entry, format, rows, note}."""
+def read_plan(path: Path) -> tuple[Documents, list[PlannedSource]]:
+    """The documents in order, and the sources."""
     with open_plan(path) as plan:
-        names = ("source", "entry", "format", "rows", "note")
-        sources = [
-            dict(zip(names, row, strict=True)) for row in plan.execute(f"SELECT {', '.join(names)} FROM sources")
-        ]
-    return Documents(path), [{**row, "entry": json.loads(row["entry"])} for row in sources]
+        rows = plan.execute("SELECT source, entry, format, rows, note FROM sources").fetchall()
+    entries = [(source, json.loads(entry), *told) for source, entry, *told in rows]
+    return Documents(path), [PlannedSource(s, e["licence"], e["language"], *told) for s, e, *told in entries]
 
 
 def rows_of(path: Path, document: int) -> list[Row]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.data.readers.rows import Row, check_text
-from salad.files import Rows, read_jsonl, write_jsonl
+from salad.files import JsonObject, Rows, read_jsonl, write_jsonl
 from salad.types import SaladError, Utterance, Word
 
 Sentence = tuple[int, int, float, float]  # start_word, end_word (excluded), start_s, end_s
@@ -19,7 +19,7 @@ CUSTOM = ("source", "licence", "domain", "document_id")
 STRINGS = ("id", "text", "audio", "speaker", "source", "licence", "document_id", "domain")
 
 
-def utterance_to_dict(utterance: Utterance, folder: str | Path | None = None) -> dict[str, Any]:
+def utterance_to_dict(utterance: Utterance, folder: str | Path | None = None) -> JsonObject:
     """A JSON object; `words` becomes [[text, start_s, end_s(, score)], ...] and a nan score null.
 
     With `folder` (where the manifest will lie) the audio path is written relative to it; the shards' temporary folder
@@ -41,7 +41,7 @@ def utterance_to_dict(utterance: Utterance, folder: str | Path | None = None) ->
     }
 
 
-def utterance_from_dict(row: dict[str, Any], folder: str | Path | None = None) -> Utterance:
+def utterance_from_dict(row: JsonObject, folder: str | Path | None = None) -> Utterance:
     """The inverse of `utterance_to_dict`. Raises SaladError that names a missing or unknown field, or one of no use."""
     values = dict(row)
     try:
@@ -160,7 +160,7 @@ def _to_cut(utterance: Utterance, folder: Path) -> Any:
         )
         for word in utterance.words
     ]
-    custom: dict[str, Any] = {name: getattr(utterance, name) for name in CUSTOM if getattr(utterance, name)}
+    custom: JsonObject = {name: getattr(utterance, name) for name in CUSTOM if getattr(utterance, name)}
     if not math.isnan(utterance.score):
         custom["score"] = utterance.score
     source = AudioSource("file", [0], _relative(utterance.audio, folder))

@@ -20,7 +20,8 @@ def broad_topics() -> dict[str, list[str]]:
 
 @cache
 def _load() -> dict[str, dict[str, list[str]]]:
-    return yaml.safe_load(resources.files("salad.data").joinpath("topics.yaml").read_text(encoding="utf-8"))
+    text = resources.files("salad.data").joinpath("topics.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
 
 
 def _copy(group: str) -> dict[str, list[str]]:

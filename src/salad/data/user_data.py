@@ -7,14 +7,13 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from salad.config import Corpus, Text
-from salad.data.card import speech_source, text_source
+from salad.data.card import SpeechSource, TextSource, speech_source, text_source
 from salad.data.deduplicate import quarantine_duplicates
 from salad.data.ingest import ingest_documents
 from salad.data.ingest_plan import CHARS_PER_S, IngestLimits, choose_heldout, make_plan, read_plan
@@ -23,7 +22,7 @@ from salad.data.quarantine import gather_quarantine
 from salad.data.readers.text import stream_text, unique_text
 from salad.data.sources import open_source
 from salad.engine import pick
-from salad.files import Rows, json_objects, write_jsonl
+from salad.files import JsonObject, Rows, json_objects, write_jsonl
 from salad.progress import console
 from salad.types import Document, SaladError, Utterance
 
@@ -32,7 +31,7 @@ TEXTS = "own_text-*.jsonl"
 
 def user_recordings(
     settings: Corpus, limits: IngestLimits | None, folder: Path, *, workers: int, seed: int
-) -> tuple[Sequence[Utterance], Sequence[Utterance], list[dict[str, Any]]]:
+) -> tuple[Sequence[Utterance], Sequence[Utterance], list[SpeechSource]]:
     """Your recordings: to train on, to measure on (read when they are asked for), and their rows of the data card.
 
     limits: what may come in; None only where there is nothing to read.
@@ -41,15 +40,15 @@ def user_recordings(
     """
     if not settings.own_speech:
         return [], [], []
+    assert limits is not None, "there is something to read"
     plan = folder / "plan.sqlite"
     if not plan.exists():  # a resumed stage goes on with its own
-        sources = ((entry, *open_source(entry)) for entry in settings.own_speech)
-        make_plan(plan, sources, limits)
+        make_plan(plan, ((entry, *open_source(entry)) for entry in settings.own_speech), limits)
     documents, sources = read_plan(plan)
-    chosen, kept_by = set(), {}
+    chosen, kept_by = set[int](), dict[str, str]()
     if settings.heldout_share:
         chosen, kept_by = choose_heldout(documents, settings.heldout_share, settings.heldout_documents, seed)
-    names = {row["source"]: (row["entry"]["licence"], row["entry"]["language"]) for row in sources}
+    names = {one.source: (one.licence, one.language) for one in sources}
     shards = []
     for name, wanted, title in (("own", False, "read recordings"), ("own-heldout", True, "read held-out recordings")):
         numbers = array("q", (d.number for d in documents if (d.number in chosen) == wanted))
@@ -68,21 +67,20 @@ def user_recordings(
         row.get("source") for path in folder.glob("own*/shard-*/quarantine.jsonl") for _, row in json_objects(path)
     )
     rows = []
-    for source in sources:
-        entry, name = source["entry"], source["source"]
-        of = [(u for u in group if u.source == name) for group in groups]
+    for one in sources:
+        of = [(u for u in group if u.source == one.source) for group in groups]
         rows.append(
             speech_source(
-                name,
+                one.source,
                 "recorded",
-                entry["licence"],
+                one.licence,
                 *of,
-                format=source["format"],
-                rows=source["rows"],
-                quarantined=refused[name],
-                heldout_by=kept_by.get(name, ""),
-                language=entry["language"],
-                note=source["note"],
+                format=one.format,
+                rows=one.rows,
+                quarantined=refused[one.source],
+                heldout_by=kept_by.get(one.source, ""),
+                language=one.language,
+                note=one.note,
             )
         )
     return speech, heldout, rows
@@ -90,7 +88,7 @@ def user_recordings(
 
 def user_text(
     settings: Corpus, limits: IngestLimits | None, folder: Path, seed: int
-) -> tuple[Sequence[Document], list[Document], list[dict[str, Any]], list[dict[str, str]]]:
+) -> tuple[Sequence[Document], list[Document], list[TextSource], list[dict[str, str]]]:
     """Your broad text: to learn from, and `heldout_text` documents to measure on; its rows of the data card; what
     cannot be used. It is read into TEXTS, a file an entry in `folder`, and from there when it is asked for.
 
@@ -149,14 +147,14 @@ def _rank(document: Document, seed: int) -> int:
 
 def own_plain_text(
     settings: Corpus, limits: IngestLimits | None, path: Path, refuses: Callable[[str], str]
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+) -> tuple[list[TextSource], list[dict[str, str]]]:
     """Write `plain_text` to `path`, one document in memory at a time; its rows of the data card, and what is left out.
 
     refuses: why a text may not be trained on, "" where it may.
     """
-    rows, quarantined = [], list[dict[str, str]]()
+    rows, quarantined = list[TextSource](), list[dict[str, str]]()
 
-    def passed() -> Iterator[dict[str, Any]]:
+    def passed() -> Iterator[JsonObject]:
         for entry in settings.plain_text:
             before, leaked, num, words = len(quarantined), 0, 0, 0
             for document in stream_text(entry, _fits(limits), quarantined):
@@ -167,12 +165,12 @@ def own_plain_text(
                 num, words = num + 1, words + len(document.words)
                 yield asdict(document)
             row = text_source(entry.title, entry.licence, (), quarantined=len(quarantined) - before)
-            rows.append({**row, "documents": num, "words": words, "leaked": leaked, "note": "against forgetting"})
+            rows.append(replace(row, documents=num, words=words, leaked=leaked, note="against forgetting"))
 
     if settings.plain_text:
         console.print("corpus: reads all of plain_text once, to stream it from disk", highlight=False)
         write_jsonl(path, passed())
-        if not any(row["documents"] for row in rows):
+        if not any(row.documents for row in rows):
             raise SaladError("corpus.plain_text: no text can be used; check its path and text_field")
     return rows, quarantined
 

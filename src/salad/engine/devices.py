@@ -83,6 +83,6 @@ def _ctranslate2_can() -> bool:
 
         for name in CTRANSLATE2_NEEDS:
             ctypes.CDLL(name)
-        return ctranslate2.get_cuda_device_count() > 0
+        return bool(ctranslate2.get_cuda_device_count() > 0)
     except (ImportError, OSError):
         return False

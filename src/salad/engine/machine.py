@@ -10,10 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 FENV_BYTES, MXCSR_AT = 32, 28  # fenv_t of the GNU C library on x86-64, and its last member
 FLUSH = 0x8040  # results (FTZ) and operands (DAZ) that are subnormal count as zero
+
+
+class Machine(TypedDict):
+    """gpu: None where there is none."""
+
+    cpu: str
+    cores: int | None
+    python: str
+    torch: str
+    gpu: str | None
 
 
 def default_device() -> str:
@@ -23,8 +33,8 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def machine() -> dict[str, Any]:
-    """{cpu, cores, python, torch, gpu}; gpu is None where there is none."""
+def machine() -> Machine:
+    """This one, by what results depend on."""
     import torch
 
     cpu = platform.processor() or platform.machine()
@@ -56,7 +66,7 @@ def flush_subnormals(on: bool = True) -> bool | None:
     (control,) = struct.unpack_from("I", state, MXCSR_AT)
     struct.pack_into("I", state, MXCSR_AT, control | FLUSH if on else control & ~FLUSH)
     library.fesetenv(state)
-    return control & FLUSH == FLUSH
+    return bool(control & FLUSH == FLUSH)
 
 
 @contextmanager

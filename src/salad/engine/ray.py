@@ -48,9 +48,9 @@ class RayPool:
             where = {} if os.environ.get("RAY_ADDRESS") else here
             ray.init(**where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             self._started_here = True
-        gpus = [str(n) for n in range(int(ray.cluster_resources().get("GPU", 0)))]
+        names = [str(n) for n in range(int(ray.cluster_resources().get("GPU", 0)))]
         try:
-            self.devices = plan_workers(self._setting, self._library, self._workers, gpus)
+            self.devices = plan_workers(self._setting, self._library, self._workers, names)
         except SaladError:
             self.__exit__()
             raise

@@ -23,6 +23,7 @@ from salad.model.freeze import freeze
 from salad.model.processor import AUDIO, MAX_SPAN_S
 from salad.model.splice import splice
 from salad.progress import progress
+from salad.records import to_json
 from salad.sequence import token_ids
 from salad.training.loop import autocast
 from salad.types import SaladError
@@ -30,6 +31,64 @@ from salad.types import SaladError
 FIGURES = ("exact_match_text", "exact_match_speech", "f1_text", "f1_speech", "agreement", "agreement_f1",
            "kl_text_speech", "kl_speech_text")  # fmt: skip
 BATCH = 8
+
+
+@dataclass(frozen=True)
+class MeanScore:
+    """Mean over `n` prompts, and its standard error (None of one prompt)."""
+
+    value: float
+    se: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """A line of answers.jsonl: what was written after reading and after hearing one prompt, and its figures."""
+
+    id: str
+    text: str
+    speech: str
+    exact_match_text: float | None
+    exact_match_speech: float | None
+    f1_text: float | None
+    f1_speech: float | None
+    agreement: float | None
+    agreement_f1: float | None
+    kl_text_speech: float | None
+    kl_speech_text: float | None
+
+
+@dataclass(frozen=True)
+class AnsweringModel:
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    path: str
+    sha256: str
+    n: int
+    quarantined: int
+
+
+@dataclass(frozen=True)
+class AnswerFigures:
+    """answers.json: means of the rows that have the figure."""
+
+    model: AnsweringModel
+    prompts: PromptFile
+    sampling: Sampling
+    precision: str
+    exact_match_text: MeanScore | None = None
+    exact_match_speech: MeanScore | None = None
+    f1_text: MeanScore | None = None
+    f1_speech: MeanScore | None = None
+    agreement: MeanScore | None = None
+    agreement_f1: MeanScore | None = None
+    kl_text_speech: MeanScore | None = None
+    kl_speech_text: MeanScore | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +155,7 @@ def answer_prompts(
     bf16: bool = False,
     device: str = "cpu",
     trusted: bool = False,
-) -> dict[str, Any]:
+) -> AnswerFigures:
     """Means over prompts with standard errors; writes answers.json, answers.jsonl and quarantine.jsonl to `out`.
 
     exact_match, f1: against the references, where there are any. agreement: the two answers against each other.
@@ -124,21 +183,17 @@ def answer_prompts(
                 texts = [processor.decode(ids).strip() for ids in (by_text[i], by_speech[i])]
                 rows.append(_row(prompt, texts, forward[i], reverse[i]))
             bar.advance(len(part))
-    figures = {
-        "model": {"path": str(model), "fingerprint": assets.fingerprint(model)},
-        "prompts": {
-            "path": str(prompts),
-            "sha256": sha256_file(prompts),
-            "n": len(rows),
-            "quarantined": len(quarantined),
-        },
-        "sampling": asdict(sampling),
-        "precision": "bf16" if bf16 else "fp32",
-        **{name: cell for name in FIGURES if (cell := _mean([r[name] for r in rows if r[name] is not None]))},
-    }
-    write_jsonl(out / "answers.jsonl", rows)
+    found_of = {name: [v for row in rows if (v := getattr(row, name)) is not None] for name in FIGURES}
+    figures = AnswerFigures(
+        model=AnsweringModel(str(model), assets.fingerprint(model)),
+        prompts=PromptFile(str(prompts), sha256_file(prompts), len(rows), len(quarantined)),
+        sampling=sampling,
+        precision="bf16" if bf16 else "fp32",
+        **{name: _mean(values) for name, values in found_of.items()},
+    )
+    write_jsonl(out / "answers.jsonl", map(asdict, rows))
     write_jsonl(out / "quarantine.jsonl", [{"stage": "answer", **row} for row in quarantined])
-    write_json(out / "answers.json", figures)
+    write_json(out / "answers.json", to_json(figures))
     return figures
 
 
@@ -160,27 +215,33 @@ def _embed(model: Any, processor: SaladProcessor, prompt: Prompt, *, heard: bool
     return splice(table, [ids(before.rstrip(" "), start=True), speech, ids(after)])
 
 
-def _row(
-    prompt: Prompt, texts: Sequence[str], forward: tuple[float, int], reverse: tuple[float, int]
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": prompt.id, "text": texts[0], "speech": texts[1]}
-    for name, score in (("exact_match", exact_match), ("f1", token_f1)):
-        for way, own in zip(("text", "speech"), texts, strict=True):
-            row[f"{name}_{way}"] = score(own, prompt.answers) if prompt.answers else None
-    row["agreement"], row["agreement_f1"] = exact_match(texts[1], texts[:1]), token_f1(texts[1], texts[:1])
-    for name, (kl, count) in (("kl_text_speech", forward), ("kl_speech_text", reverse)):
-        row[name] = kl / count if count else None
-    return row
+def _row(prompt: Prompt, texts: Sequence[str], forward: tuple[float, int], reverse: tuple[float, int]) -> AnswerRow:
+    answers = prompt.answers
+    (kl, count), (back, back_count) = forward, reverse
+    return AnswerRow(
+        id=prompt.id,
+        text=texts[0],
+        speech=texts[1],
+        exact_match_text=exact_match(texts[0], answers) if answers else None,
+        exact_match_speech=exact_match(texts[1], answers) if answers else None,
+        f1_text=token_f1(texts[0], answers) if answers else None,
+        f1_speech=token_f1(texts[1], answers) if answers else None,
+        agreement=exact_match(texts[1], texts[:1]),
+        agreement_f1=token_f1(texts[1], texts[:1]),
+        kl_text_speech=kl / count if count else None,
+        kl_speech_text=back / back_count if back_count else None,
+    )
 
 
-def _mean(values: Sequence[float]) -> dict[str, Any] | None:
+def _mean(values: Sequence[float]) -> MeanScore | None:
     if not values:
         return None
     se = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
-    return {"value": float(np.mean(values)), "se": se, "n": len(values)}
+    return MeanScore(float(np.mean(values)), se, len(values))
 
 
-def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    cells = [(name, figures[name]) for name in FIGURES if name in figures]
-    rows = [(name, f"{c['value']:.3f}", "-" if c["se"] is None else f"{c['se']:.3f}", str(c["n"])) for name, c in cells]
-    return ("figure", "mean", "standard error", "prompts"), rows
+def table_of(figures: AnswerFigures) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    cells: list[tuple[str, MeanScore | None]] = [(name, getattr(figures, name)) for name in FIGURES]
+    return ("figure", "mean", "standard error", "prompts"), [
+        (name, f"{c.value:.3f}", "-" if c.se is None else f"{c.se:.3f}", str(c.n)) for name, c in cells if c is not None
+    ]

@@ -6,7 +6,7 @@ are there already, made from the same model, items and prompts, are not made aga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from salad import assets
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.benchmark_task import Task, TaskItem, find_task, load_items
 from salad.evaluation.prompt import MAX_SHOTS, Request, Segment, Sound, num_shots, read_out, request, segments
-from salad.evaluation.results import check_rows, comparisons, results_of, results_table, sample_row
+from salad.evaluation.results import comparisons, results_of, results_table, sample_row
+from salad.evaluation.sample import Plan, PlannedSystem, PlannedTask, Sample, SpokenInputs
 from salad.evaluation.score import score
 from salad.evaluation.scorer_model import Reader, load_reader
 from salad.evaluation.spoken_results import clean_systems, spoken_figures, spoken_tables
-from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl, write_text
+from salad.files import sha256_json, write_json, write_jsonl, write_text
 from salad.model import SaladForConditionalGeneration
 from salad.progress import console, progress
+from salad.records import read_record, read_records, to_json
 from salad.sequence import token_ids
 from salad.types import Modality, SaladError
 
@@ -55,20 +57,14 @@ class System:
     reader: Reader
     modality: Modality = "text"
     sound: Callable[[Segment], Sound] | None = None
-    inputs: Any = None
+    inputs: SpokenInputs | str | None = None
     seconds: Callable[[Segment], float] | None = None
     transcript: Callable[[Segment], str] | None = None
 
-    def described(self, fingerprint: str) -> dict[str, Any]:
+    def described(self, fingerprint: str) -> PlannedSystem:
         reader = self.reader
-        return {
-            "model": reader.name,
-            "fingerprint": fingerprint,
-            "modality": self.modality,
-            "start": reader.start,
-            "precision": "bf16" if reader.bf16 else "fp32",
-            "inputs": self.inputs,
-        }
+        precision = "bf16" if reader.bf16 else "fp32"
+        return PlannedSystem(reader.name, fingerprint, self.modality, reader.start, precision, self.inputs)
 
 
 @dataclass(frozen=True)
@@ -84,15 +80,15 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
     @property
-    def described(self) -> dict[str, Any]:
-        return {
-            "config": self.task.model_dump(mode="json"),
-            "num_rows": self.num_rows,
-            "skipped": list(self.skipped),
-            **({"notes": list(self.notes)} if self.notes else {}),
-            "items": sha256_json([asdict(item) for item in self.items]),
-            "shots": sha256_json([[asdict(item) for item in self.shots], self.num_shots]),
-        }
+    def described(self) -> PlannedTask:
+        return PlannedTask(
+            config=self.task.model_dump(mode="json"),
+            num_rows=self.num_rows,
+            skipped=self.skipped,
+            items=sha256_json([asdict(item) for item in self.items]),
+            shots=sha256_json([[asdict(item) for item in self.shots], self.num_shots]),
+            notes=self.notes or None,
+        )
 
 
 def run_eval(
@@ -154,7 +150,8 @@ def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, setti
     """Items and few-shot examples; without a split of their own the first items are the examples, and not scored."""
     found = load_items(task, path, data_dir=data_dir, hub=hub)
     assert found is not None
-    items, skipped, shots, notes = found.items, list(found.skipped), (), list(found.notes)
+    items, skipped, notes = found.items, list(found.skipped), list(found.notes)
+    shots: tuple[TaskItem, ...] = ()
     wanted = min(settings.num_fewshot, MAX_SHOTS)
     if wanted:
         alike = task.model_copy(update={"counting": found.counting})  # too few to tell from where their answers count
@@ -216,8 +213,8 @@ def _longest_length(systems: Sequence[System]) -> Callable[[Sequence[Segment]], 
         model, text = system.reader.model, segment.text
         read = recorded and system.seconds is None
         if segment.modality == "text" or read or not isinstance(model, SaladForConditionalGeneration):
-            heard = segment.modality == "speech" and system.transcript
-            return tokens(system.reader, system.transcript(segment) if heard else text)
+            heard = system.transcript if segment.modality == "speech" else None
+            return tokens(system.reader, heard(segment) if heard else text)
         seconds = system.seconds(segment) if system.seconds else len(text.split()) * SECONDS_PER_WORD
         spoken = int(seconds * model.config.frame_rate_hz / model.config.stride) + 1
         number = tokens(system.reader, text)
@@ -236,20 +233,11 @@ def infer(
     tasks: Sequence[Prepared],
     out: Path,
     settings: BenchmarkOptions,
-    more: dict[str, Any] | None = None,
 ) -> None:
-    """Write samples of every system and task, eval.json that names them, and quarantine.jsonl of what was skipped.
-
-    more: what else eval.json is to hold.
-    """
+    """Write samples of every system and task, eval.json that names them, and quarantine.jsonl of what was skipped."""
     keep_freed_memory()
     tasks = [_fit(prepared, systems, settings) for prepared in tasks]
-    plan: dict[str, Any] = {
-        "settings": asdict(settings),
-        **(more or {}),
-        "tasks": {prepared.task.task: prepared.described for prepared in tasks},
-        "systems": {},
-    }
+    planned: dict[str, PlannedSystem] = {}
     quarantined = [
         {"stage": "eval", "id": f"{prepared.task.task}/{row['id']}", "reason": row["reason"]}
         for prepared in tasks
@@ -261,24 +249,25 @@ def infer(
             files = {}
             for prepared in tasks:
                 name = prepared.task.task
-                key = sha256_json([described, prepared.described])[:12]
+                key = sha256_json(to_json([described, prepared.described]))[:12]
                 path = out / system.name / f"samples_{name}_{key}.jsonl"
                 if path.is_file():
                     bar.advance(len(prepared.items))
                 else:
-                    write_jsonl(path, _samples(system, prepared, bar.advance))
+                    write_jsonl(path, map(to_json, _samples(system, prepared, bar.advance)))
                 files[name] = path.name
-            plan["systems"][system.name] = {**described, "samples": files}
+            planned[system.name] = replace(described, samples=files)
     if quarantined:
         write_jsonl(out / "quarantine.jsonl", quarantined)
     else:
         (out / "quarantine.jsonl").unlink(missing_ok=True)
-    write_json(out / "eval.json", plan)
+    known = {prepared.task.task: prepared.described for prepared in tasks}
+    write_json(out / "eval.json", {"settings": asdict(settings), **to_json({"tasks": known, "systems": planned})})
 
 
-def _samples(system: System, prepared: Prepared, advance: Callable[[int], None]) -> list[dict[str, Any]]:
+def _samples(system: System, prepared: Prepared, advance: Callable[[int], None]) -> list[Sample]:
     """One row for each item, in order; items with equally many examples are scored together and share them."""
-    task, rows, wide = prepared.task, {}, len(prepared.items)
+    task, rows, wide = prepared.task, dict[int, Sample](), len(prepared.items)
     modality = "speech" if system.transcript else system.modality
     for number in sorted(set(prepared.num_shots)):
         same = [i for i, n in enumerate(prepared.num_shots) if n == number]
@@ -291,10 +280,11 @@ def _samples(system: System, prepared: Prepared, advance: Callable[[int], None])
             ]
             scores = score(system.reader, requests, advance=advance)
             for i, spoken, prompt, options in zip(own, said, prompts, scores, strict=True):
-                rows[i] = sample_row(i, task, prepared.items[i], prompt, options, num_shots=number)
+                said_of = [segment for segment in spoken if segment.modality == "speech"]
+                transcript = {}
                 if system.transcript:
-                    speech = [segment for segment in spoken if segment.modality == "speech"]
-                    rows[i] |= {"said": [s.text for s in speech], "heard": [system.transcript(s) for s in speech]}
+                    transcript = {"said": [s.text for s in said_of], "heard": [system.transcript(s) for s in said_of]}
+                rows[i] = sample_row(i, task, prepared.items[i], prompt, options, num_shots=number, **transcript)
     return [rows[i] for i in range(len(prepared.items))]
 
 
@@ -312,51 +302,51 @@ def _request(system: System, task: Task, item: TaskItem, prompt: Sequence[Segmen
     return made
 
 
-def load_samples(out: Path) -> tuple[dict[str, Any], dict[str, dict[str, list[dict[str, Any]]]]]:
-    """What inference wrote in `out`: its plan, and rows by system and task. Raises SaladError where some is missing."""
+def load_samples(out: Path) -> tuple[Plan, dict[str, dict[str, list[Sample]]]]:
+    """What inference wrote in `out`: its plan, and rows by system and task. Raises SaladError where some is missing,
+    or is of another layout."""
     if not (out / "eval.json").is_file():
         raise SaladError(f"samples: {out} holds no eval.json; run `salad eval MODEL --tasks ... --out {out}` first")
-    plan = read_json(out / "eval.json")
-    samples: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for name, system in plan["systems"].items():
+    plan = read_record(Plan, out / "eval.json")
+    samples: dict[str, dict[str, list[Sample]]] = {}
+    for name, system in plan.systems.items():
         samples[name] = {}
-        for task, file in system["samples"].items():
+        for task, file in (system.samples or {}).items():
             if not (out / name / file).is_file():
                 raise SaladError(f"samples: {out / name / file} is missing; run `salad eval` again")
-            rows = read_jsonl(out / name / file)
-            check_rows(rows, str(out / name / file))
-            samples[name][task] = rows
+            samples[name][task] = read_records(Sample, out / name / file)
     return plan, samples
 
 
 def score_samples(out: Path) -> str:
     """Read what inference wrote in `out`; write results, figures and the table (Markdown, LaTeX). Needs no model."""
     plan, samples = load_samples(out)
-    for name, system in plan["systems"].items():
-        key = sha256_json([system, plan["tasks"]])[:12]
-        write_json(out / name / f"results_{key}.json", results_of(system, plan["tasks"], samples[name]))
-    metrics = {task: described["config"]["metric"] for task, described in plan["tasks"].items()}
-    settings = plan["settings"]
-    figures = comparisons(samples, metrics, settings["resamples"], settings["seed"])
-    write_json(out / "figures.json", figures | {"skipped": {t: len(d["skipped"]) for t, d in plan["tasks"].items()}})
-    shown = clean_systems(plan["systems"])
+    for name, system in plan.systems.items():
+        key = sha256_json(to_json([system, plan.tasks]))[:12]
+        write_json(out / name / f"results_{key}.json", results_of(system, plan.tasks, samples[name]))
+    metrics = {task: described.metric for task, described in plan.tasks.items()}
+    drawn = plan.settings.resamples, plan.settings.seed
+    figures = comparisons(samples, metrics, *drawn)
+    skipped = {task: len(described.skipped) for task, described in plan.tasks.items()}
+    write_json(out / "figures.json", {**figures.json(), "skipped": skipped})
+    shown = clean_systems(plan.systems)
     table = results_table(figures, shown)
     write_text(out / "table.tex", results_table(figures, shown, latex=True))
-    if spoken := spoken_figures(plan["systems"], samples, metrics, settings["resamples"], settings["seed"]):
-        write_json(out / "speech.json", spoken)
+    if spoken := spoken_figures(plan.systems, samples, metrics, *drawn):
+        write_json(out / "speech.json", to_json(spoken))
         table += spoken_tables(spoken)
-    table += _not_scored(plan["tasks"])
+    table += _not_scored(plan.tasks)
     write_text(out / "table.md", table)
     return table
 
 
-def _not_scored(tasks: dict[str, Any]) -> str:
+def _not_scored(tasks: Mapping[str, PlannedTask]) -> str:
     """A line for each task whose rows were not all scored: an evaluation does not shrink without a word."""
     return "".join(
-        f"\n{name}: {len(skipped)} of {task['num_rows']} rows are not scored, the first of them {skipped[0]['id']!r} "
+        f"\n{name}: {len(skipped)} of {task.num_rows} rows are not scored, the first of them {skipped[0]['id']!r} "
         f"({skipped[0]['reason']}); quarantine.jsonl names them all.\n"
         for name, task in tasks.items()
-        if (skipped := task["skipped"])
+        if (skipped := task.skipped)
     )
 
 

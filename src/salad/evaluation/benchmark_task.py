@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from salad.data.readers.rows import utf8
 from salad.evaluation.rows import hub_rows, read_rows
+from salad.files import JsonObject
 from salad.types import SaladError
 
 FOLDER = Path(__file__).parent / "tasks"
@@ -170,7 +171,7 @@ def load_items(
     )
 
 
-def items_of(task: Task, rows: Sequence[dict[str, Any]], where: str) -> Loaded:
+def items_of(task: Task, rows: Sequence[JsonObject], where: str) -> Loaded:
     """Check and map rows. One without a usable answer, or with an empty context or choice, is skipped with a reason."""
     if not rows:
         raise SaladError(f"tasks: {where} holds no rows; expected one JSON object a line with {', '.join(FIELDS)}")
@@ -214,7 +215,7 @@ def items_of(task: Task, rows: Sequence[dict[str, Any]], where: str) -> Loaded:
     return Loaded(tuple(items), tuple(skipped), tuple(notes), "one-based" if first else "zero-based")
 
 
-def _map(task: Task, row: dict[str, Any], index: int, where: str) -> dict[str, Any]:
+def _map(task: Task, row: JsonObject, index: int, where: str) -> JsonObject:
     """{id, context, choices, answer} of a row, any of them None where the row lacks it."""
     ours = "context" in row and isinstance(row.get("choices"), (list, tuple))
     out = dict.fromkeys(FIELDS)
@@ -240,7 +241,7 @@ def _map(task: Task, row: dict[str, Any], index: int, where: str) -> dict[str, A
     return {**out, "id": str(out.get("id", index))}
 
 
-def _counts_from_one(rows: Sequence[dict[str, Any]]) -> bool:
+def _counts_from_one(rows: Sequence[JsonObject]) -> bool:
     """Whether the answers of a whole file are numbers of choices from 1: none is 0, and more of them are choices so."""
     numbers = [
         (number, len(row["choices"]))
@@ -253,13 +254,13 @@ def _counts_from_one(rows: Sequence[dict[str, Any]]) -> bool:
     return sum(1 <= number <= most for number, most in numbers) > sum(number < most for number, most in numbers)
 
 
-def _never_the_first(rows: Sequence[dict[str, Any]]) -> bool:
+def _never_the_first(rows: Sequence[JsonObject]) -> bool:
     """Whether so many answers are numbers, and none of them 0, that they may count from 1 all the same."""
     numbers = [row["answer"] for row in rows if _is_number(row["answer"])]
     return len(numbers) >= FEW and 0 not in numbers
 
 
-def _item(row: dict[str, Any], first: int = 0) -> TaskItem | str:
+def _item(row: JsonObject, first: int = 0) -> TaskItem | str:
     """The item, or why it is none. first: the number of the first choice, 0 or 1."""
     context, choices, answer = (row[name] for name in FIELDS)
     if not isinstance(context, str) or not context.strip():
@@ -274,16 +275,16 @@ def _item(row: dict[str, Any], first: int = 0) -> TaskItem | str:
     texts = [_text(choice) for choice in choices]
     if (held := "".join([context, *texts])) != utf8(held):
         return "context or choices hold half of a letter (a lone surrogate), which no tokenizer reads; write it whole"
-    number = _number(answer, texts)
-    if number is not None and _is_number(answer) and _text(answer) in texts:  # 2 of [1, 2, 3]: the second or the third?
+    place = _number(answer, texts)
+    if place is not None and _is_number(answer) and _text(answer) in texts:  # 2 of [1, 2, 3]: the second or the third?
         named = texts.index(_text(answer))
-        if 0 <= number - first < len(texts) and number - first != named:
+        if 0 <= place - first < len(texts) and place - first != named:
             return (
                 f"answer: got {answer!r}, which is a choice and a choice's number too; write choices and answer "
                 f'as texts ("{_text(answer)}")'
             )
-        number = named + first
-    index = _index(answer, texts) if number is None else number - first
+        place = named + first
+    index = _index(answer, texts) if place is None else place - first
     if index is None or not 0 <= index < len(texts):
         last = len(texts) - 1 + first
         return f"answer: got {answer!r:.60}, expected the number of one of {len(texts)} choices, {first} to {last}"

@@ -9,6 +9,7 @@ from typing import Any
 from salad.audio import read_audio, to_samples, write_flac
 from salad.config import Sequence as Layout
 from salad.files import file_name
+from salad.measure.results import Clip, ClipSegment
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.processor import AUDIO
 from salad.sequence.examples import draw_layout
@@ -28,8 +29,8 @@ def clips_of(
     unseen: Sequence[str],
     layout: Layout,
     seed: int,
-) -> list[dict[str, Any]]:
-    """One dict a clip for the page; its audio, at most CLIP_S seconds and a word, is written to `folder`.
+) -> list[Clip]:
+    """Clips for the page; their audio, at most CLIP_S seconds and a word, is written to `folder`.
 
     base: the text LLM before training, which goes on from the text. transcripts: of an ASR, by utterance.
     unseen: voices that were never trained on; the last clip is in one of them. layout, seed: of the interleaving shown.
@@ -42,20 +43,20 @@ def clips_of(
         context = " ".join(words[:last])
         audio = _cut(utterance, utterance.words[last - 1].end_s, folder)
         clips.append(
-            {
-                "title": utterance.document_id,
-                "domain": utterance.domain,
-                "voice": f"{utterance.speaker}{' (never trained on)' if utterance.speaker in unseen else ''}",
-                "audio": str(audio),
-                "segments": [
-                    {"modality": s.modality, "text": " ".join(words[s.start_word : min(s.end_word, last)])}
+            Clip(
+                title=utterance.document_id,
+                domain=utterance.domain,
+                voice=f"{utterance.speaker}{' (never trained on)' if utterance.speaker in unseen else ''}",
+                audio=str(audio),
+                segments=tuple(
+                    ClipSegment(s.modality, " ".join(words[s.start_word : min(s.end_word, last)]))
                     for s in spans
                     if s.start_word < last
-                ],
-                "base_continuation": _continue(base, processor, context, ()),
-                "speech_continuation": _continue(model, processor, AUDIO, (audio,)),
-                "cascade_transcript": transcripts.get(utterance.id, ""),
-            }
+                ),
+                base_continuation=_continue(base, processor, context, ()),
+                speech_continuation=_continue(model, processor, AUDIO, (audio,)),
+                cascade_transcript=transcripts.get(utterance.id, ""),
+            )
         )
     return clips
 
@@ -79,4 +80,4 @@ def _continue(model: Any, processor: Any, text: str, audio: tuple[Path, ...]) ->
     ids = model.generate(
         **inputs, max_new_tokens=CONTINUATION_TOKENS, do_sample=False, pad_token_id=processor.tokenizer.eos_token_id
     )
-    return processor.decode(ids[0]).strip()
+    return str(processor.decode(ids[0])).strip()

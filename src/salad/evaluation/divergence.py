@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,99 @@ from salad.measure.divergence import (
     summary,
 )
 from salad.measure.format import with_interval
-from salad.measure.hearing import HeardSpan, heard_of_utterances, marked, pooled_errors, voice_errors
+from salad.measure.hearing import (
+    HeardSpan,
+    VoiceErrors,
+    heard_of_utterances,
+    marked,
+    pooled_errors,
+    voice_errors,
+)
+from salad.measure.results import Share
 from salad.model.teacher import Teacher
 from salad.progress import progress
+from salad.records import null, to_json
 from salad.training.loop import autocast
-from salad.types import Example
+from salad.types import Estimate, Example
 
 COLUMNS = ("misalignment", "blind", "deaf", "teacher", "forgetting")
 RESAMPLES = 2000
 Rows = dict[str, list[DocumentKL]]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Nats per token; se: over documents, None where there is but one."""
+
+    value: float
+    n_documents: int
+    n_tokens: int
+    se: float | None = null()
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What was measured; the last two where the original LLM is known."""
+
+    misalignment: Mean | None = None
+    blind: Mean | None = None
+    deaf: Mean | None = None
+    teacher: Mean | None = None
+    forgetting: Mean | None = None
+
+
+@dataclass(frozen=True)
+class Part(Measures):
+    """The same of one domain or one voice, and the share that was heard."""
+
+    heard: Share | None = null()
+
+
+@dataclass(frozen=True)
+class Parts:
+    all: Measures
+    heard: Share | None
+    by_domain: Mapping[str, Part]
+    by_voice: Mapping[str, Part]
+
+
+@dataclass(frozen=True)
+class MeasuredModel:
+    path: str
+    fingerprint: str
+    llm_frozen: bool
+
+
+@dataclass(frozen=True)
+class MeasuredOn:
+    """A corpus; documents: different texts of it; quarantined: utterances that cannot be used."""
+
+    path: str
+    sha256: str
+    utterances: int
+    documents: int
+    quarantined: int
+
+
+@dataclass(frozen=True)
+class HearingErrors:
+    """Word and phone error rates over spoken spans, with 95 % intervals."""
+
+    all: VoiceErrors
+    by_voice: Mapping[str, VoiceErrors]
+
+
+@dataclass(frozen=True)
+class DivergenceFigures(Parts):
+    """divergence.json. teacher: the original LLM, where it is known; sequence: the model's own interleaving."""
+
+    model: MeasuredModel
+    teacher: str | None
+    corpus: MeasuredOn
+    sequence: Mapping[str, Any]
+    seed: int
+    precision: str
+    hearing: HearingErrors | None
 
 
 def measure_divergence(
@@ -46,7 +130,7 @@ def measure_divergence(
     device: str = "cpu",
     workers: int = 2,
     trusted: bool = False,
-) -> dict[str, Any]:
+) -> DivergenceFigures:
     """Nats per token with standard errors, whole and by domain, and word errors; writes divergence.json,
     divergence.jsonl, and what was heard of each spoken span, word by word, as heard.jsonl to `out`.
 
@@ -57,26 +141,24 @@ def measure_divergence(
     keep_freed_memory()
     loaded, found = LoadedModel(model, teacher, device), read_corpus(corpus, trusted)
     rows, spans = _measure(loaded, found, out, bf16, device, workers)
-    figures = {
-        "model": {"path": str(model), "fingerprint": assets.fingerprint(model), "llm_frozen": loaded.frozen},
-        "teacher": loaded.teacher_name,
-        "corpus": {
-            "path": str(corpus),
-            "sha256": sha256_json([[u.id, u.text] for u in (*found.utterances, *found.documents)]),
-            "utterances": len(found.utterances),
-            "documents": len(found.texts),
-            "quarantined": len(found.quarantined),
-        },
-        "sequence": loaded.sequence.model_dump(mode="json"),
-        "seed": loaded.seed,
-        "precision": "bf16" if bf16 else "fp32",
-        **_figures(rows, {u.id: u.document_id or u.id for u in found.utterances}, loaded.seed),
-        "hearing": _hearing(spans, loaded.seed),
-    }
+    told = [[u.id, u.text] for u in found.utterances] + [[d.id, d.text] for d in found.documents]
+    measured = _figures(rows, {u.id: u.document_id or u.id for u in found.utterances}, loaded.seed)
+    figures = DivergenceFigures(
+        **vars(measured),
+        model=MeasuredModel(str(model), assets.fingerprint(model), loaded.frozen),
+        teacher=loaded.teacher_name,
+        corpus=MeasuredOn(
+            str(corpus), sha256_json(told), len(found.utterances), len(found.texts), len(found.quarantined)
+        ),
+        sequence=loaded.sequence.model_dump(mode="json"),
+        seed=loaded.seed,
+        precision="bf16" if bf16 else "fp32",
+        hearing=_hearing(spans, loaded.seed),
+    )
     write_jsonl(out / "heard.jsonl", [asdict(marked(span)) for span in spans])
     write_jsonl(out / "divergence.jsonl", [{"of": k, **asdict(row)} for k, group in rows.items() for row in group])
     write_jsonl(out / "quarantine.jsonl", [{"stage": "divergence", **row} for row in found.quarantined])
-    write_json(out / "divergence.json", figures)
+    write_json(out / "divergence.json", to_json(figures))
     return figures
 
 
@@ -116,69 +198,69 @@ def _measure(
     return rows, spans
 
 
-def _hearing(spans: Sequence[HeardSpan], seed: int) -> dict[str, Any] | None:
-    """{all, by_voice: {voice: ...}}: word and phone error rates over spoken spans, with 95 % intervals."""
+def _hearing(spans: Sequence[HeardSpan], seed: int) -> HearingErrors | None:
     if not spans:
         return None
+    by_voice = {row.voice: row for row in voice_errors(spans, RESAMPLES, seed)}
+    return HearingErrors(pooled_errors(spans, RESAMPLES, seed), by_voice)
 
-    by_voice = {row.voice: asdict(row) for row in voice_errors(spans, RESAMPLES, seed)}
-    return {"all": asdict(pooled_errors(spans, RESAMPLES, seed)), "by_voice": by_voice}
 
-
-def _figures(rows: Rows, documents: Mapping[str, str], seed: int) -> dict[str, Any]:
-    """{all: {figure: {value, se, n_documents, n_tokens}}, by_domain, by_voice, heard}."""
+def _figures(rows: Rows, documents: Mapping[str, str], seed: int) -> Parts:
     domains = sorted({row.domain for group in rows.values() for row in group if row.domain})
     voices = sorted({row.speaker for row in rows["misalignment"] if row.speaker})
     spoken = {k: g for k, g in rows.items() if k != "forgetting"}
 
-    def part(of: Rows, field: str, value: str) -> dict[str, Any]:
+    def part(of: Rows, field: str, value: str) -> Part:
         own = {name: [row for row in group if getattr(row, field) == value] for name, group in of.items()}
-        return {name: _one(g, documents) for name, g in own.items() if g} | {"heard": _heard(own, documents, seed)}
+        means = {name: _one(group, documents) for name, group in own.items() if group}
+        return Part(**means, heard=_heard(own, documents, seed))
 
-    return {
-        "all": {name: _one(group, documents) for name, group in rows.items()},
-        "heard": _heard(rows, documents, seed),
-        "by_domain": {d: part(rows, "domain", d) for d in domains},
-        "by_voice": {v: part(spoken, "speaker", v) for v in voices},
-    }
+    return Parts(
+        all=Measures(**{name: _one(group, documents) for name, group in rows.items()}),
+        heard=_heard(rows, documents, seed),
+        by_domain={d: part(rows, "domain", d) for d in domains},
+        by_voice={v: part(spoken, "speaker", v) for v in voices},
+    )
 
 
-def _one(rows: Sequence[DocumentKL], documents: Mapping[str, str]) -> dict[str, Any]:
+def _one(rows: Sequence[DocumentKL], documents: Mapping[str, str]) -> Mean:
     known = summary(rows, documents)
-    se = known["se"] if np.isfinite(known["se"]) else None
-    return {"value": known["all"], "se": se, "n_documents": known["n_documents"], "n_tokens": known["n_tokens"]}
+    return Mean(known.all, known.n_documents, known.n_tokens, known.se if np.isfinite(known.se) else None)
 
 
-def _heard(rows: Rows, documents: Mapping[str, str], seed: int) -> dict[str, Any] | None:
+def _heard(rows: Rows, documents: Mapping[str, str], seed: int) -> Share | None:
     """1 - M / M_ref, as no cascade is measured here; M_ref is the lower of deaf and blind."""
     references = {name: rows[name] for name in ("deaf", "blind") if rows.get(name)}
-    share = heard(rows["misalignment"], references, None, documents=documents, seed=seed) if references else None
-    return asdict(share) if share else None
+    return heard(rows["misalignment"], references, None, documents=documents, seed=seed) if references else None
 
 
-def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def table_of(figures: DivergenceFigures) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and lines for the terminal: all, then each domain and each voice."""
-    names = [name for name in COLUMNS if name in figures["all"]]
-    heard_words = figures.get("hearing") or {}
-    header = ("of", "documents", "tokens", *names, WITHOUT_CASCADE, *(("WER",) if heard_words else ()))
-    wer = {"all": heard_words.get("all")} | {f"voice {v}": own for v, own in heard_words.get("by_voice", {}).items()}
-    whole = {**figures["all"], "heard": figures["heard"]}
-    parts = [("all", whole), *figures["by_domain"].items()]
-    parts += [(f"voice {voice}", part) for voice, part in figures["by_voice"].items() if len(figures["by_voice"]) > 1]
+    names = [name for name in COLUMNS if getattr(figures.all, name) is not None]
+    words = figures.hearing
+    header = ("of", "documents", "tokens", *names, WITHOUT_CASCADE, *(("WER",) if words else ()))
+    wer = {"all": words.all, **{f"voice {v}": own for v, own in words.by_voice.items()}} if words else {}
+    parts = [("all", Part(**vars(figures.all), heard=figures.heard)), *figures.by_domain.items()]
+    parts += [(f"voice {voice}", part) for voice, part in figures.by_voice.items() if len(figures.by_voice) > 1]
     lines = []
     for name, part in parts:
-        counted = part.get("misalignment") or part["forgetting"]
-        cells = [_shown(part.get(column)) for column in (*names, "heard")]
-        if heard_words:
-            cells.append(_shown((wer.get(name) or {}).get("wer")))
-        lines.append((name, str(counted["n_documents"]), str(counted["n_tokens"]), *cells))
+        counted = part.misalignment or part.forgetting
+        assert counted is not None  # one of the two is measured of every part
+        cells = [*(_mean(getattr(part, column)) for column in names), _interval(part.heard)]
+        if words:
+            cells.append(_interval(wer[name].wer if name in wer else None))
+        lines.append((name, str(counted.n_documents), str(counted.n_tokens), *cells))
     return header, lines
 
 
-def _shown(cell: dict[str, Any] | None) -> str:
+def _mean(cell: Mean | None) -> str:
     if cell is None:
         return "-"
-    if "low" in cell:
-        one = cell["low"] == cell["high"]  # document, which has no spread
-        return with_interval({"value": cell["value"]} if one else cell)
-    return f"{cell['value']:.3f}" + ("" if cell["se"] is None else f" ({cell['se']:.3f})")
+    return f"{cell.value:.3f}" + ("" if cell.se is None else f" ({cell.se:.3f})")
+
+
+def _interval(cell: Share | Estimate | None) -> str:
+    if cell is None:
+        return "-"
+    one = cell.low == cell.high  # document, which has no spread
+    return with_interval({"value": cell.value} if one else cell)

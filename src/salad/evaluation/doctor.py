@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from salad.measure.controls import Spoken, others_frames
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.hearing import heard_of_utterances, voice_errors
 from salad.measure.oracle import symbol_ears, symbols_of_model
+from salad.model.encoders.base import Encoder
 from salad.model.encoders.job import shared_encoder
-from salad.model.encoders.load import Encoder
 from salad.model.teacher import Teacher
 from salad.progress import progress
 from salad.text.aligner_forms import spoken_pieces
@@ -92,8 +92,9 @@ def verdict(checks: Sequence[Check]) -> str:
 
 
 def table_of(checks: Sequence[Check]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    rows = [(c.part, c.what, c.figure, c.expected, "ok" if c.ok else "FAILS") for c in checks]
-    return ("part", "check", "figure", "expected", "result"), rows
+    return ("part", "check", "figure", "expected", "result"), [
+        (c.part, c.what, c.figure, c.expected, "ok" if c.ok else "FAILS") for c in checks
+    ]
 
 
 def _find(place: Path, corpus: Path | None) -> tuple[Path | None, Path]:
@@ -104,9 +105,10 @@ def _find(place: Path, corpus: Path | None) -> tuple[Path | None, Path]:
     for config in (*reversed(rounds), place / "stage2" / "model" / "config.json", place / "config.json"):
         if config.is_file():
             run = next((f for f in config.parents if (f / "align" / "heldout.jsonl").is_file()), None)
-            if corpus is None and run is None:
+            own = corpus if corpus is not None or run is None else run / "align" / "heldout.jsonl"
+            if own is None:
                 raise SaladError(f"doctor: {place} has no recordings beside it; name aligned speech with --corpus")
-            return config.parent, corpus or run / "align" / "heldout.jsonl"  # type: ignore[operator]
+            return config.parent, own
     return None, corpus or place
 
 
@@ -206,7 +208,7 @@ def _encoder(encoder: Encoder, utterances: Sequence[Utterance]) -> list[Check]:
     return out
 
 
-def _lower(model: Any, examples: Sequence[Example], instead: dict[str, Any]) -> list[Check]:
+def _lower(model: Any, examples: Sequence[Example], instead: Mapping[str, Sequence[np.ndarray] | None]) -> list[Check]:
     """The part next to the frames: the lower part of ears in two parts, or the adapter."""
     device = model.get_input_embeddings().weight.device
 
@@ -218,7 +220,8 @@ def _lower(model: Any, examples: Sequence[Example], instead: dict[str, Any]) -> 
     off = max(_distance(a, heard([span])[0]) for a, span in zip(heard(own), own, strict=True))
     cure = "What is heard depends on what is heard beside it (a mask, packing): training in batches learns that."
     out = [Check("lower part", "batch = single", off <= SAME, f"{off:.2g}", f"at most {SAME:g}", cure)]
-    pairs = [pair for e in examples if instead[e.id] for pair in zip(e.speech_frames, instead[e.id], strict=True)][:16]
+    others = [(e.speech_frames, other) for e in examples if (other := instead[e.id])]
+    pairs = [pair for frames, other in others for pair in zip(frames, other, strict=True)][:16]
     if pairs:
         moved = float(np.median([_distance(heard([a])[0], heard([b])[0]) for a, b in pairs]))
         cure = (
@@ -318,7 +321,7 @@ def _whole(m: dict[str, float]) -> list[Check]:
 
 
 def _mean(rows: Sequence[Any]) -> float:
-    return float(summary(rows)["all"])
+    return summary(rows).all
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> float:

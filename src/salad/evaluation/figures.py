@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from salad.measure.divergence import DocumentKL, difference, heard, summary
+from salad.measure.hearing import VoiceErrors
+from salad.measure.results import Interval, MeanKL, Share, VoiceFigures
 from salad.types import Estimate
 
 UNSEEN = " (unseen)"  # behind the name of a voice that was never trained on
@@ -28,26 +29,29 @@ class Figures:
     resamples: int
     seed: int
 
-    def misalignment(self) -> dict[str, Any]:
+    def misalignment(self) -> dict[str, MeanKL]:
         """Summary of each; `stage2` inside another stage's: M of stage2 on the documents that it was measured on."""
         rows = self.rows
-        out = {name: summary(rows[name], self.documents) for name in ORDER if name in rows}
+        out: dict[str, MeanKL] = {name: summary(rows[name], self.documents) for name in ORDER if name in rows}
         for name in ("init", "warm_start", "stage1"):
             if name in rows and len(rows[name]) < len(rows["stage2"]):
                 ids = {row.id for row in rows[name]}
-                out[name]["stage2"] = summary([row for row in rows["stage2"] if row.id in ids], self.documents)
+                beside = summary([row for row in rows["stage2"] if row.id in ids], self.documents)
+                out[name] = replace(out[name], stage2=beside)
         return out
 
-    def heard(self) -> dict[str, Any]:
-        """`heard`, over all documents, of each stage, and by domain."""
+    def heard(self, name: str = "stage2") -> Share | None:
+        """`heard` of one stage, over all documents."""
+        return self._share(name)
+
+    def heard_by_stage(self) -> dict[str, Share | None]:
+        return {name: self._share(name) for name in ("init", "warm_start", "stage1", "stage2") if name in self.rows}
+
+    def heard_by_domain(self) -> dict[str, Share]:
+        """Of Stage II; a domain of which `heard` means nothing is left out."""
         domains = sorted({row.domain for row in self.rows["stage2"] if row.domain})
-        by_domain = {d: self._share("stage2", lambda row, d=d: row.domain == d) for d in domains}
-        stages = [name for name in ("init", "warm_start", "stage1", "stage2") if name in self.rows]
-        return {
-            "heard": self._share("stage2"),
-            "heard_by_stage": {name: self._share(name) for name in stages},
-            "heard_by_domain": {d: share for d, share in by_domain.items() if share},
-        }
+        shares = {d: self._share("stage2", domain=d) for d in domains}
+        return {d: share for d, share in shares.items() if share}
 
     def over(self, control: str) -> Estimate:
         """M of a control less M of the model, paired: the test of whether the recording itself told anything."""
@@ -55,31 +59,40 @@ class Figures:
             self.rows[control], self.rows["stage2"], documents=self.documents, resamples=self.resamples, seed=self.seed
         )
 
-    def voices(self, errors: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def voices(self, errors: Mapping[str, VoiceErrors]) -> list[VoiceFigures]:
         """One row a voice, those trained on first: M and what it is held against, heard, word and phone errors.
 
-        errors: `VoiceErrors` of the voices whose words were heard.
+        errors: of the voices whose words were heard.
         """
         found = {row.speaker for row in self.rows["stage2"] if row.speaker}
         out = []
         for voice in sorted(found, key=lambda v: (v.endswith(UNSEEN), v)):
-            row: dict[str, Any] = {"voice": voice, "unseen": voice.endswith(UNSEEN)}
+            means = {}
             for name in ("stage2", "blind", "other", "deaf", "cascade"):
                 if own := [r for r in self.rows.get(name, ()) if r.speaker == voice]:
                     summed = summary(own, self.documents)
-                    row[name] = {key: summed[key] for key in ("all", "se", "n_documents")}
-            row["heard"] = self._share("stage2", lambda r, voice=voice: r.speaker == voice)
-            for kind in ("wer", "strict_wer", "phone_error"):
-                value = getattr(errors.get(voice), kind, None)
-                row[kind] = asdict(value) if value else None
-            out.append(row)
+                    means[name] = MeanKL(summed.all, summed.se, summed.n_documents)
+            wrong = errors.get(voice)
+            out.append(
+                VoiceFigures(
+                    voice=voice,
+                    unseen=voice.endswith(UNSEEN),
+                    **means,
+                    heard=self._share("stage2", speaker=voice),
+                    wer=Interval.of(wrong.wer) if wrong else None,
+                    strict_wer=Interval.of(wrong.strict_wer) if wrong else None,
+                    phone_error=Interval.of(wrong.phone_error) if wrong and wrong.phone_error else None,
+                )
+            )
         return out
 
-    def _share(self, name: str, keep: Callable[[DocumentKL], bool] = lambda row: True) -> dict[str, Any] | None:
+    def _share(self, name: str, **of: str) -> Share | None:
+        """Of the rows whose `domain` or `speaker` is the one given."""
         rows: dict[str, Sequence[DocumentKL]] = {
-            key: [row for row in group if keep(row)] for key, group in self.rows.items()
+            key: [row for row in group if all(getattr(row, field) == value for field, value in of.items())]
+            for key, group in self.rows.items()
         }
-        share = heard(
+        return heard(
             rows[name],
             {key: rows[key] for key in NOT_HEARING if rows.get(key)},
             rows.get("cascade"),
@@ -87,4 +100,3 @@ class Figures:
             resamples=self.resamples,
             seed=self.seed,
         )
-        return asdict(share) if share else None

@@ -23,7 +23,7 @@ Tokens = tuple[Any, list[int], list[int]]  # what was asked, context, continuati
 
 
 @register_model("salad")
-class SaladLM(HFLM):
+class SaladLM(HFLM):  # type: ignore[misc]  # lm-eval has no types, and is not there where nobody asks for it
     """A SALAD model's LLM, or any text LLM that `salad eval` takes; log-likelihoods share what contexts share.
 
     `pretrained`: folder or name. Generation and rolling log-likelihoods are lm-eval's own. As with lm-eval's models,
@@ -69,11 +69,13 @@ class SaladLM(HFLM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The template's prompt with marks (private-use characters) that tell its control tokens from the data's."""
         said = [{**message, "content": marked(self.tokenizer, message["content"])} for message in chat_history]
-        return TEMPLATED + super().apply_chat_template(said, add_generation_prompt)
+        return TEMPLATED + str(super().apply_chat_template(said, add_generation_prompt))
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         templated = context.startswith(TEMPLATED)
-        return super()._encode_pair(context, marked(self.tokenizer, continuation) if templated else continuation)
+        told = marked(self.tokenizer, continuation) if templated else continuation
+        own, following = super()._encode_pair(context, told)
+        return own, following
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Tokens], disable_tqdm: bool = False, **kwargs: Any

@@ -8,6 +8,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
@@ -86,7 +87,7 @@ def answer(
     embeds = torch.stack([torch.nn.functional.pad(p, (0, 0, longest - len(p), 0)) for p in prompts])
     mask = torch.stack([(torch.arange(longest, device=device) >= longest - len(p)).long() for p in prompts])
     draw = [_Draw(sampling, indices or range(len(prompts)))] if sampling.top_k else []
-    out = model.llm.generate(
+    out = cast(Any, model.llm).generate(
         inputs_embeds=embeds,
         attention_mask=mask,
         max_new_tokens=sampling.max_new_tokens,

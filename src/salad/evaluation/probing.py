@@ -64,7 +64,7 @@ def layer_states(model: SaladForConditionalGeneration, examples: Sequence[Exampl
             speech, lengths = model.speech_embeddings(frames)
             packed = assemble(part, lengths)
             ids, rows = (torch.from_numpy(x).to(device) for x in (packed.student_ids, packed.speech_rows))
-            states = llm_layer_states(model.llm, model.merge(ids, speech, rows), packed.student_starts)
+            states = llm_layer_states(model.llm, model.merge(ids, speech, rows), packed.student_starts.tolist())
         means = {"encoder": [f.mean(0) for f in frames], "adapter": _means(adapted, all_lengths)}
         means |= {f"llm-{n:02d}": _means(layer[rows], lengths) for n, layer in enumerate(states)}
         for name, values in means.items():
@@ -123,7 +123,16 @@ def probe(
     return Probed(values[0], float(by_chance.mean()), float(np.percentile(by_chance, 95)), np.array(draws))
 
 
-def retention(after: Probed, before: Probed) -> dict[str, float] | None:
+@dataclass(frozen=True)
+class Retained:
+    """A share with its 95 % interval over documents."""
+
+    value: float
+    low: float
+    high: float
+
+
+def retention(after: Probed, before: Probed) -> Retained | None:
     """(after - chance) / (before - chance) with its 95 % interval over documents; None where before shows nothing.
 
     Their chances are averaged. 1: nothing was lost; 0: the probe finds no more than in shuffled labels.
@@ -134,7 +143,7 @@ def retention(after: Probed, before: Probed) -> dict[str, float] | None:
     ratios = (after.draws - chance) / np.maximum(before.draws - chance, 1e-9)
     low, high = np.percentile(ratios, [2.5, 97.5])
     value = (after.value - chance) / (before.value - chance)
-    return {"value": float(value), "low": float(low), "high": float(high)}
+    return Retained(float(value), float(low), float(high))
 
 
 def _shuffle(labels: np.ndarray, recordings: Sequence[str] | None, rng: np.random.Generator) -> np.ndarray:
@@ -191,7 +200,8 @@ def _guess(scores: np.ndarray, centres: np.ndarray | None) -> np.ndarray:
     """[penalties, columns, rows] of scores [penalties, columns, rows, outputs]."""
     if centres is None:
         return scores[..., 0]
-    return ((centres**2).sum(-1)[:, :, None] - 2 * scores @ np.swapaxes(centres, 2, 3)).argmin(-1)
+    nearest: np.ndarray = ((centres**2).sum(-1)[:, :, None] - 2 * scores @ np.swapaxes(centres, 2, 3)).argmin(-1)
+    return nearest
 
 
 def _fit(train: np.ndarray, columns: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
@@ -209,8 +219,8 @@ def _targets(columns: np.ndarray, num_classes: int) -> np.ndarray:
     """[columns, rows, outputs]: numbers as they are; of classes one output each, scaled by how rare it is."""
     if not num_classes:
         return columns[:, :, None].astype(np.float64)
-    hot = np.eye(num_classes)[columns]
-    return hot / np.sqrt(hot.mean(1, keepdims=True).clip(min=1e-9))
+    hot: np.ndarray = np.eye(num_classes)[columns]
+    return np.asarray(hot / np.sqrt(hot.mean(1, keepdims=True).clip(min=1e-9)))
 
 
 def _value(guess: np.ndarray, labels: np.ndarray, weight: np.ndarray | None, num_classes: int) -> float:

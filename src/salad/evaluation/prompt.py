@@ -79,9 +79,10 @@ def _joined(parts: Sequence[Segment]) -> list[Segment]:
 def _template(task: Task, item: TaskItem, modality: Modality) -> list[Segment]:
     parts: list[Segment] = []
     for part in task.prompt:
-        spoken = isinstance(part, Say)
-        text, owner = render(part.say if spoken else part, item), f"{task.task}/{item.id}"
-        parts.append(Segment(modality, text, owner) if spoken else Segment("text", text))
+        if isinstance(part, Say):
+            parts.append(Segment(modality, render(part.say, item), f"{task.task}/{item.id}"))
+        else:
+            parts.append(Segment("text", render(part, item)))
     return parts
 
 
@@ -133,7 +134,7 @@ def request(
     if last.modality == "text":
         text = last.text.rstrip()
         moved = last.text[len(text) :]
-        own = encode(text, first=not before) if text or not before else []
+        own: list[Unit] = [*encode(text, first=not before)] if text or not before else []
         options = [encode(text + moved + continuation, first=not before)[len(own) :] for continuation in continuations]
     else:
         own = [*(encode("", first=True) if not before else []), _heard(last, sound)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,66 @@ import numpy as np
 
 from salad import assets
 from salad.engine.memory import keep_freed_memory
-from salad.evaluation.probing import Probed, layer_states, probe, retention
+from salad.evaluation.probing import Probed, Retained, layer_states, probe, retention
 from salad.evaluation.saved_model import LoadedModel, load_saved, read_corpus, untrained
 from salad.files import write_json, write_jsonl
 from salad.measure.format import with_interval
 from salad.model import SaladForConditionalGeneration
 from salad.progress import progress
+from salad.records import to_json
 from salad.training.checkpoint import Saved, load_weights
 from salad.training.loop import autocast
 from salad.types import Example, SaladError, Utterance
 
 SAME_EARS = "encoder"  # it is frozen: the same frames before and after
 MIN_DOCUMENTS = 2  # of a voice: one to learn it from, one to know it by
+
+
+@dataclass(frozen=True)
+class ProbeFigure:
+    """Balanced accuracy of voices, or R^2 of a rate, with its 95 % interval; chance: of shuffled labels."""
+
+    value: float
+    low: float
+    high: float
+    chance: float
+
+
+@dataclass(frozen=True)
+class LayerFigures:
+    """One layer after training and before; what of it is retained, of what was before and of the encoder's frames."""
+
+    after: ProbeFigure
+    before: ProbeFigure
+    chance: float
+    retention: Retained | None
+    of_encoder: Retained | None
+
+
+@dataclass(frozen=True)
+class ProbedModel:
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Rate:
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class RetentionFigures:
+    """retention.json. voices: utterances of each; layers: by label (voice, rate) and name."""
+
+    model: ProbedModel
+    before: str
+    spans: int
+    documents: int
+    voices: Mapping[str, int]
+    words_per_second: Rate
+    quarantined: int
+    layers: Mapping[str, Mapping[str, LayerFigures]]
 
 
 def measure_retention(
@@ -37,7 +86,7 @@ def measure_retention(
     device: str = "cpu",
     workers: int = 2,
     trusted: bool = False,
-) -> dict[str, Any]:
+) -> RetentionFigures:
     """Probe every layer for voice (balanced accuracy) and rate (R^2 of words a second about the voice's mean).
 
     `before`: a checkpoint's folder, another model's, or "init" (the text LLM with a fresh adapter); its layers are
@@ -66,7 +115,7 @@ def measure_retention(
         earlier = _earlier(loaded, before).to(device)
         states["before"] = _states(earlier, examples, bf16, device)
     names = list(states["after"])
-    rows = []
+    rows: dict[str, dict[str, LayerFigures]] = {}
     with progress("probe", len(labels) * sum(map(len, states.values())), "layers") as bar:
         for of, (label, shuffled_by) in labels.items():
             probes: dict[str, dict[str, Probed]] = {when: {} for when in states}
@@ -77,23 +126,27 @@ def measure_retention(
             for name in names:
                 own = probes["after"][name]
                 reference = probes["before"][name] if before is not None else probes["after"][SAME_EARS]
-                rows.append({"of": of, "layer": name, "after": _plain(own), "before": _plain(reference),
-                             "chance": own.chance, "retention": retention(own, reference),
-                             "of_encoder": retention(own, probes["after"][SAME_EARS])})  # fmt: skip
-    figures = {
-        "model": {"path": str(model), "fingerprint": assets.fingerprint(model)},
-        "before": before or SAME_EARS,
-        "spans": len(spans),
-        "documents": len(set(documents)),
-        "voices": dict(sorted(Counter(u.speaker for u in utterances).items())),
-        "words_per_second": {"mean": float(np.mean(rates)), "sd": float(np.std(rates))},
-        "quarantined": len(quarantined),
-        "layers": {of: {r["layer"]: {k: r[k] for k in ("after", "before", "chance", "retention", "of_encoder")}
-                        for r in rows if r["of"] == of} for of in labels},
-    }  # fmt: skip
-    write_jsonl(out / "retention.jsonl", rows)
+                rows.setdefault(of, {})[name] = LayerFigures(
+                    after=_plain(own),
+                    before=_plain(reference),
+                    chance=own.chance,
+                    retention=retention(own, reference),
+                    of_encoder=retention(own, probes["after"][SAME_EARS]),
+                )
+    figures = RetentionFigures(
+        model=ProbedModel(str(model), assets.fingerprint(model)),
+        before=before or SAME_EARS,
+        spans=len(spans),
+        documents=len(set(documents)),
+        voices=dict(sorted(Counter(u.speaker for u in utterances).items())),
+        words_per_second=Rate(float(np.mean(rates)), float(np.std(rates))),
+        quarantined=len(quarantined),
+        layers=rows,
+    )
+    flat = ({"of": of, "layer": name, **to_json(own)} for of, group in rows.items() for name, own in group.items())
+    write_jsonl(out / "retention.jsonl", flat)
     write_jsonl(out / "quarantine.jsonl", [{"stage": "retention", **row} for row in quarantined])
-    write_json(out / "retention.json", figures)
+    write_json(out / "retention.json", to_json(figures))
     return figures
 
 
@@ -135,7 +188,8 @@ def _earlier(loaded: LoadedModel, before: str) -> SaladForConditionalGeneration:
     fresh = untrained(loaded.model, loaded.teacher_name, loaded.seed, lora_rank=lora)
     if before != "init":
         load_weights(path, fresh)
-    return fresh.eval()
+    fresh.eval()
+    return fresh
 
 
 def _holds_lora(checkpoint: Path) -> bool:
@@ -151,24 +205,24 @@ def _about_mean(values: np.ndarray, voices: Sequence[str]) -> np.ndarray:
     return out
 
 
-def _plain(found: Probed) -> dict[str, float]:
+def _plain(found: Probed) -> ProbeFigure:
     low, high = found.interval
-    return {"value": found.value, "low": low, "high": high, "chance": found.chance}
+    return ProbeFigure(found.value, low, high, found.chance)
 
 
-def table_of(figures: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def table_of(figures: RetentionFigures) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and a line for each layer."""
     header: tuple[str, ...] = ("layer",)
-    for of in figures["layers"]:
-        header += (of, f"{of}, {Path(figures['before']).name}", "retained", "of the encoder's")
-    layers = figures["layers"]
+    layers = figures.layers
+    for of in layers:
+        header += (of, f"{of}, {Path(figures.before).name}", "retained", "of the encoder's")
     lines = []
     for name in next(iter(layers.values())):
         line: tuple[str, ...] = (name,)
         for of in layers:
             cell = layers[of][name]
-            shown = {k: with_interval(cell[k], ".2f", missing="-") for k in ("after", "retention", "of_encoder")}
-            line += (shown["after"], f"{cell['before']['value']:.2f}", shown["retention"], shown["of_encoder"])
+            shown = [with_interval(own, ".2f", missing="-") for own in (cell.after, cell.retention, cell.of_encoder)]
+            line += (shown[0], f"{cell.before.value:.2f}", *shown[1:])
         lines.append(line)
-    chance = [("chance", *(x for of in layers for x in (f"{layers[of][SAME_EARS]['chance']:.2f}", "", "", "")))]
+    chance = [("chance", *(x for of in layers for x in (f"{layers[of][SAME_EARS].chance:.2f}", "", "", "")))]
     return header, lines + chance

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from salad.data.readers.arrow import need_pyarrow, table_rows
-from salad.files import read_jsonl
+from salad.files import JsonObject, read_jsonl
 from salad.types import SaladError
 
 PARQUET_COPY = "refs/convert/parquet"  # the branch that the hub keeps for each data set
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[JsonObject]:
     """Rows of a .jsonl, .json (a list) or .parquet file. Raises SaladError where it cannot be read, with the line."""
     if not path.is_file():
         raise SaladError(f"tasks: {path} is no file; correct the path")
@@ -25,7 +24,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         raise SaladError(f"tasks: {error}") from None
 
 
-def hub_rows(name: str, config: str, split: str) -> list[dict[str, Any]]:
+def hub_rows(name: str, config: str, split: str) -> list[JsonObject]:
     """One split (`*`: all of them) of a hub data set, from its Parquet copy. Uses the network."""
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
@@ -41,7 +40,7 @@ def hub_rows(name: str, config: str, split: str) -> list[dict[str, Any]]:
     return [row for path in paths for row in _parquet(Path(path))]
 
 
-def _parquet(path: Path) -> list[dict[str, Any]]:
+def _parquet(path: Path) -> list[JsonObject]:
     pyarrow = need_pyarrow()
     try:
         table = pyarrow.parquet.read_table(path)

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class LoadedModel:
     def __init__(self, folder: Path, teacher: str | None = None, device: str = "cpu") -> None:
         self.folder = assets.model_folder(folder)
         self.model = load_saved(self.folder).to(device)
-        self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.folder)
         values = assets.recipe_behind(self.folder) or {}
         self.sequence = config.Sequence(**values.get("sequence", {}))
         self.seed = int(values.get("seed", 0))
@@ -123,7 +124,9 @@ def _at_hand(llm: str | None) -> str | None:
 
 def load_saved(folder: Path) -> SaladForConditionalGeneration:
     """A SALAD model's folder, such as RUN/stage2/model, or the name of an asset of kind "ears"."""
-    return SaladForConditionalGeneration.from_pretrained(saved_folder(folder)).eval()
+    model: SaladForConditionalGeneration = SaladForConditionalGeneration.from_pretrained(saved_folder(folder))
+    model.eval()
+    return model
 
 
 def saved_folder(folder: str | Path) -> Path:
@@ -150,7 +153,8 @@ def untrained(
     fresh = SaladForConditionalGeneration.from_llm(llm, config)
     if fresh.ctc is not None and model.ctc is not None:
         fresh.ctc.token_ids.copy_(model.ctc.token_ids)
-    return fresh.eval()
+    fresh.eval()
+    return fresh
 
 
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:

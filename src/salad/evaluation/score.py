@@ -125,15 +125,15 @@ def _score_pack(reader: Reader, items: Sequence[Branches], head: Head | None = N
     targets = torch.tensor([i for _, options in items for option in options for i in option])
     hidden = reader.hidden(torch.cat(parts), starts, prefixes, head)
     chosen, likeliest = _predictions(reader, hidden, torch.tensor(rows), targets)
-    out, at = [], 0
+    out, done = [], 0
     for _, options in items:
         scores = []
         for option in options:
-            own = slice(at, at + len(option))
+            own = slice(done, done + len(option))
             scores.append(
                 OptionScore(float(chosen[own].sum()), len(option), bool((likeliest[own] == targets[own]).all()))
             )
-            at += len(option)
+            done += len(option)
         out.append(tuple(scores))
     return out
 

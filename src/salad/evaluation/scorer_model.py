@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
@@ -46,7 +46,7 @@ class Reader:
     ) -> None:
         self.model = model.eval()
         self.hears = isinstance(model, SaladForConditionalGeneration)
-        self.llm: PreTrainedModel = model.llm if self.hears else model
+        self.llm: PreTrainedModel = model.llm if isinstance(model, SaladForConditionalGeneration) else model
         use_packed_attention(self.llm)
         self.tokenizer, self.bf16, self.name = tokenizer, bf16, name
         self.start: Start = start or ("document" if self.hears else "tokenizer")
@@ -55,7 +55,8 @@ class Reader:
 
     @property
     def device(self) -> torch.device:
-        return self.table.weight.device
+        device: torch.device = self.table.weight.device
+        return device
 
     @property
     def table(self) -> Any:
@@ -79,9 +80,9 @@ class Reader:
         out = []
         for prefix in prefixes:
             parts: list[Any] = []
-            for is_sound, group in itertools.groupby(prefix, lambda unit: isinstance(unit, Sound)):
+            for _, group in itertools.groupby(prefix, lambda unit: isinstance(unit, Sound)):
                 units = list(group)
-                parts += [heard[unit] for unit in units] if is_sound else [units]
+                parts += [heard[unit] for unit in units if isinstance(unit, Sound)] or [units]
             out.append(splice(self.table, parts))
         return out
 
@@ -123,7 +124,8 @@ class Reader:
 
     def plain_logits(self, embeddings: torch.Tensor) -> torch.Tensor:
         """[L, vocabulary] of one sequence by the model's own forward pass: the reference, and what any LLM can do."""
-        return self.llm(inputs_embeds=embeddings[None], use_cache=False).logits[0].float()
+        logits: torch.Tensor = self.llm(inputs_embeds=embeddings[None], use_cache=False).logits[0]
+        return logits.float()
 
     @property
     def packs(self) -> bool:
@@ -140,4 +142,5 @@ def load_reader(name: str | Path, *, start: Start | None = None, bf16: bool = Fa
     else:
         folder = assets.llm_folder(name)
         model = load_llm(folder)
-    return Reader(model.to(device), AutoTokenizer.from_pretrained(folder), start=start, bf16=bf16, name=str(name))
+    cast(Any, model).to(device)  # in place; transformers' wrapper has lost its type
+    return Reader(model, AutoTokenizer.from_pretrained(folder), start=start, bf16=bf16, name=str(name))

@@ -29,10 +29,11 @@ from salad.evaluation.recordings import (
     samples_of,
     speak_texts,
 )
+from salad.evaluation.sample import KnownAsr, SpokenInputs
 from salad.evaluation.scorer_model import Reader
 from salad.files import sha256_json
 from salad.model import load_encoder
-from salad.model.encoders.load import Encoder
+from salad.model.encoders.base import Encoder
 from salad.model.processor import MAX_SPAN_S
 from salad.progress import console, progress
 from salad.synthesize.voices import assets_of_voice
@@ -122,7 +123,7 @@ def run_speech_eval(
         known = "unknown" if trained is None or voice == RECORDINGS else "yes" if voice in trained else "no"
         for name in ("", *speech.conditions, *speech.controls):
             heard = _Heard(tasks, spoken, encoder, name, settings.seed)
-            inputs = {"voice": voice, "trained": known, "condition": name, "form": speech.form, "audio": heard.key}
+            inputs = SpokenInputs(voice, known, name, speech.form, heard.key)
             place = "/".join(_plain(part) for part in (voice.partition("@")[0], name) if part)
             systems.append(_listener(place, adapted.reader, heard, inputs))
             if transcripts is not None and name not in speech.controls:
@@ -272,14 +273,14 @@ def _listen(systems: Sequence[System], tasks: Sequence[Prepared]) -> None:
                 bar.advance()
 
 
-def _listener(place: str, reader: Reader, heard: _Heard, inputs: dict[str, Any]) -> System:
+def _listener(place: str, reader: Reader, heard: _Heard, inputs: SpokenInputs) -> System:
     return System(f"speech_adapted/{place}", reader, "speech", heard.sound, inputs, seconds=heard.seconds)
 
 
-def _cascade(place: str, reader: Reader, heard: _Heard, inputs: dict[str, Any], transcripts: Transcripts) -> System:
-    asr = {"name": transcripts.asr.name, "fingerprint": transcripts.asr.fingerprint}
+def _cascade(place: str, reader: Reader, heard: _Heard, inputs: SpokenInputs, transcripts: Transcripts) -> System:
+    asr = KnownAsr(transcripts.asr.name, transcripts.asr.fingerprint)
     read: Callable[[Segment], str] = lambda segment: heard.heard_by(transcripts, segment)  # noqa: E731
-    return System(f"cascade/{place}", reader, "text", None, {**inputs, "asr": asr}, transcript=read)
+    return System(f"cascade/{place}", reader, "text", None, replace(inputs, asr=asr), transcript=read)
 
 
 def _plain(name: str) -> str:

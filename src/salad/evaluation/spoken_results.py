@@ -3,146 +3,182 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from salad.evaluation.results import (
     REFERENCE,
+    Samples,
     chance_of,
     gap_interval,
     markdown_table,
-    paired_test,
+    paired_gap,
     percent_interval,
     pool_metric,
     result_of,
 )
+from salad.evaluation.sample import PlannedSystem, Sample
+from salad.measure.results import ErrorRates, Interval, PairedGap
 from salad.measure.statistics import accuracy, gap, pooled_gap
 from salad.text.normalise import normalise, wer_words
 from salad.text.speakable import speakable
 from salad.types import Result
 
-Samples = Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]  # system -> task -> rows
+
+@dataclass(frozen=True)
+class SpokenRow:
+    """A system that hears or reads a transcript, over all items of all tasks.
+
+    gap: the text base minus it; clean: the same without the condition, minus it; wer, cer: of a transcript.
+    """
+
+    kind: str
+    voice: str
+    trained: str | bool
+    condition: str
+    n: int
+    accuracy: Interval
+    chance: float
+    gap: PairedGap | None = None
+    clean: PairedGap | None = None
+    asr: str | None = None
+    wer: float | None = None
+    cer: float | None = None
 
 
-def clean_systems(systems: Mapping[str, Mapping[str, Any]]) -> list[str]:
+@dataclass(frozen=True)
+class Spread:
+    """Of accuracies over voices, without noise."""
+
+    mean: float
+    lowest: float
+    highest: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class SpokenFigures:
+    """speech.json: by the length normalisation `metric` (`pool_metric`); spread: by kind."""
+
+    metric: str
+    systems: Mapping[str, SpokenRow]
+    spread: Mapping[str, Spread]
+
+
+def clean_systems(systems: Mapping[str, PlannedSystem]) -> list[str]:
     """Those of the main table: nothing was done to what they hear."""
-    return [name for name, system in systems.items() if not _inputs(system).get("condition")]
+    return [name for name, system in systems.items() if not (system.spoken and system.spoken.condition)]
 
 
 def spoken_figures(
-    systems: Mapping[str, Mapping[str, Any]], samples: Samples, metrics: Mapping[str, str], resamples: int, seed: int
-) -> dict[str, Any]:
-    """{metric, systems, spread}: of each system that hears or reads a transcript, over all items of all tasks by one
-    length normalisation (`pool_metric`).
-
-    A system's row: {kind, voice, trained, condition, n, accuracy, chance, gap (text base minus it), clean (the same
-    without the condition, minus it), wer, cer}; `spread`: of the clean accuracies over voices, by kind.
-    """
+    systems: Mapping[str, PlannedSystem], samples: Samples, metrics: Mapping[str, str], resamples: int, seed: int
+) -> SpokenFigures | None:
+    """Of each system that hears or reads a transcript; None where there is none."""
     metric = pool_metric(metrics.values())
     results = {
         name: {task: [result_of(row, metric) for row in rows] for task, rows in by_task.items()}
         for name, by_task in samples.items()
     }
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, SpokenRow] = {}
     for name, system in systems.items():
-        inputs = _inputs(system)
+        inputs = system.spoken
         if not inputs:
             continue
         own = [result for task in results[name].values() for result in task]
         chance = [chance_of(row) for task in samples[name].values() for row in task]
-        rows[name] = {
-            "kind": name.partition("/")[0],
-            **{key: inputs[key] for key in ("voice", "trained", "condition")},
-            "n": len(own),
-            "accuracy": accuracy(own),
-            "chance": float(np.mean(chance)),
-        }
-        if REFERENCE in results:
-            rows[name]["gap"] = _difference(results[REFERENCE], results[name], resamples, seed)
-        clean = name.rpartition("/")[0]
-        if inputs["condition"] and clean in results:
-            rows[name]["clean"] = _difference(results[clean], results[name], resamples, seed)
-        if "asr" in inputs:
-            rows[name] |= {"asr": inputs["asr"]["name"], **error_rates(samples[name])}
-    return {"metric": metric, "systems": rows, "spread": _spread(rows)} if rows else {}
-
-
-def _inputs(system: Mapping[str, Any]) -> Mapping[str, Any]:
-    inputs = system.get("inputs")
-    return inputs if isinstance(inputs, Mapping) and "voice" in inputs else {}
+        right, clean = accuracy(own), name.rpartition("/")[0]
+        against = {"gap": REFERENCE, "clean": clean if inputs.condition else ""}
+        errors = error_rates(samples[name]) if inputs.asr else ErrorRates()
+        rows[name] = SpokenRow(
+            kind=name.partition("/")[0],
+            voice=inputs.voice,
+            trained=inputs.trained,
+            condition=inputs.condition,
+            n=len(own),
+            accuracy=Interval(right.value, right.low, right.high),
+            chance=float(np.mean(chance)),
+            **{
+                key: _difference(results[other], results[name], resamples, seed)
+                for key, other in against.items()
+                if other in results
+            },
+            asr=inputs.asr.name if inputs.asr else None,
+            wer=errors.wer,
+            cer=errors.cer,
+        )
+    return SpokenFigures(metric, rows, _spread(rows)) if rows else None
 
 
 def _difference(
     first: Mapping[str, Sequence[Result]], second: Mapping[str, Sequence[Result]], resamples: int, seed: int
-) -> dict[str, Any]:
+) -> PairedGap:
     """First minus second over the items of all tasks, resampled within their task; with McNemar's test."""
     pairs = [(first[task], own) for task, own in second.items() if task in first]
     ours = [[result for pair in pairs for result in pair[side]] for side in (0, 1)]
     between = gap(*pairs[0], resamples, seed) if len(pairs) == 1 else pooled_gap(pairs, resamples, seed)[0]
-    return {**asdict(between), **paired_test(*ours)}
+    return paired_gap(between, *ours)
 
 
-def error_rates(tasks: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    """{wer, cer} of transcripts, each text once: edits over words in Whisper's normal form, and over characters
-    with numbers spelled out."""
+def error_rates(tasks: Mapping[str, Sequence[Sample]]) -> ErrorRates:
+    """Of transcripts, each text once: edits over words in Whisper's normal form, and over characters with numbers
+    spelled out."""
     import jiwer
 
-    heard = {pair for rows in tasks.values() for row in rows for pair in zip(row["said"], row["heard"], strict=True)}
+    heard = {pair for rows in tasks.values() for row in rows for pair in zip(row.said, row.heard or (), strict=True)}
     words = [tuple(" ".join(wer_words(text)) for text in pair) for pair in sorted(heard)]
     spelled = [tuple(normalise(" ".join(speakable(text.split()))) for text in pair) for pair in sorted(heard)]
     rates = {}
     for name, measure, rows in (("wer", jiwer.wer, words), ("cer", jiwer.cer, spelled)):
         said, got = zip(*(pair for pair in rows if pair[0]), strict=True)
         rates[name] = float(measure(list(said), list(got)))
-    return rates
+    return ErrorRates(**rates)
 
 
-def _spread(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Over voices: mean, lowest, highest and standard deviation of the accuracies without noise."""
+def _spread(rows: Mapping[str, SpokenRow]) -> dict[str, Spread]:
+    """Of the kinds that have more than one voice."""
     out = {}
-    for kind in dict.fromkeys(row["kind"] for row in rows.values()):
-        values = [row["accuracy"]["value"] for row in rows.values() if row["kind"] == kind and not row["condition"]]
+    for kind in dict.fromkeys(row.kind for row in rows.values()):
+        own = (row.accuracy.value for row in rows.values() if row.kind == kind and not row.condition)
+        values = [value for value in own if value is not None]
         if len(values) > 1:
-            spread = {"mean": np.mean(values), "lowest": min(values), "highest": max(values)}
-            out[kind] = {k: float(v) for k, v in spread.items()} | {"sd": float(np.std(values, ddof=1))}
+            out[kind] = Spread(float(np.mean(values)), min(values), max(values), float(np.std(values, ddof=1)))
     return out
 
 
-def spoken_tables(figures: Mapping[str, Any]) -> str:
+def spoken_tables(figures: SpokenFigures) -> str:
     """Markdown below the main table: voices with their spread, then noise and controls; in per cent."""
-    rows = list(figures["systems"].values())
-    clean = [row for row in rows if not row["condition"]]
+    rows = list(figures.systems.values())
+    clean = [row for row in rows if not row.condition]
     base = ["system", "voice", "trained on it", "n", "accuracy", "chance", f"gap to {REFERENCE}", "WER", "CER"]
-    lines = [[r["kind"], r["voice"], _trained(r), *_figures(r), gap_interval(r.get("gap")), *_errors(r)] for r in clean]
-    for kind, spread in figures["spread"].items():
-        text = f"{_percent(spread['mean'])}, {_percent(spread['lowest'])} to {_percent(spread['highest'])}"
-        lines.append([kind, "all voices", "", "", f"{text}, sd {_percent(spread['sd'])}", "", "", "", ""])
-    text = f"\nVoices (all items, {figures['metric']}):\n\n{markdown_table(base, lines)}"
-    changed = [row for row in rows if row["condition"]]
+    lines = [[r.kind, r.voice, _trained(r), *_figures(r), gap_interval(r.gap), *_errors(r)] for r in clean]
+    for kind, spread in figures.spread.items():
+        text = f"{_percent(spread.mean)}, {_percent(spread.lowest)} to {_percent(spread.highest)}"
+        lines.append([kind, "all voices", "", "", f"{text}, sd {_percent(spread.sd)}", "", "", "", ""])
+    text = f"\nVoices (all items, {figures.metric}):\n\n{markdown_table(base, lines)}"
+    changed = [row for row in rows if row.condition]
     if changed:
         base = ["condition", "system", "voice", "n", "accuracy", "chance", "clean - it", "WER", "CER"]
-        order = list(dict.fromkeys(row["condition"] for row in changed))
+        order = list(dict.fromkeys(row.condition for row in changed))
         lines = [
-            [r["condition"], r["kind"], r["voice"], *_figures(r), gap_interval(r.get("clean")), *_errors(r)]
-            for r in sorted(changed, key=lambda row: order.index(row["condition"]))
+            [r.condition, r.kind, r.voice, *_figures(r), gap_interval(r.clean), *_errors(r)]
+            for r in sorted(changed, key=lambda row: order.index(row.condition))
         ]
-        text += f"\nNoise and controls (all items, {figures['metric']}):\n\n{markdown_table(base, lines)}"
+        text += f"\nNoise and controls (all items, {figures.metric}):\n\n{markdown_table(base, lines)}"
     return text
 
 
-def _trained(row: Mapping[str, Any]) -> str:
+def _trained(row: SpokenRow) -> str:
     """Whether the model was trained on the voice; a cascade's text base was trained on none."""
-    return "" if "asr" in row else str(row["trained"])
+    return "" if row.asr is not None else str(row.trained)
 
 
-def _figures(row: Mapping[str, Any]) -> list[str]:
-    return [str(row["n"]), percent_interval(row["accuracy"]), _percent(row["chance"])]
+def _figures(row: SpokenRow) -> list[str]:
+    return [str(row.n), percent_interval(row.accuracy), _percent(row.chance)]
 
 
-def _errors(row: Mapping[str, Any]) -> list[str]:
-    return [_percent(row[key]) if key in row else "" for key in ("wer", "cer")]
+def _errors(row: SpokenRow) -> list[str]:
+    return ["" if rate is None else _percent(rate) for rate in (row.wer, row.cer)]
 
 
 def _percent(value: float) -> str:

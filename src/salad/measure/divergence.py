@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
 
+from salad.measure.results import MeasuredKL, Share
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
 from salad.objective import distill
@@ -53,21 +53,6 @@ class TokenKL:
     kl: np.ndarray
     entropy: np.ndarray
     nll: np.ndarray
-
-
-@dataclass(frozen=True)
-class HeardShare:
-    """The share of what a recogniser's transcript brings that was heard, with its 95 % interval.
-
-    n: documents; reference: whose M is M_ref; formula: the one above, or without a cascade 1 - M / M_ref.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    reference: str
-    formula: str
 
 
 def speech_ears(
@@ -164,7 +149,7 @@ def _states(
         packed = assemble(part, lengths)
         device = speech.device
         ids, rows = (torch.from_numpy(x).to(device) for x in (packed.student_ids, packed.speech_rows))
-        student = model.hidden_states(model.merge(ids, speech, rows), packed.student_starts)
+        student = model.hidden_states(model.merge(ids, speech, rows), packed.student_starts.tolist())
         teacher = reference.hidden(part)
         for index, i in enumerate(group):
             own = np.flatnonzero(packed.pair_owner == index)
@@ -180,21 +165,21 @@ def forgetting(model: SaladForConditionalGeneration, base: Teacher, texts: Seque
     return divergence(model, base, texts, deaf_ears(model))
 
 
-def summary(rows: Sequence[DocumentKL], documents: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """{all, se, n_documents, n_tokens, by_domain, by_voice}: means over tokens, standard error over documents.
+def summary(rows: Sequence[DocumentKL], documents: Mapping[str, str] | None = None) -> MeasuredKL:
+    """Means over tokens, over all and by domain and voice; standard error over documents.
 
     documents: the document of each id: one that several voices read counts once, as the mean of its recordings.
     """
     once = _once(rows, documents)
     value, se = _mean(once)
-    return {
-        "all": value,
-        "se": se,
-        "n_documents": len(once),
-        "n_tokens": sum(row.count for row in rows),
-        "by_domain": {key: _mean(group)[0] for key, group in _groups(once, "domain")},
-        "by_voice": {key: _mean(group)[0] for key, group in _groups(rows, "speaker")},
-    }
+    return MeasuredKL(
+        all=value,
+        se=se,
+        n_documents=len(once),
+        n_tokens=sum(row.count for row in rows),
+        by_domain={key: _mean(group)[0] for key, group in _groups(once, "domain")},
+        by_voice={key: _mean(group)[0] for key, group in _groups(rows, "speaker")},
+    )
 
 
 def _once(rows: Sequence[DocumentKL], documents: Mapping[str, str] | None) -> list[DocumentKL]:
@@ -239,7 +224,7 @@ def heard(
     documents: Mapping[str, str] | None = None,
     resamples: int = 2000,
     seed: int = 0,
-) -> HeardShare | None:
+) -> Share | None:
     """heard = (M_ref - M) / (M_ref - M_cascade): 0 at the reference, 1 at the cascade's transcript.
 
     references: M of whoever cannot hear (deaf, blind, a twin trained on other documents' recordings); the lowest
@@ -260,7 +245,7 @@ def heard(
     shares = (tops - draws[0])[fit] / (tops - lows)[fit]
     reference = names[int(means[1 : 1 + len(names)].argmin())]
     formula = BETWEEN if cascade else WITHOUT_CASCADE
-    return HeardShare(float((top - means[0]) / (top - low)), *_bounds(shares), n, reference, formula)
+    return Share(float((top - means[0]) / (top - low)), *_bounds(shares), n, reference, formula)
 
 
 def difference(

@@ -16,6 +16,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 
 from salad.measure.oracle import symbols_of_model
+from salad.measure.results import MarkedSpan, Recall
 from salad.measure.statistics import proportion, ratio
 from salad.text.normalise import normalise, wer_words
 from salad.text.speakable import speakable
@@ -62,28 +63,6 @@ class VoiceErrors:
     phone_error: Estimate | None
 
 
-@dataclass(frozen=True)
-class Recall:
-    """Share of the spoken words of one class of exposure that was found; n: words said."""
-
-    exposure: str
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
-class MarkedSpan:
-    """A span to look at: each word said and whether it was found, each word heard and whether it was said."""
-
-    document: str
-    domain: str
-    speaker: str
-    said: tuple[tuple[str, bool], ...]
-    heard: tuple[tuple[str, bool], ...]
-
-
 def heard_text(ids: Sequence[int], decode: Callable[[list[int]], str], *, runs: bool) -> str:
     """Text of the likeliest tokens, -1 being blanks; `runs`: repeats with no blank between them are one token."""
     kept = [i for at, i in enumerate(ids) if i >= 0 and not (runs and at and ids[at - 1] == i)]
@@ -113,9 +92,10 @@ def heard_spans(
             return []
         for at, ((example, span), text) in enumerate(zip(spans[part], texts, strict=True)):
             said = tuple(words[example.id][span.start_word : span.end_word])
-            own = None
+            own, own_heard = None, None
             if symbols_heard is not None and symbols is not None:
                 own = _joined(symbols[example.id][span.start_word : span.end_word])
+                own_heard = tuple(symbols_heard[at])
             out.append(
                 HeardSpan(
                     documents.get(example.id, example.id),
@@ -124,7 +104,7 @@ def heard_spans(
                     said,
                     text,
                     own,
-                    None if own is None else tuple(symbols_heard[at]),
+                    own_heard,
                 )
             )
     return out
@@ -271,7 +251,7 @@ def word_recall(spans: Sequence[HeardSpan], exposure: Callable[[str], str]) -> l
         for word, found in zip(said, _found(said, spoken_words(span.heard)), strict=True):
             table[exposure(word)].append((found, span.document))
     return [
-        Recall(name, e.value, e.low, e.high, e.n)
+        Recall(e.value, e.low, e.high, e.n, name)
         for name, words in table.items()
         if words
         for e in [proportion(*zip(*words, strict=True))]

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from scipy.stats import binomtest, norm, t
 
+from salad.measure.results import McNemar
 from salad.types import Estimate, Gap, Result, SaladError
 
 
@@ -51,10 +52,9 @@ def _labelled(groups: Sequence[str], n: int) -> tuple[np.ndarray, int]:
     return index, len(names)
 
 
-def accuracy(results: Sequence[Result], groups: Sequence[str] | None = None) -> dict[str, float]:
-    """{value, low, high}: the share of `results` that are right, as `proportion`."""
-    found = proportion([r.correct for r in results], groups)
-    return {"value": found.value, "low": found.low, "high": found.high}
+def accuracy(results: Sequence[Result], groups: Sequence[str] | None = None) -> Estimate:
+    """The share of `results` that are right, as `proportion`."""
+    return proportion([r.correct for r in results], groups)
 
 
 def chance(choices: Sequence[str], answer: int) -> float:
@@ -125,13 +125,14 @@ def _draws(values: np.ndarray, resamples: int, rng: np.random.Generator, groups:
     sums, counts = values, np.ones(len(values))
     if groups is not None:
         index, _ = _labelled(groups, len(values))
-        sums, counts = np.bincount(index, weights=values), np.bincount(index)
+        sums, counts = np.bincount(index, weights=values), np.bincount(index).astype(float)
     drawn = rng.integers(0, len(sums), (resamples, len(sums)))
-    return sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)  # groups differ in size, so both parts vary
+    means: np.ndarray = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)  # groups differ in size: both parts vary
+    return means
 
 
-def mcnemar(first: Sequence[Result], second: Sequence[Result]) -> dict[str, float]:
-    """{only_first, only_second, p}: items that one of two got right alone, and McNemar's exact two-sided p.
+def mcnemar(first: Sequence[Result], second: Sequence[Result]) -> McNemar:
+    """Items that one of two got right alone, and McNemar's exact two-sided p.
 
     Under no difference each such item is a fair coin (McNemar 1947; exact form, Fagerland et al. 2013).
     """
@@ -140,7 +141,7 @@ def mcnemar(first: Sequence[Result], second: Sequence[Result]) -> dict[str, floa
     only_second = sum(b.correct and not a.correct for a, b in zip(first, second, strict=True))
     either = only_first + only_second
     p = float(binomtest(only_first, either).pvalue) if either else 1.0
-    return {"only_first": only_first, "only_second": only_second, "p": p}
+    return McNemar(only_first, only_second, p)
 
 
 def pooled_gap(

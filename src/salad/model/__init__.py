@@ -4,7 +4,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 from salad.model.config import SaladConfig
-from salad.model.encoders.load import Encoder, load_encoder
+from salad.model.encoders.base import Encoder
+from salad.model.encoders.load import load_encoder
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.processor import SaladProcessor
 

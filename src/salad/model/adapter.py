@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,6 +56,7 @@ class Adapter(nn.Module):
         self.stride = config.stride
         self.in_norm = nn.LayerNorm(config.frame_dim * config.stride)
         self.in_proj = nn.Linear(config.frame_dim * config.stride, width)
+        by_name: Any = {"attn_implementation": NAME}  # every configuration takes it, and none names it
         self.decoder = LlamaModel(
             LlamaConfig(
                 vocab_size=1,
@@ -67,10 +69,11 @@ class Adapter(nn.Module):
                 bos_token_id=None,
                 eos_token_id=None,
                 pad_token_id=None,
-                attn_implementation=NAME,
+                **by_name,
             )
         )
-        self.decoder.embed_tokens = None
+        del self.decoder.embed_tokens
+        self.decoder.register_module("embed_tokens", None)  # it reads vectors alone
         self.out_proj = nn.Linear(width, embedding_width(config.llm_config))
 
     def forward(self, frames: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
@@ -93,6 +96,8 @@ class CTCHead(nn.Module):
     What a position passes on to the LLM is the expected embedding under these scores, so that a sure
     position looks to the LLM like the text token it heard, and distillation's gradient flows through it.
     """
+
+    token_ids: torch.Tensor
 
     def __init__(self, config: SaladConfig) -> None:
         super().__init__()
@@ -123,7 +128,8 @@ class CTCHead(nn.Module):
     def embed(self, hidden: torch.Tensor, logits: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """Expected embedding under the sharpened scores without the blank, plus a residual from zero: [P, width]."""
         mixed = (SHARPEN * logits[:, 1:]).softmax(dim=-1) @ embeddings[self.token_ids].float()
-        return mixed + self.residual(hidden).float()
+        residual: torch.Tensor = self.residual(hidden)
+        return mixed + residual.float()
 
     @staticmethod
     def kept(best: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, list[int]]:

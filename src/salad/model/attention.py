@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -123,7 +123,7 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     window = packing.window(sliding_window) if sliding_window else None
-    head = [part.to(key.dtype) for part in packing.head[module.layer_idx]] if packing.head else None
+    head = [part.to(key.dtype) for part in packing.head[cast(int, module.layer_idx)]] if packing.head else None
     if query.is_cuda and not special and query.shape[-1] >= 16:  # smaller heads (tests): its GPU kernels take none
         if head:
             key, value = (torch.cat(pair, dim=2) for pair in zip(head, (key, value), strict=True))
@@ -166,7 +166,8 @@ def blockwise(
     """The same by FlexAttention: keys of the common head stand before all others."""
     attend = _compiled() if query.is_cuda else flex_attention
     grouped = query.shape[1] != key.shape[1]
-    return attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped).transpose(1, 2)
+    out: torch.Tensor = attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
+    return out.transpose(1, 2)
 
 
 def _plain_mask(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor | None:
@@ -250,14 +251,18 @@ def block_mask(
         return ((document[q] == of_key[k]) & (q >= k - head)) | ((k >= first[q]) & (k < last[q])) | (k < head)
 
     def sees_near(batch: torch.Tensor, head_index: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        return sees(batch, head_index, q, k) & (place[q] - place_of_key[k] < window)
+        return sees(batch, head_index, q, k) & (place[q] - place_of_key[k] < width)
 
     if window is not None:
-        place = positions
+        assert positions is not None
+        place, width = positions, window
         place_of_key = torch.cat([torch.arange(head, device=device), positions])
     length = int(starts[-1])
     if window is None and not head and not prefixes:
-        return BlockMask.from_kv_blocks(*_document_blocks(starts, device), mask_mod=sees, seq_lengths=(length, length))
+        number, places, whole, whole_places = _document_blocks(starts, device)
+        return BlockMask.from_kv_blocks(
+            number, places, whole, whole_places, mask_mod=sees, seq_lengths=(length, length)
+        )
     return create_block_mask(sees if window is None else sees_near, None, None, length, head + length, str(device))
 
 
@@ -315,7 +320,7 @@ def packed_arguments(
     )
     packing = Packing(starts, prefixes, head, positions, longest, _calls(starts, prefixes, before_all, device))
     mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
-    mask.packing = packing
+    cast(Any, mask).packing = packing
     return {"position_ids": positions[None], "attention_mask": mask, "packing": packing, "use_cache": False}
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from salad.assets import cache_dir
@@ -111,7 +112,9 @@ def check_folder(folder: str | Path, llm: PreTrainedModel | None = None, *, agai
 
 def _loaded(folder: str | Path, **options: Any) -> PreTrainedModel:
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
+        llm: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+        llm.eval()
+        return llm
     except (OSError, *FAULTS) as error:
         raise SaladError(
             f"llm: {folder} cannot be loaded as a causal text LLM ({_first_line(error)}); give the folder of one, with "
@@ -149,7 +152,7 @@ def check_llm(llm: PreTrainedModel, tokenizer: Any = None) -> SelfCheck:
     packs = packed is not None and fits(packed, llm)
     checks += _packing(llm, packed, packs)
     if tokenizer is not None:
-        checks += _tokenizer(tokenizer, llm.get_input_embeddings().weight.shape[0])
+        checks += _tokenizer(tokenizer, cast(nn.Embedding, llm.get_input_embeddings()).num_embeddings)
     return SelfCheck(llm.config.model_type, tuple(checks), packs)
 
 
@@ -203,7 +206,7 @@ def _future(llm: PreTrainedModel) -> Check:
 
 def _embeddings(llm: PreTrainedModel) -> Check:
     """Rows of the table at our scale against what the LLM makes of the same tokens."""
-    table = llm.get_input_embeddings()
+    table = cast(nn.Embedding, llm.get_input_embeddings())
     ids = torch.arange(min(64, table.weight.shape[0]), device=table.weight.device)
     own, ours = table(ids), as_inputs(llm, table.weight[ids])
     ratio = float(own.float().norm() / ours.float().norm())

@@ -20,7 +20,7 @@ class WeightsOnMeta(TorchDispatchMode):
     """
 
     def __init__(self, draw: bool = True) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.draw = draw
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

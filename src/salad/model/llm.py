@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -34,10 +34,10 @@ logger = logging.getLogger(__name__)
 
 def build_llm(config: PreTrainedConfig) -> PreTrainedModel:
     """The causal LLM of `config` with fresh weights, with our attention where its family asks for attention by name."""
-    own = AutoModelForCausalLM._model_mapping.get(type(config), None)
-    if own is not None and not _asks_by_name(own):
-        return AutoModelForCausalLM.from_config(config)
-    return AutoModelForCausalLM.from_config(config, attn_implementation=NAME)
+    own: type | None = cast(Any, AutoModelForCausalLM)._model_mapping.get(type(config), None)
+    options = {} if own is not None and not _asks_by_name(own) else {"attn_implementation": NAME}
+    llm: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
+    return llm
 
 
 def use_packed_attention(llm: PreTrainedModel) -> bool:
@@ -55,8 +55,9 @@ def _asks_by_name(family: type) -> bool:
 
 def decoder_of(llm: PreTrainedModel) -> nn.Module:
     """An LLM without its head: what makes its last hidden states. Llama 4 does not name it."""
-    found = llm.get_decoder()
-    return llm.model if found is llm and hasattr(llm, "model") else found
+    found: nn.Module = llm.get_decoder()
+    inner: nn.Module = llm.model if found is llm and hasattr(llm, "model") else found
+    return inner
 
 
 def decoder_layers(decoder: nn.Module) -> nn.ModuleList:
@@ -86,7 +87,7 @@ def require_attention(llm: PreTrainedModel) -> None:
 
 def embedding_width(config: PreTrainedConfig) -> int:
     """Width of the vectors that the decoder takes in place of tokens: OPT's may be narrower than its layers."""
-    return getattr(config, "word_embed_proj_dim", None) or config.hidden_size
+    return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
 
 
 def embedding_scale(llm: PreTrainedModel) -> float:
@@ -136,7 +137,8 @@ def hidden_states(
     decoder = decoder_of(llm)
     if packs(llm):
         arguments = packed_arguments(starts, embeddings.device, prefixes, head)
-        return decoder(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
+        packed: torch.Tensor = decoder(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
+        return packed
     if head:
         raise SaladError("llm: one that reads documents one by one keeps no common beginning as keys and values")
     parts = [
@@ -205,7 +207,7 @@ def packs(llm: PreTrainedModel) -> bool:
 
 def remember_packing(llm: PreTrainedModel, known: bool) -> None:
     """Take over what was found before; what is read one by one is slow, and said."""
-    llm._salad_packs = known
+    cast(Any, llm)._salad_packs = known
     if not known:
         logger.warning(
             "llm: %s reads documents one by one, which is slow: packed it is not exact", llm.config.model_type
@@ -237,7 +239,7 @@ def measure_packing(llm: PreTrainedModel) -> Packed:
 
 def probe_documents(llm: PreTrainedModel) -> list[torch.Tensor]:
     """Embeddings of two short documents, the same for the same table."""
-    table = llm.get_input_embeddings()
+    table = cast(nn.Embedding, llm.get_input_embeddings())
     rows, device = table.weight.shape[0], table.weight.device
     return [table(torch.tensor([(97 * i + 31 * j + 1) % rows for i in range(n)], device=device))
             for j, n in enumerate(LENGTHS)]  # fmt: skip

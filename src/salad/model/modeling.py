@@ -6,13 +6,13 @@ import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import nn
 from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils import can_return_tuple
+from transformers.utils.generic import can_return_tuple
 
 from salad.model.adapter import Adapter, CTCHead, SpeechEmbeddings
 from salad.model.config import SaladConfig
@@ -46,7 +46,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
     config_class = SaladConfig
     base_model_prefix = "llm"
     main_input_name = "input_ids"
-    input_modalities = ("audio", "text")
+    input_modalities: Any = ("audio", "text")
     output_modalities = ("text",)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -59,10 +59,10 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """build: of the LLM's configuration, the LLM; with fresh weights unless given."""
         super().__init__(config)
         self.llm = build(config.llm_config)
-        self.adapter = SymbolEars(config) if config.ears == "symbols" else Adapter(config)
+        self.adapter: SymbolEars | Adapter = SymbolEars(config) if config.ears == "symbols" else Adapter(config)
         self.ctc = CTCHead(config) if config.ctc_vocab_size else None
         self.post_init()
-        if config.ears == "symbols":  # likewise
+        if isinstance(self.adapter, SymbolEars):  # likewise
             self.adapter.reset()
         if config.lora_rank:  # after the initialisation above, which would make LoRA's zeros random
             self._add_lora(config.lora_rank)
@@ -77,7 +77,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         require_attention(llm)
         model = cls(config, partial(build_from, llm)).to(torch.float32)
         if hasattr(llm, "_salad_packs"):  # what was found of it at the door
-            remember_packing(model.llm, llm._salad_packs)
+            remember_packing(model.llm, bool(llm._salad_packs))
         packs(model.llm)  # before anything is frozen, cast or spread over processes
         return model
 
@@ -94,6 +94,13 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
             model.set_attn_implementation(attention)
         return found
 
+    if TYPE_CHECKING:  # transformers gives these no types, or loses those of torch in its wrappers
+        config: SaladConfig
+
+        def to(self, *args: Any, **kwargs: Any) -> Self: ...  # type: ignore[override]  # that one takes no arguments
+        def eval(self) -> Self: ...
+        def post_init(self) -> None: ...
+
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear) and module.weight is not None:
             nn.init.normal_(module.weight, std=0.02)
@@ -108,11 +115,18 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), self.llm)
 
+    @property
+    def symbol_ears(self) -> SymbolEars:
+        """The adapter of a model that hears symbols first (`config.ears`)."""
+        assert isinstance(self.adapter, SymbolEars)
+        return self.adapter
+
     # --- speech ---------------------------------------------------------------------------------------
 
     def ctc_logits(self, frames: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
         """Warm start: [positions, 1 + ctc_vocab_size] and the positions of each span."""
         hidden, lengths = self.adapter(frames)
+        assert self.ctc is not None
         return self.ctc(hidden, self.get_input_embeddings().weight), lengths
 
     def hear(self, frames: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> SpeechEmbeddings:
@@ -160,13 +174,14 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Symbols [N, S] -> what the LLM reads. Where `config.prior` is above 0 the LLM judges its candidates first:
         log P of each, after those before it in its span, times `prior`, joins their scores, in PRIOR_ROUNDS rounds."""
         table = self.get_input_embeddings().weight
-        found = self.adapter.candidates(posteriors, states, lengths, table)
+        ears = self.symbol_ears
+        found = ears.candidates(posteriors, states, lengths, table)
         prior = None
         for _ in range(PRIOR_ROUNDS if self.config.prior else 0):
             with torch.no_grad():
-                chosen = as_inputs(self.llm, self.adapter.embed(found, table, prior)[0])
+                chosen = as_inputs(self.llm, ears.embed(found, table, prior)[0])
                 prior = self.config.prior * self._judged(found, chosen)
-        embeddings, ids = self.adapter.embed(found, table, prior, readout=readout)
+        embeddings, ids = ears.embed(found, table, prior, readout=readout)
         scored = found.scores if prior is None else found.scores + prior
         sure = scored.detach().softmax(-1).amax(-1)
         told = None if places is None else token_places(places, lengths, found.kept, found.lengths)
@@ -199,7 +214,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         else:  # as in training: the ears in float32, the LLM's table in less
             with torch.autocast(table.device.type, table.dtype):
                 speech, lengths = self.speech_embeddings(own)
-        return list(speech.split(lengths))
+        return list(speech.split(list(lengths)))
 
     # --- packed sequences, for training and measuring -------------------------------------------------
 
@@ -227,7 +242,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def merge(self, ids: torch.Tensor, speech: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Token embeddings of `ids` [L] (any value at speech rows) with `speech` put in at `rows`."""
-        embedded = self.get_input_embeddings()(ids.clamp(min=0))
+        embedded: torch.Tensor = self.get_input_embeddings()(ids.clamp(min=0))
         return embedded.index_copy(0, rows, speech.to(embedded.dtype)) if len(rows) else embedded
 
     # --- Hugging Face's interface ---------------------------------------------------------------------
@@ -261,7 +276,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """One [length, width] tensor for each row: what `read` gives, without padding."""
         return self.read(input_ids, attention_mask, frames, span_lengths).rows()
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]  # transformers gives it no types
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -292,20 +307,20 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 input_ids = input_ids.masked_fill(input_ids == self.config.audio_token_id, self.config.start_token_id)
             prompt = self.read(input_ids, attention_mask, frames, span_lengths, labels)
             attention_mask, inputs_embeds, labels = prompt.mask, prompt.embeddings, prompt.labels
-        length = inputs_embeds.shape[1]
+        length = cast(torch.Tensor, inputs_embeds).shape[1]
         if position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
         given = {"position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
         given |= {"attention_mask": attention_mask, "logits_to_keep": logits_to_keep}
         taken = {k: v for k, v in given.items() if v is not None and k in signature(self.llm.forward).parameters}
-        out = self.llm(inputs_embeds=inputs_embeds, **taken, **kwargs)
+        out: CausalLMOutputWithPast = self.llm(inputs_embeds=inputs_embeds, **taken, **kwargs)
         if labels is not None:
-            rows, number = out.logits.shape[-1], {"num_items_in_batch": num_items_in_batch}
+            rows, number = cast(torch.Tensor, out.logits).shape[-1], {"num_items_in_batch": num_items_in_batch}
             out = type(out)(loss=self.loss_function(out.logits, labels, vocab_size=rows, **number), **out)
         return out
 
     @torch.no_grad()
-    def generate(
+    def generate(  # type: ignore[override]  # frames stand where transformers has settings
         self,
         inputs: torch.Tensor | None = None,
         generation_config: GenerationConfig | None = None,
@@ -332,40 +347,38 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
             kwargs["suppress_tokens"] = [*silent, self.config.audio_token_id]
         if isinstance(kwargs.get("assistant_model"), SaladForConditionalGeneration):
             kwargs["assistant_model"] = kwargs["assistant_model"].llm
+        write = cast(Any, super()).generate
         if ids is None:  # embeddings, or nothing: what the LLM alone makes of them
-            return super().generate(None, generation_config, attention_mask=attention_mask, **kwargs)
+            return write(None, generation_config, attention_mask=attention_mask, **kwargs)
         read = self.read(ids, attention_mask, frames, span_lengths).on_the_left()
-        given = {"inputs_embeds": read.embeddings, "attention_mask": read.mask}
-        if read.mask is None:
-            given["attention_mask"] = torch.ones_like(read.ids)
-        out = super().generate(read.read_ids(), generation_config, **given, **kwargs)
+        mask = torch.ones_like(read.ids) if read.mask is None else read.mask
+        out = write(read.read_ids(), generation_config, inputs_embeds=read.embeddings, attention_mask=mask, **kwargs)
         made = out if isinstance(out, torch.Tensor) else out.sequences
-        prompts = ids.repeat_interleave(len(made) // len(ids), dim=0)
-        whole = torch.cat([prompts, made[:, read.ids.shape[1] :]], dim=1)
+        whole = torch.cat([ids.repeat_interleave(len(made) // len(ids), dim=0), made[:, read.ids.shape[1] :]], dim=1)
         if isinstance(out, torch.Tensor):
             return whole
         out["sequences"] = whole
         return out
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]  # it is called with keywords alone
         self,
         input_ids: torch.Tensor,
         inputs_embeds: torch.Tensor | None = None,
         is_first_iteration: bool | None = False,
         **kwargs: Any,
-    ) -> dict[str, Any]:
+    ) -> Any:
         """As the text LLM has it; tokens that an assistant drafted stand behind the prompt when it is first read."""
         drafted = 0 if inputs_embeds is None else input_ids.shape[1] - inputs_embeds.shape[1]
-        if is_first_iteration and drafted > 0:
+        if is_first_iteration and inputs_embeds is not None and drafted > 0:
             inputs_embeds = torch.cat([inputs_embeds, self.get_input_embeddings()(input_ids[:, -drafted:])], dim=1)
-        return self.llm.prepare_inputs_for_generation(
+        return cast(Any, self.llm).prepare_inputs_for_generation(
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
 
     def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args: Any, **kwargs: Any) -> None:
         """Of the text LLM (in a dict: `llm_config`); the ears keep theirs, which parts spans laid end to end."""
-        named = isinstance(attn_implementation, dict)
-        own = attn_implementation.get("llm_config", attn_implementation.get("")) if named else attn_implementation
+        asked: Any = attn_implementation
+        own = asked.get("llm_config", asked.get("")) if isinstance(asked, dict) else asked
         if own is not None:
             self.llm.set_attn_implementation(own, *args, **kwargs)
 
@@ -374,14 +387,14 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """How the LLM makes logits of its last hidden states."""
         return head_of(self.llm)
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.llm.get_input_embeddings()
+    def get_input_embeddings(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.llm.get_input_embeddings())
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.llm.set_input_embeddings(value)
 
-    def get_output_embeddings(self) -> nn.Module:
-        return self.llm.get_output_embeddings()
+    def get_output_embeddings(self) -> nn.Linear:
+        return cast(nn.Linear, self.llm.get_output_embeddings())
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.llm.set_output_embeddings(new_embeddings)

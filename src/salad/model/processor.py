@@ -16,11 +16,12 @@ import torch
 from jinja2 import TemplateError
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from salad.audio import read_audio, resample, split_at_quiet
 from salad.files import read_json, write_json
-from salad.model.encoders.load import Encoder, load_encoder
+from salad.model.encoders.base import Encoder
+from salad.model.encoders.load import load_encoder
 from salad.model.span_lengths import SpanCounter
 from salad.sequence.tokens import OPEN, marked, prompt_ids, token_ids, unmarked
 from salad.types import SaladError
@@ -148,12 +149,12 @@ class SaladProcessor(ProcessorMixin):
         return split_at_quiet(samples, own_hz, MAX_SPAN_S)
 
     def decode(self, ids: Any, **kwargs: Any) -> str:
-        return self.tokenizer.decode(ids, **{"skip_special_tokens": True, **kwargs})
+        return str(self.tokenizer.decode(ids, **{"skip_special_tokens": True, **kwargs}))
 
     def batch_decode(self, ids: Any, **kwargs: Any) -> list[str]:
         return [self.decode(row, **kwargs) for row in ids]
 
-    def apply_chat_template(
+    def apply_chat_template(  # type: ignore[override]  # keywords of transformers' own that are not taken come in kwargs
         self,
         conversation: Sequence[Any],
         add_generation_prompt: bool = True,
@@ -227,16 +228,16 @@ class SaladProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "frames", "span_lengths"]
 
-    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:  # type: ignore[override]  # likewise
         """The tokenizer's files, and processor_config.json, which names the encoder."""
         self.tokenizer.save_pretrained(folder)
         write_json(Path(folder) / "processor_config.json", self.to_dict())
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> SaladProcessor:
+    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> SaladProcessor:  # type: ignore[override]  # likewise
         """Of a folder, or OWNER/NAME on the hub (`revision`, `token` and what else transformers' own take)."""
         hub = {name: kwargs[name] for name in HUB if kwargs.get(name) is not None}
-        settings = read_json(Path(cached_file(str(folder), "processor_config.json", **hub)))
+        settings = read_json(Path(str(cached_file(str(folder), "processor_config.json", **hub))))
         tokenizer = AutoTokenizer.from_pretrained(folder, **hub)
         ears = SpanCounter.beside(folder, **hub)
         return cls(tokenizer, settings["encoder"], settings["audio_token_id"], settings["start_token_id"], ears)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from salad.files import read_json
 from salad.model.adapter import Adapter, CTCHead
@@ -38,7 +38,8 @@ def span_lengths(
     if config.rate == "fixed":
         return [-(-len(span) // config.stride) for span in frames]
     hidden, lengths = adapter(frames)
-    return ctc.kept(ctc(hidden, table).argmax(dim=-1), lengths)[1]
+    counts: list[int] = ctc.kept(ctc(hidden, table).argmax(dim=-1), lengths)[1]
+    return counts
 
 
 class SpanCounter:
@@ -66,7 +67,8 @@ class SpanCounter:
         if self._ears is None:
             fixed = self.config.ears != "symbols" and self.config.rate == "fixed"
             self._ears = (None, None, None) if fixed else self._read()
-        return span_lengths(self.config, *self._ears, [span.float() for span in frames])
+        adapter, ctc, table = self._ears
+        return span_lengths(self.config, adapter, ctc, table, [span.float() for span in frames])
 
     def _read(self) -> tuple[Any, Any, torch.Tensor | None]:
         config = self.config
@@ -84,7 +86,7 @@ class SpanCounter:
         optional = {"_raise_exceptions_for_missing_entries": False, **self.hub}
         index = cached_file(self.place, INDEX, **optional)
         names = sorted(set(read_json(Path(index))["weight_map"].values())) if index else [WEIGHTS]
-        return [Path(cached_file(self.place, name, **self.hub)) for name in names]
+        return [Path(str(cached_file(self.place, name, **self.hub))) for name in names]
 
     def _tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         found = {}
@@ -107,5 +109,6 @@ class SpanCounter:
             for path in self._files():
                 with safe_open(path, "pt") as held:
                     for key in wanted & set(held.keys()):
-                        return held.get_tensor(key)[ids].float()
+                        rows: torch.Tensor = held.get_tensor(key)[ids].float()
+                        return rows
         raise KeyError(f"{self.place}: no weights {', '.join(sorted(names | spare))}")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-def splice(table: nn.Module, parts: Sequence[Sequence[int] | torch.Tensor]) -> torch.Tensor:
+def splice(table: nn.Embedding, parts: Sequence[Sequence[int] | torch.Tensor]) -> torch.Tensor:
     """Embeddings [positions, width] of `parts`, one after the other; none at all give [0, width].
 
     A part is token ids (a sequence of ints, or int64 [n]), which `table` (the LLM's input embeddings) embeds, or speech

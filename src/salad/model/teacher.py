@@ -58,7 +58,7 @@ class Teacher:
             ids = [np.concatenate([[new[i][1].start_id], new[i][1].token_ids]) for i in pack]
             starts = np.concatenate([[0], np.cumsum([len(one) for one in ids])])
             (tokens,) = to_device([np.concatenate(ids)], device)
-            states = self.model.text_hidden_states(tokens, starts)
+            states = self.model.text_hidden_states(tokens, starts.tolist())
             for i, part in zip(pack, states.split([len(one) for one in ids]), strict=True):
                 fresh[new[i][0]] = part.clone() if self._cache is not None else part
             self.positions_read += int(starts[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 
@@ -29,7 +30,8 @@ def ctc(logits: torch.Tensor, lengths: Sequence[int], classes: Sequence[Sequence
     ]
     if not spans:
         return logits.sum() * 0.0, 0
-    return _CTC.apply(logits, spans), sum(len(target) for _, _, target in spans)
+    loss: torch.Tensor = cast(Any, _CTC).apply(logits, spans)
+    return loss, sum(len(target) for _, _, target in spans)
 
 
 class _CTC(torch.autograd.Function):
@@ -40,7 +42,7 @@ class _CTC(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits, spans):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, logits: torch.Tensor, spans: Sequence[tuple[int, int, list[int]]]) -> torch.Tensor:
         wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
         norm = wide.logsumexp(dim=-1, keepdim=True)
         own = [[0, *dict.fromkeys(target)] for _, _, target in spans]  # class 0 stays the blank
@@ -81,6 +83,7 @@ class _CTC(torch.autograd.Function):
         return loss.detach()
 
     @staticmethod
-    def backward(ctx, grad_loss):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, *grads: Any) -> tuple[torch.Tensor, None]:
+        (grad_loss,) = grads
         (grad,) = ctx.saved_tensors
         return (grad * grad_loss).to(ctx.dtype), None

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 
@@ -79,7 +79,8 @@ def distill(
     _check(student, teacher, own.weight, other.weight, targets, divergence, temperature, beta)
     settings = _Settings(alpha, divergence, temperature, beta, compile, chunk)
     heads = own.detach(), other.detach()
-    total, kl, nll = _Distill.apply(student, teacher.detach(), own.weight, own.bias, heads, targets, settings)
+    given = student, teacher.detach(), own.weight, own.bias, heads, targets, settings
+    total, kl, nll = cast(Any, _Distill).apply(*given)
     return Loss(total, kl, nll, len(targets))
 
 
@@ -97,7 +98,16 @@ class _Distill(torch.autograd.Function):
     """Forms the gradients in the forward pass, so that a chunk's logits live once and are never formed again."""
 
     @staticmethod
-    def forward(ctx, student, teacher, head_s, bias_s, heads, targets, settings):  # type: ignore[no-untyped-def]
+    def forward(
+        ctx: Any,
+        student: torch.Tensor,
+        teacher: torch.Tensor,
+        head_s: torch.Tensor,
+        bias_s: torch.Tensor | None,
+        heads: tuple[Head, Head],
+        targets: torch.Tensor,
+        settings: _Settings,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         wide = torch.promote_types(student.dtype, torch.float32)
         ctx.dtypes = student.dtype, head_s.dtype, None if bias_s is None else bias_s.dtype
         device = student.device.type
@@ -105,7 +115,7 @@ class _Distill(torch.autograd.Function):
         low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else student.dtype
         grad_student = torch.zeros_like(student, dtype=wide) if ctx.needs_input_grad[0] else None
         grad_head = torch.zeros_like(head_s, dtype=wide) if ctx.needs_input_grad[2] else None
-        grad_bias = torch.zeros_like(bias_s, dtype=wide) if ctx.needs_input_grad[3] else None
+        grad_bias = torch.zeros_like(bias_s, dtype=wide) if bias_s is not None and ctx.needs_input_grad[3] else None
         wants_gradient = any(ctx.needs_input_grad[i] for i in (0, 2, 3))
         sums = torch.zeros(2, dtype=wide, device=student.device)
         chunk = settings.chunk or (CPU_CHUNK if device == "cpu" else GPU_CHUNK)
@@ -135,9 +145,11 @@ class _Distill(torch.autograd.Function):
                         wants_gradient,
                     )
                     sums += sums_few
-                    if grads is not None:
+                    if grads is not None and grad is not None:
                         grads[few] = grad if plain else grad * heads[0].slope(logits_s[few])
-                if grad_student is not None:
+                if grads is None:
+                    continue
+                if grad_student is not None and head_low is not None:
                     grad_student[part] = grads @ head_low
                 if grad_head is not None:
                     grad_head += grads.T @ student[part].to(low)
@@ -149,7 +161,8 @@ class _Distill(torch.autograd.Function):
         return settings.alpha * kl + (1.0 - settings.alpha) * nll, kl, nll
 
     @staticmethod
-    def backward(ctx, grad_total, _kl, _nll):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, *grads: Any) -> tuple[torch.Tensor | None, ...]:
+        grad_total, _kl, _nll = grads
         grad_student, grad_head, grad_bias = ctx.saved_tensors
         to_student = None if grad_student is None else (grad_student * grad_total).to(ctx.dtypes[0])
         to_head = None if grad_head is None else (grad_head * grad_total).to(ctx.dtypes[1])
@@ -174,7 +187,7 @@ class _Product:
         self.bias = None if head.bias is None else head.bias.to(wide)
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        if self.parts:
+        if self.head is None:
             high, *low = _halves(states, 1 if states.dtype == torch.bfloat16 else 2)
             pairs = [(high, part) for part in self.parts] + [(part, self.parts[0]) for part in low]
             raw = self._mm(*pairs[0])

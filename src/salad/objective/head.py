@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,6 +54,6 @@ class Head:
             raw = raw * self.scale
         return raw if self.cap is None else self.cap * torch.tanh(raw / self.cap)
 
-    def slope(self, logits: torch.Tensor) -> torch.Tensor | float:
+    def slope(self, logits: torch.Tensor) -> torch.Tensor | builtins.float:
         """d logits / d (hidden @ weight.T), elementwise, of finished logits."""
         return self.scale if self.cap is None else self.scale * (1.0 - (logits / self.cap) ** 2)

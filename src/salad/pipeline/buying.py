@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from salad.engine import Made
 from salad.files import read_jsonl
@@ -31,7 +30,7 @@ from salad.training.loop import autocast
 from salad.types import SaladError, Utterance
 
 
-def market_of(run: Run, excluded: Sequence[Mapping[str, Any]]) -> Market:
+def market_of(run: Run, excluded: Sequence[Mapping[str, str]]) -> Market:
     """D_web with what the probe found; excluded: rows of `excluded`. Earlier rounds' purchases are taken."""
     clusters, labels, probed = load_probed(run)
     bought = {r["id"] for one in run.rounds[:-1] for r in read_jsonl(one.folder("select") / "documents.jsonl")}
@@ -39,16 +38,16 @@ def market_of(run: Run, excluded: Sequence[Mapping[str, Any]]) -> Market:
         clusters=clusters,
         documents=stream_documents(run, "web"),
         labels=labels.tolist(),
-        seconds_per_word=probed["seconds_per_word"],
-        decision=probed["decision"],
-        reliability=probed["reliability"],
+        seconds_per_word=probed.seconds_per_word,
+        decision=probed.decision,
+        reliability=probed.reliability or 0.0,
         taken={row["id"] for row in excluded} | bought,
         kept={u.document_id: u.duration_s for u in kept_speech(run)},
     )
 
 
-def excluded(run: Run) -> list[dict[str, Any]]:
-    """What is never bought, and why: texts of an evaluation, and near-duplicates of an earlier text."""
+def excluded(run: Run) -> list[dict[str, str]]:
+    """{id, reason} of what is never bought: texts of an evaluation, and near-duplicates of an earlier text."""
     settings = run.recipe.select
     documents, heldout = stream_documents(run, "web"), load_documents(run, "heldout")
     texts = Made(lambda document: document.text, documents)
@@ -113,7 +112,7 @@ def _priced(run: Run, heard: Mapping[str, int], read: Mapping[str, int]) -> list
         wrong.setdefault(span.document, Counter()).update(errors=errors, phones=phones)
     out = []
     for utterance, m, known in zip(utterances, by_ear, by_truth, strict=True):
-        own, counts = Counter(spoken_words(utterance.text)), wrong.get(utterance.document_id, Counter())
+        words, counts = Counter(spoken_words(utterance.text)), wrong.get(utterance.document_id, Counter())
         if m.count and counts["phones"]:
             out.append(
                 PricedDocument(
@@ -121,8 +120,8 @@ def _priced(run: Run, heard: Mapping[str, int], read: Mapping[str, int]) -> list
                     misalignment=m.kl / m.count,
                     known=known.kl / known.count,
                     phone_error=counts["errors"] / counts["phones"],
-                    heard=exposure(own, heard),
-                    read=exposure(own, {word: read[word] - own[word] for word in own if read[word] > own[word]}),
+                    heard=exposure(words, heard),
+                    read=exposure(words, {w: read[w] - own for w, own in words.items() if read[w] > own}),
                 )
             )
     return out

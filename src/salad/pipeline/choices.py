@@ -17,11 +17,13 @@ from salad.evaluation.next_sentence import NextSentenceItem, build_items
 from salad.evaluation.prompt import Request, Segment, Sound, request
 from salad.evaluation.recordings import SHUFFLED, SILENCE
 from salad.evaluation.results import chance_of, pool_metric, result_of
+from salad.evaluation.sample import Sample
 from salad.evaluation.score import OptionScore, score
 from salad.evaluation.scorer_model import Reader
 from salad.evaluation.spoken_benchmark import SpeechInput, run_speech_eval
 from salad.files import write_jsonl
 from salad.measure.controls import Spoken, others_frames
+from salad.measure.results import Accuracies, Interval, SystemAccuracies, TaskAccuracies
 from salad.measure.statistics import accuracy, chance, gap, margin, margin_over, pooled_gap
 from salad.model import load_encoder
 from salad.model.processor import MAX_SPAN_S
@@ -91,7 +93,8 @@ def _requests(
 ) -> dict[str, list[Request]]:
     """The items as each system takes them in: the context read, read from a transcript, or heard (frames by item)."""
     texts = {"text_base": [item.context for item in items], "cascade": _transcripts(evaluator, items, transcripts)}
-    prompts = {name: [(Segment("text", text), ()) for text in own] for name, own in texts.items()}
+    prompts: dict[str, list[tuple[Segment, Frames]]] = {}
+    prompts |= {name: [(Segment("text", text), ()) for text in own] for name, own in texts.items()}
     prompts |= {k: [(Segment("speech", item.context), own[item.id]) for item in items] for k, own in frames.items()}
     if not evaluator.frozen:
         prompts["text_adapted"] = prompts["text_base"]
@@ -143,7 +146,7 @@ def _frames(
 def _encoded(evaluator: HeldoutEvaluator, encoder: Any, item: NextSentenceItem) -> Frames:
     """The context as sound alone: cut out of the recording and encoded once."""
     utterance = evaluator.by_document[item.document_id]
-    key = (utterance.id, tuple(item.context_words))
+    key = (utterance.id, item.context_words)
     if key not in evaluator.item_frames:
         samples, rate = read_audio(utterance.audio, encoder.sample_rate_hz)
         first, last = item.context_words
@@ -153,43 +156,44 @@ def _encoded(evaluator: HeldoutEvaluator, encoder: Any, item: NextSentenceItem) 
     return evaluator.item_frames[key]
 
 
-def accuracies(
-    run: Run, items: list[NextSentenceItem], results: dict[str, list[Result]], folder: Path
-) -> dict[str, Any]:
+def accuracies(run: Run, items: list[NextSentenceItem], results: dict[str, list[Result]], folder: Path) -> Accuracies:
     """The same items read, heard, and read from a transcript; `tasks`: those of the recipe beside them, and all.
 
     The gap over all has one length normalisation: that of the next sentences (nats a token) where there are some.
     """
     settings, seed = run.recipe.evaluate, run.recipe.seed
-    figures: dict[str, Any] = {}
-    rows, pairs, labels = [], [], []
+    figures = SystemAccuracies()
+    rows, pairs = [], []
+    labels: list[Sequence[str] | None] = []
     if items:
         write_jsonl(folder / "items.jsonl", [asdict(item) for item in items])
         answers = [{"system": k, **asdict(r)} for k, group in results.items() for r in group]
         write_jsonl(folder / "results.jsonl", answers)
-        labels = [[item.document_id for item in items]]  # items of one document share subject and voice
-        figures = _compared(
-            results, [chance(item.options, item.answer) for item in items], settings.bootstrap, seed, labels[0]
-        )
-        rows, pairs = [{"task": NEXT_SENTENCE, **figures}], [(results["text_base"], results["speech_adapted"])]
+        own = [item.document_id for item in items]  # items of one document share subject and voice
+        labels = [own]
+        chances = [chance(item.options, item.answer) for item in items]
+        figures = _compared(results, chances, settings.bootstrap, seed, own)
+        rows = [TaskAccuracies(**vars(figures), task=NEXT_SENTENCE)]
+        pairs = [(results["text_base"], results["speech_adapted"])]
     tasks = _tasks(run, folder / "tasks")
     metric = "acc_token" if items else pool_metric(metric for _, metric in tasks.values())
     for task, (samples, own_metric) in tasks.items():
         results = _results(samples, own_metric)
         chances = [chance_of(row) for row in samples["text_base"]]
-        rows.append({"task": task, **_compared(results, chances, settings.bootstrap, seed)})
+        rows.append(TaskAccuracies(**vars(_compared(results, chances, settings.bootstrap, seed)), task=task))
         pooled = _results(samples, metric)
         pairs.append((pooled["text_base"], pooled["speech_adapted"]))
         labels.append(None)
     if len(pairs) > 1:
         everything, _ = pooled_gap(pairs, settings.bootstrap, seed, groups=labels)
-        rows.append({"task": "all items", "metric": metric, "n": everything.n, "gap": asdict(everything)})
-    return {**figures, "tasks": rows}
+        own_gap = Interval.of(everything)
+        rows.append(TaskAccuracies(n=everything.n, gap=own_gap, task="all items", metric=metric))
+    return Accuracies(**vars(figures), tasks=tuple(rows))
 
 
 def _compared(
     results: dict[str, list[Result]], chances: list[float], resamples: int, seed: int, groups: list[str] | None = None
-) -> dict[str, Any]:
+) -> SystemAccuracies:
     """Accuracy of each system, mean chance, the gap between reading and hearing, and margins."""
     between = gap(results["text_base"], results["speech_adapted"], resamples, seed, groups=groups)
     own = {name: rows for name, rows in results.items() if name in HEARING}
@@ -198,20 +202,21 @@ def _compared(
         if control in own:
             more = margin_over(own["speech_adapted"], own[control], resamples, seed, groups=groups)
             margins[f"over_{control}"] = more
-    return {
-        **{name: accuracy(rows, groups) for name, rows in results.items()},
-        "chance": float(np.mean(chances)),
-        "n": len(chances),
-        "gap": asdict(between),
-        "margin": {name: asdict(value) for name, value in margins.items()},
-    }
+    right = {name: accuracy(rows, groups) for name, rows in results.items()}
+    return SystemAccuracies(
+        **{name: Interval(share.value, share.low, share.high) for name, share in right.items()},
+        chance=float(np.mean(chances)),
+        n=len(chances),
+        gap=Interval.of(between),
+        margin={name: Interval.of(value) for name, value in margins.items()},
+    )
 
 
-def _results(samples: dict[str, list[dict[str, Any]]], metric: str) -> dict[str, list[Result]]:
+def _results(samples: dict[str, list[Sample]], metric: str) -> dict[str, list[Result]]:
     return {system: [result_of(row, metric) for row in rows] for system, rows in samples.items()}
 
 
-def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[dict[str, Any]]], str]]:
+def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Sample]], str]]:
     """Of each of the recipe's tasks: samples by system, heard in the held-out voice, and its metric.
 
     `blind` hears silence: what the options alone give away; `other` the question of another item.
@@ -241,12 +246,12 @@ def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[dict[str, Any]
     )
     plan, samples = load_samples(out)
     own = {}
-    for name, system in plan["systems"].items():  # one voice: a kind, and the kinds that hear something else
-        condition = (system["inputs"] or {}).get("condition")
+    for name, system in plan.systems.items():  # one voice: a kind, and the kinds that hear something else
+        condition = system.spoken.condition if system.spoken else ""
         own[CONTROLS.get(condition) or name.partition("/")[0]] = samples[name]
     if frozen:
         own["text_adapted"] = own["text_base"]  # the same weights read the same text
     return {
-        task: ({system: rows[task] for system, rows in own.items()}, described["config"]["metric"])
-        for task, described in plan["tasks"].items()
+        task: ({system: rows[task] for system, rows in own.items()}, described.metric)
+        for task, described in plan.tasks.items()
     }

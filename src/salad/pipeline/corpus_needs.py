@@ -7,16 +7,15 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from salad.assets import ASSETS
 from salad.config import Corpus, Recipe
-from salad.data.card import speech_source, text_source
+from salad.data.card import SpeechSource, TextSource, speech_source, text_source
 from salad.data.ingest_plan import IngestLimits
 from salad.data.prepared import Prepared, copy_recordings, first_of_each_domain, read_prepared, recorded
-from salad.files import Rows, write_jsonl
+from salad.files import JsonObject, Rows, write_jsonl
 from salad.model import load_encoder
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import speak, without_times
@@ -36,7 +35,7 @@ def write_documents(path: Path, documents: Iterable[Document]) -> Rows:
     """Write documents as JSON lines; what is read from there. Raises SaladError where two share an id."""
     hashes = array("Q")
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def rows() -> Iterator[JsonObject]:
         for document in documents:
             hashes.append(id_hash(document.id))
             yield asdict(document)
@@ -112,7 +111,7 @@ def heldout_speech(
     return [*measured, *without_times(speak(run, folder / "heldout", missing, "speak held-out"))], len(ready)
 
 
-def spoken_rows(spoken: Sequence[Utterance], measured: Sequence[Utterance]) -> list[dict[str, Any]]:
+def spoken_rows(spoken: Sequence[Utterance], measured: Sequence[Utterance]) -> list[SpeechSource]:
     """Rows of the data card for synthetic speech, one a voice: to train on and to measure on."""
     rows = []
     for voice in {u.speaker: 0 for u in itertools.chain(spoken, measured)}:
@@ -121,9 +120,7 @@ def spoken_rows(spoken: Sequence[Utterance], measured: Sequence[Utterance]) -> l
     return rows
 
 
-def text_rows(
-    settings: Corpus, llm: str, prepared: Sequence[Document], web: Iterable[Document]
-) -> list[dict[str, Any]]:
+def text_rows(settings: Corpus, llm: str, prepared: Sequence[Document], web: Iterable[Document]) -> list[TextSource]:
     """Rows of the data card for text that is not the user's own entries: of a prepared corpus, written, and local.
 
     prepared: what D_web took from a prepared corpus; web: all of D_web.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -20,14 +20,15 @@ from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.ears import ears_sides, lower_part_again
 from salad.pipeline.ears_data import text_weights
-from salad.pipeline.run import Run
-from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer, speech_examples, text_examples
+from salad.pipeline.run import Run, Summary
+from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer, speech_examples
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.streaming import count_left_out, open_stream
 from salad.sequence import Frames
+from salad.sequence.examples import text_examples
 from salad.sequence.stream import ShardSource
 from salad.training.distributed import ProcessGroup, shard
-from salad.training.loop import Schedule, Task, autocast, train
+from salad.training.loop import Schedule, SharedTask, autocast, train
 from salad.training.start import place
 from salad.training.tasks import CTCTask, DistillTask, OneBatch, Source, Together, WithCTC, plan_batches
 from salad.types import Document, Example, SaladError, Utterance
@@ -47,7 +48,7 @@ def train_stage(
     overfit: Path | None = None,
     folder: Path | None = None,
     seed: int | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Distil from `weights` (a fresh optimiser) or `resume` (weights and optimiser).
 
     sources: of a tokenizer; examples in memory, of which a plan of all batches is made, or with `sequence.stream` the
@@ -74,9 +75,9 @@ def train_stage(
     stream, plan = None, list[list[Example]]()
     found = sources(load_tokenizer(run))  # of its own, for a stream reads in a thread
     if isinstance(found[0], ShardSource):
-        stream = open_stream(folder, settings, run.recipe.sequence, found, world, seed)
+        stream = open_stream(folder, settings, run.recipe.sequence, cast(Sequence[ShardSource], found), world, seed)
     else:
-        plan = plan_batches(found, settings.steps, settings.positions, seed)
+        plan = plan_batches(cast(Sequence[Source], found), settings.steps, settings.positions, seed)
         longest = max((1 + len(e.token_ids), e.id) for batch in plan for e in batch)
         if longest[0] > context:
             raise SaladError(
@@ -93,15 +94,16 @@ def train_stage(
         "beta": settings.jsd_beta,
         "compile": settings.compile,
     }
-    task: Task = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=room, objective=objective)
+    distillation = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=room, objective=objective)
+    task: SharedTask = distillation
     if run.recipe.model.ears == "symbols":
-        weights = text_weights(run) if name == "stage2" else None
-        task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed, weights))
+        shares = text_weights(run) if name == "stage2" else None
+        task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed, shares))
     elif settings.ctc_weight:
         layout = run.recipe.sequence, run.recipe.seed
         spans = [span for group, frames in spoken() for span in ctc_spans(tokenizer, group, frames, *layout)]
         beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=seed)
-        task = WithCTC(task, beside, settings.ctc_weight)
+        task = WithCTC(distillation, beside, settings.ctc_weight)
     rates = {"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm}
     schedule = Schedule.of(settings, rates)
     probe = _probe(run, model, teacher, tokenizer, settings, bf16)
@@ -123,7 +125,7 @@ def train_stage(
         sharded=(settings.shard or settings.shard_teacher) and world.size > 1,
         stream=stream,
     )
-    summary = {"checkpoint": last.name, "steps": settings.steps}
+    summary: Summary = {"checkpoint": last.name, "steps": settings.steps}
     if stream is None:
         return {**summary, "documents": sum(map(len, plan))}
     lanes = read_json(last / "state.json")["stream"]["lanes"].values()
@@ -134,7 +136,7 @@ def train_stage(
 def _is_small(plan: Sequence[Sequence[Example]], base: SaladForConditionalGeneration) -> bool:
     """Whether the teacher's states of all documents fit CACHE_BYTES: then each is read once."""
     tokens = {e.token_ids.tobytes(): 1 + len(e.token_ids) for batch in plan for e in batch}
-    return sum(tokens.values()) * base.config.llm_config.hidden_size * 4 <= CACHE_BYTES
+    return bool(sum(tokens.values()) * base.config.llm_config.hidden_size * 4 <= CACHE_BYTES)
 
 
 def _placed(
@@ -170,8 +172,8 @@ def _probe(
     def measure() -> dict[str, float]:
         with torch.no_grad(), autocast(bf16, device):
             reading = teacher if frozen else Teacher(model, cache=False)  # M reads by the adapted weights (eq. 2)
-            m = summary(divergence(model, reading, examples, speech_ears(model)))["all"]
-            f = 0.0 if frozen else summary(forgetting(model, teacher, texts))["all"]
+            m = summary(divergence(model, reading, examples, speech_ears(model))).all
+            f = 0.0 if frozen else summary(forgetting(model, teacher, texts)).all
         return {"misalignment": m, "forgetting": f}
 
     return measure

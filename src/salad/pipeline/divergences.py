@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from salad.evaluation.figures import Rows
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary, transcript_ears
 from salad.measure.hearing import exposure_parts
 from salad.measure.oracle import oracle_rows, symbols_of_model
+from salad.measure.results import MeanKL
 from salad.model import load_encoder
 from salad.pipeline.hearing import heard_counts, said_symbols
 from salad.pipeline.heldout import HeldoutEvaluator
@@ -58,7 +58,7 @@ def divergences(
     checkpoints: Mapping[str, Path],
     written: dict[str, str],
     silent_frames: np.ndarray,
-) -> tuple[Rows, dict[str, Any]]:
+) -> tuple[Rows, dict[str, MeanKL]]:
     """M of every checkpoint and of the controls, document by document; F summed up. Leaves the last model loaded.
 
     checkpoints: by stage; of stage2, the last one, M is also summed up by exposure. written: transcripts by utterance,
@@ -71,7 +71,7 @@ def divergences(
     def parts(example: Example) -> dict[str, np.ndarray]:
         return exposure_parts(example, words[example.id], known)
 
-    f: dict[str, Any] = {"init": {"all": 0.0, "se": 0.0, "by_domain": {}}}  # nothing is forgotten yet (invariant 2)
+    f = {"init": MeanKL(0.0, 0.0, by_domain={})}  # nothing is forgotten yet (invariant 2)
     with progress("measure M and F", 5 + 2 * len(checkpoints), "passes") as bar:
         rows["deaf"] = divergence(base, teacher, examples, deaf_ears(base))
         bar.advance()
@@ -102,7 +102,7 @@ def divergences(
                 rows["other"] = divergence(model, evaluator.reader(), own, speech_ears(model, lambda e: frames[e.id]))
         bar.advance()
     if evaluator.frozen:  # the same weights on the same text
-        nothing = {"all": 0.0, "se": 0.0, "by_domain": {}, "note": "the LLM is frozen"}
+        nothing = MeanKL(0.0, 0.0, by_domain={}, note="the LLM is frozen")
         f |= {"stage1": nothing, "stage2": nothing}
     return rows, f
 

@@ -28,7 +28,7 @@ from salad.pipeline.ears_data import (
     spell_documents,
     words_of_lists,
 )
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import build_model, load_symbols, load_tokenizer, symbol_spans
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.sequence import Frames
@@ -45,7 +45,7 @@ from salad.types import Utterance
 Spoken = Sequence[tuple[Sequence[Utterance], Frames]]  # D_speech first, then what was bought
 
 
-def lower_part(run: Run) -> dict[str, Any]:
+def lower_part(run: Run) -> Summary:
     """Choose the alphabet, learn how the LLM's tokens sound, and train frames -> symbols by CTC on D_speech but for a
     tenth, from which `spell` takes its noise."""
     settings, folder, device = run.recipe.warm_start, run.folder("warm_start"), default_device()
@@ -53,7 +53,7 @@ def lower_part(run: Run) -> dict[str, Any]:
     utterances = load_aligned(run, "speech")
     symbols = choose_symbols(run, tokenizer, utterances)
     model = build_model(run).to(device)
-    for parameter in (*model.llm.parameters(), *model.adapter.upper.parameters()):
+    for parameter in (*model.llm.parameters(), *model.symbol_ears.upper.parameters()):
         parameter.requires_grad_(False)
     frames = load_frames(run, "speech", utterances)
     layout = run.recipe.sequence, run.recipe.seed
@@ -64,9 +64,9 @@ def lower_part(run: Run) -> dict[str, Any]:
     bf16 = run.uses_bf16("train", device)
     last = train(model, task, schedule, folder, title="frames to symbols (CTC)", bf16=bf16)
     heldout = load_aligned(run, "heldout")
-    spans = symbol_spans(tokenizer, symbols, heldout, load_frames(run, "heldout", heldout), *layout, with_text=False)
+    unseen = symbol_spans(tokenizer, symbols, heldout, load_frames(run, "heldout", heldout), *layout, with_text=False)
     with torch.no_grad(), autocast(bf16, device):
-        errors, said, samples = _phone_errors(model, symbols, [span for span, _ in spans])
+        errors, said, samples = _phone_errors(model, symbols, [span for span, _ in unseen])
     write_json(folder / "samples.json", samples)
     return {
         "spans": len(task.spans) + task.impossible,
@@ -99,7 +99,7 @@ def lower_part_again(
     )
 
 
-def upper_part(run: Run) -> dict[str, Any]:
+def upper_part(run: Run) -> Summary:
     """Symbols -> tokens, from text alone, with the noise of the lower part; then the LLM's own judgement of it."""
     settings, folder, device = run.recipe.spell, run.folder("spell"), default_device()
     run.use_threads()
@@ -188,8 +188,10 @@ def _text_task(
 ) -> SpellTask:
     """Spelling of the recipe's texts, and of lists of words."""
     settings, words = run.recipe.spell, run.recipe.sequence.speech_words
-    shares = {"lists_share": settings.lists_share, "rate": settings.error_rate, "weights": weights}
-    return SpellTask(model, texts, lists, noise, steps=steps, batch=batch, seed=seed, words=words, **shares)
+    return SpellTask(
+        model, texts, lists, noise, steps=steps, batch=batch, seed=seed, words=words, weights=weights,
+        lists_share=settings.lists_share, rate=settings.error_rate,
+    )  # fmt: skip
 
 
 def _schedule(settings: config.WarmStart | config.Spell, steps: int, decay_share: float) -> Schedule:
@@ -207,7 +209,7 @@ def _phone_errors(
     model: SaladForConditionalGeneration, symbols: Symbols, spans: Sequence[SymbolSpan]
 ) -> tuple[int, int, list[dict[str, str]]]:
     """Edits and length over all spans, boundaries left out, and some as they were heard beside what was said."""
-    errors, said, samples = 0, 0, []
+    errors, said, samples = 0, 0, list[dict[str, str]]()
     for start in range(0, len(spans), HEARD_AT_ONCE):
         part = spans[start : start + HEARD_AT_ONCE]
         runs = runs_of(model, part)

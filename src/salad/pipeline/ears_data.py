@@ -63,7 +63,7 @@ def _vocabulary_size(run: Run) -> int:
 
     from salad import assets
 
-    return AutoConfig.from_pretrained(assets.llm_folder(run.recipe.assets.llm)).vocab_size
+    return int(AutoConfig.from_pretrained(assets.llm_folder(run.recipe.assets.llm)).vocab_size)
 
 
 def vocabulary_words(tokenizer: Any) -> list[str]:
@@ -176,8 +176,8 @@ def noise_of(run: Run, model: SaladForConditionalGeneration, tokenizer: Any, sym
 
 def runs_of(model: SaladForConditionalGeneration, spans: Sequence[SymbolSpan]) -> Any:
     """What the lower part hears in each span: symbols with their posteriors (`Runs`)."""
-    device = model.adapter.upper.symbol.device
-    return model.adapter.runs([torch.from_numpy(span.frames).float().to(device) for span in spans])
+    device = model.symbol_ears.upper.symbol.device
+    return model.symbol_ears.runs([torch.from_numpy(span.frames).float().to(device) for span in spans])
 
 
 def save_noise(noise: Noise, path: Path) -> None:

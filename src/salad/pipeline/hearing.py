@@ -24,6 +24,7 @@ from salad.measure.hearing import (
     word_recall,
 )
 from salad.measure.oracle import true_symbols
+from salad.measure.results import ErrorRates, Hearing, Withheld
 from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.run import Run
 from salad.pipeline.stages.align import load_aligned
@@ -46,10 +47,8 @@ def said_symbols(evaluator: HeldoutEvaluator, symbols: Any, example: Example) ->
     return true_symbols(text, symbols, example)
 
 
-def hearing_figures(
-    evaluator: HeldoutEvaluator, spans: Sequence[HeardSpan]
-) -> tuple[dict[str, Any], dict[str, VoiceErrors]]:
-    """{word_recall, spans, ...} for figures.json, and the error rates of each voice; writes evaluate/heard.jsonl."""
+def hearing_figures(evaluator: HeldoutEvaluator, spans: Sequence[HeardSpan]) -> tuple[Hearing, dict[str, VoiceErrors]]:
+    """What figures.json tells of it, and the error rates of each voice; writes evaluate/heard.jsonl."""
     run = evaluator.run
     write_jsonl(run.folder("evaluate") / "heard.jsonl", [asdict(span) for span in spans])
     resamples, seed = run.recipe.evaluate.bootstrap, run.recipe.seed
@@ -63,16 +62,12 @@ def hearing_figures(
         "unseen": [s for s in spans if s.speaker.endswith(UNSEEN)],
     }
     recall = {name: word_recall(own, exposure) for name, own in groups.items() if own}
-    figures = {
-        "word_recall": {name: [asdict(row) for row in rows] for name, rows in recall.items()},
-        "withheld": {
-            "words": len(withheld),
-            "heard_or_read": sorted(word for word in withheld if exposure(word) != "neither"),
-        }
-        if withheld
-        else None,
-        "spans": [asdict(marked(span)) for span in spread(spans, SHOWN, seed)],
-    }
+    met = tuple(sorted(word for word in withheld if exposure(word) != "neither"))
+    figures = Hearing(
+        word_recall={name: tuple(rows) for name, rows in recall.items()},
+        withheld=Withheld(len(withheld), met) if withheld else None,
+        spans=tuple(marked(span) for span in spread(spans, SHOWN, seed)),
+    )
     return figures, {row.voice: row for row in voice_errors(spans, resamples, seed)}
 
 
@@ -95,11 +90,11 @@ def _withheld(run: Run) -> list[str]:
     return path.read_text(encoding="utf-8").split() if path.exists() else []
 
 
-def transcript_errors(utterances: Sequence[Utterance], written: Mapping[str, str]) -> dict[str, float]:
-    """{cer, wer} of the cascade's transcripts, mean over documents: one that several voices read counts once."""
+def transcript_errors(utterances: Sequence[Utterance], written: Mapping[str, str]) -> ErrorRates:
+    """Of the cascade's transcripts, mean over documents: one that several voices read counts once."""
     found: dict[str, list[tuple[float, float]]] = {}
     for u in utterances:
         heard = written.get(u.id, "")
         found.setdefault(u.document_id or u.id, []).append((cer(heard, u.text), wer(heard, u.text)))
     means = np.mean([np.mean(own, axis=0) for own in found.values()], axis=0)
-    return {"cer": float(means[0]), "wer": float(means[1])}
+    return ErrorRates(float(means[0]), float(means[1]))

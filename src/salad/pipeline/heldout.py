@@ -17,9 +17,10 @@ from salad.model import SaladForConditionalGeneration
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.run import Run
-from salad.pipeline.speechlm import build_model, load_tokenizer, speech_examples, text_examples
+from salad.pipeline.speechlm import build_model, load_tokenizer, speech_examples
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.stages.corpus import load_documents
+from salad.sequence.examples import text_examples
 from salad.training.checkpoint import load_weights
 from salad.training.loop import autocast
 from salad.types import Document, Example
@@ -77,7 +78,7 @@ class HeldoutEvaluator:
         kept = _first_of_each(self.documents, number)
         return [e for e in self.examples if not e.speaker.endswith(UNSEEN) and self.document_of[e.id] in kept]
 
-    def another(self) -> tuple[list[Example], dict[str, list]]:
+    def another(self) -> tuple[list[Example], dict[str, list[np.ndarray]]]:
         """Examples for which there is another document's recording, and its frames by example (see `others_frames`)."""
         spoken = [Spoken(self.document_of[e.id], e.domain, e.speaker, e.speech_frames) for e in self.examples]
         found = zip(self.examples, others_frames(spoken), strict=True)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import yaml
 
 from salad import __version__
 from salad.assets import ASSETS
 from salad.config.paper import departures
-from salad.data.card import card_lines, is_non_commercial
-from salad.files import read_json, read_jsonl, write_text
+from salad.data.card import DataCard, card_lines, is_non_commercial
+from salad.files import read_jsonl, write_text
 from salad.measure.format import with_interval
+from salad.measure.results import Interval, RunFigures, TaskAccuracies
 from salad.pipeline.run import Run
+from salad.records import read_record
 
 PAPER = "https://arxiv.org/abs/2510.13632"
 SYSTEMS = {
@@ -29,12 +30,12 @@ SYSTEMS = {
 def write_model_card(run: Run) -> None:
     """stage2/model/README.md, from the data card and whatever figures there are by now; written again by `report`."""
     recipe, folder = run.recipe, run.folder("stage2") / "model"
-    card = read_json(run.folder("corpus") / "data_card.json")
+    card = read_record(DataCard, run.folder("corpus") / "data_card.json")
     head = {
         "library_name": "transformers",
         "base_model": recipe.assets.llm,
         "pipeline_tag": "audio-text-to-text",
-        "license": "cc-by-nc-4.0" if card["non_commercial"] else "other",
+        "license": "cc-by-nc-4.0" if card.non_commercial else "other",
         "tags": ["speech", "salad"],
     }
     parts = [("text LLM", recipe.assets.llm), ("speech encoder (frozen, not inside)", recipe.assets.encoder)]
@@ -75,8 +76,7 @@ def licence_of(name: str) -> str:
 
 
 def _bought(run: Run) -> list[str]:
-    state = run.folder("synthesize") / "stage.json"
-    summary = read_json(state).get("summary", {}) if state.exists() else {}
+    summary = run.done("synthesize").summary if run.finished("synthesize") else {}
     if "hours" not in summary:
         return []
     voices = ", ".join(sorted(run.recipe.synthesize.voices.shares))
@@ -87,7 +87,7 @@ def _figures(run: Run) -> list[str]:
     """The evaluation where it was made; else the last live measurement of the training."""
     path = run.folder("evaluate") / "figures.json"
     if path.exists():
-        return _measured(read_json(path))
+        return _measured(read_record(RunFigures, path))
     metrics = run.folder("stage2") / "metrics.jsonl"
     rows = [row for row in (read_jsonl(metrics) if metrics.exists() else []) if row.get("misalignment") is not None]
     if not rows:
@@ -99,37 +99,33 @@ def _figures(run: Run) -> list[str]:
     ]
 
 
-def _measured(figures: dict[str, Any]) -> list[str]:
+def _measured(figures: RunFigures) -> list[str]:
     """A table of what the evaluation holds; a recipe may have asked for a part of it."""
     names = {"stage2": "misalignment M", "deaf": "M without hearing", "blind": "M hearing silence"}
     names |= {"other": "M hearing another's recording", "cascade": "M of a cascade (ASR, then the LLM)"}
-    rows = [
-        (f"{name}, nats per token", figures["misalignment"][key]["all"])
-        for key, name in names.items()
-        if key in figures.get("misalignment", {})
-    ]
-    if "stage2" in figures.get("forgetting", {}):
-        rows.append(("forgetting F, nats per token", figures["forgetting"]["stage2"]["all"]))
-    table = ["| figure | value |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in rows)]
+    found = [(name, (figures.misalignment or {}).get(key)) for key, name in names.items()]
+    found.append(("forgetting F", (figures.forgetting or {}).get("stage2")))
+    rows = [(name, mean.all) for name, mean in found if mean is not None and mean.all is not None]
+    table = ["| figure | value |", "|---|---|", *(f"| {name}, nats per token | {m:.3f} |" for name, m in rows)]
     table += _heard(figures)
-    tasks = (figures.get("accuracy") or {}).get("tasks") or []
+    tasks = figures.accuracy.tasks if figures.accuracy else None
     return [*table, *_accuracies(tasks)] if tasks else table
 
 
-def _heard(figures: dict[str, Any]) -> list[str]:
+def _heard(figures: RunFigures) -> list[str]:
     """The share that was heard, by its formula, and the word error rate of each voice; in per cent."""
     lines = []
-    if share := figures.get("heard"):
-        lines.append(f"| heard, {share['formula']}, % | {_interval(share)} |")
-    for row in figures.get("voices") or []:
-        if row.get("wer"):
-            lines.append(f"| word error rate, {row['voice']}, % | {_interval(row['wer'])} |")
+    if share := figures.heard:
+        lines.append(f"| heard, {share.formula}, % | {_interval(share)} |")
+    for row in figures.voices or ():
+        if row.wer:
+            lines.append(f"| word error rate, {row.voice}, % | {_interval(row.wer)} |")
     return lines
 
 
-def _accuracies(tasks: Sequence[dict[str, Any]]) -> list[str]:
+def _accuracies(tasks: Sequence[TaskAccuracies]) -> list[str]:
     """Multiple choice, task by task, in per cent with 95 % intervals; the gap is what was read before minus heard."""
-    columns = {key: name for key, name in SYSTEMS.items() if any(key in task for task in tasks)}
+    columns = {key: name for key, name in SYSTEMS.items() if any(getattr(task, key) is not None for task in tasks)}
     lines = [
         "",
         "Multiple choice, in per cent [95 % interval]; the gap in points, what the base LLM reads minus what is heard:",
@@ -138,11 +134,11 @@ def _accuracies(tasks: Sequence[dict[str, Any]]) -> list[str]:
         f"|{'---|' * (len(columns) + 4)}",
     ]
     for task in tasks:
-        chance = f"{100 * task['chance']:.0f}" if "chance" in task else ""
-        cells = [_interval(task.get(key)) for key in (*columns, "gap")]
-        lines.append(f"| {task['task']} | {task['n']} | {chance} | {' | '.join(cells)} |")
+        chance = "" if task.chance is None else f"{100 * task.chance:.0f}"
+        cells = [_interval(getattr(task, key)) for key in (*columns, "gap")]
+        lines.append(f"| {task.task} | {task.n} | {chance} | {' | '.join(cells)} |")
     return lines
 
 
-def _interval(row: dict[str, float] | None) -> str:
+def _interval(row: Interval | None) -> str:
     return with_interval(row, ".0f", scale=100)

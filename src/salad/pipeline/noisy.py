@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from salad.audio import read_audio, write_flac
 from salad.evaluation.degrade import REVISION, disturbed
 from salad.files import file_name
 from salad.measure.divergence import divergence, speech_ears, summary
-from salad.measure.hearing import HeardSpan, voice_errors
+from salad.measure.hearing import HeardSpan, VoiceErrors, voice_errors
+from salad.measure.results import Interval, NoiseFigures
 from salad.pipeline.hearing import listen
 from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.speech_jobs import encode, transcribe
@@ -22,7 +22,7 @@ from salad.types import Utterance
 PLAIN = "as recorded"
 
 
-def noise_rows(evaluator: HeldoutEvaluator) -> list[dict[str, Any]]:
+def noise_rows(evaluator: HeldoutEvaluator) -> list[NoiseFigures]:
     """One row of each of `evaluate.noise`, behind one of the same recordings as they are: M, word and phone errors of
     the model's ears over spoken spans, and the word errors of the cascade's recogniser over whole documents.
 
@@ -43,18 +43,17 @@ def noise_rows(evaluator: HeldoutEvaluator) -> list[dict[str, Any]]:
         )
         examples = speech_examples(run, evaluator.tokenizer, noisy, frames)
         spans = [replace(s, speaker=name) for s in listen(evaluator, evaluator.model, examples)]
-        errors = _errors(evaluator, spans)
+        errors, of_cascade = _errors(evaluator, spans), _errors(evaluator, _transcribed(noisy, written, name))
+        measured = divergence(evaluator.model, evaluator.reader(), examples, speech_ears(evaluator.model))
         rows.append(
-            {
-                "condition": name,
-                "documents": len(noisy),
-                "misalignment": summary(
-                    divergence(evaluator.model, evaluator.reader(), examples, speech_ears(evaluator.model))
-                )["all"],
-                "wer": asdict(errors.wer) if errors else None,
-                "phone_error": asdict(errors.phone_error) if errors and errors.phone_error else None,
-                "cascade_wer": asdict(_errors(evaluator, _transcribed(noisy, written, name)).wer),
-            }
+            NoiseFigures(
+                condition=name,
+                documents=len(noisy),
+                misalignment=summary(measured).all,
+                wer=Interval.of(errors.wer) if errors else None,
+                phone_error=Interval.of(errors.phone_error) if errors and errors.phone_error else None,
+                cascade_wer=Interval.of(of_cascade.wer) if of_cascade else None,
+            )
         )
     return rows
 
@@ -82,6 +81,6 @@ def _transcribed(utterances: Sequence[Utterance], written: dict[str, str], name:
     ]
 
 
-def _errors(evaluator: HeldoutEvaluator, spans: Sequence[HeardSpan]) -> Any:
+def _errors(evaluator: HeldoutEvaluator, spans: Sequence[HeardSpan]) -> VoiceErrors | None:
     found = voice_errors(spans, evaluator.run.recipe.evaluate.bootstrap, evaluator.run.recipe.seed)
     return found[0] if found else None

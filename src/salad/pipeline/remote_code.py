@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 Key = tuple[str, str]  # (module, name) of a definition of ours; ("", the import itself) of one of another package
 OURS = "salad"
@@ -291,7 +292,7 @@ def _targets(node: ast.AST) -> list[str]:
     return found
 
 
-def _bound_in(function: ast.AST) -> set[str]:
+def _bound_in(function: Any) -> set[str]:
     """Names that are a function's own: its parameters, and what its body binds."""
     given = function.args
     names = {one.arg for one in [*given.posonlyargs, *given.args, *given.kwonlyargs]}

@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -22,13 +22,15 @@ from salad.data.readers.detect import check_places
 from salad.engine import using
 from salad.engine.memory import keep_freed_memory
 from salad.engine.precision import Timing, Use, decide, measured
-from salad.files import num_bytes, read_json, size_of, write_json
+from salad.files import num_bytes, size_of, write_json
 from salad.pipeline.fingerprints import of_section
 from salad.pipeline.lock import one_owner
 from salad.progress import console
+from salad.records import read_record
 from salad.types import SaladError
 
 Replaced = Literal["ask", "keep", "remove"]
+Summary = Mapping[str, Any]  # what a stage tells of itself, in JSON's own types: counts, hours, names
 
 # in order; the file of a stage declares what it is made from (see `_inputs`)
 STAGES = (
@@ -51,6 +53,23 @@ MEASURED = "measured precision"
 KEPT_BYTES = 10**10  # of results that no longer fit: so much is kept in replaced/ without asking
 ROUND = ("probe", "select", "synthesize", "stage2")  # what a further round of buying does again
 VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
+
+
+@dataclass(frozen=True)
+class StageNote:
+    """stage.json: what a stage was made from (fingerprints, seed, versions), whether it is done, how long it took."""
+
+    stage: str = ""
+    inputs: dict[str, str] | None = None
+    seed: int | None = None
+    versions: dict[str, str] | None = None
+    status: str = ""
+    seconds: float = 0.0
+    summary: Summary = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        return self.status == "done"
 
 
 @dataclass(frozen=True)
@@ -110,13 +129,17 @@ class Run:
         return measured(llm, recipe.threads, trained=trained, keep=kept_precision(self.dir))
 
     def finished(self, stage: str) -> bool:
-        return _state(self.folder(stage)).get("status") == "done"
+        return self._note(stage).done
 
-    def done(self, stage: str) -> dict[str, Any]:
+    def done(self, stage: str) -> StageNote:
         """stage.json of a finished stage. Raises SaladError where it is not finished."""
-        if not self.finished(stage):
+        note = self._note(stage)
+        if not note.done:
             raise SaladError(f"stage {stage}: not finished in {self.dir}; run `salad run` or that stage first")
-        return _state(self.folder(stage))
+        return note
+
+    def _note(self, stage: str) -> StageNote:
+        return _state(self.folder(stage)) or StageNote()
 
 
 @one_owner
@@ -143,7 +166,7 @@ def run_pipeline(
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
     run = Run(recipe)
     first, meet = _others()
-    if not reuse and only in (None, "assets", "corpus") and _state(run.folder("corpus")).get("status") != "done":
+    if not reuse and only in (None, "assets", "corpus") and not run.finished("corpus"):
         check_places(recipe.corpus)  # before models are fetched
     if first:
         run.dir.mkdir(parents=True, exist_ok=True)
@@ -156,10 +179,10 @@ def run_pipeline(
         parts |= _inputs(stage, recipe)
         state = _state(run.folder(stage))
         meet()  # and nobody writes before all have read
-        changed = _changed(state.get("inputs"), parts) if state else []
+        changed = _changed(state.inputs, parts) if state else []
         if only is not None and stage != only:
             continue
-        if state.get("status") == "done" and not changed and not above_ran:
+        if state and state.done and not changed and not above_ran:
             if first:
                 console.print(f"[dim]{stage}: finished before, unchanged[/]")
             if stage in (only, until):
@@ -195,7 +218,7 @@ def _same_elsewhere(stage: str, parts: dict[str, str], runs: Sequence[Path]) -> 
     """The finished folder of this stage in another run, made from the same inputs."""
     for other in runs:
         state = _state(other / stage)
-        if state.get("status") == "done" and state.get("inputs") == parts:
+        if state and state.done and state.inputs == parts:
             return other / stage
     return None
 
@@ -215,8 +238,9 @@ def _module(stage: str) -> ModuleType:
     return importlib.import_module(f"salad.pipeline.stages.{stage}")
 
 
-def _function(stage: str) -> Callable[[Run], dict[str, Any]]:
-    return _module(stage).run
+def _function(stage: str) -> Callable[[Run], Summary]:
+    run: Callable[[Run], Summary] = _module(stage).run
+    return run
 
 
 def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
@@ -226,7 +250,7 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
     """
     folder = run.folder(stage)
     before = _state(folder)
-    seconds = before.get("seconds", 0.0)
+    seconds = before.seconds if before else 0.0
     header = {"stage": stage, "inputs": parts, "seed": run.recipe.seed, "versions": versions()}
     write_json(folder / "stage.json", {**header, "status": "running", "seconds": seconds})
     console.rule(f"[bold]{stage}[/]", align="left")
@@ -301,9 +325,9 @@ def refuse_large(folders: Sequence[Path], replaced: Replaced = "ask") -> None:
         )
 
 
-def _state(folder: Path) -> dict[str, Any]:
+def _state(folder: Path) -> StageNote | None:
     path = folder / "stage.json"
-    return read_json(path) if path.exists() else {}
+    return read_record(StageNote, path) if path.exists() else None
 
 
 def versions() -> dict[str, str]:

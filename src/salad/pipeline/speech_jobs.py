@@ -17,8 +17,8 @@ from salad.data.deduplicate import sound_key
 from salad.data.manifest import spoken_in, utterance_from_dict, utterance_to_dict
 from salad.engine import Made, run_shards
 from salad.files import Rows, read_json, write_json, write_jsonl
+from salad.model.encoders.base import Encoder
 from salad.model.encoders.job import FlyFrames, encode_pieces, items_of, kind_of, shared_encoder
-from salad.model.encoders.load import Encoder
 from salad.pipeline.fingerprints import fingerprint, of_folder, section
 from salad.pipeline.run import Run, versions
 from salad.progress import console
@@ -119,7 +119,7 @@ def encode(
     `sequence.features: fly` nothing is written.
     """
     settings = run.recipe.sequence
-    how = {"seed": run.recipe.seed, "layouts": layouts, "whole": whole}
+    how: dict[str, Any] = {"seed": run.recipe.seed, "layouts": layouts, "whole": whole}
     if settings.features == "fly":
         return FlyFrames(encoder_of(run), settings, utterances, **how)
     for shard in sorted(folder.glob("shard-*")):
@@ -128,7 +128,7 @@ def encode(
             shutil.rmtree(shard)
     encoder, kind, _ = expected(run)
 
-    def key(item: tuple) -> str:
+    def key(item: tuple[Any, ...]) -> str:
         return f"{encoder} {kind} {sound_key(item[0])} {item!r}"
 
     items = items_of(encoder_of(run), utterances, settings, **how)

@@ -71,10 +71,11 @@ def build_model(
     if model.ctc is not None:
         model.ctc.token_ids.copy_(torch.tensor(read_json(ctc)))
     if two_parts:
-        model.adapter.learn_lexicon(load_lexicon(run))
+        model.symbol_ears.learn_lexicon(load_lexicon(run))
     if checkpoint is not None:
         load_weights(checkpoint, model, averaged=averaged)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def load_symbols(run: Run) -> Symbols:

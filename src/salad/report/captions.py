@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from salad.report.contents import CurvePoint, Evidence, Report
 from salad.report.values import (
     STAGES,
     buys_more,
@@ -40,7 +40,7 @@ CAPTIONS = {
 }
 
 
-def caption_numbers(report: dict[str, Any]) -> dict[str, Numbers]:
+def caption_numbers(report: Report) -> dict[str, Numbers]:
     """For each figure of CAPTIONS the numbers that it does not show itself, none where nothing was measured."""
     return {
         "stages": _stages(report),
@@ -56,16 +56,16 @@ def caption_numbers(report: dict[str, Any]) -> dict[str, Numbers]:
     }
 
 
-def _moves(name: str, rows: list[dict[str, Any]] | None, key: str, show: Callable[[float], str]) -> Numbers:
+def _moves(name: str, rows: Sequence[CurvePoint] | None, key: str, show: Callable[[float], str]) -> Numbers:
     """From the first to the last of the rows that hold `key`."""
-    values = [row[key] for row in rows or [] if row.get(key) is not None]
+    values = [value for row in rows or () if (value := getattr(row, key)) is not None]
     return [(name, f"{show(values[0])} → {show(values[-1])}")] if values else []
 
 
-def _stages(report: dict[str, Any]) -> Numbers:
+def _stages(report: Report) -> Numbers:
     out = [(f"M {STAGES[key]}", with_error(pick(report, f"misalignment.{key}"))) for key in measured_stages(report)]
     for key in ("warm_start", "stage1"):
-        if (beside := pick(report, f"misalignment.{key}.stage2")) and beside.get("all") is not None:
+        if (beside := pick(report, f"misalignment.{key}.stage2")) and beside.all is not None:
             over = f"M Stage II on the {pick(report, f'misalignment.{key}.n_documents')} documents of {STAGES[key]}"
             out.append((over, with_error(beside)))
     if other := nats_interval(pick(report, "over.other")):
@@ -74,22 +74,22 @@ def _stages(report: dict[str, Any]) -> Numbers:
     return [*out, ("held-out documents", str(documents))] if documents else out
 
 
-def _accuracy(report: dict[str, Any]) -> Numbers:
-    gap = pick(report, "accuracy.gap")
-    if not gap or gap.get("value") is None:
+def _accuracy(report: Report) -> Numbers:
+    gap = report.accuracy.gap if report.accuracy else None
+    if gap is None or gap.value is None:
         return []
     return [("gap, text − speech", gap_points(gap, "\xa0points"))]
 
 
-def _warm_start(report: dict[str, Any]) -> Numbers:
-    losses = [row["loss"] for row in pick(report, "curves.warm_start") or [] if row.get("loss") is not None]
+def _warm_start(report: Report) -> Numbers:
+    losses = [row.loss for row in pick(report, "curves.warm_start") or () if row.loss is not None]
     tenth = max(1, len(losses) // 10)
     if len(losses) < 2:
         return []
     return [("mean loss, first and last tenth", f"{np.mean(losses[:tenth]):.2f} → {np.mean(losses[-tenth:]):.2f}")]
 
 
-def _curves(report: dict[str, Any]) -> Numbers:
+def _curves(report: Report) -> Numbers:
     kinds = {"misalignment": "M", "forgetting": "F"}
     return [
         number
@@ -99,10 +99,11 @@ def _curves(report: dict[str, Any]) -> Numbers:
     ]
 
 
-def _domains(report: dict[str, Any]) -> Numbers:
+def _domains(report: Report) -> Numbers:
     before = pick(report, "misalignment.stage1.by_domain") or {}
-    after = stage_two_beside(report, "stage1").get("by_domain") or {}
-    change = {key: after[key] - before[key] for key in before if before[key] is not None and after.get(key) is not None}
+    after = stage_two_beside(report, "stage1").by_domain or {}
+    both = ((key, first, after.get(key)) for key, first in before.items())
+    change = {key: then - first for key, first, then in both if first is not None and then is not None}
     if not change:
         return []
     more = buys_more(report)
@@ -114,7 +115,7 @@ def _domains(report: dict[str, Any]) -> Numbers:
     return [lower, *((name, nats(np.mean(group), sign=True)) for name, group in groups.items() if group)]
 
 
-def _voices(report: dict[str, Any]) -> Numbers:
+def _voices(report: Report) -> Numbers:
     voices = pick(report, f"misalignment.{(measured_stages(report) or ['stage2'])[-1]}.by_voice") or {}
     groups = {
         "mean M, voices trained on": [m for key, m in voices.items() if m is not None and "(unseen)" not in key],
@@ -123,38 +124,38 @@ def _voices(report: dict[str, Any]) -> Numbers:
     return [(name, nats(np.mean(group))) for name, group in groups.items() if group]
 
 
-def _recall(report: dict[str, Any]) -> Numbers:
-    withheld = pick(report, "hearing.withheld")
-    leaked = len(withheld.get("heard_or_read") or []) if withheld else 0
+def _recall(report: Report) -> Numbers:
+    withheld = report.hearing.withheld if report.hearing else None
+    leaked = len(withheld.heard_or_read) if withheld else 0
     return [("withheld words heard or read all the same", str(leaked))] if withheld else []
 
 
-def _clusters(report: dict[str, Any]) -> Numbers:
-    rows = [row for row in report.get("selection") or [] if row.get("misalignment") is not None]
+def _clusters(report: Report) -> Numbers:
+    rows = [(row, row.misalignment) for row in report.selection or () if row.misalignment is not None]
     if not rows:
         return []
     groups = {
-        "mean M, bought": [row["misalignment"] for row in rows if row.get("bought_s")],
-        "others": [row["misalignment"] for row in rows if not row.get("bought_s")],
+        "mean M, bought": [m for row, m in rows if row.bought_s],
+        "others": [m for row, m in rows if not row.bought_s],
     }
     out = [("bought", f"{len(groups['mean M, bought'])} of {len(rows)}")]
-    out += [(name, nats(np.mean(group))) for name, group in groups.items() if group]
-    out.append(("dropped", str(sum(bool(row.get("dropped")) for row in rows))))
-    correlation = rank_correlation([(row["misalignment"], row["cer"]) for row in rows if row.get("cer") is not None])
+    out += [(name, nats(float(np.mean(group)))) for name, group in groups.items() if group]
+    out.append(("dropped", str(sum(bool(row.dropped) for row, _ in rows))))
+    correlation = rank_correlation([(m, row.cer) for row, m in rows if row.cer is not None])
     if correlation is not None:
         out.append(("rank correlation of M and CER", f"{correlation:+.2f}".replace("-", "−")))
-    return out + _evidence(report.get("evidence") or {})
+    return out + _evidence(report.evidence or Evidence())
 
 
-def _evidence(found: dict[str, Any]) -> Numbers:
+def _evidence(found: Evidence) -> Numbers:
     """What the purchase rests on: whether the probe's M(c) differ beyond their errors."""
     shown = {"decision": "{}", "p": "p {:.3f} that all clusters have the same M", "reliability": "{:.2f} of M(c)",
              "documents": "{} documents", "seconds": "{:.0f} s of speech"}  # fmt: skip
     names = {"decision": "selection", "p": "test", "documents": "probed", "seconds": "probed, speech"}
-    out = [(names.get(k, k), form.format(found[k])) for k, form in shown.items() if found.get(k) is not None]
-    overlap = found.get("overlap")
-    if isinstance(overlap, float) and math.isfinite(overlap):
-        out.append(("expected to share with a selection by the true M(c)", percent(overlap)))
+    told = ((names.get(k, k), form, getattr(found, k)) for k, form in shown.items())
+    out = [(name, form.format(value)) for name, form, value in told if value is not None]
+    if found.overlap is not None and math.isfinite(found.overlap):
+        out.append(("expected to share with a selection by the true M(c)", percent(found.overlap)))
     return out
 
 
@@ -167,8 +168,8 @@ def rank_correlation(pairs: list[tuple[float, float]]) -> float | None:
     return float(spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
-def _seconds(report: dict[str, Any]) -> Numbers:
-    stages = {key: s for key, s in (report.get("seconds") or {}).items() if key != "total" and s is not None}
+def _seconds(report: Report) -> Numbers:
+    stages = {key: s for key, s in (report.seconds or {}).items() if key != "total" and s is not None}
     if not stages:
         return []
     longest, total = max(stages, key=stages.__getitem__), pick(report, "seconds.total") or sum(stages.values())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from salad.measure.format import Z95
+from salad.measure.results import Interval, MeanKL
+from salad.report.contents import CurvePoint, Report
 from salad.report.style import AFTER, BEFORE, GREEN, INK, LINE, PAPER, PLUM, QUIET, WARM, new_figure
 from salad.report.values import (
     ACCURACIES,
@@ -37,8 +39,14 @@ def shorten(text: str) -> str:
     return text if len(text) <= LABEL_LETTERS else text[: LABEL_LETTERS - 1].rstrip() + "…"
 
 
-def _half(entry: Mapping[str, Any]) -> float:
-    return Z95 * (entry.get("se") or 0.0)
+def _half(entry: MeanKL) -> float:
+    return Z95 * (entry.se or 0.0)
+
+
+def _ends(row: Interval) -> tuple[float, float]:
+    """Both ends of the interval, or the value for each that is missing."""
+    value = row.value or 0.0
+    return value if row.low is None else row.low, value if row.high is None else row.high
 
 
 def _rows(axis: Axes, names: Sequence[str], limit: float, xlabel: str) -> None:
@@ -72,70 +80,72 @@ def _column_title(axis: Axes, text: str) -> None:
     axis.annotate(text, (1, 1), (6, 6), "axes fraction", "offset points", color=QUIET, fontsize=11)
 
 
-def draw_stages(report: dict[str, Any]) -> Figure | None:
+def draw_stages(report: Report) -> Figure | None:
     """M after each stage as dots with 95 % whiskers; the controls as lines across.
 
     The untrained model, several times as far off, is told as text: on the axis it would press all others together.
     """
-    entries = {key: pick(report, f"misalignment.{key}") or {} for key in (*STAGES, *CONTROLS)}
-    entries = {key: entry for key, entry in entries.items() if entry.get("all") is not None}
-    untrained = entries.pop("init", None) if set(entries) & set(STAGES) - {"init"} else None
-    stages = [key for key in STAGES if key in entries]
+    entries: dict[str, MeanKL] = {key: pick(report, f"misalignment.{key}") for key in (*STAGES, *CONTROLS)}
+    means = {key: entry.all for key, entry in entries.items() if entry is not None and entry.all is not None}
+    untrained = means.pop("init", None) if set(means) & set(STAGES) - {"init"} else None
+    stages = [key for key in STAGES if key in means]
     if not stages:
         return None
     figure, [axis] = new_figure(116 + 46 * len(stages))
-    for key in sorted((key for key in CONTROLS if key in entries), key=lambda key: entries[key]["all"]):
-        m, half, colour = entries[key]["all"], _half(entries[key]), CONTROL_COLOURS[key]
+    for key in sorted((key for key in CONTROLS if key in means), key=means.__getitem__):
+        m, half, colour = means[key], _half(entries[key]), CONTROL_COLOURS[key]
         axis.axvspan(max(0.0, m - half), m + half, color=colour, alpha=0.12, linewidth=0)
         axis.axvline(m, color=colour, linestyle=(0, (5, 3)), label=f"{CONTROLS[key]} {nats(m)}")
     for index, key in enumerate(stages):
-        m, half = entries[key]["all"], _half(entries[key])
+        m, half = means[key], _half(entries[key])
         axis.hlines(index, 0, m, color=LINE, linewidth=2)
         _value(axis, m, index, m - half, m + half, AFTER if key == stages[-1] else BEFORE, nats(m))
         heard = heard_of(report, f"by_stage.{key}")[1]
         _beside(axis, index, "–" if heard is None else percent(heard))
-    high = max(entry["all"] + _half(entry) for entry in entries.values()) * 1.06 or 1.0
+    high = max(m + _half(entries[key]) for key, m in means.items()) * 1.06 or 1.0
     _rows(axis, [STAGES[key] for key in stages], high, "misalignment M (nats per token)")
     _column_title(axis, heard_title(report))
-    if untrained:
-        axis.set_title(f"untrained: M {nats(untrained['all'])}, off this axis", loc="left")
-    if set(entries) & set(CONTROLS):
+    if untrained is not None:
+        axis.set_title(f"untrained: M {nats(untrained)}, off this axis", loc="left")
+    if set(means) & set(CONTROLS):
         figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
-def draw_accuracy(report: dict[str, Any]) -> Figure | None:
+def draw_accuracy(report: Report) -> Figure | None:
     """Accuracies as dots with 95 % whiskers over the chance line."""
-    rows = {key: pick(report, f"accuracy.{key}") or {} for key in ACCURACIES}
-    rows = {key: row for key, row in rows.items() if row.get("value") is not None}
+    found: dict[str, Interval | None] = {key: pick(report, f"accuracy.{key}") for key in ACCURACIES}
+    rows = {key: (row.value, row) for key, row in found.items() if row is not None and row.value is not None}
     if not rows:
         return None
     figure, [axis] = new_figure(84 + 46 * len(rows))
     if (chance := pick(report, "accuracy.chance")) is not None:
         axis.axvline(100 * chance, color=QUIET, linestyle=(0, (5, 3)))
         axis.set_title(f"dashed: chance, {percent(chance)}", loc="left")
-    for index, (key, row) in enumerate(rows.items()):
+    for index, (key, (value, row)) in enumerate(rows.items()):
         colour = {"speech_adapted": AFTER, "cascade": GREEN}.get(key, BEFORE)
-        low, high = (row.get(end) if row.get(end) is not None else row["value"] for end in ("low", "high"))
-        _value(axis, 100 * row["value"], index, 100 * low, 100 * high, colour, percent(row["value"]))
+        low, high = _ends(row)
+        _value(axis, 100 * value, index, 100 * low, 100 * high, colour, percent(value))
     _rows(axis, [ACCURACIES[key] for key in rows], 100, "items answered rightly (%)")
     return figure
 
 
-def thin(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+def thin(rows: Sequence[CurvePoint], key: str) -> list[tuple[float, float]]:
     """(step, value) of the rows that hold `key`, as means over equal runs of rows where they are too many to draw."""
-    points = [(row["step"], row[key]) for row in rows if row.get(key) is not None and row.get("step") is not None]
+    told = ((row.step, getattr(row, key)) for row in rows)
+    points = [(float(step), float(value)) for step, value in told if step is not None and value is not None]
     if len(points) <= CURVE_POINTS:
         return points
-    return [tuple(np.mean(chunk, axis=0)) for chunk in np.array_split(np.asarray(points, float), CURVE_POINTS)]
+    means = (np.mean(chunk, axis=0) for chunk in np.array_split(np.asarray(points, float), CURVE_POINTS))
+    return [(float(step), float(value)) for step, value in means]
 
 
-def draw_curves(report: dict[str, Any], stages: Sequence[str], kinds: Mapping[str, str]) -> Figure | None:
+def draw_curves(report: Report, stages: Sequence[str], kinds: Mapping[str, str]) -> Figure | None:
     """Each of `kinds` (key of a row: what it is) over the steps of `stages`, which stand side by side."""
     found = {key: rows for key in stages if (rows := pick(report, f"curves.{key}"))}
     bounds, total = {}, 0.0
     for key, rows in found.items():  # a stage's steps may start at 0 or go on from the stage before
-        steps = [row["step"] for row in rows if row.get("step") is not None]
+        steps = [row.step for row in rows if row.step is not None]
         if steps:
             start = total - (min(steps) if min(steps) > 1 and total else 0)
             bounds[key], total = (start, start + min(steps), start + max(steps)), start + max(steps)
@@ -170,10 +180,10 @@ def draw_curves(report: dict[str, Any], stages: Sequence[str], kinds: Mapping[st
     return figure
 
 
-def draw_recall(report: dict[str, Any]) -> Figure | None:
+def draw_recall(report: Report) -> Figure | None:
     """Share of the spoken words found, by how often they were heard before: bars with 95 % whiskers."""
     groups = {name: pick(report, f"hearing.word_recall.{name}") or [] for name in ("trained", "unseen")}
-    tables = {name: {row["exposure"]: row for row in rows if row["value"] is not None} for name, rows in groups.items()}
+    tables = {name: {row.exposure: row for row in rows if row.value is not None} for name, rows in groups.items()}
     tables = {name: rows for name, rows in tables.items() if rows}
     keys = [key for key in EXPOSURES if any(key in rows for rows in tables.values())]
     if not keys:
@@ -185,10 +195,10 @@ def draw_recall(report: dict[str, Any]) -> Figure | None:
         title, colour = titles[name]
         own = [(keys.index(key) + thick * (number - (len(tables) - 1) / 2), rows[key]) for key in keys if key in rows]
         for y, row in own:
-            low, high = (row.get(end) if row.get(end) is not None else row["value"] for end in ("low", "high"))
+            low, high = _ends(row)
             axis.plot([100 * low, 100 * high], [y, y], color=INK, marker="|", linewidth=1.4)
-            _beside(axis, y, f"{percent(row['value'])} of {row['n']}")
-        ys, values = [y for y, _ in own], [100 * row["value"] for _, row in own]
+            _beside(axis, y, f"{percent(row.value)} of {row.n}")
+        ys, values = [y for y, _ in own], [100 * row.value for _, row in own]
         axis.barh(ys, values, 0.85 * thick, color=colour, alpha=0.75, label=title)
     _rows(axis, [EXPOSURES[key] for key in keys], 100, "words found (%)")
     figure.legend(loc="outside upper left", ncols=2)
@@ -196,7 +206,7 @@ def draw_recall(report: dict[str, Any]) -> Figure | None:
 
 
 def draw_dumbbells(
-    before: dict[str, float], after: dict[str, float], notes: dict[str, str], note_title: str
+    before: Mapping[str, float | None], after: Mapping[str, float | None], notes: dict[str, str], note_title: str
 ) -> Figure | None:
     """M before (hollow) and after Stage II (filled), one row a key; `notes` at the right end."""
     sides = [{key: value for key, value in side.items() if value is not None} for side in (before, after)]
@@ -208,8 +218,8 @@ def draw_dumbbells(
     for index, key in enumerate(keys):
         if all(key in side for side in sides):
             worse = sides[1][key] > sides[0][key]
-            style = {"color": WARM, "linestyle": "--"} if worse else {"color": AFTER}
-            axis.plot([side[key] for side in sides], [index, index], alpha=0.5, linewidth=2.4, **style)
+            axis.plot([side[key] for side in sides], [index, index], "--" if worse else "-",
+                      color=WARM if worse else AFTER, alpha=0.5, linewidth=2.4)  # fmt: skip
         _beside(axis, index, notes.get(key, ""))
     for name, side, colour in zip(("Stage I", "Stage II"), sides, (BEFORE, AFTER), strict=True):
         own = [key for key in keys if key in side]
@@ -220,29 +230,30 @@ def draw_dumbbells(
     return figure
 
 
-def draw_clusters(report: dict[str, Any]) -> Figure | None:
+def draw_clusters(report: Report) -> Figure | None:
     """M(c) over CER(c): bought clusters filled, dropped ones crossed; area follows the number of documents."""
-    rows = [r for r in report.get("selection") or [] if r.get("misalignment") is not None and r.get("cer") is not None]
+    told = ((row, row.cer, row.misalignment) for row in report.selection or ())
+    rows = [(row, cer, m) for row, cer, m in told if cer is not None and m is not None]
     if not rows:
         return None
-    limit, far = pick(report, "recipe.select.max_cer"), max(row["cer"] for row in rows)
+    limit, far = pick(report, "recipe.select.max_cer"), max(cer for _, cer, _ in rows)
     limit = limit if limit is not None and limit <= 2 * far else None
     right = 112 * max(far, limit or 0.0) or 1.0
-    top = max(row["misalignment"] + Z95 * (row.get("misalignment_se") or 0) for row in rows) * 1.08 or 1.0
-    biggest = max(row.get("size") or 1 for row in rows)
+    top = max(m + Z95 * (row.misalignment_se or 0) for row, _, m in rows) * 1.08 or 1.0
+    biggest = max(row.size or 1 for row, _, _ in rows)
     figure, [axis] = new_figure(340, grid="both")
     marks = {"dropped": ("x", WARM, WARM), "not bought": ("o", BEFORE, PAPER), "bought": ("o", AFTER, AFTER)}
     for name, (marker, colour, face) in marks.items():
         axis.scatter([], [], marker=marker, color=colour, facecolor=face, linewidth=2, label=name)
     labelled: list[tuple[float, float]] = []
-    for row in sorted(rows, key=lambda row: -row["misalignment"]):
-        x, y, half = 100 * row["cer"], row["misalignment"], Z95 * (row.get("misalignment_se") or 0)
-        kind = "dropped" if row.get("dropped") else "bought" if row.get("bought_s") else "not bought"
+    for row, cer, m in sorted(rows, key=lambda own: -own[2]):
+        x, y, half = 100 * cer, m, Z95 * (row.misalignment_se or 0)
+        kind = "dropped" if row.dropped else "bought" if row.bought_s else "not bought"
         marker, colour, face = marks[kind]
         axis.plot([x, x], [max(0.0, y - half), y + half], color=BEFORE, linewidth=1, alpha=0.55)
-        area = (6 + 10 * math.sqrt((row.get("size") or 1) / biggest)) ** 2 / 2
+        area = (6 + 10 * math.sqrt((row.size or 1) / biggest)) ** 2 / 2
         axis.scatter(x, y, area, marker=marker, color=colour, facecolor=face, linewidth=2, zorder=3)
-        label = shorten(", ".join((row.get("top_words") or [])[:2]))
+        label = shorten(", ".join((row.top_words or ())[:2]))
         apart = all(abs(y - b) > top / 18 or abs(x - a) > right / 2.5 for a, b in labelled)
         if label and apart and len(labelled) < NAMED_CLUSTERS:
             left = x > right / 2
@@ -260,9 +271,9 @@ def draw_clusters(report: dict[str, Any]) -> Figure | None:
     return figure
 
 
-def draw_seconds(report: dict[str, Any]) -> Figure | None:
+def draw_seconds(report: Report) -> Figure | None:
     """Wall time of each stage as bars, in the order of the run."""
-    rows = {key: s for key, s in (report.get("seconds") or {}).items() if key != "total" and s is not None}
+    rows = {key: s for key, s in (report.seconds or {}).items() if key != "total" and s is not None}
     longest = max(rows.values(), default=0)
     if longest <= 0:
         return None

@@ -8,7 +8,8 @@ import importlib.resources
 import io
 import json
 import math
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import jinja2
 import numpy as np
@@ -17,6 +18,7 @@ from markupsafe import Markup
 
 from salad.audio import read_audio, to_samples, to_seconds
 from salad.measure.format import Z95
+from salad.measure.results import Clip, VoiceFigures
 from salad.report.captions import CAPTIONS, caption_numbers
 from salad.report.charts import (
     draw_accuracy,
@@ -27,6 +29,7 @@ from salad.report.charts import (
     draw_seconds,
     draw_stages,
 )
+from salad.report.contents import Report
 from salad.report.style import svg_figure
 from salad.report.values import (
     ACCURACIES,
@@ -50,10 +53,6 @@ CLIP_BYTES = 60_000
 CLIP_HZ = 24_000
 ALL_CLIPS_BYTES = 2_400_000  # base64 adds a third, and the page stays under 4 MB
 QUARANTINE_ROWS = 60
-CLIP_KEYS = "title domain voice audio segments base_continuation speech_continuation cascade_transcript"
-CLUSTER_KEYS = (
-    "cluster size misalignment misalignment_se cer quota_s bought_s bought_documents dropped reason top_words domains"
-)
 
 
 def encode_clip(path: str) -> tuple[str, float, float]:
@@ -75,76 +74,87 @@ def encode_clip(path: str) -> tuple[str, float, float]:
         samples = samples[: int(len(samples) * 0.8)]
 
 
-def with_audio(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The clips with `source` (a data: address or "") and `note`; those after the page's budget stay silent."""
+def with_audio(clips: Sequence[Clip]) -> list[tuple[Clip, str, str]]:
+    """The clips, each with its sound (a data: address or "") and a note; those after the page's budget stay silent."""
     done, used = [], 0
     for clip in clips:
         source, note = "", "No audio was kept for this clip."
-        if clip.get("audio") and used > ALL_CLIPS_BYTES:
+        if clip.audio and used > ALL_CLIPS_BYTES:
             note = "The audio was left out to keep this page small."
-        elif clip.get("audio"):
-            source, kept_s, whole_s = encode_clip(clip["audio"])
+        elif clip.audio:
+            source, kept_s, whole_s = encode_clip(clip.audio)
             used += len(source)
             note = f"The first {kept_s:.0f} of {whole_s:.0f} seconds." if kept_s < whole_s - 0.5 else ""
-        done.append({**clip, "source": source, "note": note})
+        done.append((clip, source, note))
     return done
 
 
-def whole(rows: list[dict[str, Any]] | None, keys: str) -> list[dict[str, Any]]:
-    """The rows with None where one of `keys` is absent."""
-    return [dict.fromkeys(keys.split()) | row for row in rows or []]
+@dataclass(frozen=True)
+class TableRow:
+    """A line of a table, as text: what it is of, its figures; n and chance of items."""
+
+    name: str
+    cells: list[str]
+    n: str = ""
+    chance: str = ""
 
 
-def domain_table(report: dict[str, Any]) -> dict[str, Any] | None:
-    """M of every system and F of every stage by domain, as headings and rows of numbers (None: not measured)."""
-    columns = []
+@dataclass(frozen=True)
+class PageTable:
+    """Headings of the figures, and the lines."""
+
+    columns: list[str]
+    rows: list[TableRow]
+
+
+def domain_table(report: Report) -> PageTable | None:
+    """M of every system and F of every stage by domain ("–": not measured)."""
+    columns: list[tuple[str, Mapping[str, float | None], Callable[[float], str]]] = []
     for kind, letter, keys in (("misalignment", "M", (*STAGES, *CONTROLS)), ("forgetting", "F", tuple(STAGES))):
         for key in keys:
             by_domain = pick(report, f"{kind}.{key}.by_domain")
             if by_domain:
                 columns.append((f"{letter} {(STAGES | CONTROLS)[key]}", by_domain, nats))
-    shares = {d: pick(row, "value") for d, row in (report.get("heard_by_domain") or {}).items()}
-    if shares := shares or report.get("recovered_by_domain"):
+    found = {d: row.value if row else None for d, row in (report.heard_by_domain or {}).items()}
+    if shares := found or report.recovered_by_domain:
         columns.append((heard_title(report), shares, percent))
     domains = sorted({domain for _, by_domain, _ in columns for domain in by_domain})
     if not domains:
         return None
     rows = [
-        (domain, ["–" if (v := by_domain.get(domain)) is None else show(v) for _, by_domain, show in columns])
+        TableRow(domain, ["–" if (v := by_domain.get(domain)) is None else show(v) for _, by_domain, show in columns])
         for domain in domains
     ]
-    return {"columns": [name for name, _, _ in columns], "rows": rows}
+    return PageTable([name for name, _, _ in columns], rows)
 
 
-def task_table(report: dict[str, Any]) -> dict[str, Any] | None:
+def task_table(report: Report) -> PageTable | None:
     """Accuracies of each set of items and the gap, as headings and rows of text; None where `task_rows` has none."""
     tasks = task_rows(report)
     if not tasks:
         return None
-    systems = [key for key in ACCURACIES if any(key in row for row in tasks)]
+    systems = [key for key in ACCURACIES if any(getattr(row, key) is not None for row in tasks)]
     margins = {"over_blind": "margin over silence, nats", "over_other": "margin over another's, nats"}
     margins = {key: name for key, name in margins.items() if any(pick(row, f"margin.{key}") for row in tasks)}
-
     rows = [
-        {
-            "name": row["task"],
-            "n": str(row["n"]),
-            "chance": f"{100 * row['chance']:.0f}" if "chance" in row else "",
-            "cells": [
-                *(share(row.get(key)) for key in systems),
-                gap_points(row.get("gap")),
+        TableRow(
+            row.task or "",
+            [
+                *(share(getattr(row, key)) for key in systems),
+                gap_points(row.gap),
                 *(nats_interval(pick(row, f"margin.{key}")) for key in margins),
             ],
-        }
+            str(row.n),
+            "" if row.chance is None else f"{100 * row.chance:.0f}",
+        )
         for row in tasks
     ]
-    columns = [*(ACCURACIES[key] for key in systems), "gap, text − speech", *margins.values()]
-    return {"columns": columns, "rows": rows}
+    return PageTable([*(ACCURACIES[key] for key in systems), "gap, text − speech", *margins.values()], rows)
 
 
-def voice_table(report: dict[str, Any]) -> dict[str, Any] | None:
+def voice_table(report: Report) -> PageTable | None:
     """One row a voice, headings and text: M with its controls, what was heard, word and phone error rates."""
-    voices = report.get("voices") or []
+    voices = report.voices or ()
     names = {"stage2": "M"} | {key: f"M {name}" for key, name in CONTROLS.items()}
     names = {key: name for key, name in names.items() if any(pick(row, f"{key}.all") is not None for row in voices)}
     rates = {"heard": heard_title(report), "wer": "WER", "strict_wer": "WER, case and punctuation kept"}
@@ -153,29 +163,27 @@ def voice_table(report: dict[str, Any]) -> dict[str, Any] | None:
     if not names and not rates:
         return None
 
-    rows = [
-        {
-            "name": row.get("voice") or "–",
-            "cells": [*(with_error(row.get(key)) for key in names), *(rate(row.get(key)) for key in rates)],
-        }
-        for row in voices
-    ]
-    return {"columns": [*names.values(), *rates.values()], "rows": rows}
+    def cells(row: VoiceFigures) -> list[str]:
+        return [*(with_error(getattr(row, key)) for key in names), *(rate(getattr(row, key)) for key in rates)]
+
+    return PageTable([*names.values(), *rates.values()], [TableRow(row.voice or "–", cells(row)) for row in voices])
 
 
-def noise_table(report: dict[str, Any]) -> list[dict[str, str]]:
-    """What is still heard of the same recordings under noise, of which the first row has none."""
+def noise_table(report: Report) -> list[TableRow]:
+    """What is still heard of the same recordings under noise, of which the first row has none: M, then error rates."""
     return [
-        {
-            "name": str(row.get("condition") or "–"),
-            "m": nats(row["misalignment"]) if row.get("misalignment") is not None else "–",
-            **{key: rate(row.get(key)) for key in ("wer", "phone_error", "cascade_wer")},
-        }
-        for row in report.get("noise") or []
+        TableRow(
+            row.condition or "–",
+            [
+                "–" if row.misalignment is None else nats(row.misalignment),
+                *map(rate, (row.wer, row.phone_error, row.cascade_wer)),
+            ],
+        )
+        for row in report.noise or ()
     ]
 
 
-def oracle_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+def oracle_rows(report: Report) -> list[tuple[str, str]]:
     """What M is with the true symbols in place of the heard ones, on the documents that it was measured on."""
     names = {
         "oracle_none": "as it is",
@@ -203,7 +211,7 @@ def template(name: str, room: str = "salad.report") -> jinja2.Template:
     return environment.from_string(importlib.resources.files(room).joinpath(name).read_text(encoding="utf-8"))
 
 
-def _figures(report: dict[str, Any]) -> dict[str, Markup | None]:
+def _figures(report: Report) -> dict[str, Markup | None]:
     """Every figure of the page by its key in CAPTIONS; None where there is nothing to draw."""
     bought = {domain: f"{s:.0f} s" if s >= 1 else "< 1 s" for domain, s in bought_by_domain(report).items()}
     live = {
@@ -213,10 +221,10 @@ def _figures(report: dict[str, Any]) -> dict[str, Markup | None]:
     }
     spelling = {"loss": "loss (nats per token)", "token_accuracy": "tokens spelled rightly (share)"}
 
-    def m(kind: str) -> tuple[dict[str, float], dict[str, float]]:
+    def m(kind: str) -> tuple[Mapping[str, float | None], Mapping[str, float | None]]:
         """M after Stage I, and after Stage II on the same documents; of voices that Stage I lacks, on all of theirs."""
         before, after = (pick(report, f"misalignment.stage1.{kind}") or {}, stage_two_beside(report, "stage1"))
-        return before, (pick(report, f"misalignment.stage2.{kind}") or {}) | (after.get(kind) or {})
+        return before, {**(pick(report, f"misalignment.stage2.{kind}") or {}), **(getattr(after, kind) or {})}
 
     drawings = {
         "stages": ("Misalignment by stage", lambda: draw_stages(report)),
@@ -234,33 +242,32 @@ def _figures(report: dict[str, Any]) -> dict[str, Markup | None]:
     return {key: svg_figure(draw, name, CAPTIONS[key], numbers[key]) for key, (name, draw) in drawings.items()}
 
 
-def render(report: dict[str, Any], clips: list[dict[str, Any]], headline: Markup) -> str:
+def render(report: Report, clips: Sequence[Clip], headline: Markup) -> str:
     """The whole page. `headline`: the sentence under the title."""
     figures = _figures(report)
     selection = sorted(
-        whole(report.get("selection"), CLUSTER_KEYS),
-        key=lambda row: math.inf if (v := row.get("misalignment")) is None else -v,
+        report.selection or (), key=lambda row: math.inf if row.misalignment is None else -row.misalignment
     )
-    quarantine = report.get("quarantine") or []
+    quarantine = report.quarantine or ()
     return template("report.html.j2").render(
         report=report,
         pick=lambda path: pick(report, path),
         headline=headline,
         figures=figures,
         selection=selection,
-        clips=with_audio(whole(clips, CLIP_KEYS)),
+        clips=with_audio(clips),
         domains=domain_table(report),
         tasks=task_table(report),
         voices=voice_table(report),
         oracles=oracle_rows(report),
         noise=noise_table(report),
-        spans=whole(pick(report, "hearing.spans"), "document domain speaker said heard"),
+        spans=pick(report, "hearing.spans") or (),
         heard_title=heard_title(report),
-        left_out=report.get("left_out") or [],
+        left_out=report.left_out or (),
         stages=STAGES,
         measured=next((key for key in reversed(STAGES) if pick(report, f"misalignment.{key}.n_tokens")), "stage2"),
-        samples=whole(report.get("ctc_samples"), "reference decoded"),
-        quarantine=whole(quarantine[:QUARANTINE_ROWS], "stage id reason"),
+        samples=report.ctc_samples or (),
+        quarantine=quarantine[:QUARANTINE_ROWS],
         quarantine_left=max(0, len(quarantine) - QUARANTINE_ROWS),
-        recipe=json.dumps(report.get("recipe"), indent=2, ensure_ascii=False) if report.get("recipe") else "",
+        recipe=json.dumps(report.recipe, indent=2, ensure_ascii=False) if report.recipe else "",
     )

@@ -42,15 +42,16 @@ def svg_figure(
     import matplotlib
 
     file = io.StringIO()
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+    style: Any = STYLE
+    with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # what matplotlib's font lacks, the reader's may have
         drawn = draw()
         if drawn is None:
             return None
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         drawn.savefig(file, format="svg", metadata=nothing)
-    told = Markup("; ").join(Markup("{} <b>{}</b>").format(*number) for number in numbers)
-    told = Markup(' <span class="numbers">{}.</span>').format(told) if numbers else ""
+    shown = Markup("; ").join(Markup("{} <b>{}</b>").format(*number) for number in numbers)
+    told = Markup(' <span class="numbers">{}.</span>').format(shown) if numbers else ""
     label = f"{name}. {caption}"
     return Markup("<figure>{}<figcaption>{}{}</figcaption></figure>").format(
         _inline(file.getvalue(), name, label), caption, told
@@ -59,7 +60,7 @@ def svg_figure(
 
 def _inline(svg: str, name: str, label: str) -> Markup:
     """matplotlib's file as a part of a page: no name twice, nothing of its own outside it, the page's colours."""
-    box = re.search(r'viewBox="([^"]+)"', svg)[1]  # type: ignore[index]
+    box = re.search(r'viewBox="([^"]+)"', svg)[1]  # type: ignore[index]  # matplotlib always writes one
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     body = re.sub(r"<style.*?</style>|<clipPath.*?</clipPath>", "", body, flags=re.DOTALL)
     body = re.sub(r' clip-path="[^"]*"', "", body)

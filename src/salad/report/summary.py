@@ -8,16 +8,19 @@ the same documents, so this errs on the careful side.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 from rich.console import Console
 from rich.table import Column, Table
 
 from salad.files import write_json, write_text
 from salad.measure.format import Z95, least_told
+from salad.measure.results import Clip
+from salad.records import from_json, to_json
+from salad.report.contents import Report
 from salad.report.page import render
 from salad.report.values import (
     ACCURACIES,
@@ -39,58 +42,60 @@ from salad.report.values import (
 )
 
 
-def write_report(report: dict[str, Any], clips: list[dict[str, Any]], out_dir: Path) -> None:
+def write_report(report: Report, clips: Sequence[Clip], out_dir: Path) -> None:
     """Write `out_dir/report.json` (all figures) and `out_dir/report.html` (one self-contained page), atomically.
 
-    Any figure may be None or absent: the page says that it was not measured. NaN and infinity become null.
+    Any figure may be None: the page says that it was not measured. NaN and infinity become null.
     Raises SaladError where a clip's audio cannot be decoded.
     """
-    report = plain(report)
-    page = render(report, plain(clips), headline(report))
+    told = plain(to_json(report))
+    report = from_json(Report, told, "report")
+    page = render(report, clips, headline(report))
     out_dir = Path(out_dir)
-    write_json(out_dir / "report.json", report)
+    write_json(out_dir / "report.json", told)
     write_text(out_dir / "report.html", page)
 
 
+def finite(report: Report) -> Report:
+    """The same report with None for every NaN and infinity."""
+    return from_json(Report, plain(to_json(report)), "report")
+
+
 def plain(value: Any) -> Any:
-    """The same value in JSON's own types: paths as text, NumPy numbers as numbers, NaN and infinity as None."""
+    """A value of JSON with None for every NaN and infinity."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
         return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def compare(report: dict[str, Any], first: str, second: str) -> str:
+def compare(report: Report, first: str, second: str) -> str:
     """`below`, `above` or `within error of`: M of `first` against M of `second` (both measured)."""
-    a, b = (report["misalignment"][key] for key in (first, second))
-    if abs(a["all"] - b["all"]) <= _reach(report, first, second):
+    a, b = (pick(report, f"misalignment.{key}.all") for key in (first, second))
+    if abs(a - b) <= _reach(report, first, second):
         return "within error of"
-    return "below" if a["all"] < b["all"] else "above"
+    return "below" if a < b else "above"
 
 
-def _reach(report: dict[str, Any], first: str, second: str) -> float:
+def _reach(report: Report, first: str, second: str) -> float:
     """Of the 95 % interval of the difference of two M, to a side."""
-    return Z95 * math.hypot(*(report["misalignment"][key].get("se") or 0.0 for key in (first, second)))
+    return Z95 * math.hypot(*(pick(report, f"misalignment.{key}.se") or 0.0 for key in (first, second)))
 
 
-def number(report: dict[str, Any], path: str, show: Any) -> Markup:
+def number(report: Report, path: str, show: Any) -> Markup:
     """The figure at `path` as text for people, with the exact value beside it for machines."""
     value = pick(report, path)
     return Markup('<data value="{}" data-key="{}">{}</data>').format(repr(value), path, show(value))
 
 
-def headline(report: dict[str, Any]) -> Markup:
+def headline(report: Report) -> Markup:
     """One sentence: what was heard, M before and after with its controls, accuracy on speech and on text."""
     parts = [_headline_heard(report), _headline_misalignment(report), _headline_accuracy(report)]
     return Markup("; ").join(parts) + "."
 
 
-def _headline_heard(report: dict[str, Any]) -> Markup:
+def _headline_heard(report: Report) -> Markup:
     path, share = heard_of(report)
     if share is None:
         return Markup("What was heard was not measured")
@@ -99,7 +104,7 @@ def _headline_heard(report: dict[str, Any]) -> Markup:
         if share <= 0:
             return Markup("SALAD recovered none of the speech information ({})").format(shown)
         return Markup("SALAD recovered {} of the speech information").format(shown)
-    if around := interval(report["heard"]):
+    if around := interval(report.heard):
         shown += f" {around}"
     if "cascade" not in (pick(report, "heard.formula") or ""):
         return Markup("M is {} under that of who cannot hear (1 − M / M_ref; no cascade was measured)").format(shown)
@@ -108,7 +113,7 @@ def _headline_heard(report: dict[str, Any]) -> Markup:
     return Markup("SALAD heard {} of what a recogniser's transcript tells").format(shown)
 
 
-def _headline_misalignment(report: dict[str, Any]) -> Markup:
+def _headline_misalignment(report: Report) -> Markup:
     stages = measured_stages(report)
     if not stages:
         return Markup("misalignment was not measured")
@@ -137,7 +142,7 @@ def _headline_misalignment(report: dict[str, Any]) -> Markup:
     return told
 
 
-def _headline_accuracy(report: dict[str, Any]) -> Markup:
+def _headline_accuracy(report: Report) -> Markup:
     def a(key: str) -> Markup:
         around = interval(pick(report, f"accuracy.{key}"))
         return Markup("{}{}").format(number(report, f"accuracy.{key}.value", percent), around and f" {around}")
@@ -162,14 +167,14 @@ def _headline_accuracy(report: dict[str, Any]) -> Markup:
     return sentence
 
 
-def print_report(report: dict[str, Any], console: Console) -> None:
+def print_report(report: Report, console: Console) -> None:
     """Print the headline figures as two compact tables; "–" marks what was not measured."""
-    report = plain(report)
+    report = finite(report)
 
     def show(value: Any, form: Any) -> str:
         return "–" if value is None else form(value)
 
-    table = Table(title=f"SALAD run: {report.get('name') or 'unnamed'}", title_justify="left", title_style="bold")
+    table = Table(title=f"SALAD run: {report.name or 'unnamed'}", title_justify="left", title_style="bold")
     table.add_column("")
     for column in ("M (nats/token)", heard_title(report), "F (nats/token)"):
         table.add_column(column, justify="right")
@@ -198,23 +203,21 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         for column in ("n", "chance", *systems.values(), "gap, points"):
             table.add_column(column, justify="right")
         for row in tasks:
-            values = [row.get("chance"), *((row.get(key) or {}).get("value") for key in systems)]
+            values = [row.chance, *(pick(row, f"{key}.value") for key in systems)]
             cells = ["" if value is None else f"{100 * value:.0f}" for value in values]
-            table.add_row(row["task"], str(row["n"]), *cells, gap_points(row["gap"]))
+            table.add_row(row.task, str(row.n), *cells, gap_points(row.gap))
         console.print(table)
 
-    if voices := report.get("voices"):
+    if voices := report.voices:
         table = Table("voice", title_justify="left")
         for column in ("M", "heard", "WER", "phone error"):
             table.add_column(column, justify="right")
-        for row in voices:
-            shares = [pick(row, f"{key}.value") for key in ("heard", "wer", "phone_error")]
-            table.add_row(
-                row["voice"], show(pick(row, "stage2.all"), nats), *(show(share, percent) for share in shares)
-            )
+        for one in voices:
+            shares = [pick(one, f"{key}.value") for key in ("heard", "wer", "phone_error")]
+            table.add_row(one.voice, show(pick(one, "stage2.all"), nats), *(show(share, percent) for share in shares))
         console.print(table)
 
     hours = {key: pick(report, f"speech_hours.{key}") for key in ("stage1", "bought")}
     said = [f"{show(h, '{:.2f}'.format)} h {key}" for key, h in hours.items()]
-    simulated = ", simulated" if report.get("simulated") else ""
+    simulated = ", simulated" if report.simulated else ""
     console.print(f"speech{simulated}: {', '.join(said)}; run time {show(pick(report, 'seconds.total'), duration)}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from salad.measure.format import bounds, cannot_tell, with_detectable, with_interval
 from salad.measure.format import with_error as plus_minus
+from salad.measure.results import Interval, MeanKL, TaskAccuracies
+from salad.report.contents import Report
 
 STAGES = {"init": "untrained", "warm_start": "warm start", "stage1": "Stage I", "stage2": "Stage II"}
 CONTROLS = {"cascade": "cascade", "deaf": "deaf", "blind": "blind", "other": "another's"}
@@ -28,11 +31,15 @@ EXPOSURES = {
 NEXT_SENTENCE = "next sentence"  # what the items from held-out documents are called beside tasks
 
 
-def pick(report: dict[str, Any], path: str) -> Any:
-    """The value at `a.b.c`, or None where any part of the way is missing."""
+def pick(report: object, path: str) -> Any:
+    """The value at `a.b.c`, or None where any part of the way is None or missing from a mapping.
+
+    Raises AttributeError for a name that a result does not have.
+    """
     value: Any = report
     for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            value = value.get(key) if isinstance(value, Mapping) else getattr(value, key)
     return value
 
 
@@ -41,11 +48,9 @@ def nats(value: float, sign: bool = False) -> str:
     return ("0.000" if float(text) == 0 else text).replace("-", "−")
 
 
-def with_error(entry: dict[str, Any] | None) -> str:
-    """M or F with its 95 % interval, `0.231 ± 0.022`, of {all, se}; "–" where it was not measured."""
-    if not entry or entry.get("all") is None:
-        return "–"
-    return _typeset(plus_minus(entry["all"], entry.get("se")))
+def with_error(entry: MeanKL | None) -> str:
+    """M or F with its 95 % interval, `0.231 ± 0.022`; "–" where it was not measured."""
+    return "–" if entry is None or entry.all is None else _typeset(plus_minus(entry.all, entry.se))
 
 
 def percent(value: float) -> str:
@@ -53,46 +58,47 @@ def percent(value: float) -> str:
     return f"{'0.0' if float(text) == 0 else text}\xa0%".replace("-", "−")  # never broken over two lines
 
 
-def task_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+def task_rows(report: Report) -> tuple[TaskAccuracies, ...]:
     """Figures of each set of items and of all; none where there are but the next sentences, which have their own."""
-    rows = pick(report, "accuracy.tasks") or []
-    return rows if any(row["task"] != NEXT_SENTENCE for row in rows) else []
+    rows = report.accuracy.tasks or () if report.accuracy else ()
+    return rows if any(row.task != NEXT_SENTENCE for row in rows) else ()
 
 
-def heard_of(report: dict[str, Any], where: str = "") -> tuple[str, float | None]:
+def heard_of(report: Report, where: str = "") -> tuple[str, float | None]:
     """(path, share) of what was heard: of the whole, or `by_stage.KEY`, `by_domain.KEY`.
 
     A report from before `heard` was measured holds `recovered`, 1 - M / M_deaf, in its place.
     """
     part, _, key = where.partition(".")
     found = pick(report, f"heard_{part}.{key}" if part else "heard")
-    if isinstance(found, dict):
-        return (f"heard_{part}.{key}" if part else "heard") + ".value", found.get("value")
+    if found is not None:
+        return (f"heard_{part}.{key}" if part else "heard") + ".value", found.value
     old = f"recovered_{part}.{key}" if part else "recovered"
     return old, pick(report, old)
 
 
-def heard_title(report: dict[str, Any]) -> str:
+def heard_title(report: Report) -> str:
     """What the share above is called: `heard`, `1 - M / M_ref` where no cascade was measured, or `recovered`."""
-    formula = pick(report, "heard.formula")
+    formula = report.heard.formula if report.heard else None
     if formula is None:
-        return "recovered" if report.get("heard") is None and "recovered" in report else "heard"
+        return "recovered" if report.heard is None and report.recovered is not None else "heard"
     return "heard" if "cascade" in formula else formula.replace("-", "−")
 
 
-def measured_stages(report: dict[str, Any]) -> list[str]:
+def measured_stages(report: Report) -> list[str]:
     """Keys of the stages whose M was measured, in the order of the run."""
     return [key for key in STAGES if pick(report, f"misalignment.{key}.all") is not None]
 
 
-def stage_two_beside(report: dict[str, Any], stage: str) -> dict[str, Any]:
+def stage_two_beside(report: Report, stage: str) -> MeanKL:
     """M of Stage II on the documents that M of `stage` is of."""
-    return pick(report, f"misalignment.{stage}.stage2") or pick(report, "misalignment.stage2") or {}
+    found: MeanKL | None = pick(report, f"misalignment.{stage}.stage2") or pick(report, "misalignment.stage2")
+    return found or MeanKL()
 
 
-def rate(value: dict[str, Any] | None) -> str:
+def rate(value: Interval | None) -> str:
     """A share with its interval, in per cent: `24.8 % [20.1, 29.9]`; "–" where there is none."""
-    if not value or value.get("value") is None:
+    if value is None or value.value is None:
         return "–"
     return _typeset(with_interval(value, ".1f", scale=100, unit="\xa0%"))
 
@@ -101,27 +107,27 @@ def points(share: float) -> str:
     return percent(share).replace("%", "points")
 
 
-def interval(value: dict[str, Any] | None) -> str:
-    """`[low, high]` of {low, high} in per cent; "" where there is none."""
+def interval(value: Interval | None) -> str:
+    """`[low, high]` in per cent; "" where there is none."""
     return _typeset(bounds(value, ".1f", scale=100))
 
 
-def share(value: dict[str, Any] | None) -> str:
+def share(value: Interval | None) -> str:
     """The same without its unit: `24.8 [20.1, 29.9]`; "" where there is none."""
     return _typeset(with_interval(value, ".1f", scale=100))
 
 
-def gap_points(value: dict[str, Any] | None, unit: str = "") -> str:
+def gap_points(value: Interval | None, unit: str = "") -> str:
     """A difference of shares in points, `17.2 [10.9, 23.8]`; where that holds 0, what could have been told."""
     return _typeset(with_detectable(value, ".1f", scale=100, unit=unit))
 
 
-def gap_bounds(value: dict[str, Any] | None) -> str:
+def gap_bounds(value: Interval | None) -> str:
     """The same without the value."""
     return _typeset(bounds(value, ".1f", scale=100) + cannot_tell(value, ".1f", scale=100))
 
 
-def nats_interval(value: dict[str, Any] | None) -> str:
+def nats_interval(value: Interval | None) -> str:
     """A difference, `+0.213 [+0.101, +0.325]`, and what could be told where it holds 0; "" where there is none."""
     return _typeset(with_detectable(value, "+.3f"))
 
@@ -142,20 +148,20 @@ def duration(seconds: float) -> str:
     return text.replace(" ", "\xa0")
 
 
-def bought_by_domain(report: dict[str, Any]) -> dict[str, float]:
+def bought_by_domain(report: Report) -> dict[str, float]:
     """Seconds of speech bought for each domain, as expected from the mix of domains in each cluster."""
     seconds: dict[str, float] = {}
-    for row in report.get("selection") or []:
-        domains = {domain: count for domain, count in (row.get("domains") or {}).items() if count}
+    for row in report.selection or ():
+        domains = {domain: count for domain, count in (row.domains or {}).items() if count}
         for domain, count in domains.items():
-            seconds[domain] = seconds.get(domain, 0.0) + (row.get("bought_s") or 0.0) * count / sum(domains.values())
+            seconds[domain] = seconds.get(domain, 0.0) + (row.bought_s or 0.0) * count / sum(domains.values())
     return {domain: s for domain, s in seconds.items() if s > 0}
 
 
-def buys_more(report: dict[str, Any]) -> set[str]:
+def buys_more(report: Report) -> set[str]:
     """Domains whose share of the speech bought is larger than their share of the texts of D_web."""
     bought, texts = bought_by_domain(report), dict[str, float]()
-    for row in report.get("selection") or []:
-        for domain, count in (row.get("domains") or {}).items():
+    for row in report.selection or ():
+        for domain, count in (row.domains or {}).items():
             texts[domain] = texts.get(domain, 0.0) + (count or 0)
     return {d for d, s in bought.items() if s / sum(bought.values()) > texts[d] / sum(texts.values())}

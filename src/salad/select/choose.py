@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -75,7 +75,7 @@ def choose(
         for d, at in zip(market.documents, places, strict=True)
         if d.id in market.kept and d.id not in market.taken and at in open_
     ]
-    spent = Counter[int]()
+    spent: dict[int, float] = defaultdict(float)
     for document, at in kept:
         spent[at] += market.kept[document.id]
     left_s, taken = budget_s - sum(spent.values()), {*market.taken, *(d.id for d, _ in kept)}

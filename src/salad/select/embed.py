@@ -38,12 +38,13 @@ def join_embeddings(folders: Sequence[Path], path: Path) -> np.ndarray:
         for folder in folders:
             file.write(np.load(folder / "embeddings.npy").astype(np.float16).tobytes())
     os.replace(aside, path)
-    return np.load(path, mmap_mode="r")
+    kept: np.ndarray = np.load(path, mmap_mode="r")
+    return kept
 
 
 def top_words(texts: Sequence[str], labels: np.ndarray, num: int = 6) -> list[tuple[str, ...]]:
     """The `num` most telling words of each cluster: frequency inside times log inverse share of clusters (c-TF-IDF)."""
-    counts = [Counter() for _ in range(int(labels.max()) + 1)]
+    counts = [Counter[str]() for _ in range(int(labels.max()) + 1)]
     for text, label in zip(texts, labels, strict=True):
         counts[label].update(set(re.findall(r"[a-z]{4,}", text.lower())))
     spread = Counter(word for count in counts for word in count)

@@ -96,7 +96,7 @@ def explain(evidence: Sequence[Evidence]) -> tuple[list[Parts], dict[str, float]
 
 
 def _without_voice(one: Evidence) -> np.ndarray:
-    return one.heard - np.minimum(one.heard, one.transcript)
+    return np.asarray(one.heard - np.minimum(one.heard, one.transcript))
 
 
 def _slopes(groups: Sequence[Sequence[Evidence]]) -> tuple[float, float]:

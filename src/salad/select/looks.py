@@ -147,7 +147,7 @@ def expected_overlap(
         return float("nan")
     size = np.array([c.size for c, _ in bought], dtype=np.float64)
     error = np.nan_to_num([c.misalignment_se for c, _ in bought])
-    mean = shrink([c.misalignment for c, _ in bought], size, reliability)
+    mean = shrink([c.misalignment for c, _ in bought], size.tolist(), reliability)
     normals = np.random.default_rng([seed, len(bought)]).standard_normal((DRAWS, len(bought)))
     weights = size * np.maximum(mean + np.sqrt(reliability) * error * normals, 1e-3) ** gamma
     true, own = weights / weights.sum(axis=1, keepdims=True), np.array([q for _, q in bought])

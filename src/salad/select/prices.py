@@ -136,7 +136,10 @@ def two_prices(
     clusters = sorted(set(of["cluster"].tolist()))
     wrong, lost = of["phone_error"].sum(), (of["misalignment"] - of["known"]).sum()
     cost = max(0.0, float(lost / wrong)) if wrong > 0 else 0.0
-    falls = fall_of(of["phone_error"], of["heard"]), fall_of(of["known"], of["read"])
+    falls = (
+        fall_of(of["phone_error"].tolist(), of["heard"].tolist()),
+        fall_of(of["known"].tolist(), of["read"].tolist()),
+    )
     known, error = (_means(of[name], of["cluster"], clusters) for name in ("known", "phone_error"))
     prices = {}
     for at, cluster in enumerate(clusters):
@@ -159,7 +162,7 @@ def spread_text(clusters: Sequence[Cluster], prices: Mapping[int, Price]) -> dic
 def _means(values: np.ndarray, labels: np.ndarray, clusters: Sequence[int]) -> list[float]:
     means = [float(values[labels == c].mean()) for c in clusters]
     counts = [int((labels == c).sum()) for c in clusters]
-    return shrink(means, counts, reliability_of(values, labels)).tolist()
+    return [float(mean) for mean in shrink(means, counts, reliability_of(values, labels))]
 
 
 def _doublings(words: Mapping[str, int], counts: Mapping[str, int], more: float = 0.0) -> float:

@@ -48,7 +48,7 @@ class Screen:
             at = np.searchsorted(self._long[:-1], hashes)
             hits = np.flatnonzero(self._long[at] == hashes)
             if len(hits):
-                return self._names[self._name_of[at[hits[0]]]]
+                return str(self._names[self._name_of[at[hits[0]]]])
         for size, heads in self._short.items():
             for i, head in enumerate(_grams(words, size)):
                 for whole, name in heads.get(head, ()):
@@ -139,7 +139,7 @@ def _hashes(words: Sequence[str], n: int) -> np.ndarray:
     """uint64 [words - n + 1]: a hash of every n words in a row; there must be n."""
     own = np.frombuffer(b"".join(map(_hash, words)), np.uint64)
     rows = len(words) - n + 1
-    return sum(weight * own[i : i + rows] for i, weight in enumerate(_weights(n)))
+    return np.asarray(sum(weight * own[i : i + rows] for i, weight in enumerate(_weights(n))))
 
 
 @lru_cache(1 << 16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ def all_pieces(
 
     whole: with the text spans of the first one, cut up as speech spans are.
     """
-    pieces = {}
+    pieces: dict[Hashable, Piece] = {}
     for layout in range(layouts):
         spans = draw_layout(utterance, layout, settings, seed)
         own = pieces_of(utterance, spans, settings, seed=seed, with_text=whole and layout == 0)

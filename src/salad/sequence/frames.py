@@ -84,7 +84,7 @@ def write_frames(
     save_file({_kind(stacked): stacked}, folder / DATA, {"encoder": encoder})
     raw = [utterance_id.encode() for utterance_id in ids]
     counts = np.bincount([place[pieces[i].utterance_id] for i in order], minlength=len(ids))
-    index = {
+    index: dict[str, np.ndarray] = {
         "hashes": np.array([id_hash(utterance_id) for utterance_id in ids], np.uint64),
         "ids": np.frombuffer(b"".join(raw), np.uint8),
         "id_starts": _starts([len(one) for one in raw]),

@@ -24,6 +24,8 @@ import numpy as np
 from salad.files import sha256_json
 from salad.types import SaladError
 
+State = dict[str, Any]  # where a stream stands, as a checkpoint keeps it in JSON
+
 
 class LeftOut(Exception):
     """A document that cannot be trained on: `ShardSource.build` raises it, and the stream goes on."""
@@ -141,7 +143,7 @@ class Stream:
         size: int = 1,
         left_out: Callable[[LeftOut], None] = lambda one: None,
     ) -> None:
-        sources = [source for source in sources if source.share > 0 and sum(source.sizes)]
+        sources = [source for source in sources if source.share > 0 and any(source.sizes)]
         if not sources:
             raise SaladError("training: no examples left to train on; see quarantine.jsonl for what was set aside")
         if lanes % size:
@@ -170,7 +172,7 @@ class Stream:
                 filled += positions
         return batch
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Where the lanes of this process stand; states of all processes are joined by `join`."""
         return {
             "plan": self._plan,
@@ -188,7 +190,7 @@ class Stream:
             },
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on where the state of any number of processes stood. Raises SaladError where it is of another stream."""
         if state.get("plan") != self._plan or not {str(lane) for lane in self._lanes} <= set(state.get("lanes", {})):
             raise SaladError(
@@ -201,7 +203,7 @@ class Stream:
                 reader.epoch, reader.at, reader.given = saved["epoch"], saved["at"], saved["given"]
 
     @staticmethod
-    def join(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def join(states: Sequence[State]) -> State:
         """One state out of those of all processes."""
         lanes = {lane: value for state in states for lane, value in state["lanes"].items()}
         return {**states[0], "lanes": dict(sorted(lanes.items(), key=lambda item: int(item[0])))}
@@ -216,7 +218,7 @@ class StreamBatches:
     def __init__(self, stream: Stream, steps: int) -> None:
         self._stream, self._steps, self._step = stream, steps, 0
         self._pool = ThreadPoolExecutor(1, "stream")
-        self._ahead: Future[tuple[list[Any], dict[str, Any]]] | None = None
+        self._ahead: Future[tuple[list[Any], State]] | None = None
         self._batch: list[Any] = []
         self._state = stream.state_dict()
 
@@ -232,14 +234,14 @@ class StreamBatches:
             self._ahead = self._pool.submit(self._draw)
         return self._batch
 
-    def _draw(self) -> tuple[list[Any], dict[str, Any]]:
+    def _draw(self) -> tuple[list[Any], State]:
         return self._stream.draw(), self._stream.state_dict()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """JSON; after the batch that was given last, whatever has been drawn ahead of it."""
         return {"step": self._step, **self._state}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         if self._ahead is not None:
             self._ahead.result()
             self._ahead = None

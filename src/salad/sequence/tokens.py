@@ -211,8 +211,8 @@ def start_token_id(tokenizer: Any) -> int:
     """The token that opens a document: `<|endoftext|>` where the vocabulary has it, else bos, else eos."""
     token_id = tokenizer.convert_tokens_to_ids(ENDOFTEXT)  # the unknown token's where there is none
     if token_id is not None and tokenizer.convert_ids_to_tokens(token_id) == ENDOFTEXT:
-        return token_id
+        return int(token_id)
     for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token_id is not None:
-            return token_id
+            return int(token_id)
     raise SaladError("llm: its tokenizer has no <|endoftext|>, bos or eos token to open a document with")

@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 import salad
+from salad.files import JsonObject
 from salad.serve import chat, compare, page, realtime, transcriptions
 from salad.serve.errors import install_errors
 from salad.serve.guard import Guard
@@ -53,7 +53,7 @@ def make_app(model: ServedModel, settings: Settings) -> Guard:
         return JSONResponse({"status": "ready" if room else "busy", "room": room}, 200 if room else 503)
 
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    async def models() -> JsonObject:
         """The model that is served."""
         one = {"id": model.names[0], "object": "model", "created": created, "owned_by": "salad"}
         return {"object": "list", "data": [one]}

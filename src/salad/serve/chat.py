@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from salad.files import JsonObject
 from salad.serve.chat_request import AudioPart, ChatRequest, TextPart, UrlPart, parse_chat
 from salad.serve.engine import Prepare, Sampling, Token
 from salad.serve.errors import ApiError, error_body, refusal
@@ -21,7 +22,7 @@ from salad.serve.sound import decode_sound, fetch, of_base64, of_data_url
 from salad.serve.text_stream import TextStream
 
 SSE = "text/event-stream"
-Listened = tuple[list[dict[str, Any]], list[Any]]
+Listened = tuple[list[JsonObject], list[Any]]
 
 
 async def json_body(request: Request) -> Any:
@@ -33,7 +34,7 @@ async def json_body(request: Request) -> Any:
         raise ApiError(400, "body: not JSON; send application/json in UTF-8", None, "invalid_json") from None
 
 
-def sse(event: dict[str, Any] | str) -> str:
+def sse(event: JsonObject | str) -> str:
     return f"data: {event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)}\n\n"
 
 
@@ -47,7 +48,7 @@ def listen(service: Service, request: ChatRequest) -> Listened:
     """Messages as the processor takes them, and their recordings as samples; together at most `max_audio_s`."""
     messages, audio, left_s = [], [], service.settings.max_audio_s
     for i, message in enumerate(request.messages):
-        parts: list[dict[str, Any]] = []
+        parts: list[JsonObject] = []
         content = message.content
         for j, part in enumerate([TextPart(type="text", text=content)] if isinstance(content, str) else content):
             if isinstance(part, TextPart):
@@ -109,9 +110,9 @@ class Written:
         self._told = bool(request.logprobs)
         self.positions, self.made, self.reason = positions, 0, "stop"
 
-    async def pieces(self) -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
+    async def pieces(self) -> AsyncIterator[tuple[str, list[JsonObject]]]:
         """Text and, where they were asked for, log-probabilities of the tokens that it came from."""
-        logprobs: list[dict[str, Any]] = []
+        logprobs: list[JsonObject] = []
         async for token in self._running.tokens():
             self.made += 1
             text = self._text.push(token.id)
@@ -129,11 +130,11 @@ class Written:
         if rest or logprobs:
             yield rest, logprobs
 
-    def _logprob(self, token: Token) -> dict[str, Any]:
+    def _logprob(self, token: Token) -> JsonObject:
         top = [self._one(i, value) for i, value in token.top]
         return {**self._one(token.id, token.logprob or 0.0), "top_logprobs": top}
 
-    def _one(self, token_id: int, value: float) -> dict[str, Any]:
+    def _one(self, token_id: int, value: float) -> JsonObject:
         text = self._service.model.decode([token_id])
         return {"token": text, "logprob": max(value, -9999.0), "bytes": list(text.encode())}
 
@@ -143,9 +144,9 @@ class Written:
         return {"prompt_tokens": self.positions, "completion_tokens": self.made, "total_tokens": total}
 
 
-async def whole(service: Service, request: ChatRequest, running: Running, head: dict[str, Any]) -> dict[str, Any]:
+async def whole(service: Service, request: ChatRequest, running: Running, head: JsonObject) -> JsonObject:
     written = Written(service, running, request, await running.started())
-    text, logprobs = "", []
+    text, logprobs = "", list[JsonObject]()
     async for piece, more in written.pieces():
         text, logprobs = text + piece, logprobs + more
     choice = {
@@ -158,9 +159,9 @@ async def whole(service: Service, request: ChatRequest, running: Running, head: 
 
 
 async def streamed(
-    service: Service, request: ChatRequest, running: Running, positions: int, head: dict[str, Any]
+    service: Service, request: ChatRequest, running: Running, positions: int, head: JsonObject
 ) -> AsyncIterator[str]:
-    def chunk(delta: dict[str, Any], reason: str | None = None, logprobs: Any = None) -> str:
+    def chunk(delta: JsonObject, reason: str | None = None, logprobs: Any = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         if logprobs:
             choice["logprobs"] = {"content": logprobs, "refusal": None}

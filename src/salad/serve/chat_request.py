@@ -45,7 +45,7 @@ class TextPart(Strict):
 
 class Sound(Strict):
     data: str
-    format: Literal[FORMATS]  # type: ignore[valid-type]
+    format: Literal[FORMATS]  # type: ignore[valid-type]  # the names stand once, as values
 
 
 class AudioPart(Strict):

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from salad.align.asr import load_asr
 from salad.audio import resample
+from salad.files import JsonObject
 from salad.serve.chat import check_model, json_body, whole
 from salad.serve.chat_request import ChatRequest, Sound, Strict, Text
 from salad.serve.engine import Sampling
@@ -60,14 +61,14 @@ def parse_compare(body: Any) -> CompareRequest:
 
 async def compared(
     service: Service, asked: CompareRequest, samples: np.ndarray, ticket: Ticket, asr: Asr | None
-) -> dict[str, Any]:
+) -> JsonObject:
     """What was heard, by the ears and by the recogniser; the answers; M by word where `said` is there."""
     segments = await hear_all(service, samples)
     words = [w for segment in segments for w in segment.words]
-    heard = {"text": text_of(segments), "words": [
+    heard: JsonObject = {"text": text_of(segments), "words": [
         {"word": w.text, "start": round(w.start_s, 3), "end": round(w.end_s, 3), "probability": w.score} for w in words
     ]}  # fmt: skip
-    found: dict[str, Any] = {"heard": heard, "cascade": None, "said": None}
+    found: JsonObject = {"heard": heard, "cascade": None, "said": None}
     contents: dict[str, list[dict[str, str]]] = {
         "ears": [{"type": "audio"}],
         "reader": [{"type": "text", "text": heard["text"]}],
@@ -89,7 +90,7 @@ async def compared(
 
 async def _answer(
     service: Service, asked: CompareRequest, content: list[dict[str, str]], audio: list[np.ndarray], ticket: Ticket
-) -> dict[str, Any]:
+) -> JsonObject:
     if asked.text:
         content = [*content, {"type": "text", "text": asked.text}]
 
@@ -99,7 +100,7 @@ async def _answer(
 
     running = service.generate(prepare, Sampling(service.model.ends), ticket.part())
     try:
-        plain = ChatRequest(model=asked.model, messages=[{"role": "user", "content": "-"}])
+        plain = ChatRequest.model_validate({"model": asked.model, "messages": [{"role": "user", "content": "-"}]})
         told = await whole(service, plain, running, {})
     finally:
         running.close()

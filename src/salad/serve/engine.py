@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch.nn import functional
@@ -91,8 +91,11 @@ class Generation:
 class Slab(DynamicLayer):
     """Keys and values [rows, heads, room, d] of a layer, written in place; `length` positions of them are there."""
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers gives it no types
         self.keys, self.values, self.length = keys, values, length
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
@@ -288,15 +291,20 @@ class Engine:
             return
         longest = max(g.length for g in self._active)
         index = torch.tensor(kept, device=self.device)
-        self._cache = Cache(layers=[_moved(layer, index, longest) for layer in self._cache.layers])
+        self._cache = Cache(layers=[_moved(layer, index, longest) for layer in self._slabs])
+
+    @property
+    def _slabs(self) -> list[Slab]:
+        return cast(list[Slab], self._cache.layers)
 
     def _join(self, generation: Generation, cache: DynamicCache) -> None:
         if not self._active:
-            self._cache = Cache(layers=[Slab(_room(n.keys), _room(n.values), n.keys.shape[-2]) for n in cache.layers])
+            fresh = cast(list[Any], cache.layers)
+            self._cache = Cache(layers=[Slab(_room(n.keys), _room(n.values), n.keys.shape[-2]) for n in fresh])
         else:
             longest = max(self._cache.get_seq_length(), generation.length)
-            layers = []
-            for old, new in zip(self._cache.layers, cache.layers, strict=True):
+            layers: list[Any] = []
+            for old, new in zip(self._slabs, cast(list[Any], cache.layers), strict=True):
                 keys, values = (
                     torch.cat([_right(a[:, :, : old.length], longest), _right(b, longest)])
                     for a, b in ((old.keys, new.keys), (old.values, new.values))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jiwer
 import numpy as np
 import torch
 
 from salad.audio import split_at_quiet
+from salad.files import JsonObject
 from salad.model.processor import AUDIO, MAX_SPAN_S
 from salad.model.splice import splice
 from salad.objective.distill import kl_per_position
@@ -20,7 +20,7 @@ from salad.serve.transcript import grouped
 from salad.text.normalise import normalise
 
 
-def cost_of_words(served: ServedModel, samples: np.ndarray, said: str) -> list[dict[str, Any]]:
+def cost_of_words(served: ServedModel, samples: np.ndarray, said: str) -> list[JsonObject]:
     """For each word of `said`: the word that was heard in its place (None: none was), and KL(read || heard) in nats of
     the next token behind the two, both in the LLM's own chat prompt (eq. 2, at the spoken words themselves).
 
@@ -51,7 +51,7 @@ def cost_of_words(served: ServedModel, samples: np.ndarray, said: str) -> list[d
         nats = kl_per_position(model.head.logits(hidden[eyes]), model.head.logits(hidden[ears])).tolist()
         costs = {i: round(value, 4) for (i, _), value in zip(both, nats, strict=True)}
     return [
-        {"word": text, "heard": None if pairs[i] is None else heard_words[pairs[i]][0], "m": costs.get(i)}
+        {"word": text, "heard": None if (j := pairs[i]) is None else heard_words[j][0], "m": costs.get(i)}
         for i, (text, _) in enumerate(said_words)
     ]
 
@@ -67,7 +67,7 @@ def pair_words(said: Sequence[str], heard: Sequence[str]) -> list[int | None]:
     if not said or not heard:
         return pairs
     plain = [" ".join(normalise(word).replace(" ", "") or "-" for word in words) for words in (said, heard)]
-    for chunk in jiwer.process_words(*plain).alignments[0]:
+    for chunk in jiwer.process_words(plain[0], plain[1]).alignments[0]:
         if chunk.type in ("equal", "substitute"):
             for n, place in enumerate(range(chunk.ref_start_idx, chunk.ref_end_idx)):
                 pairs[place] = chunk.hyp_start_idx + n

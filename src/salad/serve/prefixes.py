@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import DynamicCache
 
@@ -34,7 +36,8 @@ class Prefixes:
         if n < LEAST:
             return
         self._kept = [(p, layers) for p, layers in self._kept if shared(prompt, p) < len(p)]  # the new one goes on
-        layers = [(_first(layer.keys, n), _first(layer.values, n)) for layer in cache.layers]
+        every: Any = cache.layers  # each has keys and values
+        layers = [(_first(layer.keys, n), _first(layer.values, n)) for layer in every]
         self._kept.append((prompt[:n], layers))
         while sum(len(p) for p, _ in self._kept) > self._room:
             self._kept.pop(0)

@@ -228,7 +228,8 @@ class Talk:
         if any(item.id == message.id for item in self._items):
             why = f"item.id: there is an item {message.id!r:.80} already; choose another"
             raise ApiError(400, why, "item.id", "invalid_value")
-        rate_hz, most_s, recordings = self._service.model.rate_hz, self._service.settings.max_audio_s, []
+        rate_hz, most_s = self._service.model.rate_hz, self._service.settings.max_audio_s
+        recordings: list[np.ndarray] = []
         for i, part in enumerate(message.content):
             if isinstance(part, events.SoundPart):
                 left_s = most_s - to_seconds(sum(map(len, recordings)), rate_hz)

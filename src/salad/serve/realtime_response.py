@@ -13,7 +13,7 @@ import torch
 from fastapi import WebSocketDisconnect
 
 from salad.serve.chat import Written
-from salad.serve.chat_request import ChatRequest
+from salad.serve.chat_request import ChatRequest, Message
 from salad.serve.engine import Sampling
 from salad.serve.errors import ApiError, error_body, refusal
 from salad.serve.listening import Sound
@@ -132,7 +132,7 @@ class Response:
         positions = await self._running.started()
         if not positions:
             return "cancelled"
-        plain = ChatRequest(model=service.model.names[0], messages=[{"role": "user", "content": "-"}])
+        plain = ChatRequest(model=service.model.names[0], messages=[Message(role="user", content="-")])
         written = Written(service, self._running, plain, positions)
         await self._begin(added)
         try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from salad import assets
 from salad.evaluation.saved_model import load_saved
+from salad.files import JsonObject
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.freeze import freeze
 from salad.model.splice import splice
@@ -69,9 +69,7 @@ class ServedModel:
     def device(self) -> torch.device:
         return self.model.get_input_embeddings().weight.device
 
-    def prompt(
-        self, messages: Sequence[dict[str, Any]], audio: Sequence[np.ndarray | list[torch.Tensor]]
-    ) -> torch.Tensor:
+    def prompt(self, messages: Sequence[JsonObject], audio: Sequence[np.ndarray | list[torch.Tensor]]) -> torch.Tensor:
         """Embeddings [positions, width] of a chat, by the LLM's own template; audio: float32 [num_samples] each, or the
         embeddings of its spans where it was heard before.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
@@ -46,8 +47,11 @@ class Service:
         self.inside = 0
         self.metrics = Metrics()
         for place, state in enumerate(("active", "waiting")):
-            self.metrics.load.labels(state).set_function(lambda place=place: self.engine.load[place])
+            self.metrics.load.labels(state).set_function(functools.partial(self._load, place))
         self._mean_s = 1.0
+
+    def _load(self, place: int) -> float:
+        return self.engine.load[place]
 
     def ticket(self) -> Ticket:
         """Raises ApiError 429 where as many are inside as may be; call it before a request's sound is decoded."""

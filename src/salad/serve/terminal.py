@@ -5,12 +5,12 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from salad.audio import read_audio
+from salad.files import JsonObject
 from salad.serve.engine import Engine, Event, Finished, Sampling, Token
 from salad.serve.served_model import ServedModel
 from salad.serve.text_stream import TextStream
@@ -23,7 +23,7 @@ class Conversation:
     def __init__(self, served: ServedModel, *, system: str = "", max_tokens: int = 256) -> None:
         self._served, self._max_tokens = served, max_tokens
         self._engine = Engine(served.model, 1, bf16=served.bf16)
-        self._messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+        self._messages: list[JsonObject] = [{"role": "system", "content": system}] if system else []
         self._audio: list[np.ndarray] = []
         self.rate_hz = served.rate_hz
 

@@ -6,8 +6,8 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from salad.files import JsonObject
 from salad.types import Word
 
 
@@ -61,9 +61,9 @@ def text_of(segments: Sequence[Segment]) -> str:
     return " ".join(segment.text for segment in segments if segment.words)
 
 
-def verbose(segments: Sequence[Segment], duration_s: float, *, words: bool, spans: bool) -> dict[str, Any]:
+def verbose(segments: Sequence[Segment], duration_s: float, *, words: bool, spans: bool) -> JsonObject:
     """OpenAI's verbose_json, with the fields that are known here."""
-    found: dict[str, Any] = {"task": "transcribe", "duration": round(duration_s, 3), "text": text_of(segments)}
+    found: JsonObject = {"task": "transcribe", "duration": round(duration_s, 3), "text": text_of(segments)}
     if words:
         found["words"] = [
             {"word": w.text, "start": round(w.start_s, 3), "end": round(w.end_s, 3), "probability": w.score}

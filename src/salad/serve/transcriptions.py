@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from salad.audio import split_at_quiet
+from salad.files import JsonObject
 from salad.model.processor import MAX_SPAN_S
 from salad.serve.chat import SSE, check_model, sse
 from salad.serve.errors import ApiError, error_body, refusal
@@ -71,7 +73,7 @@ class Asked:
         return value
 
 
-def _usage(seconds: float) -> dict[str, Any]:
+def _usage(seconds: float) -> JsonObject:
     return {"type": "duration", "seconds": round(seconds, 3)}
 
 
@@ -80,7 +82,7 @@ async def heard(service: Service, samples: np.ndarray) -> AsyncIterator[Segment]
     rate, at = service.model.rate_hz, 0
     for span in split_at_quiet(samples, rate, MAX_SPAN_S):
         start_s, at = at / rate, at + len(span)
-        yield await service.call(lambda span=span, start_s=start_s: service.model.hear(span, start_s))  # type: ignore[misc]
+        yield await service.call(partial(service.model.hear, span, start_s))
 
 
 async def hear_all(service: Service, samples: np.ndarray) -> list[Segment]:

@@ -50,7 +50,7 @@ class Vad:
         rows = np.concatenate([before, chunks], axis=1).astype(np.float32)
         found, self._h, self._c = _network().run(None, {"input": rows, "h": self._h, "c": self._c})
         self._context = chunks[-1, -CONTEXT:]
-        return found
+        return np.asarray(found)
 
 
 class Turns:

@@ -38,7 +38,7 @@ DUMMY_S = 6.0  # and of the silence that it hears when it starts
 EMBEDDINGS = "audio_embeds"
 
 
-class Info(BaseProcessingInfo):
+class Info(BaseProcessingInfo):  # type: ignore[misc]  # vLLM is not there where nobody asks for it
     """What vLLM asks of a model before it is there."""
 
     @property
@@ -47,7 +47,8 @@ class Info(BaseProcessingInfo):
         return listener(str(config.model), config.revision)
 
     def get_hf_config(self) -> SaladConfig:
-        return self.ctx.get_hf_config(SaladConfig)
+        config: SaladConfig = self.ctx.get_hf_config(SaladConfig)
+        return config
 
     def get_hf_processor(self, **kwargs: object) -> ProcessorMixin:
         return self.listener.processor
@@ -63,7 +64,7 @@ class Info(BaseProcessingInfo):
         return {"audio": min(seq_len, self.listener.most(PROFILED_S))}
 
 
-class DummyInputs(BaseDummyInputsBuilder[Info]):
+class DummyInputs(BaseDummyInputsBuilder[Info]):  # type: ignore[misc]  # likewise
     """Silence, which vLLM plans its memory by."""
 
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
@@ -75,7 +76,7 @@ class DummyInputs(BaseDummyInputsBuilder[Info]):
         return {"audio": self._get_dummy_audios(length=length, num_audios=number, overrides=mm_options.get("audio"))}
 
 
-class Processor(BaseMultiModalProcessor[Info]):
+class Processor(BaseMultiModalProcessor[Info]):  # type: ignore[misc]  # likewise
     """Recordings to embeddings, and each `<|audio|>` to as many placeholders."""
 
     def _call_hf_processor(self, hf_data: Mapping[str, object], hf_kwargs: Mapping[str, object]) -> BatchFeature:
@@ -98,9 +99,11 @@ class Processor(BaseMultiModalProcessor[Info]):
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=DummyInputs)
-class Model(nn.Module, SupportsMultiModal):
+class Model(nn.Module, SupportsMultiModal):  # type: ignore[misc]  # likewise
     """The text LLM, by vLLM's own code for its family; what is heard stands in the place of placeholders."""
 
+    configure_mm_token_handling: Any  # both of vLLM
+    _mark_language_model: Any
     hf_to_vllm_mapper = WeightsMapper(orig_to_new_prefix={"llm.": "language_model.", "adapter.": None, "ctc.": None})
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
@@ -148,10 +151,11 @@ class Model(nn.Module, SupportsMultiModal):
         return self.language_model.model(input_ids, positions, intermediate_tensors, inputs_embeds=inputs_embeds)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
-        logits = self.language_model.compute_logits(hidden_states)
+        logits: torch.Tensor | None = self.language_model.compute_logits(hidden_states)
         if logits is not None and self.audio_token_id < logits.shape[-1]:  # it has a row, and is never generated
             logits[..., self.audio_token_id] = float("-inf")
         return logits
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        return AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
+        loaded: set[str] = AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
+        return loaded

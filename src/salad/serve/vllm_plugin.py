@@ -38,13 +38,13 @@ class Listener:
 
     def __init__(self, place: str, revision: str | None = None) -> None:
         from torch import nn
-        from transformers.utils import cached_file
+        from transformers.utils.hub import cached_file
 
         from salad.model import SaladForConditionalGeneration, SaladProcessor
         from salad.model.encoders.inside import ExportedProcessor
         from salad.model.llm import decoder_layers, decoder_of
 
-        settings = read_json(Path(cached_file(place, "processor_config.json", revision=revision)))
+        settings = read_json(Path(str(cached_file(place, "processor_config.json", revision=revision))))
         kind = ExportedProcessor if "encoder_inside" in settings else SaladProcessor
         self.processor = kind.from_pretrained(place, revision=revision)
         self.model = SaladForConditionalGeneration.from_pretrained(place, revision=revision).eval()

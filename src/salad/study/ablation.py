@@ -13,13 +13,42 @@ import numpy as np
 
 from salad.files import read_json, read_jsonl
 from salad.measure.format import Z95, with_detectable, with_interval
+from salad.measure.results import RunFigures
 from salad.measure.statistics import blocked_spread, detectable, pooled_spread, replicate_reach
+from salad.records import read_records
 from salad.types import SaladError
 
 REPLICATE = "select.replicate"
 FEW = 3  # pairs of trainings from which on an interval holds the chance of training, too
 Sums = Mapping[str, tuple[float, int, str]]  # of each document: summed KL, tokens, domain
 Everywhere = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """A row of cells.json: what a cell of a sweep sets over the recipe, where it lies, and its figures; or, where it
+    is `dropped`, why. seconds: of its own stages."""
+
+    cell: str
+    values: Mapping[str, Any]
+    run_dir: str
+    status: str
+    reason: str | None = None
+    seconds: Mapping[str, float] | None = None
+    figures: RunFigures | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A line of divergence.jsonl; by_exposure: (summed KL, tokens) of parts of a document by what was heard before."""
+
+    of: str
+    id: str
+    domain: str
+    speaker: str
+    kl: float
+    count: int
+    by_exposure: Mapping[str, tuple[float, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,12 +78,12 @@ class Difference:
 
 def document_sums(run_dir: Path, of: str = "stage2") -> Sums:
     """{document of a seen voice: (summed KL, tokens, domain)} of a run's divergence.jsonl."""
-    return {r["id"]: (r["kl"], r["count"], r["domain"]) for r in _seen_rows(run_dir, of)}
+    return {r.id: (r.kl, r.count, r.domain) for r in _seen_rows(run_dir, of)}
 
 
-def _seen_rows(run_dir: Path, of: str = "stage2") -> list[dict[str, Any]]:
-    rows = read_jsonl(Path(run_dir) / "evaluate" / "divergence.jsonl")
-    found = [r for r in rows if r["of"] == of and not r["speaker"].endswith("(unseen)")]
+def _seen_rows(run_dir: Path, of: str = "stage2") -> list[Seen]:
+    rows = read_records(Seen, Path(run_dir) / "evaluate" / "divergence.jsonl")
+    found = [r for r in rows if r.of == of and not r.speaker.endswith("(unseen)")]
     if not found:
         raise SaladError(
             f"{run_dir}: its evaluate stage has no M of {of}; finish the run, or name {of} in evaluate.only"
@@ -62,12 +91,12 @@ def _seen_rows(run_dir: Path, of: str = "stage2") -> list[dict[str, Any]]:
     return found
 
 
-def arms_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+def arms_of(rows: Sequence[CellRun]) -> dict[str, list[CellRun]]:
     """Finished cells by what they set apart from the replicate, in order."""
-    arms: dict[str, list[Mapping[str, Any]]] = {}
+    arms: dict[str, list[CellRun]] = {}
     for row in rows:
-        if row["status"] == "done":
-            name = ", ".join(f"{k}={v}" for k, v in row["values"].items() if k != REPLICATE) or "base"
+        if row.status == "done":
+            name = ", ".join(f"{k}={v}" for k, v in row.values.items() if k != REPLICATE) or "base"
             arms.setdefault(name, []).append(row)
     return arms
 
@@ -120,14 +149,14 @@ def paired(
     value = float(pairs.mean())
     if len(arm) < FEW:
         return Difference(value, float(low), float(high), len(arm), len(ids))
-    spread, freedom = spread or pooled_spread([pairs[[c == cell for c in cells or ()]] for cell in set(cells or ())])
+    own, freedom = spread or pooled_spread([pairs[[c == cell for c in cells or ()]] for cell in set(cells or ())])
     if not freedom:
-        spread, freedom = pooled_spread([pairs])
-    reach = replicate_reach(spread, freedom, len(arm), other_se=(high - low) / (2 * Z95))
+        own, freedom = pooled_spread([pairs])
+    reach = replicate_reach(own, freedom, len(arm), other_se=(high - low) / (2 * Z95))
     return Difference(value, value - reach, value + reach, len(arm), len(ids), freedom)
 
 
-def table(rows: Sequence[Mapping[str, Any]], reference: str | None = None) -> tuple[list[str], list[list[str]]]:
+def table(rows: Sequence[CellRun], reference: str | None = None) -> tuple[list[str], list[list[str]]]:
     """Header and lines for people: what each arm cost, its M, and its difference to the reference arm: in all domains,
     in those of which it bought a larger share of its words, and in those of which it bought a smaller one.
 
@@ -142,20 +171,20 @@ def table(rows: Sequence[Mapping[str, Any]], reference: str | None = None) -> tu
         raise SaladError(f"reference: {name!r} is not an arm; expected one of {'; '.join(arms)}")
     header = ["arm", "runs", "seconds", "hours of speech", "M", "M after words heard before", "M after a new word"]
     header += [f"M minus {name}", "where it buys more", "where it buys less"]
-    sums = {(arm, _replicate(r)): document_sums(Path(r["run_dir"])) for arm, own in arms.items() for r in own}
+    sums = {(arm, _replicate(r)): document_sums(Path(r.run_dir)) for arm, own in arms.items() for r in own}
 
-    def told(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], domains: set[str] | None) -> str:
+    def told(pairs: Sequence[tuple[CellRun, CellRun]], domains: set[str] | None) -> str:
         """The difference over these domains (None: all), with the spread over all arms in the same domains."""
         inside = domains.__contains__ if domains is not None else lambda _: True
         spread, freedom = blocked_spread({key: _mean(one, domains) for key, one in sums.items()})
-        sides = [[Path(r["run_dir"]) for r in side] for side in zip(*pairs, strict=True)]
+        sides = [[Path(r.run_dir) for r in side] for side in zip(*pairs, strict=True)]
         found = compare(*sides, domains=inside, spread=(math.sqrt(2) * spread, freedom))
         return difference_text(found) + (f" ({', '.join(sorted(domains))})" if domains is not None else "")
 
     lines = []
     for arm, own in arms.items():
-        runs = [Path(r["run_dir"]) for r in own]
-        cost = [_average([sum(r["seconds"].values()) if "seconds" in r else None for r in own], ".0f")]
+        runs = [Path(r.run_dir) for r in own]
+        cost = [_average([sum(r.seconds.values()) if r.seconds is not None else None for r in own], ".0f")]
         cost.append(_average([_hours(run) for run in runs], ".2f"))
         m = [_average([_mean(sums[arm, _replicate(r)]) for r in own])]
         m += [_average([_exposed(run, kind) for run in runs]) for kind in ("seen", "unseen")]
@@ -163,19 +192,17 @@ def table(rows: Sequence[Mapping[str, Any]], reference: str | None = None) -> tu
         if arm == name or not pairs:
             lines.append([*line, "" if arm == name else "no replicate in common", "", ""])
             continue
-        sides = [[Path(r["run_dir"]) for r in side] for side in zip(*pairs, strict=True)]
+        sides = [[Path(r.run_dir) for r in side] for side in zip(*pairs, strict=True)]
         places = bought_more(*sides), bought_more(*reversed(sides))
         lines.append([*line, told(pairs, None), *(told(pairs, domains) if domains else "" for domains in places)])
     return header, lines
 
 
-def _replicate(row: Mapping[str, Any]) -> Any:
-    return row["values"].get(REPLICATE, 0)
+def _replicate(row: CellRun) -> Any:
+    return row.values.get(REPLICATE, 0)
 
 
-def _pairs(
-    arm: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]]
-) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def _pairs(arm: Sequence[CellRun], reference: Sequence[CellRun]) -> list[tuple[CellRun, CellRun]]:
     by_replicate = {_replicate(r): r for r in reference}
     return [(r, by_replicate[_replicate(r)]) for r in arm if _replicate(r) in by_replicate]
 
@@ -187,7 +214,7 @@ def _mean(sums: Sums, domains: set[str] | None = None) -> float:
 
 def _exposed(run_dir: Path, kind: str) -> float | None:
     """M after spans of words that all were heard in training (`seen`), or of which one never was (`unseen`)."""
-    found = [r["by_exposure"][kind] for r in _seen_rows(run_dir) if r.get("by_exposure")]
+    found = [r.by_exposure[kind] for r in _seen_rows(run_dir) if r.by_exposure]
     tokens = sum(n for _, n in found)
     return sum(kl for kl, _ in found) / tokens if tokens else None
 

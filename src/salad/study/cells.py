@@ -74,5 +74,6 @@ class Times:
         warm_s = 1.15 * cell.share * max(self.warm, default=0.0) if warms else 0.0
         if len({work for work, _ in self.seen}) == 1:
             return warm_s + max(s for _, s in self.seen) * max(1.0, cell.work / self.seen[0][0])
-        slope, level = np.polyfit(*zip(*self.seen, strict=True), 1)
-        return warm_s + 1.15 * max(level + max(slope, 0.0) * cell.work, min(s for _, s in self.seen))
+        works, seconds = zip(*self.seen, strict=True)
+        slope, level = np.polyfit(works, seconds, 1)
+        return float(warm_s + 1.15 * max(level + max(slope, 0.0) * cell.work, min(s for _, s in self.seen)))

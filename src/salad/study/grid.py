@@ -11,7 +11,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +34,38 @@ from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.synthesize import load_bought, load_bought_frames
 from salad.pipeline.stages.warm_start import train_ctc
 from salad.progress import console
+from salad.records import from_json, read_record, to_json
 from salad.select.cluster_rows import coincidence
 from salad.sequence import Frames
 from salad.study.ablation import bought_more
-from salad.study.cell_figures import accuracy_of, by_document, document_row, is_seen
+from salad.study.cell_figures import (
+    BaseFigures,
+    CellFigures,
+    DocumentSum,
+    DoneCell,
+    DroppedCell,
+    GridRow,
+    LivePoint,
+    Measured,
+    Shared,
+    accuracy_of,
+    by_document,
+    document_sum,
+    is_seen,
+    measured,
+)
 from salad.study.cells import Cell, Times, grid
 from salad.study.grid_page import write_reproduction
-from salad.training.checkpoint import latest_checkpoint, load_weights
+from salad.study.verdicts import Finding
+from salad.training.checkpoint import last_checkpoint, load_weights
 from salad.training.tasks import Source
 from salad.types import Utterance
 
 PAGE_S = 45.0  # kept for the start of Python and for the page
 
 
-def reproduce(recipe: Recipe, *, budget_s: float, seeds: int = 3, only: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Run the grid within the budget and write the page; returns the findings' rows."""
+def reproduce(recipe: Recipe, *, budget_s: float, seeds: int = 3, only: Sequence[str] = ()) -> list[Finding]:
+    """Run the grid within the budget and write the page; returns the findings."""
     rows, shared = run_grid(recipe, budget_s=budget_s, seeds=seeds, only=only)
     made_on = ", ".join(f"{key} {value}" for key, value in machine().items() if value is not None)
     made_on += f"; {recipe.threads} threads, seed {recipe.seed}, salad {salad.__version__}"
@@ -57,7 +74,7 @@ def reproduce(recipe: Recipe, *, budget_s: float, seeds: int = 3, only: Sequence
 
 def run_grid(
     recipe: Recipe, *, budget_s: float, seeds: int = 3, only: Sequence[str] = ()
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[GridRow], Shared]:
     """Run the base and as many cells as fit; returns the cells' rows (also in results.jsonl) and what was shared.
 
     only: begin no cells but those whose names begin with one of these. The same call goes on where it stopped: finished
@@ -73,15 +90,15 @@ def run_grid(
         uniform = _buy(base, "uniform", 0.0)
         base.use_threads()
         measure = _Measure(base, recipe.stage1, {"active": active, "uniform": uniform})
-        shared = {"base": measure.base_figures(), "base_seconds": _shared_seconds(base, active, uniform)}
-        write_json(recipe.run_dir / "shared.json", shared)
-    same = f"active and uniform: two purchases coincide in {shared['base']['coincide']:.0%} of seconds"
+        shared = Shared(measure.base_figures(), _shared_seconds(base, active, uniform))
+        write_json(recipe.run_dir / "shared.json", to_json(shared))
+    same = f"active and uniform: two purchases coincide in {shared.base.coincide:.0%} of seconds"
     console.print(f"base: ready after {time.monotonic() - start_s:.0f} s; {same}; the cells begin", highlight=False)
     cells, times, reasons = grid(seeds), Times(), dict[str, str]()
     for cell in cells:
         if measure.finished(cell):
-            found = read_json(measure.folder(cell) / "cell.json")
-            times.note(cell, found["seconds"], found["warm_start_seconds"])
+            found = read_record(CellFigures, measure.folder(cell) / "cell.json")
+            times.note(cell, found.seconds, found.warm_start_seconds)
     for cell in cells:
         if measure.finished(cell):
             continue
@@ -101,17 +118,17 @@ def run_grid(
             began_s = time.monotonic()
             found = measure.cell(cell, measure.begin(cell))
             measure.before(cell)  # a part of what a cell takes
-            write_json(measure.folder(cell) / "cell.json", found)
-            warm_s = found["warm_start_seconds"] if warms else 0.0
+            write_json(measure.folder(cell) / "cell.json", to_json(found))
+            warm_s = found.warm_start_seconds if warms else 0.0
             times.note(cell, time.monotonic() - began_s - warm_s, warm_s)
         console.print(
-            f"{cell.name}: M {found['misalignment']:.3f}, F {found['forgetting']:.4f}, "
-            f"speech {found['speech_accuracy']['value']:.2f}; {found['seconds']:.0f} s", highlight=False,
+            f"{cell.name}: M {found.misalignment:.3f}, F {found.forgetting:.4f}, "
+            f"speech {found.speech_accuracy.value:.2f}; {found.seconds:.0f} s", highlight=False,
         )  # fmt: skip
-        write_jsonl(recipe.run_dir / "results.jsonl", measure.rows(cells, reasons))
+        write_jsonl(recipe.run_dir / "results.jsonl", map(to_json, measure.rows(cells, reasons)))
     rows = measure.rows(cells, reasons)  # also those that another process has finished meanwhile
-    write_jsonl(recipe.run_dir / "results.jsonl", rows)
-    dropped = [row["cell"] for row in rows if row["status"] == "dropped"]
+    write_jsonl(recipe.run_dir / "results.jsonl", map(to_json, rows))
+    dropped = [row.cell for row in rows if isinstance(row, DroppedCell)]
     if dropped:
         console.print(
             f"[yellow]{len(dropped)} of {len(rows)} cells were not run; the page names each with the reason[/]"
@@ -153,7 +170,7 @@ def _shared_seconds(base: Run, *purchases: Run) -> float:
     """Seconds of all stages that the cells share, whenever they were run."""
     until = list(STAGES)[: list(STAGES).index("synthesize") + 1]
     own = [(base, stage) for stage in until] + [(run, s) for run in purchases for s in ("select", "synthesize")]
-    return sum(run.done(stage)["seconds"] for run, stage in own)
+    return sum(run.done(stage).seconds for run, stage in own)
 
 
 class _Measure:
@@ -196,7 +213,7 @@ class _Measure:
         note = folder / "warm.json"
         with _alone(self.base.dir.parent, f"warm-{folder.name}"):
             if not self.must_warm(cell):
-                return latest_checkpoint(folder), read_json(note)["seconds"]
+                return last_checkpoint(folder), read_json(note)["seconds"]
             if folder.exists():
                 shutil.rmtree(folder)
             start_s = time.monotonic()
@@ -210,39 +227,40 @@ class _Measure:
             }
             train_ctc(run, *own, folder, settings.model_copy(update=changes), cell.seed)
             write_json(note, {"key": self.warm_key(cell), "seconds": time.monotonic() - start_s})
-        return latest_checkpoint(folder), read_json(note)["seconds"]
+        return last_checkpoint(folder), read_json(note)["seconds"]
 
-    def before(self, cell: Cell) -> list[dict[str, Any]]:
-        """M of the cell's warm start, document by document: what the cell's own training begins from; [] if cold."""
+    def before(self, cell: Cell) -> tuple[DocumentSum, ...]:
+        """M of the cell's warm start, document by document: what the cell's own training begins from; () if cold."""
         if not cell.warm:
-            return []
+            return ()
         note, key = self._before(cell)
         if not _holds(note, key):
             evaluator, (weights, _) = self.evaluator(cell), self.warmed(cell)
             load_weights(weights, evaluator.base)  # not the student, whose LLM may hold another cell's LoRA
             with evaluator.reading():
-                measured = divergence(
-                    evaluator.base, evaluator.teacher, evaluator.examples, speech_ears(evaluator.base)
-                )
-            write_json(note, {"key": key, "documents": [document_row(r) for r in measured if is_seen(r.speaker)]})
-        return read_json(note)["documents"]
+                rows = divergence(evaluator.base, evaluator.teacher, evaluator.examples, speech_ears(evaluator.base))
+            documents = [document_sum(r) for r in rows if is_seen(r.speaker)]
+            write_json(note, to_json({"key": key, "documents": documents}))
+        return from_json(tuple[DocumentSum, ...], read_json(note)["documents"], note)
 
     def _before(self, cell: Cell) -> tuple[Path, str]:
         key = self._key(replace(cell, speech=_warm_kind(cell), alpha=1.0), [self.base], {"stage1", "stage2"})
         return self.warm_folder(cell) / f"before-{cell.rate}.json", key
 
-    def rows(self, cells: Sequence[Cell], reasons: Mapping[str, str]) -> list[dict[str, Any]]:
+    def rows(self, cells: Sequence[Cell], reasons: Mapping[str, str]) -> list[GridRow]:
         """What each cell found, or why it was not run; from what lies on the disk, whoever left it there."""
-        rows = []
+        rows: list[GridRow] = []
         for cell in cells:
             folder = self.folder(cell)
-            row = {**asdict(cell), "cell": cell.name, "run_dir": str(folder)}
             if not self.finished(cell):
-                rows.append({**row, "status": "dropped", "reason": reasons.get(cell.name, "not begun yet")})
+                why = reasons.get(cell.name, "not begun yet")
+                rows.append(DroppedCell(**vars(cell), cell=cell.name, run_dir=str(folder), reason=why))
                 continue
             known = cell.warm and _holds(*self._before(cell))
-            documents = self.before(cell) if known else []  # read, never measured here
-            rows.append({**row, "status": "done", **read_json(folder / "cell.json"), "before": documents})
+            documents = self.before(cell) if known else ()  # read, never measured here
+            found = read_record(CellFigures, folder / "cell.json")
+            named = {**vars(cell), "cell": cell.name, "run_dir": str(folder)}
+            rows.append(DoneCell(**vars(found), **named, before=documents))
         return rows
 
     def folder(self, cell: Cell) -> Path:
@@ -280,7 +298,7 @@ class _Measure:
     def _key(self, cell: Cell, runs: Sequence[Run], without: Collection[str] = ()) -> str:
         excluded = {"run_dir", "threads", "engine", *without}
         values = self.recipe_of(cell).recipe.model_dump(mode="json", exclude=excluded)
-        return sha256_json([values, [run.done("synthesize")["inputs"] for run in runs]])[:16]
+        return sha256_json([values, [run.done("synthesize").inputs for run in runs]])[:16]
 
     def spoken(self, cell: Cell) -> list[tuple[str, Sequence[Utterance], Frames]]:
         """The cell's recordings: a share of the narrow or of the broad speech; or all narrow speech and a purchase."""
@@ -291,7 +309,7 @@ class _Measure:
     def share_of(self, kind: str, cell: Cell) -> tuple[Sequence[Utterance], Frames]:
         """The cell's share of the narrow or of the broad speech, drawn by its seed."""
         if kind == "narrow":
-            utterances = load_aligned(self.base, "speech")
+            utterances: Sequence[Utterance] = load_aligned(self.base, "speech")
             frames = load_frames(self.base, "speech", utterances)
         else:
             utterances, frames = _bought(self.base)
@@ -299,7 +317,7 @@ class _Measure:
         kept = order[: max(4, round(cell.share * len(utterances)))]
         return [utterances[i] for i in sorted(kept)], frames
 
-    def cell(self, cell: Cell, folder: Path) -> dict[str, Any]:
+    def cell(self, cell: Cell, folder: Path) -> CellFigures:
         began_s = time.monotonic()
         weights, warm_s = self.warmed(cell) if cell.warm else (None, 0.0)
         run, spoken = self.recipe_of(cell), self.spoken(cell)
@@ -312,28 +330,25 @@ class _Measure:
 
         pairs = [(own, frames) for _, own, frames in spoken]
         train_stage(run, "stage1", settings, sources, lambda: pairs, weights=weights, folder=folder, seed=cell.seed)
-        curve = read_jsonl(folder / "metrics.jsonl")
-        figures = self.figures(cell, latest_checkpoint(folder))
+        log = folder / "metrics.jsonl"
+        curve = read_jsonl(log)
+        figures = self.figures(cell, last_checkpoint(folder))
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)  # a grid of many cells keeps figures, not weights
-        return {
-            **figures,
-            "key": self.key(cell),
-            "hours": sum(u.duration_s for _, own, _ in spoken for u in own) / 3600,
-            "utterances": sum(len(own) for _, own, _ in spoken),
-            "steps": settings.steps,
-            "positions": curve[-1]["positions"],
-            "curve": [
-                {k: r[k] for k in ("step", "seconds", "positions", "misalignment")}
-                for r in curve
-                if "misalignment" in r
-            ],
-            "train_seconds": curve[-1]["seconds"],  # of all processes that had a part in it
-            "warm_start_seconds": warm_s,
-            "seconds": time.monotonic() - began_s,
-        }
+        return CellFigures(
+            **vars(figures),
+            key=self.key(cell),
+            hours=sum(u.duration_s for _, own, _ in spoken for u in own) / 3600,
+            utterances=sum(len(own) for _, own, _ in spoken),
+            steps=settings.steps,
+            positions=curve[-1]["positions"],
+            curve=from_json(tuple[LivePoint, ...], [r for r in curve if "misalignment" in r], log),
+            train_seconds=curve[-1]["seconds"],
+            warm_start_seconds=warm_s,
+            seconds=time.monotonic() - began_s,
+        )
 
-    def figures(self, cell: Cell, checkpoint: Path) -> dict[str, Any]:
+    def figures(self, cell: Cell, checkpoint: Path) -> Measured:
         evaluator = self.evaluator(cell)
         with evaluator.reading():
             model = evaluator.load(checkpoint)
@@ -342,22 +357,9 @@ class _Measure:
             items = items_of(evaluator)
             systems = ("speech_adapted", "text_base" if evaluator.frozen else "text_adapted")
             answers = answer(evaluator, items, self.heard, systems)
-        documents = [document_row(r) for r in m if is_seen(r.speaker)]
-        seen = summary([r for r in m if is_seen(r.speaker)])
-        return {
-            "misalignment": seen["all"],
-            "misalignment_se": seen["se"],
-            "by_domain": seen["by_domain"],
-            "documents": documents,
-            "forgetting": summary(f)["all"] if f else 0.0,
-            "forgetting_se": summary(f)["se"] if f else 0.0,
-            "speech_accuracy": accuracy_of(answers["speech_adapted"], items),
-            "text_accuracy": accuracy_of(answers["text_adapted"], items),
-            "text_by_document": by_document(answers["text_adapted"], items),
-            "items": len(items),
-        }
+        return measured(m, f, answers["speech_adapted"], answers["text_adapted"], items)
 
-    def base_figures(self) -> dict[str, Any]:
+    def base_figures(self) -> BaseFigures:
         """What every cell is held against: the text LLM, the cascade, M of the deaf, and of the warm start alone."""
         evaluator = self.evaluator(Cell("narrow", 1.0, 1.0))
         recipe = self.base.recipe
@@ -365,27 +367,28 @@ class _Measure:
             items = items_of(evaluator)
             answers = answer(evaluator, items, self.heard, ("text_base", "cascade"))
             deaf = divergence(evaluator.base, evaluator.teacher, evaluator.examples, deaf_ears(evaluator.base))
-            model = evaluator.load(latest_checkpoint(self.base.folder("warm_start")))
+            model = evaluator.load(last_checkpoint(self.base.folder("warm_start")))
             warm = divergence(model, evaluator.reader(), evaluator.examples, speech_ears(model))
-        return {
-            "text_accuracy": accuracy_of(answers["text_base"], items),
-            "cascade_accuracy": accuracy_of(answers["cascade"], items),
-            "chance": float(np.mean([1 / len(i.options) for i in items])),
-            "text_by_document": by_document(answers["text_base"], items),
-            "items": len(items),
-            "deaf": summary([r for r in deaf if is_seen(r.speaker)])["all"],
-            "warm_start": summary([r for r in warm if is_seen(r.speaker)])["all"],
-            "warm_start_seconds": self.base.done("warm_start")["seconds"],
-            "narrow_domains": sorted({u.domain for u in load_aligned(self.base, "speech")}),
-            "coincide": coincidence(*map(load_bought, self.bought.values())),
-            "active_domains": sorted(bought_more([self.bought["active"].dir], [self.bought["uniform"].dir])),
-            "uniform_domains": sorted(bought_more([self.bought["uniform"].dir], [self.bought["active"].dir])),
-            "written_at": recipe.corpus.temperature if recipe.corpus.speech_documents else None,
-        }
+        active, uniform = ([self.bought[name].dir] for name in ("active", "uniform"))
+        return BaseFigures(
+            text_accuracy=accuracy_of(answers["text_base"], items),
+            cascade_accuracy=accuracy_of(answers["cascade"], items),
+            chance=float(np.mean([1 / len(i.options) for i in items])),
+            text_by_document=by_document(answers["text_base"], items),
+            items=len(items),
+            deaf=summary([r for r in deaf if is_seen(r.speaker)]).all,
+            warm_start=summary([r for r in warm if is_seen(r.speaker)]).all,
+            warm_start_seconds=self.base.done("warm_start").seconds,
+            narrow_domains=tuple(sorted({u.domain for u in load_aligned(self.base, "speech")})),
+            coincide=coincidence(*map(load_bought, self.bought.values())),
+            active_domains=tuple(sorted(bought_more(active, uniform))),
+            uniform_domains=tuple(sorted(bought_more(uniform, active))),
+            written_at=recipe.corpus.temperature if recipe.corpus.speech_documents else None,
+        )
 
 
 def _holds(path: Path, key: str) -> bool:
-    return path.exists() and read_json(path).get("key") == key
+    return path.exists() and bool(read_json(path).get("key") == key)
 
 
 def _warm_kind(cell: Cell) -> str:

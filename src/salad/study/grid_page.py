@@ -15,8 +15,9 @@ from salad.measure.format import Z95, with_error
 from salad.measure.statistics import pooled_spread
 from salad.report.page import template
 from salad.report.style import AFTER, BEFORE, GREEN, PLUM, QUIET, WARM, new_figure, svg_figure
+from salad.study.cell_figures import DoneCell, GridRow, Shared
 from salad.study.findings import findings, law_of
-from salad.study.verdicts import done, five, percent
+from salad.study.verdicts import Finding, done, finished, five, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,64 +32,61 @@ SCALING = (
 ACCURACY = "Speech accuracy against M, and text accuracy against F, one point a cell in the colour of its alpha."
 
 
-def write_reproduction(
-    rows: Sequence[dict[str, Any]], shared: dict[str, Any], folder: Path, machine: str
-) -> list[dict[str, Any]]:
-    """Write folder/reproduce.html and folder/findings.json; returns the findings as rows, the paper's five first."""
-    found = findings(rows, shared["base"])
+def write_reproduction(rows: Sequence[GridRow], shared: Shared, folder: Path, machine: str) -> list[Finding]:
+    """Write folder/reproduce.html and folder/findings.json; returns the findings, the paper's five first."""
+    found = findings(rows, shared.base)
     paper = five(found)
-    table = [asdict(f) for f in (*paper, *found)]
     page = template("reproduce.html.j2", "salad.study")
-    finished, base = [r for r in rows if r["status"] == "done"], shared["base"]
-    again = _between_seeds(finished)
+    own, base = finished(rows), shared.base
+    again = _between_seeds(own)
     intro = (
-        f"{len(finished)} of {len(rows)} cells were run, in {sum(r['seconds'] for r in finished) / 60:.0f} minutes "
-        f"after {shared['base_seconds'] / 60:.0f} minutes for the data that they share. The text LLM reads "
-        f"{percent(base['text_accuracy'])} of {base['items']} items right, the cascade hears "
-        f"{percent(base['cascade_accuracy'])}, chance is {100 * base['chance']:.0f} %. M is {base['deaf']:.2f} "
-        f"without the spoken words and {base['warm_start']:.2f} after the base's warm start on all narrow speech. "
+        f"{len(own)} of {len(rows)} cells were run, in {sum(r.seconds for r in own) / 60:.0f} minutes "
+        f"after {shared.base_seconds / 60:.0f} minutes for the data that they share. The text LLM reads "
+        f"{percent(base.text_accuracy)} of {base.items} items right, the cascade hears "
+        f"{percent(base.cascade_accuracy)}, chance is {100 * base.chance:.0f} %. M is {base.deaf:.2f} "
+        f"without the spoken words and {base.warm_start:.2f} after the base's warm start on all narrow speech. "
         + (f"Trained again with another seed, a cell's M differs by {again[0]:.3f} (standard deviation; {again[1]} "
            "cells)." if again else "")
     )  # fmt: skip
     html = page.render(
-        five=paper, findings=found, rows=rows, figures=_figures(rows, base), machine=machine, intro=intro,
+        five=paper, findings=found, rows=rows, figures=_figures(rows, base.deaf), machine=machine, intro=intro,
         percent=percent, with_error=with_error,
     )  # fmt: skip
     write_text(Path(folder) / "reproduce.html", html)
-    write_json(Path(folder) / "findings.json", table)
-    return table
+    write_json(Path(folder) / "findings.json", [asdict(f) for f in (*paper, *found)])
+    return [*paper, *found]
 
 
-def _between_seeds(rows: Sequence[dict[str, Any]]) -> tuple[float, int] | None:
+def _between_seeds(rows: Sequence[DoneCell]) -> tuple[float, int] | None:
     """Standard deviation of M between trainings that differ in their seed alone, and of how many cells it is."""
     groups: dict[tuple[Any, ...], list[float]] = {}
     for row in rows:
-        key = tuple(row[k] for k in ("speech", "alpha", "share", "warm", "rate", "stride"))
-        groups.setdefault(key, []).append(row["misalignment"])
+        key = (row.speech, row.alpha, row.share, row.warm, row.rate, row.stride)
+        groups.setdefault(key, []).append(row.misalignment)
     several = [group for group in groups.values() if len(group) > 1]
     return (pooled_spread(several)[0], sum(map(len, several))) if several else None
 
 
-def _figures(rows: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Markup]:
+def _figures(rows: Sequence[GridRow], deaf: float) -> list[Markup]:
     drawn = (
-        svg_figure(lambda: _draw_scaling(rows, base["deaf"]), "M against hours of speech", SCALING),
+        svg_figure(lambda: _draw_scaling(rows, deaf), "M against hours of speech", SCALING),
         svg_figure(lambda: _draw_accuracy(rows), "Accuracy against M and F", ACCURACY),
     )
     return [figure for figure in drawn if figure is not None]
 
 
-def _draw_scaling(rows: Sequence[dict[str, Any]], deaf: float) -> Figure | None:
+def _draw_scaling(rows: Sequence[GridRow], deaf: float) -> Figure | None:
     kinds = [k for k in ("narrow", "broad") if done(rows, speech=k)]
     if not kinds:
         return None
     figure, axes = new_figure(40 + 220 * len(kinds), len(kinds), grid="both")
     for axis, kind in zip(axes, kinds, strict=True):
         for alpha, colour in COLOUR_OF_ALPHA.items():
-            own = sorted(done(rows, speech=kind, alpha=alpha), key=lambda r: r["hours"])
+            own = sorted(done(rows, speech=kind, alpha=alpha), key=lambda r: r.hours)
             if not own:
                 continue
-            x, y = [r["hours"] for r in own], [r["misalignment"] for r in own]
-            error = [Z95 * r["misalignment_se"] for r in own]
+            x, y = [r.hours for r in own], [r.misalignment for r in own]
+            error = [Z95 * r.misalignment_se for r in own]
             axis.errorbar(x, y, error, fmt="o", color=colour, capsize=2, markersize=5, label=f"alpha {alpha:g}")
             law = law_of(rows, kind, alpha)
             if law is not None:
@@ -103,19 +101,18 @@ def _draw_scaling(rows: Sequence[dict[str, Any]], deaf: float) -> Figure | None:
     return figure
 
 
-def _draw_accuracy(rows: Sequence[dict[str, Any]]) -> Figure | None:
-    own = [r for r in rows if r["status"] == "done"]
+def _draw_accuracy(rows: Sequence[GridRow]) -> Figure | None:
+    own = finished(rows)
     if len(own) < 2:
         return None
     figure, axes = new_figure(440, 2, grid="both")
     for axis, of, what in ((axes[0], "misalignment", "speech_accuracy"), (axes[1], "forgetting", "text_accuracy")):
         for row in own:
-            axis.plot(
-                row[of], 100 * row[what]["value"], "o", color=COLOUR_OF_ALPHA.get(row["alpha"], QUIET), markersize=5
-            )
+            x, y = getattr(row, of), 100 * getattr(row, what).value
+            axis.plot(x, y, "o", color=COLOUR_OF_ALPHA.get(row.alpha, QUIET), markersize=5)
         axis.set(xlabel=f"{'M' if of == 'misalignment' else 'F'} (nats per token)")
         axis.set_title(f"{what.replace('_', ' ')} (%)", loc="left")
-    if min(r["misalignment"] for r in own) > 0:
+    if min(r.misalignment for r in own) > 0:
         _log_x(axes[0], (1.0, 1.2, 1.4, 1.7, 2.0, 2.5, *range(3, 10)))
     return figure
 

@@ -164,12 +164,12 @@ def _project(
 
 
 def _curve(x: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    return theta[:, :1] + theta[:, 1:2] * x[None, :] ** -theta[:, 2:]
+    return np.asarray(theta[:, :1] + theta[:, 1:2] * x[None, :] ** -theta[:, 2:])
 
 
 def _power_law(x: np.ndarray, m: np.ndarray) -> np.ndarray:
     slope, level = np.polyfit(np.log(x), np.log(m), 1)
-    return np.exp(level + slope * np.log(x))
+    return np.asarray(np.exp(level + slope * np.log(x)))
 
 
 def _aicc(residual: np.ndarray, parameters: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import yaml
 
 from salad.config import load_recipe
 from salad.files import read_json, write_json
+from salad.measure.results import RunFigures
 from salad.pipeline.run import Run, run_pipeline
 from salad.progress import console
+from salad.records import read_record, to_json
+from salad.study.ablation import CellRun
 from salad.types import SaladError
 
 
@@ -40,9 +43,9 @@ def cells_of(vary: Sequence[str]) -> list[Cell]:
     if len({key for key, _ in axes}) != len(axes):
         raise SaladError(f"--vary: a key is given twice in {', '.join(key for key, _ in axes)}; name its values once")
     cells = []
-    for values in itertools.product(*(values for _, values in axes)):
-        overrides = tuple(f"{key}={value}" for (key, _), value in zip(axes, values, strict=True))
-        parsed = {key: yaml.safe_load(value) for (key, _), value in zip(axes, values, strict=True)}
+    for chosen in itertools.product(*(values for _, values in axes)):
+        overrides = tuple(f"{key}={value}" for (key, _), value in zip(axes, chosen, strict=True))
+        parsed = {key: yaml.safe_load(value) for (key, _), value in zip(axes, chosen, strict=True)}
         cells.append(Cell(",".join(overrides).replace("/", "_") or "base", overrides, parsed))
     return cells
 
@@ -66,7 +69,7 @@ def run_cells(
     overrides: Sequence[str] = (),
     budget_s: float | None = None,
     reuse: Sequence[Path] = (),
-) -> list[dict[str, Any]]:
+) -> list[CellRun]:
     """Run each cell up to `evaluate`, in order; returns and keeps in folder/cells.json one row a cell.
 
     A cell takes the stages that another cell (or a run of `reuse`) has finished from the same inputs. A cell that is
@@ -76,14 +79,14 @@ def run_cells(
     folder.mkdir(parents=True, exist_ok=True)
     start_s, longest_s = time.monotonic(), 0.0
     checked = [load_recipe(recipe, [*overrides, *cell.overrides, f"run_dir={folder / cell.name}"]) for cell in cells]
-    rows: list[dict[str, Any]] = []
+    rows: list[CellRun] = []
     for number, (cell, settings) in enumerate(zip(cells, checked, strict=True), 1):
         figures = settings.run_dir / "evaluate" / "figures.json"
         finished = Run(settings).finished("evaluate")
         left_s = None if budget_s is None else budget_s - (time.monotonic() - start_s)
-        row: dict[str, Any] = {"cell": cell.name, "values": dict(cell.values), "run_dir": str(settings.run_dir)}
+        row = CellRun(cell.name, dict(cell.values), str(settings.run_dir), "done")
         if left_s is not None and not finished and longest_s > left_s:
-            rows.append({**row, "status": "dropped", "reason": f"{left_s:.0f} s of the budget are left"})
+            rows.append(replace(row, status="dropped", reason=f"{left_s:.0f} s of the budget are left"))
             console.print(f"[yellow]{cell.name}: dropped, {left_s:.0f} s of the budget are left[/]")
             continue
         console.print(f"[bold]cell {number} of {len(cells)}: {cell.name}[/]", highlight=False)
@@ -91,9 +94,9 @@ def run_cells(
         others = [*reuse, *(other.run_dir for other in checked if other.run_dir != settings.run_dir)]
         run_pipeline(settings, until="evaluate", reuse=others)
         longest_s = max(longest_s, time.monotonic() - began_s)
-        rows.append({**row, "status": "done", "seconds": _own_seconds(settings.run_dir), "figures": read_json(figures)})
-        write_json(folder / "cells.json", rows)
-    write_json(folder / "cells.json", rows)
+        rows.append(replace(row, seconds=_own_seconds(settings.run_dir), figures=read_record(RunFigures, figures)))
+        write_json(folder / "cells.json", to_json(rows))
+    write_json(folder / "cells.json", to_json(rows))
     return rows
 
 

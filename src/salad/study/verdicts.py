@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from salad.measure.format import with_interval
+from salad.measure.results import Interval
 from salad.measure.statistics import detectable, holm, two_sided_p
 from salad.study.ablation import FEW, Difference, paired
+from salad.study.cell_figures import DocumentSum, DoneCell, GridRow
 from salad.study.regression import Regression
 from salad.types import SaladError
 
+Documents = Sequence[DocumentSum]  # of one cell
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
 LEVEL = 0.05
 FIVE = {  # the paper's findings, and the rows that decide each: it holds where all of them do
@@ -41,26 +44,32 @@ class Finding:
     p: float = 1.0
 
 
-def done(rows: Sequence[dict[str, Any]], **values: Any) -> list[dict[str, Any]]:
+def finished(rows: Sequence[GridRow]) -> list[DoneCell]:
+    return [row for row in rows if isinstance(row, DoneCell)]
+
+
+def done(rows: Sequence[GridRow], **values: Any) -> list[DoneCell]:
     """Finished cells with these values; the plain ones (warm start, text rate) unless others are asked for."""
     wanted = {"warm": True, "rate": "text", **values}
-    return [r for r in rows if r["status"] == "done" and all(r[k] == v for k, v in wanted.items())]
+    return [r for r in finished(rows) if all(getattr(r, k) == v for k, v in wanted.items())]
 
 
 def paired_documents(
-    a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]], domains: set[str] | None = None, resamples: int = 4000
+    a: Sequence[Documents],
+    b: Sequence[Documents],
+    domains: set[str] | None = None,
+    *,
+    shares: Sequence[float] | None = None,
+    resamples: int = 4000,
 ) -> Difference:
-    """M of cells `a` minus M of cells `b` on the same documents, as `paired`: from FEW pairs of cells on a t interval,
-    whose spread is pooled over cells of one share. nan of 0 documents where none is in these domains.
+    """M of cells minus M of others on the same documents, as `paired`: from FEW pairs of cells on a t interval, whose
+    spread is pooled over cells of one share (None: all alike). nan of 0 documents where none is in these domains.
     """
     size = min(len(a), len(b))
-    tables = [
-        [{d["id"]: (d["kl"], d["count"], d["domain"]) for d in row["documents"]} for row in group[:size]]
-        for group in (a, b)
-    ]
-    shares = [row.get("share", 1.0) for row in a[:size]]
+    tables = [[{d.id: (d.kl, d.count, d.domain) for d in own} for own in group[:size]] for group in (a, b)]
+    cells = list(shares or [1.0] * size)[:size]
     try:
-        return paired(*tables, domains=lambda d: not domains or d in domains, cells=shares, resamples=resamples)
+        return paired(*tables, domains=lambda d: not domains or d in domains, cells=cells, resamples=resamples)
     except SaladError:  # none in these domains
         return Difference(math.nan, math.nan, math.nan, size, 0)
 
@@ -71,7 +80,7 @@ def judged(
     paper: str,
     ours: str,
     found: Difference | Regression,
-    own: Sequence[dict[str, Any]],
+    own: Sequence[DoneCell],
     why: str = "",
     *,
     rising: bool = True,
@@ -131,19 +140,19 @@ def five(rows: Sequence[Finding]) -> list[Finding]:
     return found
 
 
-def missing(number: str, claim: str, paper: str, what: str, own: Sequence[dict[str, Any]]) -> Finding:
+def missing(number: str, claim: str, paper: str, what: str, own: Sequence[DoneCell]) -> Finding:
     return Finding(number, claim, paper, "-", OPEN, f"Not run: {what}.", names(own))
 
 
-def names(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    return tuple(row["cell"] for row in rows)
+def names(rows: Sequence[DoneCell]) -> tuple[str, ...]:
+    return tuple(row.cell for row in rows)
 
 
-def percent(value: dict[str, float]) -> str:
+def percent(value: Interval) -> str:
     """An accuracy with its interval: 45 % [33, 58]."""
     return with_interval(value, ".0f", scale=100, unit=" %")
 
 
-def mean(documents: Sequence[dict[str, Any]]) -> float:
+def mean(documents: Documents) -> float:
     """Nats per token over all documents' tokens."""
-    return sum(d["kl"] for d in documents) / sum(d["count"] for d in documents)
+    return sum(d.kl for d in documents) / sum(d.count for d in documents)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from salad.align.transcribe import cer
 from salad.engine import pick
@@ -19,12 +18,12 @@ def spoken_cer(transcript: str, text: str) -> float:
 
 def split_by_cer(
     utterances: Sequence[Utterance], transcripts: Mapping[str, str], max_cer: float
-) -> tuple[Sequence[Utterance], list[dict[str, Any]]]:
+) -> tuple[Sequence[Utterance], list[dict[str, str | float]]]:
     """Utterances at or under `max_cer`, and rows {id, reason, cer} for the others. transcripts: by id.
 
     An utterance without a transcript could not be read; it is in the quarantine already.
     """
-    kept, rows = array("q"), []
+    kept, rows = array("q"), list[dict[str, str | float]]()
     for number, utterance in enumerate(utterances):
         if utterance.id not in transcripts:
             continue

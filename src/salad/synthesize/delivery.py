@@ -80,7 +80,7 @@ def speed_of(document_id: str, voice: str, seed: int, jitter: float) -> float:
 def pitch_of(document_id: str, voice: str, seed: int, jitter: float) -> float:
     """Between 1 / (1 + jitter) and 1 + jitter, log-uniform, so that up and down are alike."""
     share = number_of(seed, document_id, voice, "pitch") / 2**64
-    return round((1 + jitter) ** (2 * share - 1), 4)
+    return float(round((1 + jitter) ** (2 * share - 1), 4))
 
 
 def number_of(*parts: object) -> int:

@@ -16,7 +16,7 @@ from salad.synthesize.delivery import STEADY
 from salad.synthesize.speak import assign_voices, speak_all, spoken_forms
 from salad.synthesize.voices import assets_of_voice
 from salad.synthesize.word_times import align_all
-from salad.types import SaladError
+from salad.types import SaladError, Utterance
 
 
 def parse_shares(voices: Sequence[str]) -> dict[str, float]:
@@ -74,11 +74,11 @@ def synthesize_texts(
         audio=audio,
     )
     spoken, parts = load_spoken(folders), ["speech"]
-    kept = [utterance for utterance, _ in spoken]
+    kept: Sequence[Utterance] = [utterance for utterance, _ in spoken]
     if word_times:
         parts.append("aligned")
         kept = align_all(spoken, out / "aligned", workers=workers, title="align", asset=asr, min_score=0.0)
-    garbled: list[dict[str, Any]] = []
+    garbled: list[dict[str, str | float]] = []
     if max_cer is not None:
         parts.append("transcripts")
         transcripts = transcribe_all(kept, out / "transcripts", asset=asr, workers=workers, title="transcribe")

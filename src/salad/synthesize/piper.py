@@ -58,7 +58,7 @@ class PiperVoice:
         if bounds_s is None:
             return samples, None
         spans = word_spans(symbols, [" ".join(self._sentences(word)) for word in text.split()])
-        return samples, spans and [(float(bounds_s[start]), float(bounds_s[end])) for start, end in spans]
+        return samples, None if spans is None else [(float(bounds_s[a]), float(bounds_s[b])) for a, b in spans]
 
     def _say(self, text: str, speed: float, noise: float, seed: int) -> tuple[np.ndarray, str, np.ndarray | None]:
         """Samples, the symbols said, and where each starts, in seconds [num_symbols + 1]: the last one ends there."""

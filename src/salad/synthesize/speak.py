@@ -163,7 +163,7 @@ def _said(item: dict[str, Any], document: Document, voice: Voice, audio: Path, s
         WRITERS[audio.suffix[1:]](audio, said.samples, RATE_HZ)
         rows = {"sentences": [list(s) for s in said.sentences], "words": [vars(word) for word in said.words]}
         write_json(note, {"num_samples": len(said.samples), "spoken": spoken, **rows})
-    return read_json(note)
+    return dict(read_json(note))
 
 
 def speak_document(
@@ -224,7 +224,8 @@ def _word_times(
     if at[-1] != len(times) or len(set(at)) != len(at):
         return []
     bounds = [(times[start][0] + shift_s, times[end - 1][1] + shift_s) for start, end in itertools.pairwise(at)]
-    return [Word(word, *np.clip(own, *within_s).tolist(), 1.0) for word, own in zip(words, bounds, strict=True)]
+    kept = np.clip(bounds, *within_s).tolist()
+    return [Word(word, start_s, end_s, 1.0) for word, (start_s, end_s) in zip(words, kept, strict=True)]
 
 
 def spoken_forms(folder: str | Path) -> dict[str, list[str]]:

@@ -81,7 +81,7 @@ class KokoroVoice:
         ends_s = np.cumsum(said[0][1]) / np.sum(said[0][1]) * len(samples) / KOKORO_HZ
         spans = word_spans(self._phonemes(text), [self._phonemes(word) for word in text.split()])
         # ends_s[0] ends the start token: symbol i is said from ends_s[i] to ends_s[i + 1]
-        return samples, spans and [(float(ends_s[start]), float(ends_s[end])) for start, end in spans]
+        return samples, None if spans is None else [(float(ends_s[a]), float(ends_s[b])) for a, b in spans]
 
     def _phonemes(self, text: str) -> str:
         said = _espeak(self._language)(BRACKETS.sub(lambda m: m[0][0], text))

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import soundfile
 from salad.config import Speech
 from salad.data.manifest import to_utterance
 from salad.data.sources import open_source
+from salad.files import JsonObject
 from salad.types import Utterance, Word
 
 RATE_HZ = 16_000
@@ -40,7 +42,7 @@ def encoded(samples: np.ndarray, rate_hz: int = RATE_HZ, kind: str = "FLAC", sub
     return file.getvalue()
 
 
-def write_jsonl(path: Path, rows: list[dict]) -> Path:
+def write_jsonl(path: Path, rows: Sequence[JsonObject]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
@@ -162,7 +164,7 @@ def folder_with_texts(folder: Path, files: int = 4) -> Path:
     return folder
 
 
-def web_rows(number: int) -> list[dict]:
+def web_rows(number: int) -> list[JsonObject]:
     words = ("Light", "Water", "A market", "The law", "A cell", "Music", "Steel", "A river")
     return [
         {
@@ -225,7 +227,7 @@ def read_lhotse(path: Path) -> list[Utterance]:
 WORDS = "the water of the river runs to the sea and boats go with it".split()
 
 
-def make_utterances(folder, num=20, rate=16_000):
+def make_utterances(folder: Path, num: int = 20, rate: int = 16_000) -> list[Utterance]:
     rng = np.random.default_rng(0)
     out = []
     for i in range(num):

@@ -19,7 +19,7 @@ from salad.types import Utterance, Word
 RATE_HZ = 16_000
 
 
-def tokenizer():
+def tokenizer() -> PreTrainedTokenizerFast:
     words = {"<|endoftext|>": 0, **{f"w{i}": i for i in range(1, VOCABULARY)}}
     made = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -32,7 +32,7 @@ def save_listener(folder: Path, *, change: float = 0.0, rate: str = "fixed", ctc
     config.frame_dim = 80
     torch.manual_seed(0)
     model = SaladForConditionalGeneration(config).eval()
-    if ctc:
+    if model.ctc is not None:
         model.ctc.token_ids.copy_(torch.arange(1, ctc + 1))
     model.llm.save_pretrained(folder / "llm")
     tokenizer().save_pretrained(folder / "llm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from salad.types import Example, Span
 VOCABULARY, DIM = 61, 6
 
 
-def make_model(rate="fixed", ctc=0, lora=0, seed=0, dim=DIM):
+def make_model(
+    rate: str = "fixed", ctc: int = 0, lora: int = 0, seed: int = 0, dim: int = DIM
+) -> SaladForConditionalGeneration:
     torch.manual_seed(seed)
     llm = LlamaForCausalLM(
         LlamaConfig(
@@ -42,12 +45,12 @@ def make_model(rate="fixed", ctc=0, lora=0, seed=0, dim=DIM):
         lora_rank=lora,
     )
     model = SaladForConditionalGeneration.from_llm(llm, config)
-    if ctc:
+    if model.ctc is not None:
         model.ctc.token_ids.copy_(torch.arange(1, ctc + 1))
     return model.eval()
 
 
-def make_example(rng, spans, name="x"):
+def make_example(rng: np.random.Generator, spans: Sequence[Span], name: str = "x") -> Example:
     bounds, at = [], 0
     for span in spans:
         bounds.append((at, at + span.num_words))
@@ -59,7 +62,7 @@ def make_example(rng, spans, name="x"):
     return Example(name, tuple(spans), ids, tuple(bounds), 0, frames, domain="d", speaker="v")
 
 
-def make_examples(seed, num=4):
+def make_examples(seed: int, num: int = 4) -> list[Example]:
     rng = np.random.default_rng(seed)
     examples = []
     for i in range(num):
@@ -89,7 +92,8 @@ def save_mimi(folder: Path, seed: int = 0) -> MimiModel:
         sliding_window=20,
         layer_scale_initial_scale=1.0,
     )
-    model = MimiModel(config).eval()
+    model = MimiModel(config)
+    model.eval()
     for name, table in model.named_buffers():
         if name.endswith("embed_sum"):  # codebooks start at zero: every code would be 0
             table.normal_()

@@ -18,7 +18,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
-def prepending():
+def prepending() -> PreTrainedTokenizerFast:
     """Llama 2's: a space is put before whatever is given, and a space is a letter of the word behind it."""
     merges = [("y", "e"), ("ye", "s"), ("▁", "yes"), ("w", "h"), ("wh", "o"), ("▁", "who")]
     names = ["<unk>", "<s>", "</s>", "▁", "\n", *map(chr, range(33, 127)), *("".join(pair) for pair in merges)]

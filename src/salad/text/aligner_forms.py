@@ -38,7 +38,7 @@ def tie(written: Sequence[str], heard: Sequence[str]) -> list[list[int]]:
     mine = [-1] * sum(map(len, heard))
     for tag, from_start, from_end, to_start, to_end in Levenshtein.opcodes("".join(written), "".join(heard)):
         if tag in ("equal", "replace"):
-            mine[to_start:to_end] = owners[from_start:from_end]
+            mine[int(to_start) : int(to_end)] = owners[int(from_start) : int(from_end)]
     tied, start = [], 0
     for word in heard:
         tied.append(mine[start : start + len(word)])

@@ -57,7 +57,7 @@ def _speak(word: str, before: str, after: str) -> str:
         word = RARE.sub(lambda letter: _base(letter[0]), FULL_WIDTH.sub(lambda sign: chr(ord(sign[0]) - 0xFEE0), word))
         word = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in word)  # of any script
     before, after = before.lstrip("\"'“‘(["), after.rstrip(".,;:!?\"'”’)]")
-    opening, core, closing = WORD.match(word).groups()  # type: ignore[union-attr]
+    opening, core, closing = WORD.match(word).groups()  # type: ignore[union-attr]  # every text matches
     if (abbreviation := _abbreviation(core, closing, after)) is not None:
         ends = closing[1:] if closing.startswith(".") else closing
         return opening + abbreviation + ends
@@ -146,7 +146,8 @@ def number_words() -> Callable[..., str]:
         from num2words import num2words
     except ImportError:
         raise SaladError("synthesize: num2words is not installed; pip install num2words") from None
-    return num2words
+    speller: Callable[..., str] = num2words
+    return speller
 
 
 def _number_or_year(match: re.Match[str], after: str) -> str:

@@ -25,6 +25,7 @@ from salad.training.distributed import TOGETHER, ProcessGroup, from_rows, is_sha
 from salad.training.optimizer import ADAM, MuonAdamW, moments_of
 from salad.types import SaladError
 
+State = dict[str, Any]  # state.json, or what goes into it: step, hashes, and what the loop keeps (`extra`)
 PREFIX = "checkpoint-"
 LOOK_S = 0.2  # between looks for what the other processes have written
 
@@ -64,7 +65,7 @@ class Saver:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer | MuonAdamW,
         step: int,
-        extra: dict[str, Any],
+        extra: State,
         averages: dict[str, torch.Tensor] | None = None,
     ) -> Path:
         """Trained weights, buffers of the CTC head, optimiser moments, averaged weights and RNG after `step` steps."""
@@ -95,11 +96,11 @@ class Saver:
         except BaseException as error:  # a thread's error must reach the training
             self._error = error
 
-    def _write(self, out: Path, tensors: dict[str, Tensors], state: dict[str, Any]) -> None:
+    def _write(self, out: Path, tensors: dict[str, Tensors], state: State) -> None:
         aside = self.folder / f".{out.name}.{os.getpid()}.tmp"
         self._finish(aside, out, {**state, **_write_files(aside, tensors, "")})
 
-    def _write_part(self, out: Path, tensors: dict[str, Tensors], state: dict[str, Any]) -> None:
+    def _write_part(self, out: Path, tensors: dict[str, Tensors], state: State) -> None:
         """The rows of this process; the first one waits for those of the others, and makes the folder whole."""
         aside, number = self.folder / f".{out.name}.tmp", self.world.rank + 1
         mine = _write_files(aside, tensors, f"-{number:05d}-of-{self.world.size:05d}")
@@ -118,7 +119,7 @@ class Saver:
         merged = {key: {file: value for part in read for file, value in part[key].items()} for key in mine}
         self._finish(aside, out, {**state, **merged})
 
-    def _finish(self, aside: Path, out: Path, state: dict[str, Any]) -> None:
+    def _finish(self, aside: Path, out: Path, state: State) -> None:
         write_json(aside / "state.json", state)
         _sync(aside)
         aside.rename(out)
@@ -129,10 +130,10 @@ class Saver:
 Tensors = dict[str, tuple[torch.Tensor, int | None]]  # in host memory, and the first row where a part is held
 
 
-def _write_files(aside: Path, tensors: dict[str, Tensors], ending: str) -> dict[str, Any]:
+def _write_files(aside: Path, tensors: dict[str, Tensors], ending: str) -> State:
     """One file a kind, and what state.json says of them."""
     aside.mkdir(parents=True, exist_ok=True)
-    about: dict[str, Any] = {"sha256": {}, "rows": {}} if ending else {"sha256": {}}
+    about: State = {"sha256": {}, "rows": {}} if ending else {"sha256": {}}
     for kind, values in tensors.items():
         file = aside / f"{kind}{ending}.safetensors"
         save_file({name: value for name, (value, _) in values.items()}, file)
@@ -195,13 +196,13 @@ class Saved:
         world, fault = world or ProcessGroup(), ""
         self._parts: dict[str, list[tuple[int, Any]]] = {}
         try:
-            self.state = read_json(path / "state.json")
+            self.state: State = read_json(path / "state.json")
             own = [name for name in self.state["sha256"] if name.split(".")[0].split("-")[0] in kinds]
             for name in own[world.rank :: world.size]:
                 if sha256_file(path / name) != self.state["sha256"][name]:
                     fault = f"{path / name} does not have the hash it was written with; remove {path}"
             for name in own:
-                file = safe_open(path / name, framework="pt")
+                file: Any = safe_open(path / name, framework="pt")
                 rows = self.state.get("rows", {}).get(name, {})
                 for key in file.keys():
                     self._parts.setdefault(key, []).append((rows.get(key, 0), file))
@@ -246,7 +247,7 @@ class Saved:
 
 def load_weights(
     path: Path, model: torch.nn.Module, *, averaged: bool = False, world: ProcessGroup | None = None
-) -> dict[str, Any]:
+) -> State:
     """Put a checkpoint's weights into `model`; returns its state.json. Refuses a damaged or foreign one.
 
     averaged: the weights' moving averages, where the checkpoint holds them. world: the processes that load it together.
@@ -267,7 +268,7 @@ def load_weights(
 
 def load_checkpoint(
     path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | MuonAdamW, world: ProcessGroup | None = None
-) -> dict[str, Any]:
+) -> State:
     """Weights, optimiser and RNG as they were; returns state.json. What another kind of optimiser remembered of a
     parameter is of no use to this one, which begins it anew."""
     state = load_weights(path, model, world=world)
@@ -300,6 +301,14 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in `folder`, if any."""
     found = sorted(folder.glob(f"{PREFIX}*"))
     return found[-1] if found else None
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """The newest whole checkpoint in `folder`, in which a training ended. Raises SaladError where there is none."""
+    found = latest_checkpoint(folder)
+    if found is None:
+        raise SaladError(f"checkpoint: {folder} holds none; run the stage that trains it again")
+    return found
 
 
 def prune_checkpoints(folder: Path, keep: int, always: set[int]) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import distributed
@@ -101,10 +101,11 @@ class ProcessGroup:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         for bucket in _buckets(moved):
-            flat = torch.cat([p.grad.flatten() for p in bucket])
+            gradients = [p.grad for p in bucket if p.grad is not None]
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
             distributed.all_reduce(flat)
-            for parameter, summed in zip(bucket, flat.div_(scale).split([p.numel() for p in bucket]), strict=True):
-                parameter.grad.copy_(summed.view_as(parameter))
+            for gradient, summed in zip(gradients, flat.div_(scale).split([p.numel() for p in bucket]), strict=True):
+                gradient.copy_(summed.view_as(gradient))
 
     def leave(self) -> None:
         """Part from the others, at the end of the program."""
@@ -157,7 +158,7 @@ def shard(model: Any, world: ProcessGroup, *, reshard: bool = True, bf16: bool =
             ignored_params=small,
         )
     fully_shard(decoder, ignored_params={p for p in decoder.parameters() if not is_sharded(p)})
-    for index, layer in enumerate(layers):
+    for index, layer in enumerate(cast(Sequence[Any], layers)):
         layer.set_modules_to_forward_prefetch(list(layers[index + 1 : index + 2]))
         # The first one names itself: without a name FSDP takes what ran before, the end of another forward pass.
         layer.set_modules_to_backward_prefetch([layers[max(0, index - 1)]])
@@ -183,7 +184,7 @@ def reshard(model: Any) -> None:
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """The part of a sharded tensor that this process holds, or the tensor itself."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return cast(Any, tensor).to_local() if is_sharded(tensor) else tensor
 
 
 def rows_of(tensor: Any) -> tuple[int, int]:
@@ -214,7 +215,8 @@ def norms(groups: Mapping[str, Sequence[torch.Tensor]], device: torch.device) ->
 def _norm(gradients: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
     if not gradients:
         return torch.zeros((), device=device)
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g).float() for g in gradients]))
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g).float() for g in gradients]))
+    return norm
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:

@@ -14,6 +14,7 @@ from salad.objective import ctc, ctc_fits
 from salad.objective.spelling import spelling
 from salad.sequence.simulate import Noise
 from salad.sequence.spelling import SpelledText, moved, place
+from salad.training.distributed import Figure
 from salad.types import Example, SaladError
 
 AROUND_S = 0.1  # of sound beside a word that its own CTC hears too
@@ -46,7 +47,7 @@ class LowerTask:
         seed: int,
         by_word: float = 0.15,
     ) -> None:
-        self.model, self.lower = model, model.adapter.lower
+        self.model, self.lower = model, model.symbol_ears.lower
         possible = [s for s in spans if self._fits(s)]
         self.impossible = len(spans) - len(possible)
         if not possible:
@@ -64,7 +65,7 @@ class LowerTask:
     def count(self, pack: tuple[int, list[int]]) -> int:
         return sum(len(self.spans[i].symbols) for i in pack[1])
 
-    def loss(self, pack: tuple[int, list[int]]) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, pack: tuple[int, list[int]]) -> tuple[torch.Tensor, dict[str, Figure]]:
         step, chosen = pack
         spans = [self.spans[i] for i in chosen]
         device = self.lower.out_proj.weight.device
@@ -161,14 +162,14 @@ class SpellTask:
     def count(self, pack: int) -> int:
         return sum(len(run.token_ids) for run in self.runs(pack))
 
-    def loss(self, pack: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, pack: int) -> tuple[torch.Tensor, dict[str, Figure]]:
         rng = np.random.default_rng([self.seed, pack, 1])
         posteriors, targets = [], []
         for run in self.runs(pack):
             heard, where = self.noise.hear(run.symbols[:-1], rng, self.rate * rng.random())
             posteriors.append(heard)
             targets.append(place(run, np.append(where, len(heard)), len(heard) + 1))
-        flat = torch.from_numpy(np.concatenate(posteriors)).to(self.model.adapter.upper.symbol.device)
+        flat = torch.from_numpy(np.concatenate(posteriors)).to(self.model.symbol_ears.upper.symbol.device)
         return _spelling(self.model, flat, None, [len(one) for one in posteriors], targets, self._sample(pack))
 
 
@@ -196,11 +197,11 @@ class HeardSpellTask:
     def count(self, pack: int) -> int:
         return sum(len(self.spans[i][1].token_ids) for i in self._plan[pack])
 
-    def loss(self, pack: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, pack: int) -> tuple[torch.Tensor, dict[str, Figure]]:
         spans = [self.spans[i] for i in self._plan[pack]]
-        device = self.model.adapter.upper.symbol.device
+        device = self.model.symbol_ears.upper.symbol.device
         with torch.no_grad():
-            runs = self.model.adapter.runs([torch.from_numpy(s.frames).float().to(device) for s, _ in spans])
+            runs = self.model.symbol_ears.runs([torch.from_numpy(s.frames).float().to(device) for s, _ in spans])
         targets = []
         for (span, text), heard in zip(spans, runs.posteriors.argmax(-1).split(runs.lengths), strict=True):
             where = np.append(moved(span.symbols.tolist(), heard.tolist()), len(heard))
@@ -235,7 +236,7 @@ class _Sample:
     """The classes that a step compares beside its own."""
 
     def __init__(self, model: SaladForConditionalGeneration, seed: int) -> None:
-        self._classes, self._seed = model.adapter.upper.sayable.nonzero()[:, 0], seed
+        self._classes, self._seed = model.symbol_ears.upper.sayable.nonzero()[:, 0], seed
 
     def __call__(self, step: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
@@ -250,8 +251,8 @@ def _spelling(
     lengths: Sequence[int],
     targets: Sequence[np.ndarray],
     sampled: torch.Tensor,
-) -> tuple[torch.Tensor, dict[str, float]]:
-    upper, table = model.adapter.upper, model.get_input_embeddings().weight
+) -> tuple[torch.Tensor, dict[str, Figure]]:
+    upper, table = model.symbol_ears.upper, model.get_input_embeddings().weight
     query, emit, _, positions = upper(posteriors, states, lengths)
     wanted = torch.from_numpy(np.concatenate(list(targets))).to(table.device)
     loss, count, right = spelling(upper, query, emit, wanted, table, sampled)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -20,7 +20,14 @@ from salad.files import write_jsonl
 from salad.progress import progress
 from salad.sequence.stream import Stream, StreamBatches
 from salad.training.callbacks import Callback, Callbacks, trackers
-from salad.training.checkpoint import Saver, latest_checkpoint, load_averages, load_checkpoint, trainable
+from salad.training.checkpoint import (
+    Saver,
+    last_checkpoint,
+    latest_checkpoint,
+    load_averages,
+    load_checkpoint,
+    trainable,
+)
 from salad.training.distributed import Figure, ProcessGroup, before_pack, is_sharded, local, norms
 from salad.training.monitor import Spikes, Terminated, on_host, perf, save_batch
 from salad.training.optimizer import Kind, MuonAdamW, make_optimizer
@@ -31,8 +38,7 @@ from salad.types import SaladError
 class Task(Protocol):
     """What is trained: batches as a pure function of the step, and a loss that is a sum.
 
-    Where processes share layers (`sharded`), a task also has `shares(pack)`, whether the loss of a pack goes through
-    them, and `idle()`, a loss of 0 that does: what a process without a pack does beside the others.
+    Where processes share layers (`sharded`) it is a `SharedTask`: who has no pack does `idle` beside the others.
     """
 
     def packs(self, step: int) -> list[Any]:
@@ -44,6 +50,16 @@ class Task(Protocol):
     def loss(self, pack: Any) -> tuple[torch.Tensor | None, dict[str, Figure]]:
         """Summed loss (None where its gradient is exactly zero), and sums and counts to log: those that the device
         forms stay there, as tensors without a gradient."""
+
+
+class SharedTask(Task, Protocol):
+    """A task whose layers processes may share."""
+
+    def shares(self, pack: Any) -> bool:
+        """Whether the loss of a pack goes through the shared layers."""
+
+    def idle(self) -> torch.Tensor:
+        """A loss of 0 through them."""
 
 
 STAGE = Stage(steps=1)  # its section states the defaults
@@ -184,7 +200,7 @@ def train(
             rates = perf(row, time.perf_counter() - began, waited, device, bf16, world.size)
             told.on_step(step, model)
             for key in totals:
-                totals[key] += row.pop(key, 0)
+                totals[key] += int(row.pop(key, 0))
             row = {"step": step, "lr_factor": round(factor, 6), "seconds": time.monotonic() - before_s, **totals, **row}
             if probe is not None and (step % schedule.probe_every == 0 or step == schedule.steps):
                 row |= probe()
@@ -207,9 +223,7 @@ def train(
                     "written. The same command goes on from there"
                 )
     world.barrier()
-    last = latest_checkpoint(folder)
-    assert last is not None
-    return last
+    return last_checkpoint(folder)
 
 
 def _accumulate(
@@ -233,14 +247,14 @@ def _accumulate(
     sums: dict[str, Figure] = {"loss": torch.zeros((), dtype=torch.float64, device=device)}
     through: list[Any] = []
     if together:
-        through, others = world.rounds(packs, task.shares, own=own)  # type: ignore[attr-defined]
+        through, others = world.rounds(packs, cast(SharedTask, task).shares, own=own)
     else:
         others = packs if own else packs[world.rank :: world.size]
     for index, pack in enumerate([*through, *others]):
         if together and index < len(through):
             together(last=index == len(through) - 1)
         with autocast(bf16, device):
-            loss, logs = (task.idle(), {}) if pack is None else task.loss(pack)  # type: ignore[attr-defined]
+            loss, logs = (cast(SharedTask, task).idle(), {}) if pack is None else task.loss(pack)
         for key, value in logs.items():
             sums[key] = sums.get(key, 0.0) + (value.double() if isinstance(value, torch.Tensor) else value)
         if loss is not None:
@@ -297,9 +311,9 @@ def _stopped(
     return SaladError(f"{what}: {why}; its batch is in {where}. Lower the learning rate, or look at the batch's audio")
 
 
-def _read_log(path: Path) -> list[dict[str, Any]]:
+def _read_log(path: Path) -> list[dict[str, float]]:
     """Rows of metrics.jsonl; a line that a power cut tore ends them."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, float]] = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:

@@ -123,7 +123,7 @@ def memory_bytes(device: str) -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def save_batch(folder: Path, step: int, packs: list[Any], why: dict[str, Any]) -> Path:
+def save_batch(folder: Path, step: int, packs: list[Any], why: Mapping[str, float]) -> Path:
     """Write what a bad step read: bad-batch.json, and the frames it heard in bad-batch.safetensors."""
     frames: dict[str, np.ndarray] = {}
     members: list[Any] = []

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+Group = dict[str, Any]  # of parameters with its settings, or what is remembered of one parameter: as torch has them
 Kind = Literal["adamw", "muon"]
 BETAS = (0.9, 0.95)
 ADAM, MUON = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)  # the moments that each of them keeps
@@ -19,9 +20,9 @@ class MuonAdamW:
     """
 
     def __init__(
-        self, groups: Sequence[dict[str, Any]], matrices: set[torch.nn.Parameter], weight_decay: float, fused: bool
+        self, groups: Sequence[Group], matrices: set[torch.nn.Parameter], weight_decay: float, fused: bool
     ) -> None:
-        parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+        parts: tuple[list[Group], list[Group]] = ([], [])
         for group in groups:
             for own, is_matrix in zip(parts, (True, False), strict=True):
                 if chosen := [p for p in group["params"] if (p in matrices) == is_matrix]:
@@ -29,21 +30,19 @@ class MuonAdamW:
         self.matrices = matrices
         self.parts: list[torch.optim.Optimizer] = []
         if parts[0]:
-            self.parts.append(
-                torch.optim.Muon(parts[0], weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")  # type: ignore[attr-defined]
-            )
+            self.parts.append(torch.optim.Muon(parts[0], weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
         if parts[1]:
             self.parts.append(torch.optim.AdamW(parts[1], betas=BETAS, weight_decay=weight_decay, fused=fused or None))
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:
+    def param_groups(self) -> list[Group]:
         return [group for part in self.parts for group in part.param_groups]
 
     @property
-    def state(self) -> Mapping[torch.Tensor, dict[str, Any]]:
+    def state(self) -> Mapping[torch.Tensor, Group]:
         return {parameter: own for part in self.parts for parameter, own in part.state.items()}
 
-    def set_state(self, parameter: torch.Tensor, state: dict[str, Any]) -> None:
+    def set_state(self, parameter: torch.Tensor, state: Group) -> None:
         """Put back what a checkpoint holds of one parameter."""
         for part in self.parts:
             if any(parameter is p for group in part.param_groups for p in group["params"]):
@@ -60,7 +59,7 @@ class MuonAdamW:
 
 def make_optimizer(
     kind: Kind,
-    groups: Sequence[dict[str, Any]],
+    groups: Sequence[Group],
     names: Mapping[torch.nn.Parameter, str],
     weight_decay: float,
     *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from salad.sequence.examples import num_positions
 from salad.sequence.stream import StreamBatches
 from salad.training.distributed import Figure, is_sharded
 from salad.training.ears_tasks import SimulatedBatches
+from salad.training.loop import SharedTask, Task
 from salad.training.monitor import step_flops
 from salad.types import Example, SaladError
 
@@ -63,7 +64,7 @@ def plan_batches(sources: Sequence[Source], steps: int, positions: int, seed: in
     return batches
 
 
-def _stream(source: Source, rng: random.Random):  # type: ignore[no-untyped-def]
+def _stream(source: Source, rng: random.Random) -> Iterator[tuple[Example, int]]:
     epoch = 0
     while True:
         for i in rng.sample(range(len(source.layouts)), len(source.layouts)):
@@ -151,7 +152,7 @@ class DistillTask:
         ids, rows, student_pos, teacher_pos, targets = to_device(
             [packed.student_ids, packed.speech_rows, pairs.student_pos, pairs.teacher_pos, pairs.target_ids], device
         )
-        student = self.model.hidden_states(self.model.merge(ids, speech, rows), packed.student_starts)
+        student = self.model.hidden_states(self.model.merge(ids, speech, rows), packed.student_starts.tolist())
         read_before = self.teacher.positions_read
         teacher = self.teacher.hidden(pack)
         out = distill(
@@ -165,7 +166,7 @@ class DistillTask:
             frozen=self.llm_frozen,
             **self._sizes,
         )
-        logs = {
+        logs: dict[str, Figure] = {
             "positions": len(packed.student_ids),
             "targets": out.count,
             "kl_sum": out.kl,
@@ -191,15 +192,16 @@ class CTCTask:
         batch: int,
         seed: int,
     ) -> None:
-        self.model = model
-        self._class = model.ctc.classes()
+        assert model.ctc is not None
+        self.model, self.head = model, model.ctc
+        self._class = self.head.classes()
         possible = [s for s in spans if self._fits(*s)]
         self.impossible = len(spans) - len(possible)
         if not possible:
             raise SaladError("warm_start: no speech span is long enough for its tokens; lower model.stride")
         self.spans, self.batch = possible, batch
         self._plan: list[list[int]] = []
-        rng, left = random.Random(f"{seed}/ctc"), []
+        rng, left = random.Random(f"{seed}/ctc"), list[int]()
         for _ in range(steps):
             while len(left) < batch:
                 left += rng.sample(range(len(possible)), len(possible))
@@ -217,7 +219,7 @@ class CTCTask:
         return sum(len(self.spans[i][1]) for i in pack)
 
     def loss(self, pack: list[int]) -> tuple[torch.Tensor, dict[str, Figure]]:
-        device = self.model.ctc.scale.device
+        device = self.head.scale.device
         frames = to_device([self.spans[i][0] for i in pack], device, torch.float32)
         classes = [[self._class[int(t)] for t in self.spans[i][1]] for i in pack]
         logits, lengths = self.model.ctc_logits(frames)
@@ -266,7 +268,7 @@ class Side:
     """A task beside the main one: `weight` times the mean of its own loss is added from step `first` on."""
 
     name: str
-    task: Any
+    task: Task
     weight: float
     first: int = 0
 
@@ -274,7 +276,7 @@ class Side:
 class Together:
     """A main task and others beside it. Each loss is a mean over its own targets of the global batch."""
 
-    def __init__(self, main: Any, sides: Sequence[Side]) -> None:
+    def __init__(self, main: SharedTask, sides: Sequence[Side]) -> None:
         self.main, self.sides = main, sides
 
     def packs(self, step: int) -> list[tuple[Side | None, float, Any]]:
@@ -303,7 +305,7 @@ class Together:
         if side is None:
             return self.main.loss(own)
         loss, logs = side.task.loss(own)
-        kept = {"flops": logs.get("flops", 0.0)}
+        kept: dict[str, Figure] = {"flops": logs.get("flops", 0.0)}
         if loss is not None:
             kept |= {f"{side.name}_sum": loss.detach(), f"{side.name}_targets": logs.get("targets", 0)}
         return None if loss is None else factor * loss, kept
@@ -312,7 +314,7 @@ class Together:
 class OneBatch:
     """The first batch of another task, again and again."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: SharedTask) -> None:
         self.task = task
 
     def packs(self, step: int) -> list[Any]:

@@ -13,18 +13,20 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from salad.data.inspect.audio_stats import AudioStats, measure_audio
 from salad.data.inspect.layout import count_quarantine, find_parts, read_parts
-from salad.data.inspect.summary import CLIPPED_SHARE, SILENT_DB, Summary, no_hours
+from salad.data.inspect.result import Inspection, LengthLimits, Looked, PartAmount
+from salad.data.inspect.summary import CLIPPED_SHARE, SILENT_DB, Count, Summary
 from salad.data.inspect.text_checks import failed_text_checks
 from salad.data.readers.rows import Row, check_text, source_of, times_fault, to_row
 from salad.engine import Shard, run_shards
 from salad.files import write_jsonl
+from salad.records import from_json, to_json
 from salad.types import SaladError
 
 BLOCK_ROWS = 64
@@ -41,7 +43,7 @@ def inspect_block(shard: Shard, folder: Path, *, decode: bool, min_s: float, max
     for path in shard.items:
         with open(path, encoding="utf-8") as file:
             for part, row in map(json.loads, file):
-                rows.append(_utf8(_inspect_row(part, to_row(row), decode, min_s, max_s)))
+                rows.append(_utf8(vars(_inspect_row(part, to_row(row), decode, min_s, max_s))))
         os.unlink(path)
     write_jsonl(folder / "looked.jsonl", rows)
 
@@ -54,8 +56,8 @@ def inspect_data(
     min_s: float = 0.3,
     max_s: float = 120.0,
     trusted: bool = False,
-) -> dict[str, Any]:
-    """Everything that `salad data inspect` shows, as a JSON object.
+) -> Inspection:
+    """Everything that `salad data inspect` shows.
 
     The rows are those of `salad prepare`. decode=False reads headers alone: no level, clipping, silence or duplicate
     sound. trusted: manifests may name files outside their folder. Raises SaladError where there is nothing to look at;
@@ -77,19 +79,16 @@ def inspect_data(
         for row in _inspected(folders):
             summary.add(row)
         summary.close(lambda: _inspected(folders))
-    parts_found = [
-        {"name": part.name, "kind": part.kind, **summary.parts.get(_utf8(part.name), no_hours())} for part in parts
-    ]
-    return _utf8(
-        {
-            "place": str(place),
-            "parts": parts_found,
-            "decoded": decode,
-            "limits": {"min_s": min_s, "max_s": max_s},
-            **summary.result(),
-            "quarantine": count_quarantine(place),
-        }
+    amounts = ((part, summary.parts.get(_utf8(part.name), Count())) for part in parts)
+    found = Inspection(
+        **vars(summary.result()),
+        place=str(place),
+        parts=tuple(PartAmount(own.utterances, own.seconds, part.name, part.kind) for part, own in amounts),
+        decoded=decode,
+        limits=LengthLimits(min_s, max_s),
+        quarantine=tuple(count_quarantine(place)),
     )
+    return from_json(Inspection, _utf8(to_json(found)), place)
 
 
 def _spool(rows: Iterable[tuple[str, Row]], folder: Path) -> Iterator[str]:
@@ -103,20 +102,19 @@ def _spool(rows: Iterable[tuple[str, Row]], folder: Path) -> Iterator[str]:
         yield str(path)
 
 
-def _inspected(folders: list[Path]) -> Iterator[dict[str, Any]]:
+def _inspected(folders: list[Path]) -> Iterator[Looked]:
     for folder in folders:
         with open(folder / "looked.jsonl", encoding="utf-8") as file:
-            yield from map(json.loads, file)
+            yield from (Looked(**row) for row in map(json.loads, file))
 
 
-def _inspect_row(part: str, row: Row, decode: bool, min_s: float, max_s: float) -> dict[str, Any]:
-    """Figures of one utterance, and `faults`: fault -> (how bad, what was seen)."""
-    out: dict[str, Any] = {"part": part, "id": row.id, "faults": {}}
-    faults = out["faults"]
+def _inspect_row(part: str, row: Row, decode: bool, min_s: float, max_s: float) -> Looked:
+    """Figures of one utterance, and its faults."""
+    faults: dict[str, tuple[float, str]] = {}
     problem = row.problem or times_fault(row)
     kind = problem.partition(":")[0]
     if kind not in ("", "text", "audio"):
-        return {**out, "faults": {"row": (1.0, problem)}}
+        return Looked(part, row.id, {"row": (1.0, problem)})
     text, lacking = row.text if isinstance(row.text, str) else "", problem if kind == "text" else ""
     try:
         if text.strip() or not isinstance(row.text, str):
@@ -127,9 +125,20 @@ def _inspect_row(part: str, row: Row, decode: bool, min_s: float, max_s: float) 
         text, faults["text_missing"] = "", (1.0, lacking.removeprefix("text: "))
     else:
         faults.update({name: (1.0, seen) for name, seen in failed_text_checks(text).items()})
-    out |= {"audio": row.audio, "speaker": row.speaker, "score": row.score, "source": row.source}
-    out |= {"licence": row.licence, "aligned": bool(row.words), "words": len(text.split())}
-    out |= {"id_hash": _hash(row.id), "speaker_hash": _hash(row.speaker)}
+    out = Looked(
+        part,
+        row.id,
+        faults,
+        audio=row.audio,
+        speaker=row.speaker,
+        score=row.score,
+        source=row.source,
+        licence=row.licence,
+        aligned=bool(row.words),
+        words=len(text.split()),
+        id_hash=_hash(row.id),
+        speaker_hash=_hash(row.speaker),
+    )
     try:
         if kind == "audio":
             raise SaladError(problem)
@@ -139,11 +148,16 @@ def _inspect_row(part: str, row: Row, decode: bool, min_s: float, max_s: float) 
     except SaladError as error:
         faults["unreadable"] = (1.0, str(error).removeprefix("audio: "))
         return out
-    out |= {"s": stats.duration_s, "rate_hz": stats.sample_rate_hz, "channels": stats.channels}
-    out |= {"format": stats.format, "digest": stats.digest}
-    out["level_db"] = None if math.isnan(stats.level_db) else stats.level_db
     faults.update(_audio_faults(row, stats, min_s, max_s))
-    return out
+    return replace(
+        out,
+        s=stats.duration_s,
+        rate_hz=stats.sample_rate_hz,
+        channels=stats.channels,
+        format=stats.format,
+        digest=stats.digest,
+        level_db=None if math.isnan(stats.level_db) else stats.level_db,
+    )
 
 
 def _audio_faults(row: Row, stats: AudioStats, min_s: float, max_s: float) -> Iterator[tuple[str, tuple[float, str]]]:

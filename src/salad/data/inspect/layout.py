@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from salad.config import Speech
+from salad.data.inspect.result import SetAside
 from salad.data.readers.detect import find_files, walk
 from salad.data.readers.rows import Row
 from salad.data.sources import READERS
@@ -100,13 +100,13 @@ def _name(path: Path, place: Path) -> str:
     return place.resolve().name or "audio" if name in ("", ".") else name
 
 
-def count_quarantine(place: Path) -> list[dict[str, Any]]:
-    """Rows of every quarantine.jsonl under `place`, grouped: {stage, reason, count, ids}; most frequent first.
+def count_quarantine(place: Path) -> list[SetAside]:
+    """Rows of every quarantine.jsonl under `place`, grouped; most frequent first.
 
     A stage's file stands for its shards'. Reasons that differ in numbers, names or paths alone are one.
     """
     counts: Counter[tuple[str, str]] = Counter()
-    examples: dict[tuple[str, str], dict[str, Any]] = {}
+    examples: dict[tuple[str, str], tuple[str, list[str]]] = {}
     files = [path for path in walk(place if place.is_dir() else place.parent) if path.name == "quarantine.jsonl"]
     folders = {path.parent for path in files}
     for path in (path for path in files if folders.isdisjoint(path.parent.parents)):
@@ -119,11 +119,11 @@ def count_quarantine(place: Path) -> list[dict[str, Any]]:
             if key not in counts and len(counts) >= MAX_REASONS:
                 key = (stage, "other reasons")
             counts[key] += 1
-            example = examples.setdefault(key, {"example": reason, "ids": []})
-            if len(example["ids"]) < MAX_IDS:
-                example["ids"].append(name)
+            _, ids = examples.setdefault(key, (reason, []))
+            if len(ids) < MAX_IDS:
+                ids.append(name)
     return [
-        {"stage": stage, "reason": reason, "count": count, **examples[stage, reason]}
+        SetAside(stage, reason, count, examples[stage, reason][0], tuple(examples[stage, reason][1]))
         for (stage, reason), count in counts.most_common()
     ]
 

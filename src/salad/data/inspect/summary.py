@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 import os
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from salad.data.inspect.result import Amount, Fault, FoundItem, Histogram, Looked, SourceAmount, SpeakerTime, Totals
 from salad.data.inspect.text_checks import TEXT_CHECKS
 from salad.data.readers.rows import AUDIO_SUFFIXES
 
@@ -48,11 +50,19 @@ HISTOGRAMS = {
     "level": ("dB of full scale", tuple(range(-80, 1, 2))),
 }
 
-Rows = Callable[[], Iterable[dict[str, Any]]]
+Rows = Callable[[], Iterable[Looked]]
 
 
-def no_hours() -> dict[str, Any]:
-    return {"utterances": 0, "seconds": 0.0}
+@dataclass
+class Count:
+    """An `Amount` while it is counted."""
+
+    utterances: int = 0
+    seconds: float = 0.0
+
+    def add(self, duration_s: float) -> None:
+        self.utterances += 1
+        self.seconds += duration_s
 
 
 class Summary:
@@ -64,48 +74,48 @@ class Summary:
     def __init__(self, place: Path) -> None:
         self.root = os.path.abspath(place if place.is_dir() else place.parent)
         self.rows, self.heard, self.aligned, self.words = 0, 0, 0, 0
-        self.parts: dict[str, dict[str, Any]] = {}
-        self.sources: dict[tuple[str, str], dict[str, Any]] = {}
-        self.kinds: dict[str, dict[str, dict[str, Any]]] = {"rates": {}, "channels": {}, "formats": {}}
+        self.parts: dict[str, Count] = defaultdict(Count)
+        self.sources: dict[tuple[str, str], Count] = defaultdict(Count)
+        self.rates: dict[str, Count] = defaultdict(Count)
+        self.channels: dict[str, Count] = defaultdict(Count)
+        self.formats: dict[str, Count] = defaultdict(Count)
         self.faults = dict.fromkeys(FAULTS, 0)
         self.worst: dict[str, list[tuple[float, int, str, str]]] = {name: [] for name in FAULTS}
         self.values = {"length": array("f"), "words_per_s": array("f"), "score": array("f"), "level": array("f")}
         self.hashes = {name: array("Q") for name in ("id", "digest", "speaker")}
         self.speaker_s = array("f")
-        self.num_speakers, self.speakers = 0, list[dict[str, Any]]()
+        self.num_speakers, self.speakers = 0, list[SpeakerTime]()
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Looked) -> None:
         self.rows += 1
-        for name, (badness, seen) in row["faults"].items():
+        for name, (badness, seen) in row.faults.items():
             self._fault(name, badness, self._name(row), seen)
-        if "words" not in row:
+        if row.words is None:
             return  # a manifest's row that could not be read
-        self.hashes["id"].append(row["id_hash"])
-        self.words += row["words"]
-        part = self.parts.setdefault(row["part"], no_hours())
-        part["utterances"] += 1
-        if "s" not in row:
+        self.hashes["id"].append(row.id_hash)
+        self.words += row.words
+        self.parts[row.part].utterances += 1
+        if row.s is None:
             return  # audio that could not be read
         self.heard += 1
-        self.aligned += row["aligned"]
-        duration_s = row["s"]
-        part["seconds"] += duration_s
-        self._count(self.sources, self._source(row), duration_s)
-        self._count(self.kinds["rates"], f"{row['rate_hz']} Hz", duration_s)
-        self._count(self.kinds["channels"], str(row["channels"]), duration_s)
-        self._count(self.kinds["formats"], row["format"], duration_s)
-        self.values["length"].append(duration_s)
-        if row["words"] and duration_s > 0:
-            self.values["words_per_s"].append(row["words"] / duration_s)
-        if row["score"] is not None:
-            self.values["score"].append(row["score"])
-        if row["level_db"] is not None:
-            self.values["level"].append(row["level_db"])
-        if row["digest"] and "silent" not in row["faults"]:
-            self.hashes["digest"].append(int(row["digest"], 16))
-        if row["speaker"]:
-            self.hashes["speaker"].append(row["speaker_hash"])
-            self.speaker_s.append(duration_s)
+        self.aligned += row.aligned
+        self.parts[row.part].seconds += row.s
+        self.sources[self._source(row)].add(row.s)
+        self.rates[f"{row.rate_hz} Hz"].add(row.s)
+        self.channels[str(row.channels)].add(row.s)
+        self.formats[row.format].add(row.s)
+        self.values["length"].append(row.s)
+        if row.words and row.s > 0:
+            self.values["words_per_s"].append(row.words / row.s)
+        if row.score is not None:
+            self.values["score"].append(row.score)
+        if row.level_db is not None:
+            self.values["level"].append(row.level_db)
+        if row.digest and "silent" not in row.faults:
+            self.hashes["digest"].append(int(row.digest, 16))
+        if row.speaker:
+            self.hashes["speaker"].append(row.speaker_hash)
+            self.speaker_s.append(row.s)
 
     def close(self, rows: Rows) -> None:
         """Find what only the whole set shows (repeats, outliers, the longest-heard speakers), and name it."""
@@ -121,44 +131,43 @@ class Summary:
         names: dict[int, str] = {}
         first: dict[tuple[str, int], str] = {}
         for row in rows():
-            if "words" not in row:
+            if row.words is None:
                 continue
-            if "s" in row:
-                if row["words"] and row["s"] > 0:
-                    rate = row["words"] / row["s"]
+            if row.s is not None:
+                if row.words and row.s > 0:
+                    rate = row.words / row.s
                     if (distance := abs(np.log(rate + 1e-9) - self.middle)) > self.far:
                         seen = f"{rate:.2f} words/s; the median is {np.exp(self.middle):.2f}"
                         self._fault("words_per_s", distance, self._name(row), seen)
-                if row["speaker"] and row["speaker_hash"] in top:
-                    names[row["speaker_hash"]] = row["speaker"]
-                if row["digest"] and "silent" not in row["faults"]:
-                    self._again(first, repeated, "digest", int(row["digest"], 16), row, "duplicate_audio")
-            self._again(first, repeated, "id", row["id_hash"], row, "duplicate_id")
-        self.speakers = [{"name": names[key], "seconds": round(s, 3)} for key, s in top.items()]
+                if row.speaker and row.speaker_hash in top:
+                    names[row.speaker_hash] = row.speaker
+                if row.digest and "silent" not in row.faults:
+                    self._again(first, repeated, "digest", int(row.digest, 16), row, "duplicate_audio")
+            self._again(first, repeated, "id", row.id_hash, row, "duplicate_id")
+        self.speakers = [SpeakerTime(names[key], round(s, 3)) for key, s in top.items()]
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Totals:
         seconds = float(np.asarray(self.values["length"]).sum(dtype=np.float64))
-        return {
-            "rows": self.rows,
-            "utterances": sum(part["utterances"] for part in self.parts.values()),
-            "heard": self.heard,
-            "hours": seconds / 3600,
-            "words": self.words,
-            "aligned": self.aligned,
-            "num_speakers": self.num_speakers,
-            "speakers": self.speakers,
-            "sources": [
-                {"source": source, "licence": licence, **counts}
-                for (source, licence), counts in sorted(self.sources.items(), key=lambda pair: -pair[1]["seconds"])
-            ],
-            **self.kinds,
-            "histograms": {name: _histogram(name, values) for name, values in self.values.items()},
-            "faults": {
-                name: {"what": FAULTS[name][0], "do": FAULTS[name][1], "count": count,
-                       "worst": [{"id": i, "seen": s} for _, _, i, s in sorted(self.worst[name], reverse=True)]}
-                for name, count in self.faults.items()
-            },
-        }  # fmt: skip
+        sources = sorted(self.sources.items(), key=lambda pair: -pair[1].seconds)
+        return Totals(
+            rows=self.rows,
+            utterances=sum(part.utterances for part in self.parts.values()),
+            heard=self.heard,
+            hours=seconds / 3600,
+            words=self.words,
+            aligned=self.aligned,
+            num_speakers=self.num_speakers,
+            speakers=tuple(self.speakers),
+            sources=tuple(SourceAmount(own.utterances, own.seconds, *names) for names, own in sources),
+            rates=_amounts(self.rates),
+            channels=_amounts(self.channels),
+            formats=_amounts(self.formats),
+            histograms={name: _histogram(name, values) for name, values in self.values.items()},
+            faults={name: Fault(*FAULTS[name], count, self._named(name)) for name, count in self.faults.items()},
+        )
+
+    def _named(self, fault: str) -> tuple[FoundItem, ...]:
+        return tuple(FoundItem(name, seen) for _, _, name, seen in sorted(self.worst[fault], reverse=True))
 
     def _fault(self, name: str, badness: float, item: str, seen: str) -> None:
         self.faults[name] += 1
@@ -174,7 +183,7 @@ class Summary:
         repeated: dict[str, set[int]],
         kind: str,
         key: int,
-        row: Any,
+        row: Looked,
         fault: str,
     ) -> None:
         """Count a row whose `kind` was seen before; the first of each is what the others are compared with."""
@@ -185,34 +194,32 @@ class Summary:
         else:
             self._fault(fault, 1.0, self._name(row), f"as {before}")
 
-    def _name(self, row: dict[str, Any]) -> str:
+    def _name(self, row: Looked) -> str:
         """The id, and the file where that says more; files under the place looked at by their relative path."""
-        audio = row.get("audio", "")
+        audio = row.audio
         if audio.startswith(self.root + os.sep):
             audio = audio[len(self.root) + 1 :]
-        return row["id"] if not audio or audio == row["id"] else f"{row['id']} ({audio})"
+        return row.id if not audio or audio == row.id else f"{row.id} ({audio})"
 
-    def _source(self, row: dict[str, Any]) -> tuple[str, str]:
-        source = row["source"] or "not told"
+    def _source(self, row: Looked) -> tuple[str, str]:
+        source = row.source or "not told"
         if os.path.splitext(source)[1].lower() in AUDIO_SUFFIXES and os.sep in source:
             source = os.path.dirname(source)  # each recording's own path: their folder is the source
-        key = (source, row["licence"] or "not told")
+        key = (source, row.licence or "not told")
         return key if key in self.sources or len(self.sources) < MAX_SOURCES else ("other sources", "not told")
 
-    @staticmethod
-    def _count(counts: dict[Any, dict[str, Any]], key: Any, duration_s: float) -> None:
-        entry = counts.setdefault(key, no_hours())
-        entry["utterances"] += 1
-        entry["seconds"] += duration_s
+
+def _amounts(counts: dict[str, Count]) -> dict[str, Amount]:
+    return {name: Amount(own.utterances, own.seconds) for name, own in counts.items()}
 
 
-def _repeated(values: array) -> set[int]:
+def _repeated(values: array[int]) -> set[int]:
     """Those there more than once."""
     unique, counts = np.unique(np.asarray(values), return_counts=True)
     return set(unique[counts > 1].tolist())
 
 
-def _histogram(name: str, values: array) -> dict[str, Any] | None:
+def _histogram(name: str, values: array[float]) -> Histogram | None:
     """Counts between `edges`, with what lies outside them in `below` and `above`; None where nothing was measured."""
     data = np.asarray(values).astype(np.float64)
     if not len(data):
@@ -221,15 +228,15 @@ def _histogram(name: str, values: array) -> dict[str, Any] | None:
     bounds = np.asarray(edges, float)
     inside = data[(data >= bounds[0]) & (data <= bounds[-1])]
     quantiles = np.quantile(data, (0.01, 0.05, 0.5, 0.95, 0.99))
-    return {
-        "unit": unit,
-        "edges": [float(edge) for edge in edges],
-        "counts": np.histogram(inside, bounds)[0].tolist(),
-        "below": int((data < bounds[0]).sum()),
-        "above": int((data > bounds[-1]).sum()),
-        "n": len(data),
-        "mean": float(data.mean()),
-        "min": float(data.min()),
-        "max": float(data.max()),
+    return Histogram(
+        unit=unit,
+        edges=tuple(float(edge) for edge in edges),
+        counts=tuple(np.histogram(inside, bounds)[0].tolist()),
+        below=int((data < bounds[0]).sum()),
+        above=int((data > bounds[-1]).sum()),
+        n=len(data),
+        mean=float(data.mean()),
+        min=float(data.min()),
+        max=float(data.max()),
         **{f"p{p:02d}": float(q) for p, q in zip((1, 5, 50, 95, 99), quantiles, strict=True)},
-    }
+    )

@@ -21,6 +21,7 @@ from salad.data.readers.rows import (
     pick,
     placed,
 )
+from salad.files import JsonObject
 from salad.types import SaladError
 
 BATCH_ROWS = 256
@@ -97,7 +98,7 @@ def read_arrow(files: list[Path], entry: Speech) -> Iterator[Row]:
             yield broken_file(path, f"{path}: cannot be read: {_short(error)}; is it cut off? Copy it again")
 
 
-def table_rows(batch: Any) -> Iterator[dict[str, Any]]:
+def table_rows(batch: Any) -> Iterator[JsonObject]:
     """The rows of an Arrow batch; text that is not UTF-8 comes with lone surrogates (see `check_text`)."""
     try:
         yield from batch.to_pylist()
@@ -116,7 +117,7 @@ def table_rows(batch: Any) -> Iterator[dict[str, Any]]:
 def _columns(schema: Any, entry: Speech, path: Path) -> tuple[str, list[str]]:
     """The column with the audio, and the others that a row is made of."""
     pyarrow = need_pyarrow()
-    told: dict[str, Any] = {}
+    told: JsonObject = {}
     with suppress(ValueError, TypeError, KeyError):  # a note of `datasets`, which need not be whole
         told = dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
     audio = [name for name, feature in told.items() if isinstance(feature, dict) and feature.get("_type") == "Audio"]
@@ -143,10 +144,10 @@ def _only_paths(file: Any, audio: str) -> bool:
         statistics = file.metadata.row_group(group).column(column).statistics
         if statistics is None or not statistics.has_null_count or statistics.num_values > 0:
             return False
-    return file.num_row_groups > 0
+    return bool(file.num_row_groups > 0)
 
 
-def _row(value: dict[str, Any], name: str, path: Path, entry: Speech, audio: str, part: tuple[Any, ...]) -> Row:
+def _row(value: JsonObject, name: str, path: Path, entry: Speech, audio: str, part: tuple[Any, ...]) -> Row:
     given = value.get("id")
     told_s = number(value.get("duration", value.get("audio_duration")))
     duration_s = told_s if told_s is not None and told_s > 0 else None

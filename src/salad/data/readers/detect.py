@@ -8,12 +8,11 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from salad.config import Corpus
 from salad.data.readers.rows import AUDIO_SUFFIXES, decode_text
 from salad.data.readers.table import names_audio
-from salad.files import first_bytes, read_json
+from salad.files import JsonObject, first_bytes, read_json
 from salad.types import SaladError
 
 # The first that is there wins.
@@ -183,14 +182,15 @@ def _is_plain(path: Path, head: bytes) -> bool:
         return file.read(len(head)) == head
 
 
-def _object(line: str) -> dict[str, Any]:
+def _object(line: str) -> JsonObject:
     try:
-        return json.loads(line)
+        found: JsonObject = json.loads(line)
+        return found
     except (ValueError, RecursionError):  # damaged, longer than the head, or one object over many lines
         return {key: None for key in KEYS if f'"{key}"' in line}
 
 
-def _kind_of_object(value: dict[str, Any]) -> str:
+def _kind_of_object(value: JsonObject) -> str:
     if "supervisions" in value or str(value.get("type", "")).endswith("Cut"):
         return "lhotse"
     if {"num_samples", "sample_rate_hz"} <= value.keys():
@@ -257,8 +257,8 @@ def _of_split(place: Path, files: list[Path], split: str) -> list[Path]:
     if by_split.keys() == {""}:
         return files
     if split == "train":
-        own = {*by_split.get("train", ()), *by_split.get("", ())}
-        by_split["train"] = [file for file in files if file in own]
+        told_so = {*by_split.get("train", ()), *by_split.get("", ())}
+        by_split["train"] = [file for file in files if file in told_so]
     if not by_split.get(split):
         told = ", ".join(name for name, own in by_split.items() if name and own)
         raise SaladError(f"corpus: {place} has the splits {told}, but split is {split!r}; set `split:` to one of them")

@@ -26,7 +26,7 @@ from salad.data.readers.rows import (
     spelled,
 )
 from salad.data.readers.table import Table, find_audio, read_head, table_rows
-from salad.files import read_lines
+from salad.files import JsonObject, read_lines
 from salad.types import SaladError
 
 TEXT_ENDINGS = (".txt", ".lab", ".TXT", ".LAB", ".Txt", ".Lab")
@@ -41,7 +41,7 @@ def read_folder(files: list[Path], entry: Speech) -> Iterator[Row]:
     recording: a.mp3 beside a.wav, and a second microphone, are set aside.
     """
     root = Path(entry.path or "")
-    own, taken = set(files), {}
+    own, taken = set(files), dict[Path, Path]()
     for path in files:
         given = os.path.relpath(path, root) if root.is_dir() else path.name
         speaker = path.parent.name if root.is_dir() and path.parent != root else ""
@@ -151,7 +151,7 @@ def _delimited(path: Path, table: Table, entry: Speech, make: Any) -> Iterator[R
         yield broken_file(path, str(error))
 
 
-def _row(value: dict[str, Any], name: str, *, path: Path, entry: Speech, before: str) -> Iterator[Row]:
+def _row(value: JsonObject, name: str, *, path: Path, entry: Speech, before: str) -> Iterator[Row]:
     given = pick(value, entry.audio_field, AUDIO_FIELDS)
     row = Row(
         id=label(value.get("id")) or before + str(given or name),

@@ -27,6 +27,7 @@ from salad.data.readers.rows import (
     times_fault,
 )
 from salad.data.readers.webdataset import tar_members
+from salad.files import JsonObject
 from salad.types import SaladError
 
 OURS = (("recipe.json",), ("settings.json", "utterances.jsonl"))  # a run's folder; what `salad synthesize` wrote
@@ -41,7 +42,7 @@ def read_utterance_rows(files: list[Path], entry: Speech) -> Iterator[Row]:
         )
 
 
-def _utterance_row(value: dict[str, Any], name: str, *, path: Path, entry: Speech, home: Path) -> Iterator[Row]:
+def _utterance_row(value: JsonObject, name: str, *, path: Path, entry: Speech, home: Path) -> Iterator[Row]:
     if "num_samples" not in value and not value.get("audio") and str(value.get("text") or "").strip():
         given = label(value.get("id")) or f"{path.stem}-{name.rpartition(':')[2]}"
         row = Row(given, text=value.get("text", ""), source=str(path), domain=label(value.get("domain")))
@@ -95,7 +96,7 @@ def read_nemo(files: list[Path], entry: Speech) -> Iterator[Row]:
         yield from read_json_rows(path, functools.partial(_nemo_row, path=path, entry=entry, before=before))
 
 
-def _nemo_row(value: dict[str, Any], name: str, *, path: Path, entry: Speech, before: str) -> Iterator[Row]:
+def _nemo_row(value: JsonObject, name: str, *, path: Path, entry: Speech, before: str) -> Iterator[Row]:
     given = pick(value, entry.audio_field, AUDIO_FIELDS)
     called = name if given is None else str(given)
     cut = value.get("offset") is not None
@@ -139,7 +140,7 @@ def read_shar(files: list[Path], entry: Speech) -> Iterator[Row]:
 
 
 def _cut_rows(
-    value: dict[str, Any],
+    value: JsonObject,
     name: str,
     *,
     path: Path,
@@ -178,7 +179,7 @@ def _cut_rows(
         yield row
 
 
-def _supervised(base: Row, cut: Any, n: int, value: dict[str, Any], entry: Speech, apart: bool) -> Row:
+def _supervised(base: Row, cut: Any, n: int, value: JsonObject, entry: Speech, apart: bool) -> Row:
     """The row of a cut's supervision. apart: the cut's audio is a file of its own."""
     supervision = cut.supervisions[n]
     custom = {**(cut.custom or {}), **(supervision.custom or {})}

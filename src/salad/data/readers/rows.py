@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.audio import read_audio
-from salad.files import json_lines, lies_in
+from salad.files import JsonObject, json_lines, lies_in
 from salad.types import SaladError
 
 # The first is taken where a name without its ending could be of several.
@@ -75,7 +75,7 @@ class Row:
         return ends and not self.offset_s
 
 
-def to_row(values: dict[str, Any]) -> Row:
+def to_row(values: JsonObject) -> Row:
     """The inverse of `dataclasses.asdict`, after JSON made lists of tuples."""
     return Row(**{**values, "part": tuple(values["part"]), "words": tuple(map(tuple, values["words"]))})
 
@@ -177,7 +177,7 @@ def placed(row: Row, given: Any, folder: Path, entry: Any, within: Path | None =
         return row.broken(str(error))
 
 
-def read_json_rows(path: Path, make: Callable[[dict[str, Any], str], Iterator[Row]]) -> Iterator[Row]:
+def read_json_rows(path: Path, make: Callable[[JsonObject, str], Iterator[Row]]) -> Iterator[Row]:
     """The rows that `make(object, name of the line)` gives for every line of JSON; a broken line has a problem."""
     try:
         for where, value in json_lines(path):
@@ -200,7 +200,7 @@ def broken_file(path: Path, reason: str) -> Row:
     return Row(id=f"{path.name} (the file)", audio=str(path), problem=reason)
 
 
-def pick(row: dict[str, Any], wanted: str, known: tuple[str, ...]) -> Any:
+def pick(row: JsonObject, wanted: str, known: tuple[str, ...]) -> Any:
     """The value of field `wanted` ("a.b" reaches into a), or of the first of `known` that is there; else None."""
     if wanted:
         value: Any = row

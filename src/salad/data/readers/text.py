@@ -13,7 +13,7 @@ from salad.config import Text
 from salad.data.readers.arrow import hub_files, need_pyarrow, table_rows
 from salad.data.readers.detect import kind_of, walk
 from salad.data.readers.rows import check_text, label, pick, utf8
-from salad.files import json_lines, read_lines
+from salad.files import JsonObject, json_lines, read_lines
 from salad.types import Document, SaladError
 
 FIELDS = ("text", "content", "raw_content", "document")
@@ -145,7 +145,7 @@ def _files(entry: Text) -> list[Path]:
     return files
 
 
-def _values(path: Path, entry: Text) -> Iterator[tuple[str, dict[str, Any]]]:
+def _values(path: Path, entry: Text) -> Iterator[tuple[str, JsonObject]]:
     """(name, fields) of every text in a file."""
     kind = {"jsonl": "json", "auto": ""}.get(entry.format, entry.format) or kind_of(path)
     if kind in ("parquet", "arrow"):
@@ -173,7 +173,7 @@ def _paragraphs(path: Path, errors: str) -> Iterator[str]:
             block = []
 
 
-def _cells(path: Path, entry: Text, kind: str) -> Iterator[dict[str, Any]]:
+def _cells(path: Path, entry: Text, kind: str) -> Iterator[JsonObject]:
     pyarrow = need_pyarrow()
     try:
         if kind == "parquet":

@@ -6,7 +6,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from salad.config import Speech
 from salad.data.readers.rows import (
@@ -20,6 +20,7 @@ from salad.data.readers.rows import (
     number,
     pick,
 )
+from salad.files import JsonObject
 from salad.types import SaladError
 
 MAX_JSON_BYTES = 1 << 20
@@ -41,7 +42,7 @@ def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
                     if member.offset_data + member.size > size:
                         raise SaladError(f"{path}: is cut off in the middle of {member.name}; copy it again")
                     yield member.name, member.offset_data, member.size
-                tar.members = []  # else every member ever read is kept
+                cast(Any, tar).members = []  # else every member ever read is kept
         if not _ends_well(path, size):
             raise SaladError(f"{path}: has no end mark, so it is cut off; copy it again")
     except tarfile.TarError as error:
@@ -140,7 +141,7 @@ def _row(path: Path, called: str, key: str, group: Members, entry: Speech) -> Ro
     )
 
 
-def _described(path: Path, group: Members) -> dict[str, Any]:
+def _described(path: Path, group: Members) -> JsonObject:
     """The fields of a key: its .json, or {"text": its .txt or .lab}."""
     ending = next((ending for ending in DESCRIPTIONS if ending in group), "")
     if not ending:

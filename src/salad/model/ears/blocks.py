@@ -11,17 +11,17 @@ from torch.nn import functional
 ALIKE = 0.7  # spans padded together are at least so long as the longest of them, as a share
 
 
-def through(blocks: Iterable[Block], flat: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+def through(blocks: Iterable[nn.Module], flat: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
     """flat [sum of lengths, W], spans laid end to end -> the same shape, through all blocks.
 
     Spans of like length are padded together: one long span in a batch would fill the others with padding.
     """
-    blocks, spans = list(blocks), flat.split(list(lengths))
+    through_all, spans = list(blocks), flat.split(list(lengths))
     out: list[torch.Tensor] = [flat[:0]] * len(spans)
     for group in _alike(lengths):
         own = [lengths[i] for i in group]
         rows, inside = _pad([spans[i] for i in group], own)
-        for block in blocks:
+        for block in through_all:
             rows = block(rows, inside)
         for i, length, row in zip(group, own, rows, strict=True):
             out[i] = row[:length]
@@ -75,7 +75,8 @@ class Block(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))  # before it is laid out `kernel` times
         padded = functional.pad(x, (0, 0, before, self.kernel - 1 - before))
-        return self.conv(torch.cat([padded[:, k : k + x.shape[1]] for k in range(self.kernel)], dim=-1))
+        out: torch.Tensor = self.conv(torch.cat([padded[:, k : k + x.shape[1]] for k in range(self.kernel)], dim=-1))
+        return out
 
     def _attend(self, x: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         batch, length, width = x.shape
@@ -88,4 +89,5 @@ class Block(nn.Module):
         # spans are short: the plain product trains faster than a CPU's fused kernel with a mask
         scores = (q @ k.transpose(-1, -2)).float() * (q.shape[-1] ** -0.5)
         weights = scores.masked_fill(~mask, -torch.inf).softmax(-1).to(v.dtype)
-        return self.attended((weights @ v).transpose(1, 2).reshape(batch, length, width))
+        out: torch.Tensor = self.attended((weights @ v).transpose(1, 2).reshape(batch, length, width))
+        return out

@@ -86,8 +86,8 @@ def pool_runs(scores: torch.Tensor, states: torch.Tensor, lengths: Sequence[int]
         for i, length in enumerate(lengths):
             if silent[i]:
                 likeliest, symbol = scores[at : at + length, 1:].detach().max(dim=-1)
-                place = int(likeliest.argmax())
-                best[at + place] = symbol[place] + 1
+                loudest = int(likeliest.argmax())
+                best[at + loudest] = symbol[loudest] + 1
             at += length
     heard = best != 0
     starts = torch.ones_like(heard)

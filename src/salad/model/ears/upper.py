@@ -25,6 +25,10 @@ class Upper(nn.Module):
     heard, through the same table: before any training the scores look pronunciations up, forgiving a wrong symbol.
     """
 
+    sounds: torch.Tensor
+    traits: torch.Tensor
+    sayable: torch.Tensor
+
     def __init__(
         self,
         lexicon: Lexicon,

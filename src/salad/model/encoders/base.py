@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -74,7 +73,7 @@ class Encoder:
         files = self.weights.hashes() if self.weights is not None else []
         return sha256_json([type(self).__name__, self.revision, self._settings(), files])
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, int]:
         return {}
 
     def _encode(self, waves: list[np.ndarray]) -> list[np.ndarray]:

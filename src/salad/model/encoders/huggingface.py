@@ -36,7 +36,7 @@ class TorchEncoder(Encoder):
         self.name, self.device = name, torch.device(device)
         self.batch_s = BATCH_S[self.device.type]
         self.weights = Weights(folder)
-        self._model = self._load(folder)
+        self._model: Any = self._load(folder)  # of any family of transformers
         shape = shape_of_config(self._model.config)
         self.frame_rate_hz, self.frame_dim = shape.frame_rate_hz, shape.frame_dim
 
@@ -90,7 +90,8 @@ class TorchEncoder(Encoder):
                 f"assets.encoder: {self.name!r} lacks {len(absent)} weights of {type(model).__name__}, such as "
                 f"{absent[0]}; fetch it again, or name a folder that holds the whole model"
             )
-        return model.eval().requires_grad_(False).to(self.device)
+        loaded: nn.Module = model.eval().requires_grad_(False).to(self.device)
+        return loaded
 
     def _extractor(self, folder: Path) -> Any:
         """The feature extractor saved beside the weights; it tells the rate and whether loudness is normalised."""
@@ -136,7 +137,8 @@ class Whisper(TorchEncoder):
         hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
         for layer in encoder.layers:
             hidden = layer(hidden, None)
-        return encoder.layer_norm(hidden)
+        frames: torch.Tensor = encoder.layer_norm(hidden)
+        return frames
 
 
 class Wav2Vec2(TorchEncoder):
@@ -170,7 +172,8 @@ class Wav2Vec2(TorchEncoder):
         return np.pad(wave, (0, max(0, num_samples - len(wave))))[:num_samples]
 
     def _forward(self, batch: torch.Tensor) -> torch.Tensor:
-        return self._model(batch).last_hidden_state
+        frames: torch.Tensor = self._model(batch).last_hidden_state
+        return frames
 
 
 def shape_of_config(config: Any) -> Shape:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import AutoTokenizer
 from transformers.audio_utils import spectrogram, window_function
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from salad.files import read_json
 from salad.model.encoders.base import Encoder
@@ -55,18 +56,18 @@ class ExportedProcessor(SaladProcessor):
     """`SaladProcessor` of an exported folder, whose encoder lies inside it."""
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> ExportedProcessor:
+    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> ExportedProcessor:  # type: ignore[override]  # as above
         """Of a folder, or OWNER/NAME on the hub (`revision`, `token` and what else transformers' own take)."""
         hub = {name: kwargs[name] for name in HUB if kwargs.get(name) is not None}
-        settings = read_json(Path(cached_file(str(folder), "processor_config.json", **hub)))
+        settings = read_json(Path(str(cached_file(str(folder), "processor_config.json", **hub))))
         held = settings["encoder_inside"]
-        places = [Path(cached_file(str(folder), f"{FOLDER}/{name}", **hub)) for name in held["files"]]
+        places = [Path(str(cached_file(str(folder), f"{FOLDER}/{name}", **hub))) for name in held["files"]]
         encoder = encoder_inside(held, places[0].parent if places else Path(folder), settings["encoder"])
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=kwargs.get("trust_remote_code"), **hub)
         ears = SpanCounter.beside(folder, **hub)
         return cls(tokenizer, encoder, settings["audio_token_id"], settings["start_token_id"], ears)
 
-    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:  # type: ignore[override]  # as above
         raise SaladError(f"processor: it cannot be saved to {folder}; copy the exported folder, it is whole")
 
 
@@ -76,7 +77,9 @@ def encoder_inside(held: dict[str, Any], folder: Path, name: str) -> Encoder:
         return LogMel()
     if held["kind"] == "Mimi":
         return Mimi(folder, name, "cpu", held["codebooks"] or None)
-    return {"Whisper": Whisper, "Wav2Vec2": Wav2Vec2, "WhisperOfCT2": WhisperOfCT2}[held["kind"]](folder, name, "cpu")
+    kinds: dict[str, Callable[[Path, str, str], Encoder]]
+    kinds = {"Whisper": Whisper, "Wav2Vec2": Wav2Vec2, "WhisperOfCT2": WhisperOfCT2}
+    return kinds[held["kind"]](folder, name, "cpu")
 
 
 def put_inside(encoder: Encoder, into: Path) -> dict[str, Any]:
@@ -144,7 +147,7 @@ def _variables(path: Path) -> dict[str, np.ndarray]:
     """Every variable of a CTranslate2 model.bin (format 6) that is kept in floats; raises SaladError for another."""
     data, at = path.read_bytes(), 0
 
-    def take(kind: str) -> tuple[int, ...]:
+    def take(kind: str) -> tuple[Any, ...]:
         nonlocal at
         found = struct.unpack_from(f"<{kind}", data, at)
         at += struct.calcsize(f"<{kind}")
@@ -152,7 +155,7 @@ def _variables(path: Path) -> dict[str, np.ndarray]:
 
     def text() -> str:
         (length,) = take("H")
-        return take(f"{length}s")[0][:-1].decode()  # type: ignore[attr-defined]
+        return str(take(f"{length}s")[0][:-1], "utf-8")
 
     (version,) = take("I")
     if version != 6:

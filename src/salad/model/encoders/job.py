@@ -15,7 +15,8 @@ from salad import config
 from salad.audio import read_audio, resample
 from salad.engine import Made, Shard
 from salad.engine.devices import worker_device
-from salad.model.encoders.load import Encoder, load_encoder
+from salad.model.encoders.base import Encoder
+from salad.model.encoders.load import load_encoder
 from salad.sequence import Piece, write_frames
 from salad.sequence.examples import all_pieces, recording_piece, word_frames
 from salad.sequence.frames import Decode, Key, missing, slice_of
@@ -60,14 +61,14 @@ def _features(encoder: Encoder, cut: Sequence[tuple[list[np.ndarray], list[int]]
     return out
 
 
-def _fed(encoder: Encoder, items: Sequence[tuple], kind: str) -> Iterator[np.ndarray]:
+def _fed(encoder: Encoder, items: Sequence[tuple[Any, ...]], kind: str) -> Iterator[np.ndarray]:
     """`features_of` of all items for a GPU: FED recordings together, so that its batches are full, while threads read
     and cut the next ones.
     """
     groups = [items[start : start + FED] for start in range(0, len(items), FED)]
     with ThreadPoolExecutor(FEEDERS) as threads:
 
-        def read(group: Sequence[tuple]) -> list[Future]:
+        def read(group: Sequence[tuple[Any, ...]]) -> list[Future[tuple[list[np.ndarray], list[int]]]]:
             return [threads.submit(_waves, encoder, path, own) for path, own, *_ in group]
 
         coming = read(groups[0]) if groups else []

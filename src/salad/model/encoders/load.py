@@ -68,7 +68,8 @@ def _model_type(folder: Path, name: str) -> str | None:
     """`model_type` of config.json; None for a CTranslate2 folder."""
     if (folder / "model.bin").is_file() and any((folder / vocabulary).is_file() for vocabulary in CTRANSLATE2):
         return None
-    found = read_json(folder / "config.json").get("model_type") if (folder / "config.json").is_file() else None
+    config: dict[str, str] = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    found = config.get("model_type")
     if found not in MODEL_TYPES:
         what = f"a model of type {found!r}" if found else "no encoder we know"
         raise SaladError(

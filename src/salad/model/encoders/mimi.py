@@ -73,7 +73,7 @@ class Mimi(TorchEncoder):
             frames = self._model.quantizer.decode(wanted)[0].T  # [T, frame_dim]
         return np.ascontiguousarray(frames.float().cpu().numpy())
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, int]:
         return {"codebooks": self.num_codebooks}
 
     def _encode(self, waves: list[np.ndarray]) -> list[np.ndarray]:
@@ -100,7 +100,8 @@ class Mimi(TorchEncoder):
         )
         state["keys"] = mixed.past_key_values
         hidden = mixed.last_hidden_state.transpose(1, 2)
-        return self._half.downsample(hidden, padding_cache=state["padding"]).transpose(1, 2)
+        frames: torch.Tensor = self._half.downsample(hidden, padding_cache=state["padding"])
+        return frames.transpose(1, 2)
 
     def _fresh_state(self) -> dict[str, Any]:
         from transformers.models.mimi.modeling_mimi import MimiConv1d, MimiConv1dPaddingCache
@@ -111,7 +112,7 @@ class Mimi(TorchEncoder):
             for module in part.modules()
             if isinstance(module, MimiConv1d)
         ]
-        layers = sorted(found, key=lambda module: module.layer_idx)
+        layers = sorted(found, key=lambda module: module.layer_idx or 0)
         padding = MimiConv1dPaddingCache(
             num_layers=len(layers),
             per_layer_padding=[int(layer.padding_total) for layer in layers],

@@ -8,7 +8,7 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -56,8 +56,8 @@ def calibrate(recipe: Recipe) -> Card:
     """The card of this machine for recipes like this one, in a few minutes; nothing is fetched, nothing is kept."""
     keep_freed_memory()
     device = default_device()
-    about = machine()
-    name = about["gpu"] or f"{about['cpu']}, {about['cores']} cores"
+    here = machine()
+    name = here["gpu"] or f"{here['cpu']}, {here['cores']} cores"
     config = llm_config(recipe)
     shape = Shape.of(config.to_dict())
     figures: dict[str, Figure] = {}
@@ -70,28 +70,30 @@ def calibrate(recipe: Recipe) -> Card:
     counted = processor_seconds(recipe.threads) if busy else nullcontext()
     with torch_threads(recipe.threads), torch.inference_mode(False), counted:
         bf16 = decide(recipe.precision, "train", device, lambda: measure_precision(shape, recipe.threads))
-        for what, found in (
+        jobs: list[tuple[str, Callable[[], dict[str, Figure]]]] = [
             ("one decoder layer", lambda: time_layer(shape, device, bf16)),
             ("one head", lambda: time_head(shape, device)),
             ("steps of two depths", lambda: time_steps(recipe, config, device, bf16)),
             ("ears in two parts", lambda: time_ears(recipe, config, device, bf16)),
             ("the LLM from the disk", lambda: time_load(recipe)),
-        ):
+        ]
+        for what, found in jobs:
             console.print(f"calibrate: {what}", highlight=False)
             figures |= found()
     console.print("calibrate: a collective of two processes", highlight=False)
     figures |= time_collective()
     counted = processor_seconds(1) if busy else nullcontext()
     with tempfile.TemporaryDirectory(prefix="salad-calibrate-") as folder, counted:
-        figures |= time_jobs(recipe, Path(folder), about["cores"] or 1, busy)
-    about |= {
+        figures |= time_jobs(recipe, Path(folder), here["cores"] or 1, busy)
+    about = {
+        **here,
         "llm": recipe.assets.llm,
         "hidden": shape.hidden,
         "threads": recipe.threads,
         "bf16": bf16,
         "load_before": round(load_before, 2),
     }
-    return Card(name, about["gpu"] is not None, about["cores"], figures, about)
+    return Card(name, here["gpu"] is not None, here["cores"], figures, about)
 
 
 def time_layer(shape: Shape, device: str, bf16: bool) -> dict[str, Figure]:

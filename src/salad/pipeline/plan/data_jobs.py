@@ -53,7 +53,7 @@ def time_jobs(recipe: Recipe, folder: Path, cores: int, busy: bool = False) -> d
         if not is_here(assets_of_voice(voice)):
             console.print(f"calibrate: {voice} is not here, so its speed is assumed", highlight=False)
             continue
-        items = [{"document": vars(d), "voice": voice, "licence": "", "simulated": True} for d in documents]
+        items: list[Any] = [{"document": vars(d), "voice": voice, "licence": "", "simulated": True} for d in documents]
         job = _Job(f"speak {engine_of(voice)}", folder / "speak", workers, busy)
         places = job.run(functools.partial(speak_documents, seed=0), items, library_of([voice]))
         spoken = load_spoken(places)
@@ -67,7 +67,7 @@ def time_jobs(recipe: Recipe, folder: Path, cores: int, busy: bool = False) -> d
     seconds = [u.duration_s for u, _ in spoken]
     asr, encoder = recipe.assets.asr, recipe.assets.encoder
     if recipe.align.method == "whisper" and is_here([recipe.align.model or asr]):
-        settings = {"asset": asr, "min_score": 0.0, "method": "whisper", "model": recipe.align.model}
+        settings: dict[str, Any] = {"asset": asr, "min_score": 0.0, "method": "whisper", "model": recipe.align.model}
         job = _Job("align whisper", folder / "align", workers, busy)
         items = [(utterance_to_dict(u), sentences) for u, sentences in spoken]
         places = job.run(functools.partial(align_spoken, **settings), items, "ctranslate2")

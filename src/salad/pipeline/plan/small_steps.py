@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig
 
 from salad import assets
-from salad.config import Recipe
+from salad.config import Recipe, Spell, WarmStart
 from salad.measure.divergence import divergence, speech_ears
 from salad.model import SaladForConditionalGeneration
 from salad.model.check import load_llm
@@ -19,7 +19,7 @@ from salad.model.ears import Lexicon
 from salad.model.ears.lexicon import TRAITS
 from salad.model.encoders.load import shape_of
 from salad.model.freeze import freeze
-from salad.model.llm import decoder_layers
+from salad.model.llm import decoder_layers, remember_packing
 from salad.model.teacher import Teacher
 from salad.pipeline.plan.card import Figure
 from salad.pipeline.plan.timing import is_here, measured, quickest
@@ -73,11 +73,11 @@ def time_steps(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str
                 divergence(model, teacher, examples, speech_ears(model))
 
         layers = sum(p.numel() for n, p in decoder_layers(model.decoder()).named_parameters() if "lora_" not in n)
-        rest = sum(p.numel() for p in model.parameters()) - layers
-        sizes.append((layers / MILLION, rest / MILLION))
+        others = sum(p.numel() for p in model.parameters()) - layers
+        sizes.append((layers / MILLION, others / MILLION))
         train.append(quickest(step, device) / count)
         read.append(quickest(look, device) / count)
-    kind, out = recipe.stage1.llm, {}
+    kind, out = recipe.stage1.llm, dict[str, Figure]()
     for name, times in ((f"step {kind}", train), ("read", read)):
         layer = max(0.0, (times[1] - times[0]) / (sizes[1][0] - sizes[0][0]))
         rest = max(0.0, (times[0] - layer * sizes[0][0]) / sizes[0][1])
@@ -96,7 +96,7 @@ def _models(
     made = []
     for kind in (recipe.stage1.llm, "frozen")[: 1 + (recipe.stage1.llm != "frozen")]:
         model = SaladForConditionalGeneration(model_config(recipe, shallow)).to(device)
-        model.llm._salad_packs = True
+        remember_packing(model.llm, True)
         freeze(model, kind, bf16=bf16)
         if recipe.model.ears == "symbols":
             _hears_as_speech(model)
@@ -106,11 +106,12 @@ def _models(
 
 def _hears_as_speech(model: SaladForConditionalGeneration) -> None:
     """Random ears hear one symbol or hundreds; these hear as many symbols, and tokens, as speech has."""
-    rate, upper = model.config.frame_rate_hz / model.config.stride, model.adapter.upper
+    rate, ears = model.config.frame_rate_hz / model.config.stride, model.symbol_ears
+    upper = ears.upper
     vocab, depth = upper.sounds.shape
     sounds = torch.randint(1, 1 + len(upper.symbol), (vocab, depth))
-    model.adapter.learn_lexicon(Lexicon(sounds, torch.zeros(vocab, len(TRAITS)), torch.ones(vocab, dtype=torch.bool)))
-    each = max(1, round(rate * model.adapter.lower.up * SYMBOL_S))
+    ears.learn_lexicon(Lexicon(sounds, torch.zeros(vocab, len(TRAITS)), torch.ones(vocab, dtype=torch.bool)))
+    each = max(1, round(rate * ears.lower.up * SYMBOL_S))
 
     def say(module: Any, inputs: Any, scores: torch.Tensor) -> torch.Tensor:
         at = torch.arange(len(scores), device=scores.device) // each % (scores.shape[1] - 2) + 2
@@ -120,7 +121,7 @@ def _hears_as_speech(model: SaladForConditionalGeneration) -> None:
         ends = torch.arange(len(scores), device=scores.device) % TOKEN_SYMBOLS == 0
         return scores + 50.0 * (2.0 * ends.float()[:, None] - 1.0)
 
-    model.adapter.lower.out_proj.register_forward_hook(say)
+    ears.lower.out_proj.register_forward_hook(say)
     upper.emit.register_forward_hook(end)
 
 
@@ -154,26 +155,28 @@ def time_ears(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str,
     if recipe.model.ears != "symbols":
         return {}
     model, _ = _models(recipe, config, 1, device, bf16)
-    for part in (model.adapter.lower.out_proj, model.adapter.upper.emit):
-        part._forward_hooks.clear()
-    rng, symbols = np.random.default_rng(0), len(model.adapter.upper.symbol)
+    ears = model.symbol_ears
+    for hooked in (ears.lower.out_proj, ears.upper.emit):
+        hooked._forward_hooks.clear()
+    rng, symbols = np.random.default_rng(0), len(ears.upper.symbol)
     words = sum(recipe.sequence.speech_words) // 2
     spans = [_span(model, rng, words, symbols) for _ in range(32)]
     texts = [_spelled(rng, 60, symbols, config.vocab_size) for _ in range(32)]
-    kinds = {"lower": recipe.warm_start, "spell": recipe.spell}
-    shared, sizes = {"steps": 4, "seed": 0}, recipe.sequence.speech_words
-    tasks = {
+    kinds: dict[str, WarmStart | Spell] = {"lower": recipe.warm_start, "spell": recipe.spell}
+    shared: dict[str, Any] = {"steps": 4, "seed": 0}
+    tasks: dict[str, LowerTask | SpellTask] = {
         "lower": LowerTask(model, spans, batch=recipe.warm_start.batch, by_word=0.0, **shared),
         "spell": SpellTask(
-            model, texts, [], Noise.uniform(symbols), batch=recipe.spell.batch, words=sizes, **shared
+            model, texts, [], Noise.uniform(symbols), batch=recipe.spell.batch,
+            words=recipe.sequence.speech_words, **shared,
         ),
     }  # fmt: skip
     out = {}
     for name, task in tasks.items():
-        part = getattr(model.adapter, "lower" if name == "lower" else "upper")
+        part: torch.nn.Module = ears.lower if name == "lower" else ears.upper
         model.requires_grad_(False)
         part.requires_grad_(True)
-        names = {p: f"adapter.{n}" for n, p in model.adapter.named_parameters() if p.requires_grad}
+        names = {p: f"adapter.{n}" for n, p in ears.named_parameters() if p.requires_grad}
         groups = [{"params": list(names), "lr": 1e-6}]
         optimizer = make_optimizer(kinds[name].optimizer, groups, names, 0.01, fused=device == "cuda")
         seconds = quickest(partial(_update, task, optimizer, device, bf16), device)

@@ -12,7 +12,7 @@ from salad.data.quarantine import gather_quarantine
 from salad.pipeline.corpus_needs import PREPARED_HELDOUT
 from salad.pipeline.fingerprints import of_folder
 from salad.pipeline.leakage import screen_of, without_leaks
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.pipeline.speech_jobs import align, encode, keep_sizes, open_frames, training_pieces
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.streaming import speech_shards
@@ -37,13 +37,13 @@ def inputs(recipe: Recipe) -> dict[str, str]:
     return parts
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     folder, corpus, times = run.folder("align"), run.folder("corpus"), run.recipe.align.times
     if times is not None and not times.is_dir():
         raise SaladError(f"align.times: {times} is not a folder; give one that holds .TextGrid or .words.json files")
-    spoken = spoken_in(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
+    every = spoken_in(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
     screen = screen_of(run.recipe, load_documents(run, "heldout"))
-    spoken, leaks = without_leaks(screen, spoken, "D_speech", lambda pair: pair[0])
+    spoken, leaks = without_leaks(screen, every, "D_speech", lambda pair: pair[0])
     speech = align(run, folder / "speech", spoken, "align D_speech")
     places = ("heldout", "own-heldout", PREPARED_HELDOUT)
     kept = spoken_in([shard for place in places for shard in sorted((corpus / place).glob("shard-*"))])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from salad import assets
 from salad.config import Recipe
 from salad.engine.machine import default_device
 from salad.engine.precision import summary
 from salad.pipeline.corpus_needs import voices_needed
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.synthesize import assets_of_voice
 
 SECTIONS = ("assets", "seed", "precision", "threads")
@@ -20,7 +18,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
     return {f"asset {name}": assets.fingerprint(name)[:16] for name in sorted(_named(recipe))}
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     recipe = run.recipe
     voices = voices_needed(recipe) | {*recipe.synthesize.voices.shares, recipe.probe.voice}
     names = _named(recipe)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -12,14 +11,14 @@ from safetensors.numpy import load_file, save_file
 from salad.engine import Made, run_shards
 from salad.files import read_json, write_json
 from salad.pipeline.corpus_needs import stream_documents
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.select import balanced_kmeans, embed_documents, join_embeddings, top_words
 from salad.types import Cluster
 
 SECTIONS = ("cluster",)
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     folder = run.folder("cluster")
     texts = Made(lambda document: document.text, stream_documents(run, "web"))
     settings = run.recipe.cluster

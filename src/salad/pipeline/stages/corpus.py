@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any
 
 from salad import assets
 from salad.config import Recipe
@@ -18,7 +17,7 @@ from salad.files import read_json, read_jsonl, write_text
 from salad.pipeline.corpus_needs import heldout_speech, ingest_limits, spoken_rows, text_rows, write_documents
 from salad.pipeline.fingerprints import fingerprint, of_content, of_stamps, section
 from salad.pipeline.leakage import measured_on, reason_of, screen_of, without_leaks
-from salad.pipeline.run import MEASURED, Run, kept_precision
+from salad.pipeline.run import MEASURED, Run, Summary, kept_precision
 from salad.pipeline.speech_jobs import speak, without_times
 from salad.synthesize.speak import assign_voices
 from salad.types import Document, SaladError
@@ -43,7 +42,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
     return parts
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     recipe, folder = run.recipe, run.folder("corpus")
     settings, how = recipe.corpus, {"workers": recipe.engine.workers, "seed": recipe.seed}
     limits = ingest_limits(recipe) if settings.user_data else None
@@ -72,11 +71,12 @@ def run(run: Run) -> dict[str, Any]:
     measured, ready = heldout_speech(run, folder, prepared, to_speak)
     if not (spoken or own_speech):
         raise SaladError(f"corpus: no recording can be used; {folder / 'quarantine.jsonl'} says why of each")
-    quarantined = gather_quarantine(folder, quarantined + leaks + more + unused)
+    set_aside = gather_quarantine(folder, quarantined + leaks + more + unused)
     speech_rows += spoken_rows(spoken, measured)
     rows += plain_rows + text_rows(settings, recipe.assets.llm, documents["web"] if prepared else (), web)
-    notes = [f"{row['name']}: {row['note']}" for row in speech_rows + rows if row.get("note")]
-    leaked = len(leaks) + len(more) + sum(row["leaked"] for row in plain_rows)
+    told = [(r.name, r.note) for r in speech_rows] + [(r.name, r.note) for r in rows]
+    notes = [f"{name}: {note}" for name, note in told if note]
+    leaked = len(leaks) + len(more) + sum(row.leaked or 0 for row in plain_rows)
     notes += [f"{leaked} texts share words with what is measured on, and are set aside"] * (leaked > 0)
     card = write_card(folder, speech_rows, rows, notes)
     return {
@@ -88,9 +88,9 @@ def run(run: Run) -> dict[str, Any]:
         "heldout_recordings_ready": ready,
         "withheld_words": len(prepared.withheld) if prepared else 0,
         "leaked": leaked,
-        "quarantined": len(quarantined),
+        "quarantined": len(set_aside),
         "simulated": bool(spoken or measured),
-        "non_commercial": card["non_commercial"],
+        "non_commercial": list(card.non_commercial),
     }
 
 

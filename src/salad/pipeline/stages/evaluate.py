@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from salad.config import Recipe
 from salad.evaluation.benchmark_task import task_files
 from salad.evaluation.figures import Figures
-from salad.files import read_json, write_json, write_jsonl
+from salad.files import write_json, write_jsonl
 from salad.measure.divergence import summary
+from salad.measure.results import Interval, RunFigures
 from salad.pipeline.choices import accuracies, answer, items_of
 from salad.pipeline.divergences import divergences, not_measured, oracles, silence, wanted
 from salad.pipeline.fingerprints import of_content
 from salad.pipeline.hearing import hearing_figures, listen, transcript_errors
 from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.noisy import noise_rows
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.pipeline.speech_jobs import transcribe
 from salad.pipeline.stages.align import load_aligned
 from salad.progress import console
+from salad.records import read_record, to_json
 from salad.training.checkpoint import latest_checkpoint
 
 SECTIONS = ("evaluate",)
@@ -31,7 +32,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
     return {"your tasks": of_content(files)} if files else {}
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     folder, settings, recipe = run.folder("evaluate"), run.recipe.evaluate, run.recipe
     run.use_threads()
     heldout, written = load_aligned(run, "heldout"), dict[str, str]()
@@ -53,29 +54,33 @@ def run(run: Run) -> dict[str, Any]:
         results = answer(evaluator, items, written, silence=silent_frames) if items else {}
     table = [{"of": name, **asdict(row)} for name, group in {**rows, **true_parts}.items() for row in group]
     write_jsonl(folder / "divergence.jsonl", table)
-    hearing, errors = hearing_figures(evaluator, spans) if spans else ({}, {})
+    hearing, errors = hearing_figures(evaluator, spans) if spans else (None, {})
     of_rows = Figures(rows, evaluator.document_of, settings.bootstrap, recipe.seed)
-    figures = {
-        "misalignment": of_rows.misalignment(),
-        "forgetting": f,
-        **of_rows.heard(),
-        "over": {name: asdict(of_rows.over(name)) for name in ("other", "blind", "deaf") if name in rows},
-        "voices": of_rows.voices(errors),
-        "hearing": hearing or None,
-        "noise": noise or None,
-        "oracle": {name: summary(own) for name, own in true_parts.items()} or None,
-        "accuracy": accuracies(run, items, results, folder) if items or settings.tasks else None,
-        "asr": transcript_errors(heldout, written) if written else None,
-        "left_out": left_out,
-    }
-    write_json(folder / "figures.json", figures)
-    m = {f"M {name}": row["all"] for name, row in figures["misalignment"].items()}
-    shown = {"heard": (figures["heard"] or {}).get("value"), **m}
-    if items:
-        shown |= {f"{k} accuracy": figures["accuracy"][f"{k}_adapted"]["value"] for k in ("speech", "text")}
+    m, heard = of_rows.misalignment(), of_rows.heard()
+    accuracy = accuracies(run, items, results, folder) if items or settings.tasks else None
+    figures = RunFigures(
+        misalignment=m,
+        forgetting=f,
+        heard=heard,
+        heard_by_stage=of_rows.heard_by_stage(),
+        heard_by_domain=of_rows.heard_by_domain(),
+        over={name: Interval.of(of_rows.over(name)) for name in ("other", "blind", "deaf") if name in rows},
+        voices=tuple(of_rows.voices(errors)),
+        hearing=hearing,
+        noise=tuple(noise) or None,
+        oracle={name: summary(own) for name, own in true_parts.items()} or None,
+        accuracy=accuracy,
+        asr=transcript_errors(heldout, written) if written else None,
+        left_out=tuple(left_out),
+    )
+    write_json(folder / "figures.json", to_json(figures))
+    shown = {"heard": heard.value if heard else None, **{f"M {name}": row.all for name, row in m.items()}}
+    if items and accuracy:
+        right = {"speech accuracy": accuracy.speech_adapted, "text accuracy": accuracy.text_adapted}
+        shown |= {name: share.value for name, share in right.items() if share}
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def load_figures(run: Run) -> dict[str, Any]:
+def load_figures(run: Run) -> RunFigures:
     """What this stage measured."""
-    return read_json(run.folder("evaluate") / "figures.json")
+    return read_record(RunFigures, run.folder("evaluate") / "figures.json")

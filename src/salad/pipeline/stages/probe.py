@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from salad.data.quarantine import gather_quarantine
-from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.files import read_jsonl, write_json, write_jsonl
 from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.prober import Prober, ProbeRows
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.pipeline.stages.cluster import load_clusters
 from salad.pipeline.stages.corpus import load_documents
+from salad.records import read_record, to_json
+from salad.report.contents import Evidence
 from salad.select import Probed, probe_in_looks, with_evidence
+from salad.select.cluster_rows import ProbeFindings, probed_cluster
 from salad.types import Cluster
 
 SECTIONS = ("probe",)
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     settings, folder, seed = run.recipe.probe, run.folder("probe"), run.recipe.seed
     clusters, labels = load_clusters(run)
     documents = stream_documents(run, "web")
     before = {r["id"] for one in run.rounds[:-1] for name in ("probe", "select")
               for r in read_jsonl(one.folder(name) / "documents.jsonl")}  # fmt: skip
-    order = {c.id: np.random.default_rng([seed, c.id]).permutation(np.flatnonzero(labels == c.id)) for c in clusters}
+    drawn = {c.id: np.random.default_rng([seed, c.id]).permutation(np.flatnonzero(labels == c.id)) for c in clusters}
+    order = {c: members.tolist() for c, members in drawn.items()}
     if before:
         order = {c: [i for i in members if documents[i].id not in before] for c, members in order.items()}
-    order = {c: [int(i) for i in members] for c, members in order.items()}
     prober, measured = Prober(run), ProbeRows()
 
     def measure(chosen: list[tuple[int, int]], look: int) -> Sequence[Probed]:
@@ -48,20 +50,17 @@ def run(run: Run) -> dict[str, Any]:
     trained = {d.domain for d in load_documents(run, "speech")}
     away = np.array([d.domain not in trained for d in documents], dtype=float)
     clusters = [replace(c, foreign=float(away[labels == c.id].mean())) for c in clusters]
-    fields = [k for k in asdict(clusters[0]) if k not in ("centroid", "size", "quota_s", "top_words")]
     words, seconds = sum(len(u.words) for u, *_ in measured), sum(u.duration_s for u, *_ in measured)
-    last = {k: v for k, v in asdict(looks[-1]).items() if k != "level"} if looks else {}
-    write_json(
-        folder / "probe.json",
-        {
-            "clusters": [{k: _plain(getattr(c, k)) for k in fields} for c in clusters],
-            "seconds_per_word": seconds / max(words, 1),
-            "slopes": slopes,
-            "decision": decision,
-            **last,
-            "looks": [asdict(look) for look in looks],
-        },
+    last = looks[-1] if looks else None
+    found = ProbeFindings(
+        clusters=tuple(map(probed_cluster, clusters)),
+        seconds_per_word=seconds / max(words, 1),
+        slopes=slopes,
+        decision=decision,
+        looks=tuple(looks),
+        **{name: getattr(last, name) for name in ("documents", "seconds", "p", "reliability") if last},
     )
+    write_json(folder / "probe.json", to_json(found))
     rows = [
         {"id": u.document_id, "cluster": e.cluster, "count": len(e.heard), "misalignment": e.heard.mean().item(),
          "transcript": e.transcript.mean().item(), "stakes": e.stakes.mean().item(),
@@ -77,24 +76,21 @@ def run(run: Run) -> dict[str, Any]:
         "cer": float(np.mean(cers)) if measured else float("nan"),
         "decision": decision,
         "looks": len(looks),
-        "p": looks[-1].p if looks else 1.0,
-        "reliability": looks[-1].reliability if looks else 0.0,
+        "p": last.p if last else 1.0,
+        "reliability": last.reliability if last else 0.0,
         "quarantined": len(gather_quarantine(folder)),
     }
 
 
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def load_probed(run: Run) -> tuple[list[Cluster], np.ndarray, dict[str, Any]]:
-    """Clusters with what the probe found, the cluster of every document, and the other figures of probe.json."""
+def load_probed(run: Run) -> tuple[list[Cluster], np.ndarray, ProbeFindings]:
+    """Clusters with what the probe found, the cluster of every document, and probe.json."""
     clusters, labels = load_clusters(run)
-    saved = read_json(run.folder("probe") / "probe.json")
-    known = {row["id"]: {k: v for k, v in row.items() if v is not None} for row in saved.pop("clusters")}
+    saved = read_record(ProbeFindings, run.folder("probe") / "probe.json")
+    known = {row.id: {k: v for k, v in vars(row).items() if v is not None} for row in saved.clusters}
     return [replace(c, **known[c.id]) for c in clusters], labels, saved
 
 
-def load_evidence(run: Run) -> dict[str, Any]:
-    """What the purchase rests on: the probe's decision, p, reliability, documents and seconds of speech."""
-    return {key: load_probed(run)[2].get(key) for key in ("decision", "p", "reliability", "documents", "seconds")}
+def load_evidence(run: Run) -> Evidence:
+    """What the purchase rests on, of the probe alone."""
+    found = load_probed(run)[2]
+    return Evidence(found.decision, found.p, found.reliability, found.documents, found.seconds)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import Any
 
 from salad.files import write_json, write_jsonl
 from salad.pipeline.buying import excluded, market_of, price, units_of_run
 from salad.pipeline.ears_data import TEXTS
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.select import expected_overlap
 from salad.select.choose import choose
 from salad.select.cluster_rows import cluster_row
@@ -18,9 +17,9 @@ from salad.select.prices import Prices, spread_text
 SECTIONS = ("select", "rounds")
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     settings, folder, seed = run.recipe.select, run.folder("select"), run.recipe.seed
-    budget_s = settings.budget_share / run.recipe.rounds.number * run.done("align")["summary"]["hours"] * 3600
+    budget_s = settings.budget_share / run.recipe.rounds.number * run.done("align").summary["hours"] * 3600
     left_out = excluded(run)
     market = market_of(run, left_out)
 
@@ -44,7 +43,7 @@ def run(run: Run) -> dict[str, Any]:
     )
     wanted = {d.id for d, _ in bought}
     own = {d.id: at for d, at in zip(market.documents, market.labels, strict=True) if d.id in wanted}
-    write_jsonl(folder / "clusters.jsonl", [cluster_row(c, settings.max_cer) for c in clusters])
+    write_jsonl(folder / "clusters.jsonl", [asdict(cluster_row(c, settings.max_cer)) for c in clusters])
     write_jsonl(folder / "documents.jsonl", [{**asdict(d), "cluster": own[d.id]} for d, _ in bought])
     write_jsonl(folder / "excluded.jsonl", left_out)
     summary = {

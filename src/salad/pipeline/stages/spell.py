@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from salad.pipeline.ears import upper_part
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 
 SECTIONS = ("spell",)
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     if run.recipe.model.ears != "symbols":
         return {"skipped": "model.ears is not symbols"}
     return upper_part(run)

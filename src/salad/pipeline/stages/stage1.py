@@ -11,7 +11,7 @@ from salad.config import Recipe
 from salad.pipeline.corpus_needs import against_forgetting
 from salad.pipeline.distillation import train_stage
 from salad.pipeline.fingerprints import fingerprint
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import ears_checkpoint, speech_source, text_source
 from salad.pipeline.stages.align import load_aligned, load_frames, speech_stream
 from salad.pipeline.stages.corpus import load_documents
@@ -32,7 +32,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
     return {"stream": fingerprint([sequence.lanes, sequence.buffer_shards])} if sequence.stream else {}
 
 
-def run(run: Run, overfit: Path | None = None) -> dict[str, Any]:
+def run(run: Run, overfit: Path | None = None) -> Summary:
     settings, world = run.recipe.stage1, ProcessGroup.join()
     share, plain = 1 - settings.text_share, against_forgetting(run.recipe)
 

@@ -11,7 +11,7 @@ from salad.model import SaladProcessor
 from salad.pipeline.corpus_needs import against_forgetting
 from salad.pipeline.distillation import train_stage
 from salad.pipeline.model_card import write_model_card
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import build_model, load_tokenizer, speech_source, text_source
 from salad.pipeline.stages.align import load_aligned, load_frames, speech_stream
 from salad.pipeline.stages.corpus import load_documents
@@ -19,7 +19,7 @@ from salad.pipeline.stages.synthesize import bought_seconds, bought_stream, load
 from salad.pipeline.streaming import text_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
-from salad.training.checkpoint import latest_checkpoint
+from salad.training.checkpoint import last_checkpoint, latest_checkpoint
 from salad.training.distributed import ProcessGroup
 from salad.training.schedule import before_decay, of_round
 from salad.training.tasks import Source
@@ -29,7 +29,7 @@ SECTIONS = ("stage2", "rounds")
 TOGETHER = True  # under torchrun all processes run it
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     settings = of_round(run.recipe.stage2, run.round, run.recipe.rounds.number)
     world, resume = ProcessGroup.join(), _resume(run)
     share, plain = (1 - settings.text_share) / 2, against_forgetting(run.recipe)
@@ -77,7 +77,7 @@ def run(run: Run) -> dict[str, Any]:
 def _resume(run: Run) -> Path:
     """Stage I before its decay, or the end of the round before."""
     if run.round > 1:
-        return latest_checkpoint(run.rounds[-2].folder("stage2"))
+        return last_checkpoint(run.rounds[-2].folder("stage2"))
     first = run.recipe.stage1
     resume = run.folder("stage1") / f"checkpoint-{before_decay(first.steps, first.decay_share):06d}"
     if not resume.exists():

@@ -10,7 +10,7 @@ from salad.data.quarantine import gather_quarantine
 from salad.engine import Made
 from salad.files import read_jsonl
 from salad.pipeline.prober import kept_speech
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.pipeline.speech_jobs import align, encode, open_frames, speak, training_pieces, transcribe
 from salad.pipeline.streaming import speech_shards
 from salad.sequence import Frames
@@ -24,7 +24,7 @@ SECTIONS = ("synthesize",)
 SPENT = ("speech/shard-*/utterances.jsonl", "aligned/shard-*/utterances.jsonl")  # bought.jsonl has what was kept
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     folder = run.folder("synthesize")
     rows = read_jsonl(run.folder("select") / "documents.jsonl")
     probed = {u.document_id: u for u in kept_speech(run)}
@@ -37,7 +37,7 @@ def run(run: Run) -> dict[str, Any]:
     aligned = align(run, folder / "aligned", spoken, "align D_active")
     numbers = range(-len(there), len(aligned))  # those below 0 are the probe's
     kept: Sequence[Utterance] = Made(lambda n: aligned[n] if n >= 0 else there[n], numbers)
-    garbled: list[dict[str, Any]] = []
+    garbled: list[dict[str, str | float]] = []
     if settings.max_cer is not None:
         transcripts = transcribe(run, folder / "transcripts", kept, "transcribe D_active")
         kept, garbled = split_by_cer(kept, transcripts, settings.max_cer)
@@ -61,7 +61,8 @@ def load_bought(run: Run) -> list[Utterance]:
 
 
 def bought_seconds(run: Run) -> float:
-    return sum(u.duration_s for u in utterances_in([run.folder("synthesize") / "bought.jsonl"]))
+    bought: Sequence[Utterance] = utterances_in([run.folder("synthesize") / "bought.jsonl"])
+    return sum(u.duration_s for u in bought)
 
 
 def load_bought_frames(run: Run, bought: Sequence[Utterance], world: ProcessGroup | None = None) -> Frames:

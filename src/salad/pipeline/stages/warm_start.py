@@ -13,7 +13,7 @@ from salad.engine.machine import default_device
 from salad.files import write_json
 from salad.model import SaladForConditionalGeneration
 from salad.pipeline.ears import lower_part
-from salad.pipeline.run import Run
+from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.stages.corpus import load_documents
@@ -26,7 +26,7 @@ from salad.types import Utterance
 SECTIONS = ("model", "warm_start")
 
 
-def run(run: Run) -> dict[str, Any]:
+def run(run: Run) -> Summary:
     settings, folder = run.recipe.warm_start, run.folder("warm_start")
     if not settings.enabled:
         return {"skipped": "warm_start.enabled is false"}
@@ -69,6 +69,7 @@ def train_ctc(
     model, tokenizer = build_model(run).to(device), load_tokenizer(run)
     for parameter in model.llm.parameters():
         parameter.requires_grad_(False)
+    assert model.ctc is not None
     model.ctc.residual.requires_grad_(False)
     spans = ctc_spans(tokenizer, utterances, frames, run.recipe.sequence, run.recipe.seed)
     seed = run.recipe.seed if seed is None else seed

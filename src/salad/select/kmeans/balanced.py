@@ -151,8 +151,8 @@ class _Large:
             warm = min(WARM * self.scale, float(margin[near].mean()) / 2)  # prices are near: stay within the margins
             cold, fixed = self.temperature / 5, torch.from_numpy(outside)
             prices = settle(cost, start, warm=warm, cold=cold, outside=fixed)[0].cpu().numpy()
-            cost = cost.cpu().numpy()
-            filled = fill(cost, (cost + prices).argmin(1), prices, outside, slack=SLACK * self.scale)
+            costs: np.ndarray = cost.cpu().numpy()
+            filled = fill(costs, (costs + prices).argmin(1), prices, outside, slack=SLACK * self.scale)
             part = min(1.0, 2 * part)
             if filled is None:
                 prices, found = old, None
@@ -160,10 +160,10 @@ class _Large:
             moved, prices = filled
             shift = prices - old
             short = np.maximum(shift[labels] - shift.min() - margin, 0)[away].sum(dtype=np.float64)
-            kept = best - float(old @ np.bincount(labels, minlength=k)) - _cost_of(cost, labels[near])
-            primal = kept + _cost_of(cost, moved)
+            kept = best - float(old @ np.bincount(labels, minlength=k)) - _cost_of(costs, labels[near])
+            primal = kept + _cost_of(costs, moved)
             dual = kept + float(prices @ outside) - short
-            dual += float((cost + prices).min(1).sum(dtype=np.float64)) - price_of_sizes(num, prices)
+            dual += float((costs + prices).min(1).sum(dtype=np.float64)) - price_of_sizes(num, prices)
             labels[near] = moved
             found = labels
             if _gap(primal, dual) <= WIDE_GAP or len(near) == num:

@@ -28,8 +28,9 @@ def check_rows(block: np.ndarray, first: int = 0) -> np.ndarray:
 
 def _mapped(x: np.ndarray) -> np.ndarray:
     """`x`, mapped anew where it is a map of a file: pages of a map that stays count as memory of the process."""
-    whole = isinstance(x, np.memmap) and isinstance(x.base, mmap) and x.flags.c_contiguous
-    return np.memmap(x.filename, x.dtype, "r", x.offset, x.shape) if whole else x
+    if isinstance(x, np.memmap) and isinstance(x.base, mmap) and x.flags.c_contiguous and x.filename is not None:
+        return np.memmap(x.filename, x.dtype, "r", x.offset, x.shape)
+    return x
 
 
 def sums_of(x: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:

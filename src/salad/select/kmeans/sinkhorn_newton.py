@@ -57,6 +57,6 @@ def _newton(share: torch.Tensor, excess: torch.Tensor, temperature: float) -> to
     rows = share[::every].contiguous()
     soft, overlap = rows.sum(0).double() * every, (rows.T @ rows).double() * every
     curvature = torch.diag(soft + 1e-3 * soft.mean() + 1e-12) - overlap
-    step = torch.linalg.solve(curvature, excess) * temperature
+    step: torch.Tensor = torch.linalg.solve(curvature, excess) * temperature
     step = step - step.mean()
     return step * min(1.0, 4 * temperature / max(float(step.abs().max()), 1e-30))
