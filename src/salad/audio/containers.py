@@ -19,7 +19,7 @@ LEAST_RATE_HZ, MOST_RATE_HZ = 4000, 768_000  # speech at less cannot be understo
 LONGEST_S = 1e7  # no recording lasts four months; a damaged header tells such lengths
 # What decoders raise on bytes that are none of theirs, beside their own errors.
 LOST = (OSError, RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, MemoryError)
-KNOW_THEIR_LENGTH = ("mp4", "matroska", "asf")
+KNOW_THEIR_LENGTH = ("mp4", "matroska", "asf", "flac")
 CONTAINERS = {b"\x1aE\xdf\xa3": "matroska", b"\x30\x26\xb2\x75": "asf", b"#!AMR": "amr"}
 
 
