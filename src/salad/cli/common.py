@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -87,8 +89,23 @@ def _plain_flags(params: list[Any]) -> list[Any]:
 
 
 def command(app: typer.Typer, example: str, panel: str | None = None, name: str | None = None) -> Callable[..., Any]:
-    """`app.command()` of a command whose help ends with an example, a line that begins with salad."""
-    return app.command(name, cls=Command, epilog=f"Example: {example}", rich_help_panel=panel)
+    """`app.command()` of a command that has `--debug` and `plain_errors`; its help ends with an example, a line that
+    begins with salad."""
+    register = app.command(name, cls=Command, epilog=f"Example: {example}", rich_help_panel=panel)
+
+    def taken(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def plain(*, debug: bool, **options: Any) -> None:
+            with plain_errors(debug):
+                function(**options)
+
+        own, shown = inspect.signature(function, eval_str=True), inspect.Parameter.KEYWORD_ONLY
+        debug = inspect.Parameter("debug", shown, default=False, annotation=Debug)
+        plain.__signature__ = own.replace(parameters=[*own.parameters.values(), debug])  # type: ignore[attr-defined]
+        plain.__annotations__ = {**function.__annotations__, "debug": Debug}
+        return register(plain)
+
+    return taken
 
 
 def run_recipe(

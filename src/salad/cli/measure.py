@@ -12,7 +12,6 @@ from salad.api import takes_bf16
 from salad.cli.common import (
     MEASURE,
     AlignedCorpus,
-    Debug,
     Device,
     EncodeWorkers,
     Group,
@@ -25,7 +24,6 @@ from salad.cli.common import (
     Wait,
     command,
     names,
-    plain_errors,
     print_table,
 )
 
@@ -82,56 +80,54 @@ def evaluate(
         Path | None, typer.Option("--audio-cache", metavar="DIR", help="Where spoken items and transcripts are kept.")
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that speak.")] = 2,
-    debug: Debug = False,
 ) -> None:
     """Score multiple-choice tasks, read and heard: accuracy with intervals, and the gap to the text base."""
-    with plain_errors(debug):
-        from salad.types import SaladError
+    from salad.types import SaladError
 
-        if score_only == bool(model) or bool(model) != bool(tasks):
-            raise SaladError("eval: expected MODEL and --tasks, or --score-only with --out and neither of them")
-        if start not in ("auto", "tokenizer", "document"):
-            raise SaladError(f"--start: got {start!r}, expected auto, tokenizer or document")
-        if not speech and (voices or recordings or noise or control):
-            raise SaladError("eval: --voices, --recordings, --noise and --control are about speech; add --speech")
-        if score_only:
-            from salad.evaluation.benchmark import score_samples
+    if score_only == bool(model) or bool(model) != bool(tasks):
+        raise SaladError("eval: expected MODEL and --tasks, or --score-only with --out and neither of them")
+    if start not in ("auto", "tokenizer", "document"):
+        raise SaladError(f"--start: got {start!r}, expected auto, tokenizer or document")
+    if not speech and (voices or recordings or noise or control):
+        raise SaladError("eval: --voices, --recordings, --noise and --control are about speech; add --speech")
+    if score_only:
+        from salad.evaluation.benchmark import score_samples
 
-            typer.echo(score_samples(out), nl=False)
-            return
-        heard = None
-        if speech:
-            from salad.evaluation.spoken_benchmark import SpeechInput
+        typer.echo(score_samples(out), nl=False)
+        return
+    heard = None
+    if speech:
+        from salad.evaluation.spoken_benchmark import SpeechInput
 
-            heard = SpeechInput(
-                names(voices) or (() if recordings else ("piper-joe",)),
-                recordings,
-                form,
-                "" if asr == "none" else asr,
-                names(noise),
-                names(control),
-                audio_cache,
-                workers,
-            )
-        found = api.evaluate(
-            model or "",
-            names(tasks),
-            out,
-            speech=heard,
-            base=base,
-            data=data,
-            hub=hub,
-            start=None if start == "auto" else start,
-            precision=precision,
-            device=device,
-            infer_only=infer_only,
-            num_fewshot=num_fewshot,
-            limit=limit,
-            context=context,
-            resamples=resamples,
-            seed=seed,
+        heard = SpeechInput(
+            names(voices) or (() if recordings else ("piper-joe",)),
+            recordings,
+            form,
+            "" if asr == "none" else asr,
+            names(noise),
+            names(control),
+            audio_cache,
+            workers,
         )
-        typer.echo(found.table(), nl=False)
+    found = api.evaluate(
+        model or "",
+        names(tasks),
+        out,
+        speech=heard,
+        base=base,
+        data=data,
+        hub=hub,
+        start=None if start == "auto" else start,
+        precision=precision,
+        device=device,
+        infer_only=infer_only,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        context=context,
+        resamples=resamples,
+        seed=seed,
+    )
+    typer.echo(found.table(), nl=False)
 
 
 @command(app, "salad ablate my.yaml --vary select.gamma=5,0 --vary select.replicate=0,1,2 --budget 3h", MEASURE)
@@ -153,21 +149,19 @@ def ablate(
         list[Path] | None, typer.Option("--reuse", metavar="RUN", help="A run whose finished stages may be taken.")
     ] = None,
     overrides: Overrides = None,
-    debug: Debug = False,
 ) -> None:
     """Run a recipe over a grid of settings and compare M: gamma, K, score, budget, anything a recipe has.
 
     `--vary select.gamma=5,0 --vary select.replicate=0,1,2` compares active with uniform selection over three draws.
     """
-    with plain_errors(debug):
-        from salad.study.ablation import table
-        from salad.study.sweep import cells_of, run_cells, seconds_of
+    from salad.study.ablation import table
+    from salad.study.sweep import cells_of, run_cells, seconds_of
 
-        budget_s = None if budget is None else seconds_of(budget)
-        cells = cells_of(vary)
-        rows = run_cells(recipe, cells, out, overrides=overrides or [], budget_s=budget_s, reuse=reuse or [])
-        header, lines = table(rows, reference)
-        print_table(tuple(header), [tuple(line) for line in lines])
+    budget_s = None if budget is None else seconds_of(budget)
+    cells = cells_of(vary)
+    rows = run_cells(recipe, cells, out, overrides=overrides or [], budget_s=budget_s, reuse=reuse or [])
+    header, lines = table(rows, reference)
+    print_table(tuple(header), [tuple(line) for line in lines])
 
 
 @command(app, "salad reproduce --budget 20m", MEASURE)
@@ -184,22 +178,20 @@ def reproduce(
         str, typer.Option("--only", metavar="A,B", help="Begin only cells whose names begin so: active, narrow-alpha0.")
     ] = "",
     overrides: Overrides = None,
-    debug: Debug = False,
 ) -> None:
     """Train the paper's grid in small, as much of it as the budget allows, and write reproduce.html."""
-    with plain_errors(debug):
-        from salad.config import load_recipe
-        from salad.study.sweep import seconds_of
+    from salad.config import load_recipe
+    from salad.study.sweep import seconds_of
 
-        budget_s = seconds_of(budget)
-        if recipe is None:
-            recipe = Path("recipes") / ("reproduce-long.yaml" if budget_s >= 3600 else "reproduce.yaml")
-        settings = load_recipe(recipe, overrides or [])
-        from salad.study.grid import reproduce as grid
+    budget_s = seconds_of(budget)
+    if recipe is None:
+        recipe = Path("recipes") / ("reproduce-long.yaml" if budget_s >= 3600 else "reproduce.yaml")
+    settings = load_recipe(recipe, overrides or [])
+    from salad.study.grid import reproduce as grid
 
-        table = grid(settings, budget_s=budget_s, seeds=seeds, only=[x for x in only.split(",") if x])
-        print_table(("claim", "here", "verdict"), [(f.claim, f.ours, f.verdict) for f in table])
-        typer.echo(f"see {settings.run_dir / 'reproduce.html'}")
+    table = grid(settings, budget_s=budget_s, seeds=seeds, only=[x for x in only.split(",") if x])
+    print_table(("claim", "here", "verdict"), [(f.claim, f.ours, f.verdict) for f in table])
+    typer.echo(f"see {settings.run_dir / 'reproduce.html'}")
 
 
 @command(app, "salad doctor runs/demo", MEASURE)
@@ -213,20 +205,18 @@ def doctor(
     ] = None,
     teacher: Teacher = None,
     device: Device = "cpu",
-    debug: Debug = False,
 ) -> None:
     """Say whether a model hears, and if not, which part fails: recordings, alignment, encoder, ears or LLM.
 
     The exit code is 1 if one does.
     """
-    with plain_errors(debug):
-        from salad.evaluation.doctor import LEGEND, examine, table_of, verdict
+    from salad.evaluation.doctor import LEGEND, examine, table_of, verdict
 
-        checks = examine(place, corpus, teacher=teacher, device=device)
-        print_table(*table_of(checks))
-        if any(check.what.startswith("M ") for check in checks):
-            typer.echo(LEGEND)
-        typer.echo(verdict(checks))
+    checks = examine(place, corpus, teacher=teacher, device=device)
+    print_table(*table_of(checks))
+    if any(check.what.startswith("M ") for check in checks):
+        typer.echo(LEGEND)
+    typer.echo(verdict(checks))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
 
@@ -239,14 +229,12 @@ def analyze_scaling(
     by: Annotated[str, typer.Option("--by", metavar="A,B", help="One law for each value of these columns.")] = (
         "speech,alpha"
     ),
-    debug: Debug = False,
 ) -> None:
     """Fit M(D) = E + B D^-beta with intervals, and compare it with a plain power law."""
-    with plain_errors(debug):
-        from salad.study.scaling_law import law_table
+    from salad.study.scaling_law import law_table
 
-        header, lines = law_table(results, data, value, [name for name in by.split(",") if name])
-        print_table(tuple(header), [tuple(line) for line in lines])
+    header, lines = law_table(results, data, value, [name for name in by.split(",") if name])
+    print_table(tuple(header), [tuple(line) for line in lines])
 
 
 @command(app, "salad divergence runs/demo/stage2/model --corpus runs/demo/align/heldout.jsonl", MEASURE)
@@ -265,24 +253,22 @@ def divergence(
     workers: EncodeWorkers = 2,
     trusted: Trusted = False,
     wait: Wait = False,
-    debug: Debug = False,
 ) -> None:
     """Measure M, F and the divergence from the teacher by domain, with the blind and deaf controls."""
-    with plain_errors(debug):
-        from salad.pipeline.lock import owned
+    from salad.pipeline.lock import owned
 
-        with owned(out, wait=wait):
-            found = api.divergence(
-                model, corpus, out, teacher=teacher, precision=precision, device=device, workers=workers,
-                trusted=trusted,
-            )  # fmt: skip
-        print_table(*found.rows())
-        figures = found.figures
-        if figures["teacher"] is None:
-            typer.echo("F and the teacher's divergence are not known without the text LLM: give --teacher")
-        if figures["corpus"]["quarantined"]:
-            typer.echo(f"{figures['corpus']['quarantined']} utterances set aside: see {out / 'quarantine.jsonl'}")
-        typer.echo(f"nats per token (standard error over documents); see {out / 'divergence.json'}")
+    with owned(out, wait=wait):
+        found = api.divergence(
+            model, corpus, out, teacher=teacher, precision=precision, device=device, workers=workers,
+            trusted=trusted,
+        )  # fmt: skip
+    print_table(*found.rows())
+    figures = found.figures
+    if figures["teacher"] is None:
+        typer.echo("F and the teacher's divergence are not known without the text LLM: give --teacher")
+    if figures["corpus"]["quarantined"]:
+        typer.echo(f"{figures['corpus']['quarantined']} utterances set aside: see {out / 'quarantine.jsonl'}")
+    typer.echo(f"nats per token (standard error over documents); see {out / 'divergence.json'}")
 
 
 @command(app, "salad retention runs/demo/stage2/model --corpus speech --before init", MEASURE)
@@ -302,23 +288,21 @@ def retention(
     workers: EncodeWorkers = 2,
     trusted: Trusted = False,
     wait: Wait = False,
-    debug: Debug = False,
 ) -> None:
     """Probe every layer for voice and speaking rate, and say what distillation has erased of them."""
-    with plain_errors(debug):
-        from salad.evaluation.retention import measure_retention, table_of
-        from salad.pipeline.lock import owned
+    from salad.evaluation.retention import measure_retention, table_of
+    from salad.pipeline.lock import owned
 
-        bf16 = takes_bf16(precision, model, device)
-        with owned(out, wait=wait):
-            figures = measure_retention(
-                model, corpus, out, before=before, teacher=teacher, layouts=layouts, bf16=bf16, device=device,
-                workers=workers, trusted=trusted,
-            )  # fmt: skip
-        print_table(*table_of(figures))
-        if figures.quarantined:
-            typer.echo(f"{figures.quarantined} utterances set aside: see {out / 'quarantine.jsonl'}")
-        typer.echo(f"{figures.spans} spans of {figures.documents} documents; see {out / 'retention.json'}")
+    bf16 = takes_bf16(precision, model, device)
+    with owned(out, wait=wait):
+        figures = measure_retention(
+            model, corpus, out, before=before, teacher=teacher, layouts=layouts, bf16=bf16, device=device,
+            workers=workers, trusted=trusted,
+        )  # fmt: skip
+    print_table(*table_of(figures))
+    if figures.quarantined:
+        typer.echo(f"{figures.quarantined} utterances set aside: see {out / 'quarantine.jsonl'}")
+    typer.echo(f"{figures.spans} spans of {figures.documents} documents; see {out / 'retention.json'}")
 
 
 @command(app, "salad answer runs/demo/stage2/model --prompts prompts.jsonl", MEASURE)
@@ -337,17 +321,15 @@ def answer(
     precision: Precision = "fp32",
     device: Device = "cpu",
     trusted: Trusted = False,
-    debug: Debug = False,
 ) -> None:
     """Answer open prompts, once read and once heard, and say how far the two answers are apart."""
-    with plain_errors(debug):
-        from salad.evaluation.answers import answer_prompts, table_of
-        from salad.evaluation.open_ended import Sampling
+    from salad.evaluation.answers import answer_prompts, table_of
+    from salad.evaluation.open_ended import Sampling
 
-        sampling = Sampling(max_new_tokens, top_k, temperature, seed)
-        bf16 = takes_bf16(precision, model, device, writes=True)
-        figures = answer_prompts(model, prompts, out, sampling, bf16=bf16, device=device, trusted=trusted)
-        print_table(*table_of(figures))
-        if figures.prompts.quarantined:
-            typer.echo(f"{figures.prompts.quarantined} prompts set aside: see {out / 'quarantine.jsonl'}")
-        typer.echo(f"see {out / 'answers.jsonl'}")
+    sampling = Sampling(max_new_tokens, top_k, temperature, seed)
+    bf16 = takes_bf16(precision, model, device, writes=True)
+    figures = answer_prompts(model, prompts, out, sampling, bf16=bf16, device=device, trusted=trusted)
+    print_table(*table_of(figures))
+    if figures.prompts.quarantined:
+        typer.echo(f"{figures.prompts.quarantined} prompts set aside: see {out / 'quarantine.jsonl'}")
+    typer.echo(f"see {out / 'answers.jsonl'}")

@@ -12,14 +12,12 @@ import typer
 from salad.cli.common import (
     BEGIN,
     MAKE,
-    Debug,
     EngineKind,
     Overrides,
     RecipePath,
     Replaced,
     Wait,
     command,
-    plain_errors,
     print_table,
     run_recipe,
 )
@@ -34,11 +32,9 @@ def run(
     engine: EngineKind = None,
     wait: Wait = False,
     replaced: Replaced = "ask",
-    debug: Debug = False,
 ) -> None:
     """Run every stage of a recipe; what is finished and unchanged is skipped."""
-    with plain_errors(debug):
-        run_recipe(recipe, _with_engine(overrides, engine), wait=wait, replaced=replaced)
+    run_recipe(recipe, _with_engine(overrides, engine), wait=wait, replaced=replaced)
 
 
 @command(app, "salad stage report recipes/demo.yaml", MAKE)
@@ -49,11 +45,9 @@ def stage(
     engine: EngineKind = None,
     wait: Wait = False,
     replaced: Replaced = "ask",
-    debug: Debug = False,
 ) -> None:
     """Run one stage of a recipe; the stages before it must be finished."""
-    with plain_errors(debug):
-        run_recipe(recipe, _with_engine(overrides, engine), only=name, wait=wait, replaced=replaced)
+    run_recipe(recipe, _with_engine(overrides, engine), only=name, wait=wait, replaced=replaced)
 
 
 @command(app, "salad prepare my.yaml", MAKE)
@@ -62,23 +56,21 @@ def prepare(
     overrides: Overrides = None,
     wait: Wait = False,
     replaced: Replaced = "ask",
-    debug: Debug = False,
 ) -> None:
     """Read the recipe's data: fetch what that needs, run the corpus stage, and show the data card."""
-    with plain_errors(debug):
-        from salad.config import load_recipe
+    from salad.config import load_recipe
 
-        settings = load_recipe(recipe, overrides or [])
-        from salad import assets
-        from salad.data.readers.detect import check_places
-        from salad.pipeline.corpus_needs import assets_needed
-        from salad.pipeline.run import Run, run_pipeline
+    settings = load_recipe(recipe, overrides or [])
+    from salad import assets
+    from salad.data.readers.detect import check_places
+    from salad.pipeline.corpus_needs import assets_needed
+    from salad.pipeline.run import Run, run_pipeline
 
-        check_places(settings.corpus)
-        for name in sorted(assets_needed(settings)):
-            assets.get(name)
-        run_pipeline(settings, only="corpus", wait=wait, replaced=replaced)
-        typer.echo((Run(settings).folder("corpus") / "data_card.md").read_text(encoding="utf-8"))
+    check_places(settings.corpus)
+    for name in sorted(assets_needed(settings)):
+        assets.get(name)
+    run_pipeline(settings, only="corpus", wait=wait, replaced=replaced)
+    typer.echo((Run(settings).folder("corpus") / "data_card.md").read_text(encoding="utf-8"))
 
 
 @command(app, "salad train my.yaml --overfit-one-batch", MAKE)
@@ -96,18 +88,16 @@ def train(
     overrides: Overrides = None,
     wait: Wait = False,
     replaced: Replaced = "ask",
-    debug: Debug = False,
 ) -> None:
     """Run training stages of a recipe (warm_start, stage1, stage2); those before them must be finished.
 
     Under torchrun each process takes its part of every batch of stage1 and stage2.
     """
-    with plain_errors(debug):
-        if overfit_one_batch:
-            _overfit(recipe, overrides, wait)
-            return
-        for name in stages.split(","):
-            run_recipe(recipe, overrides, only=name.strip(), wait=wait, replaced=replaced)
+    if overfit_one_batch:
+        _overfit(recipe, overrides, wait)
+        return
+    for name in stages.split(","):
+        run_recipe(recipe, overrides, only=name.strip(), wait=wait, replaced=replaced)
 
 
 @command(app, "salad align my.yaml", MAKE)
@@ -116,14 +106,12 @@ def align(
     overrides: Overrides = None,
     wait: Wait = False,
     replaced: Replaced = "ask",
-    debug: Debug = False,
 ) -> None:
     """Find the time of every spoken word of a recipe's corpus, and encode its speech.
 
     Utterances that cannot be used are listed in quarantine.jsonl, each with its reason.
     """
-    with plain_errors(debug):
-        run_recipe(recipe, overrides, only="align", wait=wait, replaced=replaced)
+    run_recipe(recipe, overrides, only="align", wait=wait, replaced=replaced)
 
 
 @command(app, "salad synthesize --texts my-texts.jsonl --out speech --voice piper-joe --word-times", MAKE)
@@ -165,36 +153,34 @@ def synthesize(
     ] = "whisper-tiny.en",
     engine: EngineKind = None,
     wait: Wait = False,
-    debug: Debug = False,
 ) -> None:
     """Speak texts. Numbers, units and symbols are spelled out first. The same command resumes."""
-    with plain_errors(debug):
-        from salad.config import Variation
-        from salad.engine import using
-        from salad.pipeline.lock import owned
-        from salad.synthesize.job import parse_shares, synthesize_texts
-        from salad.types import SaladError
+    from salad.config import Variation
+    from salad.engine import using
+    from salad.pipeline.lock import owned
+    from salad.synthesize.job import parse_shares, synthesize_texts
+    from salad.types import SaladError
 
-        if engine not in (None, "local", "ray"):
-            raise SaladError(f"--engine: got {engine!r}, expected local or ray")
-        with owned(out, wait=wait), using("ray" if engine == "ray" else "local"):
-            done = synthesize_texts(
-                texts,
-                out,
-                parse_shares(voices),
-                workers=workers,
-                seed=seed,
-                variation=Variation(speed_jitter=speed_jitter, pitch_jitter=pitch_jitter, noise=noise),
-                audio="opus" if opus else "flac",
-                word_times=word_times,
-                max_cer=max_cer,
-                asr=asr,
-            )
-        print_table(("what", "figure"), [(key, f"{value:.4g}") for key, value in done.items()])
-        if done["quarantined"]:
-            typer.echo(
-                f"{done['quarantined']} lines or documents are set aside: {out / 'quarantine.jsonl'} says why of each"
-            )
+    if engine not in (None, "local", "ray"):
+        raise SaladError(f"--engine: got {engine!r}, expected local or ray")
+    with owned(out, wait=wait), using("ray" if engine == "ray" else "local"):
+        done = synthesize_texts(
+            texts,
+            out,
+            parse_shares(voices),
+            workers=workers,
+            seed=seed,
+            variation=Variation(speed_jitter=speed_jitter, pitch_jitter=pitch_jitter, noise=noise),
+            audio="opus" if opus else "flac",
+            word_times=word_times,
+            max_cer=max_cer,
+            asr=asr,
+        )
+    print_table(("what", "figure"), [(key, f"{value:.4g}") for key, value in done.items()])
+    if done["quarantined"]:
+        typer.echo(
+            f"{done['quarantined']} lines or documents are set aside: {out / 'quarantine.jsonl'} says why of each"
+        )
 
 
 @command(app, "salad plan recipes/salad-3b.yaml --devices 8", MAKE)
@@ -220,42 +206,40 @@ def plan(
         float | None, typer.Option("--speech-hours", min=0, help="Of the recipe's own recordings.")
     ] = None,
     overrides: Overrides = None,
-    debug: Debug = False,
 ) -> None:
     """Tell what a recipe will take: parameters, memory, tokens, operations; then hours, memory and disk of each stage.
 
     Each figure is marked measured (of a card that --calibrate wrote), data sheet or assumed. Then what it measures on,
     and every setting that is not the paper's, with the reason.
     """
-    with plain_errors(debug):
-        from dataclasses import astuple
+    from dataclasses import astuple
 
-        from salad.config import load_recipe
-        from salad.config.paper import departures
-        from salad.pipeline.plan import check
-        from salad.pipeline.plan.card import Card, choose_card
-        from salad.pipeline.plan.forecast import Forecast
-        from salad.training.estimate import make_plan, rows
+    from salad.config import load_recipe
+    from salad.config.paper import departures
+    from salad.pipeline.plan import check
+    from salad.pipeline.plan.card import Card, choose_card
+    from salad.pipeline.plan.forecast import Forecast
+    from salad.training.estimate import make_plan, rows
 
-        settings = load_recipe(recipe, overrides or [])
-        if calibrate:
-            from salad.pipeline.plan.calibrate import calibrated
+    settings = load_recipe(recipe, overrides or [])
+    if calibrate:
+        from salad.pipeline.plan.calibrate import calibrated
 
-            typer.echo(f"the card is {calibrated(settings, card, against or [])}")
-            return
-        known = Card.read(card) if card else choose_card(settings, on)
-        checks = [check.check(known, folder, devices, speech_hours) for folder in against or []]
-        print_table(("for", "what", "figure"), list(rows(make_plan(settings, devices), settings)))
-        named = f"{devices} of " if devices > 1 else ""
-        typer.echo(f"on {named}{known.device}; {'a card' if card else 'no card: give --card FILE, or --on DEVICE'}")
-        forecast = Forecast(settings, known, devices, speech_hours)
-        print_table(("stage", "what", "figure", "mark", "source"), list(forecast.rows()))
-        if checks:
-            header = ("run", "stage", "forecast", "took", "difference")
-            print_table(header, [row for found in checks for row in check.rows(found)])
-        for found in (*known.checks, *checks):
-            typer.echo(check.said(found))
-        print_table(("not the paper's", "paper", "this recipe", "what for"), [astuple(d) for d in departures(settings)])
+        typer.echo(f"the card is {calibrated(settings, card, against or [])}")
+        return
+    known = Card.read(card) if card else choose_card(settings, on)
+    checks = [check.check(known, folder, devices, speech_hours) for folder in against or []]
+    print_table(("for", "what", "figure"), list(rows(make_plan(settings, devices), settings)))
+    named = f"{devices} of " if devices > 1 else ""
+    typer.echo(f"on {named}{known.device}; {'a card' if card else 'no card: give --card FILE, or --on DEVICE'}")
+    forecast = Forecast(settings, known, devices, speech_hours)
+    print_table(("stage", "what", "figure", "mark", "source"), list(forecast.rows()))
+    if checks:
+        header = ("run", "stage", "forecast", "took", "difference")
+        print_table(header, [row for found in checks for row in check.rows(found)])
+    for found in (*known.checks, *checks):
+        typer.echo(check.said(found))
+    print_table(("not the paper's", "paper", "this recipe", "what for"), [astuple(d) for d in departures(settings)])
 
 
 def _overfit(recipe: Path, overrides: list[str] | None, wait: bool) -> None:

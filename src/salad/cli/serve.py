@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from salad.api import takes_bf16
-from salad.cli.common import BEGIN, MAKE, Debug, Device, Precision, command, plain_errors
+from salad.cli.common import BEGIN, MAKE, Device, Precision, command
 
 app = typer.Typer()
 
@@ -49,32 +49,30 @@ def serve(
     ssl_keyfile: Annotated[Path | None, typer.Option("--ssl-keyfile", help="The key of --ssl-certfile.")] = None,
     precision: Precision = "fp32",
     device: Device = "cpu",
-    debug: Debug = False,
 ) -> None:
     """Serve a page with a microphone, and OpenAI's API, on this machine."""
-    with plain_errors(debug):
-        from salad.types import SaladError
+    from salad.types import SaladError
 
-        try:
-            from salad.serve.server import address, make_server
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("salad"):
-                raise
-            raise SaladError(f"serve: {error.name} is not installed; pip install 'salad-speech[serve]'") from None
-        from salad.serve.served_model import ServedModel
-        from salad.serve.settings import Settings
+    try:
+        from salad.serve.server import address, make_server
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("salad"):
+            raise
+        raise SaladError(f"serve: {error.name} is not installed; pip install 'salad-speech[serve]'") from None
+    from salad.serve.served_model import ServedModel
+    from salad.serve.settings import Settings
 
-        settings = Settings(
-            host, port, api_key, tuple(allow_host or ()), allow_audio_urls, max_audio_s, max_concurrency, max_queue,
-            timeout_s=timeout_s,
-            asr="" if asr == "none" else asr,
-            ssl_certfile=None if ssl_certfile is None else str(ssl_certfile),
-            ssl_keyfile=None if ssl_keyfile is None else str(ssl_keyfile),
-        )  # fmt: skip
-        bf16 = takes_bf16(precision, model, device, writes=True)
-        server = make_server(ServedModel.load(model, device=device, bf16=bf16), settings)
-        typer.echo(address(settings))
-        server.run()
+    settings = Settings(
+        host, port, api_key, tuple(allow_host or ()), allow_audio_urls, max_audio_s, max_concurrency, max_queue,
+        timeout_s=timeout_s,
+        asr="" if asr == "none" else asr,
+        ssl_certfile=None if ssl_certfile is None else str(ssl_certfile),
+        ssl_keyfile=None if ssl_keyfile is None else str(ssl_keyfile),
+    )  # fmt: skip
+    bf16 = takes_bf16(precision, model, device, writes=True)
+    server = make_server(ServedModel.load(model, device=device, bf16=bf16), settings)
+    typer.echo(address(settings))
+    server.run()
 
 
 @command(app, "salad chat --audio question.wav --text 'Answer in one word.'", BEGIN)
@@ -91,32 +89,30 @@ def chat(
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 256,
     precision: Precision = "fp32",
     device: Device = "cpu",
-    debug: Debug = False,
 ) -> None:
     """Talk in a terminal: one question by --audio and --text, or line by line; a line that names a file is heard."""
-    with plain_errors(debug):
-        from salad.serve.served_model import ServedModel
-        from salad.serve.terminal import Conversation, record
-        from salad.types import SaladError
+    from salad.serve.served_model import ServedModel
+    from salad.serve.terminal import Conversation, record
+    from salad.types import SaladError
 
-        bf16 = takes_bf16(precision, model, device, writes=True)
-        talk = Conversation(ServedModel.load(model, device=device, bf16=bf16), system=system, max_tokens=max_tokens)
-        try:
-            if audio or text:
-                _say(talk.ask(text, audio or []))
-                return
-            lines = map(str.strip, typer.get_text_stream("stdin"))
-            for line in lines:
-                try:
-                    if microphone and not line:
-                        typer.secho("Speak; Enter ends it.", err=True)
-                        _say(talk.ask("", [record(talk.rate_hz, lambda: next(lines, ""))]))
-                    elif line:
-                        _say(talk.ask("", [Path(line)]) if Path(line).is_file() else talk.ask(line))
-                except SaladError as error:
-                    typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
-        finally:
-            talk.close()
+    bf16 = takes_bf16(precision, model, device, writes=True)
+    talk = Conversation(ServedModel.load(model, device=device, bf16=bf16), system=system, max_tokens=max_tokens)
+    try:
+        if audio or text:
+            _say(talk.ask(text, audio or []))
+            return
+        lines = map(str.strip, typer.get_text_stream("stdin"))
+        for line in lines:
+            try:
+                if microphone and not line:
+                    typer.secho("Speak; Enter ends it.", err=True)
+                    _say(talk.ask("", [record(talk.rate_hz, lambda: next(lines, ""))]))
+                elif line:
+                    _say(talk.ask("", [Path(line)]) if Path(line).is_file() else talk.ask(line))
+            except SaladError as error:
+                typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+    finally:
+        talk.close()
 
 
 @command(app, "salad export runs/demo --to my-ears", MAKE)
@@ -127,14 +123,12 @@ def export(
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="A new folder.")],
     merge_lora: Annotated[bool, typer.Option("--merge-lora", help="LoRA's weights go into the LLM's own.")] = False,
     dtype: Annotated[str, typer.Option("--dtype", help="Of the LLM: float32, bfloat16 or float16.")] = "float32",
-    debug: Debug = False,
 ) -> None:
     """Make one folder, encoder and code inside, that transformers loads where salad is not installed."""
-    with plain_errors(debug):
-        from salad.api import model_place
-        from salad.pipeline.export import export_model
+    from salad.api import model_place
+    from salad.pipeline.export import export_model
 
-        typer.echo(export_model(model_place(model), to, merge_lora=merge_lora, dtype=dtype))
+    typer.echo(export_model(model_place(model), to, merge_lora=merge_lora, dtype=dtype))
 
 
 def _say(pieces: Iterable[str]) -> None:
