@@ -18,7 +18,6 @@ from salad.report.values import (
     EXPOSURES,
     STAGES,
     duration,
-    heard_of,
     heard_title,
     nats,
     percent,
@@ -100,7 +99,7 @@ def draw_stages(report: Report) -> Figure | None:
         m, half = means[key], _half(entries[key])
         axis.hlines(index, 0, m, color=LINE, linewidth=2)
         _value(axis, m, index, m - half, m + half, AFTER if key == stages[-1] else BEFORE, nats(m))
-        heard = heard_of(report, f"by_stage.{key}")[1]
+        heard = pick(report, f"heard_by_stage.{key}.value")
         _beside(axis, index, "–" if heard is None else percent(heard))
     high = max(m + _half(entries[key]) for key, m in means.items()) * 1.06 or 1.0
     _rows(axis, [STAGES[key] for key in stages], high, "misalignment M (nats per token)")

@@ -58,10 +58,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Report(RunFigures):
-    """report.json. curves: by stage; tokens: positions trained on, by stage; seconds: of every stage, and `total`.
-
-    recovered, recovered_by_domain, recovered_by_stage: 1 - M / M_deaf, of reports from before `heard` was measured.
-    """
+    """report.json. curves: by stage; tokens: positions trained on, by stage; seconds: of every stage, and `total`."""
 
     name: str | None = null()
     version: str | None = null()
@@ -78,6 +75,3 @@ class Report(RunFigures):
     seconds: Mapping[str, float | None] | None = null()
     ctc_samples: tuple[Decoded, ...] | None = null()
     machine: Mapping[str, object] | None = null()
-    recovered: float | None = None
-    recovered_by_domain: Mapping[str, float | None] | None = None
-    recovered_by_stage: Mapping[str, float | None] | None = None

@@ -116,8 +116,8 @@ def domain_table(report: Report) -> PageTable | None:
             if by_domain:
                 columns.append((f"{letter} {(STAGES | CONTROLS)[key]}", by_domain, nats))
     found = {d: row.value if row else None for d, row in (report.heard_by_domain or {}).items()}
-    if shares := found or report.recovered_by_domain:
-        columns.append((heard_title(report), shares, percent))
+    if found:
+        columns.append((heard_title(report), found, percent))
     domains = sorted({domain for _, by_domain, _ in columns for domain in by_domain})
     if not domains:
         return None
@@ -262,7 +262,6 @@ def render(report: Report, clips: Sequence[Clip], headline: Markup) -> str:
         oracles=oracle_rows(report),
         noise=noise_table(report),
         spans=pick(report, "hearing.spans") or (),
-        heard_title=heard_title(report),
         left_out=report.left_out or (),
         stages=STAGES,
         measured=next((key for key in reversed(STAGES) if pick(report, f"misalignment.{key}.n_tokens")), "stage2"),

@@ -29,7 +29,6 @@ from salad.report.values import (
     duration,
     gap_bounds,
     gap_points,
-    heard_of,
     heard_title,
     interval,
     measured_stages,
@@ -96,14 +95,10 @@ def headline(report: Report) -> Markup:
 
 
 def _headline_heard(report: Report) -> Markup:
-    path, share = heard_of(report)
+    share = pick(report, "heard.value")
     if share is None:
         return Markup("What was heard was not measured")
-    shown = number(report, path, percent)
-    if path == "recovered":  # of a report from before `heard`
-        if share <= 0:
-            return Markup("SALAD recovered none of the speech information ({})").format(shown)
-        return Markup("SALAD recovered {} of the speech information").format(shown)
+    shown = number(report, "heard.value", percent)
     if around := interval(report.heard):
         shown += f" {around}"
     if "cascade" not in (pick(report, "heard.formula") or ""):
@@ -180,7 +175,7 @@ def print_report(report: Report, console: Console) -> None:
         table.add_column(column, justify="right")
     for key, name in (STAGES | CONTROLS).items():
         cells = [with_error(pick(report, f"{kind}.{key}")) for kind in ("misalignment", "forgetting")]
-        heard = show(heard_of(report, f"by_stage.{key}")[1], percent)
+        heard = show(pick(report, f"heard_by_stage.{key}.value"), percent)
         table.add_row(name, cells[0], heard, cells[1], end_section=key == list(STAGES)[-1])
     console.print(table)
 

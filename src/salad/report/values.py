@@ -64,25 +64,10 @@ def task_rows(report: Report) -> tuple[TaskAccuracies, ...]:
     return rows if any(row.task != NEXT_SENTENCE for row in rows) else ()
 
 
-def heard_of(report: Report, where: str = "") -> tuple[str, float | None]:
-    """(path, share) of what was heard: of the whole, or `by_stage.KEY`, `by_domain.KEY`.
-
-    A report from before `heard` was measured holds `recovered`, 1 - M / M_deaf, in its place.
-    """
-    part, _, key = where.partition(".")
-    found = pick(report, f"heard_{part}.{key}" if part else "heard")
-    if found is not None:
-        return (f"heard_{part}.{key}" if part else "heard") + ".value", found.value
-    old = f"recovered_{part}.{key}" if part else "recovered"
-    return old, pick(report, old)
-
-
 def heard_title(report: Report) -> str:
-    """What the share above is called: `heard`, `1 - M / M_ref` where no cascade was measured, or `recovered`."""
+    """What `heard` is called: so, or `1 - M / M_ref` where no cascade was measured."""
     formula = report.heard.formula if report.heard else None
-    if formula is None:
-        return "recovered" if report.heard is None and report.recovered is not None else "heard"
-    return "heard" if "cascade" in formula else formula.replace("-", "−")
+    return "heard" if formula is None or "cascade" in formula else formula.replace("-", "−")
 
 
 def measured_stages(report: Report) -> list[str]:
