@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from bench import DEVICE, line, set_threads
 
-from salad.select import balanced_kmeans
+from salad.select.kmeans.balanced import balanced_kmeans
 
 BLOCK = 1 << 15
 MOST_CONSTRAINED, MOST_SKLEARN = 50_000, 200_000  # points: beyond, they take too long

@@ -31,7 +31,9 @@ from salad.data.manifest import spoken_in, utterance_from_dict, utterances_in, w
 from salad.data.readers.rows import Row
 from salad.engine import Made, Shard, run_shards
 from salad.files import Rows, num_bytes
-from salad.select import balanced_kmeans, join_embeddings, near_duplicates, overlapping, top_words
+from salad.select.embed import join_embeddings, top_words
+from salad.select.kmeans.balanced import balanced_kmeans
+from salad.select.screen import near_duplicates, overlapping
 from salad.sequence import FrameShard, FrameStore, tokenise, write_frames
 from salad.sequence.examples import all_pieces, build_example, draw_layout, num_positions
 from salad.sequence.stream import Lines, ShardSource, Stream

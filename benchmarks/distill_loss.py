@@ -15,8 +15,7 @@ import argparse
 import torch
 from bench import DEVICE, in_turn, line, set_threads
 
-from salad.objective import distill, kl_per_position
-from salad.objective.distill import CPU_CHUNK, GPU_CHUNK
+from salad.objective.distill import CPU_CHUNK, GPU_CHUNK, distill, kl_per_position
 from salad.training.loop import autocast
 
 

@@ -32,7 +32,7 @@ from salad.engine import run_shards
 from salad.evaluation.benchmark_task import find_task, load_items
 from salad.files import read_jsonl, sha256_file, write_jsonl, write_text
 from salad.progress import console
-from salad.select import near_duplicates, overlapping
+from salad.select.screen import near_duplicates, overlapping
 from salad.synthesize.speak import speak_all
 from salad.synthesize.word_times import align_spoken
 from salad.types import Document

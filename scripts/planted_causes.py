@@ -23,7 +23,7 @@ from salad.pipeline.prober import Prober
 from salad.pipeline.run import Run
 from salad.pipeline.stages.align import load_aligned
 from salad.pipeline.stages.corpus import load_documents
-from salad.select import explain
+from salad.select.explain import explain
 from salad.types import Document, Utterance
 
 

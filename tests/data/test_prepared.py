@@ -22,7 +22,7 @@ from salad.pipeline import corpus_needs
 from salad.pipeline import speech_jobs as speech
 from salad.pipeline.run import Run, _inputs
 from salad.pipeline.stages import corpus
-from salad.select import near_duplicates, overlapping
+from salad.select.screen import near_duplicates, overlapping
 from salad.synthesize import speak
 from salad.types import Document, SaladError, Utterance, Word
 

@@ -282,7 +282,7 @@ def test_agrees_with_liger_on_a_gpu():
     student, teacher = (torch.randn(64, 32, device="cuda", generator=g) for _ in range(2))
     head = torch.randn(500, 32, device="cuda", generator=g)
     targets = torch.randint(0, 500, (64,), device="cuda", generator=g)
-    from salad.objective import distill
+    from salad.objective.distill import distill
 
     ours = distill(student, teacher, head, head, targets).kl / 64
     theirs = liger.LigerFusedLinearJSDLoss(weight_hard_loss=0.0, weight_soft_loss=1.0, beta=0.0)(

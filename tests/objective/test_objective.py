@@ -8,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salad.objective import Head, ctc, ctc_fits, distill, kl_per_position
+from salad.objective.ctc import ctc, ctc_fits
+from salad.objective.distill import distill, kl_per_position
+from salad.objective.head import Head
 from salad.types import SaladError
 
 

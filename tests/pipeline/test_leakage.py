@@ -16,7 +16,7 @@ from salad.pipeline import corpus_needs
 from salad.pipeline.leakage import evaluation_texts, screen_of, without_leaks
 from salad.pipeline.run import Run
 from salad.pipeline.stages import align, corpus
-from salad.select import overlapping
+from salad.select.screen import overlapping
 from salad.synthesize import speak
 from salad.testing.corpora import RATE_HZ, sound, write_jsonl
 from salad.types import Document, SaladError

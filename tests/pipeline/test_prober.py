@@ -19,7 +19,7 @@ from salad.pipeline.speech_jobs import encode
 from salad.pipeline.speechlm import build_model, speech_examples
 from salad.pipeline.stages import stage1
 from salad.pipeline.stages.align import _heard
-from salad.select import explain
+from salad.select.explain import explain
 from salad.sequence import assemble
 from salad.testing.corpora import WORDS, make_utterances
 from salad.training.checkpoint import latest_checkpoint

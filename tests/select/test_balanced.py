@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from salad.progress import progress
-from salad.select import balanced_kmeans
 from salad.select.kmeans import balanced
 from salad.select.kmeans import row_blocks as blocks
-from salad.select.kmeans.balanced import _Large
+from salad.select.kmeans.balanced import _Large, balanced_kmeans
 from salad.select.kmeans.min_cost_flow import fill, price_of_sizes
 from salad.select.kmeans.row_blocks import Rows
 from salad.types import SaladError

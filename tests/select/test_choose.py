@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from salad.config import Select
-from salad.select import ACTIVE, UNIFORM
 from salad.select.choose import Market, choose
 from salad.select.cluster_rows import cluster_row, coincidence, purchase_rows
 from salad.select.coverage import units_of
+from salad.select.looks import ACTIVE, UNIFORM
 from salad.select.prices import Price, Prices
 from salad.types import Cluster, Document, SaladError, Utterance
 

@@ -8,22 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salad.data.prepared import read_prepared
-from salad.select import (
+from salad.select.allocate import allocate, draw
+from salad.select.embed import top_words
+from salad.select.explain import Evidence, explain
+from salad.select.looks import (
     ACTIVE,
     UNIFORM,
-    Evidence,
     Probed,
-    Screen,
-    allocate,
-    draw,
     expected_overlap,
-    explain,
-    near_duplicates,
-    overlapping,
+    permutation_p,
     probe_in_looks,
-    top_words,
+    reliability_of,
+    shrink,
 )
-from salad.select.looks import permutation_p, reliability_of, shrink
+from salad.select.screen import Screen, near_duplicates, overlapping
 from salad.types import Cluster, Document, SaladError
 
 

@@ -22,7 +22,7 @@ from salad.files import read_jsonl, sha256_file
 from salad.measure.divergence import forgetting, summary
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
-from salad.objective import ctc, ctc_fits
+from salad.objective.ctc import ctc, ctc_fits
 from salad.testing.models import make_examples, make_model
 from salad.training.checkpoint import Saved, latest_checkpoint, load_weights, trainable
 from salad.training.loop import Schedule, train

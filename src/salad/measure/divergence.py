@@ -16,8 +16,7 @@ import torch
 from salad.measure.results import MeasuredKL, Share
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
-from salad.objective import distill
-from salad.objective.distill import kl_per_position
+from salad.objective.distill import distill, kl_per_position
 from salad.sequence import assemble, best_fit
 from salad.types import Estimate, Example, SaladError
 

@@ -22,10 +22,10 @@ from salad.pipeline.stages.align import load_aligned
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.probe import load_probed
 from salad.pipeline.stages.synthesize import load_bought
-from salad.select import near_duplicates, overlapping
 from salad.select.choose import Market, Units
 from salad.select.coverage import units_of
 from salad.select.prices import PricedDocument, Prices, exposure, two_prices
+from salad.select.screen import near_duplicates, overlapping
 from salad.training.loop import autocast
 from salad.types import SaladError, Utterance
 

@@ -20,7 +20,7 @@ from salad.model import load_encoder
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import speak, without_times
 from salad.sequence.frames import id_hash
-from salad.synthesize import assets_of_voice
+from salad.synthesize.voices import assets_of_voice
 from salad.types import Document, SaladError, Utterance
 
 PREPARED_HELDOUT = "prepared-heldout"  # the folder of held-out recordings that came with a prepared corpus

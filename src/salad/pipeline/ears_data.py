@@ -21,7 +21,7 @@ from salad.pipeline.run import Run
 from salad.pipeline.speechlm import symbol_spans
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.stages.corpus import load_documents
-from salad.select import overlapping
+from salad.select.screen import overlapping
 from salad.sequence import start_token_id, tokenise
 from salad.sequence.examples import num_positions
 from salad.sequence.interleave import interleave

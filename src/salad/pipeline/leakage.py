@@ -11,7 +11,7 @@ from salad.engine import pick
 from salad.evaluation.benchmark_task import find_task, load_items, task_files
 from salad.pipeline.fingerprints import fingerprint, of_content
 from salad.progress import console
-from salad.select import Screen
+from salad.select.screen import Screen
 from salad.types import Document
 
 LEAST = 8  # words: a shorter text that was held out is anybody's

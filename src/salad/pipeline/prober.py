@@ -18,7 +18,7 @@ from salad.model.teacher import Teacher
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, speak, transcribe
 from salad.pipeline.speechlm import build_model, load_tokenizer, speech_examples, transcript_tokens
-from salad.select import Evidence
+from salad.select.explain import Evidence
 from salad.training.checkpoint import latest_checkpoint
 from salad.training.loop import autocast
 from salad.types import Document, Utterance

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from salad.model.modeling import SaladForConditionalGeneration
-from salad.objective import ctc, ctc_fits
+from salad.objective.ctc import ctc, ctc_fits
 from salad.objective.spelling import spelling
 from salad.sequence.simulate import Noise
 from salad.sequence.spelling import SpelledText, moved, place

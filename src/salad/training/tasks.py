@@ -15,7 +15,8 @@ from salad.model.llm import decoder_layers
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
 from salad.model.transfer import to_device
-from salad.objective import ctc, ctc_fits, distill
+from salad.objective.ctc import ctc, ctc_fits
+from salad.objective.distill import distill
 from salad.sequence import assemble, best_fit
 from salad.sequence.examples import num_positions
 from salad.sequence.stream import StreamBatches

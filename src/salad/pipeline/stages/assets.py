@@ -8,7 +8,7 @@ from salad.engine.machine import default_device
 from salad.engine.precision import summary
 from salad.pipeline.corpus_needs import voices_needed
 from salad.pipeline.run import Run, Summary
-from salad.synthesize import assets_of_voice
+from salad.synthesize.voices import assets_of_voice
 
 SECTIONS = ("assets", "seed", "precision", "threads")
 

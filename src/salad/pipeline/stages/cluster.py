@@ -12,7 +12,8 @@ from salad.engine import Made, run_shards
 from salad.files import read_json, write_json
 from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.run import Run, Summary
-from salad.select import balanced_kmeans, embed_documents, join_embeddings, top_words
+from salad.select.embed import embed_documents, join_embeddings, top_words
+from salad.select.kmeans.balanced import balanced_kmeans
 from salad.types import Cluster
 
 SECTIONS = ("cluster",)

@@ -16,8 +16,9 @@ from salad.pipeline.stages.cluster import load_clusters
 from salad.pipeline.stages.corpus import load_documents
 from salad.records import read_record, to_json
 from salad.report.contents import Evidence
-from salad.select import Probed, probe_in_looks, with_evidence
 from salad.select.cluster_rows import ProbeFindings, probed_cluster
+from salad.select.explain import with_evidence
+from salad.select.looks import Probed, probe_in_looks
 from salad.types import Cluster
 
 SECTIONS = ("probe",)

@@ -9,9 +9,9 @@ from salad.files import write_json, write_jsonl
 from salad.pipeline.buying import excluded, market_of, price, units_of_run
 from salad.pipeline.ears_data import TEXTS
 from salad.pipeline.run import Run, Summary
-from salad.select import expected_overlap
 from salad.select.choose import choose
 from salad.select.cluster_rows import cluster_row
+from salad.select.looks import expected_overlap
 from salad.select.prices import Prices, spread_text
 
 SECTIONS = ("select", "rounds")
