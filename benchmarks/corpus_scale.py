@@ -34,8 +34,9 @@ from salad.files import Rows, num_bytes
 from salad.select.embed import join_embeddings, top_words
 from salad.select.kmeans.balanced import balanced_kmeans
 from salad.select.screen import near_duplicates, overlapping
-from salad.sequence import FrameShard, FrameStore, tokenise, write_frames
+from salad.sequence import FrameShard, FrameStore, tokenise
 from salad.sequence.examples import all_pieces, build_example, draw_layout, num_positions
+from salad.sequence.frames import write_frames
 from salad.sequence.stream import Lines, ShardSource, Stream
 from salad.synthesize.word_times import align_all
 from salad.testing.tokenizers import make_tokenizer

@@ -26,9 +26,10 @@ from salad.engine import run_shards
 from salad.files import read_jsonl
 from salad.model.encoders.job import FlyFrames, encode_pieces
 from salad.model.encoders.load import load_encoder
-from salad.sequence import FrameShard, FrameStore, TokenisedDocument
+from salad.sequence import FrameShard, FrameStore
 from salad.sequence.examples import build_example, draw_layout, num_positions, pieces_of
 from salad.sequence.stream import ShardSource, Stream
+from salad.sequence.tokens import TokenisedDocument
 from salad.types import Utterance, Word
 
 RATE, SETTINGS = 16_000, Sequence()

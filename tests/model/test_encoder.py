@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from salad import assets
-from salad.audio import num_frames
+from salad.audio.times import num_frames
 from salad.model.encoders.load import Encoder, load_encoder, shape_of
 from salad.testing.models import save_mimi
 from salad.types import SaladError

@@ -14,7 +14,8 @@ from salad.model import SaladProcessor, load_encoder
 from salad.model.encoders import job
 from salad.model.encoders.job import encode_pieces
 from salad.model.processor import AUDIO
-from salad.sequence import FrameStore, Piece
+from salad.sequence import FrameStore
+from salad.sequence.frames import Piece
 from salad.testing.models import VOCABULARY, make_model
 from salad.types import SaladError
 

@@ -17,8 +17,9 @@ from salad.model.teacher import Teacher
 from salad.pipeline import speech_jobs as speech
 from salad.pipeline.run import Run, _inputs
 from salad.pipeline.speech_jobs import encode, open_frames
-from salad.sequence import FrameShard, FrameStore, Piece, check_shard, tokenise, write_frames
+from salad.sequence import FrameShard, FrameStore, check_shard, tokenise
 from salad.sequence.examples import all_pieces, build_example, draw_layout
+from salad.sequence.frames import Piece, write_frames
 from salad.testing.corpora import make_utterances
 from salad.testing.models import make_model, save_mimi
 from salad.training.tasks import DistillTask

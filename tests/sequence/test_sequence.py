@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from salad.sequence import assemble, best_fit, cut, interleave, pair, token_ids, tokenise
+from salad.sequence import assemble, best_fit, token_ids, tokenise
+from salad.sequence.assemble import pair
+from salad.sequence.interleave import cut, interleave
 from salad.sequence.tokens import CLOSE, OPEN, marked, prompt_ids, unmarked
 from salad.testing.tokenizers import prepending
 from salad.types import Example, SaladError, Span

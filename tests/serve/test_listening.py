@@ -7,7 +7,8 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from salad.audio import Resampler, resample, split_at_quiet
+from salad.audio import resample, split_at_quiet
+from salad.audio.decode import Resampler
 from salad.serve.errors import ApiError
 from salad.serve.listening import Buffer, Listener, Started, Stopped
 from salad.serve.realtime_events import ServerVad

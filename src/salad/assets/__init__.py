@@ -12,18 +12,12 @@ from __future__ import annotations
 from salad.assets.ears import model_folder, origin_of, recipe_behind
 from salad.assets.gguf import llm_folder
 from salad.assets.hub import BUILT_IN, hub_folder, hub_revision, is_hub_name, split_setting
-from salad.assets.pins import Archive, Asset, HubFile, Part, PinnedFile
 from salad.assets.registry import ASSETS
 from salad.assets.store import cache_dir, fingerprint, get, is_cached, verify
 
 __all__ = [
     "ASSETS",
     "BUILT_IN",
-    "Archive",
-    "Asset",
-    "HubFile",
-    "Part",
-    "PinnedFile",
     "cache_dir",
     "fingerprint",
     "get",

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from salad.audio import Resampler, resample, split_at_quiet, to_samples, to_seconds
+from salad.audio import resample, split_at_quiet, to_samples, to_seconds
+from salad.audio.decode import Resampler
 from salad.model.processor import MAX_SPAN_S
 from salad.serve.errors import ApiError
 from salad.serve.realtime_events import ServerVad

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from salad.audio import check_range, frames_told, read_audio, tells_its_length, to_samples, to_seconds
+from salad.audio import read_audio, to_samples, to_seconds
+from salad.audio.decode import check_range, frames_told, tells_its_length
 from salad.types import SaladError
 
 BLOCK = 1 << 17  # samples

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from salad import audio
 from salad.assets.store import sha256_once
+from salad.audio.times import num_frames
 from salad.engine.devices import Library
 from salad.files import sha256_json
 from salad.types import SaladError
@@ -47,7 +47,7 @@ class Encoder:
     library: Library | None = None  # what computes it on a GPU
 
     def num_frames(self, num_samples: int) -> int:
-        return audio.num_frames(num_samples, self.sample_rate_hz, self.frame_rate_hz)
+        return num_frames(num_samples, self.sample_rate_hz, self.frame_rate_hz)
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """float32 [num_frames(num_samples), frame_dim] for each mono waveform [num_samples] at `sample_rate_hz`.

@@ -17,9 +17,8 @@ from salad.engine import Made, Shard
 from salad.engine.devices import worker_device
 from salad.model.encoders.base import Encoder
 from salad.model.encoders.load import load_encoder
-from salad.sequence import Piece, write_frames
 from salad.sequence.examples import all_pieces, recording_piece, word_frames
-from salad.sequence.frames import Decode, Key, missing, slice_of
+from salad.sequence.frames import Decode, Key, Piece, missing, slice_of, write_frames
 from salad.types import SaladError, Utterance
 
 FED, FEEDERS = 32, 4  # recordings that a GPU is given together, and threads that read and cut them
