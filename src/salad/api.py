@@ -237,25 +237,25 @@ def evaluate(
     `salad.evaluation.benchmark.BenchmarkOptions`, such as num_fewshot and limit. base: the text LLM, where the model
     does not say.
     """
-    from salad.evaluation.benchmark import BenchmarkOptions, run_eval
+    from salad.evaluation.benchmark import BenchmarkOptions
+    from salad.evaluation.spoken_benchmark import run_eval
 
     place = model_place(model)
     specs = [str(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
-    common: dict[str, Any] = {
-        "base": base,
-        "data_dir": None if data is None else Path(data),
-        "hub": hub,
-        "start": start,
-        "bf16": takes_bf16(precision, place, device),
-        "device": device,
-        "infer_only": infer_only,
-    }
-    if speech is None:
-        table = run_eval(place, specs, Path(out), BenchmarkOptions(**settings), **common)
-    else:
-        from salad.evaluation.spoken_benchmark import run_speech_eval
-
-        table = run_speech_eval(place, specs, Path(out), BenchmarkOptions(**settings), speech, **common)
+    table = run_eval(
+        place,
+        specs,
+        Path(out),
+        BenchmarkOptions(**settings),
+        speech,
+        base=base,
+        data_dir=None if data is None else Path(data),
+        hub=hub,
+        start=start,
+        bf16=takes_bf16(precision, place, device),
+        device=device,
+        infer_only=infer_only,
+    )
     return Evaluation(Path(out), table)
 
 

@@ -161,11 +161,11 @@ def test_a_recipe_gives_its_tasks_the_examples_and_items_that_it_names(recipe_va
     """What `salad eval --num-fewshot --data --hub` takes, by the same path."""
     asked = {}
 
-    def run_speech_eval(model, tasks, out, settings, speech, **more):
+    def run_eval(model, tasks, out, settings, speech, **more):
         asked.update(more, tasks=tasks, settings=settings, voices=speech.voices)
         raise InterruptedError
 
-    monkeypatch.setattr(choices, "run_speech_eval", run_speech_eval)
+    monkeypatch.setattr(choices, "run_eval", run_eval)
     recipe_values["evaluate"] = {"tasks": ["piqa"], "num_fewshot": 5, "task_data": str(tmp_path), "task_hub": True}
     with pytest.raises(InterruptedError):
         accuracies(Run(Recipe.model_validate(recipe_values)), [], {}, tmp_path)

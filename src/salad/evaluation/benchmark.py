@@ -91,26 +91,6 @@ class Prepared:
         )
 
 
-def run_eval(
-    model: str,
-    specs: Sequence[str],
-    out: Path,
-    settings: BenchmarkOptions,
-    *,
-    base: str | None = None,
-    data_dir: Path | None = None,
-    hub: bool = False,
-    start: Any = None,
-    bf16: bool = False,
-    device: str = "cpu",
-    infer_only: bool = False,
-) -> str:
-    """Infer and score; returns the table, or "" with `infer_only`."""
-    loaded = prepare(specs, settings, data_dir, hub)
-    infer(systems_of(model, base, start=start, bf16=bf16, device=device), loaded, out, settings)
-    return "" if infer_only else score_samples(out)
-
-
 def prepare(
     specs: Sequence[str],
     settings: BenchmarkOptions,

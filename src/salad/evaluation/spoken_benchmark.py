@@ -1,4 +1,4 @@
-"""`salad eval --speech`: the same items heard, and read from an ASR's transcript, beside what text gives."""
+"""`salad eval`: tasks by text; with --speech the same items heard, and read from an ASR's transcript."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ class SpeechInput:
 Spoken = dict[tuple[str, str], Recording]  # by owner (task/id) and text
 
 
-def run_speech_eval(
+def run_eval(
     model: str,
     specs: Sequence[str],
     out: Path,
     settings: BenchmarkOptions,
-    speech: SpeechInput,
+    speech: SpeechInput | None = None,
     *,
     base: str | None = None,
     data_dir: Path | None = None,
@@ -96,13 +96,30 @@ def run_speech_eval(
     infer_only: bool = False,
     reads: bool = True,
 ) -> str:
-    """Infer and score, as `run_eval`, with columns for each voice and its cascade; what nobody can say is skipped.
+    """Infer and score; returns the table, or "" with `infer_only`.
 
-    reads: whether the adapted model reads the items, too; needless where its LLM is the text base's.
+    speech: adds columns for each voice and its cascade; what nobody can say is skipped. reads: whether the adapted
+    model reads the items, too; needless where its LLM is the text base's.
     """
-    speech = speech.checked()
-    tasks = prepare(specs, settings, data_dir, hub, everything_spoken if speech.form == "all" else None)
+    speech = speech and speech.checked()
+    tasks = prepare(specs, settings, data_dir, hub, everything_spoken if speech and speech.form == "all" else None)
     systems = systems_of(model, base, start=start, bf16=bf16, device=device)
+    if speech:
+        systems, tasks = _with_speech(model, systems, tasks, speech, settings.seed, device, reads)
+    infer(systems, tasks, out, settings)
+    return "" if infer_only else score_samples(out)
+
+
+def _with_speech(
+    model: str,
+    systems: list[System],
+    tasks: Sequence[Prepared],
+    speech: SpeechInput,
+    seed: int,
+    device: str,
+    reads: bool,
+) -> tuple[list[System], list[Prepared]]:
+    """With those that hear the items, or read a transcript; and the items that all voices can say."""
     adapted = systems[-1]
     if not adapted.reader.hears:
         raise SaladError(f"--speech: {model} is a text LLM and cannot hear; give the folder of a SALAD model")
@@ -112,7 +129,7 @@ def run_speech_eval(
         )
     if not reads and len(systems) > 1:
         systems = systems[:-1]
-    voices = {voice: _spoken(tasks, voice, speech, settings.seed) for voice in _voices(speech)}
+    voices = {voice: _spoken(tasks, voice, speech, seed) for voice in _voices(speech)}
     tasks = [_sayable(prepared, voices) for prepared in tasks]
     encoder = load_encoder(adapted.reader.model.config.encoder, device=device)
     transcripts = None
@@ -122,15 +139,14 @@ def run_speech_eval(
     for voice, (spoken, _) in voices.items():
         known = "unknown" if trained is None or voice == RECORDINGS else "yes" if voice in trained else "no"
         for name in ("", *speech.conditions, *speech.controls):
-            heard = _Heard(tasks, spoken, encoder, name, settings.seed)
+            heard = _Heard(tasks, spoken, encoder, name, seed)
             inputs = SpokenInputs(voice, known, name, speech.form, heard.key)
             place = "/".join(_plain(part) for part in (voice.partition("@")[0], name) if part)
             systems.append(_listener(place, adapted.reader, heard, inputs))
             if transcripts is not None and name not in speech.controls:
                 systems.append(_cascade(place, systems[0].reader, heard, inputs, transcripts))
     _listen(systems, tasks)
-    infer(systems, tasks, out, settings)
-    return "" if infer_only else score_samples(out)
+    return systems, tasks
 
 
 def _voices(speech: SpeechInput) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from salad.evaluation.results import chance_of, pool_metric, result_of
 from salad.evaluation.sample import Sample
 from salad.evaluation.score import OptionScore, score
 from salad.evaluation.scorer_model import Reader
-from salad.evaluation.spoken_benchmark import SpeechInput, run_speech_eval
+from salad.evaluation.spoken_benchmark import SpeechInput, run_eval
 from salad.files import write_jsonl
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.results import Accuracies, Interval, SystemAccuracies, TaskAccuracies
@@ -225,7 +225,7 @@ def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Sample]], str]
     if not recipe.evaluate.tasks:
         return {}
     device, frozen = default_device(), recipe.stage1.llm == "frozen"
-    run_speech_eval(
+    run_eval(
         str(run.latest.folder("stage2") / "model"),
         recipe.evaluate.tasks,
         out,
