@@ -31,62 +31,42 @@ class SaladConfig(PreTrainedConfig):
     model_type = "salad"
     sub_configs = {"llm_config": AutoConfig}
 
-    def __init__(
-        self,
-        llm_config: PreTrainedConfig | dict[str, Any] | None = None,
-        encoder: str = "log-mel",
-        frame_rate_hz: float = 100.0,
-        frame_dim: int = 80,
-        stride: int = 4,
-        rate: str = "fixed",
-        adapter_layers: int = 2,
-        adapter_width: int = 576,
-        adapter_mlp: int = 1536,
-        adapter_heads: int = 9,
-        adapter_kv_heads: int = 3,
-        ctc_vocab_size: int = 0,
-        ears: str = "single",
-        symbols: dict[str, Any] | None = None,
-        ears_shape: dict[str, int] | None = None,
-        causal: bool = True,
-        prior: float = 0.0,
-        lora_rank: int = 0,
-        start_token_id: int = 0,
-        audio_token_id: int | None = None,
-        origin: dict[str, Any] | None = None,
-        format_version: int = FORMAT_VERSION,
-        **kwargs: Any,
-    ) -> None:
-        if isinstance(llm_config, dict):
-            llm_config = AutoConfig.for_model(**llm_config)
-        self.llm_config = llm_config or AutoConfig.for_model("llama")
-        self.encoder = encoder
-        self.frame_rate_hz = frame_rate_hz
-        self.frame_dim = frame_dim
-        self.stride = stride
-        self.rate = rate
-        self.adapter_layers = adapter_layers
-        self.adapter_width = adapter_width
-        self.adapter_mlp = adapter_mlp
-        self.adapter_heads = adapter_heads
-        self.adapter_kv_heads = adapter_kv_heads
-        self.ctc_vocab_size = ctc_vocab_size
-        self.ears = ears
-        self.symbols = symbols
-        self.ears_shape = ears_shape
-        self.causal = causal
-        self.prior = prior
-        self.lora_rank = lora_rank
-        self.start_token_id = start_token_id
-        self.origin = origin
-        self.format_version = format_version
-        self.audio_token_id = self.llm_config.vocab_size if audio_token_id is None else audio_token_id
+    llm_config: Any = None
+    encoder: str = "log-mel"
+    frame_rate_hz: float = 100.0
+    frame_dim: int = 80
+    stride: int = 4
+    rate: str = "fixed"
+    adapter_layers: int = 2
+    adapter_width: int = 576
+    adapter_mlp: int = 1536
+    adapter_heads: int = 9
+    adapter_kv_heads: int = 3
+    ctc_vocab_size: int = 0
+    ears: str = "single"
+    symbols: dict[str, Any] | None = None
+    ears_shape: dict[str, int] | None = None
+    causal: bool = True
+    prior: float = 0.0
+    lora_rank: int = 0
+    start_token_id: int = 0
+    audio_token_id: Any = None  # by default the LLM's vocab_size
+    origin: dict[str, Any] | None = None
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if isinstance(self.llm_config, dict):
+            self.llm_config = AutoConfig.for_model(**self.llm_config)
+        self.llm_config = self.llm_config or AutoConfig.for_model("llama")
+        if self.audio_token_id is None:
+            self.audio_token_id = self.llm_config.vocab_size
         kwargs.setdefault("tie_word_embeddings", False)
-        super().__init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]  # transformers gives it no types
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The text LLM's, which says how large its vocabulary, layers and cache are."""
-        return self.llm_config.get_text_config(decoder=decoder, encoder=encoder)
+        text: PreTrainedConfig = self.llm_config.get_text_config(decoder=decoder, encoder=encoder)
+        return text
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
