@@ -238,9 +238,14 @@ class SaladProcessor(ProcessorMixin):
         """Of a folder, or OWNER/NAME on the hub (`revision`, `token` and what else transformers' own take)."""
         hub = {name: kwargs[name] for name in HUB if kwargs.get(name) is not None}
         settings = read_json(Path(str(cached_file(str(folder), "processor_config.json", **hub))))
-        tokenizer = AutoTokenizer.from_pretrained(folder, **hub)
+        encoder = cls._encoder_of(settings, folder, hub)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=kwargs.get("trust_remote_code"), **hub)
         ears = SpanCounter.beside(folder, **hub)
-        return cls(tokenizer, settings["encoder"], settings["audio_token_id"], settings["start_token_id"], ears)
+        return cls(tokenizer, encoder, settings["audio_token_id"], settings["start_token_id"], ears)
+
+    @staticmethod
+    def _encoder_of(settings: dict[str, Any], folder: str | Path, hub: dict[str, Any]) -> Encoder | str:
+        return str(settings["encoder"])
 
 
 def _settings(kwargs: dict[str, Any]) -> dict[str, Any]:

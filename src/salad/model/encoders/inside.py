@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer
 from transformers.audio_utils import spectrogram, window_function
 from transformers.utils.hub import cached_file
 
-from salad.files import read_json
 from salad.model.encoders.base import Encoder
 from salad.model.encoders.huggingface import Wav2Vec2, Whisper
 from salad.model.encoders.log_mel import LogMel
 from salad.model.encoders.mimi import Mimi
-from salad.model.processor import HUB, SaladProcessor
-from salad.model.span_lengths import SpanCounter
+from salad.model.processor import SaladProcessor
 from salad.types import SaladError
 
 FOLDER = "encoder"  # of an exported model
@@ -55,17 +52,11 @@ class WhisperOfCT2(Whisper):
 class ExportedProcessor(SaladProcessor):
     """`SaladProcessor` of an exported folder, whose encoder lies inside it."""
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> ExportedProcessor:  # type: ignore[override]  # as above
-        """Of a folder, or OWNER/NAME on the hub (`revision`, `token` and what else transformers' own take)."""
-        hub = {name: kwargs[name] for name in HUB if kwargs.get(name) is not None}
-        settings = read_json(Path(str(cached_file(str(folder), "processor_config.json", **hub))))
+    @staticmethod
+    def _encoder_of(settings: dict[str, Any], folder: str | Path, hub: dict[str, Any]) -> Encoder:
         held = settings["encoder_inside"]
         places = [Path(str(cached_file(str(folder), f"{FOLDER}/{name}", **hub))) for name in held["files"]]
-        encoder = encoder_inside(held, places[0].parent if places else Path(folder), settings["encoder"])
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=kwargs.get("trust_remote_code"), **hub)
-        ears = SpanCounter.beside(folder, **hub)
-        return cls(tokenizer, encoder, settings["audio_token_id"], settings["start_token_id"], ears)
+        return encoder_inside(held, places[0].parent if places else Path(folder), settings["encoder"])
 
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:  # type: ignore[override]  # as above
         raise SaladError(f"processor: it cannot be saved to {folder}; copy the exported folder, it is whole")
