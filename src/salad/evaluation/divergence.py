@@ -12,7 +12,7 @@ import torch
 
 from salad import assets
 from salad.engine.memory import keep_freed_memory
-from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpus, silence
+from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpus, silent_spans
 from salad.files import sha256_json, write_json, write_jsonl
 from salad.measure.divergence import (
     WITHOUT_CASCADE,
@@ -173,7 +173,7 @@ def _measure(
     unspoken, texts = loaded.texts(found.documents), loaded.texts(found.texts)
     original = Teacher(base, cache=True) if base is not None else None
     reading = original if original is not None and loaded.frozen else Teacher(model, cache=True)  # eq. 2's P
-    silent_frames = dict(zip([e.id for e in spoken], silence(model, spoken), strict=True)) if spoken else {}
+    silent_frames = silent_spans(model, spoken) if spoken else {}
 
     def hearing(reader: Teacher) -> list[DocumentKL]:
         by_ear = divergence(model, reader, spoken, speech_ears(model)) if spoken else []

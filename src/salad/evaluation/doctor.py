@@ -13,7 +13,7 @@ import torch
 
 from salad.align.silence import MIN_WORD_S
 from salad.audio import read_audio, to_samples
-from salad.evaluation.saved_model import LoadedModel, read_corpus, silence
+from salad.evaluation.saved_model import LoadedModel, read_corpus, silent_spans
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.hearing import heard_of_utterances, voice_errors
@@ -181,7 +181,7 @@ def _model(loaded: LoadedModel, utterances: Sequence[Utterance]) -> Iterator[lis
         m["deaf"] = _mean(divergence(model, reader, examples, deaf_ears(model)))
         yield _upper(loaded, reader, examples, utterances, m["deaf"])
         yield _llm(loaded, reader, examples, utterances)
-        silent_frames = dict(zip([e.id for e in examples], silence(model, examples), strict=True))
+        silent_frames = silent_spans(model, examples)
         m["silence"] = _mean(divergence(model, reader, examples, speech_ears(model, lambda e: silent_frames[e.id])))
         if all(instead.values()):
             other = speech_ears(model, lambda e: instead[e.id] or [])

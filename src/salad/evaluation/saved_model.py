@@ -23,6 +23,7 @@ from salad.data.readers.rows import check_text
 from salad.data.sources import READERS, open_source
 from salad.engine import run_shards
 from salad.files import read_json, sha256_json
+from salad.measure.controls import silence
 from salad.model import SaladForConditionalGeneration
 from salad.model.check import load_llm
 from salad.model.encoders.job import encode_pieces, items_of, kind_of, shared_encoder
@@ -31,7 +32,6 @@ from salad.sequence.examples import all_pieces, speech_examples, text_examples
 from salad.types import Document, Example, SaladError, Utterance
 
 ENCODE_SHARD = 8
-SILENCE_S = 20  # as `evaluate` has it: Whisper's frames of silence depend on how long it lasts
 NO_TIMES = "no word times; `salad synthesize --word-times` or a run's align stage gives them"
 
 
@@ -164,14 +164,11 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     )
 
 
-def silence(model: SaladForConditionalGeneration, examples: Sequence[Example]) -> list[list[np.ndarray]]:
-    """For each example, as many frames of digital silence as each of its speech spans has."""
-    encoder = shared_encoder(model.config.encoder)
+def silent_spans(model: SaladForConditionalGeneration, examples: Sequence[Example]) -> dict[str, list[np.ndarray]]:
+    """For each example, by its id, as many frames of digital silence as each of its speech spans has."""
     longest = max((len(span) for e in examples for span in e.speech_frames), default=1)
-    seconds = max(SILENCE_S, int(np.ceil((longest + 1) / encoder.frame_rate_hz)))
-    samples = seconds * encoder.sample_rate_hz
-    silent_frames = encoder.encode([np.zeros(min(samples, encoder.max_samples or samples), np.float32)])[0]
-    return [[silent_frames[: len(span)] for span in e.speech_frames] for e in examples]
+    frames = silence(shared_encoder(model.config.encoder), longest)
+    return {e.id: [frames[: len(span)] for span in e.speech_frames] for e in examples}
 
 
 def read_corpus(path: Path, trusted: bool = False) -> MeasuredCorpus:

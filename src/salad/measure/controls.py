@@ -1,4 +1,4 @@
-"""What is heard in place of a document's own recording: another's, as long and in the same voice."""
+"""What is heard in place of a document's own recording: another's, as long and in the same voice, or silence."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from salad.model.encoders.base import Encoder
+
+SILENCE_S = 20  # Whisper's frames of silence depend on how long it lasts
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,10 @@ def _frames(spans: Sequence[np.ndarray], at: int, number: int) -> np.ndarray:
         parts.append(spans[at % len(spans)])
         length += len(parts[-1])
     return np.concatenate(parts)[:number]
+
+
+def silence(encoder: Encoder, number: int = 1) -> np.ndarray:
+    """Frames [frames, dim] of SILENCE_S of digital silence, longer where `number` are wanted, as far as `encoder` goes."""
+    seconds = max(SILENCE_S, int(np.ceil((number + 1) / encoder.frame_rate_hz)))
+    samples = seconds * encoder.sample_rate_hz
+    return encoder.encode([np.zeros(min(samples, encoder.max_samples or samples), np.float32)])[0]

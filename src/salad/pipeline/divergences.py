@@ -13,7 +13,6 @@ from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_e
 from salad.measure.hearing import exposure_parts
 from salad.measure.oracle import oracle_rows, symbols_of_model
 from salad.measure.results import MeanKL
-from salad.model import load_encoder
 from salad.pipeline.hearing import heard_counts, said_symbols
 from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.speechlm import transcript_tokens
@@ -21,7 +20,6 @@ from salad.progress import progress
 from salad.types import Example
 
 BEFORE = ("init", "warm_start", "stage1")
-SILENCE_S = 20
 
 
 def wanted(settings: Evaluate, name: str) -> bool:
@@ -44,12 +42,6 @@ def not_measured(settings: Evaluate) -> list[str]:
             "domain (evaluate.stage_documents)"
         )
     return said
-
-
-def silence(encoder: str, threads: int) -> np.ndarray:
-    """Frames of digital silence: [frames, frame_dim]."""
-    loaded = load_encoder(encoder, threads)
-    return loaded.encode([np.zeros(SILENCE_S * loaded.sample_rate_hz, np.float32)])[0]
 
 
 def divergences(

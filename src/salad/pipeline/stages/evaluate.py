@@ -8,10 +8,12 @@ from salad.config import Recipe
 from salad.evaluation.benchmark_task import task_files
 from salad.evaluation.figures import Figures
 from salad.files import write_json, write_jsonl
+from salad.measure.controls import silence
 from salad.measure.divergence import summary
 from salad.measure.results import Interval, RunFigures
+from salad.model import load_encoder
 from salad.pipeline.choices import accuracies, answer, items_of
-from salad.pipeline.divergences import divergences, not_measured, oracles, silence, wanted
+from salad.pipeline.divergences import divergences, not_measured, oracles, wanted
 from salad.pipeline.fingerprints import of_content
 from salad.pipeline.hearing import hearing_figures, listen, transcript_errors
 from salad.pipeline.heldout import HeldoutEvaluator
@@ -45,7 +47,7 @@ def run(run: Run) -> Summary:
     found = {name: latest_checkpoint(run.latest.folder(name)) for name in ("warm_start", "stage1", "stage2")}
     checkpoints = {name: path for name, path in found.items() if path is not None and wanted(settings, name)}
     with evaluator.reading():
-        silent_frames = silence(recipe.assets.encoder, recipe.threads)
+        silent_frames = silence(load_encoder(recipe.assets.encoder, recipe.threads))
         rows, f = divergences(evaluator, settings, checkpoints, written, silent_frames)
         spans = listen(evaluator, evaluator.model)
         true_parts = oracles(evaluator, settings, recipe.seed)
