@@ -24,6 +24,7 @@ from salad.evaluation.results import METRICS
 from salad.evaluation.score import OptionScore, score, score_one_by_one
 from salad.evaluation.scorer_model import Reader, load_reader
 from salad.model import SaladConfig, SaladForConditionalGeneration
+from salad.model.llm import hidden_states
 
 LLM = "smollm2-135m-instruct"
 WORDS = "the of river water plant light stone heat sea air animal cell sun wind grow move fall turn hold carry".split()
@@ -131,7 +132,7 @@ def main() -> None:
 
     def read_once() -> None:
         with reader.reading():
-            reader.hidden(reader.embed_ids(ids.tolist()), starts)
+            hidden_states(reader.llm, reader.embed_ids(ids.tolist()), starts)
 
     times = in_turn({**runs, "floor": read_once}, rounds=args.rounds)
     ours, theirs = runs["ours"](), runs["peer"]()

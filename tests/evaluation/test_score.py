@@ -16,6 +16,8 @@ from salad.evaluation import score as scoring
 from salad.evaluation.prompt import Request, Sound
 from salad.evaluation.score import score, score_one_by_one
 from salad.evaluation.scorer_model import Reader
+from salad.model.attention import read_head
+from salad.model.llm import decoder_of, packs
 from salad.testing.models import VOCABULARY, make_model
 from salad.testing.requests import assert_equal, make_requests, sounds
 from salad.types import SaladError
@@ -41,7 +43,7 @@ def text_reader():
 def test_text_scores_equal_one_by_one(head, positions):
     reader = text_reader()
     requests = make_requests(0, head=tuple(range(1, head + 1)))
-    assert reader.packs
+    assert packs(reader.llm)
     assert_equal(score(reader, requests, positions=positions), score_one_by_one(reader, requests))
 
 
@@ -55,7 +57,7 @@ def test_speech_scores_equal_one_by_one(rate, shared, together):
         first, second = sounds(np.random.default_rng(9), 2)
         head = (*range(1, 9), Sound("x", first.spans), *range(9, 15), Sound("y", second.spans), 4, 5)
     requests = make_requests(1, head=head, hears=True)
-    assert reader.hears and reader.packs
+    assert reader.hears and packs(reader.llm)
     assert_equal(score(reader, requests), score_one_by_one(reader, requests))
     swapped = [Request(r.prefix[:-1], r.options) for r in requests]  # other prefixes give other scores
     assert abs(score(reader, swapped)[0][1].logprob - score(reader, requests)[0][1].logprob) > 1e-3
@@ -77,7 +79,7 @@ def test_options_do_not_see_each_other():
 def test_head_is_only_read():
     reader = text_reader()
     with reader.reading():
-        head = reader.read_head(reader.embed_ids(range(1, 21)))
+        head = read_head(decoder_of(reader.llm), reader.embed_ids(range(1, 21)))
         before = [(key.clone(), value.clone()) for key, value in head]
         items = [(reader.embed_ids([3, 4]), [[5, 6, 7], [8]]), (reader.embed_ids([9]), [[1, 2]])]
         scoring._score_pack(reader, items, head)
@@ -90,7 +92,7 @@ def test_each_position_is_read_once(monkeypatch):
     reader, read = text_reader(), []
     requests = make_requests(3, head=tuple(range(1, 21)))
     hidden, read_head = reader.hidden, reader.read_head
-    assert reader.packs
+    assert packs(reader.llm)
     monkeypatch.setattr(reader, "hidden", lambda x, *rest: read.append(len(x)) or hidden(x, *rest))
     monkeypatch.setattr(reader, "read_head", lambda x: read.append(len(x)) or read_head(x))
     score(reader, requests)
@@ -101,7 +103,7 @@ def test_a_window_is_kept_when_options_are_packed():
     torch.manual_seed(0)
     windowed = Reader(MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=4)), None)
     requests = make_requests(4, number=5, head=tuple(range(1, 21)))
-    assert windowed.packs
+    assert packs(windowed.llm)
     assert_equal(score(windowed, requests), score_one_by_one(windowed, requests))
     windowed.llm.config.sliding_window = None
     wide = score_one_by_one(windowed, requests)
@@ -114,7 +116,7 @@ def test_a_model_that_cannot_be_packed_is_scored_one_by_one(caplog):
     torch.manual_seed(0)
     shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
     bloom = Reader(BloomForCausalLM(BloomConfig(**shape)), None)
-    assert not bloom.packs
+    assert not packs(bloom.llm)
     requests = make_requests(4, number=3)
     told = []
     assert score(bloom, requests, advance=told.append) == score_one_by_one(bloom, requests)

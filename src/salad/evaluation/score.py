@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from salad.evaluation.prompt import Request, Unit
-from salad.evaluation.scorer_model import Head, Reader
+from salad.evaluation.scorer_model import Reader
+from salad.model.attention import Head, read_head
+from salad.model.llm import decoder_of, hidden_states, packs
 from salad.sequence import best_fit
 
 POSITIONS = 4096  # in one forward pass
@@ -40,7 +42,7 @@ def score(
 ) -> list[tuple[OptionScore, ...]]:
     """Scores of each request's options. `positions`: budget of one forward pass; `advance` is told of requests done."""
     tell = advance or (lambda _: None)
-    if not reader.packs:
+    if not packs(reader.llm):  # packed documents do not give what this LLM gives alone
         return score_one_by_one(reader, requests, advance=tell)
     out: list[tuple[OptionScore, ...]] = []
     with reader.reading():
@@ -48,7 +50,7 @@ def score(
         head = None
         if common:
             [shared] = reader.embed([common])
-            head = reader.read_head(shared)
+            head = read_head(decoder_of(reader.llm), shared)
         for start in range(0, len(requests), WINDOW):
             window = requests[start : start + WINDOW]
             prefixes = reader.embed([request.prefix[len(common) :] for request in window])
@@ -123,7 +125,7 @@ def _score_pack(reader: Reader, items: Sequence[Branches], head: Head | None = N
                 starts.append(starts[-1] + len(option) - 1)
                 prefixes.append(at)
     targets = torch.tensor([i for _, options in items for option in options for i in option])
-    hidden = reader.hidden(torch.cat(parts), starts, prefixes, head)
+    hidden = hidden_states(reader.llm, torch.cat(parts), starts, prefixes, head)
     chosen, likeliest = _predictions(reader, hidden, torch.tensor(rows), targets)
     out, done = [], 0
     for _, options in items:
@@ -149,7 +151,7 @@ def _predictions(
     chosen = torch.empty(len(rows), dtype=torch.float64)
     likeliest = torch.empty(len(rows), dtype=torch.long)
     for start in range(0, len(unique), ROWS):
-        logits = reader.logits(hidden[unique[start : start + ROWS].to(hidden.device)])
+        logits = reader.head.logits(hidden[unique[start : start + ROWS].to(hidden.device)])
         own = ((index >= start) & (index < start + ROWS)).nonzero()[:, 0]
         local = (index[own] - start).to(logits.device)
         picked = logits[local, targets[own].to(logits.device)] - logits.logsumexp(-1)[local]

@@ -15,19 +15,16 @@ from transformers import AutoTokenizer, PreTrainedModel
 from salad import assets
 from salad.evaluation.prompt import Sound, Start, Unit
 from salad.files import read_json
-from salad.model.attention import read_head
 from salad.model.check import load_llm
-from salad.model.llm import decoder_of, head_of, hidden_states, packs, use_packed_attention
+from salad.model.llm import head_of, use_packed_attention
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.splice import splice
-from salad.objective.head import Head as LogitHead
+from salad.objective.head import Head
 from salad.types import SaladError
-
-Head = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Reader:
-    """Embeds prefixes of tokens and sounds, and gives last hidden states of packed documents.
+    """Embeds prefixes of tokens and sounds for its LLM; `head` makes logits of that.
 
     `start`: what opens a prompt (see `prompt.request`); None takes "document" for a SpeechLM, which never read a
     document without its start token, and "tokenizer" for a text LLM, which is what lm-eval does. `bf16` multiplies in
@@ -63,7 +60,7 @@ class Reader:
         return self.llm.get_input_embeddings()
 
     @cached_property
-    def head(self) -> LogitHead:
+    def head(self) -> Head:
         """In float32: logits in less would blur the scores."""
         return head_of(self.llm).detach().float()
 
@@ -105,32 +102,10 @@ class Reader:
             out += [torch.cat(list(itertools.islice(parts, len(sound.spans)))) for sound in some]
         return out
 
-    def read_head(self, embeddings: torch.Tensor) -> Head:
-        """Keys and values of a prefix [H, width] that many requests begin with; nobody writes to them."""
-        return read_head(decoder_of(self.llm), embeddings)
-
-    def hidden(
-        self,
-        embeddings: torch.Tensor,
-        starts: Sequence[int],
-        prefixes: Sequence[tuple[int, int]] | None = None,
-        head: Head | None = None,
-    ) -> torch.Tensor:
-        """Last hidden states [L, width] of documents laid end to end (see `salad.model.llm.hidden_states`)."""
-        return hidden_states(self.llm, embeddings, starts, prefixes, head)
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.head.logits(hidden)
-
     def plain_logits(self, embeddings: torch.Tensor) -> torch.Tensor:
         """[L, vocabulary] of one sequence by the model's own forward pass: the reference, and what any LLM can do."""
         logits: torch.Tensor = self.llm(inputs_embeds=embeddings[None], use_cache=False).logits[0]
         return logits.float()
-
-    @property
-    def packs(self) -> bool:
-        """Whether packed documents give what this LLM gives alone; else it is scored one option at a time."""
-        return packs(self.llm)
 
 
 def load_reader(name: str | Path, *, start: Start | None = None, bf16: bool = False, device: str = "cpu") -> Reader:

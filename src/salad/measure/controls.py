@@ -58,7 +58,7 @@ def _frames(spans: Sequence[np.ndarray], at: int, number: int) -> np.ndarray:
 
 
 def silence(encoder: Encoder, number: int = 1) -> np.ndarray:
-    """Frames [frames, dim] of SILENCE_S of digital silence, longer where `number` are wanted, as far as `encoder` goes."""
+    """Frames of SILENCE_S of digital silence, longer where `number` are wanted, as far as `encoder` goes."""
     seconds = max(SILENCE_S, int(np.ceil((number + 1) / encoder.frame_rate_hz)))
     samples = seconds * encoder.sample_rate_hz
     return encoder.encode([np.zeros(min(samples, encoder.max_samples or samples), np.float32)])[0]
