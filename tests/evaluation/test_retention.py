@@ -7,10 +7,11 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from salad.cli import app
-from salad.evaluation.probing import Retained, layer_states, probe, retention
+from salad.evaluation.probing import layer_states, probe, retention
 from salad.evaluation.retention import measure_retention
 from salad.evaluation.saved_model import load_saved
 from salad.files import read_json, read_jsonl, sha256_file, write_json
+from salad.measure.results import Interval
 from salad.records import to_json
 from salad.testing.listeners import save_corpus, save_listener
 from salad.testing.models import make_examples, make_model
@@ -83,7 +84,7 @@ def test_retention_is_one_where_nothing_is_lost_and_zero_where_all_is():
     gone, *_ = planted(0.0, seed=9)
     faint, *_ = planted(1.2)
     full, none, part = (probe(x, voice, documents, recordings=documents) for x in (strong, gone, faint))
-    assert retention(full, full) == Retained(1.0, 1.0, 1.0)
+    assert retention(full, full) == Interval(1.0, 1.0, 1.0)
     left = retention(none, full)
     assert abs(left.value) < 0.25 and left.high < 0.6
     some = retention(part, full)

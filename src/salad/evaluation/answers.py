@@ -16,7 +16,7 @@ from salad.audio import read_audio, split_at_quiet
 from salad.data.readers.rows import locate, utf8
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, token_f1
-from salad.evaluation.saved_model import load_saved
+from salad.evaluation.saved_model import ModelFiles, load_saved
 from salad.files import read_jsonl, sha256_file, write_json, write_jsonl
 from salad.model import SaladProcessor
 from salad.model.freeze import freeze
@@ -60,12 +60,6 @@ class AnswerRow:
 
 
 @dataclass(frozen=True)
-class AnsweringModel:
-    path: str
-    fingerprint: str
-
-
-@dataclass(frozen=True)
 class PromptFile:
     path: str
     sha256: str
@@ -77,7 +71,7 @@ class PromptFile:
 class AnswerFigures:
     """answers.json: means of the rows that have the figure."""
 
-    model: AnsweringModel
+    model: ModelFiles
     prompts: PromptFile
     sampling: Sampling
     precision: str
@@ -185,7 +179,7 @@ def answer_prompts(
             bar.advance(len(part))
     found_of = {name: [v for row in rows if (v := getattr(row, name)) is not None] for name in FIGURES}
     figures = AnswerFigures(
-        model=AnsweringModel(str(model), assets.fingerprint(model)),
+        model=ModelFiles.of(model),
         prompts=PromptFile(str(prompts), sha256_file(prompts), len(rows), len(quarantined)),
         sampling=sampling,
         precision="bf16" if bf16 else "fp32",

@@ -225,7 +225,7 @@ def infer(
     ]
     with progress("multiple choice", len(systems) * sum(len(p.items) for p in tasks)) as bar:
         for system in systems:
-            described = system.described(_fingerprint(system.reader.name))
+            described = system.described(assets.fingerprint(system.reader.name))
             files = {}
             for prepared in tasks:
                 name = prepared.task.task
@@ -328,8 +328,3 @@ def _not_scored(tasks: Mapping[str, PlannedTask]) -> str:
         for name, task in tasks.items()
         if (skipped := task.skipped)
     )
-
-
-def _fingerprint(model: str) -> str:
-    """Of the files that a model is read from."""
-    return assets.fingerprint(model)

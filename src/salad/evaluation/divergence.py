@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from salad import assets
 from salad.engine.memory import keep_freed_memory
-from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpus, silent_spans
+from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, ModelFiles, read_corpus, silent_spans
 from salad.files import sha256_json, write_json, write_jsonl
 from salad.measure.divergence import (
     WITHOUT_CASCADE,
@@ -82,9 +81,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class MeasuredModel:
-    path: str
-    fingerprint: str
+class MeasuredModel(ModelFiles):
     llm_frozen: bool
 
 
@@ -145,7 +142,7 @@ def measure_divergence(
     measured = _figures(rows, {u.id: u.document_id or u.id for u in found.utterances}, loaded.seed)
     figures = DivergenceFigures(
         **vars(measured),
-        model=MeasuredModel(str(model), assets.fingerprint(model), loaded.frozen),
+        model=MeasuredModel(**vars(ModelFiles.of(model)), llm_frozen=loaded.frozen),
         teacher=loaded.teacher_name,
         corpus=MeasuredOn(
             str(corpus), sha256_json(told), len(found.utterances), len(found.texts), len(found.quarantined)

@@ -17,6 +17,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
+from salad.measure.results import Interval
 from salad.model.llm import layer_states as llm_layer_states
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.sequence import assemble, best_fit
@@ -123,16 +124,7 @@ def probe(
     return Probed(values[0], float(by_chance.mean()), float(np.percentile(by_chance, 95)), np.array(draws))
 
 
-@dataclass(frozen=True)
-class Retained:
-    """A share with its 95 % interval over documents."""
-
-    value: float
-    low: float
-    high: float
-
-
-def retention(after: Probed, before: Probed) -> Retained | None:
+def retention(after: Probed, before: Probed) -> Interval | None:
     """(after - chance) / (before - chance) with its 95 % interval over documents; None where before shows nothing.
 
     Their chances are averaged. 1: nothing was lost; 0: the probe finds no more than in shuffled labels.
@@ -143,7 +135,7 @@ def retention(after: Probed, before: Probed) -> Retained | None:
     ratios = (after.draws - chance) / np.maximum(before.draws - chance, 1e-9)
     low, high = np.percentile(ratios, [2.5, 97.5])
     value = (after.value - chance) / (before.value - chance)
-    return Retained(float(value), float(low), float(high))
+    return Interval(float(value), float(low), float(high))
 
 
 def _shuffle(labels: np.ndarray, recordings: Sequence[str] | None, rng: np.random.Generator) -> np.ndarray:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from salad import assets
 from salad.engine.memory import keep_freed_memory
-from salad.evaluation.probing import Probed, Retained, layer_states, probe, retention
-from salad.evaluation.saved_model import LoadedModel, load_saved, read_corpus, untrained
+from salad.evaluation.probing import Probed, layer_states, probe, retention
+from salad.evaluation.saved_model import LoadedModel, ModelFiles, load_saved, read_corpus, untrained
 from salad.files import write_json, write_jsonl
 from salad.measure.format import with_interval
+from salad.measure.results import Interval
 from salad.model import SaladForConditionalGeneration
 from salad.progress import progress
 from salad.records import to_json
@@ -44,14 +44,8 @@ class LayerFigures:
     after: ProbeFigure
     before: ProbeFigure
     chance: float
-    retention: Retained | None
-    of_encoder: Retained | None
-
-
-@dataclass(frozen=True)
-class ProbedModel:
-    path: str
-    fingerprint: str
+    retention: Interval | None
+    of_encoder: Interval | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ class Rate:
 class RetentionFigures:
     """retention.json. voices: utterances of each; layers: by label (voice, rate) and name."""
 
-    model: ProbedModel
+    model: ModelFiles
     before: str
     spans: int
     documents: int
@@ -134,7 +128,7 @@ def measure_retention(
                     of_encoder=retention(own, probes["after"][SAME_EARS]),
                 )
     figures = RetentionFigures(
-        model=ProbedModel(str(model), assets.fingerprint(model)),
+        model=ModelFiles.of(model),
         before=before or SAME_EARS,
         spans=len(spans),
         documents=len(set(documents)),

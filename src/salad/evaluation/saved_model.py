@@ -50,6 +50,18 @@ class MeasuredCorpus:
         return list({document.text: document for document in [*spoken, *self.documents]}.values())
 
 
+@dataclass(frozen=True)
+class ModelFiles:
+    """A saved model as results name it: where it lies, and the hash of its files."""
+
+    path: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, model: Path) -> ModelFiles:
+        return ModelFiles(str(model), assets.fingerprint(model))
+
+
 class LoadedModel:
     """MODEL as `from_pretrained` reads it, its tokenizer, and how the run that made it interleaves.
 

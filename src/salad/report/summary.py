@@ -162,6 +162,10 @@ def _headline_accuracy(report: Report) -> Markup:
     return sentence
 
 
+def _table(first: Column | str, *columns: str) -> Table:
+    return Table(first, *(Column(column, justify="right") for column in columns), title_justify="left")
+
+
 def print_report(report: Report, console: Console) -> None:
     """Print the headline figures as two compact tables; "–" marks what was not measured."""
     report = finite(report)
@@ -169,20 +173,15 @@ def print_report(report: Report, console: Console) -> None:
     def show(value: Any, form: Any) -> str:
         return "–" if value is None else form(value)
 
-    table = Table(title=f"SALAD run: {report.name or 'unnamed'}", title_justify="left", title_style="bold")
-    table.add_column("")
-    for column in ("M (nats/token)", heard_title(report), "F (nats/token)"):
-        table.add_column(column, justify="right")
+    table = _table("", "M (nats/token)", heard_title(report), "F (nats/token)")
+    table.title, table.title_style = f"SALAD run: {report.name or 'unnamed'}", "bold"
     for key, name in (STAGES | CONTROLS).items():
         cells = [with_error(pick(report, f"{kind}.{key}")) for kind in ("misalignment", "forgetting")]
         heard = show(pick(report, f"heard_by_stage.{key}.value"), percent)
         table.add_row(name, cells[0], heard, cells[1], end_section=key == list(STAGES)[-1])
     console.print(table)
 
-    table = Table(title_justify="left")
-    table.add_column(f"accuracy, n = {show(pick(report, 'accuracy.n'), str)}")
-    for column in ("value", "95 % interval"):
-        table.add_column(column, justify="right")
+    table = _table(f"accuracy, n = {show(pick(report, 'accuracy.n'), str)}", "value", "95 % interval")
     for key, name in ACCURACIES.items():
         value = pick(report, f"accuracy.{key}")
         table.add_row(name, show(pick(report, f"accuracy.{key}.value"), percent), interval(value) or "–")
@@ -192,11 +191,10 @@ def print_report(report: Report, console: Console) -> None:
     console.print(table)
 
     if tasks := task_rows(report):
-        table = Table(Column("items", overflow="fold", min_width=11), title_justify="left")
         systems = {"text_base": "read", "speech_adapted": "heard", "blind": "silence", "other": "other"}
         systems |= {"cascade": "cascade"}
-        for column in ("n", "chance", *systems.values(), "gap, points"):
-            table.add_column(column, justify="right")
+        items = Column("items", overflow="fold", min_width=11)
+        table = _table(items, "n", "chance", *systems.values(), "gap, points")
         for row in tasks:
             values = [row.chance, *(pick(row, f"{key}.value") for key in systems)]
             cells = ["" if value is None else f"{100 * value:.0f}" for value in values]
@@ -204,9 +202,7 @@ def print_report(report: Report, console: Console) -> None:
         console.print(table)
 
     if voices := report.voices:
-        table = Table("voice", title_justify="left")
-        for column in ("M", "heard", "WER", "phone error"):
-            table.add_column(column, justify="right")
+        table = _table("voice", "M", "heard", "WER", "phone error")
         for one in voices:
             shares = [pick(one, f"{key}.value") for key in ("heard", "wer", "phone_error")]
             table.add_row(one.voice, show(pick(one, "stage2.all"), nats), *(show(share, percent) for share in shares))

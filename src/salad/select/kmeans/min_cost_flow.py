@@ -55,7 +55,6 @@ class _Flow:
         self.members = np.split(order, np.cumsum(np.bincount(labels, minlength=k))[:-1])
         self.step = np.full((k + 1, k + 1), np.inf)  # cheapest move a -> b, without prices
         self.mover = np.full((k + 1, k + 1), -1)
-        self.num_paths = self.num_searches = 0
         if num % k:
             self.step[:k, k] = np.where(self.places == self.small, 0.0, np.inf)
             self.step[k, :k] = np.where(self.places > self.small, 0.0, np.inf)
@@ -64,7 +63,6 @@ class _Flow:
 
     def run(self) -> tuple[np.ndarray, np.ndarray] | None:
         while np.any(self.sizes != self.places):
-            self.num_searches += 1
             distance, parent = self._search()
             sinks = np.flatnonzero((self.sizes < self.places) & np.isfinite(distance[:-1]))
             if not len(sinks):
@@ -119,7 +117,6 @@ class _Flow:
             carried.append(movers)
         if amount <= 0:
             return
-        self.num_paths += 1
         for a, b, movers in zip(path, path[1:], carried, strict=False):
             if movers is None:
                 self._swap_place(a, b)
