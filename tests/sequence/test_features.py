@@ -366,7 +366,7 @@ def test_recordings_on_the_fly_are_those_of_the_cache(whole, codes, tmp_path):
 def test_more_layouts_of_whole_recordings_encode_nothing(whole, monkeypatch):
     run, utterances, folder, _ = whole
     encode(run, folder, utterances, "t", layouts=1)
-    monkeypatch.setattr(speech, "encode_pieces", lambda *_, **__: pytest.fail("encoded again"))
+    monkeypatch.setattr("salad.model.encoders.job.encode_pieces", lambda *_, **__: pytest.fail("encoded again"))
     store = encode(with_sequence(run, layouts=9), folder, utterances, "t", layouts=9, whole=True)
     assert frames_of(run, store, utterances, 8)
     assert _inputs("align", run.recipe) != _inputs("align", with_sequence(run, encode="spans").recipe)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +20,12 @@ from salad.data.readers.detect import kind_of as kind_of_file
 from salad.data.readers.manifests import TEXT_ALONE
 from salad.data.readers.rows import check_text
 from salad.data.sources import READERS, open_source
-from salad.engine import run_shards
 from salad.files import read_json, sha256_json
 from salad.measure.controls import silence
 from salad.model import SaladForConditionalGeneration
 from salad.model.check import load_llm
-from salad.model.encoders.job import encode_pieces, items_of, kind_of, shared_encoder
-from salad.sequence import FrameStore, check_shard
+from salad.model.encoders.job import encode_all, items_of, kind_of, shared_encoder
+from salad.sequence import FrameStore
 from salad.sequence.examples import all_pieces, speech_examples, text_examples
 from salad.types import Document, Example, SaladError, Utterance
 
@@ -105,27 +103,14 @@ class LoadedModel:
                 f"model: {self.folder} hears frames of {self.model.config.frame_dim}, but its encoder {name} gives "
                 f"{encoder.frame_dim}; the encoder was exchanged after the training"
             )
+        stored = self.sequence.stored
         items = [(u.audio, all_pieces(u, self.sequence, seed=self.seed, layouts=layouts)) for u in utterances]
         if self.sequence.encode == "recordings":
             items = list(items_of(encoder, utterances, self.sequence, seed=self.seed, layouts=layouts))
-        fits = encoder.fingerprint(), kind_of(encoder, self.sequence.stored)
         changed = [[path, Path(path).stat().st_mtime_ns] for path, *_ in items]
-        folder = out / "frames" / sha256_json([fits, changed, repr(items)])[:12]
-        for shard in sorted(folder.glob("shard-*")):
-            if check_shard(shard, *fits):  # cut off, damaged, or of an older format
-                shutil.rmtree(shard)
-        function = functools.partial(encode_pieces, encoder=name, stored=self.sequence.stored)
-        folders = run_shards(
-            function,
-            items,
-            folder,
-            shard_items=ENCODE_SHARD,
-            workers=workers,
-            title="encode",
-            unit="utterances",
-            library=encoder.library,
-        )
-        return FrameStore(folders, *fits, encoder.frames_of_codes)
+        made_from = sha256_json([[encoder.fingerprint(), kind_of(encoder, stored)], changed, repr(items)])
+        folder = out / "frames" / made_from[:12]
+        return encode_all(name, items, folder, stored=stored, shard_items=ENCODE_SHARD, workers=workers, title="encode")
 
 
 def _at_hand(llm: str | None) -> str | None:

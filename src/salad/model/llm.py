@@ -111,14 +111,6 @@ def head_of(llm: PreTrainedModel) -> Head:
     return Head(linear.weight, getattr(linear, "bias", None), scale, cap)
 
 
-def lora_name(llm: nn.Module, key: str) -> str:
-    """Name of a plain weight in an LLM whose linear layers peft has wrapped."""
-    stem, _, leaf = key.rpartition(".")
-    return (
-        f"{stem}.base_layer.{leaf}" if any(n.startswith(f"{stem}.base_layer") for n, _ in llm.named_modules()) else key
-    )
-
-
 # --- states of documents laid end to end ------------------------------------------------------------------
 
 

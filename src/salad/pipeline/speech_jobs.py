@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import shutil
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,13 +13,12 @@ from salad.align.transcribe import transcribe_all
 from salad.config import Recipe, Variation
 from salad.data.deduplicate import sound_key
 from salad.data.manifest import spoken_in, utterance_from_dict, utterance_to_dict
-from salad.engine import Made, run_shards
+from salad.engine import Made
 from salad.files import Rows, read_json, write_json, write_jsonl
 from salad.model.encoders.base import Encoder
-from salad.model.encoders.job import FlyFrames, encode_pieces, items_of, kind_of, shared_encoder
+from salad.model.encoders.job import FlyFrames, encode_all, items_of, kind_of, shared_encoder
 from salad.pipeline.fingerprints import fingerprint, of_folder, section
 from salad.pipeline.run import Run, versions
-from salad.progress import console
 from salad.sequence import FrameShard, FrameStore, check_shard
 from salad.sequence.frames import Decode
 from salad.synthesize.delivery import STEADY
@@ -122,29 +119,21 @@ def encode(
     how: dict[str, Any] = {"seed": run.recipe.seed, "layouts": layouts, "whole": whole}
     if settings.features == "fly":
         return FlyFrames(encoder_of(run), settings, utterances, **how)
-    for shard in sorted(folder.glob("shard-*")):
-        if why := check_shard(shard, *expected(run)[:2]):
-            console.print(f"encoded again: {why}", highlight=False)
-            shutil.rmtree(shard)
     encoder, kind, _ = expected(run)
 
     def key(item: tuple[Any, ...]) -> str:
         return f"{encoder} {kind} {sound_key(item[0])} {item!r}"
 
-    items = items_of(encoder_of(run), utterances, settings, **how)
-    function = functools.partial(encode_pieces, encoder=run.recipe.assets.encoder, stored=settings.stored)
-    folders = run_shards(
-        function,
-        items,
+    return encode_all(
+        run.recipe.assets.encoder,
+        items_of(encoder_of(run), utterances, settings, **how),
         folder,
+        stored=settings.stored,
         shard_items=run.recipe.engine.shard_items,
         workers=run.recipe.engine.workers,
         title=title,
-        unit="utterances",
-        library=encoder_of(run).library,
         key=key,
     )
-    return FrameStore(folders, *expected(run))
 
 
 def open_frames(

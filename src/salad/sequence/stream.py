@@ -12,10 +12,10 @@ import bisect
 import itertools
 import math
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class LeftOut(Exception):
         self.id, self.reason = id, reason
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShardSource:
     """Documents of one kind in shards, and their share of each batch's positions.
 
@@ -77,10 +77,13 @@ class _Order:
         return self._own[shard], row - self._bounds[shard]
 
 
+Opened = Callable[[ShardSource, int], Sequence[Any]]
+
+
 class _Reader:
     """One lane of one source."""
 
-    def __init__(self, source: ShardSource, lane: int, lanes: int, buffer: int, seed: int, opened: _Opened) -> None:
+    def __init__(self, source: ShardSource, lane: int, lanes: int, buffer: int, seed: int, opened: Opened) -> None:
         self.source, self.lane, self.lanes, self._opened = source, lane, lanes, opened
         self.total = sum(source.sizes)
         self._order = _Order(source.sizes, buffer, f"{seed}/{source.name}")
@@ -98,29 +101,13 @@ class _Reader:
             shard, row = self._order.at(self.epoch, self.lane + self.at * self.lanes)
             self.at += 1
             try:
-                example, positions = self.source.build(self._opened.shard(self.source, shard)[row], self.epoch)
+                example, positions = self.source.build(self._opened(self.source, shard)[row], self.epoch)
             except LeftOut as one:
                 left_out(one)
                 continue
             self.given += positions
             return example, positions
         raise SaladError(f"stream: every document of {self.source.name!r} was left out; see quarantine.jsonl for why")
-
-
-class _Opened:
-    """The shards read last, whatever lane asked for them."""
-
-    def __init__(self, keep: int) -> None:
-        self._keep, self._shards = keep, OrderedDict[tuple[str, int], Sequence[Any]]()
-
-    def shard(self, source: ShardSource, number: int) -> Sequence[Any]:
-        key = (source.name, number)
-        if key not in self._shards:
-            self._shards[key] = source.read(number)
-            if len(self._shards) > self._keep:
-                self._shards.popitem(last=False)
-        self._shards.move_to_end(key)
-        return self._shards[key]
 
 
 class Stream:
@@ -152,7 +139,7 @@ class Stream:
         if sum(few.sizes) < lanes:
             raise SaladError(f"sequence.lanes: {lanes}, but {few.name!r} has only {sum(few.sizes)} documents; lower it")
         self._positions, self._left_out = math.ceil(positions / lanes), left_out
-        opened = _Opened(2 * buffer * len(sources))
+        opened = lru_cache(2 * buffer * len(sources))(lambda source, shard: source.read(shard))  # whatever lane asks
         self._lanes = {
             lane: [_Reader(source, lane, lanes, buffer, seed, opened) for source in sources]
             for lane in range(rank, lanes, size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,10 +13,12 @@ import numpy as np
 
 from salad import config
 from salad.audio import read_audio, resample
-from salad.engine import Made, Shard
+from salad.engine import Made, Shard, run_shards
 from salad.engine.devices import worker_device
 from salad.model.encoders.base import Encoder
 from salad.model.encoders.load import load_encoder
+from salad.progress import console
+from salad.sequence import FrameStore, check_shard
 from salad.sequence.examples import all_pieces, recording_piece, word_frames
 from salad.sequence.frames import Decode, Key, Piece, missing, slice_of, write_frames
 from salad.types import SaladError, Utterance
@@ -129,6 +131,39 @@ def encode_pieces(shard: Shard, folder: Path, *, encoder: str, stored: str = "au
     write_frames(folder, pieces, features, encoder=loaded.fingerprint(), utterance_ids=ids, word_frames=bounds)
 
 
+def encode_all(
+    encoder: str,
+    items: Sequence[Any],
+    folder: Path,
+    *,
+    stored: str,
+    shard_items: int,
+    workers: int,
+    title: str,
+    key: Callable[[Any], str] | None = None,
+) -> FrameStore:
+    """Frames of `items` (see `items_of`) in shards of `folder`; those that another encoder made, or that are cut off or
+    damaged, are encoded again. key: names what an item is made from, so that shards with the same are kept."""
+    loaded = shared_encoder(encoder)
+    fits = loaded.fingerprint(), kind_of(loaded, stored)
+    for shard in sorted(folder.glob("shard-*")):
+        if why := check_shard(shard, *fits):
+            console.print(f"encoded again: {why}", highlight=False)
+            shutil.rmtree(shard)
+    folders = run_shards(
+        functools.partial(encode_pieces, encoder=encoder, stored=stored),
+        items,
+        folder,
+        shard_items=shard_items,
+        workers=workers,
+        title=title,
+        unit="utterances",
+        library=loaded.library,
+        key=key,
+    )
+    return FrameStore(folders, *fits, loaded.frames_of_codes)
+
+
 class FlyFrames:
     """Frames made when they are asked for; the same numbers as from the cache, which encodes the same pieces together.
 
@@ -145,10 +180,10 @@ class FlyFrames:
         keep: int = 32,
         **how: Any,
     ) -> None:
-        self.encoder, self._pieces, self._keep = encoder, pieces_for(encoder, settings, **how), keep
+        self.encoder, self._pieces = encoder, pieces_for(encoder, settings, **how)
         self._settings, self._kind = settings, kind_of(encoder, settings.stored)
         self._utterances = utterances
-        self._last: OrderedDict[str, _Encoded] = OrderedDict()
+        self.of = functools.lru_cache(keep)(self._encoded)  # all pieces of one utterance
 
     def __len__(self) -> int:
         return sum(len(self._pieces(utterance)) for utterance in self._utterances)
@@ -163,21 +198,12 @@ class FlyFrames:
             raise missing(key)
         return self.of(self._known[key[0]]).get(key)
 
-    def of(self, utterance: Utterance) -> _Encoded:
-        """All pieces of one utterance, encoded unless they were among the last."""
-        if utterance.id not in self._last:
-            pieces = self._pieces(utterance)
-            arrays = features_of(self.encoder, utterance.audio, pieces, self._kind)
-            bounds = (
-                word_frames(utterance, self.encoder.frame_rate_hz) if self._settings.encode == "recordings" else None
-            )
-            decode = self.encoder.frames_of_codes if self._kind == "codes" else None
-            kept = {p.key: array for p, array in zip(pieces, arrays, strict=True)}
-            self._last[utterance.id] = _Encoded(kept, bounds, decode)
-            if len(self._last) > self._keep:
-                self._last.popitem(last=False)
-        self._last.move_to_end(utterance.id)
-        return self._last[utterance.id]
+    def _encoded(self, utterance: Utterance) -> _Encoded:
+        pieces = self._pieces(utterance)
+        arrays = features_of(self.encoder, utterance.audio, pieces, self._kind)
+        bounds = word_frames(utterance, self.encoder.frame_rate_hz) if self._settings.encode == "recordings" else None
+        decode = self.encoder.frames_of_codes if self._kind == "codes" else None
+        return _Encoded({p.key: array for p, array in zip(pieces, arrays, strict=True)}, bounds, decode)
 
 
 class _Encoded:
