@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from salad.data.manifest import write_utterances
 from salad.files import write_json, write_jsonl
 from salad.measure.controls import Spoken, others_frames
-from salad.measure.divergence import BETWEEN, WITHOUT_CASCADE, DocumentKL, difference, heard, summary
+from salad.measure.divergence import BETWEEN, WITHOUT_CASCADE, DocumentKL, difference, heard, speech_ears, summary
 from salad.measure.hearing import (
     EXPOSURES,
     HeardSpan,
@@ -31,7 +31,7 @@ from salad.measure.hearing import (
     wer_rows,
     word_recall,
 )
-from salad.measure.oracle import argmax_ears, disturbed_symbols, oracle_rows, symbol_ears, symbols_of_model
+from salad.measure.oracle import disturbed_symbols, oracle_rows, symbol_ears, symbols_of_model
 from salad.measure.statistics import margin, margin_over, ratio
 from salad.pipeline.hearing import _read, _withheld, heard_counts, transcript_errors
 from salad.types import Example, Result, SaladError, Span, Utterance
@@ -304,7 +304,7 @@ def test_true_symbols_are_read_in_place_of_heard_ones(example):
     model = Ears()
     embeddings, lengths = symbol_ears(model, lambda e: [[3, 4]], 5)([example])
     assert lengths == [2] and torch.equal(embeddings, model.table(torch.tensor([3, 4])))
-    argmax_ears(model)([example])
+    speech_ears(model, readout="argmax")([example])
     assert model.read_out == ["argmax"]
 
 

@@ -18,6 +18,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from salad.measure.results import Interval
+from salad.measure.statistics import middle_95
 from salad.model.llm import layer_states as llm_layer_states
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.sequence import assemble, best_fit
@@ -39,8 +40,7 @@ class Probed:
 
     @property
     def interval(self) -> tuple[float, float]:
-        low, high = np.percentile(self.draws, [2.5, 97.5])
-        return float(low), float(high)
+        return middle_95(self.draws)
 
 
 def layer_states(model: SaladForConditionalGeneration, examples: Sequence[Example]) -> dict[str, np.ndarray]:
@@ -133,9 +133,7 @@ def retention(after: Probed, before: Probed) -> Interval | None:
         return None
     chance = (after.chance + before.chance) / 2  # two estimates of one thing
     ratios = (after.draws - chance) / np.maximum(before.draws - chance, 1e-9)
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    value = (after.value - chance) / (before.value - chance)
-    return Interval(float(value), float(low), float(high))
+    return Interval(float((after.value - chance) / (before.value - chance)), *middle_95(ratios))
 
 
 def _shuffle(labels: np.ndarray, recordings: Sequence[str] | None, rng: np.random.Generator) -> np.ndarray:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from salad.measure.results import MeasuredKL, Share
+from salad.measure.statistics import middle_95
+from salad.model.ears.symbol_ears import Readout
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
 from salad.objective.distill import distill, kl_per_position
@@ -55,14 +57,20 @@ class TokenKL:
 
 
 def speech_ears(
-    model: SaladForConditionalGeneration, frames: Callable[[Example], Sequence[np.ndarray]] | None = None
+    model: SaladForConditionalGeneration,
+    frames: Callable[[Example], Sequence[np.ndarray]] | None = None,
+    readout: Readout = "mixed",
 ) -> Ears:
-    """Hear through the adapter; `frames` may put others (silence) in place of an example's own."""
+    """Hear through the adapter; `frames` may put others (silence) in place of an example's own.
+
+    readout: of `hear`; "argmax" reads the likeliest token in place of the expected embedding.
+    """
 
     def hear(examples: Sequence[Example]) -> tuple[torch.Tensor, list[int]]:
         spans = [span for e in examples for span in (frames(e) if frames else e.speech_frames)]
         device = model.get_input_embeddings().weight.device
-        return model.speech_embeddings([torch.from_numpy(span).float().to(device) for span in spans])
+        got = model.hear([torch.from_numpy(span).float().to(device) for span in spans], readout=readout)
+        return got.embeddings, got.lengths
 
     return hear
 
@@ -244,7 +252,7 @@ def heard(
     shares = (tops - draws[0])[fit] / (tops - lows)[fit]
     reference = names[int(means[1 : 1 + len(names)].argmin())]
     formula = BETWEEN if cascade else WITHOUT_CASCADE
-    return Share(float((top - means[0]) / (top - low)), *_bounds(shares), n, reference, formula)
+    return Share(float((top - means[0]) / (top - low)), *middle_95(shares), n, reference, formula)
 
 
 def difference(
@@ -260,12 +268,7 @@ def difference(
     if found is None:
         raise SaladError("difference: the two have no document in common")
     means, draws, n = found
-    return Estimate(float(means[0] - means[1]), *_bounds(draws[0] - draws[1]), n)
-
-
-def _bounds(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
+    return Estimate(float(means[0] - means[1]), *middle_95(draws[0] - draws[1]), n)
 
 
 def _paired(

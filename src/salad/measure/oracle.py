@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from salad.measure.divergence import DocumentKL, Ears, divergence
+from salad.measure.divergence import DocumentKL, Ears, divergence, speech_ears
 from salad.model.teacher import Teacher
 from salad.text.speakable import speakable
 from salad.types import Example
@@ -73,18 +73,6 @@ def symbol_ears(model: Any, said: Said, num_symbols: int, error_rate: float = 0.
     return hear
 
 
-def argmax_ears(model: Any) -> Ears:
-    """Hear through the ears, but read the likeliest token in place of the expected embedding."""
-
-    def hear(examples: Sequence[Example]) -> tuple[torch.Tensor, list[int]]:
-        device = model.get_input_embeddings().weight.device
-        spans = [torch.from_numpy(span).float().to(device) for e in examples for span in e.speech_frames]
-        got = model.hear(spans, readout="argmax")
-        return got.embeddings, got.lengths
-
-    return hear
-
-
 def oracle_rows(
     model: Any, reader: Teacher, examples: Sequence[Example], said: Said, seed: int = 0
 ) -> dict[str, list[DocumentKL]]:
@@ -96,5 +84,5 @@ def oracle_rows(
     for rate in ERROR_RATES:
         name = "oracle_symbols" + (f"_{100 * rate:.0f}" if rate else "")
         rows[name] = divergence(model, reader, examples, symbol_ears(model, said, len(symbols), rate, seed))
-    rows["oracle_argmax"] = divergence(model, reader, examples, argmax_ears(model))
+    rows["oracle_argmax"] = divergence(model, reader, examples, speech_ears(model, readout="argmax"))
     return rows

@@ -105,16 +105,20 @@ def ratio(
     drawn = np.random.default_rng(seed).integers(0, len(tops), (resamples, len(tops)))
     below = bottoms[drawn].sum(axis=1)
     values = tops[drawn].sum(axis=1)[below > 0] / below[below > 0]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return Estimate(float(top.sum() / bottom.sum()), float(low), float(high), n)
+    return Estimate(float(top.sum() / bottom.sum()), *middle_95(values), n)
 
 
 def _interval(
     values: np.ndarray, resamples: int, seed: int, groups: Sequence[str] | None
 ) -> tuple[float, float, float]:
     """Mean of `values` [n], and the 2.5 and 97.5 percentiles of the means that are drawn."""
-    low, high = np.percentile(_draws(values, resamples, np.random.default_rng(seed), groups), [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
+    return float(values.mean()), *middle_95(_draws(values, resamples, np.random.default_rng(seed), groups))
+
+
+def middle_95(draws: np.ndarray) -> tuple[float, float]:
+    """The 2.5 and 97.5 percentiles."""
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _draws(values: np.ndarray, resamples: int, rng: np.random.Generator, groups: Sequence[str] | None) -> np.ndarray:
@@ -167,8 +171,7 @@ def pooled_gap(
     n = sum(sizes)
     out = []
     for weights in (np.array(sizes) / n, np.full(len(sizes), 1 / len(sizes))):
-        low, high = np.percentile(weights @ np.array(means), [2.5, 97.5])
-        out.append(Gap(float(weights @ np.array(values)), float(low), float(high), n))
+        out.append(Gap(float(weights @ np.array(values)), *middle_95(weights @ np.array(means)), n))
     return out[0], out[1]
 
 
