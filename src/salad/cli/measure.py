@@ -27,6 +27,7 @@ from salad.cli.common import (
     print_table,
 )
 
+Figures = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and frames go.")]
 app = typer.Typer()
 analyze_app = typer.Typer(help="Fit laws to results.", no_args_is_help=True, cls=Group)
 
@@ -245,9 +246,7 @@ def divergence(
         str | None,
         typer.Option("--teacher", metavar="LLM", help="The text LLM that MODEL came from; default: its run's."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and frames go.")] = Path(
-        "runs/divergence"
-    ),
+    out: Figures = Path("runs/divergence"),
     precision: Precision = "fp32",
     device: Device = "cpu",
     workers: EncodeWorkers = 2,
@@ -279,9 +278,7 @@ def retention(
         str | None, typer.Option("--before", metavar="X", help="A checkpoint, a model, or init; default: the encoder.")
     ] = None,
     teacher: Teacher = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and frames go.")] = Path(
-        "runs/retention"
-    ),
+    out: Figures = Path("runs/retention"),
     layouts: Annotated[int, typer.Option("--layouts", min=1, help="Interleavings of each document.")] = 2,
     precision: Precision = "fp32",
     device: Device = "cpu",

@@ -185,9 +185,7 @@ def synthesize(
 
 @command(app, "salad plan recipes/salad-3b.yaml --devices 8", MAKE)
 def plan(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/demo.yaml.")] = Path(
-        "recipes/demo.yaml"
-    ),
+    recipe: RecipePath = Path("recipes/demo.yaml"),
     devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs to spread the training over.")] = 1,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Time this machine for such recipes, and write a card of it.")

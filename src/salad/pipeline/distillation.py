@@ -12,7 +12,6 @@ import torch
 
 from salad import config
 from salad.engine.machine import default_device
-from salad.engine.memory import keep_freed_memory
 from salad.files import read_json
 from salad.measure.divergence import divergence, forgetting, speech_ears, summary
 from salad.model import SaladForConditionalGeneration
@@ -57,8 +56,7 @@ def train_stage(
     overfit: train on the first batch alone, into this folder; a sound set-up drives its loss towards zero.
     folder: where checkpoints and logs go; None: the stage's own. seed: of the order of documents; None: the recipe's.
     """
-    torch.set_num_threads(run.recipe.threads)
-    keep_freed_memory()
+    run.use_threads()
     tokenizer, device = load_tokenizer(run), default_device()
     world, context = ProcessGroup.join(), run.recipe.sequence.context
     bf16 = run.uses_bf16("train", device)

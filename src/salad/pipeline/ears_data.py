@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from transformers import AutoConfig
 
-from salad import config
+from salad import assets, config
 from salad.data.withheld import has_withheld, read_withheld
 from salad.files import read_json, write_json
 from salad.model import SaladForConditionalGeneration
@@ -50,20 +51,13 @@ def choose_symbols(run: Run, tokenizer: Any, utterances: Sequence[Utterance]) ->
     texts = [d.text for name in ("speech", "web") for d in load_documents(run, name)] + [u.text for u in utterances]
     words = {word for text in texts for form in speakable(text.split()) for word in form.split()}
     symbols = Symbols.found_in(sorted(words | set(vocabulary_words(tokenizer))), model.symbols, model.language)
-    lexicon = Lexicon.of_tokenizer(tokenizer, symbols, _vocabulary_size(run), model.depth)
+    llm = AutoConfig.from_pretrained(assets.llm_folder(run.recipe.assets.llm))
+    lexicon = Lexicon.of_tokenizer(tokenizer, symbols, int(llm.vocab_size), model.depth)
     write_json(path, symbols.to_dict())
     save_file(
         {name: getattr(lexicon, name) for name in ("sounds", "traits", "sayable")}, folder / "lexicon.safetensors"
     )
     return symbols
-
-
-def _vocabulary_size(run: Run) -> int:
-    from transformers import AutoConfig
-
-    from salad import assets
-
-    return int(AutoConfig.from_pretrained(assets.llm_folder(run.recipe.assets.llm)).vocab_size)
 
 
 def vocabulary_words(tokenizer: Any) -> list[str]:

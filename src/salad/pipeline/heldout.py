@@ -14,10 +14,9 @@ from salad.engine.machine import default_device
 from salad.evaluation.figures import UNSEEN
 from salad.measure.controls import Spoken, others_frames
 from salad.model import SaladForConditionalGeneration
-from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.run import Run
-from salad.pipeline.speechlm import build_model, load_tokenizer, speech_examples
+from salad.pipeline.speechlm import load_tokenizer, model_and_base, speech_examples
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.stages.corpus import load_documents
 from salad.sequence.examples import text_examples
@@ -50,12 +49,8 @@ class HeldoutEvaluator:
             e for e in self.examples if e.speaker.endswith(UNSEEN) or e.id in {seen[i].id for i in measured}
         ]
         self.texts = text_examples(self.tokenizer, [d for d in self.documents if d.id in measured])
-        self.model = build_model(run, lora=recipe.stage1.llm == "lora")
-        self.base = self.model if self.frozen else build_model(run)
         self.device = default_device()
-        for each in {id(self.model): self.model, id(self.base): self.base}.values():
-            freeze(each, "frozen", bf16=run.uses_bf16("score", self.device))
-            each.to(self.device)
+        self.model, self.base = model_and_base(run, device=self.device)
         self.teacher = Teacher(self.base, cache=True)
         self.item_frames: dict[tuple[str, tuple[int, int]], tuple[np.ndarray, ...]] = {}
 

@@ -10,14 +10,12 @@ import torch
 
 from salad.align.transcribe import cer
 from salad.data.manifest import read_utterances
-from salad.engine.memory import keep_freed_memory
 from salad.files import read_jsonl
 from salad.measure.divergence import deaf_ears, speech_ears, token_divergence, transcript_ears
-from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, speak, transcribe
-from salad.pipeline.speechlm import build_model, load_tokenizer, speech_examples, transcript_tokens
+from salad.pipeline.speechlm import load_tokenizer, model_and_base, speech_examples, transcript_tokens
 from salad.select.explain import Evidence
 from salad.training.checkpoint import latest_checkpoint
 from salad.training.loop import autocast
@@ -92,13 +90,7 @@ class Prober:
         """The model so far, and the text LLM that it came from (the same object where that is frozen)."""
         if self._models is None:
             run = self.run
-            torch.set_num_threads(run.recipe.threads)
-            keep_freed_memory()
-            llm = run.recipe.stage1.llm
+            run.use_threads()
             trained = run.folder("stage1") if run.round == 1 else run.rounds[-2].folder("stage2")
-            model = build_model(run, latest_checkpoint(trained), lora=llm == "lora")
-            base = model if llm == "frozen" else build_model(run)
-            for each in {id(model): model, id(base): base}.values():
-                freeze(each, "frozen", bf16=run.uses_bf16("score"))
-            self._models = model, base
+            self._models = model_and_base(run, latest_checkpoint(trained))
         return self._models

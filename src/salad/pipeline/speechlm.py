@@ -19,6 +19,7 @@ from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
 from salad.model.check import load_llm
 from salad.model.ears import Lexicon
 from salad.model.empty import WeightsOnMeta
+from salad.model.freeze import freeze
 from salad.model.processor import placeholder_id
 from salad.pipeline.run import Run
 from salad.sequence import Frames, examples, start_token_id, token_ids, tokenise
@@ -76,6 +77,19 @@ def build_model(
         load_weights(checkpoint, model, averaged=averaged)
     model.eval()
     return model
+
+
+def model_and_base(
+    run: Run, checkpoint: Path | None = None, device: str = "cpu"
+) -> tuple[SaladForConditionalGeneration, SaladForConditionalGeneration]:
+    """The recipe's model to score with, and the text LLM that it came from: the same object where that is frozen."""
+    llm, bf16 = run.recipe.stage1.llm, run.uses_bf16("score", device)
+    model = build_model(run, checkpoint, lora=llm == "lora")
+    base = model if llm == "frozen" else build_model(run)
+    for each in {id(model): model, id(base): base}.values():
+        freeze(each, "frozen", bf16=bf16)
+        each.to(device)
+    return model, base
 
 
 def load_symbols(run: Run) -> Symbols:
