@@ -20,7 +20,7 @@ from salad.measure.hearing import (
     HeardSpan,
     exposure_of,
     exposure_parts,
-    heard_spans,
+    heard_of_utterances,
     heard_text,
     marked,
     phone_errors,
@@ -285,11 +285,14 @@ def example():
     return Example("u1", spans, np.array([1, 1, 2]), ((0, 1), (1, 3)), 0, (frames,), "x", "v")
 
 
-def test_spans_are_heard_with_their_symbols(example):
-    symbols = {"u1": [[2], [1], [1]]}
-    [found] = heard_spans(
-        Ears(), lambda ids: "".join("#abcd"[i] for i in ids), [example], {"u1": ["x", "a", "b"]}, {"u1": "d1"}, symbols
-    )
+UTTERANCE = Utterance("u1", "x a b", "u1.wav", 16_000, 1, document_id="d1")
+
+
+def test_spans_are_heard_with_their_symbols(example, monkeypatch):
+    alphabet = SimpleNamespace(of_text=lambda forms: [[2], [1], [1]])
+    monkeypatch.setattr("salad.measure.hearing.symbols_of_model", lambda model: alphabet)
+    decode = lambda ids: "".join("#abcd"[i] for i in ids)  # noqa: E731
+    [found] = heard_of_utterances(Ears(), decode, [example], [UTTERANCE])
     assert (found.document, found.said, found.heard) == ("d1", ("a", "b"), "a#b")
     assert (found.said_symbols, found.heard_symbols) == ((1, 1), (1, 0, 2))
 
@@ -297,7 +300,7 @@ def test_spans_are_heard_with_their_symbols(example):
 def test_ears_without_tokens_are_not_read(example):
     silent = Ears()
     silent.hear = lambda frames: SimpleNamespace(token_ids=None)
-    assert heard_spans(silent, str, [example], {"u1": ["x", "a", "b"]}, {}) == []
+    assert heard_of_utterances(silent, str, [example], [UTTERANCE]) == []
 
 
 def test_true_symbols_are_read_in_place_of_heard_ones(example):

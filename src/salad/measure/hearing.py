@@ -70,81 +70,49 @@ def heard_text(ids: Sequence[int], decode: Callable[[list[int]], str], *, runs: 
 
 
 @torch.no_grad()
-def heard_spans(
-    model: Any,
-    decode: Callable[[list[int]], str],
-    examples: Sequence[Example],
-    words: Mapping[str, Sequence[str]],
-    documents: Mapping[str, str],
-    symbols: Mapping[str, Sequence[Sequence[int]]] | None = None,
-) -> list[HeardSpan]:
-    """Every spoken span of `examples` as the model hears it; [] where its ears score no tokens.
-
-    words, documents: of each example's id; symbols: likewise, those of each of its words.
-    """
-    spans = [(e, s) for e in examples for s in e.spans if s.modality == "speech"]
-    frames = [f for e in examples for f in e.speech_frames]
-    out: list[HeardSpan] = []
-    for start in range(0, len(spans), SPANS_AT_ONCE):
-        part = slice(start, start + SPANS_AT_ONCE)
-        texts, symbols_heard = _texts(model, decode, [torch.from_numpy(f) for f in frames[part]])
-        if texts is None:
-            return []
-        for at, ((example, span), text) in enumerate(zip(spans[part], texts, strict=True)):
-            said = tuple(words[example.id][span.start_word : span.end_word])
-            own, own_heard = None, None
-            if symbols_heard is not None and symbols is not None:
-                own = _joined(symbols[example.id][span.start_word : span.end_word])
-                own_heard = tuple(symbols_heard[at])
-            out.append(
-                HeardSpan(
-                    documents.get(example.id, example.id),
-                    example.domain,
-                    example.speaker,
-                    said,
-                    text,
-                    own,
-                    own_heard,
-                )
-            )
+def _heard(
+    model: Any, decode: Callable[[list[int]], str], frames: Sequence[torch.Tensor]
+) -> list[tuple[str, list[int] | None]] | None:
+    """The text that each span of frames is heard as, and its symbols; None for either that the ears do not score."""
+    device = model.get_input_embeddings().weight.device
+    runs = model.config.rate == "fixed" and getattr(model, "ctc", None) is not None
+    out: list[tuple[str, list[int] | None]] = []
+    for start in range(0, len(frames), SPANS_AT_ONCE):
+        got = model.hear([f.float().to(device) for f in frames[start : start + SPANS_AT_ONCE]])
+        if got.token_ids is None:
+            return None
+        texts = [heard_text(ids.tolist(), decode, runs=runs) for ids in got.token_ids.split(got.lengths)]
+        out += zip(texts, got.symbols or [None] * len(texts), strict=True)
     return out
 
 
-def _texts(
-    model: Any, decode: Callable[[list[int]], str], frames: Sequence[torch.Tensor]
-) -> tuple[list[str] | None, list[list[int]] | None]:
-    """What each span is heard as, and its symbols; None for either that the ears do not score."""
-    device = model.get_input_embeddings().weight.device
-    got = model.hear([f.float().to(device) for f in frames])
-    if got.token_ids is None:
-        return None, None
-    runs = model.config.rate == "fixed" and getattr(model, "ctc", None) is not None
-    return [heard_text(ids.tolist(), decode, runs=runs) for ids in got.token_ids.split(got.lengths)], got.symbols
-
-
-@torch.no_grad()
 def heard_of_frames(model: Any, decode: Callable[[list[int]], str], frames: Sequence[torch.Tensor]) -> list[str] | None:
     """The text that each span of frames [num_frames, frame_dim] is heard as; None where the ears score no tokens."""
-    out: list[str] = []
-    for start in range(0, len(frames), SPANS_AT_ONCE):
-        texts, _ = _texts(model, decode, frames[start : start + SPANS_AT_ONCE])
-        if texts is None:
-            return None
-        out += texts
-    return out
+    found = _heard(model, decode, frames)
+    return None if found is None else [text for text, _ in found]
 
 
 def heard_of_utterances(
     model: Any, decode: Callable[[list[int]], str], examples: Sequence[Example], utterances: Iterable[Utterance]
 ) -> list[HeardSpan]:
-    """`heard_spans` of examples of these utterances, with the symbols that each of their words has where it stands."""
-    by_id = {u.id: u for u in utterances}
-    own = {e.id: by_id[e.id] for e in examples}
-    words = {i: u.text.split() for i, u in own.items()}
-    alphabet = symbols_of_model(model)
+    """Every spoken span of examples of these utterances as the model hears it, with the symbols that its words have
+    where they stand; [] where its ears score no tokens."""
+    found = _heard(model, decode, [torch.from_numpy(f) for e in examples for f in e.speech_frames])
+    if found is None:
+        return []
+    by_id, alphabet = {u.id: u for u in utterances}, symbols_of_model(model)
+    words = {e.id: by_id[e.id].text.split() for e in examples}
     symbols = None if alphabet is None else {i: alphabet.of_text(speakable(said)) for i, said in words.items()}
-    documents = {i: u.document_id or i for i, u in own.items()}
-    return heard_spans(model, decode, examples, words, documents, symbols)
+    spans = [(e, s) for e in examples for s in e.spans if s.modality == "speech"]
+    out = []
+    for (example, span), (text, heard) in zip(spans, found, strict=True):
+        own, document = slice(span.start_word, span.end_word), by_id[example.id].document_id or example.id
+        both = (None, None)
+        if symbols is not None and heard is not None:
+            both = _joined(symbols[example.id][own]), tuple(heard)
+        said = tuple(words[example.id][own])
+        out.append(HeardSpan(document, example.domain, example.speaker, said, text, *both))
+    return out
 
 
 def _joined(words: Sequence[Sequence[int]]) -> tuple[int, ...]:
