@@ -11,8 +11,7 @@ from salad.config import Recipe, load_recipe
 from salad.pipeline.run import Run
 from salad.pipeline.speechlm import load_tokenizer
 from salad.pipeline.stages.align import load_aligned, load_frames
-from salad.sequence import start_token_id, tokenise
-from salad.sequence.examples import build_example, draw_layout
+from salad.sequence.examples import speech_examples
 from salad.types import Example, SaladError
 
 if TYPE_CHECKING:
@@ -50,10 +49,8 @@ class RunExamples(torch.utils.data.Dataset[Example]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         layout, place = divmod(index % len(self), len(self.utterances))
-        utterance = self.utterances[place]
-        tokens = tokenise(self.tokenizer, utterance.text)
-        spans = draw_layout(utterance, layout, self._sequence, self._seed)
-        return build_example(utterance, tokens, spans, self._frames, start_token_id(self.tokenizer))
+        one = self.utterances[place : place + 1]
+        return speech_examples(self.tokenizer, one, self._frames, self._sequence, self._seed, layout)[0]
 
     def to_datasets(self) -> datasets.Dataset:
         """The same as rows of a `datasets.Dataset`; frames stay where they are.

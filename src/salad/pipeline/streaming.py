@@ -17,8 +17,8 @@ from salad.files import read_jsonl, write_jsonl
 from salad.model.encoders.job import FlyFrames
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import encoder_of, expected, reencode_stale
-from salad.sequence import Frames, FrameShard, start_token_id, tokenise
-from salad.sequence.examples import build_example, draw_layout, num_positions, text_example
+from salad.sequence import Frames, FrameShard
+from salad.sequence.examples import num_positions, speech_examples, text_examples
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
 from salad.training.distributed import ProcessGroup
 from salad.types import Document, Example, Utterance
@@ -70,7 +70,7 @@ def speech_shards(
 ) -> ShardSource:
     """Aligned utterances of `manifest`: beside the shards that `encode` left in `frames`, or encoded on the fly."""
     settings, layouts = run.recipe.sequence, run.recipe.sequence.layouts
-    start, lines = start_token_id(tokenizer), Lines(manifest, run.recipe.engine.shard_items)
+    lines = Lines(manifest, run.recipe.engine.shard_items)
     if settings.features == "fly":
         fly = FlyFrames(encoder_of(run), settings, seed=run.recipe.seed, layouts=layouts, whole=whole)
 
@@ -95,22 +95,18 @@ def speech_shards(
         line, frames_of = document
         utterance = utterance_from_dict(json.loads(line), manifest.parent)
         layout = epoch % layouts if settings.encode == "spans" else epoch  # of a whole recording any span is there
-        spans = draw_layout(utterance, layout, settings, run.recipe.seed)
-        example = build_example(
-            utterance, tokenise(tokenizer, utterance.text), spans, _Once(frames_of(utterance)), start
-        )
-        return _sized(run, example)
+        frames = _Once(frames_of(utterance))
+        return _sized(run, speech_examples(tokenizer, [utterance], frames, settings, run.recipe.seed, layout)[0])
 
     return ShardSource(name, share, lines.sizes, read, build)
 
 
 def text_shards(run: Run, tokenizer: Any, share: float, path: Path) -> ShardSource:
     """Plain-text documents of a JSON-lines file."""
-    start, lines = start_token_id(tokenizer), Lines(path, run.recipe.engine.shard_items)
+    lines = Lines(path, run.recipe.engine.shard_items)
 
     def build(line: bytes, epoch: int) -> tuple[Example, int]:
-        document = Document(**json.loads(line))
-        return _sized(run, text_example(document, tokenise(tokenizer, document.text), start))
+        return _sized(run, text_examples(tokenizer, [Document(**json.loads(line))])[0])
 
     return ShardSource("text", share, lines.sizes, lines.read, build)
 

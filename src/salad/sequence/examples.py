@@ -96,12 +96,6 @@ def build_example(
     )
 
 
-def text_example(document: Document, tokens: TokenisedDocument, start_id: int) -> Example:
-    """A document as plain text: one text span, no speech."""
-    span = Span("text", 0, len(tokens.word_starts) - 1)
-    return Example(document.id, (span,), tokens.token_ids, tokens.bounds([span]), start_id, domain=document.domain)
-
-
 def speech_examples(
     tokenizer: Any,
     utterances: Sequence[Utterance],
@@ -119,9 +113,14 @@ def speech_examples(
 
 
 def text_examples(tokenizer: Any, documents: Sequence[Document]) -> list[Example]:
-    """Documents as plain text."""
-    start = start_token_id(tokenizer)
-    return [text_example(d, tokenise(tokenizer, d.text), start) for d in documents]
+    """Documents as plain text: one text span each, no speech."""
+    start, out = start_token_id(tokenizer), []
+    for document in documents:
+        tokens = tokenise(tokenizer, document.text)
+        span = Span("text", 0, len(tokens.word_starts) - 1)
+        told = (span,), tokens.token_ids, tokens.bounds([span]), start
+        out.append(Example(document.id, *told, domain=document.domain))
+    return out
 
 
 def num_positions(example: Example, stride: int, rate: str) -> int:
