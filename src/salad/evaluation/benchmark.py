@@ -113,17 +113,12 @@ def systems_of(
     reader = load_reader(model, start=start, bf16=bf16, device=device)
     if base is None and not reader.hears:
         return [System("text_base", reader)]
-    base = base or base_of(model)
+    recipe = None if base else assets.recipe_behind(model)
+    base = recipe["assets"]["llm"] if recipe else base
     out = []
     if base is not None:
         out.append(System("text_base", load_reader(base, start=reader.start, bf16=bf16, device=device)))
     return [*out, System("text_adapted", reader)]
-
-
-def base_of(model: str | Path) -> str | None:
-    """The text LLM that a model started from, where the recipe behind it is there."""
-    recipe = assets.recipe_behind(model)
-    return None if recipe is None else recipe["assets"]["llm"]
 
 
 def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, settings: BenchmarkOptions) -> Prepared:

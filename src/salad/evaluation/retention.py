@@ -21,7 +21,7 @@ from salad.progress import progress
 from salad.records import to_json
 from salad.training.checkpoint import Saved, load_weights
 from salad.training.loop import autocast
-from salad.types import Example, SaladError, Utterance
+from salad.types import SaladError, Utterance
 
 SAME_EARS = "encoder"  # it is frozen: the same frames before and after
 MIN_DOCUMENTS = 2  # of a voice: one to learn it from, one to know it by
@@ -104,10 +104,9 @@ def measure_retention(
         "voice": (voices, recordings),
         "rate": (_about_mean(np.array(rates), voices), None),
     }
-    states = {"after": _states(loaded.model, examples, bf16, device)}
-    if before is not None:
-        earlier = _earlier(loaded, before).to(device)
-        states["before"] = _states(earlier, examples, bf16, device)
+    models = {"after": loaded.model} | ({} if before is None else {"before": _earlier(loaded, before).to(device)})
+    with autocast(bf16, device):
+        states = {when: layer_states(model, examples) for when, model in models.items()}
     names = list(states["after"])
     rows: dict[str, dict[str, LayerFigures]] = {}
     with progress("probe", len(labels) * sum(map(len, states.values())), "layers") as bar:
@@ -164,13 +163,6 @@ def _voiced(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[dict
     return [u for u in utterances if u.speaker in enough], quarantined
 
 
-def _states(
-    model: SaladForConditionalGeneration, examples: Sequence[Example], bf16: bool, device: str
-) -> dict[str, np.ndarray]:
-    with autocast(bf16, device):
-        return layer_states(model, examples)
-
-
 def _earlier(loaded: LoadedModel, before: str) -> SaladForConditionalGeneration:
     """The model as it was: fresh, at a checkpoint, or another saved one."""
     path = Path(before).expanduser()
@@ -178,16 +170,13 @@ def _earlier(loaded: LoadedModel, before: str) -> SaladForConditionalGeneration:
         return load_saved(path)
     if loaded.teacher_name is None:
         raise SaladError(f"before: {before!r} needs the text LLM that the model came from; give --teacher")
-    lora = loaded.model.config.lora_rank if before != "init" and _holds_lora(path) else 0
+    holds_lora = before != "init" and any("lora_" in name for name in Saved(path, ["weights"]))
+    lora = loaded.model.config.lora_rank if holds_lora else 0
     fresh = untrained(loaded.model, loaded.teacher_name, loaded.seed, lora_rank=lora)
     if before != "init":
         load_weights(path, fresh)
     fresh.eval()
     return fresh
-
-
-def _holds_lora(checkpoint: Path) -> bool:
-    return any("lora_" in name for name in Saved(checkpoint, ["weights"]))
 
 
 def _about_mean(values: np.ndarray, voices: Sequence[str]) -> np.ndarray:
