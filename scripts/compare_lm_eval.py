@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from salad import assets
-from salad.evaluation.benchmark import BenchmarkOptions
+from salad.evaluation.benchmark import BenchmarkOptions, run_eval
 from salad.evaluation.benchmark_task import find_task
-from salad.evaluation.spoken_benchmark import run_eval
 from salad.files import read_jsonl, write_jsonl
 
 METRICS = ("acc", "acc_norm")

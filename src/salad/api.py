@@ -237,8 +237,7 @@ def evaluate(
     `salad.evaluation.benchmark.BenchmarkOptions`, such as num_fewshot and limit. base: the text LLM, where the model
     does not say.
     """
-    from salad.evaluation.benchmark import BenchmarkOptions
-    from salad.evaluation.spoken_benchmark import run_eval
+    from salad.evaluation.benchmark import BenchmarkOptions, run_eval
 
     place = model_place(model)
     specs = [str(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]

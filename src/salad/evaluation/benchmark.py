@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
@@ -17,6 +17,7 @@ from salad import assets
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.benchmark_task import Task, TaskItem, find_task, load_items
 from salad.evaluation.prompt import MAX_SHOTS, Request, Segment, Sound, num_shots, read_out, request, segments
+from salad.evaluation.recordings import everything_spoken
 from salad.evaluation.results import comparisons, results_of, results_table, sample_row
 from salad.evaluation.sample import Plan, PlannedSystem, PlannedTask, Sample, SpokenInputs
 from salad.evaluation.score import score
@@ -28,6 +29,9 @@ from salad.progress import console, progress
 from salad.records import read_record, read_records, to_json
 from salad.sequence import token_ids
 from salad.types import Modality, SaladError
+
+if TYPE_CHECKING:
+    from salad.evaluation.spoken_benchmark import SpeechInput
 
 GROUP = 256  # spoken requests whose frames are held at a time
 SECONDS_PER_WORD = 0.4  # 150 words a minute, where no recording says how long
@@ -89,6 +93,38 @@ class Prepared:
             shots=sha256_json([[asdict(item) for item in self.shots], self.num_shots]),
             notes=self.notes or None,
         )
+
+
+def run_eval(
+    model: str,
+    specs: Sequence[str],
+    out: Path,
+    settings: BenchmarkOptions,
+    speech: SpeechInput | None = None,
+    *,
+    base: str | None = None,
+    data_dir: Path | None = None,
+    hub: bool = False,
+    start: Any = None,
+    bf16: bool = False,
+    device: str = "cpu",
+    infer_only: bool = False,
+    reads: bool = True,
+) -> str:
+    """Infer and score; returns the table, or "" with `infer_only`.
+
+    speech: adds columns for each voice and its cascade; what nobody can say is skipped. reads: whether the adapted
+    model reads the items, too; needless where its LLM is the text base's.
+    """
+    from salad.evaluation.spoken_benchmark import with_speech
+
+    speech = speech and speech.checked()
+    tasks = prepare(specs, settings, data_dir, hub, everything_spoken if speech and speech.form == "all" else None)
+    systems = systems_of(model, base, start=start, bf16=bf16, device=device)
+    if speech:
+        systems, tasks = with_speech(model, systems, tasks, speech, settings.seed, device, reads)
+    infer(systems, tasks, out, settings)
+    return "" if infer_only else score_samples(out)
 
 
 def prepare(

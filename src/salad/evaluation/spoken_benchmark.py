@@ -1,4 +1,4 @@
-"""`salad eval`: tasks by text; with --speech the same items heard, and read from an ASR's transcript."""
+"""`salad eval --speech`: the same items heard, and read from an ASR's transcript, beside what text gives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from salad import assets
 from salad.align.asr import RATE_HZ, Transcripts, load_asr
 from salad.audio import resample, split_at_quiet
 from salad.config.conditions import condition
-from salad.evaluation.benchmark import BenchmarkOptions, Prepared, System, infer, prepare, score_samples, systems_of
+from salad.evaluation.benchmark import Prepared, System
 from salad.evaluation.benchmark_task import TaskItem
 from salad.evaluation.degrade import REVISION
 from salad.evaluation.prompt import Segment, Sound, segments
@@ -23,7 +23,6 @@ from salad.evaluation.recordings import (
     SHUFFLED,
     SILENCE,
     Recording,
-    everything_spoken,
     find_recordings,
     others,
     samples_of,
@@ -80,37 +79,7 @@ class SpeechInput:
 Spoken = dict[tuple[str, str], Recording]  # by owner (task/id) and text
 
 
-def run_eval(
-    model: str,
-    specs: Sequence[str],
-    out: Path,
-    settings: BenchmarkOptions,
-    speech: SpeechInput | None = None,
-    *,
-    base: str | None = None,
-    data_dir: Path | None = None,
-    hub: bool = False,
-    start: Any = None,
-    bf16: bool = False,
-    device: str = "cpu",
-    infer_only: bool = False,
-    reads: bool = True,
-) -> str:
-    """Infer and score; returns the table, or "" with `infer_only`.
-
-    speech: adds columns for each voice and its cascade; what nobody can say is skipped. reads: whether the adapted
-    model reads the items, too; needless where its LLM is the text base's.
-    """
-    speech = speech and speech.checked()
-    tasks = prepare(specs, settings, data_dir, hub, everything_spoken if speech and speech.form == "all" else None)
-    systems = systems_of(model, base, start=start, bf16=bf16, device=device)
-    if speech:
-        systems, tasks = _with_speech(model, systems, tasks, speech, settings.seed, device, reads)
-    infer(systems, tasks, out, settings)
-    return "" if infer_only else score_samples(out)
-
-
-def _with_speech(
+def with_speech(
     model: str,
     systems: list[System],
     tasks: Sequence[Prepared],
@@ -119,7 +88,10 @@ def _with_speech(
     device: str,
     reads: bool,
 ) -> tuple[list[System], list[Prepared]]:
-    """With those that hear the items, or read a transcript; and the items that all voices can say."""
+    """With those that hear the items, or read a transcript; and the items that all voices can say.
+
+    speech: checked. reads: whether the adapted model reads the items, too.
+    """
     adapted = systems[-1]
     if not adapted.reader.hears:
         raise SaladError(f"--speech: {model} is a text LLM and cannot hear; give the folder of a SALAD model")

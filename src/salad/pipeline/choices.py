@@ -12,7 +12,7 @@ import numpy as np
 from salad.align.transcript_match import words_for_ranges
 from salad.audio import read_audio, split_at_quiet, to_samples
 from salad.engine.machine import default_device
-from salad.evaluation.benchmark import BenchmarkOptions, load_samples
+from salad.evaluation.benchmark import BenchmarkOptions, load_samples, run_eval
 from salad.evaluation.next_sentence import NextSentenceItem, build_items
 from salad.evaluation.prompt import Request, Segment, Sound, request
 from salad.evaluation.recordings import SHUFFLED, SILENCE
@@ -20,7 +20,7 @@ from salad.evaluation.results import chance_of, pool_metric, result_of
 from salad.evaluation.sample import Sample
 from salad.evaluation.score import OptionScore, score
 from salad.evaluation.scorer_model import Reader
-from salad.evaluation.spoken_benchmark import SpeechInput, run_eval
+from salad.evaluation.spoken_benchmark import SpeechInput
 from salad.files import write_jsonl
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.results import Accuracies, Interval, SystemAccuracies, TaskAccuracies
