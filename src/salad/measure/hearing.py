@@ -41,18 +41,6 @@ class HeardSpan:
 
 
 @dataclass(frozen=True)
-class WordErrors:
-    """Edits and reference words of one span: in Whisper's normal form, and strict (case and punctuation kept)."""
-
-    document: str
-    speaker: str
-    errors: int
-    words: int
-    strict_errors: int
-    strict_words: int
-
-
-@dataclass(frozen=True)
 class VoiceErrors:
     """Error rates of one voice; phone_error is None where the ears have no symbols."""
 
@@ -124,18 +112,11 @@ def spoken_words(text: str) -> list[str]:
     return normalise(text).split()
 
 
-def wer_rows(spans: Sequence[HeardSpan]) -> list[WordErrors]:
-    """Counts of each span; a word error rate is their sum(errors) / sum(words)."""
-    rows = []
-    for span in spans:
-        said, heard = wer_words(" ".join(span.said)), wer_words(span.heard)
-        strict = Levenshtein.distance(span.said, span.heard.split())
-        rows.append(
-            WordErrors(
-                span.document, span.speaker, Levenshtein.distance(said, heard), len(said), strict, len(span.said)
-            )
-        )
-    return rows
+def word_errors(span: HeardSpan) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(edits, words said) in Whisper's normal form, and strict: case and punctuation kept."""
+    said = wer_words(" ".join(span.said))
+    strict = Levenshtein.distance(span.said, span.heard.split()), len(span.said)
+    return (Levenshtein.distance(said, wer_words(span.heard)), len(said)), strict
 
 
 def exposure_parts(example: Example, words: Sequence[str], heard: Collection[str]) -> dict[str, np.ndarray]:
@@ -176,7 +157,7 @@ def pooled_errors(spans: Sequence[HeardSpan], resamples: int, seed: int) -> Voic
 
 
 def _errors(voice: str, spans: Sequence[HeardSpan], weights: Sequence[float], resamples: int, seed: int) -> VoiceErrors:
-    rows, documents = wer_rows(spans), [span.document for span in spans]
+    documents = [span.document for span in spans]
 
     def rate(counts: Iterable[tuple[int, int]]) -> Estimate:
         tops, bottoms = zip(
@@ -187,8 +168,8 @@ def _errors(voice: str, spans: Sequence[HeardSpan], weights: Sequence[float], re
     phones = None
     if all(span.said_symbols is not None and span.heard_symbols is not None for span in spans):
         phones = rate(phone_errors(span.said_symbols or (), span.heard_symbols or ()) for span in spans)
-    strict = rate((r.strict_errors, r.strict_words) for r in rows)
-    return VoiceErrors(voice, len(spans), rate((r.errors, r.words) for r in rows), strict, phones)
+    words, strict = (rate(counts) for counts in zip(*map(word_errors, spans), strict=True))
+    return VoiceErrors(voice, len(spans), words, strict, phones)
 
 
 def exposure_of(word: str, counts: Mapping[str, int], read: Collection[str]) -> str:
