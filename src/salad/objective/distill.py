@@ -76,8 +76,8 @@ def distill(
     Raises SaladError on shapes or settings that do not fit.
     """
     own, other = (h if isinstance(h, Head) else Head(h) for h in (student_head, teacher_head))
-    _check(student, teacher, own.weight, other.weight, targets, divergence, temperature, beta)
     settings = _Settings(alpha, divergence, temperature, beta, compile, chunk)
+    _check(student, teacher, own.weight, other.weight, targets, settings)
     heads = own.detach(), other.detach()
     given = student, teacher.detach(), own.weight, own.bias, heads, targets, settings
     total, kl, nll = cast(Any, _Distill).apply(*given)
@@ -121,6 +121,7 @@ class _Distill(torch.autograd.Function):
         chunk = settings.chunk or (CPU_CHUNK if device == "cpu" else GPU_CHUNK)
         rows = chunk if device != "cpu" or settings.compile else CPU_ROWS
         between = _compiled() if settings.compile else _between
+        how = settings.alpha, settings.divergence, settings.temperature, settings.beta
         with torch.autocast(device, enabled=False):
             halves = low == torch.bfloat16 and device in SPLITS
             trains = ctx.needs_input_grad[2]
@@ -134,16 +135,7 @@ class _Distill(torch.autograd.Function):
                 grads = torch.empty(logits_s.shape, dtype=low, device=student.device) if wants_gradient else None
                 for first in range(0, len(target), rows):
                     few = slice(first, first + rows)
-                    grad, sums_few = between(
-                        logits_s[few],
-                        logits_t[few],
-                        target[few],
-                        settings.alpha,
-                        settings.divergence,
-                        settings.temperature,
-                        settings.beta,
-                        wants_gradient,
-                    )
+                    grad, sums_few = between(logits_s[few], logits_t[few], target[few], *how, wants_gradient)
                     sums += sums_few
                     if grads is not None and grad is not None:
                         grads[few] = grad if plain else grad * heads[0].slope(logits_s[few])
@@ -272,9 +264,7 @@ def _check(
     head_s: torch.Tensor,
     head_t: torch.Tensor,
     targets: torch.Tensor,
-    divergence: str,
-    temperature: float,
-    beta: float,
+    settings: _Settings,
 ) -> None:
     n = len(targets)
     if len(student) != n or len(teacher) != n:
@@ -288,7 +278,8 @@ def _check(
         raise SaladError(
             f"distill: the student has {len(head_s)} tokens, the teacher {len(head_t)}; both need one vocabulary"
         )
-    if divergence not in get_args(Divergence):
-        raise SaladError(f"divergence: {divergence!r}; expected one of {', '.join(get_args(Divergence))}")
-    if not temperature > 0 or not 0 < beta < 1:
-        raise SaladError(f"temperature {temperature}, beta {beta}: expected temperature > 0 and 0 < beta < 1")
+    if settings.divergence not in get_args(Divergence):
+        raise SaladError(f"divergence: {settings.divergence!r}; expected one of {', '.join(get_args(Divergence))}")
+    if not settings.temperature > 0 or not 0 < settings.beta < 1:
+        got = f"temperature {settings.temperature}, beta {settings.beta}"
+        raise SaladError(f"{got}: expected temperature > 0 and 0 < beta < 1")
