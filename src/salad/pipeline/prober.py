@@ -21,12 +21,8 @@ from salad.training.checkpoint import latest_checkpoint
 from salad.training.loop import autocast
 from salad.types import Document, Utterance
 
-
-class ProbeRows(list[tuple[Utterance, Evidence, float, float]]):
-    """(utterance, evidence, CER, the model's own loss summed) of each probe document that could be used."""
-
-    def of(self, cluster: int) -> list[tuple[Utterance, Evidence, float, float]]:
-        return [row for row in self if row[1].cluster == cluster]
+# (utterance, evidence, CER, the model's own loss summed) of each probe document that could be used
+ProbeRows = list[tuple[Utterance, Evidence, float, float]]
 
 
 def probed_speech(run: Run) -> list[tuple[Path, list[Utterance]]]:

@@ -185,22 +185,22 @@ def web_rows(number: int) -> list[JsonObject]:
     ]
 
 
-def fineweb_edu(folder: Path, documents: int = 30) -> Path:
-    """sample/10BT/000_00000.parquet with FineWeb-Edu's columns."""
+def write_parquet(path: Path, rows: list[JsonObject]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    path = folder / "sample" / "10BT" / "000_00000.parquet"
-    path.parent.mkdir(parents=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(web_rows(documents)), path, row_group_size=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=8)
+
+
+def fineweb_edu(folder: Path, documents: int = 30) -> Path:
+    """sample/10BT/000_00000.parquet with FineWeb-Edu's columns."""
+    write_parquet(folder / "sample" / "10BT" / "000_00000.parquet", web_rows(documents))
     return folder
 
 
 def smollm_corpus(folder: Path, documents: int = 30) -> Path:
     """cosmopedia-v2/train-00000-of-00002.parquet ...: prompt, text, token_length, audience, ...; no id."""
-    import pyarrow
-    import pyarrow.parquet
-
     rows = [
         {
             "prompt": f"Write about {n}.",
@@ -213,9 +213,7 @@ def smollm_corpus(folder: Path, documents: int = 30) -> Path:
         for n, row in enumerate(web_rows(documents))
     ]
     for part in range(2):
-        path = folder / "cosmopedia-v2" / f"train-0000{part}-of-00002.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[part::2]), path)
+        write_parquet(folder / "cosmopedia-v2" / f"train-0000{part}-of-00002.parquet", rows[part::2])
     return folder
 
 
