@@ -5,7 +5,8 @@
 Each commit is checked out beside the repository and runs the short demo from nothing (one thread, float32) and a few
 items of `salad eval`, in a run directory of the same path. Compared are the bytes of every data file (texts, speech,
 frames, embeddings, selection, weights, figures, samples of tasks) and every training log but its times. What a commit
-gave is kept in --dir, by commit, so that it runs once. Exit code 1 and a list where something differs.
+gave is kept in --dir, by commit, so that it runs once; a run that was stopped goes on, unless it is another commit's.
+Prints a line a folder of the run, and exit code 1 where something differs.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +29,16 @@ CLOCKED = ("report.json",)  # whose seconds are left out
 PINNED = ["threads=1", "precision=fp32"]
 
 
-def ran(commit: str, recipe: str, folder: Path) -> dict[str, str]:
+def ran(commit: str, recipe: str, folder: Path, settings: list[str]) -> dict[str, str]:
     """Hashes of what a commit makes, by file."""
-    kept = folder / f"{commit}.json"
+    mark = f"{commit[:12]}-{sha256_json([recipe, settings])[:6]}"
+    kept, owner = folder / f"{mark}.json", folder / "run-of.json"
     if kept.is_file():
         return read_json(kept)
-    tree, run, done = folder / f"tree-{commit[:12]}", folder / "run", folder / f"run-{commit[:12]}"
+    tree, run, done = folder / f"tree-{commit[:12]}", folder / "run", folder / f"run-{mark}"
+    if owner.is_file() and read_json(owner) != mark:
+        shutil.rmtree(run, ignore_errors=True)
+    write_json(owner, mark)
     if not tree.exists():
         subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], check=True)
     environment = os.environ | {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
@@ -39,11 +46,13 @@ def ran(commit: str, recipe: str, folder: Path) -> dict[str, str]:
     def salad(*arguments: str) -> None:
         subprocess.run([sys.executable, "-m", "salad.cli", *arguments], cwd=tree, env=environment, check=True)
 
-    pinned = [part for value in (f"run_dir={run}", *PINNED) for part in ("--set", value)]
+    pinned = [part for value in (f"run_dir={run}", *PINNED, *settings) for part in ("--set", value)]
     salad("run", recipe, *pinned)
     model, out = str(run / "stage2" / "model"), str(run / "eval")
-    salad("eval", model, "--tasks", "salad_howto", "--limit", "8", "--out", out, "--speech")
+    sound = str(run / "eval-sound")  # its own: what another commit spoke proves nothing
+    salad("eval", model, "--tasks", "salad_howto", "--limit", "8", "--out", out, "--speech", "--audio-cache", sound)
     found = hashes(run)
+    shutil.rmtree(done, ignore_errors=True)
     run.rename(done)
     write_json(kept, found)
     subprocess.run(["git", "worktree", "remove", "--force", str(tree)], check=True)
@@ -75,6 +84,7 @@ def main() -> None:
     parser.add_argument("base")
     parser.add_argument("head")
     parser.add_argument("--recipe", default="recipes/demo-short.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="beside the pinned settings")
     parser.add_argument("--dir", type=Path, default=Path("runs/same-bytes"))
     arguments = parser.parse_args()
     folder = arguments.dir.absolute()
@@ -84,8 +94,12 @@ def main() -> None:
         return subprocess.run(["git", "rev-parse", name], check=True, capture_output=True, text=True).stdout.strip()
 
     base, head = (commit(name) for name in (arguments.base, arguments.head))
-    before, after = (ran(one, arguments.recipe, folder) for one in (base, head))
-    differ = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    before, after = (ran(one, arguments.recipe, folder, arguments.set) for one in (base, head))
+    names = before.keys() | after.keys()
+    differ = sorted(name for name in names if before.get(name) != after.get(name))
+    of_all, of_these = (Counter(name.partition("/")[0] for name in some) for some in (names, differ))
+    for part, number in sorted(of_all.items()):
+        print(f"{part}: {number} files, {of_these[part]} differ")
     print(json.dumps({"base": base, "head": head, "files": len(before), "differ": differ}))
     sys.exit(bool(differ))
 
