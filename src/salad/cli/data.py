@@ -73,11 +73,13 @@ def assets_get(
 ) -> None:
     """Fetch assets into the cache, check their sha256 and print where they are."""
     from salad.assets import ASSETS, get
+    from salad.assets.store import known
     from salad.types import SaladError
 
     if bool(names) == everything:
         raise SaladError("assets get: expected names from `salad assets list`, or --all (and not both)")
-    _check_names(names or [])
+    for name in names or []:
+        known(name)
     wanted = list(ASSETS) if everything else names or []
     print_table(("name", "path"), [(name, str(get(name))) for name in wanted])
 
@@ -88,8 +90,10 @@ def assets_verify(
 ) -> None:
     """Compare cached files with their pinned sha256; exit code 1 where one differs or is missing."""
     from salad.assets import ASSETS, is_cached, verify
+    from salad.assets.store import known
 
-    _check_names(names or [])
+    for name in names or []:
+        known(name)
     rows = [
         (name, file, status)
         for name in names or [name for name in ASSETS if is_cached(name)]
@@ -134,12 +138,3 @@ def data_inspect(
     print_table(("fault", "utterances", "the worst", "what to do"), fault_rows(result))
     if result.quarantine:
         print_table(("stage", "set aside because", "items", "such as"), quarantine_rows(result))
-
-
-def _check_names(names: list[str]) -> None:
-    from salad.assets import ASSETS
-    from salad.types import SaladError
-
-    for name in names:
-        if name not in ASSETS:
-            raise SaladError(f"asset: got {name!r}, expected one of {', '.join(ASSETS)}")

@@ -222,19 +222,9 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """The LLM without its head."""
         return decoder_of(self.llm)
 
-    def hidden_states(
-        self,
-        embeddings: torch.Tensor,
-        starts: Sequence[int],
-        prefixes: Sequence[tuple[int, int]] | None = None,
-        head: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
-    ) -> torch.Tensor:
-        """Last hidden states [L, width] of documents laid end to end; embeddings [L, width].
-
-        prefixes: for each document the positions of an earlier one that it continues; head: keys and values of what
-        all of them continue (see `salad.model.llm.hidden_states`).
-        """
-        return hidden_states(self.llm, embeddings, starts, prefixes, head)
+    def hidden_states(self, embeddings: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
+        """Last hidden states [L, width] of documents laid end to end; embeddings [L, width]."""
+        return hidden_states(self.llm, embeddings, starts)
 
     def text_hidden_states(self, token_ids: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
         """The same for plain text: token_ids int64 [L]."""
