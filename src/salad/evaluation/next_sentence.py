@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from salad.text.sentences import ENDS
 from salad.types import Document
 
 MIN_OPTION_WORDS, MAX_OPTION_WORDS, MIN_CONTEXT_WORDS = 4, 40, 8
@@ -63,7 +63,7 @@ def build_items(
 
 
 def _sentences(words: Sequence[str]) -> list[tuple[int, int]]:
-    ends = [i + 1 for i, word in enumerate(words) if re.search(r"[.!?][\"')\]]*$", word)]
+    ends = [i + 1 for i, word in enumerate(words) if ENDS.search(word)]
     if not ends or ends[-1] != len(words):
         ends.append(len(words))
     return list(zip([0, *ends[:-1]], ends, strict=True))
