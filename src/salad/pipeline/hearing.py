@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from salad.align.transcribe import cer, wer
+from salad.data.withheld import read_withheld
 from salad.evaluation.figures import UNSEEN
 from salad.files import read_json, write_jsonl
 from salad.measure.hearing import (
@@ -52,7 +53,8 @@ def hearing_figures(evaluator: HeldoutEvaluator, spans: Sequence[HeardSpan]) -> 
     run = evaluator.run
     write_jsonl(run.folder("evaluate") / "heard.jsonl", [asdict(span) for span in spans])
     resamples, seed = run.recipe.evaluate.bootstrap, run.recipe.seed
-    counts, read, withheld = heard_counts(run), _read(run), _withheld(run)
+    counts, read = heard_counts(run), _read(run)
+    withheld = read_withheld(run.folder("corpus") / "withheld.txt")
 
     def exposure(word: str) -> str:
         return exposure_of(word, counts, read)
@@ -82,12 +84,6 @@ def _read(run: Run) -> set[str]:
     found = {w for name in ("web", "speech") for d in load_documents(run, name) for w in spoken_words(d.text)}
     own = run.folder("spell") / "words.json"
     return found | {w for word in (read_json(own) if own.exists() else ()) for w in spoken_words(word)}
-
-
-def _withheld(run: Run) -> list[str]:
-    """Words that the corpus keeps out of everything that is heard or read, where it has such a list."""
-    path = run.folder("corpus") / "withheld.txt"
-    return path.read_text(encoding="utf-8").split() if path.exists() else []
 
 
 def transcript_errors(utterances: Sequence[Utterance], written: Mapping[str, str]) -> ErrorRates:
