@@ -91,10 +91,10 @@ def test_each_position_is_read_once(monkeypatch):
     """The whole gain: a prefix once for all its options, the common head once for all, no option's last token."""
     reader, read = text_reader(), []
     requests = make_requests(3, head=tuple(range(1, 21)))
-    hidden, read_head = reader.hidden, reader.read_head
+    hidden = scoring.hidden_states
     assert packs(reader.llm)
-    monkeypatch.setattr(reader, "hidden", lambda x, *rest: read.append(len(x)) or hidden(x, *rest))
-    monkeypatch.setattr(reader, "read_head", lambda x: read.append(len(x)) or read_head(x))
+    monkeypatch.setattr(scoring, "hidden_states", lambda llm, x, *rest: read.append(len(x)) or hidden(llm, x, *rest))
+    monkeypatch.setattr(scoring, "read_head", lambda decoder, x: read.append(len(x)) or read_head(decoder, x))
     score(reader, requests)
     assert sum(read) == 20 + sum(len(r.prefix) - 20 + sum(len(o) - 1 for o in r.options) for r in requests)
 

@@ -95,7 +95,7 @@ def heard_of_utterances(
     out = []
     for (example, span), (text, heard) in zip(spans, found, strict=True):
         own, document = slice(span.start_word, span.end_word), by_id[example.id].document_id or example.id
-        both = (None, None)
+        both: tuple[tuple[int, ...] | None, tuple[int, ...] | None] = (None, None)
         if symbols is not None and heard is not None:
             both = _joined(symbols[example.id][own]), tuple(heard)
         said = tuple(words[example.id][own])
