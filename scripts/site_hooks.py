@@ -78,7 +78,7 @@ def recipe_reference() -> str:
     out = [head, "## Keys without a section\n\n", _keys(plain)]
     for name, field in sections.items():
         if (section := _section(field.annotation)) is not None:
-            out += _section_page(name, section)
+            out += _section_page(name, section, field.description)
     return "".join(out)
 
 
@@ -92,12 +92,13 @@ def _section(annotation: Any) -> Any:
     return None
 
 
-def _section_page(name: str, section: Any) -> list[str]:
+def _section_page(name: str, section: Any, said: str) -> list[str]:
     doc = section.__doc__ if section.__doc__ and "__doc__" in vars(section) else ""
-    out = [f"## `{name}`\n\n", f"{inspect.cleandoc(doc)}\n\n" if doc else "", _keys(section.model_fields)]
+    words = "\n\n".join(filter(None, [said, inspect.cleandoc(doc)]))
+    out = [f"## `{name}`\n\n{words}\n\n", _keys(section.model_fields)]
     for key, field in section.model_fields.items():
         if (inner := _section(field.annotation)) is not None:
-            out += _section_page(f"{name}.{key}", inner)
+            out += _section_page(f"{name}.{key}", inner, field.description)
     return out
 
 
@@ -105,7 +106,7 @@ def _keys(fields: dict[str, Any]) -> str:
     rows = ["| key | takes | default | what it does |", "|---|---|---|---|"]
     for key, field in fields.items():
         default = "needed" if field.is_required() else _code(_value(field.get_default(call_default_factory=True)))
-        if _section(field.annotation) is not None:
+        if _section(field.annotation) is not None and typing.get_origin(field.annotation) is not tuple:
             default = "needed" if field.is_required() else "see below"
         limits = ", ".join(_limit(part) for part in field.metadata if _limit(part))
         takes = "".join(filter(None, [_type(field.annotation), f" ({limits})" if limits else ""]))

@@ -190,6 +190,7 @@ def test_the_references_name_every_setting_and_command():
         assert not keys or f"## `{section}`\n" in recipe
         part = recipe.split(f"## `{section}`\n")[-1].split("\n## ")[0]
         assert all(f"\n| `{key}` |" in part for key in keys), section
+    assert "|  |\n" not in recipe, "a setting says nothing of what it does"
     assert "| `gamma` | number (at least 0) | <code>5.0</code> |" in recipe
     assert all(f"## salad {name}\n" in commands_page for name in commands())
     assert "::: salad.api.load\n" in hooks.python_reference()
