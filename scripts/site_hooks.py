@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 HOUSE = Path(__file__).parents[1]
+ITEM, OTHER = re.compile(r"(?:[-*+]|\d+\.) \S"), re.compile(r"\s|[-*+] |[>|#]|\d+\. |```")
+SHOWN, PARAGRAPH = re.compile(r"<(pre|code)\b.*?</\1>", re.S), re.compile(r"<p>(.*?)</p>", re.S)
+STRAY = re.compile(r"^\s*(?:[-*+] \S|\d+\. \S|```|\|.*\|\s*$)", re.M)
 LINK = re.compile(r"\[([^\]]*)\]\(((?!https?:|#|mailto:)[^)\s]+)\)")
 
 
@@ -53,7 +56,35 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         name = str(place.relative_to(HOUSE))
         return f"`{name}`" if text.strip("`") in (name, place.name) else f"{text} (`{name}`)"
 
-    return LINK.sub(inside, markdown)
+    return LINK.sub(inside, lists_as_github_has_them(markdown))
+
+
+def lists_as_github_has_them(markdown: str) -> str:
+    """Python-Markdown asks for an empty line before a list, and for four spaces before what belongs to an item."""
+    out, paragraph, item, fence = [], False, False, None
+    for line in markdown.split("\n"):
+        indent = len(line) - len(line.lstrip())
+        if fence is None and line.strip():
+            if paragraph and ITEM.match(line):
+                out.append("")
+            starts_block = not out or not out[-1].strip() or out[-1].startswith("#")
+            item = bool(ITEM.match(line)) or (item and not (indent == 0 and starts_block))
+            paragraph = (paragraph or starts_block) and not OTHER.match(line.lstrip() if item else line)
+        elif fence is None:
+            paragraph = False
+        more = fence if fence is not None else 4 - indent if item and indent in (2, 3) else 0
+        out.append(" " * more + line if line.strip() else line)
+        if line.lstrip().startswith("```"):
+            fence = more if fence is None else None
+    return "\n".join(out)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> None:
+    """A list, a table or a fence that came out as plain text fails the build: its indentation is wrong."""
+    for text in PARAGRAPH.findall(SHOWN.sub("", html)):
+        if stray := STRAY.search(text):
+            line = text[stray.start() :].strip().split("\n")[0]
+            raise ValueError(f"{page.file.src_uri}: {line!r} is shown as it was typed; mend the indentation around it")
 
 
 def front_page() -> str:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -196,6 +197,25 @@ def test_the_references_name_every_setting_and_command():
     assert "::: salad.api.load\n" in hooks.python_reference()
     front = hooks.front_page()
     assert "](guide/quick-start.md)" in front and "](../CONTRIBUTING.md)" in front and 'src="pictures/' in front
+
+
+def test_a_list_and_a_fence_are_shown_as_such():
+    hooks, page = script("site_hooks"), SimpleNamespace(file=SimpleNamespace(src_uri="page.md"))
+    mended = {
+        "**Ways.**\n- one\nmore\n- two": "**Ways.**\n\n- one\nmore\n- two",
+        "# Two\nways:\n1. one": "# Two\nways:\n\n1. one",
+        "1. one\n\n   ```\n     x\n   ```\n\n   and\n\nEnd": "1. one\n\n    ```\n      x\n    ```\n\n    and\n\nEnd",
+        "- one\n\n  and\n- two": "- one\n\n    and\n\n- two",
+        "- one\n\n  | a |\n  |---|\n": "- one\n\n    | a |\n    |---|\n",
+    }
+    for text, wanted in mended.items():
+        assert hooks.on_page_markdown(text, page) == wanted
+    for whole in ("- one\n- two", "```\nWays:\n- one\n```", "| a |\n|---|\n| b |", "1. one\n2. two\n\n    more\n"):
+        assert hooks.on_page_markdown(whole, page) == whole
+    hooks.on_page_content("<p>1.5 nats</p><pre>- one</pre><ul><li><p>two</p></li></ul>", page)
+    for wrong in ("<p>Ways:\n- one</p>", "<p>```\nsalad</p>", "<p>more\n3. three</p>", "<p>| a |\n|---|</p>"):
+        with pytest.raises(ValueError, match="page.md"):
+            hooks.on_page_content(wrong, page)
 
 
 def test_every_page_of_a_stage_has_the_same_headings():
