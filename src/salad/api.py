@@ -61,7 +61,10 @@ class Model:
 
         texts = heard_of_frames(self.model, self.processor.decode, self.processor.frames_of(audio))
         if texts is None:
-            raise SaladError(f"model: the ears of {self.folder} score no tokens; ask for the words with answer()")
+            raise SaladError(
+                f"model: the ears of {self.folder} were trained without the warm start, so they score no tokens and "
+                "cannot transcribe; ask the LLM for the words with answer()"
+            )
         return " ".join(text for text in texts if text)
 
     def answer(self, audio: Audio, text: str = "", *, max_new_tokens: int = 64, **sampling: Any) -> str:

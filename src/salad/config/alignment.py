@@ -14,20 +14,17 @@ class Align(Section):
     method: Literal["whisper", "ctc", "given"] = Field(
         "whisper",
         description="Who finds word times: Whisper, the letters of a CTC checkpoint, or nobody, since they came with "
-        "the "
-        "recordings. What our own voices speak is then left to Whisper.",
+        "the recordings. What our own voices speak is then left to Whisper.",
     )
     model: str | None = Field(
         None,
         description="For whisper: an asset or a folder in place of assets.asr. For ctc, which needs it: the folder of "
-        "a "
-        "Wav2Vec2ForCTC checkpoint with safetensors.",
+        "a Wav2Vec2ForCTC checkpoint with safetensors.",
     )
     times: Path | None = Field(
         None,
         description="For given: a folder with NAME.TextGrid (as MFA writes them) or NAME.words.json for each audio "
-        "file. "
-        "Null: the times that the data itself holds.",
+        "file. Null: the times that the data itself holds.",
     )
     listen: bool = Field(
         False,
@@ -38,8 +35,8 @@ class Align(Section):
         0.3,
         ge=0,
         le=1,
-        description="Mean probability of the words' tokens under which a recording, or the part of it, is quarantined. "
-        "Clean speech has about 0.9.",
+        description="Mean probability of the words' tokens under which a recording, or the part of it, is "
+        "quarantined. Clean speech has about 0.9.",
     )
 
     @model_validator(mode="after")
@@ -70,8 +67,7 @@ class Sequence(Section):
     encode: Literal["spans", "recordings"] = Field(
         "spans",
         description="`spans` encodes each speech span alone. `recordings` encodes a recording once and whole, so that "
-        "a "
-        "stream draws new layouts each pass; it needs a causal encoder such as Mimi.",
+        "a stream draws new layouts each pass; it needs a causal encoder such as Mimi.",
     )
     features: Literal["cache", "fly"] = Field(
         "cache",
@@ -79,8 +75,8 @@ class Sequence(Section):
     )
     stored: Literal["auto", "frames"] = Field(
         "auto",
-        description="What lies on disk: `auto` keeps an encoder's codes where it has them (Mimi), else float16 frames; "
-        "`frames` keeps frames always.",
+        description="What lies on disk: `auto` keeps an encoder's codes where it has them (Mimi), else float16 "
+        "frames; `frames` keeps frames always.",
     )
     stream: bool = Field(
         False, description="Lets stage1 and stage2 read shards as they go, for corpora that do not fit in memory."

@@ -10,8 +10,7 @@ Optimizer = Annotated[
     Literal["adamw", "muon"],
     Field(
         description="`adamw` for all weights; or `muon` for the matrices inside the blocks of ears: symbols, and "
-        "AdamW for "
-        "the rest. With ears: single both are AdamW."
+        "AdamW for the rest. With ears: single both are AdamW."
     ),
 ]
 

@@ -20,19 +20,17 @@ class Assets(Section):
     encoder: str = Field(
         "whisper-tiny.en",
         description="The frozen speech encoder. `log-mel` needs no files; kyutai/mimi is the paper's, and `:codes8` "
-        "behind "
-        "it takes 8 codebooks in place of its latents.",
+        "behind it takes 8 codebooks in place of its latents.",
     )
     asr: str = Field(
         "whisper-tiny.en",
         description="The Whisper that finds word times (align.method: whisper), checks synthetic speech (CER), and "
-        "writes "
-        "the cascade's transcripts.",
+        "writes the cascade's transcripts.",
     )
     embedder: str = Field(
         "all-minilm-l6-v2",
-        description="The sentence embedder of stage cluster. The paper takes BAAI/bge-large-en-v1.5; the default comes "
-        "with the package.",
+        description="The sentence embedder of stage cluster. The paper takes BAAI/bge-large-en-v1.5; the default "
+        "comes with the package.",
     )
 
 
@@ -48,8 +46,7 @@ class Engine(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
         description="What data jobs that can use a GPU run on. `auto` starts one worker a GPU where there are any; "
-        "`cuda` "
-        "is an error where there is none.",
+        "`cuda` is an error where there is none.",
     )
     tries: int = Field(
         3, ge=1, description="How many workers one item may kill before it is quarantined, or named by an error."
@@ -80,8 +77,7 @@ class Data(Section):
     path: Path | None = Field(
         None,
         description="A file, a folder, or a pattern such as data/*.tar, relative to where the command runs. Give "
-        "either "
-        "this or `hub`.",
+        "either this or `hub`.",
     )
     hub: str = Field(
         "", description="A dataset of the Hugging Face hub, NAME or NAME@REVISION. It is downloaded only if named here."
@@ -101,8 +97,8 @@ class Data(Section):
     )
     text_field: str = Field(
         "",
-        description="The field that holds the text, if its name is unusual; a.b reaches inside. Empty: text, sentence, "
-        "transcription and the like.",
+        description="The field that holds the text, if its name is unusual; a.b reaches inside. Empty: text, "
+        "sentence, transcription and the like.",
     )
 
     @model_validator(mode="after")
@@ -167,8 +163,7 @@ class Text(Data):
         100_000,
         ge=1,
         description="Documents after which reading stops. Null: all of them. Without sequence.stream, plain text is "
-        "held in "
-        "memory while it is trained on.",
+        "held in memory while it is trained on.",
     )
 
 
@@ -189,8 +184,7 @@ class Variation(Section):
         ge=0,
         le=1,
         description="Share of a Piper voice's own random variation, seeded by document. 0 is even, 1 is all of it; "
-        "other "
-        "voices have none.",
+        "other voices have none.",
     )
 
 
@@ -234,8 +228,7 @@ class Corpus(Variation):
         120,
         ge=0,
         description="Narrow-domain documents that the training voices speak (D_speech): written by the teacher, or "
-        "taken "
-        "from the prepared corpus.",
+        "taken from the prepared corpus.",
     )
     heldout_per_domain: int = Field(
         4, ge=0, description="Written or prepared documents of each domain that are kept for measuring."

@@ -59,17 +59,14 @@ class Select(Section):
     score: Literal["misalignment", "domain", "nll", "oracle", "uniform", "coverage", "two_prices"] = Field(
         "misalignment",
         description="What drives the quotas. misalignment: M, the paper's. domain: the part of M that speech can "
-        "mend. nll: "
-        "the model's own loss. oracle: the share of documents in domains that the training speech lacks, a bound. "
-        "uniform: "
-        "nothing. coverage: unseen words and diphones. two_prices: what a second of speech is expected to bring "
-        "(docs/decisions/0014).",
+        "mend. nll: the model's own loss. oracle: the share of documents in domains that the training speech lacks, a "
+        "bound. uniform: nothing. coverage: unseen words and diphones. two_prices: what a second of speech is "
+        "expected to bring (docs/decisions/0014).",
     )
     rule: Literal["evidence", "raw"] = Field(
         "evidence",
         description="For score: misalignment. evidence: buys evenly where the probe found no difference between "
-        "clusters, "
-        "else by M drawn towards the mean by its reliability. raw: by M as it was measured, the paper's.",
+        "clusters, else by M drawn towards the mean by its reliability. raw: by M as it was measured, the paper's.",
     )
     draw: Literal["clusters", "random"] = Field(
         "clusters", description="`clusters` draws documents by the quotas; `random` draws them all alike, a baseline."
@@ -90,21 +87,18 @@ class Select(Section):
         gt=0,
         le=1,
         description="Jaccard similarity of five-word shingles from which a text repeats an earlier one, and is not "
-        "bought. "
-        "1: only equal shingles.",
+        "bought. 1: only equal shingles.",
     )
     overlap_words: int = Field(
         13,
         ge=3,
         description="A text that shares so many words in a row with a held-out text, or with an item of `evaluation`, "
-        "is "
-        "never trained on. 13 is GPT-3's.",
+        "is never trained on. 13 is GPT-3's.",
     )
     evaluation: tuple[str, ...] = Field(
         (),
         description="Tasks, as `salad eval --tasks` takes them, whose items no text may share words with. Held-out "
-        "texts "
-        "are screened in any case.",
+        "texts are screened in any case.",
     )
     replicate: int = Field(
         0, ge=0, description="Number of the draw: another one buys other documents by the same quotas."
@@ -216,8 +210,7 @@ class Recipe(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="What models compute in. `auto`: bf16 on a GPU, and on a CPU where the run's own timing finds it "
-        "at "
-        "least 1.15 times as fast.",
+        "at least 1.15 times as fast.",
     )
     assets: Assets = Field(Assets(), description="Which models the run is made of.")
     engine: Engine = Field(Engine(), description="How data jobs are spread over processes and machines.")
@@ -285,7 +278,9 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         try:
             parsed = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise SaladError(f"--set {override!r}: {value!r} is not a YAML value: {error}") from None
+            raise SaladError(
+                f"--set {override!r}: {value!r} is not a YAML value ({error}); quote it for the shell, or correct it"
+            ) from None
         _assign(values, key.split("."), parsed, override)
     try:
         return Recipe.model_validate(values)
@@ -304,7 +299,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     except OSError as error:
         raise SaladError(f"recipe: {path} cannot be read: {error.strerror}; give a YAML file") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SaladError(f"recipe: {path} is not YAML: {error}") from None
+        raise SaladError(f"recipe: {path} is not YAML ({error}); mend that line, or give a recipe") from None
     if not isinstance(values, dict):
         raise SaladError(f"recipe: {path} must hold sections (key: value), got {type(values).__name__}")
     values.pop("departures", None)  # what a run wrote beside its resolved recipe: it follows from the rest

@@ -30,21 +30,18 @@ class Model(Section):
     llm_config: dict[str, Any] | None = Field(
         None,
         description="The LLM's configuration as transformers writes it, for `salad plan` before the LLM's files are "
-        "here. "
-        "Nothing else reads it.",
+        "here. Nothing else reads it.",
     )
     rate: Literal["fixed", "text"] = Field(
         "fixed",
         description="`fixed` gives the LLM every position of the ears, as in the paper. `text` drops those that the "
-        "CTC head "
-        "calls blank or a repeat, so that about one is left for each token.",
+        "CTC head calls blank or a repeat, so that about one is left for each token.",
     )
 
     ears: Literal["single", "symbols"] = Field(
         "single",
         description="`single` is the paper's adapter. `symbols` has two parts, frames to symbols and symbols to "
-        "tokens, and "
-        "needs much less speech; it needs warm_start.enabled and rate: text.",
+        "tokens, and needs much less speech; it needs warm_start.enabled and rate: text.",
     )
     symbols: Literal["phones", "letters", "subwords"] = Field(
         "phones",
@@ -183,8 +180,7 @@ class Stage(Section):
         ge=0,
         lt=1,
         description="Share of a batch that is plain text, against forgetting. A frozen LLM forgets nothing: its plain "
-        "text "
-        "is skipped. 1/3 is the paper's.",
+        "text is skipped. 1/3 is the paper's.",
     )
     llm: Literal["frozen", "lora", "full"] = Field(
         "full",
@@ -213,8 +209,8 @@ class Stage(Section):
         0.2,
         ge=0,
         le=1,
-        description="Share of the steps, at the end, over which the learning rates fall to 0. The paper: 0.2, and 1 in "
-        "Stage II.",
+        description="Share of the steps, at the end, over which the learning rates fall to 0. The paper: 0.2, and 1 "
+        "in Stage II.",
     )
     divergence: Literal["kl", "reverse_kl", "jsd"] = Field(
         "kl",
@@ -243,22 +239,19 @@ class Stage(Section):
         ge=0,
         lt=1,
         description="Decay of a moving average of the weights, such as 0.999. The saved model takes the average; "
-        "`evaluate` "
-        "measures the weights themselves. 0: none.",
+        "`evaluate` measures the weights themselves. 0: none.",
     )
     shard: bool = Field(False, description="Under torchrun, spreads the student's layers over the processes (FSDP2).")
     shard_teacher: bool = Field(False, description="The same for the teacher's layers; it needs `shard`.")
     reshard: bool = Field(
         True,
         description="With `shard`, frees a layer's weights after each use. False gathers them once a step: faster, if "
-        "they "
-        "fit.",
+        "they fit.",
     )
     reduce_once: bool = Field(
         False,
         description="With `shard`, sums gradients over the processes once a step and not after each pass: faster, if "
-        "whole "
-        "gradients fit.",
+        "whole gradients fit.",
     )
     spike_factor: float = Field(
         0.0, ge=0, description="Stops where the loss is so many times the median of its last 20 steps. 0: never."

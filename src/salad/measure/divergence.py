@@ -266,7 +266,7 @@ def difference(
     """M of `first` less M of `second` on the documents that both have, which are resampled together; n: documents."""
     found = _paired([first, second], documents, resamples, seed)
     if found is None:
-        raise SaladError("difference: the two have no document in common")
+        raise SaladError("difference: the two have no document in common; compare measurements of one corpus")
     means, draws, n = found
     return Estimate(float(means[0] - means[1]), *middle_95(draws[0] - draws[1]), n)
 

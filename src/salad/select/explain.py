@@ -61,7 +61,10 @@ def explain(evidence: Sequence[Evidence]) -> tuple[list[Parts], dict[str, float]
         return [], {"entropy": 0.0, "stakes": 0.0}
     for one in evidence:
         if not len(one.heard) == len(one.transcript) == len(one.stakes) == len(one.entropy):
-            raise SaladError(f"explain: a document of cluster {one.cluster} has arrays of different lengths")
+            raise SaladError(
+                f"explain: a document of cluster {one.cluster} has arrays of different lengths ({len(one.heard)} "
+                "values of `heard`); give one value of heard, transcript, stakes and entropy for every token"
+            )
     groups: dict[int, list[Evidence]] = {}
     for one in evidence:
         if len(one.heard):

@@ -195,7 +195,10 @@ def slice_of(word_frames: np.ndarray, key: Key) -> tuple[int, int]:
 
 
 def missing(key: Key) -> SaladError:
-    return SaladError(f"frames: no piece {key}; run the align stage again")
+    name, first, last = key
+    return SaladError(
+        f"frames: there is no piece of words {first} to {last - 1} of {name!r}; run the align stage again"
+    )
 
 
 def check_shard(folder: Path, encoder: str | None = None, kind: str | None = None, *, deep: bool = False) -> str:

@@ -39,11 +39,13 @@ def tokenise(tokenizer: Any, text: str) -> TokenisedDocument:
     any others. Needs a tokenizer with character offsets ("fast").
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise SaladError(f"llm: its tokenizer {type(tokenizer).__name__} has no character offsets; use a fast one")
+        raise SaladError(
+            f"llm: its tokenizer {type(tokenizer).__name__} gives no character offsets; use a fast one (tokenizer.json)"
+        )
     ids, offsets = _characters(tokenizer, text)
     word_ends = np.array([match.end() for match in re.finditer(r"\S+", text)], dtype=np.int64)
     if len(word_ends) == 0:
-        raise SaladError("document: its text holds no words")
+        raise SaladError("document: its text holds no words; remove it")
     owners = np.empty(len(ids), dtype=np.int64)
     for i, (start, end) in enumerate(offsets):
         piece = text[start:end]
@@ -215,4 +217,7 @@ def start_token_id(tokenizer: Any) -> int:
     for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token_id is not None:
             return int(token_id)
-    raise SaladError("llm: its tokenizer has no <|endoftext|>, bos or eos token to open a document with")
+    raise SaladError(
+        "llm: its tokenizer has no <|endoftext|>, bos or eos token to open a document with; name one in its "
+        "tokenizer_config.json"
+    )

@@ -308,7 +308,10 @@ def _stopped(
         why += f", more than spike_factor {factor:g} times the median of the last 20 steps"
     where = save_batch(folder, step, packs, row) if world.is_first else folder
     world.barrier()  # torchrun ends all processes as soon as one has failed
-    return SaladError(f"{what}: {why}; its batch is in {where}. Lower the learning rate, or look at the batch's audio")
+    return SaladError(
+        f"{what}: got {why}; {where} names the documents of the batch. Listen to those, lower the learning rates, or "
+        "raise warmup_steps"
+    )
 
 
 def _read_log(path: Path) -> list[dict[str, float]]:
