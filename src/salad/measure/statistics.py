@@ -65,7 +65,9 @@ def chance(choices: Sequence[str], answer: int) -> float:
 def gap(
     text: Sequence[Result], speech: Sequence[Result], resamples: int, seed: int, *, groups: Sequence[str] | None = None
 ) -> Gap:
-    """Text accuracy minus speech accuracy on the same items; 95 % paired bootstrap of items, or of whole `groups`."""
+    """Text accuracy minus speech accuracy on the same items, as a share of 1; 95 % paired bootstrap of items, or of
+    whole `groups`. Raises SaladError where the items or their order differ.
+    """
     if [r.id for r in text] != [r.id for r in speech]:
         raise SaladError("gap: text and speech results are not of the same items in the same order; pair them by id")
     difference = np.array([float(t.correct) - float(s.correct) for t, s in zip(text, speech, strict=True)])
@@ -179,7 +181,8 @@ def minimum_detectable_gap(n: int, discordant: float, *, level: float = 0.05, po
     """The smallest true gap that McNemar's two-sided test on `n` items finds with probability `power`.
 
     `discordant`: share of items that one of the two gets right and the other wrong. Solves Connor's (1987) equation
-    gap * sqrt(n) = z_level * sqrt(discordant) + z_power * sqrt(discordant - gap^2) for the gap.
+    gap * sqrt(n) = z_level * sqrt(discordant) + z_power * sqrt(discordant - gap^2) for the gap, a share of 1.
+    Raises SaladError for n below 1, or a share that is none.
     """
     if n < 1 or not 0 < discordant <= 1:
         raise SaladError(

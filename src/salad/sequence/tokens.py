@@ -36,7 +36,7 @@ def tokenise(tokenizer: Any, text: str) -> TokenisedDocument:
     A token belongs to the word that holds its last non-space character; a token of white space alone
     belongs to the word after it. So a span of words is a run of tokens, and the runs joined are exactly
     the tokens of the document (DESIGN, invariant 1). The name of a control token in the text is characters like
-    any others. Needs a tokenizer with character offsets ("fast").
+    any others. Raises SaladError for a tokenizer without character offsets (one that is not "fast"), or no word.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise SaladError(
@@ -210,7 +210,10 @@ ENDOFTEXT = "<|endoftext|>"
 
 
 def start_token_id(tokenizer: Any) -> int:
-    """The token that opens a document: `<|endoftext|>` where the vocabulary has it, else bos, else eos."""
+    """The token that opens a document: `<|endoftext|>` where the vocabulary has it, else bos, else eos.
+
+    Raises SaladError where it has none of them.
+    """
     token_id = tokenizer.convert_tokens_to_ids(ENDOFTEXT)  # the unknown token's where there is none
     if token_id is not None and tokenizer.convert_ids_to_tokens(token_id) == ENDOFTEXT:
         return int(token_id)

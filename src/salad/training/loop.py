@@ -69,8 +69,9 @@ STAGE = Stage(steps=1)  # its section states the defaults
 class Schedule:
     """What the loop reads of a recipe's section, by the section's own names; see `of`.
 
-    lr: learning rates by the first part of parameter names. Without a section there is no warm-up and no live
-    measurement; every other default is that of a stage of training.
+    lr: highest learning rates by the first part of parameter names ("adapter", "ctc", "llm"). steps, warmup_steps, and
+    those between checkpoints and probes: optimiser steps; decay_share: of all steps. The recipe reference explains each
+    name. Without a section there is no warm-up and no live measurement; every other default is that of a `Stage`.
     """
 
     steps: int
