@@ -102,6 +102,19 @@ def test_every_command_shown_is_one_that_exists():
         check_command("salad run recipes/demo.yaml --no-such-option")
 
 
+def test_what_a_sentence_names_exists():
+    """Commands, and files of the house, that stand in a line of text or in a table."""
+    known, seen = {word for name in commands() for word in (name, name.split()[0])}, 0
+    for page, text in pages().items():
+        for words in re.findall(r"`([^`\n]+)`", BLOCK.sub("", text)):
+            command = re.match(r"salad ((?:data |assets |analyze )?[a-z]+)", words)
+            assert not command or command[1] in known, f"{page}: {words}"
+            file = re.match(r"(?:src|scripts|tests|recipes|benchmarks|examples)/[\w./-]+", words)
+            assert not file or (HOUSE / file[0]).exists(), f"{page}: {words}"
+            seen += bool(command or file)
+    assert seen > 60
+
+
 def test_what_is_not_run_says_why():
     for page, reasons, lines in shell_blocks():
         for reason in filter(None, re.split(r", and |, ", reasons)):
