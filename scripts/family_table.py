@@ -22,8 +22,8 @@ loaded and decides how. `salad assets check LLM` prints the same for an LLM of y
 - **one by one**: the family has an attention of its own, so each document is read alone: as exact, and slower.
 - **refused**: no layer attends to tokens before.
 
-The figures are those of small random models of each family (2 layers, width 64, float32): the greatest KL in nats, at
-any position, between what the LLM says alone and what we read (at most 1e-05), and the scale of its embeddings
+The figures are those of small random models of each family (2 layers, width 64, float32). They give the greatest KL in
+nats, at any position, between what the LLM says alone and what we read (at most 1e-05), and the scale of its embeddings
 against ours. A dash: the family has no window, or cannot be packed. The tests train, score, save and load each of them
 (`tests/model/test_families.py`); none of these figures says how well a real LLM of the family learns to hear.
 
@@ -31,8 +31,9 @@ against ours. A dash: the family has no window, or cannot be packed. The tests t
 |---|---|---|---|---|---|---|
 """
 TAIL = """
-A check that fails refuses the LLM with its figure and the cure: logits or embeddings that are not the LLM's own, a
-position that sees the future, a tokenizer with more tokens than the table has rows, no token to start a document with.
+A check that fails refuses the LLM, with its figure and the cure. These are refused: logits or embeddings that are not
+the LLM's own; a position that sees the future; a tokenizer with more tokens than the table has rows; no token to start
+a document with.
 An LLM without a chat template is asked in plain text. Biases of the head, `logit_scale`, `logits_scaling`, soft caps,
 scaled embeddings, sliding windows and attention sinks are applied. `python scripts/family_table.py` writes this page.
 """

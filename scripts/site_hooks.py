@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 HOUSE = Path(__file__).parents[1]
+ITEM, OTHER = re.compile(r"(?:[-*+]|\d+\.) \S"), re.compile(r"\s|[-*+] |[>|#]|\d+\. |```")
+SHOWN, PARAGRAPH = re.compile(r"<(pre|code)\b.*?</\1>", re.S), re.compile(r"<p>(.*?)</p>", re.S)
+STRAY = re.compile(r"^\s*(?:[-*+] \S|\d+\. \S|```|\|.*\|\s*$)", re.M)
 LINK = re.compile(r"\[([^\]]*)\]\(((?!https?:|#|mailto:)[^)\s]+)\)")
 
 
@@ -53,7 +56,35 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         name = str(place.relative_to(HOUSE))
         return f"`{name}`" if text.strip("`") in (name, place.name) else f"{text} (`{name}`)"
 
-    return LINK.sub(inside, markdown)
+    return LINK.sub(inside, lists_as_github_has_them(markdown))
+
+
+def lists_as_github_has_them(markdown: str) -> str:
+    """Python-Markdown asks for an empty line before a list, and for four spaces before what belongs to an item."""
+    out, paragraph, item, fence = [], False, False, None
+    for line in markdown.split("\n"):
+        indent = len(line) - len(line.lstrip())
+        if fence is None and line.strip():
+            if paragraph and ITEM.match(line):
+                out.append("")
+            starts_block = not out or not out[-1].strip() or out[-1].startswith("#")
+            item = bool(ITEM.match(line)) or (item and not (indent == 0 and starts_block))
+            paragraph = (paragraph or starts_block) and not OTHER.match(line.lstrip() if item else line)
+        elif fence is None:
+            paragraph = False
+        more = fence if fence is not None else 4 - indent if item and indent in (2, 3) else 0
+        out.append(" " * more + line if line.strip() else line)
+        if line.lstrip().startswith("```"):
+            fence = more if fence is None else None
+    return "\n".join(out)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> None:
+    """A list, a table or a fence that came out as plain text fails the build: its indentation is wrong."""
+    for text in PARAGRAPH.findall(SHOWN.sub("", html)):
+        if stray := STRAY.search(text):
+            line = text[stray.start() :].strip().split("\n")[0]
+            raise ValueError(f"{page.file.src_uri}: {line!r} is shown as it was typed; mend the indentation around it")
 
 
 def front_page() -> str:
@@ -78,7 +109,7 @@ def recipe_reference() -> str:
     out = [head, "## Keys without a section\n\n", _keys(plain)]
     for name, field in sections.items():
         if (section := _section(field.annotation)) is not None:
-            out += _section_page(name, section)
+            out += _section_page(name, section, field.description)
     return "".join(out)
 
 
@@ -92,12 +123,13 @@ def _section(annotation: Any) -> Any:
     return None
 
 
-def _section_page(name: str, section: Any) -> list[str]:
+def _section_page(name: str, section: Any, said: str) -> list[str]:
     doc = section.__doc__ if section.__doc__ and "__doc__" in vars(section) else ""
-    out = [f"## `{name}`\n\n", f"{inspect.cleandoc(doc)}\n\n" if doc else "", _keys(section.model_fields)]
+    words = "\n\n".join(filter(None, [said, inspect.cleandoc(doc)]))
+    out = [f"## `{name}`\n\n{words}\n\n", _keys(section.model_fields)]
     for key, field in section.model_fields.items():
         if (inner := _section(field.annotation)) is not None:
-            out += _section_page(f"{name}.{key}", inner)
+            out += _section_page(f"{name}.{key}", inner, field.description)
     return out
 
 
@@ -105,7 +137,7 @@ def _keys(fields: dict[str, Any]) -> str:
     rows = ["| key | takes | default | what it does |", "|---|---|---|---|"]
     for key, field in fields.items():
         default = "needed" if field.is_required() else _code(_value(field.get_default(call_default_factory=True)))
-        if _section(field.annotation) is not None:
+        if _section(field.annotation) is not None and typing.get_origin(field.annotation) is not tuple:
             default = "needed" if field.is_required() else "see below"
         limits = ", ".join(_limit(part) for part in field.metadata if _limit(part))
         takes = "".join(filter(None, [_type(field.annotation), f" ({limits})" if limits else ""]))

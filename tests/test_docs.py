@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -101,6 +102,19 @@ def test_every_command_shown_is_one_that_exists():
         check_command("salad run recipes/demo.yaml --no-such-option")
 
 
+def test_what_a_sentence_names_exists():
+    """Commands, and files of the house, that stand in a line of text or in a table."""
+    known, seen = {word for name in commands() for word in (name, name.split()[0])}, 0
+    for page, text in pages().items():
+        for words in re.findall(r"`([^`\n]+)`", BLOCK.sub("", text)):
+            command = re.match(r"salad ((?:data |assets |analyze )?[a-z]+)", words)
+            assert not command or command[1] in known, f"{page}: {words}"
+            file = re.match(r"(?:src|scripts|tests|recipes|benchmarks|examples)/[\w./-]+", words)
+            assert not file or (HOUSE / file[0]).exists(), f"{page}: {words}"
+            seen += bool(command or file)
+    assert seen > 60
+
+
 def test_what_is_not_run_says_why():
     for page, reasons, lines in shell_blocks():
         for reason in filter(None, re.split(r", and |, ", reasons)):
@@ -190,11 +204,31 @@ def test_the_references_name_every_setting_and_command():
         assert not keys or f"## `{section}`\n" in recipe
         part = recipe.split(f"## `{section}`\n")[-1].split("\n## ")[0]
         assert all(f"\n| `{key}` |" in part for key in keys), section
+    assert "|  |\n" not in recipe, "a setting says nothing of what it does"
     assert "| `gamma` | number (at least 0) | <code>5.0</code> |" in recipe
     assert all(f"## salad {name}\n" in commands_page for name in commands())
     assert "::: salad.api.load\n" in hooks.python_reference()
     front = hooks.front_page()
     assert "](guide/quick-start.md)" in front and "](../CONTRIBUTING.md)" in front and 'src="pictures/' in front
+
+
+def test_a_list_and_a_fence_are_shown_as_such():
+    hooks, page = script("site_hooks"), SimpleNamespace(file=SimpleNamespace(src_uri="page.md"))
+    mended = {
+        "**Ways.**\n- one\nmore\n- two": "**Ways.**\n\n- one\nmore\n- two",
+        "# Two\nways:\n1. one": "# Two\nways:\n\n1. one",
+        "1. one\n\n   ```\n     x\n   ```\n\n   and\n\nEnd": "1. one\n\n    ```\n      x\n    ```\n\n    and\n\nEnd",
+        "- one\n\n  and\n- two": "- one\n\n    and\n\n- two",
+        "- one\n\n  | a |\n  |---|\n": "- one\n\n    | a |\n    |---|\n",
+    }
+    for text, wanted in mended.items():
+        assert hooks.on_page_markdown(text, page) == wanted
+    for whole in ("- one\n- two", "```\nWays:\n- one\n```", "| a |\n|---|\n| b |", "1. one\n2. two\n\n    more\n"):
+        assert hooks.on_page_markdown(whole, page) == whole
+    hooks.on_page_content("<p>1.5 nats</p><pre>- one</pre><ul><li><p>two</p></li></ul>", page)
+    for wrong in ("<p>Ways:\n- one</p>", "<p>```\nsalad</p>", "<p>more\n3. three</p>", "<p>| a |\n|---|</p>"):
+        with pytest.raises(ValueError, match="page.md"):
+            hooks.on_page_content(wrong, page)
 
 
 def test_every_page_of_a_stage_has_the_same_headings():

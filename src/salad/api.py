@@ -61,7 +61,10 @@ class Model:
 
         texts = heard_of_frames(self.model, self.processor.decode, self.processor.frames_of(audio))
         if texts is None:
-            raise SaladError(f"model: the ears of {self.folder} score no tokens; ask for the words with answer()")
+            raise SaladError(
+                f"model: the ears of {self.folder} were trained without the warm start, so they score no tokens and "
+                "cannot transcribe; ask the LLM for the words with answer()"
+            )
         return " ".join(text for text in texts if text)
 
     def answer(self, audio: Audio, text: str = "", *, max_new_tokens: int = 64, **sampling: Any) -> str:
@@ -155,6 +158,7 @@ class Evaluation:
         return dict(read_json(self.folder / "figures.json"))
 
     def table(self) -> str:
+        """Accuracy, gap and controls of each task and system with 95 % intervals, as a table of Markdown."""
         return self.markdown
 
 
@@ -200,10 +204,13 @@ def divergence(
     workers: int = 2,
     trusted: bool = False,
 ) -> Divergence:
-    """M, its controls, the teacher's divergence and F of a saved model on an aligned corpus; figures go to `out`.
+    """M (eq. 2), its controls, the teacher's divergence and F (eq. 3) of a saved model on aligned speech, nats a token.
 
-    teacher: the text LLM that the model came from, where the model does not say. precision: fp32, bf16 or auto.
-    trusted: a manifest may name files outside its folder. See `salad.evaluation.divergence.measure_divergence`.
+    corpus: utterances with word times, such as a run's align/heldout.jsonl, or a folder that holds them. out: where
+    divergence.json and a row for each document are written. teacher: the text LLM that the model came from, where the
+    model does not say. precision: fp32, bf16, or auto, which times both. workers: processes that encode the speech.
+    trusted: a manifest may name files outside its folder. Raises SaladError where the model does not hear, or no
+    utterance can be used. See `salad.evaluation.divergence.measure_divergence`.
     """
     from salad.evaluation.divergence import measure_divergence
 
@@ -233,9 +240,13 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy on multiple-choice tasks by a model and its text base; with `speech` the items are heard, too.
 
-    tasks: names of benchmarks, NAME=FILE, or files of items. settings: those of
-    `salad.evaluation.benchmark.BenchmarkOptions`, such as num_fewshot and limit. base: the text LLM, where the model
-    does not say.
+    tasks: names of benchmarks, NAME=FILE, or files of items. out: where samples, results and tables are written, as
+    lm-eval lays them out; items that were scored before are not scored again. precision: fp32, bf16, or auto, which
+    times both. base: the text LLM, where the model does not say. data: a folder with NAME.jsonl of the tasks. hub:
+    fetch items that are not here. start: what a prompt begins with, "document" (the start token of training) or
+    "tokenizer" (what the tokenizer puts there, as lm-eval does). infer_only: score, and leave the tables to `salad eval
+    --score-only`. settings: those of `salad.evaluation.benchmark.BenchmarkOptions`, such as num_fewshot and limit.
+    Raises SaladError where a task, an item or the model cannot be used as asked.
     """
     from salad.evaluation.benchmark import BenchmarkOptions, run_eval
 

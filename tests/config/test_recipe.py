@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from salad.config import load_recipe
+from salad.config.base import Section
 from salad.types import SaladError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -31,6 +32,16 @@ def test_a_recipe_cannot_be_changed(recipe_values, write_recipe):
     recipe = load_recipe(write_recipe(recipe_values))
     with pytest.raises(ValidationError, match="frozen"):
         recipe.stage1.steps = 5
+
+
+def test_every_setting_says_what_it_does_in_a_sentence():
+    def sections(above: type[Section]) -> set[type[Section]]:
+        return {above}.union(*map(sections, above.__subclasses__()))
+
+    found = {(part.__name__, key): field for part in sections(Section) for key, field in part.model_fields.items()}
+    assert len(found) > 180
+    wrong = [key for key, field in found.items() if len(said := field.description or "") < 15 or said[-1] != "."]
+    assert not wrong, f"no sentence of what they do: {wrong}"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

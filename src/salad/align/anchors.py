@@ -91,7 +91,8 @@ def match_windows(
             unspoken.append((owners[i], owners[i_end - 1] + 1))
     if not matched:
         raise SaladError(
-            f"text: none of its {len(words)} words was heard in {duration_s:.1f} s of audio; does it belong to it?"
+            f"text: none of its {len(words)} words was heard in {duration_s:.1f} s of audio; does the text belong to "
+            "the audio? Correct it, or remove the file"
         )
     windows = []
     start_word, start_s = 0, 0.0

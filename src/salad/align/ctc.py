@@ -62,7 +62,8 @@ class CtcAligner:
         self._blank_id = config.pad_token_id or 0
         if max(self._vocabulary.values()) >= config.vocab_size:
             raise SaladError(
-                f"align.model: vocab.json in {folder} has more entries than the model ({config.vocab_size})"
+                f"align.model: vocab.json in {folder} names class {max(self._vocabulary.values())}, but the model has "
+                f"{config.vocab_size} classes; copy both from one release"
             )
         self._hop = int(np.prod(config.conv_stride))
         self._field = 1
@@ -207,7 +208,7 @@ def read_vocabulary(folder: Path, language: str) -> tuple[dict[str, int], int, b
     delimiter = _read(folder / "tokenizer_config.json").get("word_delimiter_token", "|")
     letters = {token: i for token, i in vocabulary.items() if len(token) == 1 and token != delimiter}
     if not letters:
-        raise SaladError(f"align.model: vocab.json in {folder} has no letters; expected a model of characters")
+        raise SaladError(f"align.model: vocab.json in {folder} has no letters; give a CTC model of characters")
     return letters, vocabulary.get(delimiter, -1), nested
 
 

@@ -117,9 +117,11 @@ def tie_words(text: str, found: Sequence[Word], duration_s: float) -> tuple[Word
     _place_unknown(placed, keys, unknown)
     missing = [word for word, name, place in zip(words, keys, placed, strict=True) if name and place is None]
     if missing:
-        raise SaladError(f"words: {len(missing)} of {len(words)} have no time: {', '.join(missing[:5])}")
+        few = ", ".join(missing[:5])
+        raise SaladError(f"words: {len(missing)} of {len(words)} have no time: {few}; give times for every word")
     if len(extra) > 0:
-        raise SaladError(f"words: {len(extra)} are spoken but not in the text: {', '.join(extra[:5])}")
+        few = ", ".join(extra[:5])
+        raise SaladError(f"words: {len(extra)} are spoken but not in the text: {few}; add them to it")
     return _fill(words, placed, duration_s)
 
 

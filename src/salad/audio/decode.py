@@ -90,7 +90,10 @@ def read_audio(
     name = name.encode("utf-8", "backslashreplace").decode()  # a file's name need not be UTF-8; what we say of it must
     samples, rate = _read(source, name, offset_s, duration_s, max_s)
     if channel is not None and not 0 <= channel < samples.shape[1]:
-        raise SaladError(f"audio: {name} has {samples.shape[1]} channels, but channel {channel} (from 0) was asked for")
+        raise SaladError(
+            f"audio: channel {channel} of {name} was asked for, but it has {samples.shape[1]} (counted from 0); "
+            "correct the channel"
+        )
     mono = samples.mean(axis=1) if channel is None else samples[:, channel]
     if mono.size == 0:
         raise SaladError(f"audio: {name} holds no samples; replace or remove the file")
@@ -188,6 +191,13 @@ def _layout_of(source: str | Path | bytes, head: bytes) -> _Layout:
     return _Layout()
 
 
+def _ended(name: str, seconds: float, offset_s: float) -> SaladError:
+    return SaladError(
+        f"audio: {name} ends at {seconds:.2f} s, before {offset_s:.2f} s where it is to be read from; correct the "
+        "offset, or copy the file again"
+    )
+
+
 def _read(
     source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, max_s: float | None
 ) -> tuple[np.ndarray, int]:
@@ -237,7 +247,7 @@ def _read_links(
     whole = np.concatenate(parts)
     start = to_samples(offset_s, rate)
     if start and start >= len(whole):
-        raise SaladError(f"audio: {name} ends at {len(whole) / rate:.2f} s, before {offset_s:.2f} s")
+        raise _ended(name, len(whole) / rate, offset_s)
     end = None if duration_s is None else start + max(1, to_samples(duration_s, rate))
     return whole[start:end], rate
 
@@ -283,7 +293,7 @@ def _read_soundfile(
             check_rate(name, rate)
             start = to_samples(offset_s, rate)
             if start and start >= file.frames:
-                raise SaladError(f"audio: {name} ends at {file.frames / rate:.2f} s, before {offset_s:.2f} s")
+                raise _ended(name, file.frames / rate, offset_s)
             left = told - start
             wanted = left if duration_s is None else min(left, max(1, to_samples(duration_s, rate)))
             check_length(name, wanted / rate, max_s)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from salad.config.data import Align, Assets, Corpus, Engine, Sequence, Speech, Text, Variation, Voices
+from salad.config.alignment import Align, Sequence
+from salad.config.data import Assets, Corpus, Engine, Speech, Text, Variation, Voices
 from salad.config.recipe import Cluster, Evaluate, Probe, Recipe, Rounds, Select, Synthesize, load_recipe
 from salad.config.training import Model, Spell, Stage, WarmStart
 

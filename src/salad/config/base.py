@@ -7,7 +7,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Optimizer = Annotated[
-    Literal["adamw", "muon"], Field(description="muon: for the matrices inside the ears' blocks, adamw for the rest")
+    Literal["adamw", "muon"],
+    Field(
+        description="`adamw` for all weights; or `muon` for the matrices inside the blocks of ears: symbols, and "
+        "AdamW for the rest. With ears: single both are AdamW."
+    ),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Sections of a recipe about data: assets, corpus, alignment, interleaving."""
+"""Sections of a recipe about data: assets, data jobs, corpus."""
 
 from __future__ import annotations
 
@@ -11,32 +11,58 @@ from salad.config.base import Section
 
 
 class Assets(Section):
-    """Names from `salad assets list`, paths of local folders in the same layout, or OWNER/NAME of models on the hub
-    (OWNER/NAME@REVISION: that commit, tag or branch; the run keeps in assets/stage.json which commit it took).
+    """Models by name: one of `salad assets list`, the path of a local folder in the same layout, or OWNER/NAME on the
+    hub. OWNER/NAME@REVISION takes that commit, tag or branch; assets/stage.json of the run keeps the commit."""
 
-    encoder: also "log-mel"; `:codes8` behind a Mimi (kyutai/mimi:codes8) takes 8 codebooks instead of its latents.
-    """
-
-    llm: str = "smollm2-135m-instruct"
-    encoder: str = "whisper-tiny.en"
-    asr: str = "whisper-tiny.en"
-    embedder: str = "all-minilm-l6-v2"
+    llm: str = Field(
+        "smollm2-135m-instruct", description="The text LLM: the student starts from it, and it stays the teacher."
+    )
+    encoder: str = Field(
+        "whisper-tiny.en",
+        description="The frozen speech encoder. `log-mel` needs no files; kyutai/mimi is the paper's, and `:codes8` "
+        "behind it takes 8 codebooks in place of its latents.",
+    )
+    asr: str = Field(
+        "whisper-tiny.en",
+        description="The Whisper that finds word times (align.method: whisper), checks synthetic speech (CER), and "
+        "writes the cascade's transcripts.",
+    )
+    embedder: str = Field(
+        "all-minilm-l6-v2",
+        description="The sentence embedder of stage cluster. The paper takes BAAI/bge-large-en-v1.5; the default "
+        "comes with the package.",
+    )
 
 
 class Engine(Section):
-    kind: Literal["local", "ray"] = Field("local", description="processes of this machine, or tasks of a Ray cluster")
-    workers: int = Field(2, ge=1, description="single-thread processes for data jobs on the CPU")
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="of data jobs that can use a GPU: auto has one worker a GPU where there are any"
+    kind: Literal["local", "ray"] = Field(
+        "local", description="Where data jobs run: in processes of this machine, or as tasks of a Ray cluster."
     )
-    tries: int = Field(3, ge=1, description="workers that one item may kill before it is set aside")
-    shard_items: int = Field(16, ge=1, description="items in one shard: what a kill can lose")
+    workers: int = Field(
+        2,
+        ge=1,
+        description="Processes of a data job on the CPU. Each computes with one thread and holds its own models.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="What data jobs that can use a GPU run on. `auto` starts one worker a GPU where there are any; "
+        "`cuda` is an error where there is none.",
+    )
+    tries: int = Field(
+        3, ge=1, description="How many workers one item may kill before it is quarantined, or named by an error."
+    )
+    shard_items: int = Field(
+        16, ge=1, description="Utterances in one shard of encoded speech. A kill loses at most the shards in flight."
+    )
 
 
 class Voices(Section):
-    """Share of the documents that each voice speaks (need not sum to 1)."""
+    """Voices, and the share of the documents that each of them speaks."""
 
-    shares: dict[str, float]
+    shares: dict[str, float] = Field(
+        description="Voice to share, above 0. Shares are relative: they need not sum to 1. A voice is `piper-joe`, "
+        "`kokoro:NAME`, `kokoro-torch:NAME@FOLDER` or `openai:MODEL:VOICE@URL`."
+    )
 
     @model_validator(mode="after")
     def _positive(self) -> Voices:
@@ -48,13 +74,32 @@ class Voices(Section):
 class Data(Section):
     """Data that is there already: a path (file, folder or pattern) or a name on the Hugging Face hub."""
 
-    path: Path | None = None
-    hub: str = Field("", description="a dataset of the hub, NAME or NAME@REVISION; read only if named here")
-    subset: str = Field("", description="of a hub dataset: its configuration")
-    split: str = "train"
-    name: str = Field("", description="how figures and the data card call it; default: the path's or hub's last part")
-    licence: str = Field("", description="as its owners state it; goes into the data card and the model card")
-    text_field: str = Field("", description="field that holds the text, if it has an unusual name; a.b reaches inside")
+    path: Path | None = Field(
+        None,
+        description="A file, a folder, or a pattern such as data/*.tar, relative to where the command runs. Give "
+        "either this or `hub`.",
+    )
+    hub: str = Field(
+        "", description="A dataset of the Hugging Face hub, NAME or NAME@REVISION. It is downloaded only if named here."
+    )
+    subset: str = Field("", description="The configuration of a hub dataset that has several.")
+    split: str = Field(
+        "train",
+        description="The split to read of a hub dataset, a saved `datasets` folder, or a folder of parquet files.",
+    )
+    name: str = Field(
+        "",
+        description="What figures, ids and the data card call this source. Empty: the last part of the path or of the "
+        "hub name. Two sources must not share a name.",
+    )
+    licence: str = Field(
+        "", description="The licence as its owners state it. It is copied into the data card and the model card."
+    )
+    text_field: str = Field(
+        "",
+        description="The field that holds the text, if its name is unusual; a.b reaches inside. Empty: text, "
+        "sentence, transcription and the like.",
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> Data:
@@ -73,71 +118,149 @@ class Data(Section):
 class Speech(Data):
     format: Literal[
         "auto", "lhotse", "shar", "utterances", "webdataset", "parquet", "arrow", "table", "nemo", "folder"
-    ] = "auto"
-    audio_field: str = ""
-    speaker_field: str = ""
-    recording_field: str = Field("", description="field that names the book or recording a row is a part of")
-    audio_root: Path | None = Field(
-        None, description="the folder that a manifest's audio paths start from; default: its own"
+    ] = Field("auto", description="How the data is laid out. `auto` detects it from what the files hold.")
+    audio_field: str = Field(
+        "",
+        description="The field that holds the audio or its path. Empty: audio_filepath, audio, file_name, path and "
+        "such.",
     )
-    language: str = Field("", description="as the data write it, such as en; rows of another language are left out")
-    max_hours: float | None = Field(None, gt=0, description="stop reading after so much audio")
-    trusted: bool = Field(False, description="let the manifest name files outside its own folder and audio_root")
+    speaker_field: str = Field(
+        "",
+        description="The field that names the speaker. Empty: speaker, speaker_id, client_id or spk, where there is "
+        "one.",
+    )
+    recording_field: str = Field(
+        "", description="The field that names the book or recording that a row is a part of. Rows of one are joined."
+    )
+    audio_root: Path | None = Field(
+        None, description="The folder that a manifest's audio paths start from. Null: the manifest's own folder."
+    )
+    language: str = Field(
+        "",
+        description="A language as the data writes it, such as en. Rows of another language are quarantined. Empty: "
+        "all.",
+    )
+    max_hours: float | None = Field(
+        None, gt=0, description="Hours of audio after which reading stops. Null: everything is read."
+    )
+    trusted: bool = Field(
+        False,
+        description="Lets a manifest name audio outside its own folder and `audio_root`. Check who wrote it first.",
+    )
 
 
 class Text(Data):
-    format: Literal["auto", "jsonl", "parquet", "text"] = "auto"
-    domain_field: str = ""
-    every: int = Field(1, ge=1, description="10: one document in ten of each file, from all over it")
+    format: Literal["auto", "jsonl", "parquet", "text"] = Field(
+        "auto", description="How the text is laid out. `auto` detects it from what the files hold."
+    )
+    domain_field: str = Field(
+        "", description="The field that names a document's domain. Empty: `domain`, or else the name of the source."
+    )
+    every: int = Field(
+        1, ge=1, description="Takes one document in so many, from all over each file. 1 takes every one."
+    )
     max_documents: int | None = Field(
-        100_000, ge=1, description="the first so many are taken, null: all; those of corpus.text are held in memory"
+        100_000,
+        ge=1,
+        description="Documents after which reading stops. Null: all of them. Without sequence.stream, plain text is "
+        "held in memory while it is trained on.",
     )
 
 
 class Variation(Section):
     """How what the voices say for training varies from document to document; held-out and probe speech never does."""
 
-    speed_jitter: float = Field(0.0, ge=0, le=0.3, description="0.1: each document 0.9 to 1.1 times as fast")
+    speed_jitter: float = Field(
+        0.0, ge=0, le=0.3, description="0.1 lets each document be spoken 0.9 to 1.1 times as fast. 0: all alike."
+    )
     pitch_jitter: float = Field(
-        0.0, ge=0, le=0.5, description="0.17: each document's pitch and formants 1/1.17 to 1.17 times as high"
+        0.0,
+        ge=0,
+        le=0.5,
+        description="0.17 gives each document's pitch and formants 1/1.17 to 1.17 times their height. 0: all alike.",
     )
     noise: float = Field(
-        0.0, ge=0, le=1, description="share of a Piper voice's own noise, seeded by document: 0 even, 1 all of it"
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of a Piper voice's own random variation, seeded by document. 0 is even, 1 is all of it; "
+        "other voices have none.",
     )
 
 
 class Corpus(Variation):
-    speech: tuple[Speech, ...] = Field((), description="recordings with their text")
-    text: tuple[Text, ...] = Field((), description="broad text (D_web)")
+    speech: tuple[Speech, ...] = Field((), description="Recordings of yours with their text: D_speech.")
+    text: tuple[Text, ...] = Field((), description="Broad text, of which speech may be bought: D_web.")
     plain_text: tuple[Text, ...] = Field(
-        (), description="text against forgetting, streamed from disk (sequence.stream); none: D_web's own"
+        (), description="Text that is trained on against forgetting. Empty: D_web serves for that too."
     )
-    heldout_share: float = Field(0.0, ge=0, lt=0.5, description="share of your own speech kept for measuring")
-    heldout_documents: int = Field(200, ge=1, description="at most so many documents of it")
-    heldout_text: int = Field(0, ge=0, description="documents of `text` kept for measuring, said by heldout_voice")
-    min_utterance_s: float = Field(0.1, ge=0, description="shorter recordings are set aside")
-    max_utterance_s: float = Field(1200.0, gt=0, description="longer ones are set aside, without being decoded")
+    heldout_share: float = Field(
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="Share of each source of `speech` that is kept for measuring: whole speakers where that fits the "
+        "share, else whole recordings, else documents.",
+    )
+    heldout_documents: int = Field(
+        200, ge=1, description="At most so many documents are held out of `speech`, divided evenly between its sources."
+    )
+    heldout_text: int = Field(
+        0, ge=0, description="Documents of `text` that are kept for measuring, and spoken by the held-out voices."
+    )
+    min_utterance_s: float = Field(0.1, ge=0, description="Seconds; a shorter recording is quarantined.")
+    max_utterance_s: float = Field(
+        1200.0, gt=0, description="Seconds; a longer recording is quarantined without being decoded."
+    )
     prepared: str = Field(
-        "", description="a corpus that was written before, in place of the teacher's writing: asset or folder"
+        "",
+        description="A corpus that was written before, as an asset or a folder: it takes the place of the teacher's "
+        "writing. Empty: the teacher writes.",
     )
     web_documents: int | None = Field(
-        None, ge=0, description="of the prepared corpus: at most so many for D_web; all where it is not given"
+        None, ge=0, description="Documents of the prepared corpus that D_web takes, at most. Null: all."
     )
-    web_documents_per_topic: int = Field(3, ge=0, description="documents the teacher writes for D_web")
-    speech_documents: int = Field(120, ge=0, description="narrow-domain documents to write and speak (D_speech)")
-    heldout_per_domain: int = Field(4, ge=0, description="written documents of each domain kept for measuring")
-    max_new_tokens: int = Field(110, ge=24)
-    min_words: int = Field(40, ge=16, description="shorter documents are set aside")
-    temperature: float = Field(0.7, gt=0)
-    top_k: int = Field(50, ge=1)
-    batch: int = Field(48, ge=1, description="documents written at a time by one worker")
-    local_text: tuple[Path, ...] = Field((), description="text or JSONL ({text, domain?}) files that join D_web")
-    speech_folders: tuple[Path, ...] = Field((), description="folders of audio with a .txt beside each file")
-    voices: Voices
-    heldout_voice: str = Field(description="speaks the held-out documents; may be trained on")
-    unseen_voice: str = Field(description="never trained on; speaks part of the held-out documents again")
-    more_unseen_voices: tuple[str, ...] = Field((), description="others that are never trained on, measured like it")
-    unseen_documents: int = Field(10, ge=0, description="documents that each unseen voice speaks")
+    web_documents_per_topic: int = Field(
+        3,
+        ge=0,
+        description="Documents of D_web that the teacher writes on each topic. It must be 0 where `prepared` is set.",
+    )
+    speech_documents: int = Field(
+        120,
+        ge=0,
+        description="Narrow-domain documents that the training voices speak (D_speech): written by the teacher, or "
+        "taken from the prepared corpus.",
+    )
+    heldout_per_domain: int = Field(
+        4, ge=0, description="Written or prepared documents of each domain that are kept for measuring."
+    )
+    max_new_tokens: int = Field(
+        110,
+        ge=24,
+        description="Tokens after which the teacher stops writing a document. A cut-off last sentence is dropped.",
+    )
+    min_words: int = Field(40, ge=16, description="Words; a document that the teacher wrote shorter is quarantined.")
+    temperature: float = Field(
+        0.7, gt=0, description="Sampling temperature of the teacher's writing. Lower is plainer, higher more varied."
+    )
+    top_k: int = Field(50, ge=1, description="The teacher's writing samples each token among so many likeliest ones.")
+    batch: int = Field(48, ge=1, description="Documents that one worker writes at a time.")
+    local_text: tuple[Path, ...] = Field(
+        (), description="Text files (paragraphs) or JSON lines ({text, id?, domain?}) that join D_web."
+    )
+    speech_folders: tuple[Path, ...] = Field(
+        (), description="Folders of audio with a .txt beside each file: short for entries of `speech`."
+    )
+    voices: Voices = Field(description="Voices that speak D_speech, with their shares.")
+    heldout_voice: str = Field(description="The voice that speaks every held-out document. It may be trained on.")
+    unseen_voice: str = Field(
+        description="A voice that is never trained on. It speaks `unseen_documents` of the held-out documents again."
+    )
+    more_unseen_voices: tuple[str, ...] = Field(
+        (), description="Further voices that are never trained on, measured like `unseen_voice`."
+    )
+    unseen_documents: int = Field(
+        10, ge=0, description="Held-out documents, spread over the domains, that each unseen voice speaks."
+    )
 
     @model_validator(mode="after")
     def _unseen(self) -> Corpus:
@@ -193,57 +316,3 @@ class Corpus(Variation):
             for n, folder in enumerate(self.speech_folders)
         ]
         return (*self.speech, *shorthand)
-
-
-class Align(Section):
-    method: Literal["whisper", "ctc", "given"] = Field(
-        "whisper", description="given: word times that came with the recordings; our own voices' speech: whisper"
-    )
-    model: str | None = Field(
-        None, description="whisper: asset or folder, in place of assets.asr; ctc: folder of a Wav2Vec2ForCTC checkpoint"
-    )
-    times: Path | None = Field(
-        None, description="given: folder of .TextGrid (MFA's) or .words.json, by audio file name"
-    )
-    listen: bool = Field(
-        False, description="transcribe short recordings too (over 29.5 s always), to find words that the text lacks"
-    )
-    min_score: float = Field(
-        0.3, ge=0, le=1, description="mean token probability under which an utterance is kept aside"
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> Align:
-        if self.method == "ctc" and self.model is None:
-            raise ValueError("method: ctc needs model, the folder of a Wav2Vec2ForCTC checkpoint with safetensors")
-        if self.method != "given" and self.times is not None:
-            raise ValueError(f"times: only method: given reads it, not {self.method}")
-        return self
-
-
-class Sequence(Section):
-    text_words: tuple[int, int] = (10, 30)
-    speech_words: tuple[int, int] = (5, 15)
-    first: Literal["text", "speech", "random"] = "random"
-    layouts: int = Field(2, ge=1, description="different interleavings drawn of each document")
-    context: int = Field(2048, ge=64, description="positions in one pack")
-    encode: Literal["spans", "recordings"] = Field(
-        "spans",
-        description="recordings: each once and whole, of which a span is a slice, so that a stream draws its layouts "
-        "afresh each pass; for causal encoders",
-    )
-    features: Literal["cache", "fly"] = Field("cache", description="encode once onto disk, or each time it is heard")
-    stored: Literal["auto", "frames"] = Field(
-        "auto", description="auto: the codes of an encoder that has them, made into frames on reading; else float16"
-    )
-    stream: bool = Field(False, description="stage1 and stage2 read shards as they go, in place of a plan in memory")
-    lanes: int = Field(1, ge=1, description="streams that fill a batch together; a multiple of the number of processes")
-    buffer_shards: int = Field(16, ge=1, description="shards whose documents a stream shuffles together")
-
-    @model_validator(mode="after")
-    def _ranges(self) -> Sequence:
-        for name in ("text_words", "speech_words"):
-            low, high = getattr(self, name)
-            if not 1 <= low <= high:
-                raise ValueError(f"{name} must be [low, high] with 1 <= low <= high, got [{low}, {high}]")
-        return self

@@ -8,61 +8,103 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from salad.config.alignment import Align, Sequence
 from salad.config.base import Section
 from salad.config.conditions import condition
-from salad.config.data import Align, Assets, Corpus, Engine, Sequence, Variation, Voices
+from salad.config.data import Assets, Corpus, Engine, Variation, Voices
 from salad.config.training import Model, Spell, Stage, WarmStart
 from salad.types import SaladError
 
 
 class Cluster(Section):
-    k: int = Field(128, ge=2)
-    batch: int = Field(32, ge=1, description="documents embedded at a time")
-    shard_documents: int = Field(1024, ge=1, description="documents of one shard of embeddings: what a kill can lose")
+    k: int = Field(
+        128,
+        ge=2,
+        description="Clusters that D_web is parted into, of equal size; no more than it has documents. 128 is the "
+        "paper's.",
+    )
+    batch: int = Field(32, ge=1, description="Documents that are embedded at a time.")
+    shard_documents: int = Field(1024, ge=1, description="Documents in one shard of embeddings: what a kill can lose.")
 
 
 class Probe(Section):
-    documents: int = Field(2, ge=1, description="documents spoken per cluster in the first look, whatever they take")
-    look_documents: int = Field(1, ge=1, description="documents more per cluster in each further look")
+    documents: int = Field(2, ge=1, description="Documents of each cluster that are spoken in the first look.")
+    look_documents: int = Field(1, ge=1, description="Further documents of each cluster in each later look.")
     max_seconds: float = Field(
         0.0,
         ge=0,
-        description="seconds of speech that further looks may reach without evidence; 0: the first look alone",
+        description="Seconds of speech up to which the probe looks again while it has no evidence. 0: the first look "
+        "alone.",
     )
-    alpha: float = Field(0.05, gt=0, lt=1, description="of the test of equal M(c), spent over all looks")
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="Level of the test that all clusters have the same M, shared out over all looks."
+    )
     reliability: float = Field(
-        0.5, ge=0, lt=1, description="share of the variance between clusters that must not be sampling error"
+        0.5,
+        ge=0,
+        lt=1,
+        description="Least share of the variance between clusters that must not be sampling error, for M to be "
+        "evidence.",
     )
-    voice: str
+    voice: str = Field(description="The voice of the probe. It must not be one of the unseen voices.")
 
 
 class Select(Section):
-    gamma: float = Field(5.0, ge=0, description="0: uniform over clusters' documents; coverage, two_prices: not read")
+    gamma: float = Field(
+        5.0,
+        ge=0,
+        description="Power of the score in the quotas: 0 buys evenly, 5 (the paper's) mostly where the score is high. "
+        "uniform, coverage and two_prices do not read it.",
+    )
     score: Literal["misalignment", "domain", "nll", "oracle", "uniform", "coverage", "two_prices"] = Field(
         "misalignment",
-        description="what drives the quotas: M (the paper's); the part of M that speech can mend; the model's own "
-        "loss; as a bound, the share of documents in domains that the training speech does not have; "
-        "nothing (uniform); unseen words and diphones (coverage); what a second of speech is expected to bring "
-        "(two_prices, docs/decisions/0014)",
+        description="What drives the quotas. misalignment: M, the paper's. domain: the part of M that speech can "
+        "mend. nll: the model's own loss. oracle: the share of documents in domains that the training speech lacks, a "
+        "bound. uniform: nothing. coverage: unseen words and diphones. two_prices: what a second of speech is "
+        "expected to bring (docs/decisions/0014).",
     )
     rule: Literal["evidence", "raw"] = Field(
         "evidence",
-        description="evidence: uniform where the probe finds no difference between clusters, else M shrunk by its "
-        "reliability before the power (score: misalignment alone); raw: the paper's, M as it was measured",
+        description="For score: misalignment. evidence: buys evenly where the probe found no difference between "
+        "clusters, else by M drawn towards the mean by its reliability. raw: by M as it was measured, the paper's.",
     )
-    draw: Literal["clusters", "random"] = Field("clusters", description="random: documents at random, clusters unseen")
-    budget_share: float = Field(0.01, gt=0, description="speech to buy, as a share of D_speech's hours")
-    max_cer: float = Field(0.35, gt=0, description="clusters above are taken for TTS artefacts")
-    near_duplicate: float = Field(0.8, gt=0, le=1, description="Jaccard of five-word shingles; 1: only equal texts")
+    draw: Literal["clusters", "random"] = Field(
+        "clusters", description="`clusters` draws documents by the quotas; `random` draws them all alike, a baseline."
+    )
+    budget_share: float = Field(
+        0.01,
+        gt=0,
+        description="Speech to buy, as a share of the hours of D_speech. 0.01 is the paper's; over 1 is allowed.",
+    )
+    max_cer: float = Field(
+        0.35,
+        gt=0,
+        description="Character error rate of a cluster's probe above which nothing of it is bought: the voice cannot "
+        "say it.",
+    )
+    near_duplicate: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="Jaccard similarity of five-word shingles from which a text repeats an earlier one, and is not "
+        "bought. 1: only equal shingles.",
+    )
     overlap_words: int = Field(
-        13, ge=3, description="so many words in a row as a held-out text or an item of `evaluation`: not trained on"
+        13,
+        ge=3,
+        description="A text that shares so many words in a row with a held-out text, or with an item of `evaluation`, "
+        "is never trained on. 13 is GPT-3's.",
     )
     evaluation: tuple[str, ...] = Field(
-        (), description="tasks, as `salad eval --tasks` takes them, whose items no text may hold; held-out texts always"
+        (),
+        description="Tasks, as `salad eval --tasks` takes them, whose items no text may share words with. Held-out "
+        "texts are screened in any case.",
     )
-    replicate: int = Field(0, ge=0, description="another draw of documents from the same quotas")
+    replicate: int = Field(
+        0, ge=0, description="Number of the draw: another one buys other documents by the same quotas."
+    )
     keep_probed: bool = Field(
-        True, description="what the probe spoke is bought: it counts in the budget and is not spoken again"
+        True, description="What the probe spoke is bought: it counts in the budget, and is not spoken again."
     )
 
     @model_validator(mode="after")
@@ -76,54 +118,78 @@ class Rounds(Section):
     """Buying in rounds: probe, select, synthesise and train again with what was learnt. Each gets an equal part of the
     budget and of Stage II's steps; the last one decays. Ours, not the paper's."""
 
-    number: int = Field(1, ge=1, le=32)
+    number: int = Field(1, ge=1, le=32, description="Rounds at most. 1 is the paper's: everything is bought at once.")
     price: float = Field(
         0.0,
-        description="no further round once M falls by less than this for an hour bought; below 0: rounds at any price",
+        description="Nats an hour: no further round once M falls by less for each hour bought. Below 0: rounds at any "
+        "price.",
     )
 
 
 class Synthesize(Variation):
-    voices: Voices
-    audio: Literal["flac", "opus"] = Field("flac", description="opus: a sixth of the disk, lossy")
+    voices: Voices = Field(description="Voices that speak what is bought, with their shares.")
+    audio: Literal["flac", "opus"] = Field(
+        "flac", description="How bought speech is stored. opus takes a sixth of the disk, and is lossy."
+    )
     max_cer: float | None = Field(
-        None, gt=0, description="what the ASR hears further than this from what was said is set aside; null: no check"
+        None,
+        gt=0,
+        description="Character error rate of the recogniser above which a single recording is quarantined. Null: no "
+        "check.",
     )
 
 
 class Evaluate(Section):
     only: tuple[
         Literal["init", "warm_start", "stage1", "stage2", "blind", "other", "deaf", "cascade", "oracle"], ...
-    ] = Field((), description="whose M to measure, beside stage2 and deaf; none named: `stages` and all controls")
-    stages: tuple[Literal["init", "warm_start", "stage1"], ...] = Field(
-        ("warm_start", "stage1"), description="stages before stage2 whose M to measure; init is the untrained model"
+    ] = Field(
+        (),
+        description="Whose M to measure; stage2 and deaf are always measured. Empty: those of `stages`, and all "
+        "controls.",
     )
-    documents: int = Field(4, ge=1, description="held-out documents of each domain that M and F are measured on")
-    stage_documents: int = Field(2, ge=1, description="of these, those that M of the stages before stage2 is of")
+    stages: tuple[Literal["init", "warm_start", "stage1"], ...] = Field(
+        ("warm_start", "stage1"),
+        description="Stages before stage2 whose M is measured, where `only` is empty. init is the untrained model.",
+    )
+    documents: int = Field(4, ge=1, description="Held-out documents of each domain that M and F are measured on.")
+    stage_documents: int = Field(
+        2, ge=1, description="Of these, the documents of each domain that M of the stages before stage2 is measured on."
+    )
     oracle_documents: int = Field(
-        1, ge=0, description="of these, those for M with the true symbols in place of the heard ones; 0: not measured"
+        1,
+        ge=0,
+        description="Of these, the documents of each domain for M with the true symbols in place of the heard ones. "
+        "0: none.",
     )
     noise: tuple[str, ...] = Field(
-        (), description="conditions, such as white:10 and telephone, under which the held-out speech is heard once more"
+        (),
+        description="Conditions, such as white:10 (10 dB) and telephone, under which held-out speech is heard once "
+        "more.",
     )
-    noise_documents: int = Field(1, ge=1, description="of each domain's documents, those that are heard under `noise`")
+    noise_documents: int = Field(1, ge=1, description="Documents of each domain that are heard under `noise`.")
     asr_precision: Literal["float32", "int8"] = Field(
-        "int8", description="of the cascade's recogniser: int8 takes a little over half the time"
+        "int8", description="How the cascade's recogniser computes: int8 takes a little over half the time of float32."
     )
-    items: int = Field(200, ge=0, description="multiple-choice items built from the held-out documents; 0: none")
-    options: int = Field(4, ge=2)
-    context_words: int = Field(60, ge=5)
-    bootstrap: int = Field(2000, ge=100)
+    items: int = Field(
+        200, ge=0, description="Next-sentence questions, at most, that are built from the held-out documents. 0: none."
+    )
+    options: int = Field(4, ge=2, description="Choices of each such question: the true next sentence among others.")
+    context_words: int = Field(60, ge=5, description="Words before the asked sentence, at most, that a question gives.")
+    bootstrap: int = Field(2000, ge=100, description="Draws behind each bootstrap interval (95 %).")
     tasks: tuple[str, ...] = Field(
-        (), description="multiple-choice tasks, as `salad eval --tasks` takes them, read and heard in heldout_voice"
+        (),
+        description="Multiple-choice tasks, as `salad eval --tasks` takes them, read, and heard in the held-out voice.",
     )
     num_fewshot: int = Field(
-        0, ge=0, le=5, description="examples before each item of `tasks`: as many as fit its spoken version"
+        0,
+        ge=0,
+        le=5,
+        description="Examples before each item of `tasks`, as many as fit its spoken version. The paper takes up to 5.",
     )
     task_data: Path | None = Field(
-        None, description="folder with NAME.jsonl of the tasks, and NAME_fewshot.jsonl of their examples"
+        None, description="Folder with NAME.jsonl of the tasks, and NAME_fewshot.jsonl of their examples."
     )
-    task_hub: bool = Field(False, description="fetch items that are not here from the Hugging Face hub")
+    task_hub: bool = Field(False, description="Fetches items that are not here from the Hugging Face hub.")
 
     @field_validator("noise")
     @classmethod
@@ -136,28 +202,32 @@ class Evaluate(Section):
 
 
 class Recipe(Section):
-    seed: int = 0
-    run_dir: Path
-    threads: int = Field(2, ge=1, description="threads of the training process")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: a GPU computes in bf16, a CPU where the run's own timings find it 1.15 times as fast"
+    seed: int = Field(0, description="Everything random follows from it: the same seed makes the same files.")
+    run_dir: Path = Field(description="The folder that everything is written to, relative to where the command runs.")
+    threads: int = Field(
+        2, ge=1, description="Threads of the process that trains and measures. More than there are cores is very slow."
     )
-    assets: Assets = Assets()
-    engine: Engine = Engine()
-    corpus: Corpus
-    align: Align = Align()
-    sequence: Sequence = Sequence()
-    model: Model = Model()
-    warm_start: WarmStart = WarmStart()
-    spell: Spell = Spell()
-    stage1: Stage
-    cluster: Cluster = Cluster()
-    probe: Probe
-    select: Select = Select()
-    synthesize: Synthesize
-    stage2: Stage
-    rounds: Rounds = Rounds()
-    evaluate: Evaluate = Evaluate()
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="What models compute in. `auto`: bf16 on a GPU, and on a CPU where the run's own timing finds it "
+        "at least 1.15 times as fast.",
+    )
+    assets: Assets = Field(Assets(), description="Which models the run is made of.")
+    engine: Engine = Field(Engine(), description="How data jobs are spread over processes and machines.")
+    corpus: Corpus = Field(description="What is read, written and spoken, and what is kept for measuring.")
+    align: Align = Field(Align(), description="How each word is found in its recording.")
+    sequence: Sequence = Field(Sequence(), description="How text and speech are interleaved, encoded and read.")
+    model: Model = Field(Model(), description="The ears between the speech encoder and the LLM.")
+    warm_start: WarmStart = Field(WarmStart(), description="Training of the ears by CTC, before they distil.")
+    spell: Spell = Field(Spell(), description="Training of the upper part of the ears, from text alone.")
+    stage1: Stage = Field(description="Stage I: distillation on the speech at hand.")
+    cluster: Cluster = Field(Cluster(), description="How broad text is parted.")
+    probe: Probe = Field(description="How M of each cluster is measured.")
+    select: Select = Field(Select(), description="What speech is bought for.")
+    synthesize: Synthesize = Field(description="How what is bought is spoken.")
+    stage2: Stage = Field(description="Stage II: distillation goes on, with what was bought.")
+    rounds: Rounds = Field(Rounds(), description="Whether buying is repeated.")
+    evaluate: Evaluate = Field(Evaluate(), description="What is measured at the end.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -208,7 +278,9 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         try:
             parsed = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise SaladError(f"--set {override!r}: {value!r} is not a YAML value: {error}") from None
+            raise SaladError(
+                f"--set {override!r}: {value!r} is not a YAML value ({error}); quote it for the shell, or correct it"
+            ) from None
         _assign(values, key.split("."), parsed, override)
     try:
         return Recipe.model_validate(values)
@@ -227,7 +299,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     except OSError as error:
         raise SaladError(f"recipe: {path} cannot be read: {error.strerror}; give a YAML file") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SaladError(f"recipe: {path} is not YAML: {error}") from None
+        raise SaladError(f"recipe: {path} is not YAML ({error}); mend that line, or give a recipe") from None
     if not isinstance(values, dict):
         raise SaladError(f"recipe: {path} must hold sections (key: value), got {type(values).__name__}")
     values.pop("departures", None)  # what a run wrote beside its resolved recipe: it follows from the rest

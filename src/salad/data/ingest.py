@@ -218,7 +218,10 @@ def _read_one(row: Row, limits: IngestLimits) -> np.ndarray:
     samples: np.ndarray = read_row(row, RATE_HZ, max_s=limits.max_s)
     seconds = to_seconds(len(samples), RATE_HZ)
     if seconds < limits.min_s:
-        raise SaladError(f"audio: lasts {seconds:.3f} s, expected at least corpus.min_utterance_s {limits.min_s:g}")
+        raise SaladError(
+            f"audio: lasts {seconds:.3f} s, expected at least corpus.min_utterance_s {limits.min_s:g}; lower that to "
+            "keep it"
+        )
     _check_sound(row, samples)
     if not limits.fits(seconds, row.text):
         raise SaladError(

@@ -86,5 +86,7 @@ class RayPool:
         except self._gone:
             return Outcome(attempt, died=True)
         except self._ray.exceptions.RayError as error:  # Ray itself failed: no item is to blame
-            return Outcome(attempt, SaladError(f"engine: ray: {error}"))
+            return Outcome(
+                attempt, SaladError(f"engine: Ray failed ({error}); mend the cluster, or give --engine local")
+            )
         return Outcome(attempt)

@@ -100,14 +100,15 @@ def probe(
         classes, labels = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise SaladError(
-                f"retention: every span is of the voice {str(classes[0])!r}; a probe needs two voices or more"
+                f"retention: every span is of the voice {str(classes[0])!r}; a probe needs two voices or more: give a "
+                "corpus with more"
             )
         most = int(np.bincount(labels).max())
     documents, group = np.unique(np.asarray(groups), return_inverse=True)
     if min(len(documents), most) < 3:
         raise SaladError(
             f"retention: the spans are of {len(documents)} documents, and at most {most} of one voice; a probe needs "
-            "three documents or more, and a voice with three spans"
+            "three documents or more, and a voice with three spans: give more speech"
         )
     rng = np.random.default_rng([seed, 1])
     shuffled = [_shuffle(labels, recordings, rng) for _ in range(shuffles)]

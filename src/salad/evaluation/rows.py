@@ -45,6 +45,6 @@ def _parquet(path: Path) -> list[JsonObject]:
     try:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise SaladError(f"tasks: {path} cannot be read as Parquet ({error})") from error
+        raise SaladError(f"tasks: {path} cannot be read as Parquet ({error}); is it cut off? Copy it again") from error
     keep = [name for name in table.column_names if name != "audio"]  # sound is read where it is wanted
     return [row for batch in table.select(keep).to_batches() for row in table_rows(batch)]

@@ -46,9 +46,13 @@ SOUNDS = 64  # encoded recordings that are remembered: few-shot examples come ag
 
 @dataclass(frozen=True)
 class SpeechInput:
-    """What is heard. `asr`: "" for no cascade; `conditions` are those of `noise`; `controls`: shuffled, silence.
+    """What is heard, and beside what.
 
-    asr_precision: float32, or int8, which transcribes faster.
+    voices: who speaks the items, where there are no recordings. recordings: a folder of ID.wav, or of TASK/ID.flac.
+    form: "context" speaks the question, "all" the options too. asr: the recogniser of the cascade; "" for none.
+    conditions: such as "white:10" and "telephone", under which the items are heard once more. controls: "shuffled"
+    hears another item's recording, "silence" hears none. audio_cache: where spoken items are kept; by default in the
+    cache of weights. workers: processes that speak. asr_precision: float32, or int8, which transcribes faster.
     """
 
     voices: tuple[str, ...] = ("piper-joe",)

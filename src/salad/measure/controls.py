@@ -23,7 +23,7 @@ class Spoken:
 
 
 def others_frames(spoken: Sequence[Spoken]) -> list[list[np.ndarray] | None]:
-    """For each of `spoken` as many frames a span, of another document's recording; None where there is no other one.
+    """For each of `spoken` as many frames [num_frames, dim] a span, of another document's recording; None without one.
 
     The other is of another domain and the same speaker, where there is one; of these the one whose spans have the most
     similar lengths. A span is cut, or goes on with the other's next ones. No document gets its own text, in no voice.

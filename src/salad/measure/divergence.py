@@ -61,7 +61,7 @@ def speech_ears(
     frames: Callable[[Example], Sequence[np.ndarray]] | None = None,
     readout: Readout = "mixed",
 ) -> Ears:
-    """Hear through the adapter; `frames` may put others (silence) in place of an example's own.
+    """Hear through the adapter. frames: an example to others, [num_frames, frame_dim] a span, in place of its own.
 
     readout: of `hear`; "argmax" reads the likeliest token in place of the expected embedding.
     """
@@ -263,10 +263,13 @@ def difference(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """M of `first` less M of `second` on the documents that both have, which are resampled together; n: documents."""
+    """M of `first` less M of `second`, in nats a token, on the documents that both have, which are resampled together.
+
+    n: documents. Raises SaladError where they have none in common.
+    """
     found = _paired([first, second], documents, resamples, seed)
     if found is None:
-        raise SaladError("difference: the two have no document in common")
+        raise SaladError("difference: the two have no document in common; compare measurements of one corpus")
     means, draws, n = found
     return Estimate(float(means[0] - means[1]), *middle_95(draws[0] - draws[1]), n)
 

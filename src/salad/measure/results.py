@@ -20,6 +20,7 @@ class Interval:
 
     @classmethod
     def of(cls, found: Estimate | Gap) -> Interval:
+        """The value, its 95 % bounds and what it is counted over."""
         return cls(found.value, found.low, found.high, found.n)
 
 

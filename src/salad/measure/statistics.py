@@ -27,7 +27,7 @@ def proportion(right: Sequence[float], groups: Sequence[str] | None = None) -> E
     values = np.asarray(right, dtype=float)
     n, share = len(values), float(values.mean()) if len(values) else np.nan
     if not n:
-        raise SaladError("proportion: got no items; leave out what nobody was asked")
+        raise SaladError("proportion: got no items, expected one or more; leave out systems that were not asked")
     effective, z = float(n), norm.ppf(0.975)
     if groups is not None:
         index, number = _labelled(groups, n)
@@ -65,9 +65,11 @@ def chance(choices: Sequence[str], answer: int) -> float:
 def gap(
     text: Sequence[Result], speech: Sequence[Result], resamples: int, seed: int, *, groups: Sequence[str] | None = None
 ) -> Gap:
-    """Text accuracy minus speech accuracy on the same items; 95 % paired bootstrap of items, or of whole `groups`."""
+    """Text accuracy minus speech accuracy on the same items, as a share of 1; 95 % paired bootstrap of items, or of
+    whole `groups`. Raises SaladError where the items or their order differ.
+    """
     if [r.id for r in text] != [r.id for r in speech]:
-        raise SaladError("gap: text and speech results are not of the same items in the same order")
+        raise SaladError("gap: text and speech results are not of the same items in the same order; pair them by id")
     difference = np.array([float(t.correct) - float(s.correct) for t, s in zip(text, speech, strict=True)])
     return Gap(*_interval(difference, resamples, seed, groups), n=len(difference))
 
@@ -179,10 +181,14 @@ def minimum_detectable_gap(n: int, discordant: float, *, level: float = 0.05, po
     """The smallest true gap that McNemar's two-sided test on `n` items finds with probability `power`.
 
     `discordant`: share of items that one of the two gets right and the other wrong. Solves Connor's (1987) equation
-    gap * sqrt(n) = z_level * sqrt(discordant) + z_power * sqrt(discordant - gap^2) for the gap.
+    gap * sqrt(n) = z_level * sqrt(discordant) + z_power * sqrt(discordant - gap^2) for the gap, a share of 1.
+    Raises SaladError for n below 1, or a share that is none.
     """
     if n < 1 or not 0 < discordant <= 1:
-        raise SaladError(f"minimum detectable gap: got n {n}, discordant {discordant}; expected n >= 1, 0 < share <= 1")
+        raise SaladError(
+            f"minimum detectable gap: got n {n} and discordant {discordant}, expected n of 1 or more, and a share of "
+            "items above 0 and at most 1"
+        )
     level_z, power_z = norm.ppf(1 - level / 2), norm.ppf(power)
     a, b = n + power_z**2, level_z * np.sqrt(discordant * n)
     c = discordant * (level_z**2 - power_z**2)
@@ -257,4 +263,4 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def _same_items(first: Sequence[Result], second: Sequence[Result]) -> None:
     if [r.id for r in first] != [r.id for r in second] or not first:
-        raise SaladError("gap: the two results are not of the same items in the same order")
+        raise SaladError("gap: the two results are not of the same items in the same order; pair them by id")

@@ -47,7 +47,8 @@ def build_from(llm: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedMode
     )
     if missing or unexpected or wrong:
         raise SaladError(
-            f"llm: weights do not fit their configuration (missing {missing}, unexpected {unexpected}, wrong {wrong})"
+            f"llm: the weights do not fit config.json (missing: {missing}, unexpected: {unexpected}, of another "
+            f"shape: {wrong}); fetch the LLM again, both from one release"
         )
     built.tie_weights()
     for name, buffer in llm.named_buffers():

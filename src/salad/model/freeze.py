@@ -14,7 +14,7 @@ def freeze(model: SaladForConditionalGeneration, llm: str, *, bf16: bool) -> Non
     bf16: what is frozen is multiplied in bf16, so the matrices are held in it.
     """
     if llm not in ("frozen", "lora", "full"):
-        raise SaladError(f"llm: {llm!r}; expected frozen, lora or full")
+        raise SaladError(f"llm: got {llm!r}, expected frozen, lora or full")
     for name, parameter in model.llm.named_parameters():
         parameter.requires_grad_(llm == "full" or (llm == "lora" and "lora_" in name))
     if llm != "full" and bf16:

@@ -64,7 +64,10 @@ def decoder_layers(decoder: nn.Module) -> nn.ModuleList:
     """The layers of a decoder, whatever its family calls them."""
     found = [child for child in decoder.children() if isinstance(child, nn.ModuleList)]
     if not found:
-        raise SaladError(f"llm: {type(decoder).__name__} has no list of layers")
+        raise SaladError(
+            f"llm: {type(decoder).__name__} has no list of layers, so it is no decoder that we can read; take one of "
+            "docs/families.md"
+        )
     return max(found, key=len)
 
 
@@ -132,7 +135,10 @@ def hidden_states(
         packed: torch.Tensor = decoder(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
         return packed
     if head:
-        raise SaladError("llm: one that reads documents one by one keeps no common beginning as keys and values")
+        raise SaladError(
+            "llm: this LLM reads documents one by one, so it cannot start them from a common beginning (`head`); "
+            "leave it out"
+        )
     parts = [
         _alone(decoder, part).last_hidden_state[0, -own:] for part, own in _documents(embeddings, starts, prefixes)
     ]

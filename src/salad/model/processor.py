@@ -105,7 +105,9 @@ class SaladProcessor(ProcessorMixin):
         audio = [audio] if isinstance(audio, Recording) else [] if audio is None else list(audio)
         wanted = sum(len(HEARD.findall(_marked(t))) for t in texts)
         if wanted != len(audio):
-            raise SaladError(f"audio: {len(audio)} recordings for {wanted} {AUDIO} in text")
+            raise SaladError(
+                f"audio: got {len(audio)} recordings for {wanted} {AUDIO} in text, expected one recording for each"
+            )
         parts = [a if isinstance(a, list) else self._spans(a, settings.get("sampling_rate")) for a in audio]
         encoded = iter(self._frames([span for part in parts for span in part if isinstance(span, np.ndarray)]))
         frames = [span if isinstance(span, torch.Tensor) else next(encoded) for part in parts for span in part]

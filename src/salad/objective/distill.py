@@ -268,11 +268,14 @@ def _check(
 ) -> None:
     n = len(targets)
     if len(student) != n or len(teacher) != n:
-        raise SaladError(f"distill: {len(student)} student and {len(teacher)} teacher states for {n} targets")
+        raise SaladError(
+            f"distill: got {len(student)} student and {len(teacher)} teacher states for {n} targets, expected as many "
+            "of each"
+        )
     if student.shape[1] != head_s.shape[1] or teacher.shape[1] != head_t.shape[1]:
         raise SaladError(
-            f"distill: states {student.shape[1]} and {teacher.shape[1]} wide for heads of {head_s.shape[1]} and "
-            f"{head_t.shape[1]}"
+            f"distill: got student and teacher states {student.shape[1]} and {teacher.shape[1]} wide, expected "
+            f"{head_s.shape[1]} and {head_t.shape[1]} as their heads"
         )
     if len(head_s) != len(head_t):
         raise SaladError(
@@ -281,5 +284,5 @@ def _check(
     if settings.divergence not in get_args(Divergence):
         raise SaladError(f"divergence: {settings.divergence!r}; expected one of {', '.join(get_args(Divergence))}")
     if not settings.temperature > 0 or not 0 < settings.beta < 1:
-        got = f"temperature {settings.temperature}, beta {settings.beta}"
-        raise SaladError(f"{got}: expected temperature > 0 and 0 < beta < 1")
+        got = f"temperature {settings.temperature} and beta {settings.beta}"
+        raise SaladError(f"distill: got {got}, expected a temperature above 0 and a beta between 0 and 1")

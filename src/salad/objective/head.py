@@ -49,11 +49,11 @@ class Head:
             return self.finish(raw if self.bias is None else raw + self.bias[ids].float())
 
     def finish(self, raw: torch.Tensor) -> torch.Tensor:
-        """What comes after the product and the bias; `raw` itself where nothing does."""
+        """raw [..., V], the product with the bias added -> logits [..., V]: scaled and capped, or `raw` itself."""
         if self.scale != 1.0:
             raw = raw * self.scale
         return raw if self.cap is None else self.cap * torch.tanh(raw / self.cap)
 
     def slope(self, logits: torch.Tensor) -> torch.Tensor | builtins.float:
-        """d logits / d (hidden @ weight.T), elementwise, of finished logits."""
+        """d logits / d (hidden @ weight.T) of finished logits [..., V], elementwise: of their shape, or one number."""
         return self.scale if self.cap is None else self.scale * (1.0 - (logits / self.cap) ** 2)

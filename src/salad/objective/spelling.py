@@ -14,7 +14,8 @@ class Speller(Protocol):
 
     sayable: torch.Tensor
 
-    def classes(self, table: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def classes(self, table: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """table [V, W] of the LLM's embeddings, ids int64 [N] -> the vectors [N, D] and biases [N] of these classes."""
 
 
 def spelling(

@@ -79,7 +79,7 @@ def train_stage(
         longest = max((1 + len(e.token_ids), e.id) for batch in plan for e in batch)
         if longest[0] > context:
             raise SaladError(
-                f"sequence.context: {context} positions, but {longest[1]} takes up to {longest[0]}; raise it"
+                f"sequence.context: {context} positions, but document {longest[1]} takes {longest[0]}; raise it to that"
             )
     small = stream is None and _is_small(plan, base) and not settings.shard_teacher
     together = settings.shard_teacher or (settings.shard and base is model)

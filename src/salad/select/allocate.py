@@ -53,7 +53,10 @@ def allocate(
         cers = ", ".join(f"{c.cer:.2f}" for c in clusters)
         raise SaladError(f"select.max_cer: {max_cer} leaves no cluster (their CER: {cers}); raise it or mend the voice")
     if not weights.sum() > 0:
-        raise SaladError(f"select.score: {score} is 0 in every usable cluster; take misalignment, or gamma 0")
+        raise SaladError(
+            f"select.score: {score} is 0 in every usable cluster, so nothing would be bought; set score: "
+            "misalignment, or gamma: 0"
+        )
     return [replace(c, quota_s=float(budget_s * w)) for c, w in zip(clusters, weights / weights.sum(), strict=True)]
 
 

@@ -78,6 +78,7 @@ def _known(cluster: Cluster, names: Iterable[str]) -> dict[str, Any]:
 
 
 def probed_cluster(cluster: Cluster) -> ProbedCluster:
+    """What probe.json keeps of a cluster; None for a figure that the probe could not take."""
     return ProbedCluster(**_known(cluster, [one.name for one in fields(ProbedCluster)]))
 
 

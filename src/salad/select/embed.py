@@ -43,7 +43,10 @@ def join_embeddings(folders: Sequence[Path], path: Path) -> np.ndarray:
 
 
 def top_words(texts: Sequence[str], labels: np.ndarray, num: int = 6) -> list[tuple[str, ...]]:
-    """The `num` most telling words of each cluster: frequency inside times log inverse share of clusters (c-TF-IDF)."""
+    """The `num` most telling words of each cluster: frequency inside times log inverse share of clusters (c-TF-IDF).
+
+    labels: int [texts], the cluster of each text.
+    """
     counts = [Counter[str]() for _ in range(int(labels.max()) + 1)]
     for text, label in zip(texts, labels, strict=True):
         counts[label].update(set(re.findall(r"[a-z]{4,}", text.lower())))

@@ -55,13 +55,17 @@ def explain(evidence: Sequence[Evidence]) -> tuple[list[Parts], dict[str, float]
     The rest is r_t = d_c + a (h_t - mean h) + b (s_t - mean s) + e_t with a, b >= 0, where h is the teacher's entropy
     and s the stakes. a and b come from differences *within* clusters alone, so that a missing domain
     cannot pass for hard content; difficulty(c) = a (h_c - mean h) + b (s_c - mean s), which is negative for
-    easy content, and domain(c) = M(c) - voice(c) - difficulty(c).
+    easy content, and domain(c) = M(c) - voice(c) - difficulty(c). All are in nats a token. Raises SaladError where a
+    document's values are not all there.
     """
     if not evidence:
         return [], {"entropy": 0.0, "stakes": 0.0}
     for one in evidence:
         if not len(one.heard) == len(one.transcript) == len(one.stakes) == len(one.entropy):
-            raise SaladError(f"explain: a document of cluster {one.cluster} has arrays of different lengths")
+            raise SaladError(
+                f"explain: a document of cluster {one.cluster} has arrays of different lengths ({len(one.heard)} "
+                "values of `heard`); give one value of heard, transcript, stakes and entropy for every token"
+            )
     groups: dict[int, list[Evidence]] = {}
     for one in evidence:
         if len(one.heard):

@@ -53,7 +53,8 @@ def reliability_of(values: np.ndarray, labels: np.ndarray) -> float:
 
 
 def permutation_p(values: np.ndarray, labels: np.ndarray, seed: int, permutations: int = PERMUTATIONS) -> float:
-    """p of the hypothesis that M is the same in every cluster, by permuting documents over clusters.
+    """p of the hypothesis that M is the same in every cluster, by permuting documents over clusters. values: M of each
+    document [n]; labels: its cluster, int [n].
 
     The statistic is the sum of squares between clusters; the smallest p is 1 / (permutations + 1). 1 where no cluster
     has two documents, for then every permutation gives the same sum.
@@ -89,7 +90,8 @@ def probe_in_looks(
 
     Evidence: p is at most the alpha that the look may spend, and the reliability at least `reliability`. The looks
     together spend at most `alpha`, the last one all that is left, so that clusters of equal M are called different with
-    no higher probability. Without evidence the decision is `UNIFORM`.
+    no higher probability. Without evidence the decision is `UNIFORM`. Raises SaladError where `first` or `further` is
+    below 1.
     """
     if first < 1 or further < 1:
         raise SaladError(f"probe: got {first} documents at first and {further} a further look; both must be at least 1")
@@ -119,7 +121,7 @@ def probe_in_looks(
 
 
 def shrink(scores: Sequence[float], weights: Sequence[float], reliability: float) -> np.ndarray:
-    """Scores drawn towards their weighted mean by their reliability (empirical Bayes).
+    """Scores [n] drawn towards their weighted mean by their reliability (empirical Bayes): float64 [n].
 
     The result is mean + reliability * (score - mean); reliability 1 leaves scores as they are, 0 makes them equal.
     nan stays nan and counts in no mean.

@@ -156,7 +156,7 @@ class FrameShard:
         raise missing(key)
 
     def at(self, row: int, key: Key) -> np.ndarray:
-        """The same, where the utterance's row is known."""
+        """The same, where the utterance's row is known. Raises SaladError where the index is damaged, too."""
         start, end = self._index.map("piece_starts")[row : row + 2]
         if "bounds" in self._index.shapes and end > start:
             own = slice(*self._index.map("bound_starts")[row : row + 2])
@@ -187,6 +187,7 @@ class FrameShard:
 def slice_of(word_frames: np.ndarray, key: Key) -> tuple[int, int]:
     """First and last + 1 frame of a run of words in a whole recording: at least one, and none that has heard what
     follows them, but for a recording's very first. word_frames: int32 [words, 2], `frames_heard` of each word.
+    Raises SaladError for words that the recording does not have.
     """
     if not 0 <= key[1] < key[2] <= len(word_frames):
         raise missing(key)
@@ -195,7 +196,11 @@ def slice_of(word_frames: np.ndarray, key: Key) -> tuple[int, int]:
 
 
 def missing(key: Key) -> SaladError:
-    return SaladError(f"frames: no piece {key}; run the align stage again")
+    """What to raise where a piece was not encoded."""
+    name, first, last = key
+    return SaladError(
+        f"frames: there is no piece of words {first} to {last - 1} of {name!r}; run the align stage again"
+    )
 
 
 def check_shard(folder: Path, encoder: str | None = None, kind: str | None = None, *, deep: bool = False) -> str:

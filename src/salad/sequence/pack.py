@@ -16,7 +16,8 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     if order and lengths[order[0]] > capacity:
-        raise SaladError(f"sequence.context: {capacity} positions, but one example takes {lengths[order[0]]}; raise it")
+        longest = lengths[order[0]]
+        raise SaladError(f"sequence.context: {capacity} positions, but one example takes {longest}; raise it to that")
     packs: list[list[int]] = []
     free: list[tuple[int, int]] = []  # (positions left, pack), sorted
     for i in order:

@@ -54,7 +54,10 @@ class FrameStore:
         return self._num_pieces
 
     def get(self, key: Key) -> np.ndarray:
-        """float16 [num_frames, frame_dim]: a view of the shard's file, or frames made from its codes."""
+        """float16 [num_frames, frame_dim]: a view of the shard's file, or frames made from its codes.
+
+        Raises SaladError where no shard holds the piece.
+        """
         wanted = np.uint64(id_hash(key[0]))
         place = int(np.searchsorted(self._hashes, wanted))
         while place < len(self._hashes) and self._hashes[place] == wanted:

@@ -229,6 +229,7 @@ class StreamBatches:
         return {"step": self._step, **self._state}
 
     def load_state_dict(self, state: State) -> None:
+        """Go on behind the batch at which `state_dict` gave `state`. Raises SaladError for one of another stream."""
         if self._ahead is not None:
             self._ahead.result()
             self._ahead = None
@@ -261,6 +262,7 @@ class Lines:
             self._starts.append(file.tell())
 
     def read(self, shard: int) -> list[bytes]:
+        """The lines of a shard as they lie on disk, without empty ones."""
         with open(self.path, "rb") as file:
             file.seek(self._starts[shard])
             raw = file.read(self._starts[shard + 1] - self._starts[shard])

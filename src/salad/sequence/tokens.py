@@ -36,14 +36,16 @@ def tokenise(tokenizer: Any, text: str) -> TokenisedDocument:
     A token belongs to the word that holds its last non-space character; a token of white space alone
     belongs to the word after it. So a span of words is a run of tokens, and the runs joined are exactly
     the tokens of the document (DESIGN, invariant 1). The name of a control token in the text is characters like
-    any others. Needs a tokenizer with character offsets ("fast").
+    any others. Raises SaladError for a tokenizer without character offsets (one that is not "fast"), or no word.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise SaladError(f"llm: its tokenizer {type(tokenizer).__name__} has no character offsets; use a fast one")
+        raise SaladError(
+            f"llm: its tokenizer {type(tokenizer).__name__} gives no character offsets; use a fast one (tokenizer.json)"
+        )
     ids, offsets = _characters(tokenizer, text)
     word_ends = np.array([match.end() for match in re.finditer(r"\S+", text)], dtype=np.int64)
     if len(word_ends) == 0:
-        raise SaladError("document: its text holds no words")
+        raise SaladError("document: its text holds no words; remove it")
     owners = np.empty(len(ids), dtype=np.int64)
     for i, (start, end) in enumerate(offsets):
         piece = text[start:end]
@@ -208,11 +210,17 @@ ENDOFTEXT = "<|endoftext|>"
 
 
 def start_token_id(tokenizer: Any) -> int:
-    """The token that opens a document: `<|endoftext|>` where the vocabulary has it, else bos, else eos."""
+    """The token that opens a document: `<|endoftext|>` where the vocabulary has it, else bos, else eos.
+
+    Raises SaladError where it has none of them.
+    """
     token_id = tokenizer.convert_tokens_to_ids(ENDOFTEXT)  # the unknown token's where there is none
     if token_id is not None and tokenizer.convert_ids_to_tokens(token_id) == ENDOFTEXT:
         return int(token_id)
     for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token_id is not None:
             return int(token_id)
-    raise SaladError("llm: its tokenizer has no <|endoftext|>, bos or eos token to open a document with")
+    raise SaladError(
+        "llm: its tokenizer has no <|endoftext|>, bos or eos token to open a document with; name one in its "
+        "tokenizer_config.json"
+    )

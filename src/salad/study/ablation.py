@@ -115,7 +115,7 @@ def compare(
     spread: as for `paired`. Raises SaladError where the arms differ in number or share no document.
     """
     if len(arm) != len(reference) or not arm:
-        raise SaladError(f"compare: {len(arm)} runs against {len(reference)}; give as many of both")
+        raise SaladError(f"compare: got {len(arm)} runs against {len(reference)}; give as many of both, at least one")
     sums = [[document_sums(run) for run in runs] for runs in (arm, reference)]
     return paired(*sums, domains=domains, spread=spread, resamples=resamples, seed=seed)
 
@@ -140,7 +140,7 @@ def paired(
     shared = set.intersection(*(set(one) for runs in (arm, reference) for one in runs))
     ids = sorted(i for i in shared if domains(arm[0][i][2]))
     if not ids:
-        raise SaladError("compare: the runs share no measured document in these domains")
+        raise SaladError("compare: the runs share no measured document in these domains; compare runs of one corpus")
     kl = [np.array([[one[i][0] for i in ids] for one in runs]) for runs in (arm, reference)]  # [replicates, documents]
     count, difference = np.array([arm[0][i][1] for i in ids], dtype=float), kl[0] - kl[1]
     pairs, of_documents = difference.sum(axis=1) / count.sum(), difference.mean(axis=0)

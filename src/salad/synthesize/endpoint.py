@@ -117,7 +117,7 @@ class EndpointVoice:
                         " and the text are for the host that the recipe names; give the URL that answers itself"
                     ) from None
                 if error.code in BAD_TEXT:
-                    raise SaladError(f"voice: {self._url} refused the text ({problem})") from None
+                    raise SaladError(f"voice: {self._url} refused the text ({problem}); change or remove it") from None
                 if error.code != 429 and error.code < 500:
                     raise EndpointDown(
                         f"voice: {self._url} answered {problem}; is {KEY} set, the model right?"

@@ -140,7 +140,10 @@ def patch_piper(model: Any) -> None:
     drawing = [place for place, node in enumerate(nodes) if node.op_type == "RandomNormalLike"]
     rounding = [place for place, node in enumerate(nodes) if node.op_type == "Ceil"]
     if len(drawing) != 2 or len(rounding) != 1 or not drawing[0] < rounding[0] < drawing[1]:
-        raise SaladError("voice: this is no graph of Piper's: expected one Ceil between two RandomNormalLike nodes")
+        raise SaladError(
+            "voice: this is no graph of Piper's (expected one Ceil between two RandomNormalLike nodes); give a voice "
+            "that piper-tts reads"
+        )
     for name, number in (("salad_zero", 0), ("salad_one", 1), ("salad_last", -1)):
         graph.initializer.append(numpy_helper.from_array(np.array(number, dtype=np.int64), name))
     durations = nodes[rounding[0]].output[0]

@@ -88,7 +88,10 @@ class Saver:
             self._thread = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise SaladError(f"checkpoint: cannot be written in {self.folder}: {error}") from error
+            raise SaladError(
+                f"checkpoint: cannot be written in {self.folder} ({error}); free some space or mend its rights, then "
+                "give the same command again"
+            ) from error
 
     def _guarded(self, write: Callable[..., None], *arguments: Any) -> None:
         try:

@@ -129,7 +129,10 @@ def llm_config(settings: Recipe) -> Any:
     if settings.model.llm_config is not None:
         values = dict(settings.model.llm_config)
         if "model_type" not in values:
-            raise SaladError("model.llm_config: needs model_type, such as qwen2")
+            raise SaladError(
+                f"model.llm_config: got {', '.join(values)}, but no model_type; copy the LLM's config.json, or add "
+                "such as model_type: qwen2"
+            )
         return AutoConfig.for_model(**values)
     name = settings.assets.llm
     if name in ASSETS and not is_cached(name):

@@ -69,8 +69,9 @@ STAGE = Stage(steps=1)  # its section states the defaults
 class Schedule:
     """What the loop reads of a recipe's section, by the section's own names; see `of`.
 
-    lr: learning rates by the first part of parameter names. Without a section there is no warm-up and no live
-    measurement; every other default is that of a stage of training.
+    lr: highest learning rates by the first part of parameter names ("adapter", "ctc", "llm"). steps, warmup_steps, and
+    those between checkpoints and probes: optimiser steps; decay_share: of all steps. The recipe reference explains each
+    name. Without a section there is no warm-up and no live measurement; every other default is that of a `Stage`.
     """
 
     steps: int
@@ -308,7 +309,10 @@ def _stopped(
         why += f", more than spike_factor {factor:g} times the median of the last 20 steps"
     where = save_batch(folder, step, packs, row) if world.is_first else folder
     world.barrier()  # torchrun ends all processes as soon as one has failed
-    return SaladError(f"{what}: {why}; its batch is in {where}. Lower the learning rate, or look at the batch's audio")
+    return SaladError(
+        f"{what}: got {why}; {where} names the documents of the batch. Listen to those, lower the learning rates, or "
+        "raise warmup_steps"
+    )
 
 
 def _read_log(path: Path) -> list[dict[str, float]]:

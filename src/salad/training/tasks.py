@@ -74,10 +74,11 @@ def _stream(source: Source, rng: random.Random) -> Iterator[tuple[Example, int]]
 
 
 class DistillTask:
-    """alpha * divergence + (1 - alpha) * NLL at the text tokens of interleaved documents (eqs. 5 and 6).
+    """alpha * divergence + (1 - alpha) * NLL at the text tokens of interleaved documents (eqs. 5 and 6), in nats.
 
-    objective: further settings of `salad.objective.distill`, such as divergence and temperature. hear: what makes the
-    student's embeddings of the spoken spans; None: `model.hear`, of frames.
+    batches: the examples of each step. context: positions that one pass reads at most. objective: further
+    settings of `salad.objective.distill`, such as divergence and temperature. hear: what makes the student's embeddings
+    of the spoken spans; None: `model.hear`, of frames. Raises SaladError where `model.prior` and sharding meet.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class DistillTask:
         self._adapter = sum(p.numel() for p in model.adapter.parameters())
 
     def packs(self, step: int) -> list[list[Example]]:
+        """The batch of a step, cut into packs of at most `context` positions."""
         batch = self.batches[step]
         sizes = [1 + len(example.token_ids) for example in batch]  # at most: speech at text rate is shorter
         if self.model.config.rate == "fixed":
@@ -114,6 +116,7 @@ class DistillTask:
         return [[batch[i] for i in pack] for pack in best_fit(sizes, self.context)]
 
     def count(self, pack: list[Example]) -> int:
+        """Text tokens, which the loss is divided by; a frozen LLM's plain text counts as well."""
         return sum(
             b - a
             for example in pack
@@ -137,6 +140,7 @@ class DistillTask:
         return [example for example in pack if example.speech_frames] if self.llm_frozen else pack
 
     def loss(self, pack: list[Example]) -> tuple[torch.Tensor | None, dict[str, Figure]]:
+        """Summed loss in nats over the text tokens; None where nothing would move. Sums and counts to log beside it."""
         pack = self._moving(pack)
         if not pack:
             return None, {}

@@ -69,7 +69,7 @@ def inspect_data(
     with tempfile.TemporaryDirectory(prefix="salad-inspect-") as temporary:
         blocks = list(_spool(read_parts(parts, place, trusted), Path(temporary)))
         if not blocks:
-            raise SaladError(f"{place}: its manifests hold no rows; nothing to look at")
+            raise SaladError(f"{place}: its manifests hold no rows; give a folder or a manifest with recordings")
         workers = min(workers, max(1, len(blocks) // 4))  # a process takes seconds to start
         function = functools.partial(inspect_block, decode=decode, min_s=min_s, max_s=max_s)
         folders = run_shards(

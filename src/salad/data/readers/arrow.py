@@ -50,7 +50,10 @@ def hub_files(name: str, subset: str, split: str) -> list[Path]:
         pinned = {"revision": revision} if revision else {}
         loaded = datasets.load_dataset(repo, subset or None, split=split, **pinned)
     except Exception as error:  # its own errors are of many kinds: no network, no such name, gated, no such split
-        raise SaladError(f"corpus: hub: {name!r} (split {split!r}) cannot be loaded: {error}") from error
+        raise SaladError(
+            f"corpus: hub: {name!r} (split {split!r}) cannot be loaded ({error}); check the name, subset and split, "
+            "the connection, and whether the dataset asks for a login"
+        ) from error
     return [Path(row["filename"]) for row in loaded.cache_files]
 
 

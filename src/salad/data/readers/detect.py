@@ -66,7 +66,8 @@ def find_files(
         if not wanted:
             if halves := by_format.get("recordings"):
                 raise SaladError(
-                    f"corpus: {halves[0]} is a Lhotse manifest of recordings or supervisions; make cuts of both first"
+                    f"corpus: {halves[0]} is a Lhotse manifest of recordings or supervisions alone; make cuts of both "
+                    "(`lhotse cut simple`), and give those"
                 )
             raise SaladError(
                 f"corpus: {path} is of no known format (found {_summary(by_format)}); expected one of "
@@ -78,7 +79,10 @@ def find_files(
         if wanted == "shar":  # without a tar that can be read
             found = [f for f in found if f.name.startswith("cuts.")]
         if not found:
-            raise SaladError(f"corpus: {path} holds no file of format {wanted}; found {_summary(by_format)}")
+            raise SaladError(
+                f"corpus: {path} holds no file of format {wanted} (found {_summary(by_format)}); correct `format:`, "
+                "or leave it out"
+            )
     return wanted, _of_split(path, found, split) if wanted == "parquet" and path.is_dir() else found
 
 

@@ -159,7 +159,7 @@ def _values(path: Path, entry: Text) -> Iterator[tuple[str, JsonObject]]:
         for n, text in enumerate(_paragraphs(path, "surrogateescape")):
             yield f"{path.stem}-{n:07d}", {"text": text}
     elif kind != "empty":
-        raise SaladError(f"{path}: holds {kind}, expected JSON lines, parquet or plain text")
+        raise SaladError(f"{path}: holds {kind}, expected JSON lines, parquet or plain text; convert or remove it")
 
 
 def _paragraphs(path: Path, errors: str) -> Iterator[str]:

@@ -77,7 +77,7 @@ class Encoder:
         return {}
 
     def _encode(self, waves: list[np.ndarray]) -> list[np.ndarray]:
-        raise SaladError(f"encoder {type(self).__name__} does not encode")
+        raise SaladError(f"assets.encoder: {type(self).__name__} has no _encode; write it in the class (see base.py)")
 
     def _checked(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         out = []

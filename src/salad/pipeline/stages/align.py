@@ -50,10 +50,14 @@ def run(run: Run) -> Summary:
     heldout = align(run, folder / "heldout", kept, "align held-out")
     quarantined = gather_quarantine(folder, leaks)
     if not speech:
-        raise SaladError(f"align: no utterance is usable; see {folder / 'quarantine.jsonl'} (align.min_score?)")
+        raise SaladError(
+            f"align: no utterance can be used; {folder / 'quarantine.jsonl'} says why of each. If their scores are "
+            "too low, check that each text belongs to its audio, or lower align.min_score"
+        )
     if not heldout:
         raise SaladError(
-            f"align: nothing is left to measure on; see {folder / 'quarantine.jsonl'} (corpus.heldout_share?)"
+            f"align: no held-out utterance is left to measure on; {folder / 'quarantine.jsonl'} says why of each. "
+            "Raise corpus.heldout_share, or lower align.min_score"
         )
     for name, group in (("heldout", heldout), ("speech", speech)):
         found = dict[str, Any]()

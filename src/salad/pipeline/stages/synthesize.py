@@ -43,7 +43,10 @@ def run(run: Run) -> Summary:
         kept, garbled = split_by_cer(kept, transcripts, settings.max_cer)
     if not kept:
         gather_quarantine(folder, garbled)
-        raise SaladError("synthesize: no bought utterance passed alignment and CER; see its quarantine.jsonl")
+        raise SaladError(
+            f"synthesize: nothing that was bought can be used; {folder / 'quarantine.jsonl'} says why of each. Lower "
+            "align.min_score, raise synthesize.max_cer, or take another voice"
+        )
     encode(run, folder / "frames", kept, "encode D_active", **training_pieces(run))
     quarantined = gather_quarantine(folder, garbled)
     write_utterances(folder / "bought.jsonl", kept)

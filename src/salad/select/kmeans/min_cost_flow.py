@@ -23,7 +23,7 @@ def capacities(num: int, prices: np.ndarray) -> np.ndarray:
 
 
 def price_of_sizes(num: int, prices: np.ndarray) -> float:
-    """The dual's second term: max over allowed sizes of prices . sizes."""
+    """The dual's second term: max over allowed sizes of prices . sizes. prices: float [k], one a cluster."""
     return float(prices @ capacities(num, prices))
 
 

@@ -15,7 +15,7 @@ BLOCK = 4096  # rows; with 128 clusters a block's distances are 2 MB and stay in
 
 
 def check_rows(block: np.ndarray, first: int = 0) -> np.ndarray:
-    """`block` itself. Raises SaladError that names a row with NaN or infinity; `first`: number of the first row."""
+    """`block` [rows, dim] itself. first: its first row's number. Raises SaladError that names a row not finite."""
     if not np.isfinite(block.sum(dtype=np.float64)):
         bad = np.flatnonzero(~np.isfinite(block).all(1))
         if len(bad):
@@ -63,7 +63,7 @@ class Rows:
         self.mean_square = max(squares / self.num - float((off**2).sum()), 0.0)
 
     def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Every row once, in order."""
+        """Every row once, in order: which rows, and float32 [rows, dim] with the mean taken off."""
         for at in self._slices():
             part = self._load(_mapped(self.x)[at])
             yield at, part
