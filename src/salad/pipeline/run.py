@@ -207,7 +207,7 @@ def run_pipeline(
         elif first:
             run_stage(run, stage, parts)
         elif getattr(_module(stage), "TOGETHER", False):  # the first process runs the others alone
-            _module(stage).run(run)
+            _function(stage)(run)
         if stage in (only, until):
             break
     meet()
@@ -238,6 +238,11 @@ def _module(stage: str) -> ModuleType:
     return importlib.import_module(f"salad.pipeline.stages.{stage}")
 
 
+def _function(stage: str) -> Callable[[Run], Summary]:
+    run: Callable[[Run], Summary] = _module(stage).run
+    return run
+
+
 def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
     """Run one stage and keep its stage.json; `parts` are the fingerprints of what it is made from.
 
@@ -253,7 +258,7 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
     try:
         engine, spare = run.recipe.engine, (folder, run.last_result(stage))
         with using(engine.kind, engine.tries, engine.device, spare):
-            summary: Summary = _module(stage).run(run)
+            summary = _function(stage)(run)
     except BaseException:
         spent = seconds + time.monotonic() - start_s
         write_json(folder / "stage.json", {**header, "status": "running", "seconds": spent})
