@@ -70,7 +70,7 @@ def plan(folder: Path, num: int) -> None:
 def ingest(folder: Path, num: int) -> None:
     path = folder / "plan.sqlite"
     documents, sources = read_plan(path)
-    names = {row["source"]: ("", "") for row in sources}
+    names = {found.source: ("", "") for found in sources}
     assert len(documents) == num
     ingest_documents(documents, path, names, DOOR, folder / "ingest", workers=workers, title="ingest")
 
@@ -81,6 +81,8 @@ def align(folder: Path, num: int) -> None:
     aligned = align_all(spoken, folder / "align", workers=workers, title="align", **how)
     assert len(aligned) == num, f"{num - len(aligned)} were refused; see align/*/quarantine.jsonl"
     write_utterances(folder / "aligned.jsonl", aligned)
+    for shard in (folder / "align").glob("shard-*/utterances.jsonl"):
+        shard.unlink()  # as a run does once the stage has ended: all are in the manifest (SPENT of stages/align.py)
 
 
 def zeros(shard: Shard, folder: Path) -> None:
@@ -200,7 +202,8 @@ def main() -> None:
         "ratio": round(peaks[0] / peaks[1], 2),
         "memory_bytes_a_document": round(grown * 2**20 / (arguments.documents - arguments.documents // 10)),
         "disk_bytes_a_document": round(disk_mb * 1e6 / arguments.documents),
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(seconds := time.perf_counter() - began, 1),
+        "ms_a_document": round(1000 * seconds / arguments.documents, 2),
         "disk_mb": round(disk_mb),
         "stages": {stage: {**one, "peak_mb_tenth": few[stage]["peak_mb"]} for stage, one in many.items()},
         "machine": machine(),

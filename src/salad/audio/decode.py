@@ -91,7 +91,7 @@ def read_audio(
     samples, rate = _read(source, name, offset_s, duration_s, max_s)
     if channel is not None and not 0 <= channel < samples.shape[1]:
         raise SaladError(f"audio: {name} has {samples.shape[1]} channels, but channel {channel} (from 0) was asked for")
-    mono = samples.mean(axis=1) if channel is None else samples[:, channel]
+    mono = samples.mean(axis=1) if channel is None and samples.shape[1] > 1 else samples[:, channel or 0]
     if mono.size == 0:
         raise SaladError(f"audio: {name} holds no samples; replace or remove the file")
     if not np.isfinite(mono).all():
