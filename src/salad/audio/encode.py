@@ -55,8 +55,9 @@ def _write(path: Path, samples: np.ndarray, sample_rate_hz: int, container: str,
 
 def _of_16_bits(samples: np.ndarray) -> np.ndarray:
     """int16 of samples in [-1, 1] as libsndfile makes them of floats, in less time; what is beyond is clipped."""
-    scaled: np.ndarray = np.rint(np.asarray(samples, np.float32) * np.float32(32768))
-    return np.clip(scaled, -32768, 32767).astype("<i2")
+    scaled = np.rint(np.asarray(samples, np.float32) * np.float32(32768))
+    whole: np.ndarray = np.clip(scaled, -32768, 32767).astype("<i2")
+    return whole
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -97,7 +97,7 @@ OURS: dict[str, tuple[Any, str, str]] = {
     "align.method": (ALWAYS, UNSAID, "which audio belongs to which word"),
     "align.min_score": (0.0, NONE, "recordings whose text is not theirs are set aside"),
     "probe.documents": (ALWAYS, "a small set, its size not said", "documents of each cluster that are spoken first"),
-    "sequence.layouts": (ALWAYS, UNSAID, "different interleavings of a document, drawn once"),
+    "sequence.layouts": (ALWAYS, UNSAID, "interleavings of a document: drawn once, or each pass (sequence.encode)"),
     "sequence.first": (ALWAYS, UNSAID, "what a document begins with"),
     "stage1.grad_clip": (ALWAYS, UNSAID, "one batch cannot undo many"),
 }

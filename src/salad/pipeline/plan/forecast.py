@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from salad.config import Recipe
 from salad.config import Stage as Training
 from salad.files import size_of
 from salad.model.encoders.load import shape_of
-from salad.pipeline.plan.card import Card, Figure, total
+from salad.pipeline.plan.card import MARKS, Card, Figure, total
 from salad.pipeline.plan.steps import Steps, embedder
 from salad.pipeline.plan.workload import Amount, Workload, engine_of, workload
 from salad.pipeline.run import STAGES
@@ -18,12 +19,13 @@ from salad.synthesize.voices import library_of
 from salad.training.estimate import SECONDS_PER_WORD, make_plan
 
 FLAC, OPUS = 17_600.0, 2_500.0  # bytes a second of recordings at 16 kHz, and of voices by Opus
-HELD = 20_000.0  # bytes that align and encode hold of a document, docs/log.md
+HELD = 100.0  # bytes that align and encode hold of a document: where its lines and frames lie, and hashes
+HELD_TEXT = 300.0  # bytes of a document of D_web: where it lies, and the hashes that tell near-duplicates, docs/log.md
 ALIGNED_WORD, TEXT_WORD = 78.0, 6.0  # bytes of a word with its times (SCALE.md), and of a word of text
 TASK_ITEMS, TASK_WORDS = 60, 40  # items of a task that is part of the package, and words of one with its options
 SYSTEMS = 5  # that answer each item: text, cascade, own speech, silence, another's speech
 LISTED_WORDS = 120_000  # of lists in no order, which `spell` makes of the vocabulary
-COUNTED, WEB_HELD = "counted from the recipe", "D_web is held in memory"
+COUNTED, WEB_HELD = "counted from the recipe", "hashes of D_web"
 
 
 @dataclass
@@ -104,8 +106,18 @@ class Forecast:
         method = "whisper" if told else self.recipe.align.method
         self.job(stage, "align", method, amount.seconds, on_gpu=True, starts=starts)
 
-    def encode(self, stage: StageForecast, amount: Amount, layouts: int, whole: bool, starts: float = 1.0) -> None:
-        share = layouts * self.heard + (1 - self.heard) * whole
+    def encode(
+        self,
+        stage: StageForecast,
+        amount: Amount,
+        layouts: int,
+        whole: bool,
+        starts: float = 1.0,
+        way: Literal["spans", "recordings"] | None = None,
+    ) -> None:
+        """way: None: the recipe's `sequence.encode`. Recordings are encoded once, spans once for each layout."""
+        each = (way or self.recipe.sequence.encode) == "spans"
+        share = layouts * self.heard + (1 - self.heard) * whole if each else 1.0
         encoder = self.recipe.assets.encoder
         self.job(stage, "encode", encoder, amount.seconds * share, on_gpu=True, starts=starts)
         per_s = self.shape.frame_rate_hz * self.shape.frame_dim * 2
@@ -114,6 +126,24 @@ class Forecast:
             per_s = self.shape.frame_rate_hz * int(codes) * 2
         if self.recipe.sequence.features == "cache":
             stage.kept.append(Figure(amount.seconds * share * per_s, "assumed", f"frames: {COUNTED}"))
+
+    def encoded_otherwise(self) -> Iterable[tuple[str, ...]]:
+        """Rows of what the frames of D_speech would take encoded the other way, for the paper's encoder alone: others
+        hear what follows a span."""
+        recipe, narrow = self.recipe, self.load.narrow
+        if "mimi" not in recipe.assets.encoder or not narrow.seconds:
+            return
+        passes = max(1.0, self.plan.stages[0].speech_hours * 3600 / (self.heard * narrow.seconds))
+        ways: list[tuple[str, Literal["spans", "recordings"], int]] = [
+            (f"as spans, a layout each pass: {math.ceil(passes)}", "spans", math.ceil(passes)),
+            ("as recordings, of any layout", "recordings", 1),
+        ]
+        for what, way, number in ways:
+            one = StageForecast("align", self._figure("process"))
+            self.encode(one, narrow, number, recipe.warm_start.enabled, way=way)
+            told = f"{told_time(one.seconds.value)}, {size_of(round(one.disk.value))}"
+            source = f"stage1 hears D_speech {passes:.1f} times; sequence.encode: {way}"
+            yield "align", f"frames {what}", told, max(one.seconds.mark, one.disk.mark, key=MARKS.index), source
 
     def sound(self, stage: StageForecast, seconds: float, *, opus: bool = False, spoken: bool = True) -> None:
         """Files of sound: of voices as they were measured, of recordings as they are assumed."""
@@ -154,7 +184,7 @@ class Forecast:
         self.speak(stage, load.spoken, {voice: 1.0 for voice in voices})
         self.sound(stage, load.own.seconds, spoken=False)
         self.sound(stage, load.told.seconds + load.heldout.seconds)
-        self.held(stage, 2.0 * TEXT_WORD, load.web.words, WEB_HELD)
+        self.held(stage, HELD_TEXT, load.web.documents, WEB_HELD)
         self.words(stage, load.web.words + load.plain.words + load.narrow.words, TEXT_WORD, "text")
 
     def _align(self, stage: StageForecast) -> None:
@@ -166,7 +196,7 @@ class Forecast:
         self.encode(stage, load.narrow, recipe.sequence.layouts, whole)
         self.encode(stage, load.heldout, 1, False)
         self.words(stage, load.narrow.words + load.heldout.words, 2 * ALIGNED_WORD, "word times")
-        self.held(stage, HELD, load.narrow.documents, "what align and encode hold of a document")
+        self.held(stage, HELD, load.narrow.documents, "references to documents")
 
     def _warm_start(self, stage: StageForecast) -> None:
         settings = self.recipe.warm_start
@@ -216,7 +246,7 @@ class Forecast:
         self.job(stage, "embed", self.recipe.assets.embedder, operations, on_gpu=True)
         stage.parts.append(self._figure("kmeans", load.web.documents * k * width))
         stage.kept.append(Figure(2 * load.web.documents * width * 2, "assumed", f"embeddings: {COUNTED}"))
-        self.held(stage, 2.0 * TEXT_WORD, load.web.words, WEB_HELD)
+        self.held(stage, HELD_TEXT, load.web.documents, WEB_HELD)
 
     def _probe(self, stage: StageForecast) -> None:
         own, settings = self.load.probe.times(self.recipe.rounds.number), self.recipe.probe
@@ -235,7 +265,7 @@ class Forecast:
     def _select(self, stage: StageForecast) -> None:
         words = self.load.web.words
         stage.parts.append(Figure(words * 2e-6, "assumed", "1.2 ms a text of 560 words, docs/log.md"))
-        self.held(stage, 2.0 * TEXT_WORD, words, WEB_HELD)
+        self.held(stage, HELD_TEXT, self.load.web.documents, WEB_HELD)
         self.words(stage, self.load.bought.words, TEXT_WORD, "text")
 
     def _synthesize(self, stage: StageForecast) -> None:
@@ -288,6 +318,8 @@ class Forecast:
             if (own := stage.device_memory) is not None:
                 yield stage.name, "memory of a device", size_of(round(own.value)), own.mark, own.source
             yield stage.name, "disk", size_of(round(stage.disk.value)), stage.disk.mark, stage.disk.source
+            if stage.name == "align":
+                yield from self.encoded_otherwise()
         seconds, disk = total(s.seconds for s in self.stages), total(s.disk for s in self.stages)
         longest, largest = (max(self.stages, key=key) for key in (lambda s: s.seconds.value, lambda s: s.disk.value))
         yield "all", "time", told_time(seconds.value), seconds.mark, f"most of it is {longest.name}"
