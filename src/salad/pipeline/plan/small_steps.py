@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from salad import assets
 from salad.config import Recipe, Spell, WarmStart
-from salad.measure.divergence import divergence, speech_ears
+from salad.measure.divergence import Ears, divergence, speech_ears, transcript_ears
 from salad.model import SaladForConditionalGeneration
 from salad.model.check import load_llm
 from salad.model.ears import Lexicon
@@ -22,6 +22,7 @@ from salad.model.freeze import freeze
 from salad.model.llm import decoder_layers, remember_packing
 from salad.model.teacher import Teacher
 from salad.pipeline.plan.card import Figure
+from salad.pipeline.plan.steps import word_positions
 from salad.pipeline.plan.timing import is_here, measured, quickest
 from salad.sequence.interleave import interleave
 from salad.sequence.simulate import Noise
@@ -37,15 +38,19 @@ from salad.types import Example, Span
 DEPTHS = (2, 4)  # of the decoder: their difference is a layer, what is left is everything else
 DOCUMENT_WORDS = 62
 CPU_POSITIONS, GPU_POSITIONS = 2048, 16384  # at most, in a step that is timed
+READ_POSITIONS = 1024  # of documents that are heard and read, on a CPU
 WORD_SYMBOLS, TOKEN_SYMBOLS = 5, 4  # phones of a word with the boundary behind it, and of a token
 SYMBOL_S = SECONDS_PER_WORD / WORD_SYMBOLS
 MILLION = 1e6
 
 
 def time_steps(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str, Figure]:
-    """Seconds of a position in training and in reading, by a million parameters of the layers and of the rest."""
-    sizes, train, read = [], [], []
+    """Seconds of a position in training, in hearing (M of speech) and in reading (M of a transcript, whose tokens are
+    the text's), by a million parameters of the layers and of the rest."""
+    sizes, train, hear, read = [], [], [], []
     positions = min(recipe.stage1.positions, GPU_POSITIONS if device == "cuda" else CPU_POSITIONS)
+    looked = made_up(recipe, GPU_POSITIONS if device == "cuda" else READ_POSITIONS, config.vocab_size)
+    tokens, heard = sum(1 + len(e.token_ids) for e in looked), sum(word_positions(recipe) * _words(e) for e in looked)
     for depth in DEPTHS:
         model, base = _models(recipe, config, depth, device, bf16)
         examples = made_up(recipe, positions, config.vocab_size)
@@ -68,20 +73,24 @@ def time_steps(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str
 
         teacher = Teacher(base, cache=True)
 
-        def look(model: Any = model, teacher: Teacher = teacher, examples: list[Example] = examples) -> None:
+        def look(ears: Ears, model: Any = model, teacher: Teacher = teacher) -> None:
             with torch.no_grad(), autocast(bf16, device):
-                divergence(model, teacher, examples, speech_ears(model))
+                divergence(model, teacher, looked, ears)
 
         layers = sum(p.numel() for n, p in decoder_layers(model.decoder()).named_parameters() if "lora_" not in n)
         others = sum(p.numel() for p in model.parameters()) - layers
         sizes.append((layers / MILLION, others / MILLION))
         train.append(quickest(step, device) / count)
-        read.append(quickest(look, device) / count)
+        hear.append(quickest(partial(look, speech_ears(model)), device) / heard)
+        read.append(quickest(partial(look, transcript_ears(model, _said)), device) / tokens)
     kind, out = recipe.stage1.llm, dict[str, Figure]()
-    for name, times in ((f"step {kind}", train), ("read", read)):
+    for name, times, number in (
+        (f"step {kind}", train, count), ("hear", hear, round(heard)), ("read", read, tokens)
+    ):  # fmt: skip
         layer = max(0.0, (times[1] - times[0]) / (sizes[1][0] - sizes[0][0]))
         rest = max(0.0, (times[0] - layer * sizes[0][0]) / sizes[0][1])
-        said = f"{'steps' if name != 'read' else 'readings'} of {count} positions at depths {DEPTHS[0]} and {DEPTHS[1]}"
+        what = {"hear": "M of speech", "read": "M of text"}.get(name, "steps")
+        said = f"{what}, {number} positions at depths {DEPTHS[0]} and {DEPTHS[1]}"
         out |= {f"{name} layer": measured(layer, said), f"{name} rest": measured(rest, said)}
     return out
 
@@ -148,6 +157,14 @@ def made_up(recipe: Recipe, positions: int, vocab: int) -> list[Example]:
 
 def _tokens(span: Span) -> float:
     return span.num_words * TOKENS_PER_WORD
+
+
+def _words(example: Example) -> int:
+    return example.spans[-1].end_word
+
+
+def _said(example: Example) -> list[list[int]]:
+    return [ids.tolist() for ids in example.speech_tokens]
 
 
 def time_ears(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str, Figure]:

@@ -22,6 +22,14 @@ def embedder(name: str) -> tuple[float, int]:
     return next((own for key, own in EMBEDDERS.items() if key in name.lower()), OTHER_EMBEDDER)
 
 
+def word_positions(recipe: Recipe, pace: float = SECONDS_PER_WORD) -> float:
+    """Positions of the student's sequence that a word takes, heard or read, where a word lasts `pace` seconds."""
+    spans = recipe.sequence
+    heard = sum(spans.speech_words) / sum((*spans.speech_words, *spans.text_words))
+    spoken = pace * shape_of(recipe.assets.encoder).frame_rate_hz / recipe.model.stride
+    return (1 - heard) * TOKENS_PER_WORD + heard * (spoken if recipe.model.rate == "fixed" else TOKENS_PER_WORD)
+
+
 class Steps:
     """Figures of one recipe on `devices` of a card's machines. `plan`: the recipe laid out for as many."""
 
@@ -31,12 +39,10 @@ class Steps:
         self.layers, self.tables = parts["llm layers"], parts["llm embeddings and head"]
         self.adapter = parts["adapter"]
         self.everything = sum(parts.values())
-        spans, shape = recipe.sequence, shape_of(recipe.assets.encoder)
-        heard = sum(spans.speech_words) / sum((*spans.speech_words, *spans.text_words))
-        said = SECONDS_PER_WORD * shape.frame_rate_hz / recipe.model.stride
-        spoken = said if recipe.model.rate == "fixed" else TOKENS_PER_WORD
-        self.word_positions = (1 - heard) * TOKENS_PER_WORD + heard * spoken
-        self.piece_s = PIECE_WORDS * sum(spans.speech_words) / 2 * SECONDS_PER_WORD
+        spans = recipe.sequence
+        self.pace = card.get("speak pace").value
+        self.word_positions = word_positions(recipe, self.pace)
+        self.piece_s = PIECE_WORDS * sum(spans.speech_words) / 2 * self.pace
 
     def tokens(self, words: float) -> float:
         return words * TOKENS_PER_WORD
@@ -129,10 +135,16 @@ class Steps:
     # --- reading and writing ------------------------------------------------------------------------------
 
     def read(self, words: float) -> Figure:
-        """Documents of so many words, interleaved, read once without gradients by one process: M, or a score."""
-        positions = words * self.word_positions
-        if self.card.knows("read layer"):
-            return self.measured("read layer", "read rest").times(positions)
+        """So many words of text, read once without gradients by one process: M, or a score."""
+        return self._looked("read", self.tokens(words))
+
+    def hears(self, words: float) -> Figure:
+        """Documents of so many words, interleaved, heard and read once without gradients by one process."""
+        return self._looked("hear", words * self.word_positions)
+
+    def _looked(self, how: str, positions: float) -> Figure:
+        if self.card.knows(f"{how} layer"):
+            return self.measured(f"{how} layer", f"{how} rest").times(positions)
         rate = self.card.get("layer_forward")
         operations = positions * (2.0 * (self.layers + self.adapter) + 2.0 * self.tables)
         return Figure(operations / rate.value, rate.mark, f"{operations:.1e} operations: {rate.source}")
