@@ -89,9 +89,7 @@ class Text(Data):
     format: Literal["auto", "jsonl", "parquet", "text"] = "auto"
     domain_field: str = ""
     every: int = Field(1, ge=1, description="10: one document in ten of each file, from all over it")
-    max_documents: int | None = Field(
-        100_000, ge=1, description="the first so many are taken, null: all; those of corpus.text are held in memory"
-    )
+    max_documents: int | None = Field(100_000, ge=1, description="the first so many are taken, null: all")
 
 
 class Variation(Section):

@@ -175,7 +175,7 @@ def _data(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
     web += [corpus.prepared] * bool(corpus.prepared and corpus.web_documents != 0)
     web += ["written by the LLM"] * (corpus.web_documents_per_topic > 0)
     if web != ["fineweb-edu"]:
-        why = "it is held in memory, or what is at hand"
+        why = "a part is quicker to embed and to screen, or what is at hand"
         yield "corpus.text (D_web)", "FineWeb-Edu, 10 B tokens", ", ".join(web), why
     if [(e.title, e.max_documents) for e in corpus.plain_text] != [("smollm-corpus", None)]:
         plain = ", ".join(map(_taken, corpus.plain_text)) or "D_web's own"

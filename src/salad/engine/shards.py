@@ -73,6 +73,8 @@ class Joined(Sequence[Any]):
 
     def __getitem__(self, number: Any) -> Any:
         number = range(len(self))[number]
+        if isinstance(number, range):
+            return [self[one] for one in number]
         at = bisect_right(self._until(), number) - 1
         return self._parts[at][number - self._starts[at]]
 

@@ -175,9 +175,9 @@ class Pieces(Sequence[Any]):
             yield from own
 
     def __getitem__(self, number: Any) -> Any:
-        if isinstance(number, slice):
-            return [self[n] for n in range(*number.indices(len(self)))]
         number = range(len(self))[number]
+        if isinstance(number, range):
+            return [self[one] for one in number]
         at = bisect_right(self._starts, number) - 1
         return self._of(at)[number - self._starts[at]]
 
