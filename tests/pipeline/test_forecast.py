@@ -16,8 +16,11 @@ from salad.files import write_json
 from salad.pipeline.plan import calibrate, data_jobs, timing
 from salad.pipeline.plan.card import MARKS, Card, Figure, choose_card, total
 from salad.pipeline.plan.check import check, said
-from salad.pipeline.plan.forecast import Forecast
+from salad.pipeline.plan.forecast import Forecast, StageForecast
+from salad.pipeline.plan.steps import piece_words
+from salad.pipeline.plan.workload import task_words, tells_words
 from salad.pipeline.run import STAGES
+from salad.training.estimate import TOKENS_PER_WORD
 from salad.types import SaladError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -183,7 +186,7 @@ def test_a_card_of_this_machine(large, tmp_path, monkeypatch, recipe_values, wri
     (path,) = tmp_path.glob("*.card.json")
     card = Card.read(path)
     assert card.figures.keys() == {"layer_forward", "layer_train", "head", "step frozen layer", "step frozen rest",
-                                   "read layer", "read rest", "lower", "spell"}  # fmt: skip
+                                   "hear layer", "hear rest", "read layer", "read rest", "lower piece", "spell"}  # fmt: skip
     assert all(f.mark == "measured" and math.isfinite(f.value) and f.value >= 0 for f in card.figures.values())
     assert card.about["hidden"] == 16 and path.name in result.output
 
@@ -219,3 +222,33 @@ def test_operations_of_a_layer_and_a_head_are_counted_by_their_shape(monkeypatch
 def test_two_processes_send_each_other_bytes():
     found = calibrate.time_collective()
     assert found["collective"].value > 1e6 and 0 < found["collective_latency"].value < 1
+
+
+def test_hearing_costs_what_was_measured_of_hearing_and_a_voice_that_tells_its_words_is_not_aligned(large):
+    """A card that timed reading alone is taken for both, as cards were before."""
+    recipe = large.model_copy(update={"align": large.align.model_copy(update={"method": "whisper"})})
+    measured = {"hear layer": 3e-9, "hear rest": 0.0, "read layer": 1e-9, "read rest": 0.0}
+    card = replace(H100, figures={name: Figure(value, "measured", name) for name, value in measured.items()})
+    steps = Forecast(recipe, card).steps
+    ratio = 3 * steps.word_positions / TOKENS_PER_WORD
+    assert steps.hears(100).value / steps.read(100).value == pytest.approx(ratio)
+    assert tells_words("piper-joe") and tells_words("kokoro-torch:af_heart@here") and not tells_words("kokoro:af_heart")
+    told = StageForecast("align", Figure(0.0, "assumed", ""))
+    Forecast(recipe, H100).align(told, 1000.0, {"piper-joe": 1.0, "kokoro:af_heart": 3.0})
+    assert [part.source.split(":")[0] for part in told.parts[::2]] == ["align told", "align whisper"]
+    assert told.parts[2].value / told.parts[0].value == pytest.approx(
+        3 * 5000 / 300 * 16, rel=0.01
+    )  # 16 workers, 1 GPU
+
+
+def test_pieces_are_as_long_as_the_recipe_cuts_them(large):
+    words = piece_words(large)
+    assert 1 <= min(words) and max(words) <= 15 and sum(words) == 64 * 80
+    assert 6 < sum(words) / len(words) < 10
+
+
+def test_words_of_tasks_are_counted_where_their_items_are_here():
+    demo = load_recipe(RECIPES / "demo.yaml")
+    questions, choices, number = task_words(demo)
+    assert number == 60 and 300 < questions < 1200 and 240 <= choices < 1200
+    assert task_words(load_recipe(RECIPES / "salad-3b.yaml"))[2] == 6000  # assumed: a thousand each

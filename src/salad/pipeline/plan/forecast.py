@@ -264,7 +264,7 @@ class Forecast:
     def _probe(self, stage: StageForecast) -> None:
         own, settings = self.load.probe.times(self.recipe.rounds.number), self.recipe.probe
         more = self.load.probe.documents / self.recipe.cluster.k - settings.documents
-        looks = (1 + math.ceil(max(0.0, more) / settings.look_documents)) * self.recipe.rounds.number
+        looks = (1 + math.floor(max(0.0, more) / settings.look_documents)) * self.recipe.rounds.number
         self.speak(stage, own, {settings.voice: 1.0}, looks)
         self.align(stage, own.seconds, {settings.voice: 1.0}, looks)
         self.encode(stage, own, 1, False, looks)

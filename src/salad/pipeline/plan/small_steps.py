@@ -22,7 +22,7 @@ from salad.model.freeze import freeze
 from salad.model.llm import decoder_layers, remember_packing
 from salad.model.teacher import Teacher
 from salad.pipeline.plan.card import Figure
-from salad.pipeline.plan.steps import word_positions
+from salad.pipeline.plan.steps import piece_words, word_positions
 from salad.pipeline.plan.timing import is_here, measured, quickest
 from salad.sequence.interleave import interleave
 from salad.sequence.simulate import Noise
@@ -168,7 +168,8 @@ def _said(example: Example) -> list[list[int]]:
 
 
 def time_ears(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str, Figure]:
-    """Seconds for a second of speech: of CTC in the lower part, of spelling in the upper one; with their updates."""
+    """Seconds of CTC in the lower part, for a piece of speech, and of spelling in the upper one, for a second of it; with
+    their updates."""
     if recipe.model.ears != "symbols":
         return {}
     model, _ = _models(recipe, config, 1, device, bf16)
@@ -176,8 +177,8 @@ def time_ears(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str,
     for hooked in (ears.lower.out_proj, ears.upper.emit):
         hooked._forward_hooks.clear()
     rng, symbols = np.random.default_rng(0), len(ears.upper.symbol)
-    words = sum(recipe.sequence.speech_words) // 2
-    spans = [_span(model, rng, words, symbols) for _ in range(32)]
+    words, sizes = sum(recipe.sequence.speech_words) // 2, piece_words(recipe)
+    spans = [_span(model, rng, size, symbols) for size in sizes[: 4 * recipe.warm_start.batch]]
     texts = [_spelled(rng, 60, symbols, config.vocab_size) for _ in range(32)]
     kinds: dict[str, WarmStart | Spell] = {"lower": recipe.warm_start, "spell": recipe.spell}
     shared: dict[str, Any] = {"steps": 4, "seed": 0}
@@ -197,8 +198,11 @@ def time_ears(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str,
         groups = [{"params": list(names), "lr": 1e-6}]
         optimizer = make_optimizer(kinds[name].optimizer, groups, names, 0.01, fused=device == "cuda")
         seconds = quickest(partial(_update, task, optimizer, device, bf16), device)
-        batch = kinds[name].batch
-        out[name] = measured(seconds / (batch * words * SECONDS_PER_WORD), f"{name} steps of {batch} pieces")
+        batch, told = kinds[name].batch, f"{name} steps of {kinds[name].batch} pieces"
+        if name == "lower":
+            out["lower piece"] = measured(seconds / batch, f"{told}, as the recipe cuts them")
+        else:
+            out[name] = measured(seconds / (batch * words * SECONDS_PER_WORD), told)
     return out
 
 

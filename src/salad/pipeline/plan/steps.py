@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
+import statistics
+
 from salad.config import Recipe
 from salad.config import Stage as Training
 from salad.model.encoders.load import shape_of
 from salad.pipeline.plan.card import Card, Figure, total
+from salad.sequence.interleave import cut, interleave
 from salad.training.estimate import SECONDS_PER_WORD, TOKENS_PER_WORD, Plan
 
 MILLION = 1e6
 # Parameters beside the table, and width, of embedders that are known.
 EMBEDDERS = {"all-minilm-l6-v2": (10.6e6, 384), "bge-large": (303e6, 1024), "bge-base": (85e6, 768)}
 OTHER_EMBEDDER = (303e6, 1024)
-PIECE_WORDS = 0.66  # of the mean of sequence.speech_words: the last piece of a span or a document is shorter
+PIECE_WORDS, PIECE_DOCUMENTS = 80, 64  # words of a document, and how many, of which pieces are cut to know their length
 FORWARD = 1 / 3  # of a training step's arithmetic
 SPELLED_WORD_S = 5e-5  # to spell a word and to place its tokens, on one core
 
@@ -30,6 +34,21 @@ def word_positions(recipe: Recipe, pace: float = SECONDS_PER_WORD) -> float:
     return (1 - heard) * TOKENS_PER_WORD + heard * (spoken if recipe.model.rate == "fixed" else TOKENS_PER_WORD)
 
 
+def piece_words(recipe: Recipe) -> list[int]:
+    """Words of each piece that ears are trained on: documents as the recipe interleaves them, text spans cut up too."""
+    sizes, spans = list[int](), recipe.sequence
+    for number in range(PIECE_DOCUMENTS):
+        rng = random.Random(f"{recipe.seed}/pieces of document {number}")
+        for span in interleave(
+            PIECE_WORDS, text_words=spans.text_words, speech_words=spans.speech_words, first=spans.first, rng=rng
+        ):
+            own = [(span.start_word, span.end_word)]
+            if span.modality == "text":
+                own = cut(span.start_word, span.end_word, spans.speech_words, rng)
+            sizes += [end - start for start, end in own]
+    return sizes
+
+
 class Steps:
     """Figures of one recipe on `devices` of a card's machines. `plan`: the recipe laid out for as many."""
 
@@ -39,10 +58,9 @@ class Steps:
         self.layers, self.tables = parts["llm layers"], parts["llm embeddings and head"]
         self.adapter = parts["adapter"]
         self.everything = sum(parts.values())
-        spans = recipe.sequence
         self.pace = card.get("speak pace").value
         self.word_positions = word_positions(recipe, self.pace)
-        self.piece_s = PIECE_WORDS * sum(spans.speech_words) / 2 * self.pace
+        self.piece_s = self.pace * statistics.fmean(piece_words(recipe))
 
     def tokens(self, words: float) -> float:
         return words * TOKENS_PER_WORD
@@ -114,10 +132,12 @@ class Steps:
 
     def lower(self, pieces: float) -> Figure:
         """CTC of the lower part on so many pieces."""
+        if self.card.knows("lower piece"):
+            return self.card.get("lower piece").times(pieces)
         return self._ears("lower", pieces * self.piece_s, 6.0)
 
     def heard(self, seconds: float) -> Figure:
-        return self._ears("lower", seconds * FORWARD, 6.0)
+        return self.lower(seconds / self.piece_s * FORWARD)
 
     def spelled(self, runs: float) -> Figure:
         return self._ears("spell", runs * sum(self.recipe.sequence.speech_words) / 2 * SECONDS_PER_WORD, 6.0)
