@@ -168,8 +168,8 @@ def _said(example: Example) -> list[list[int]]:
 
 
 def time_ears(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str, Figure]:
-    """Seconds of CTC in the lower part, for a piece of speech, and of spelling in the upper one, for a second of it; with
-    their updates."""
+    """Seconds of CTC in the lower part, for a piece of speech, and of spelling in the upper one, for a second of
+    speech; with their updates."""
     if recipe.model.ears != "symbols":
         return {}
     model, _ = _models(recipe, config, 1, device, bf16)
