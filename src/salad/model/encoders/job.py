@@ -194,8 +194,6 @@ class FlyFrames:
 
     def get(self, key: Key) -> np.ndarray:
         """float16 [num_frames, frame_dim]."""
-        if key[0] in self._last:
-            return self._last[key[0]].get(key)
         if key[0] not in self._known:
             raise missing(key)
         return self.of(self._utterances[self._known[key[0]]]).get(key)
