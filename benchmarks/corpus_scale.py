@@ -1,4 +1,5 @@
-"""What a corpus of N short documents takes: peak memory of every data stage at N and at a tenth of it, time and disk.
+"""What a corpus of N short documents takes: peak memory of every data stage at N and at a tenth of it, seconds of the
+clock and of the processor, and disk.
 
 Every stage runs in a process of its own on what the stage before left on disk, with --workers, through the functions
 that the pipeline calls. Made up are the rows (no manifest is read), one recording that all share, word times, frames
@@ -70,7 +71,7 @@ def plan(folder: Path, num: int) -> None:
 def ingest(folder: Path, num: int) -> None:
     path = folder / "plan.sqlite"
     documents, sources = read_plan(path)
-    names = {row["source"]: ("", "") for row in sources}
+    names = {found.source: ("", "") for found in sources}
     assert len(documents) == num
     ingest_documents(documents, path, names, DOOR, folder / "ingest", workers=workers, title="ingest")
 
@@ -81,6 +82,8 @@ def align(folder: Path, num: int) -> None:
     aligned = align_all(spoken, folder / "align", workers=workers, title="align", **how)
     assert len(aligned) == num, f"{num - len(aligned)} were refused; see align/*/quarantine.jsonl"
     write_utterances(folder / "aligned.jsonl", aligned)
+    for shard in (folder / "align").glob("shard-*/utterances.jsonl"):
+        shard.unlink()  # as a run does once the stage has ended: all are in the manifest (SPENT of stages/align.py)
 
 
 def zeros(shard: Shard, folder: Path) -> None:
@@ -155,6 +158,13 @@ def peak_mb() -> float:
     return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
 
 
+def processor_s() -> float:
+    """Seconds of all cores, of this process and of its workers that have ended; jobs beside hardly change them."""
+    return sum(
+        one.ru_utime + one.ru_stime for one in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
 def measure(num: int) -> tuple[dict[str, dict[str, float]], float]:
     """{stage: its peak_mb and seconds} of a corpus of `num` documents, and the MB that it leaves on disk."""
     found = {}
@@ -183,7 +193,8 @@ def main() -> None:
     began = time.perf_counter()
     if arguments.stage:
         STAGES[arguments.stage](arguments.folder, arguments.documents)
-        print(json.dumps({"peak_mb": round(peak_mb()), "seconds": round(time.perf_counter() - began, 1)}))
+        seconds = {"seconds": round(time.perf_counter() - began, 1), "processor_s": round(processor_s(), 1)}
+        print(json.dumps({"peak_mb": round(peak_mb()), **seconds}))
         return
     few, _ = measure(arguments.documents // 10)
     began = time.perf_counter()
@@ -200,7 +211,9 @@ def main() -> None:
         "ratio": round(peaks[0] / peaks[1], 2),
         "memory_bytes_a_document": round(grown * 2**20 / (arguments.documents - arguments.documents // 10)),
         "disk_bytes_a_document": round(disk_mb * 1e6 / arguments.documents),
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(seconds := time.perf_counter() - began, 1),
+        "ms_a_document": round(1000 * seconds / arguments.documents, 2),
+        "processor_ms_a_document": round(1000 * sum(s["processor_s"] for s in many.values()) / arguments.documents, 2),
         "disk_mb": round(disk_mb),
         "stages": {stage: {**one, "peak_mb_tenth": few[stage]["peak_mb"]} for stage, one in many.items()},
         "machine": machine(),

@@ -165,6 +165,8 @@ class Rows(Sequence[Any]):
 
     def __getitem__(self, number: Any) -> Any:
         number = range(len(self))[number]
+        if isinstance(number, range):
+            return [self[one] for one in number]
         path = self._paths[bisect_right(self._first, number) - 1]
         with open(path, "rb") as file:
             file.seek(self._starts[number])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary, transcript_ears
-from salad.model import SaladForConditionalGeneration
+from salad.model import SaladForConditionalGeneration, teacher
 from salad.model.adapter import CTCHead
 from salad.model.splice import splice
 from salad.model.teacher import Teacher
@@ -289,3 +289,18 @@ def test_agrees_with_liger_on_a_gpu():
         student, head, teacher, head, targets
     )
     assert float(ours) == pytest.approx(float(theirs), rel=1e-3)
+
+
+def test_a_teacher_keeps_the_newest_states_up_to_its_bound(monkeypatch):
+    model, examples = make_model(), make_examples(8, num=6)
+    whole = Teacher(model, cache=True, alone=True)
+    wanted = whole.hidden(examples)
+    monkeypatch.setattr(teacher, "CACHE_BYTES", wanted.nbytes // 3)
+    few = Teacher(model, cache=True, alone=True)
+    for _ in range(2):
+        assert torch.equal(few.hidden(examples), wanted)
+    assert few.positions_read > whole.positions_read
+    few.hidden(examples[:1])
+    read = few.positions_read
+    few.hidden(examples[:1])
+    assert few.positions_read == read  # the newest is still there

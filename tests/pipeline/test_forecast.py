@@ -16,8 +16,11 @@ from salad.files import write_json
 from salad.pipeline.plan import calibrate, data_jobs, timing
 from salad.pipeline.plan.card import MARKS, Card, Figure, choose_card, total
 from salad.pipeline.plan.check import check, said
-from salad.pipeline.plan.forecast import Forecast
+from salad.pipeline.plan.forecast import Forecast, StageForecast
+from salad.pipeline.plan.steps import piece_words
+from salad.pipeline.plan.workload import task_words, tells_words
 from salad.pipeline.run import STAGES
+from salad.training.estimate import TOKENS_PER_WORD
 from salad.types import SaladError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -84,10 +87,18 @@ def test_every_stage_has_time_memory_and_disk_each_with_mark_and_source(eight):
     assert {row[3] for row in rows} == {"data sheet", "assumed"}  # nothing was measured
 
 
-def test_the_papers_hours_take_the_disk_that_was_counted(eight):
-    """docs/log.md: two layouts of Mimi's float16 are 8,584 B a second of sound, 4.4 TB of 141,612 h."""
-    frames = [kept for kept in stage(eight, "align").kept if kept.source.startswith("frames")]
-    assert sum(kept.value for kept in frames) == pytest.approx(4.4e12, rel=0.05)
+def test_the_papers_hours_take_the_disk_that_was_counted(large, eight):
+    """docs/log.md: two layouts of Mimi's float16 are 8,584 B a second of sound, 4.4 TB of 141,612 h; all of it 12.8 kB.
+
+    Stage I hears each recording five times: five layouts as spans take more than all of it once.
+    """
+    spans = large.model_copy(update={"sequence": large.sequence.model_copy(update={"encode": "spans"})})
+    for forecast, wanted in ((eight, 6.5e12), (Forecast(spans, H100, 8), 4.4e12)):
+        frames = [kept for kept in stage(forecast, "align").kept if kept.source.startswith("frames")]
+        assert sum(kept.value for kept in frames) == pytest.approx(wanted, rel=0.05)
+    otherwise = {what: told for _, what, told, *_ in eight.encoded_otherwise()}
+    assert otherwise["frames as spans, a layout each pass: 5"].endswith("10.9 TB")
+    assert otherwise["frames as recordings, of any layout"].endswith("6.53 TB")
     assert stage(eight, "corpus").disk.value > 141_612 * 3600 * 10_000  # the recordings as FLAC
     assert stage(eight, "stage1").device_memory.value < 80e9
 
@@ -107,7 +118,7 @@ def test_a_measured_figure_takes_the_place_of_an_assumed_one(large, eight):
     card = replace(H100, figures={**rates, "start": Figure(1.0, "measured", "a start")})
     own = Forecast(large, card, 8)
     assert stage(own, "align").seconds.mark == "measured" and stage(eight, "align").seconds.mark == "assumed"
-    hours = 141_612 * (1 + 2 / 3) / 100 / 8
+    hours = 141_612 * 2 / 100 / 8  # all is aligned, and all encoded once
     assert stage(own, "align").seconds.value / 3600 == pytest.approx(hours, rel=0.01)
     faster = replace(card, figures={**card.figures, "step full layer": Figure(1e-9, "measured", "steps"),
                                     "step full rest": Figure(0.0, "measured", "steps")})  # fmt: skip
@@ -174,8 +185,8 @@ def test_a_card_of_this_machine(large, tmp_path, monkeypatch, recipe_values, wri
     assert result.exit_code == 0, result.output
     (path,) = tmp_path.glob("*.card.json")
     card = Card.read(path)
-    assert card.figures.keys() == {"layer_forward", "layer_train", "head", "step frozen layer", "step frozen rest",
-                                   "read layer", "read rest", "lower", "spell"}  # fmt: skip
+    split = [f"{what} {part}" for what in ("step frozen", "hear", "read") for part in ("layer", "rest")]
+    assert card.figures.keys() == {"layer_forward", "layer_train", "head", *split, "lower piece", "spell"}
     assert all(f.mark == "measured" and math.isfinite(f.value) and f.value >= 0 for f in card.figures.values())
     assert card.about["hidden"] == 16 and path.name in result.output
 
@@ -211,3 +222,33 @@ def test_operations_of_a_layer_and_a_head_are_counted_by_their_shape(monkeypatch
 def test_two_processes_send_each_other_bytes():
     found = calibrate.time_collective()
     assert found["collective"].value > 1e6 and 0 < found["collective_latency"].value < 1
+
+
+def test_hearing_costs_what_was_measured_of_hearing_and_a_voice_that_tells_its_words_is_not_aligned(large):
+    """A card that timed reading alone is taken for both, as cards were before."""
+    recipe = large.model_copy(update={"align": large.align.model_copy(update={"method": "whisper"})})
+    measured = {"hear layer": 3e-9, "hear rest": 0.0, "read layer": 1e-9, "read rest": 0.0}
+    card = replace(H100, figures={name: Figure(value, "measured", name) for name, value in measured.items()})
+    steps = Forecast(recipe, card).steps
+    ratio = 3 * steps.word_positions / TOKENS_PER_WORD
+    assert steps.hears(100).value / steps.read(100).value == pytest.approx(ratio)
+    assert tells_words("piper-joe") and tells_words("kokoro-torch:af_heart@here") and not tells_words("kokoro:af_heart")
+    told = StageForecast("align", Figure(0.0, "assumed", ""))
+    Forecast(recipe, H100).align(told, 1000.0, {"piper-joe": 1.0, "kokoro:af_heart": 3.0})
+    assert [part.source.split(":")[0] for part in told.parts[::2]] == ["align told", "align whisper"]
+    assert told.parts[2].value / told.parts[0].value == pytest.approx(
+        3 * 5000 / 300 * 16, rel=0.01
+    )  # 16 workers, 1 GPU
+
+
+def test_pieces_are_as_long_as_the_recipe_cuts_them(large):
+    words = piece_words(large)
+    assert min(words) >= 1 and max(words) <= 15 and sum(words) == 64 * 80
+    assert 6 < sum(words) / len(words) < 10
+
+
+def test_words_of_tasks_are_counted_where_their_items_are_here():
+    demo = load_recipe(RECIPES / "demo.yaml")
+    questions, choices, number = task_words(demo)
+    assert number == 60 and 300 < questions < 1200 and 240 <= choices < 1200
+    assert task_words(load_recipe(RECIPES / "salad-3b.yaml"))[2] == 6000  # assumed: a thousand each

@@ -51,6 +51,7 @@ def made(monkeypatch):
     note(word_times, "align_spoken")
     note(speech_jobs, "encode_pieces")
     monkeypatch.setattr(ingest, "SHARD_DOCUMENTS", 8)
+    monkeypatch.setattr(word_times, "SHARD_GIVEN", word_times.SHARD)
     return found
 
 

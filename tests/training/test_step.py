@@ -19,14 +19,23 @@ from salad.types import SaladError
 
 
 class Waits(TorchDispatchMode):
-    """Counts what makes a host wait for a device: each value that is taken out of a tensor."""
+    """Counts what makes a host wait for a device: each value that is taken out of a tensor, each size that depends on
+    values (`unsized` names these), and each index by a mask. Copies to the host cannot be told from others here."""
+
+    UNSIZED = ("nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal", "repeat_interleave")
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.count, self.unsized = 0, []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten._local_scalar_dense.default
+        name = function.overloadpacket._qualified_op_name.removeprefix("aten::")
+        by_mask = name in ("index", "index_put", "index_put_") and any(
+            one is not None and one.dtype in (torch.bool, torch.uint8) for one in args[1]
+        )
+        if name in self.UNSIZED or by_mask:
+            self.unsized.append(name)
+        self.count += name == "_local_scalar_dense"
         return function(*args, **(kwargs or {}))
 
 
@@ -51,6 +60,7 @@ def test_the_host_waits_once_a_step_before_the_optimiser(tmp_path, monkeypatch, 
     assert (len(packs(0)) > 1) == (context == 24)
     assert [after - before for before, after in itertools.pairwise(at_packs)] == [1] * 4
     assert [after - before for before, after in zip(at_packs, at_update, strict=True)] == [1] * 5
+    assert not waits.unsized
 
 
 def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path):

@@ -98,9 +98,12 @@ def tie_words(text: str, found: Sequence[Word], duration_s: float) -> tuple[Word
     said = [word for word in found if word.text.strip().lower() not in UNKNOWN]
     digits = any(character.isdigit() for word in said for character in word.text)
     keys = [key(word) if digits else key("".join(spoken_pieces(word))) for word in words]
+    heard = [key(word.text) for word in said]
+    if keys == heard and all(keys) and not unknown:  # word by word
+        return _fill(words, [(word.start_s, word.end_s, word.score) for word in said], duration_s)
     parts: list[list[tuple[int, float, float, float]]] = [[] for _ in words]  # num_letters, start_s, end_s, score
     extra = []
-    for word, owners in zip(said, tie(keys, [key(word.text) for word in said]), strict=True):
+    for word, owners in zip(said, tie(keys, heard), strict=True):
         if owners and max(owners) < 0:
             extra.append(word.text)
         letter_s = (word.end_s - word.start_s) / max(1, len(owners))

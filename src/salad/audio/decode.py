@@ -94,7 +94,7 @@ def read_audio(
             f"audio: channel {channel} of {name} was asked for, but it has {samples.shape[1]} (counted from 0); "
             "correct the channel"
         )
-    mono = samples.mean(axis=1) if channel is None else samples[:, channel]
+    mono = samples.mean(axis=1) if channel is None and samples.shape[1] > 1 else samples[:, channel or 0]
     if mono.size == 0:
         raise SaladError(f"audio: {name} holds no samples; replace or remove the file")
     if not np.isfinite(mono).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import zlib
@@ -18,18 +19,51 @@ def write_flac(path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> No
     _write(Path(path), samples, sample_rate_hz, "FLAC", "PCM_16")
 
 
+def copy_flac(source: str | Path, path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> bool:
+    """Write `samples`, float32 [num_samples], out of a file that is a FLAC of them already: mono, 16 bits, this rate.
+
+    It is not encoded again, and nothing but its stream information and its frames is taken (RFC 9639, section 8).
+    False, and nothing is written, where `source` is any other file; that it holds these samples its own hash proves.
+    """
+    told = (sample_rate_hz << 44 | 15 << 36 | len(samples)).to_bytes(8, "big")  # one channel, 16 bits
+    with open(source, "rb") as file:
+        head = file.read(42)
+        if head[:5] not in (b"fLaC\0", b"fLaC\x80") or head[5:8] != b"\0\0\x22" or head[18:26] != told:
+            return False
+        if hashlib.md5(_of_16_bits(samples).tobytes()).digest() != head[26:42]:
+            return False
+        data = head + file.read()
+    at, last = 42, data[4] >> 7
+    while not last:
+        last, at = data[at] >> 7, at + 4 + int.from_bytes(data[at + 1 : at + 4], "big")
+    _write_whole(Path(path), b"fLaC\x80" + data[5:42] + data[at:])
+    return True
+
+
 def write_opus(path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> None:
     """Ogg Opus (8, 12, 16, 24 or 48 kHz), written aside and renamed; same samples, same bytes."""
     _write(Path(path), samples, sample_rate_hz, "OGG", "OPUS")
 
 
 def _write(path: Path, samples: np.ndarray, sample_rate_hz: int, container: str, codec: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     encoded = io.BytesIO()  # libsndfile does not tell a full disk from another error; Python's own write does
-    soundfile.write(encoded, np.clip(samples, -1.0, 1.0), sample_rate_hz, format=container, subtype=codec)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    ready = _of_16_bits(samples) if codec == "PCM_16" else np.clip(samples, -1.0, 1.0)
+    soundfile.write(encoded, ready, sample_rate_hz, format=container, subtype=codec)
     data = encoded.getvalue()
-    aside.write_bytes(_with_serial_zero(data) if container == "OGG" else data)
+    _write_whole(path, _with_serial_zero(data) if container == "OGG" else data)
+
+
+def _of_16_bits(samples: np.ndarray) -> np.ndarray:
+    """int16 of samples in [-1, 1] as libsndfile makes them of floats, in less time; what is beyond is clipped."""
+    scaled = np.rint(np.asarray(samples, np.float32) * np.float32(32768))
+    whole: np.ndarray = np.clip(scaled, -32768, 32767).astype("<i2")
+    return whole
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.write_bytes(data)
     aside.replace(path)
 
 

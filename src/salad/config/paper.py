@@ -97,7 +97,7 @@ OURS: dict[str, tuple[Any, str, str]] = {
     "align.method": (ALWAYS, UNSAID, "which audio belongs to which word"),
     "align.min_score": (0.0, NONE, "recordings whose text is not theirs are set aside"),
     "probe.documents": (ALWAYS, "a small set, its size not said", "documents of each cluster that are spoken first"),
-    "sequence.layouts": (ALWAYS, UNSAID, "different interleavings of a document, drawn once"),
+    "sequence.layouts": (ALWAYS, UNSAID, "interleavings of a document: drawn once, or each pass (sequence.encode)"),
     "sequence.first": (ALWAYS, UNSAID, "what a document begins with"),
     "stage1.grad_clip": (ALWAYS, UNSAID, "one batch cannot undo many"),
 }
@@ -175,7 +175,7 @@ def _data(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
     web += [corpus.prepared] * bool(corpus.prepared and corpus.web_documents != 0)
     web += ["written by the LLM"] * (corpus.web_documents_per_topic > 0)
     if web != ["fineweb-edu"]:
-        why = "it is held in memory, or what is at hand"
+        why = "a part is quicker to embed and to screen, or what is at hand"
         yield "corpus.text (D_web)", "FineWeb-Edu, 10 B tokens", ", ".join(web), why
     if [(e.title, e.max_documents) for e in corpus.plain_text] != [("smollm-corpus", None)]:
         plain = ", ".join(map(_taken, corpus.plain_text)) or "D_web's own"

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from salad.audio import to_samples, to_seconds, write_flac
-from salad.data.ingest_plan import IngestLimits, Planned, open_plan, row_texts, rows_of
+from salad.audio import copy_flac, to_samples, to_seconds, write_flac
+from salad.data.ingest_plan import IngestLimits, Planned, PlannedRows, open_plan
 from salad.data.manifest import Sentence, write_utterances
 from salad.data.readers.rows import Row, read_row, utf8
 from salad.engine import Made, Shard, run_shards
@@ -74,10 +74,11 @@ def ingest_documents(
     function = functools.partial(ingest, plan=str(plan), sources=sources, limits=limits)
     items = Made(lambda document: (document.number, document.source), documents)
     with open_plan(plan) as opened:
+        planned = PlannedRows(opened)
 
         def key(item: tuple[int, str]) -> str:
-            rows = row_texts(opened, item[0])
-            files = sorted({json.loads(row)["audio"] for row in rows})
+            rows = planned.texts(item[0])
+            files = sorted({json.loads(row).get("audio", "") for row in rows})
             return f"{limits} {sources[item[1]]} {item[1]} {rows} {[_stamp(file) for file in files]}"
 
         return run_shards(
@@ -107,21 +108,30 @@ def ingest(shard: Shard, folder: Path, *, plan: str, sources: dict[str, tuple[st
     of rows that were joined) and quarantine.jsonl: every row that cannot be used is there with its reason.
     """
     kept, sentences, quarantined = [], [], list[dict[str, Any]]()
-    for number, source in shard.items:
-        rows, before = rows_of(Path(plan), number), len(quarantined)
-        for n, joined in enumerate(_join(rows, limits, quarantined)):
-            path = folder / "audio" / f"{number:08d}-{n}.flac"
-            write_flac(path, np.concatenate(joined.parts), RATE_HZ)
-            utterance, times = _utterance(joined, source, sources[source][0], str(path))
-            kept.append(utterance)
-            if len(joined.rows) > 1:
-                sentences.append({"id": utterance.id, "simulated": False, "sentences": [list(s) for s in times]})
-        for refused in quarantined[before:]:
-            refused["source"] = source
-            refused["reason"] = utf8(refused["reason"])
+    with open_plan(Path(plan)) as opened:
+        planned = PlannedRows(opened)
+        for number, source in shard.items:
+            before = len(quarantined)
+            for n, joined in enumerate(_join(planned.rows(number), limits, quarantined)):
+                path = folder / "audio" / f"{number:08d}-{n}.flac"
+                _write(joined, path)
+                utterance, times = _utterance(joined, source, sources[source][0], str(path))
+                kept.append(utterance)
+                if len(joined.rows) > 1:
+                    sentences.append({"id": utterance.id, "simulated": False, "sentences": [list(s) for s in times]})
+            for refused in quarantined[before:]:
+                refused["source"] = source
+                refused["reason"] = utf8(refused["reason"])
     write_utterances(folder / "utterances.jsonl", kept)
     write_jsonl(folder / "sentences.jsonl", sentences)
     write_jsonl(folder / "quarantine.jsonl", [{"stage": "corpus", **row} for row in quarantined])
+
+
+def _write(joined: _Joined, path: Path) -> None:
+    """What was joined, as FLAC; a recording that is all of a FLAC of this rate is not encoded again."""
+    (row, *more), samples = joined.rows, np.concatenate(joined.parts)
+    if more or row.part or not copy_flac(row.audio, path, samples, RATE_HZ):
+        write_flac(path, samples, RATE_HZ)
 
 
 def _join(rows: list[Row], limits: IngestLimits, quarantined: list[dict[str, str]]) -> Iterator[_Joined]:

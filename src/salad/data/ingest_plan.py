@@ -14,7 +14,7 @@ import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,10 @@ CHARS_PER_S = 15.0  # of reading aloud, where a manifest does not say how long a
 BYTES_PER_TOKEN = 3.0  # fewer than any tokenizer here needs for English, so that the bound holds
 MAX_ROWS = 512  # in one document, whatever their length
 BLOCK = 1024  # documents that are read at once
+BLOCK_ROWS = 128  # documents whose rows are read at once
 TIMED = re.compile(r"\d\d:\d\d[.,]\d{3} --> |^(?:\d+ \d+ \S+ ){2}")  # subtitles (SRT, VTT), HTK's labels
+
+DEFAULTS = {one.name: one.default for one in fields(Row)}
 
 SCHEMA = """
 CREATE TABLE rows (n INTEGER PRIMARY KEY, source TEXT, id TEXT, recording TEXT, speaker TEXT, start_s REAL,
@@ -122,15 +125,15 @@ def _store(plan: sqlite3.Connection, entry: Speech, found: str, rows: Iterator[R
         n, kept = next(number), kept + 1
         values = (
             n, entry.title, row.id, row.recording, row.speaker, row.start_s, seconds, len(row.text.encode()),
-            bool(row.problem), json.dumps(asdict(row), ensure_ascii=True),
+            bool(row.problem), n, _to_json(row),
         )  # fmt: skip
-        insert = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)"
+        insert = "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # its document: as long as it will be
         try:
             plan.execute(insert, values)
         except sqlite3.IntegrityError:
             twin = row.broken(f"id: {row.id!r} is there before; give every row its own")
             copy = f"{row.id} (again, {n})"
-            plan.execute(insert, (n, entry.title, copy, *values[3:8], True, json.dumps(asdict(twin))))
+            plan.execute(insert, (n, entry.title, copy, *values[3:8], True, n, _to_json(twin)))
     settings = json.dumps(entry.model_dump(mode="json"))
     plan.execute("INSERT INTO sources VALUES (?, ?, ?, ?, ?)", (entry.title, settings, found, kept, note))
 
@@ -150,9 +153,15 @@ def _checked(row: Row, entry: Speech) -> Row:
         problem = f"text: holds times ({timed.group()!r}) of subtitles or labels; leave the words alone in it"
     if not problem and row.language and entry.language and row.language.lower() != entry.language.lower():
         problem = f"language: {row.language!r}, and the recipe asks for {entry.language!r}"
-    clean: dict[str, Any] = {k: utf8(value) if isinstance(value, str) else value for k, value in asdict(row).items()}
+    clean: dict[str, Any] = {k: utf8(value) if isinstance(value, str) else value for k, value in vars(row).items()}
     # a file is opened by its own name, whether that is UTF-8 or not
     return Row(**{**clean, "audio": row.audio, "text": text, "problem": utf8(problem)})
+
+
+def _to_json(row: Row) -> str:
+    """What of a row is not as it would be without a word."""
+    told = {name: value for name, value in vars(row).items() if value != DEFAULTS.get(name)}
+    return json.dumps(told, separators=(",", ":"))
 
 
 def _group(plan: sqlite3.Connection, limits: IngestLimits) -> None:
@@ -177,6 +186,7 @@ def _group(plan: sqlite3.Connection, limits: IngestLimits) -> None:
     plan.execute("CREATE TEMP TABLE IF NOT EXISTS numbers (document INTEGER, n INTEGER PRIMARY KEY)")
     plan.executemany("INSERT INTO numbers VALUES (?, ?)", changes)
     plan.execute("UPDATE rows SET document = (SELECT document FROM numbers WHERE numbers.n = rows.n)")
+    plan.execute("DROP INDEX by_recording")  # the next one takes its place in the file
     plan.execute("CREATE INDEX by_document ON rows (document)")
 
 
@@ -217,16 +227,34 @@ def read_plan(path: Path) -> tuple[Documents, list[PlannedSource]]:
     return Documents(path), [PlannedSource(s, e["licence"], e["language"], *told) for s, e, *told in entries]
 
 
+class PlannedRows:
+    """The rows of documents of a plan, which is open; read a block of documents at a time, so ask in their order."""
+
+    def __init__(self, plan: sqlite3.Connection) -> None:
+        self._plan = plan
+        self._block = lru_cache(maxsize=1)(self._read)
+
+    def texts(self, document: int) -> list[str]:
+        """The rows of one document, in order, as JSON."""
+        return self._block(document // BLOCK_ROWS).get(document, [])
+
+    def rows(self, document: int) -> list[Row]:
+        """The same, as rows."""
+        return [to_row(json.loads(row)) for row in self.texts(document)]
+
+    def _read(self, block: int) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        bounds = (block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS - 1)
+        query = "SELECT document, row FROM rows WHERE document BETWEEN ? AND ? ORDER BY document, start_s, n"
+        for document, row in self._plan.execute(query, bounds):
+            found.setdefault(document, []).append(row)
+        return found
+
+
 def rows_of(path: Path, document: int) -> list[Row]:
     """The rows of one document, in order."""
     with open_plan(path) as plan:
-        return [to_row(json.loads(row)) for row in row_texts(plan, document)]
-
-
-def row_texts(plan: sqlite3.Connection, document: int) -> list[str]:
-    """The rows of one document, in order, as JSON."""
-    found = plan.execute("SELECT row FROM rows WHERE document = ? ORDER BY start_s, n", (document,))
-    return [row for (row,) in found]
+        return PlannedRows(plan).rows(document)
 
 
 @contextmanager

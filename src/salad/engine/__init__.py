@@ -1,6 +1,6 @@
 """Run one function over many shards, each whole or absent."""
 
 from salad.engine.run import run_shards, using
-from salad.engine.shards import Made, Shard, kept_folder, pick
+from salad.engine.shards import Joined, Made, Shard, kept_folder, pick
 
-__all__ = ["Made", "Shard", "kept_folder", "pick", "run_shards", "using"]
+__all__ = ["Joined", "Made", "Shard", "kept_folder", "pick", "run_shards", "using"]

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,31 @@ class Made(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._make, self._sources)
+
+
+class Joined(Sequence[Any]):
+    """Several sequences as one, whose items are asked for as they are needed."""
+
+    def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
+        self._parts, self._starts = parts, array("q")
+
+    def _until(self) -> array[int]:
+        if not self._starts:  # a length may cost a pass over a part
+            self._starts = array("q", itertools.accumulate(map(len, self._parts), initial=0))
+        return self._starts
+
+    def __len__(self) -> int:
+        return self._until()[-1]
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.chain(*self._parts)
+
+    def __getitem__(self, number: Any) -> Any:
+        number = range(len(self))[number]
+        if isinstance(number, range):
+            return [self[one] for one in number]
+        at = bisect_right(self._until(), number) - 1
+        return self._parts[at][number - self._starts[at]]
 
 
 def pick(items: Sequence[Any], numbers: Sequence[int]) -> Sequence[Any]:

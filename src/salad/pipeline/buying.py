@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from salad.engine import Made
+from salad.engine import Joined, Made
 from salad.files import read_jsonl
 from salad.measure.divergence import divergence, speech_ears
 from salad.measure.hearing import heard_of_utterances, phone_errors, spoken_words
@@ -18,7 +18,7 @@ from salad.pipeline.prober import Prober, kept_speech, probed_speech
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import open_frames
 from salad.pipeline.speechlm import load_symbols, speech_examples
-from salad.pipeline.stages.align import load_aligned
+from salad.pipeline.stages.align import stream_aligned
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.probe import load_probed
 from salad.pipeline.stages.synthesize import load_bought
@@ -127,9 +127,9 @@ def _priced(run: Run, heard: Mapping[str, int], read: Mapping[str, int]) -> list
     return out
 
 
-def _spoken(run: Run) -> list[Utterance]:
+def _spoken(run: Run) -> Sequence[Utterance]:
     """All speech so far: D_speech, and what earlier rounds bought."""
-    return [*load_aligned(run, "speech"), *(u for one in run.rounds[:-1] for u in load_bought(one))]
+    return Joined([stream_aligned(run, "speech"), *(load_bought(one) for one in run.rounds[:-1])])
 
 
 def _counted(texts: Iterable[str]) -> Counter[str]:

@@ -10,6 +10,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 
 from salad import config
+from salad.engine import Joined, Made
 from salad.engine.machine import default_device
 from salad.files import write_json
 from salad.model import SaladForConditionalGeneration
@@ -30,7 +31,7 @@ from salad.pipeline.ears_data import (
 )
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import build_model, load_symbols, load_tokenizer, symbol_spans
-from salad.pipeline.stages.align import load_aligned, load_frames
+from salad.pipeline.stages.align import load_aligned, load_frames, stream_aligned
 from salad.sequence import Frames
 from salad.sequence.simulate import Noise
 from salad.sequence.spelling import SpelledText, load_spelled, save_spelled, spell
@@ -50,7 +51,7 @@ def lower_part(run: Run) -> Summary:
     tenth, from which `spell` takes its noise."""
     settings, folder, device = run.recipe.warm_start, run.folder("warm_start"), default_device()
     tokenizer = load_tokenizer(run)
-    utterances = load_aligned(run, "speech")
+    utterances = stream_aligned(run, "speech")
     symbols = choose_symbols(run, tokenizer, utterances)
     model = build_model(run).to(device)
     for parameter in (*model.llm.parameters(), *model.symbol_ears.upper.parameters()):
@@ -58,7 +59,7 @@ def lower_part(run: Run) -> Summary:
     frames = load_frames(run, "speech", utterances)
     layout = run.recipe.sequence, run.recipe.seed
     trained, _ = kept_back(utterances, run.recipe.spell.kept_back, run.recipe.seed)
-    spans = [span for span, _ in symbol_spans(tokenizer, symbols, trained, frames, *layout)]
+    spans = _heard(symbol_spans(tokenizer, symbols, trained, frames, *layout))
     task = LowerTask(model, spans, steps=settings.steps, batch=settings.batch, seed=run.recipe.seed)
     schedule = _schedule(settings, settings.steps, decay_share=0.4)
     bf16 = run.uses_bf16("train", device)
@@ -66,7 +67,7 @@ def lower_part(run: Run) -> Summary:
     heldout = load_aligned(run, "heldout")
     unseen = symbol_spans(tokenizer, symbols, heldout, load_frames(run, "heldout", heldout), *layout, with_text=False)
     with torch.no_grad(), autocast(bf16, device):
-        errors, said, samples = _phone_errors(model, symbols, [span for span, _ in unseen])
+        errors, said, samples = _phone_errors(model, symbols, _heard(unseen))
     write_json(folder / "samples.json", samples)
     return {
         "spans": len(task.spans) + task.impossible,
@@ -90,7 +91,7 @@ def lower_part_again(
     """The lower part alone on all of a stage's speech, before the LLM has its say: many cheap steps in place of a few
     dear ones. Returns the checkpoint to go on from."""
     settings, symbols = run.recipe.warm_start, load_symbols(run)
-    spans = [span for span, _ in _spans_of(run, tokenizer, symbols, spoken)]
+    spans = _heard(_spans_of(run, tokenizer, symbols, spoken))
     task = LowerTask(model, spans, steps=steps, batch=settings.batch, seed=seed, by_word=0.0)
     schedule = _schedule(settings, steps, decay_share=0.6)
     title, bf16 = "frames to symbols (CTC), all speech", run.uses_bf16("train", default_device())
@@ -151,9 +152,7 @@ def ears_sides(
     if settings.ctc_weight or settings.spell_weight:
         spans = _spans_of(run, tokenizer, symbols, spoken)
     if settings.ctc_weight:
-        lower = LowerTask(
-            model, [span for span, _ in spans], steps=settings.steps, batch=settings.ctc_batch, seed=seed, by_word=0.0
-        )
+        lower = LowerTask(model, _heard(spans), steps=settings.steps, batch=settings.ctc_batch, seed=seed, by_word=0.0)
         sides.append(Side("ctc", lower, settings.ctc_weight))
     if settings.spell_weight:
         texts, lists = _spelled(run, tokenizer, symbols)
@@ -200,9 +199,14 @@ def _schedule(settings: config.WarmStart | config.Spell, steps: int, decay_share
     return Schedule.of(settings, rates, steps=steps, weight_decay=0.01, decay_share=decay_share)
 
 
-def _spans_of(run: Run, tokenizer: Any, symbols: Symbols, spoken: Spoken) -> list[tuple[SymbolSpan, SpelledText]]:
+def _spans_of(run: Run, tokenizer: Any, symbols: Symbols, spoken: Spoken) -> Sequence[tuple[SymbolSpan, SpelledText]]:
     layout = run.recipe.sequence, run.recipe.seed
-    return [row for group, frames in spoken for row in symbol_spans(tokenizer, symbols, group, frames, *layout)]
+    return Joined([symbol_spans(tokenizer, symbols, group, frames, *layout) for group, frames in spoken])
+
+
+def _heard(spans: Sequence[tuple[SymbolSpan, SpelledText]]) -> Sequence[SymbolSpan]:
+    """What is heard of each, without how it is spelled."""
+    return Made(lambda row: row[0], spans)
 
 
 def _phone_errors(

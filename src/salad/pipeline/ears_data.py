@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from transformers import AutoConfig
 
 from salad import assets, config
 from salad.data.withheld import has_withheld, read_withheld
+from salad.engine import pick
 from salad.files import read_json, write_json
 from salad.model import SaladForConditionalGeneration
 from salad.model.ears import Lexicon
 from salad.model.teacher import Teacher
+from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.run import Run
 from salad.pipeline.speechlm import symbol_spans
-from salad.pipeline.stages.align import load_aligned, load_frames
+from salad.pipeline.stages.align import load_frames, stream_aligned
 from salad.pipeline.stages.corpus import load_documents
 from salad.select.screen import overlapping
 from salad.sequence import start_token_id, tokenise
@@ -40,6 +44,8 @@ NOISE = "noise.safetensors"
 TEXTS = "texts.json"  # of the select stage: how often a document's text is read in Stage II, 1 on average
 RARE = 13  # words in a row that a spelled text may not share with what is held out
 LAYOUTS = 4  # interleavings of a simulated document
+MOST_SPELLED = 50_000  # documents that the upper part reads runs of: more than a training has steps for
+MOST_BACK = 500  # documents that noise is taken from
 
 
 def choose_symbols(run: Run, tokenizer: Any, utterances: Sequence[Utterance]) -> Symbols:
@@ -48,7 +54,7 @@ def choose_symbols(run: Run, tokenizer: Any, utterances: Sequence[Utterance]) ->
     path = folder / "symbols.json"
     if path.exists() and (folder / "lexicon.safetensors").exists():  # a resumed stage goes on with its own
         return Symbols.from_dict(read_json(path))
-    texts = [d.text for name in ("speech", "web") for d in load_documents(run, name)] + [u.text for u in utterances]
+    texts = (d.text for d in chain(stream_documents(run, "speech"), stream_documents(run, "web"), utterances))
     words = {word for text in texts for form in speakable(text.split()) for word in form.split()}
     symbols = Symbols.found_in(sorted(words | set(vocabulary_words(tokenizer))), model.symbols, model.language)
     llm = AutoConfig.from_pretrained(assets.llm_folder(run.recipe.assets.llm))
@@ -70,9 +76,11 @@ def vocabulary_words(tokenizer: Any) -> list[str]:
 
 
 def spell_documents(run: Run) -> tuple[list[Document], list[str]]:
-    """The recipe's texts that may be read, and ids of those that share words with what is held out."""
-    documents = load_documents(run, "web") + load_documents(run, "speech")
-    unique = list({d.id: d for d in documents}.values())
+    """The recipe's texts that may be read, and ids of those that share words with what is held out; of more than
+    MOST_SPELLED only so many, from all over."""
+    groups = stream_documents(run, "web"), stream_documents(run, "speech")
+    every = max(1, -(-sum(map(len, groups)) // MOST_SPELLED))
+    unique = list({d.id: d for d in islice(chain(*groups), 0, None, every)}.values())
     heldout = [d.text for d in load_documents(run, "heldout")]
     overlaps = overlapping([d.text for d in unique], heldout, RARE)
     kept = [d for d, overlap in zip(unique, overlaps, strict=True) if not overlap]
@@ -138,24 +146,28 @@ def simulated_task(
     return DistillTask(model, teacher, batches, alpha=1.0, context=sequence.context, hear=model.hear_symbols)
 
 
-def kept_back(utterances: Sequence[Utterance], share: float, seed: int) -> tuple[list[Utterance], list[Utterance]]:
-    """What the lower part trains on, and the documents whose mistakes it is asked for; at least one each."""
+def kept_back(
+    utterances: Sequence[Utterance], share: float, seed: int
+) -> tuple[Sequence[Utterance], Sequence[Utterance]]:
+    """What the lower part trains on, and the documents whose mistakes it is asked for: at least one each, and at most
+    MOST_BACK of these."""
     documents = sorted({u.document_id or u.id for u in utterances})
     random.Random(f"{seed}/kept back").shuffle(documents)
     if len(documents) < 2:
         raise SaladError(f"spell: {len(documents)} document of speech, but one must be kept back for noise; give more")
-    back = set(documents[: max(1, round(share * len(documents)))])
-    return (
-        [u for u in utterances if (u.document_id or u.id) not in back],
-        [u for u in utterances if (u.document_id or u.id) in back],
-    )
+    back = set(documents[: max(1, min(MOST_BACK, round(share * len(documents))))])
+    parts = array("q"), array("q")
+    for number, utterance in enumerate(utterances):
+        parts[(utterance.document_id or utterance.id) in back].append(number)
+    trained, heard = (pick(utterances, part) for part in parts)
+    return trained, heard
 
 
 def noise_of(run: Run, model: SaladForConditionalGeneration, tokenizer: Any, symbols: Symbols) -> Noise:
     """What the lower part makes of speech that it was not trained on."""
     if run.recipe.spell.noise == "uniform":
         return Noise.uniform(len(symbols))
-    utterances = load_aligned(run, "speech")
+    utterances = stream_aligned(run, "speech")
     _, back = kept_back(utterances, run.recipe.spell.kept_back, run.recipe.seed)
     frames = load_frames(run, "speech", utterances)
     spans = symbol_spans(tokenizer, symbols, back, frames, run.recipe.sequence, run.recipe.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,10 @@ from salad.measure.hearing import (
 )
 from salad.measure.oracle import true_symbols
 from salad.measure.results import ErrorRates, Hearing, Withheld
+from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.run import Run
-from salad.pipeline.stages.align import load_aligned
-from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.align import stream_aligned
 from salad.pipeline.stages.synthesize import load_bought
 from salad.types import Example, Utterance
 
@@ -75,13 +76,13 @@ def hearing_figures(evaluator: HeldoutEvaluator, spans: Sequence[HeardSpan]) -> 
 
 def heard_counts(run: Run) -> Counter[str]:
     """How often each word was spoken in training, Stage II of every round included."""
-    spoken = [u for one in run.latest.rounds for u in load_bought(one)] + load_aligned(run, "speech")
+    spoken = chain(*(load_bought(one) for one in run.latest.rounds), stream_aligned(run, "speech"))
     return Counter(word for u in spoken for word in spoken_words(u.text))
 
 
 def _read(run: Run) -> set[str]:
     """Words of the text that the ears could learn to spell from."""
-    found = {w for name in ("web", "speech") for d in load_documents(run, name) for w in spoken_words(d.text)}
+    found = {w for name in ("web", "speech") for d in stream_documents(run, name) for w in spoken_words(d.text)}
     own = run.folder("spell") / "words.json"
     return found | {w for word in (read_json(own) if own.exists() else ()) for w in spoken_words(word)}
 

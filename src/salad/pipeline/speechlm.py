@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ from salad.training.checkpoint import latest_checkpoint, load_weights
 from salad.training.ears_tasks import SymbolSpan
 from salad.training.tasks import Source
 from salad.types import Document, Example, Utterance
+
+KEPT_UTTERANCES = 1024  # whose pieces stay in memory: all of a demo's
 
 
 def load_tokenizer(run: Run) -> Any:
@@ -148,18 +153,57 @@ def _source(run: Run, name: str, share: float, layouts: Sequence[Sequence[Exampl
     return Source(name, share, layouts, positions)
 
 
+class Pieces(Sequence[Any]):
+    """What `make` gives of each utterance, of one after the other: made when it is asked for, and kept of the last
+    KEPT_UTTERANCES. In memory is how many there are of each."""
+
+    def __init__(self, make: Callable[[Utterance], list[Any]], utterances: Sequence[Utterance]) -> None:
+        self._make, self._utterances = make, utterances
+        self._starts = array("q", [0])  # of the utterances that were made so far
+        self._last = OrderedDict[int, list[Any]]()
+
+    def __len__(self) -> int:
+        if len(self._starts) <= len(self._utterances):
+            deque(self, maxlen=0)
+        return self._starts[-1]
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, utterance in enumerate(self._utterances):
+            own = self._of(number, utterance)
+            if number == len(self._starts) - 1:
+                self._starts.append(self._starts[-1] + len(own))
+            yield from own
+
+    def __getitem__(self, number: Any) -> Any:
+        number = range(len(self))[number]
+        if isinstance(number, range):
+            return [self[one] for one in number]
+        at = bisect_right(self._starts, number) - 1
+        return self._of(at)[number - self._starts[at]]
+
+    def _of(self, number: int, utterance: Utterance | None = None) -> list[Any]:
+        if number not in self._last:
+            self._last[number] = self._make(utterance or self._utterances[number])
+            if len(self._last) > KEPT_UTTERANCES:
+                self._last.popitem(last=False)
+        self._last.move_to_end(number)
+        return self._last[number]
+
+
 def ctc_spans(
     tokenizer: Any, utterances: Sequence[Utterance], frames: Frames, sequence: Layout, seed: int, with_text: bool = True
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> Pieces:
     """(frames, token ids) of every piece of the first interleaving: its speech spans, and its text spans cut up."""
-    spans = []
-    for utterance in utterances:
+
+    def make(utterance: Utterance) -> list[tuple[np.ndarray, np.ndarray]]:
         tokens = tokenise(tokenizer, utterance.text)
-        layout = draw_layout(utterance, 0, sequence, seed)
+        layout, spans = draw_layout(utterance, 0, sequence, seed), []
         for piece in pieces_of(utterance, layout, sequence, seed=seed, with_text=with_text):
             ids = tokens.token_ids[tokens.word_starts[piece.start_word] : tokens.word_starts[piece.end_word]]
             spans.append((frames.get(piece.key), ids))
-    return spans
+        return spans
+
+    return Pieces(make, utterances)
 
 
 def symbol_spans(
@@ -170,12 +214,13 @@ def symbol_spans(
     sequence: Layout,
     seed: int,
     with_text: bool = True,
-) -> list[tuple[SymbolSpan, SpelledText]]:
-    """The same pieces with the symbols said in them and the times of their words, and how their text is spelled."""
-    out = []
-    for utterance in utterances:
+) -> Pieces:
+    """(SymbolSpan, SpelledText) of the same pieces: the symbols said in them, the times of their words, and how their
+    text is spelled."""
+
+    def make(utterance: Utterance) -> list[tuple[SymbolSpan, SpelledText]]:
         text = spell(tokenizer, utterance.text, symbols)
-        layout = draw_layout(utterance, 0, sequence, seed)
+        layout, out = draw_layout(utterance, 0, sequence, seed), []
         for piece in pieces_of(utterance, layout, sequence, seed=seed, with_text=with_text):
             own = text.cut(piece.start_word, piece.end_word)
             words = utterance.words[piece.start_word : piece.end_word]
@@ -187,4 +232,6 @@ def symbol_spans(
             )
             if times:
                 out.append((SymbolSpan(frames.get(piece.key), own.symbols[:-1], times), own))
-    return out
+        return out
+
+    return Pieces(make, utterances)

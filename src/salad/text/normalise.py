@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 LOOSE = re.compile("[\u00ad\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u200b-\u200d\u2060\u20d0-\u20ff\ufeff]+")
 
@@ -29,6 +29,7 @@ def normalise(text: str) -> str:
     return " ".join("".join(character if character.isalnum() else " " for character in kept).split())
 
 
+@lru_cache(maxsize=1 << 14)  # words come again
 def key(text: str) -> str:
     """The normal form without its spaces: what two spellings of one word share."""
     return normalise(text).replace(" ", "")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from salad.engine import pick
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.objective.ctc import ctc, ctc_fits
 from salad.objective.spelling import spelling
@@ -20,6 +22,7 @@ from salad.types import Example, SaladError
 AROUND_S = 0.1  # of sound beside a word that its own CTC hears too
 SAMPLED = 8192  # classes that a step compares beside its own
 MASK_S, MASKS = 0.12, 2
+MANY = 1 << 20  # pieces: an order of all of more would take gigabytes
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,14 @@ class LowerTask:
         by_word: float = 0.15,
     ) -> None:
         self.model, self.lower = model, model.symbol_ears.lower
-        possible = [s for s in spans if self._fits(s)]
+        possible = array("q", (number for number, span in enumerate(spans) if self._fits(span)))
         self.impossible = len(spans) - len(possible)
         if not possible:
             raise SaladError("warm_start: no piece of speech is long enough for its symbols; lower model.stride")
-        self.spans, self.seed, self.whole_from = possible, seed, round(by_word * steps)
+        self.spans: Sequence[SymbolSpan] = pick(spans, possible)
+        self.seed, self.whole_from = seed, round(by_word * steps)
         self._rate_hz = model.config.frame_rate_hz / self.lower.stride * self.lower.up
-        self._plan = _drawn(len(possible), steps, batch, f"{seed}/lower")
+        self._plan = drawn(len(possible), steps, batch, f"{seed}/lower")
 
     def _fits(self, span: SymbolSpan) -> bool:
         return ctc_fits(self.lower.num_positions(len(span.frames)), (span.symbols + 1).tolist())
@@ -189,7 +193,7 @@ class HeardSpellTask:
         seed: int,
     ) -> None:
         self.model, self.spans = model, spans
-        self._plan, self._sample = _drawn(len(spans), steps, batch, f"{seed}/heard"), _Sample(model, seed + 1)
+        self._plan, self._sample = drawn(len(spans), steps, batch, f"{seed}/heard"), _Sample(model, seed + 1)
 
     def packs(self, step: int) -> list[int]:
         return [step]
@@ -260,12 +264,12 @@ def _spelling(
     return loss, {"positions": sum(positions), "targets": count, "right_sum": right, "flops": flops}
 
 
-def _drawn(number: int, steps: int, batch: int, seed: str) -> list[list[int]]:
-    """`batch` of `number` for every step, without replacement in each pass."""
-    rng, left, plan = random.Random(seed), list[int](), []
-    for _ in range(steps):
+def drawn(number: int, steps: int, batch: int, seed: str) -> list[list[int]]:
+    """`batch` of `number` for every step, without replacement in each pass; of very many only those that are needed."""
+    rng, left, plan = random.Random(seed), list[int](), list[list[int]]()
+    for step in range(steps):
         while len(left) < batch:
-            left += rng.sample(range(number), number)
+            left += rng.sample(range(number), number if number <= MANY else min(number, batch * (steps - step)))
         plan.append(left[:batch])
         del left[:batch]
     return plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from salad.engine import pick
 from salad.model.adapter import SpeechEmbeddings
 from salad.model.llm import decoder_layers
 from salad.model.modeling import SaladForConditionalGeneration
@@ -21,7 +23,7 @@ from salad.sequence import assemble, best_fit
 from salad.sequence.examples import num_positions
 from salad.sequence.stream import StreamBatches
 from salad.training.distributed import Figure, is_sharded
-from salad.training.ears_tasks import SimulatedBatches
+from salad.training.ears_tasks import SimulatedBatches, drawn
 from salad.training.loop import SharedTask, Task
 from salad.training.monitor import step_flops
 from salad.types import Example, SaladError
@@ -200,18 +202,12 @@ class CTCTask:
         assert model.ctc is not None
         self.model, self.head = model, model.ctc
         self._class = self.head.classes()
-        possible = [s for s in spans if self._fits(*s)]
+        possible = array("q", (number for number, span in enumerate(spans) if self._fits(*span)))
         self.impossible = len(spans) - len(possible)
         if not possible:
             raise SaladError("warm_start: no speech span is long enough for its tokens; lower model.stride")
-        self.spans, self.batch = possible, batch
-        self._plan: list[list[int]] = []
-        rng, left = random.Random(f"{seed}/ctc"), list[int]()
-        for _ in range(steps):
-            while len(left) < batch:
-                left += rng.sample(range(len(possible)), len(possible))
-            self._plan.append(left[:batch])
-            del left[:batch]
+        self.spans: Sequence[tuple[np.ndarray, np.ndarray]] = pick(spans, possible)
+        self.batch, self._plan = batch, drawn(len(possible), steps, batch, f"{seed}/ctc")
 
     def _fits(self, frames: np.ndarray, ids: np.ndarray) -> bool:
         num_positions = -(-len(frames) // self.model.config.stride)

@@ -76,8 +76,9 @@ class Row:
 
 
 def to_row(values: JsonObject) -> Row:
-    """The inverse of `dataclasses.asdict`, after JSON made lists of tuples."""
-    return Row(**{**values, "part": tuple(values["part"]), "words": tuple(map(tuple, values["words"]))})
+    """The row of its fields, after JSON made lists of tuples; those that are left out are as they are by default."""
+    part, words = tuple(values.get("part", ())), tuple(map(tuple, values.get("words", ())))
+    return Row(**{**values, "part": part, "words": words})
 
 
 def number(value: Any) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from salad.config import Recipe
 from salad.engine.machine import machine
 from salad.files import read_json, write_json
-from salad.training.estimate import GPUS, UTILISATION
+from salad.training.estimate import GPUS, SECONDS_PER_WORD, UTILISATION
 from salad.types import SaladError
 
 Mark = Literal["measured", "data sheet", "assumed"]
@@ -132,9 +132,11 @@ def assumed(device: str, gpu: bool) -> dict[str, Figure]:
         "speak piper rate": Figure(12.0, "assumed", log),
         "speak kokoro rate": Figure(1.35, "assumed", log),
         "speak kokoro-torch rate": Figure(130.0 if gpu else 1.2, "assumed", "published of an H100" if gpu else log),
+        "speak pace": Figure(SECONDS_PER_WORD, "assumed", "seconds of a word that is read aloud"),
         "speak openai rate": Figure(1.0, "assumed", "an endpoint as fast as speech"),
         "align whisper rate": Figure(300.0 if gpu else 35.0, "assumed", f"{'nine times ' * gpu}{scale}"),
         "align ctc rate": Figure(600.0 if gpu else 8.0, "assumed", "a model of 300 M parameters"),
+        "align told rate": Figure(5000.0, "assumed", "the voice tells them"),
         "align given rate": Figure(5000.0, "assumed", "files are read"),
         "encode rate": Figure(1500.0 if gpu else 9.4, "assumed", f"{'Mimi, 160 times ' if gpu else 'Mimi, '}{scale}"),
         "encode whisper-tiny.en rate": Figure(1500.0 if gpu else 100.0, "assumed", log),

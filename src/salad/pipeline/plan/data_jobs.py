@@ -51,7 +51,11 @@ def time_jobs(recipe: Recipe, folder: Path, cores: int, busy: bool = False) -> d
     spoken: list[tuple[Utterance, Any]] = []
     for voice in dict.fromkeys((*recipe.corpus.voices.shares, *recipe.synthesize.voices.shares)):
         if not is_here(assets_of_voice(voice)):
-            console.print(f"calibrate: {voice} is not here, so its speed is assumed", highlight=False)
+            console.print(
+                f"calibrate: {voice} is not here, so its speed is assumed; salad stage assets RECIPE fetches what a "
+                "recipe needs",
+                highlight=False,
+            )
             continue
         items: list[Any] = [{"document": vars(d), "voice": voice, "licence": "", "simulated": True} for d in documents]
         job = _Job(f"speak {engine_of(voice)}", folder / "speak", workers, busy)
@@ -61,15 +65,22 @@ def time_jobs(recipe: Recipe, folder: Path, cores: int, busy: bool = False) -> d
         figures |= job.figures(seconds)
         size = sum(Path(u.audio).stat().st_size for u, _ in spoken) / sum(seconds)
         figures["speak bytes"] = measured(size, "bytes of a second that was spoken")
+        words = sum(len(u.text.split()) for u, _ in spoken)
+        figures["speak pace"] = measured(sum(seconds) / words, f"seconds of a word by {voice}")
         break
     if not spoken:
         return figures | _embedded(recipe, folder, documents, workers, busy)
     seconds = [u.duration_s for u, _ in spoken]
     asr, encoder = recipe.assets.asr, recipe.assets.encoder
+    if all(u.words for u, _ in spoken):
+        job = _Job("align told", folder / "told", workers, busy)
+        told: list[Any] = [(utterance_to_dict(u), sentences) for u, sentences in spoken]
+        job.run(functools.partial(align_spoken, asset=asr, min_score=0.0), told, "ctranslate2")
+        figures |= job.figures(seconds)
     if recipe.align.method == "whisper" and is_here([recipe.align.model or asr]):
         settings: dict[str, Any] = {"asset": asr, "min_score": 0.0, "method": "whisper", "model": recipe.align.model}
         job = _Job("align whisper", folder / "align", workers, busy)
-        items = [(utterance_to_dict(u), sentences) for u, sentences in spoken]
+        items = [({**utterance_to_dict(u), "words": []}, sentences) for u, sentences in spoken]
         places = job.run(functools.partial(align_spoken, **settings), items, "ctranslate2")
         figures |= job.figures(seconds)
         aligned = [u for place in places for u in read_utterances(place / "utterances.jsonl")]

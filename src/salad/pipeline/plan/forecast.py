@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from salad.config import Recipe
 from salad.config import Stage as Training
 from salad.files import size_of
 from salad.model.encoders.load import shape_of
-from salad.pipeline.plan.card import Card, Figure, total
+from salad.pipeline.plan.card import MARKS, Card, Figure, total
 from salad.pipeline.plan.steps import Steps, embedder
-from salad.pipeline.plan.workload import Amount, Workload, engine_of, workload
+from salad.pipeline.plan.workload import Amount, Workload, engine_of, task_words, tells_words, workload
 from salad.pipeline.run import STAGES
 from salad.synthesize.voices import library_of
-from salad.training.estimate import SECONDS_PER_WORD, make_plan
+from salad.training.estimate import make_plan
 
 FLAC, OPUS = 17_600.0, 2_500.0  # bytes a second of recordings at 16 kHz, and of voices by Opus
-HELD = 20_000.0  # bytes that align and encode hold of a document, docs/log.md
+HELD = 100.0  # bytes that align and encode hold of a document: where its lines and frames lie, and hashes
+HELD_TEXT = 300.0  # bytes of a document of D_web: where it lies, and the hashes that tell near-duplicates, docs/log.md
 ALIGNED_WORD, TEXT_WORD = 78.0, 6.0  # bytes of a word with its times (SCALE.md), and of a word of text
-TASK_ITEMS, TASK_WORDS = 60, 40  # items of a task that is part of the package, and words of one with its options
-SYSTEMS = 5  # that answer each item: text, cascade, own speech, silence, another's speech
+READ_SYSTEMS, HEARD_SYSTEMS = 2, 3  # that answer each item: text, cascade; own speech, silence, another's speech
+READING, HEARING = 3.0, 3.5  # passes of held-out documents: Q, cascade, deaf; the model, its words, another's, silence
+ORACLES, OPTION_WORDS = 3, 15  # rows of true symbols; words of an option that is a next sentence
 LISTED_WORDS = 120_000  # of lists in no order, which `spell` makes of the vocabulary
-COUNTED, WEB_HELD = "counted from the recipe", "D_web is held in memory"
+COUNTED, WEB_HELD = "counted from the recipe", "hashes of D_web"
 
 
 @dataclass
@@ -53,7 +56,8 @@ class Forecast:
 
     def __init__(self, recipe: Recipe, card: Card, devices: int = 1, speech_hours: float | None = None) -> None:
         self.recipe, self.card, self.devices = recipe, card, devices
-        self.load: Workload = workload(recipe, speech_hours)
+        self.pace = card.get("speak pace").value
+        self.load: Workload = workload(recipe, speech_hours, self.pace)
         self.plan = make_plan(recipe, devices)
         self.steps = Steps(recipe, card, devices, self.plan)
         self.shape = shape_of(recipe.assets.encoder)
@@ -99,13 +103,27 @@ class Forecast:
             gpu = library_of([voice]) is not None
             self.job(stage, "speak", engine_of(voice), part, on_gpu=gpu, starts=starts / len(shares))
 
-    def align(self, stage: StageForecast, amount: Amount, spoken: bool = True, starts: float = 1.0) -> None:
-        told = spoken and self.recipe.align.method == "given"
-        method = "whisper" if told else self.recipe.align.method
-        self.job(stage, "align", method, amount.seconds, on_gpu=True, starts=starts)
+    def align(
+        self, stage: StageForecast, seconds: float, shares: Mapping[str, float] | None = None, starts: float = 1.0
+    ) -> None:
+        """shares: of the voices that say it, some of which tell when; None: recordings of people."""
+        told = sum(s for voice, s in shares.items() if tells_words(voice)) / sum(shares.values()) if shares else 0.0
+        method = "whisper" if shares and self.recipe.align.method == "given" else self.recipe.align.method
+        for kind, share in (("told", told), (method, 1 - told)):
+            self.job(stage, "align", kind, seconds * share, on_gpu=kind != "told", starts=starts * share)
 
-    def encode(self, stage: StageForecast, amount: Amount, layouts: int, whole: bool, starts: float = 1.0) -> None:
-        share = layouts * self.heard + (1 - self.heard) * whole
+    def encode(
+        self,
+        stage: StageForecast,
+        amount: Amount,
+        layouts: int,
+        whole: bool,
+        starts: float = 1.0,
+        way: Literal["spans", "recordings"] | None = None,
+    ) -> None:
+        """way: None: the recipe's `sequence.encode`. Recordings are encoded once, spans once for each layout."""
+        each = (way or self.recipe.sequence.encode) == "spans"
+        share = layouts * self.heard + (1 - self.heard) * whole if each else 1.0
         encoder = self.recipe.assets.encoder
         self.job(stage, "encode", encoder, amount.seconds * share, on_gpu=True, starts=starts)
         per_s = self.shape.frame_rate_hz * self.shape.frame_dim * 2
@@ -114,6 +132,24 @@ class Forecast:
             per_s = self.shape.frame_rate_hz * int(codes) * 2
         if self.recipe.sequence.features == "cache":
             stage.kept.append(Figure(amount.seconds * share * per_s, "assumed", f"frames: {COUNTED}"))
+
+    def encoded_otherwise(self) -> Iterable[tuple[str, ...]]:
+        """Rows of what the frames of D_speech would take encoded the other way, for the paper's encoder alone: others
+        hear what follows a span."""
+        recipe, narrow = self.recipe, self.load.narrow
+        if "mimi" not in recipe.assets.encoder or not narrow.seconds:
+            return
+        passes = max(1.0, self.plan.stages[0].speech_hours * 3600 / (self.heard * narrow.seconds))
+        ways: list[tuple[str, Literal["spans", "recordings"], int]] = [
+            (f"as spans, a layout each pass: {math.ceil(passes)}", "spans", math.ceil(passes)),
+            ("as recordings, of any layout", "recordings", 1),
+        ]
+        for what, way, number in ways:
+            one = StageForecast("align", self._figure("process"))
+            self.encode(one, narrow, number, recipe.warm_start.enabled, way=way)
+            told = f"{told_time(one.seconds.value)}, {size_of(round(one.disk.value))}"
+            source = f"stage1 hears D_speech {passes:.1f} times; sequence.encode: {way}"
+            yield "align", f"frames {what}", told, max(one.seconds.mark, one.disk.mark, key=MARKS.index), source
 
     def sound(self, stage: StageForecast, seconds: float, *, opus: bool = False, spoken: bool = True) -> None:
         """Files of sound: of voices as they were measured, of recordings as they are assumed."""
@@ -130,6 +166,9 @@ class Forecast:
 
     def words(self, stage: StageForecast, words: float, each: float, what: str) -> None:
         stage.kept.append(Figure(words * each, "assumed", f"{what}: {each:g} bytes a word"))
+
+    def _heldout_voices(self) -> list[str]:
+        return [self.recipe.corpus.heldout_voice, *self.recipe.corpus.unseen_voices]
 
     # --- the stages -----------------------------------------------------------------------------------
 
@@ -150,23 +189,26 @@ class Forecast:
             words = load.told.words + (load.web.words if settings.web_documents_per_topic else 0.0)
             stage.parts.append(self.steps.written(words))
         self.speak(stage, load.told, settings.voices.shares)
-        voices = [settings.heldout_voice, *settings.unseen_voices]
-        self.speak(stage, load.spoken, {voice: 1.0 for voice in voices})
+        self.speak(stage, load.spoken, {voice: 1.0 for voice in self._heldout_voices()})
         self.sound(stage, load.own.seconds, spoken=False)
         self.sound(stage, load.told.seconds + load.heldout.seconds)
-        self.held(stage, 2.0 * TEXT_WORD, load.web.words, WEB_HELD)
+        self.held(stage, HELD_TEXT, load.web.documents, WEB_HELD)
         self.words(stage, load.web.words + load.plain.words + load.narrow.words, TEXT_WORD, "text")
 
     def _align(self, stage: StageForecast) -> None:
         load, recipe = self.load, self.recipe
-        self.align(stage, load.own, spoken=False)
-        self.align(stage, load.told)
-        self.align(stage, load.heldout)
+        recorded = load.heldout.seconds - load.spoken.seconds  # with word times
+        self.align(stage, load.own.seconds)
+        self.align(stage, load.told.seconds, recipe.corpus.voices.shares)
+        self.align(stage, load.spoken.seconds, {voice: 1.0 for voice in self._heldout_voices()})
+        self.job(stage, "align", "told", recorded if recipe.corpus.prepared else 0.0, on_gpu=False, starts=0.0)
+        if not recipe.corpus.prepared:
+            self.align(stage, recorded)
         whole = recipe.warm_start.enabled
         self.encode(stage, load.narrow, recipe.sequence.layouts, whole)
         self.encode(stage, load.heldout, 1, False)
         self.words(stage, load.narrow.words + load.heldout.words, 2 * ALIGNED_WORD, "word times")
-        self.held(stage, HELD, load.narrow.documents, "what align and encode hold of a document")
+        self.held(stage, HELD, load.narrow.documents, "references to documents")
 
     def _warm_start(self, stage: StageForecast) -> None:
         settings = self.recipe.warm_start
@@ -195,7 +237,8 @@ class Forecast:
         stage.parts += [self.steps.loaded(1 if settings.llm == "frozen" else 2), *self.steps.trained(settings, number)]
         looks = 1 + settings.steps // settings.probe_every
         documents = min(settings.probe_documents, self.load.heldout.documents)
-        stage.parts.append(self.steps.read(looks * documents * self.heldout_words))
+        stage.parts.append(self.steps.hears(looks * documents * self.heldout_words))
+        stage.parts.append(self.steps.read(documents * self.heldout_words))
         self._trained(stage, settings.steps, settings.checkpoint_every, settings.keep + 1)
         stage.device_memory = Figure(sum(self.plan.memory.values()), "assumed", f"weights, moments, a pack: {COUNTED}")
         stage.memory = self.steps.start_memory(settings)
@@ -216,26 +259,27 @@ class Forecast:
         self.job(stage, "embed", self.recipe.assets.embedder, operations, on_gpu=True)
         stage.parts.append(self._figure("kmeans", load.web.documents * k * width))
         stage.kept.append(Figure(2 * load.web.documents * width * 2, "assumed", f"embeddings: {COUNTED}"))
-        self.held(stage, 2.0 * TEXT_WORD, load.web.words, WEB_HELD)
+        self.held(stage, HELD_TEXT, load.web.documents, WEB_HELD)
 
     def _probe(self, stage: StageForecast) -> None:
         own, settings = self.load.probe.times(self.recipe.rounds.number), self.recipe.probe
         more = self.load.probe.documents / self.recipe.cluster.k - settings.documents
-        looks = (1 + math.ceil(max(0.0, more) / settings.look_documents)) * self.recipe.rounds.number
+        looks = (1 + math.floor(max(0.0, more) / settings.look_documents)) * self.recipe.rounds.number
         self.speak(stage, own, {settings.voice: 1.0}, looks)
-        self.align(stage, own, starts=looks)
+        self.align(stage, own.seconds, {settings.voice: 1.0}, looks)
         self.encode(stage, own, 1, False, looks)
         self.job(stage, "transcribe", self.recipe.assets.asr, own.seconds, on_gpu=True, starts=looks)
         stage.parts += [
             self.steps.loaded(1 if self.recipe.stage1.llm == "frozen" else 2),
-            self.steps.read(3 * own.words),
+            self.steps.hears(own.words),
+            self.steps.read(3 * own.words),  # the text, the transcript, and what is written of it alone
         ]
         self.sound(stage, own.seconds)
 
     def _select(self, stage: StageForecast) -> None:
         words = self.load.web.words
         stage.parts.append(Figure(words * 2e-6, "assumed", "1.2 ms a text of 560 words, docs/log.md"))
-        self.held(stage, 2.0 * TEXT_WORD, words, WEB_HELD)
+        self.held(stage, HELD_TEXT, self.load.web.documents, WEB_HELD)
         self.words(stage, self.load.bought.words, TEXT_WORD, "text")
 
     def _synthesize(self, stage: StageForecast) -> None:
@@ -243,7 +287,7 @@ class Forecast:
         known = load.probe.seconds * recipe.select.keep_probed
         new = load.bought.times(max(0.0, 1 - known / max(1.0, load.bought.seconds)))
         self.speak(stage, new, recipe.synthesize.voices.shares)
-        self.align(stage, new)
+        self.align(stage, new.seconds, recipe.synthesize.voices.shares)
         if recipe.synthesize.max_cer is not None:
             self.job(stage, "transcribe", recipe.assets.asr, load.bought.seconds, on_gpu=True)
         self.encode(stage, load.bought, recipe.sequence.layouts, recipe.warm_start.enabled)
@@ -258,20 +302,23 @@ class Forecast:
         recipe, load = self.recipe, self.load
         settings, heldout = recipe.evaluate, load.heldout
         self.job(stage, "transcribe", recipe.assets.asr, heldout.seconds, on_gpu=True)
-        few, of_recording = load.domains * settings.stage_documents, self.heldout_words
-        passes = 5 * heldout.documents + (len(settings.stages) * few if settings.stages else 0)
-        oracles = 4 * load.domains * settings.oracle_documents if recipe.model.ears == "symbols" else 0
-        stage.parts += [self.steps.loaded(2 if recipe.stage1.llm == "frozen" else 4)]
-        stage.parts.append(self.steps.read((passes + oracles) * of_recording))
-        stage.parts.append(self.steps.heard(heldout.seconds * self.heard))
-        items = settings.items * (settings.context_words + settings.options * 15)
-        tasks = Amount.of_words(TASK_ITEMS * len(settings.tasks), TASK_WORDS)
-        stage.parts.append(self.steps.read(SYSTEMS * (items + tasks.words)))
+        few, words = load.domains * settings.stage_documents * self.heldout_words, heldout.words
+        oracle = load.domains * settings.oracle_documents * self.heldout_words * (recipe.model.ears == "symbols")
+        models = 1 if recipe.stage1.llm == "frozen" else 2
+        stage.parts.append(self.steps.loaded(models * (1 + bool(settings.tasks))))
+        stage.parts.append(self.steps.hears(HEARING * words + len(settings.stages) * few + oracle))
+        stage.parts.append(self.steps.read(READING * words + ORACLES * oracle))
+        asked, options = settings.items * settings.context_words, settings.items * settings.options * OPTION_WORDS
+        questions, answers, number = task_words(recipe)
+        tasks = Amount(number, questions, questions * self.pace)
+        stage.parts.append(self.steps.hears(HEARD_SYSTEMS * (asked + questions)))
+        stage.parts.append(
+            self.steps.read(READ_SYSTEMS * (asked + questions) + (READ_SYSTEMS + HEARD_SYSTEMS) * (options + answers))
+        )
         self.speak(stage, tasks, {recipe.corpus.heldout_voice: 1.0})
         self.job(stage, "transcribe", recipe.assets.asr, tasks.seconds, on_gpu=True)
-        asked = settings.items * settings.context_words * SECONDS_PER_WORD
-        if asked:
-            self.job(stage, "encode", recipe.assets.encoder, asked + tasks.seconds, on_gpu=True)
+        if asked + questions:
+            self.job(stage, "encode", recipe.assets.encoder, (asked + questions) * self.pace, on_gpu=True)
         self.sound(stage, tasks.seconds)
 
     def _report(self, stage: StageForecast) -> None:
@@ -288,6 +335,8 @@ class Forecast:
             if (own := stage.device_memory) is not None:
                 yield stage.name, "memory of a device", size_of(round(own.value)), own.mark, own.source
             yield stage.name, "disk", size_of(round(stage.disk.value)), stage.disk.mark, stage.disk.source
+            if stage.name == "align":
+                yield from self.encoded_otherwise()
         seconds, disk = total(s.seconds for s in self.stages), total(s.disk for s in self.stages)
         longest, largest = (max(self.stages, key=key) for key in (lambda s: s.seconds.value, lambda s: s.disk.value))
         yield "all", "time", told_time(seconds.value), seconds.mark, f"most of it is {longest.name}"

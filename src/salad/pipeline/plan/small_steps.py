@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from salad import assets
 from salad.config import Recipe, Spell, WarmStart
-from salad.measure.divergence import divergence, speech_ears
+from salad.measure.divergence import Ears, divergence, speech_ears, transcript_ears
 from salad.model import SaladForConditionalGeneration
 from salad.model.check import load_llm
 from salad.model.ears import Lexicon
@@ -22,6 +22,7 @@ from salad.model.freeze import freeze
 from salad.model.llm import decoder_layers, remember_packing
 from salad.model.teacher import Teacher
 from salad.pipeline.plan.card import Figure
+from salad.pipeline.plan.steps import piece_words, word_positions
 from salad.pipeline.plan.timing import is_here, measured, quickest
 from salad.sequence.interleave import interleave
 from salad.sequence.simulate import Noise
@@ -37,15 +38,19 @@ from salad.types import Example, Span
 DEPTHS = (2, 4)  # of the decoder: their difference is a layer, what is left is everything else
 DOCUMENT_WORDS = 62
 CPU_POSITIONS, GPU_POSITIONS = 2048, 16384  # at most, in a step that is timed
+READ_POSITIONS = 1024  # of documents that are heard and read, on a CPU
 WORD_SYMBOLS, TOKEN_SYMBOLS = 5, 4  # phones of a word with the boundary behind it, and of a token
 SYMBOL_S = SECONDS_PER_WORD / WORD_SYMBOLS
 MILLION = 1e6
 
 
 def time_steps(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str, Figure]:
-    """Seconds of a position in training and in reading, by a million parameters of the layers and of the rest."""
-    sizes, train, read = [], [], []
+    """Seconds of a position in training, in hearing (M of speech) and in reading (M of a transcript, whose tokens are
+    the text's), by a million parameters of the layers and of the rest."""
+    sizes, train, hear, read = [], [], [], []
     positions = min(recipe.stage1.positions, GPU_POSITIONS if device == "cuda" else CPU_POSITIONS)
+    looked = made_up(recipe, GPU_POSITIONS if device == "cuda" else READ_POSITIONS, config.vocab_size)
+    tokens, heard = sum(1 + len(e.token_ids) for e in looked), sum(word_positions(recipe) * _words(e) for e in looked)
     for depth in DEPTHS:
         model, base = _models(recipe, config, depth, device, bf16)
         examples = made_up(recipe, positions, config.vocab_size)
@@ -68,20 +73,24 @@ def time_steps(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str
 
         teacher = Teacher(base, cache=True)
 
-        def look(model: Any = model, teacher: Teacher = teacher, examples: list[Example] = examples) -> None:
+        def look(ears: Ears, model: Any = model, teacher: Teacher = teacher) -> None:
             with torch.no_grad(), autocast(bf16, device):
-                divergence(model, teacher, examples, speech_ears(model))
+                divergence(model, teacher, looked, ears)
 
         layers = sum(p.numel() for n, p in decoder_layers(model.decoder()).named_parameters() if "lora_" not in n)
         others = sum(p.numel() for p in model.parameters()) - layers
         sizes.append((layers / MILLION, others / MILLION))
         train.append(quickest(step, device) / count)
-        read.append(quickest(look, device) / count)
+        hear.append(quickest(partial(look, speech_ears(model)), device) / heard)
+        read.append(quickest(partial(look, transcript_ears(model, _said)), device) / tokens)
     kind, out = recipe.stage1.llm, dict[str, Figure]()
-    for name, times in ((f"step {kind}", train), ("read", read)):
+    for name, times, number in (
+        (f"step {kind}", train, count), ("hear", hear, round(heard)), ("read", read, tokens)
+    ):  # fmt: skip
         layer = max(0.0, (times[1] - times[0]) / (sizes[1][0] - sizes[0][0]))
         rest = max(0.0, (times[0] - layer * sizes[0][0]) / sizes[0][1])
-        said = f"{'steps' if name != 'read' else 'readings'} of {count} positions at depths {DEPTHS[0]} and {DEPTHS[1]}"
+        what = {"hear": "M of speech", "read": "M of text"}.get(name, "steps")
+        said = f"{what}, {number} positions at depths {DEPTHS[0]} and {DEPTHS[1]}"
         out |= {f"{name} layer": measured(layer, said), f"{name} rest": measured(rest, said)}
     return out
 
@@ -150,8 +159,17 @@ def _tokens(span: Span) -> float:
     return span.num_words * TOKENS_PER_WORD
 
 
+def _words(example: Example) -> int:
+    return example.spans[-1].end_word
+
+
+def _said(example: Example) -> list[list[int]]:
+    return [ids.tolist() for ids in example.speech_tokens]
+
+
 def time_ears(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str, Figure]:
-    """Seconds for a second of speech: of CTC in the lower part, of spelling in the upper one; with their updates."""
+    """Seconds of CTC in the lower part, for a piece of speech, and of spelling in the upper one, for a second of
+    speech; with their updates."""
     if recipe.model.ears != "symbols":
         return {}
     model, _ = _models(recipe, config, 1, device, bf16)
@@ -159,8 +177,8 @@ def time_ears(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str,
     for hooked in (ears.lower.out_proj, ears.upper.emit):
         hooked._forward_hooks.clear()
     rng, symbols = np.random.default_rng(0), len(ears.upper.symbol)
-    words = sum(recipe.sequence.speech_words) // 2
-    spans = [_span(model, rng, words, symbols) for _ in range(32)]
+    words, sizes = sum(recipe.sequence.speech_words) // 2, piece_words(recipe)
+    spans = [_span(model, rng, size, symbols) for size in sizes[: 4 * recipe.warm_start.batch]]
     texts = [_spelled(rng, 60, symbols, config.vocab_size) for _ in range(32)]
     kinds: dict[str, WarmStart | Spell] = {"lower": recipe.warm_start, "spell": recipe.spell}
     shared: dict[str, Any] = {"steps": 4, "seed": 0}
@@ -180,8 +198,11 @@ def time_ears(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str,
         groups = [{"params": list(names), "lr": 1e-6}]
         optimizer = make_optimizer(kinds[name].optimizer, groups, names, 0.01, fused=device == "cuda")
         seconds = quickest(partial(_update, task, optimizer, device, bf16), device)
-        batch = kinds[name].batch
-        out[name] = measured(seconds / (batch * words * SECONDS_PER_WORD), f"{name} steps of {batch} pieces")
+        batch, told = kinds[name].batch, f"{name} steps of {kinds[name].batch} pieces"
+        if name == "lower":
+            out["lower piece"] = measured(seconds / batch, f"{told}, as the recipe cuts them")
+        else:
+            out[name] = measured(seconds / (batch * words * SECONDS_PER_WORD), told)
     return out
 
 

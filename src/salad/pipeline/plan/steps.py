@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
+import statistics
+
 from salad.config import Recipe
 from salad.config import Stage as Training
 from salad.model.encoders.load import shape_of
 from salad.pipeline.plan.card import Card, Figure, total
+from salad.sequence.interleave import cut, interleave
 from salad.training.estimate import SECONDS_PER_WORD, TOKENS_PER_WORD, Plan
 
 MILLION = 1e6
 # Parameters beside the table, and width, of embedders that are known.
 EMBEDDERS = {"all-minilm-l6-v2": (10.6e6, 384), "bge-large": (303e6, 1024), "bge-base": (85e6, 768)}
 OTHER_EMBEDDER = (303e6, 1024)
-PIECE_WORDS = 0.66  # of the mean of sequence.speech_words: the last piece of a span or a document is shorter
+PIECE_WORDS, PIECE_DOCUMENTS = 80, 64  # words of a document, and how many, of which pieces are cut to know their length
 FORWARD = 1 / 3  # of a training step's arithmetic
 SPELLED_WORD_S = 5e-5  # to spell a word and to place its tokens, on one core
 
@@ -20,6 +24,29 @@ SPELLED_WORD_S = 5e-5  # to spell a word and to place its tokens, on one core
 def embedder(name: str) -> tuple[float, int]:
     """Parameters that a token passes, and the width of a vector."""
     return next((own for key, own in EMBEDDERS.items() if key in name.lower()), OTHER_EMBEDDER)
+
+
+def word_positions(recipe: Recipe, pace: float = SECONDS_PER_WORD) -> float:
+    """Positions of the student's sequence that a word takes, heard or read, where a word lasts `pace` seconds."""
+    spans = recipe.sequence
+    heard = sum(spans.speech_words) / sum((*spans.speech_words, *spans.text_words))
+    spoken = pace * shape_of(recipe.assets.encoder).frame_rate_hz / recipe.model.stride
+    return (1 - heard) * TOKENS_PER_WORD + heard * (spoken if recipe.model.rate == "fixed" else TOKENS_PER_WORD)
+
+
+def piece_words(recipe: Recipe) -> list[int]:
+    """Words of each piece that ears are trained on: documents as the recipe interleaves them, text spans cut up too."""
+    sizes, spans = list[int](), recipe.sequence
+    for number in range(PIECE_DOCUMENTS):
+        rng = random.Random(f"{recipe.seed}/pieces of document {number}")
+        for span in interleave(
+            PIECE_WORDS, text_words=spans.text_words, speech_words=spans.speech_words, first=spans.first, rng=rng
+        ):
+            own = [(span.start_word, span.end_word)]
+            if span.modality == "text":
+                own = cut(span.start_word, span.end_word, spans.speech_words, rng)
+            sizes += [end - start for start, end in own]
+    return sizes
 
 
 class Steps:
@@ -31,12 +58,9 @@ class Steps:
         self.layers, self.tables = parts["llm layers"], parts["llm embeddings and head"]
         self.adapter = parts["adapter"]
         self.everything = sum(parts.values())
-        spans, shape = recipe.sequence, shape_of(recipe.assets.encoder)
-        heard = sum(spans.speech_words) / sum((*spans.speech_words, *spans.text_words))
-        said = SECONDS_PER_WORD * shape.frame_rate_hz / recipe.model.stride
-        spoken = said if recipe.model.rate == "fixed" else TOKENS_PER_WORD
-        self.word_positions = (1 - heard) * TOKENS_PER_WORD + heard * spoken
-        self.piece_s = PIECE_WORDS * sum(spans.speech_words) / 2 * SECONDS_PER_WORD
+        self.pace = card.get("speak pace").value
+        self.word_positions = word_positions(recipe, self.pace)
+        self.piece_s = self.pace * statistics.fmean(piece_words(recipe))
 
     def tokens(self, words: float) -> float:
         return words * TOKENS_PER_WORD
@@ -108,10 +132,12 @@ class Steps:
 
     def lower(self, pieces: float) -> Figure:
         """CTC of the lower part on so many pieces."""
+        if self.card.knows("lower piece"):
+            return self.card.get("lower piece").times(pieces)
         return self._ears("lower", pieces * self.piece_s, 6.0)
 
     def heard(self, seconds: float) -> Figure:
-        return self._ears("lower", seconds * FORWARD, 6.0)
+        return self.lower(seconds / self.piece_s * FORWARD)
 
     def spelled(self, runs: float) -> Figure:
         return self._ears("spell", runs * sum(self.recipe.sequence.speech_words) / 2 * SECONDS_PER_WORD, 6.0)
@@ -129,10 +155,16 @@ class Steps:
     # --- reading and writing ------------------------------------------------------------------------------
 
     def read(self, words: float) -> Figure:
-        """Documents of so many words, interleaved, read once without gradients by one process: M, or a score."""
-        positions = words * self.word_positions
-        if self.card.knows("read layer"):
-            return self.measured("read layer", "read rest").times(positions)
+        """So many words of text, read once without gradients by one process: M, or a score."""
+        return self._looked("read", self.tokens(words))
+
+    def hears(self, words: float) -> Figure:
+        """Documents of so many words, interleaved, heard and read once without gradients by one process."""
+        return self._looked("hear", words * self.word_positions)
+
+    def _looked(self, how: str, positions: float) -> Figure:
+        if self.card.knows(f"{how} layer"):
+            return self.measured(f"{how} layer", f"{how} rest").times(positions)
         rate = self.card.get("layer_forward")
         operations = positions * (2.0 * (self.layers + self.adapter) + 2.0 * self.tables)
         return Figure(operations / rate.value, rate.mark, f"{operations:.1e} operations: {rate.source}")

@@ -7,8 +7,9 @@ from typing import Any
 
 from salad import assets
 from salad.config import Recipe
-from salad.data.manifest import read_utterances, spoken_in, summed, write_utterances
+from salad.data.manifest import read_utterances, spoken_in, summed, utterances_in, write_utterances
 from salad.data.quarantine import gather_quarantine
+from salad.files import Rows
 from salad.pipeline.corpus_needs import PREPARED_HELDOUT
 from salad.pipeline.fingerprints import of_folder
 from salad.pipeline.leakage import screen_of, without_leaks
@@ -77,6 +78,11 @@ def run(run: Run) -> Summary:
 def load_aligned(run: Run, name: str) -> list[Utterance]:
     """Aligned utterances of `speech` or `heldout`."""
     return read_utterances(run.folder("align") / f"{name}.jsonl")
+
+
+def stream_aligned(run: Run, name: str) -> Rows:
+    """The same, read when they are asked for."""
+    return utterances_in([run.folder("align") / f"{name}.jsonl"])
 
 
 def load_frames(run: Run, name: str, utterances: Sequence[Utterance], world: ProcessGroup | None = None) -> Frames:

@@ -13,7 +13,6 @@ from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.prober import Prober, ProbeRows
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.stages.cluster import load_clusters
-from salad.pipeline.stages.corpus import load_documents
 from salad.records import read_record, to_json
 from salad.report.contents import Evidence
 from salad.select.cluster_rows import ProbeFindings, probed_cluster
@@ -48,7 +47,7 @@ def run(run: Run) -> Summary:
     )  # fmt: skip
     _, evidence, cers, losses = zip(*measured, strict=True) if measured else ((), (), (), ())
     clusters, slopes = with_evidence(clusters, evidence, cers, losses)
-    trained = {d.domain for d in load_documents(run, "speech")}
+    trained = {d.domain for d in stream_documents(run, "speech")}
     away = np.array([d.domain not in trained for d in documents], dtype=float)
     clusters = [replace(c, foreign=float(away[labels == c.id].mean())) for c in clusters]
     words, seconds = sum(len(u.words) for u, *_ in measured), sum(u.duration_s for u, *_ in measured)

@@ -12,12 +12,12 @@ from salad.evaluation.clips import clips_of
 from salad.files import read_jsonl
 from salad.measure.results import Clip, PurchaseRow
 from salad.model import SaladForConditionalGeneration, SaladProcessor
+from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.model_card import write_model_card
 from salad.pipeline.run import STAGES, Run, Summary
 from salad.pipeline.speechlm import build_model
 from salad.pipeline.stages.align import load_aligned
 from salad.pipeline.stages.cluster import load_clusters
-from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.evaluate import load_figures
 from salad.pipeline.stages.probe import load_evidence
 from salad.pipeline.stages.synthesize import load_bought
@@ -77,7 +77,7 @@ def _curve(run: Run, name: str) -> tuple[CurvePoint, ...]:
 def _selection(run: Run) -> list[PurchaseRow]:
     """Clusters with what was bought in each."""
     folder, labels = run.folder("select"), load_clusters(run)[1]
-    web = [(d.domain, int(label)) for d, label in zip(load_documents(run, "web"), labels, strict=True)]
+    web = [(d.domain, int(label)) for d, label in zip(stream_documents(run, "web"), labels, strict=True)]
     bought = {u.document_id: u.duration_s for u in load_bought(run)}
     drawn = [(row["id"], row["cluster"]) for row in read_jsonl(folder / "documents.jsonl")]
     return purchase_rows(read_records(ClusterRow, folder / "clusters.jsonl"), drawn, bought, web)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from salad.config import Recipe
-from salad.pipeline.corpus_needs import against_forgetting
+from salad.pipeline.corpus_needs import against_forgetting, stream_documents
 from salad.pipeline.distillation import train_stage
 from salad.pipeline.fingerprints import fingerprint
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import ears_checkpoint, speech_source, text_source
-from salad.pipeline.stages.align import load_aligned, load_frames, speech_stream
-from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.align import load_frames, speech_stream, stream_aligned
 from salad.pipeline.streaming import text_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
@@ -38,7 +37,7 @@ def run(run: Run, overfit: Path | None = None) -> Summary:
 
     @functools.cache
     def spoken() -> Sequence[tuple[Sequence[Utterance], Frames]]:
-        speech = load_aligned(run, "speech")
+        speech = stream_aligned(run, "speech")
         return [(speech, load_frames(run, "speech", speech, world))]
 
     def sources(tokenizer: Any) -> Sequence[Source] | Sequence[ShardSource]:
@@ -48,7 +47,7 @@ def run(run: Run, overfit: Path | None = None) -> Summary:
         ((speech, frames),) = spoken()
         return [
             speech_source(run, tokenizer, "speech", share, speech, frames, run.recipe.sequence.layouts),
-            text_source(run, tokenizer, settings.text_share, load_documents(run, plain)),
+            text_source(run, tokenizer, settings.text_share, stream_documents(run, plain)),
         ]
 
     return train_stage(run, "stage1", settings, sources, spoken, weights=ears_checkpoint(run), overfit=overfit)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from salad.model import SaladProcessor
-from salad.pipeline.corpus_needs import against_forgetting
+from salad.pipeline.corpus_needs import against_forgetting, stream_documents
 from salad.pipeline.distillation import train_stage
 from salad.pipeline.model_card import write_model_card
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import build_model, load_tokenizer, speech_source, text_source
-from salad.pipeline.stages.align import load_aligned, load_frames, speech_stream
-from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.align import load_frames, speech_stream, stream_aligned
 from salad.pipeline.stages.synthesize import bought_seconds, bought_stream, load_bought, load_bought_frames
 from salad.pipeline.streaming import text_shards
 from salad.sequence import Frames
@@ -36,7 +35,7 @@ def run(run: Run) -> Summary:
 
     @functools.cache
     def spoken() -> Sequence[tuple[Sequence[Utterance], Frames]]:
-        speech = load_aligned(run, "speech")
+        speech = stream_aligned(run, "speech")
         bought = [(one, load_bought(one)) for one in run.rounds]
         return [
             (speech, load_frames(run, "speech", speech, world)),
@@ -64,7 +63,7 @@ def run(run: Run) -> Summary:
                 speech_source(run, tokenizer, name, share * h / sum(hours), own, new, layouts)
                 for name, h, (own, new) in zip(names, hours, bought, strict=True)
             ),
-            text_source(run, tokenizer, settings.text_share, load_documents(run, plain)),
+            text_source(run, tokenizer, settings.text_share, stream_documents(run, plain)),
         ]
 
     seed = run.recipe.seed + run.round if run.recipe.sequence.stream or run.round > 1 else None  # an order of its own

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from salad.data.manifest import read_utterances, utterances_in, write_utterances
+from salad.data.manifest import utterances_in, write_utterances
 from salad.data.quarantine import gather_quarantine
 from salad.engine import Made
-from salad.files import read_jsonl
+from salad.files import Rows, read_jsonl
 from salad.pipeline.prober import kept_speech
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speech_jobs import align, encode, open_frames, speak, training_pieces, transcribe
@@ -59,13 +59,14 @@ def run(run: Run) -> Summary:
     }
 
 
-def load_bought(run: Run) -> list[Utterance]:
-    return read_utterances(run.folder("synthesize") / "bought.jsonl")
+def load_bought(run: Run) -> Rows:
+    """What was bought, read when it is asked for."""
+    return utterances_in([run.folder("synthesize") / "bought.jsonl"])
 
 
 def bought_seconds(run: Run) -> float:
-    bought: Sequence[Utterance] = utterances_in([run.folder("synthesize") / "bought.jsonl"])
-    return sum(u.duration_s for u in bought)
+    seconds: float = sum(u.duration_s for u in load_bought(run))
+    return seconds
 
 
 def load_bought_frames(run: Run, bought: Sequence[Utterance], world: ProcessGroup | None = None) -> Frames:

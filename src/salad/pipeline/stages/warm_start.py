@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from salad.config import WarmStart
 from salad.engine.machine import default_device
 from salad.files import write_json
 from salad.model import SaladForConditionalGeneration
+from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.ears import lower_part
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer
-from salad.pipeline.stages.align import load_aligned, load_frames
-from salad.pipeline.stages.corpus import load_documents
+from salad.pipeline.stages.align import load_aligned, load_frames, stream_aligned
 from salad.sequence import Frames, tokenise
 from salad.training.checkpoint import load_weights
 from salad.training.loop import Schedule, autocast, train
@@ -34,9 +35,9 @@ def run(run: Run) -> Summary:
     if run.recipe.model.ears == "symbols":
         return lower_part(run)
     tokenizer = load_tokenizer(run)
-    texts = [d.text for name in ("speech", "web") for d in load_documents(run, name)]
-    utterances = load_aligned(run, "speech")
-    seen = {int(i) for text in texts + [u.text for u in utterances] for i in tokenise(tokenizer, text).token_ids}
+    utterances = stream_aligned(run, "speech")
+    texts = (d.text for d in chain(*(stream_documents(run, name) for name in ("speech", "web")), utterances))
+    seen = {i for text in texts for i in tokenise(tokenizer, text).token_ids.tolist()}
     write_json(folder / "vocabulary.json", sorted(seen))
     model, task, last = train_ctc(run, utterances, load_frames(run, "speech", utterances), folder, settings)
     device = next(model.parameters()).device.type
