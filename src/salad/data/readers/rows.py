@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.audio import read_audio
+from salad.data.readers.columns import read_cell
 from salad.files import JsonObject, json_lines, lies_in
 from salad.types import SaladError
 
@@ -257,31 +257,4 @@ def source_of(row: Row) -> tuple[str | bytes, str]:
         if len(data) < size:
             raise SaladError(f"audio: {name} is cut off: {len(data)} of {size} bytes are there; copy the file again")
         return data, name
-    if kind == "parquet":
-        group, index, column = where
-        return _cell(_parquet_group(row.audio, group, column)[index], name), name
-    index, column = where
-    return _cell(_arrow_column(row.audio, column)[index], name), name
-
-
-def _cell(cell: Any, name: str) -> bytes:
-    value = cell.as_py()
-    data = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(data, bytes) or not data:
-        raise SaladError(f"audio: {name} holds no bytes; re-export the dataset with its audio inside")
-    return data
-
-
-@functools.lru_cache(maxsize=1)  # rows come in order, so that one row group is open at a time
-def _parquet_group(path: str, group: int, column: str) -> Any:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
-
-
-@functools.lru_cache(maxsize=4)
-def _arrow_column(path: str, column: str) -> Any:
-    """A column of an Arrow file of `datasets`, mapped into memory, not read."""
-    import pyarrow
-
-    return pyarrow.ipc.open_stream(pyarrow.memory_map(path)).read_all().column(column)
+    return read_cell(row.audio, row.part, name), name
