@@ -52,7 +52,7 @@ def read_prepared(name: str | Path) -> Prepared:
     folder = _folder(name)
     documents = {group: _documents(folder / f"{group}.jsonl.gz") for group in GROUPS}
     withheld = folder / WITHHELD
-    words = unicodedata.normalize("NFC", withheld.read_text(encoding="utf-8")).split() if withheld.is_file() else []
+    words = unicodedata.normalize("NFC", withheld.read_text(encoding="utf-8-sig")).split() if withheld.is_file() else []
     by_id = {document.id: document for document in documents["heldout"]}
     return Prepared(documents, tuple(words), tuple(_recordings(folder, by_id)))
 
