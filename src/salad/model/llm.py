@@ -71,8 +71,13 @@ def decoder_layers(decoder: nn.Module) -> nn.ModuleList:
 def attention_layers(llm: PreTrainedModel) -> tuple[int, int]:
     """How many layers attend to tokens before, and of how many."""
     layers = decoder_layers(decoder_of(llm))
-    attend = [any("attention" in type(m).__name__.lower() for m in layer.modules()) for layer in layers]
+    attend = [any(_attends(name, module) for name, module in layer.named_modules()) for layer in layers]
     return sum(attend), len(layers)
+
+
+def _attends(name: str, module: nn.Module) -> bool:
+    """By the name of its class, or by its own in the layer (LongCat's is called MLA)."""
+    return "attention" in type(module).__name__.lower() or name.rpartition(".")[2] in ("self_attn", "attn")
 
 
 def require_attention(llm: PreTrainedModel) -> None:
