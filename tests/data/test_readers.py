@@ -780,6 +780,7 @@ def test_texts_and_names_of_files_come_in_either_unicode_form(tmp_path):
 
     one, other = (unicodedata.normalize(form, "é/café.wav") for form in ("NFC", "NFD"))
     assert one != other and check_text(unicodedata.normalize("NFD", "Un  café")) == "Un café"
+    assert check_text("a\x01b\0c\x1b[0m\x7f") == "a b c [0m"  # espeak takes \x012S for an order to speak slowly
     for made, asked in ((one, other), (other, one)):
         root = tmp_path / str(len(made))
         (root / made).parent.mkdir(parents=True)

@@ -27,6 +27,7 @@ TEXT_FIELDS = ("text", "sentence", "transcription", "transcript", "normalized_te
 AUDIO_FIELDS = ("audio_filepath", "audio", "file_name", "path", "file", "wav", "audio_path", "filename")
 SPEAKER_FIELDS = ("speaker", "speaker_id", "client_id", "spk")
 WHOLE_S = 0.01  # a row that ends so close to its file's end is all of it
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # no text: espeak takes what stands behind some for orders
 LONGEST_S = 1e9  # no recording lasts thirty years
 # What a value of a wrong kind may raise in a reader, or in Lhotse: it costs its row, not the manifest.
 BAD_ROW = (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, AssertionError, RecursionError)
@@ -118,7 +119,7 @@ def check_text(value: Any) -> str:
         raise SaladError(f"text: expected a string, got {value!r:.60}; write what is said in the recording")
     if re.search("[\ud800-\udfff]", value):
         raise SaladError(f"text: is not UTF-8 ({value.encode('utf-8', 'backslashreplace')[:60]!r}); convert the file")
-    text = unicodedata.normalize("NFC", " ".join(value.replace("\0", " ").split()))
+    text = unicodedata.normalize("NFC", " ".join(CONTROL.sub(" ", value).split()))
     if not text:
         raise SaladError("text: is missing or empty; write what is said in the recording")
     return text
