@@ -394,6 +394,41 @@ def test_other_files_joined_with_cat_are_refused_or_read_whole(tmp_path):
         assert not tells_its_length(data)
 
 
+def test_a_file_of_another_kind_behind_the_first_is_no_sound_of_it():
+    kinds = {kind: packed(noise(1.0), kind) for kind in ("WAV", "AU", "FLAC", "OGG", "MP3")}
+    for first in kinds:
+        for second in ("WAV", "FLAC", "OGG"):
+            if first != second:
+                with pytest.raises(SaladError, match="behind"):
+                    read_audio(kinds[first] + kinds[second])
+    with pytest.raises(SaladError, match="holds several files one behind the other"):  # of another rate
+        read_audio(kinds["MP3"] + packed(speechlike(1.0, 22_050), "MP3", 22_050))
+
+
+def test_the_head_of_a_wav_in_the_notes_of_a_flac_is_no_second_file():
+    data, note = packed(noise(1.0), "FLAC"), b"riffRIFF\x99\0\0\0WAVE"
+    data = data[:42] + b"\2" + len(note).to_bytes(3, "big") + note + data[42:]
+    assert len(read_audio(data)[0]) == 16_000
+    with pytest.raises(SaladError, match="holds several files one behind the other"):
+        read_audio(data + packed(noise(1.0), "FLAC"))
+
+
+def test_an_mp3_that_changes_its_channels_is_refused():
+    pytest.importorskip("av")
+    one, two = packed(noise(1.0), "MP3"), packed(np.stack([noise(1.0)] * 2, axis=1), "MP3")
+    with pytest.raises(SaladError, match="changes from 1 to 2 channels at .* s; give each part as a file of its own"):
+        read_audio(one + two)
+
+
+def test_an_mp3_of_small_frames_keeps_its_last_tenths():
+    """libsndfile reads 2.6 of 3 s; frames of 576 samples make less slack than those of 1152."""
+    pytest.importorskip("av")
+    data = packed(np.random.default_rng(0).normal(0, 0.2, (24_000, 2)).astype(np.float32), "MP3", 8000)
+    first = data.rfind(b"\xff", 0, max(data.find(b"Xing"), data.find(b"Info")))
+    data = data[data.find(data[first : first + 2], first + 4) :]
+    assert len(read_audio(data)[0]) / 8000 > 2.95
+
+
 @pytest.mark.parametrize("kind", ["RF64", "W64", "NIST"])
 def test_other_kinds_of_wav_that_are_cut_off_are_named(kind):
     data = packed(noise(3.0), kind, subtype="PCM_16")

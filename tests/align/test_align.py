@@ -261,6 +261,7 @@ def timed(tmp_path: Path, lengths_s: list[float], text: str | None = None) -> tu
         ([0.3] * 10 + [0.02] * 9 + [0.3] * 8, "9 of 27 words last 20 ms, as do 9 in a row from 3.0 s ('wordk"),
         ([0.3] * 19 + [0.0200001] * 22, "22 of 41 words last 20 ms"),  # half of the recording is missing
         ([0.3] * 60 + [0.02] * 4 + [0.3] * 10, "as do 4 in a row from 18.0 s"),  # a clause in a long text
+        ([0.3] * 20 + [0.02] * 3 + [0.3] * 10, "3 of 33 words last 20 ms, as do 3 in a row"),  # "Not at all."
         ([0.3, 0.02, 0.3] * 9, "9 of 27 words last 20 ms, as do 1 in a row"),
     ],
 )
@@ -284,6 +285,12 @@ def test_words_that_nothing_is_heard_of_are_set_aside(tmp_path: Path, monkeypatc
     unheard = 3
     with pytest.raises(SaladError, match="words written but not spoken: 3 in a row from 0.0 s score below 0.1"):
         timed(tmp_path, [0.3] * 20)
+    unheard = 1  # "Of course." that nobody says: its first word lies on other sound, what follows has none
+    assert timed(tmp_path, [0.3, 0.02, *[0.3] * 20])[0]
+    with pytest.raises(
+        SaladError, match=r"3 in a row from 0.0 s score below 0.1 or last 20 ms \('worda wordb wordc'\)"
+    ):
+        timed(tmp_path, [0.3, 0.02, 0.02, *[0.3] * 20])
 
 
 def test_short_words_here_and_there_are_speech(tmp_path: Path) -> None:

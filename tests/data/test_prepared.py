@@ -251,6 +251,25 @@ def test_a_broken_row_is_named(own, row):
         read_prepared(own)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"audio": "../x.flac"}, "lies outside"),
+        ({"audio": "/etc/hostname"}, "lies outside"),
+        ({"audio": "gone.flac"}, "without its audio"),
+        ({"audio": None}, "expected the path of a file, got None"),
+        ({"document_id": []}, "a field is not as expected"),
+        ({"sentences": 3}, "a field is not as expected"),
+    ],
+)
+def test_a_recording_stays_inside_the_folder_and_a_broken_one_is_named(own, change, message):
+    path = own / "heldout.recordings.jsonl"
+    rows = read_jsonl(path)
+    write_jsonl(path, [*rows, {**rows[0], **change}])
+    with pytest.raises(SaladError, match=rf"heldout.recordings.jsonl line {len(rows) + 1}: .*{message}"):
+        read_prepared(own)
+
+
 def test_same_documents_same_bytes(tmp_path, monkeypatch):
     documents = [document(f"web-{n}") for n in range(50)]
     write_jsonl(tmp_path / "one.jsonl.gz", map(asdict, documents))

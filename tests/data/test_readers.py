@@ -454,6 +454,29 @@ def test_a_quote_that_begins_a_text_swallows_no_row(tmp_path, delimiter, header,
     ]
 
 
+@pytest.mark.parametrize("header", ["", "path;text\n"])
+def test_what_stands_in_many_lines_of_quotes_is_no_row(tmp_path, header):
+    """Lines of a text that hold as many delimiters as a row, without a row that stands on one line."""
+    folder = recorded(tmp_path / "d", "a.wav", "b.wav", "c.wav")
+    (folder / "m.csv").write_text(header + 'a.wav;"0\n\n0;0;\n0"\nb.wav;";\n\n;;;0"\nc.wav;"0;\n0"\n')
+    found = {row.id: row.problem or check_text(row.text) for row in rows_of(folder, format="table")[1]}
+    assert found == {"a.wav": "0 0;0; 0", "b.wav": "; ;;;0", "c.wav": "0; 0"}
+
+
+def test_a_row_whose_recording_is_missing_is_a_row(tmp_path):
+    """Ids without an ending: what names no file here still looks like the row before."""
+    folder = folder_of(tmp_path, 3)
+    (folder / "m.csv").write_text('0,"He said\n77,and left"\n2,c\n')
+    found = {row.id: row.problem or row.text for row in rows_of(folder)[1]}
+    assert found == {"0": '"He said', "77": 'and left"', "2": "c"}
+
+
+def test_the_delimiter_that_a_spreadsheet_names_is_no_row(tmp_path):
+    folder = folder_of(tmp_path, 2)
+    (folder / "m.csv").write_bytes('sep=;\r\npath;text\r\n0.wav;a\r\n1.wav;"b; c"\r\n'.encode("utf-8-sig"))
+    assert texts_of(folder) == {"0.wav": "a", "1.wav": "b; c"}
+
+
 def test_texts_over_many_lines_do_not_hide_what_parts_the_columns(tmp_path):
     folder = folder_of(tmp_path, 2)
     (folder / "m.csv").write_text('0.wav,"a\tb\nc"\n1.wav,"d\ne"\n')
@@ -614,6 +637,7 @@ def members(*names, json_of=lambda name: {"text": f"text of {name}"}):
         (["a.flac", "a.json", "a.more.json"], {"s/a": "a.json"}),
         (["a.mic1.flac", "a.json", "a.mic2.flac"], {"s/a.mic1": "a.json", "s/a.mic2": "a.json"}),
         (["a.audio.flac", "a.json"], {"s/a": "a.json"}),
+        (["a.audio.flac", "a.more.json", "b.audio.flac", "b.more.json"], {"s/a": "a.more.json", "s/b": "b.more.json"}),
         (["._a.flac", "a.FLAC", "a.JSON.json"], {}),
     ],
 )
@@ -624,6 +648,13 @@ def test_keys_with_dots_and_members_apart(tmp_path, names, texts):
         k: f"text of {v}" for k, v in texts.items()
     } or not texts
     assert len(rows) == (len(texts) or 1) and all(len(heard(row)) == RATE_HZ // 2 for row in rows if not row.problem)
+
+
+def test_texts_of_a_tar_in_other_encodings(tmp_path):
+    [flac, _] = members("a.flac", "a.json")
+    both = [("u.1.flac", flac[1]), ("u.1.txt", "One".encode("utf-16")), ("u.2.flac", flac[1])]
+    write_tar(tmp_path / "s.tar", [*both, ("u.2.json", json.dumps({"text": "Two"}).encode("utf-8-sig"))])
+    assert texts_of(tmp_path) == {"s/u.1": "One", "s/u.2": "Two"}
 
 
 def test_members_without_a_partner_and_twice_are_named_each(tmp_path):
@@ -749,6 +780,7 @@ def test_texts_and_names_of_files_come_in_either_unicode_form(tmp_path):
 
     one, other = (unicodedata.normalize(form, "é/café.wav") for form in ("NFC", "NFD"))
     assert one != other and check_text(unicodedata.normalize("NFD", "Un  café")) == "Un café"
+    assert check_text("a\x01b\0c\x1b[0m\x7f") == "a b c [0m"  # espeak takes \x012S for an order to speak slowly
     for made, asked in ((one, other), (other, one)):
         root = tmp_path / str(len(made))
         (root / made).parent.mkdir(parents=True)

@@ -602,7 +602,8 @@ def test_answers_that_count_from_one_are_found_by_the_whole_file(tmp_path):
     assert [i.answer for i in loaded.items] == [0, 3, 1, 2, 3] and not loaded.skipped
     assert "answers are taken to count from 1" in loaded.notes[0] and "answers: one-based" in loaded.notes[0]
     zero = items_of(Task(task="t"), choices(*rows, (four, 0)), "mine")  # one row speaks against it
-    assert [i.answer for i in zero.items] == [1, 2, 3, 0] and not zero.notes
+    assert [i.answer for i in zero.items] == [1, 2, 3, 0]
+    assert "2 answers are the number of choices" in zero.notes[0] and "left out" in zero.notes[0]
     assert [row["id"] for row in zero.skipped] == ["1", "4"] and "0 to 3" in zero.skipped[0]["reason"]
     few = choices((four, 1), (four, 2))
     assert [i.answer for i in items_of(Task(task="t"), few, "mine").items] == [1, 2]
@@ -628,8 +629,19 @@ def test_numbers_are_options_like_any_others():
     assert reasons["4"] == "choices: number 2 is empty" and "expected a text or a number" in reasons["5"]
 
 
+def test_numbers_as_texts_are_numbers_of_choices_or_choices():
+    """Where a file writes the numbers of choices as texts, a text may be a choice and its number."""
+    found = items_of(Task(task="t"), choices((["2", "3", "4", "5"], "2"), ("abc", "2"), ("abc", "0")), "mine")
+    assert [(i.id, i.answer) for i in found.items] == [("1", 2), ("2", 0)]
+    assert "a choice and a choice's number too; write the answer as the letter" in found.skipped[0]["reason"]
+    found = items_of(Task(task="t"), choices((["2", "3"], "3"), ("abc", "C"), ("abc", " (b). ")), "mine")
+    assert [i.answer for i in found.items] == [1, 2, 1] and not found.skipped
+    never = items_of(Task(task="t"), choices(*[("abcd", str(1 + n % 3)) for n in range(10)]), "mine")
+    assert "no answer is 0" in never.notes[0]
+
+
 def test_equal_options_are_right_together():
-    found = items_of(Task(task="t"), choices((["blue.", "blue.", "square."], 1), (["a", "b"], 0)), "mine")
+    found = items_of(Task(task="t"), choices((["blue.", "blue. ", "square."], 1), (["a", "b"], 0)), "mine")
     assert "in 1 items the right choice stands there more than once" in found.notes[0]
     same, other = found.items
     scores = [OptionScore(-2.0000001, 1, False), OptionScore(-2.0, 1, False), OptionScore(-3.0, 1, False)]

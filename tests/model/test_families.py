@@ -14,7 +14,7 @@ from salad.evaluation.scorer_model import Reader
 from salad.measure.divergence import divergence, token_divergence
 from salad.model import SaladConfig, SaladForConditionalGeneration, attention, check
 from salad.model.check import check_folder, check_llm, load_llm
-from salad.model.llm import EXACT, as_inputs, build_llm, measure_packing, packs
+from salad.model.llm import EXACT, as_inputs, build_llm, hidden_states, measure_packing, packs
 from salad.model.teacher import Teacher
 from salad.testing.models import DIM, make_examples
 from salad.testing.requests import assert_equal, make_requests
@@ -224,6 +224,33 @@ def test_scales_caps_chunks_and_mixed_layers_of_other_families(family):
     settings, how = MORE_FAMILIES[family]
     found = check_llm(make_llm(family, **HEAD_DIM, **settings))
     assert found.how == how, found.table()
+
+
+ROPES = {
+    "phi3": {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [4.0] * 8,
+             "original_max_position_embeddings": 32},
+    "llama": {"rope_type": "dynamic", "factor": 4.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ROPES)
+def test_a_document_beside_one_that_turns_otherwise_is_what_it_is_alone(family):
+    """Positions of long documents have other angles, which transformers takes for all that is read at once."""
+    settings = {"rope_parameters": {"rope_theta": 10_000.0, **ROPES[family]}}
+    settings["max_position_embeddings"] = 32 if family == "llama" else 512
+    llm, ids = make_llm(family, **settings), torch.arange(130) % (ROWS - 2) + 2
+    assert check_llm(llm).how == "packed" and packs(llm)
+    rows = as_inputs(llm, llm.get_input_embeddings().weight)
+    for lengths in ([80, 50], [20, 80, 30], [10, 31, 32, 8], [31, 8], [20, 12]):
+        starts = [0, *itertools.accumulate(lengths)]
+        with torch.no_grad():
+            found = hidden_states(llm, rows[ids[: starts[-1]]], starts)
+            for start, end in itertools.pairwise(starts):
+                alone = make_llm(family, **settings).get_decoder()(input_ids=ids[None, start:end], use_cache=False)
+                torch.testing.assert_close(found[start:end], alone.last_hidden_state[0], atol=2e-4, rtol=1e-3)
+    if family == "phi3":  # "dynamic" says of a prefix alone other things than of one that goes on
+        reader, requests = Reader(llm, None), make_requests(1, number=2, head=tuple(range(1, 41)))
+        assert_equal(score(reader, requests), score_one_by_one(reader, requests), 1e-3)
 
 
 def test_what_has_no_attention_is_refused_with_figure_and_check():

@@ -244,6 +244,16 @@ def test_a_text_that_goes_on_has_the_tokens_of_the_middle_of_one(kind, text):
     assert token_ids(tokenizer, "", after=True) == []
 
 
+def test_a_sign_behind_a_recording_is_no_word_where_words_are_parted_first():
+    """T5's and XLNet's tokenizers strip white space and begin each word with a sign: a line break is no guard."""
+    tokenizer = unigram()
+    parted = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    tokenizer._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parted)
+    for text in (".", ". x", " x", "x."):
+        whole = token_ids(tokenizer, f"who{' ' * (text == 'x.')}{text}")
+        assert token_ids(tokenizer, text, after=True) == whole[len(token_ids(tokenizer, "who")) :]
+
+
 @pytest.mark.parametrize("kind", [bytes_bpe, unigram, prepending])
 def test_a_prompt_with_marks_has_the_tokens_that_it_has_without(kind):
     tokenizer = kind()

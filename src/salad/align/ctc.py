@@ -7,7 +7,6 @@ first letter does; `salad.align.silence` moves boundaries to the pauses, as for 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -21,7 +20,7 @@ from salad.align.whisper import check_sentences
 from salad.audio import to_samples, to_seconds
 from salad.data.manifest import Sentence
 from salad.engine.devices import worker_device
-from salad.files import JsonObject
+from salad.files import JsonObject, read_json
 from salad.text.aligner_forms import spoken_pieces
 from salad.types import SaladError, Word
 
@@ -244,7 +243,7 @@ def _read(path: Path, needed: bool = False) -> JsonObject:
     if not path.exists() and not needed:
         return {}
     try:
-        found: JsonObject = json.loads(path.read_text(encoding="utf-8"))
+        found: JsonObject = read_json(path)
         return found
     except (OSError, ValueError) as error:
         raise SaladError(f"align.model: {path} cannot be read ({error}); give a checkpoint's folder") from error

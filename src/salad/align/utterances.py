@@ -29,11 +29,10 @@ Method = Literal["whisper", "ctc", "given"]
 RATE_LIMITS = (0.3, 8.0)  # words per second
 LONGEST_WORD_S, LETTER_S = 1.5, 0.12  # sound that a word can fill, and more for each letter
 EDGE_SOUND_S = 1.5  # sound before the first word or after the last that may be breath or noise
-SQUEEZED_SHARE, SQUEEZED_RUN = 0.1, 4  # words of the least length: their share, and those in a row (speech: 0.04, 1)
-UNHEARD_SCORE, UNHEARD_RUN = (
-    0.1,
-    3,
-)  # words in a row that nothing is heard of (868 utterances of five voices: 2 at most)
+SQUEEZED_SHARE, SQUEEZED_RUN = 0.1, 3  # words of the least length: their share, and those in a row (speech: 0.04, 1)
+# Words in a row that nothing is heard of, or that have no sound beside such a word (868 utterances of five voices: 2
+# at most, 246 of them: 1).
+UNHEARD_SCORE, UNHEARD_RUN = 0.1, 3
 
 
 class Aligner(Protocol):
@@ -201,7 +200,7 @@ def _check_sound(words: Sequence[Word], silences: np.ndarray, window: Window) ->
 def _check_lengths(words: Sequence[Word]) -> None:
     """Raise SaladError where many words, or several in a row, have no sound: something is written that nobody says."""
     spoken = [word for word in words if spoken_pieces(word.text)]
-    short = [word.end_s - word.start_s <= MIN_WORD_S + 1e-3 for word in spoken]
+    short = [_is_squeezed(word) for word in spoken]
     number, longest, at = sum(short), 0, 0
     for n, run in enumerate(itertools.accumulate(short, lambda run, is_short: (run + 1) * is_short)):
         if run > longest:
@@ -217,16 +216,24 @@ def _check_lengths(words: Sequence[Word]) -> None:
 
 
 def _check_heard(words: Sequence[Word]) -> None:
-    """Raise SaladError where several words in a row score next to nothing: they lie on the sound of others."""
+    """Raise SaladError where several words in a row score next to nothing: they lie on the sound of others.
+
+    A short sentence that nobody says has one such word, and behind it words of the least length, the next sentence's
+    first one among them.
+    """
     spoken = [word for word in words if spoken_pieces(word.text)]
-    for low, own in itertools.groupby(spoken, lambda word: word.score < UNHEARD_SCORE):
+    for low, own in itertools.groupby(spoken, lambda word: word.score < UNHEARD_SCORE or _is_squeezed(word)):
         run = list(own)
         if low and len(run) >= UNHEARD_RUN:
             text = " ".join(word.text for word in run[:8])
             raise SaladError(
                 f"words written but not spoken: {len(run)} in a row from {run[0].start_s:.1f} s score below "
-                f"{UNHEARD_SCORE} ({text!r}); is a part of the text never said?"
+                f"{UNHEARD_SCORE} or last {1000 * MIN_WORD_S:.0f} ms ({text!r}); is a part of the text never said?"
             )
+
+
+def _is_squeezed(word: Word) -> bool:
+    return word.end_s - word.start_s <= MIN_WORD_S + 1e-3
 
 
 def _sound(start_s: float, end_s: float, silences: np.ndarray) -> float:

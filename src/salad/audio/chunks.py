@@ -24,6 +24,7 @@ BEHIND = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"junk", b"JUNK", b"fact", b"cue "
 FMT = {"little": "<HHIIHH", "big": ">HHIIHH"}  # tag, channels, rate, bytes a second, bytes a block, bits
 BLOCK_IS_A_SAMPLE = (1, 3, 6, 7, 0xFFFE)  # PCM, float, A-law, mu-law, extensible: not the codecs that pack samples
 ONE_BYTE = (6, 7)
+FILES = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"caff", b".snd", b"fLaC", b"OggS")  # how another file begins
 STRAY = 1024  # bytes behind the samples that may be anything
 
 
@@ -44,17 +45,10 @@ def reencode_stale(file: BinaryIO) -> bytes | None:
     file's end are the decoder's to see.)
     """
     size, mark = _size(file), file.read(4)
-    if mark not in CHUNKED:
+    sound, rest = _behind(file)
+    if sound is None or len(rest) < STRAY:
         return None
     order, _, width = CHUNKED[mark]
-    sound = _in_chunks(file, mark, size) if width else _au(file, size)
-    if sound is None:
-        return None
-    behind = sound.begin + sound.length + (sound.length % 2 if width == 4 else 0)
-    if size - behind < STRAY:
-        return None
-    file.seek(behind)
-    rest = file.read()
     names_one = bool(width) and all(32 <= byte < 127 for byte in rest[:4])
     another_chunk = names_one and int.from_bytes(rest[4 : 4 + width], order) <= len(rest) - 4 - width
     if another_chunk or rest[:3] in (b"ID3", b"TAG") or not any(rest):
@@ -65,6 +59,24 @@ def reencode_stale(file: BinaryIO) -> bytes | None:
     for at, num_bytes, start, unit in sound.fields:
         data[at : at + num_bytes] = min((end - start) // unit, (1 << 8 * num_bytes) - 1).to_bytes(num_bytes, order)
     return bytes(data)
+
+
+def joined_chunked(file: BinaryIO) -> bool:
+    """Whether another file stands behind the samples of a WAV, AIFF, CAF or AU."""
+    return _behind(file)[1][:4] in FILES
+
+
+def _behind(file: BinaryIO) -> tuple[_Sound | None, bytes]:
+    """Where the samples of such a file are, and what stands behind them."""
+    size, mark = _size(file), file.read(4)
+    if mark not in CHUNKED:
+        return None, b""
+    width = CHUNKED[mark][2]
+    sound = _in_chunks(file, mark, size) if width else _au(file, size)
+    if sound is None:
+        return None, b""
+    file.seek(min(size, sound.begin + sound.length + (sound.length % 2 if width == 4 else 0)))
+    return sound, file.read()
 
 
 def wav_fault(file: BinaryIO) -> str:

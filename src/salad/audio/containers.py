@@ -71,6 +71,11 @@ def read_av(
             for frame in itertools.chain(container.decode(audio=0), [None]):
                 for piece in to_float.resample(frame):
                     block = piece.to_ndarray().T  # [num_samples, num_channels]
+                    if parts and block.shape[1] != parts[0].shape[1]:
+                        raise SaladError(
+                            f"audio: {name} changes from {parts[0].shape[1]} to {block.shape[1]} channels at "
+                            f"{at / rate:.2f} s; give each part as a file of its own"
+                        )
                     parts.append(block[max(0, start - at) : None if end is None else max(0, end - at)])
                     at += len(block)
                 if end is not None and at >= end:

@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from salad.audio.chunks import CHUNKED, joined_mp4, reencode_stale, sphere_fault, wav_fault
+from salad.audio.chunks import CHUNKED, joined_chunked, joined_mp4, reencode_stale, sphere_fault, wav_fault
 from salad.audio.containers import (
     CUT_OFF_S,
     CUT_OFF_SHARE,
@@ -25,7 +25,7 @@ from salad.audio.containers import (
     opened,
     read_av,
 )
-from salad.audio.lengths import Link, flac_is_right, id3_bytes, joined_flac, mp3_is_right, ogg_links
+from salad.audio.lengths import Link, flac_is_right, id3_bytes, joined_flac, mp3_frames, ogg_links
 from salad.audio.times import to_samples
 from salad.types import SaladError
 
@@ -177,7 +177,8 @@ def _layout_of(source: str | Path | bytes, head: bytes) -> _Layout:
             fault = JOINED if joined_flac(file, tag) else ""
             return _Layout("" if flac_is_right(file, tag) else "flac", fault=fault, partly=False)
         if head[:4] in CHUNKED:
-            return _Layout(late=reencode_stale(file) is not None, fault=wav_fault(file), partly=False)
+            fault = JOINED if joined_chunked(file) else wav_fault(file)
+            return _Layout(late=not fault and reencode_stale(file) is not None, fault=fault, partly=False)
         if head[:4] == b"NIST":
             return _Layout(fault=sphere_fault(file))
         if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
@@ -187,7 +188,8 @@ def _layout_of(source: str | Path | bytes, head: bytes) -> _Layout:
             except LOST:
                 return _Layout()  # the reader says so
             file.seek(0)
-            return _Layout("" if mp3_is_right(file.read(), frames) else "mp3")
+            found = mp3_frames(file.read())
+            return _Layout("" if found.are(frames) else "mp3", fault=JOINED if found.joined else "", partly=False)
     return _Layout()
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from salad.audio.encode import page_sum
 
+# How a WAV, FLAC or Ogg begins: no bytes of packed sound look like that.
+ANOTHER = re.compile(rb"RIFF....WAVE|fLaC[\x00\x80]\x00\x00\x22|OggS\x00\x02\x00{8}", re.DOTALL)
+LONGEST_MARK = 13  # bytes of it, less one
 TAIL = 1 << 16  # bytes: more than a FLAC frame has, but for blocks that nobody writes
 CUT_PAGE = "is cut off in the middle of a page"
 DAMAGED_PAGE = "has a damaged page, which decoders leave out"
+ANOTHER_FILE = "holds a file of another kind behind its own sound"
 LOST_PAGE = "has lost some of its pages"
 MOST_FRAMES = 1 << 40  # of a month at any rate: what a decoder makes of a first frame that tells of none
-MP3_SLACK = 4 * 1152  # samples: an encoder's delay and padding, and the frame that tells the length
+MP3_SLACK = 4  # frames: an encoder's delay and padding, and the frame that tells the length
+JOINED_FRAMES = 8  # of another rate, one behind the other: no bytes of sound look like that
 FLAC_BLOCKS = {1: 192, **{n: 576 << (n - 2) for n in range(2, 6)}, **{n: 256 << (n - 8) for n in range(8, 16)}}
 # kbit/s by code; of layer III and II of MPEG 1, and of both of MPEG 2 and 2.5
 MPEG_1_III = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -43,6 +49,8 @@ def ogg_links(file: BinaryIO) -> tuple[list[Link], str]:
     while at < size:
         file.seek(at)
         head = file.read(27 + 255)
+        if ANOTHER.match(head) and head[:4] != b"OggS":
+            return [*links, Link(start, at, True)], ANOTHER_FILE
         if head[:4] != b"OggS"[: len(head)]:  # damaged, or a tag at the end: to the next page
             found = _find(file, b"OggS", at + 1)
             if found < 0:
@@ -96,8 +104,21 @@ def _id3(head: bytes) -> int:
 
 
 def joined_flac(file: BinaryIO, start: int) -> bool:
-    """Whether another FLAC stands behind the one that begins at `start`."""
-    return any(_find(file, b"fLaC" + kind + b"\0\0\x22", start + 42) >= 0 for kind in (b"\0", b"\x80"))
+    """Whether another file stands behind the FLAC that begins at `start`."""
+    at, last = start + 4, False
+    while not last:  # a description may hold the head of the WAV that it was made from
+        file.seek(at)
+        head = file.read(4)
+        if len(head) < 4:
+            return False
+        at, last = at + 4 + int.from_bytes(head[1:], "big"), bool(head[0] & 0x80)
+    file.seek(at)
+    held = b""
+    while block := file.read(1 << 20):
+        if ANOTHER.search(held + block):
+            return True
+        held = block[-LONGEST_MARK:]
+    return False
 
 
 def flac_is_right(file: BinaryIO, start: int = 0) -> bool:
@@ -156,32 +177,55 @@ def _crc8(data: bytes) -> int:
     return check
 
 
-def mp3_is_right(data: bytes, frames: int) -> bool:
-    """Whether an MP3 holds the `frames` (samples of a channel) that a decoder takes from its first frame.
+@dataclass(frozen=True)
+class Mp3Frames:
+    """Samples of all frames, and of one; told: the first one tells how many there are (Xing, Info or VBRI); joined:
+    frames of another rate or a file of another kind follow, such as of files joined with cat."""
 
-    Where the first frame tells a length and less is there, the file is cut off, and the decoder will find that.
-    """
-    samples, told = _mp3_samples(data)
-    if frames > MOST_FRAMES:
-        return False
-    if not samples:
-        return True  # of another kind
-    return samples <= frames + MP3_SLACK and (told or frames <= samples + MP3_SLACK)
+    samples: int = 0
+    of_one: int = 0
+    told: bool = False
+    joined: bool = False
+
+    def are(self, frames: int) -> bool:
+        """Whether they are the `frames` (samples of a channel) that a decoder takes from the first frame.
+
+        Where the first frame tells a length and less is there, the file is cut off, and the decoder will find that.
+        """
+        if frames > MOST_FRAMES:
+            return False
+        slack = MP3_SLACK * self.of_one
+        return not self.samples or (self.samples <= frames + slack and (self.told or frames <= self.samples + slack))
 
 
-def _mp3_samples(data: bytes) -> tuple[int, bool]:
-    """Samples of all frames, and whether the first one tells how many there are (Xing, Info or VBRI)."""
-    at, samples, told, in_step, rate = _id3(data[:10]), 0, False, False, 0
+def mp3_frames(data: bytes) -> Mp3Frames:
+    """The frames of an MP3; none where it is of another kind."""
+    at, samples, told, in_step, rate, of_one = _id3(data[:10]), 0, False, False, 0, 0
+    joined, end = False, 0
     while 0 <= at < len(data) - 4:
         frame = _mp3_frame(data, at)
-        if frame is None or (rate and frame[2] != rate) or not (in_step or _mp3_frame(data, at + frame[0])):
+        other = rate and frame is not None and frame[2] != rate
+        joined = joined or (bool(other) and _mp3_run(data, at, JOINED_FRAMES))
+        if frame is None or other or not (in_step or _mp3_frame(data, at + frame[0])):
             in_step, at = False, data.find(b"\xff", at + 1)
             continue
         if not samples:
             told = any(mark in data[at : at + min(frame[0], 64)] for mark in (b"Xing", b"Info", b"VBRI"))
-        samples, rate, in_step = samples + frame[1], frame[2], True
+        samples, of_one, rate, in_step = samples + frame[1], frame[1], frame[2], True
         at += frame[0]
-    return samples, told
+        end = at
+    return Mp3Frames(samples, of_one, told, joined or ANOTHER.search(data, end) is not None)
+
+
+def _mp3_run(data: bytes, at: int, number: int) -> bool:
+    """Whether so many frames of one rate follow each other."""
+    first = _mp3_frame(data, at)
+    for _ in range(number):
+        frame = _mp3_frame(data, at)
+        if frame is None or first is None or frame[2] != first[2]:
+            return False
+        at += frame[0]
+    return True
 
 
 def _mp3_frame(data: bytes, at: int) -> tuple[int, int, int] | None:

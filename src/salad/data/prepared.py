@@ -17,7 +17,8 @@ from pathlib import Path
 from salad.assets import ASSETS, get
 from salad.config import Corpus
 from salad.data.manifest import Sentence, write_utterances
-from salad.files import file_name, json_objects, read_jsonl, write_jsonl
+from salad.data.readers.rows import BAD_ROW, locate
+from salad.files import JsonObject, file_name, json_objects, read_jsonl, write_jsonl
 from salad.types import Document, SaladError, Utterance, Word
 
 GROUPS = ("web", "speech", "heldout")
@@ -52,7 +53,7 @@ def read_prepared(name: str | Path) -> Prepared:
     folder = _folder(name)
     documents = {group: _documents(folder / f"{group}.jsonl.gz") for group in GROUPS}
     withheld = folder / WITHHELD
-    words = unicodedata.normalize("NFC", withheld.read_text(encoding="utf-8")).split() if withheld.is_file() else []
+    words = unicodedata.normalize("NFC", withheld.read_text(encoding="utf-8-sig")).split() if withheld.is_file() else []
     by_id = {document.id: document for document in documents["heldout"]}
     return Prepared(documents, tuple(words), tuple(_recordings(folder, by_id)))
 
@@ -139,23 +140,33 @@ def _documents(path: Path) -> list[Document]:
 
 def _recordings(folder: Path, documents: dict[str, Document]) -> Iterator[Recording]:
     path = folder / RECORDINGS
-    for row in read_jsonl(path) if path.is_file() else []:
-        document = documents.get(row["document_id"])
-        if document is None or not (folder / row["audio"]).is_file():
-            why = f"of {row['document_id']}, which is not held out" if document is None else "without its audio"
-            raise SaladError(f"corpus.prepared: {path}: {row['id']} is {why}; remove the row, or write it again")
-        utterance = Utterance(
-            id=row["id"],
-            text=document.text,
-            audio=str(folder / row["audio"]),
-            sample_rate_hz=row["sample_rate_hz"],
-            num_samples=row["num_samples"],
-            words=tuple(Word(*word) for word in row.get("words", ())),
-            speaker=row["voice"],
-            source=document.source,
-            licence=row.get("licence", ""),
-            document_id=document.id,
-            domain=document.domain,
-            score=row.get("score", float("nan")),
-        )
-        yield Recording(utterance, tuple((a, b, start, end) for a, b, start, end in row["sentences"]))
+    for where, row in json_objects(path) if path.is_file() else ():
+        try:
+            recording = _recording(folder, row, documents)
+        except (SaladError, *BAD_ROW) as error:
+            why = str(error) if isinstance(error, SaladError) else f"a field is not as expected ({error!r:.100})"
+            raise SaladError(f"corpus.prepared: {path} {where}: {why}; remove the row, or write it again") from None
+        yield recording
+
+
+def _recording(folder: Path, row: JsonObject, documents: dict[str, Document]) -> Recording:
+    document = documents.get(row["document_id"])
+    audio = locate(row["audio"], folder, trusted=False)
+    if document is None or not Path(audio).is_file():
+        why = f"of {row['document_id']}, which is not held out" if document is None else "without its audio"
+        raise SaladError(f"{row['id']} is {why}")
+    utterance = Utterance(
+        id=row["id"],
+        text=document.text,
+        audio=audio,
+        sample_rate_hz=row["sample_rate_hz"],
+        num_samples=row["num_samples"],
+        words=tuple(Word(*word) for word in row.get("words", ())),
+        speaker=row["voice"],
+        source=document.source,
+        licence=row.get("licence", ""),
+        document_id=document.id,
+        domain=document.domain,
+        score=row.get("score", float("nan")),
+    )
+    return Recording(utterance, tuple((a, b, start, end) for a, b, start, end in row["sentences"]))

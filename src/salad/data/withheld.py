@@ -23,7 +23,7 @@ def base_form(word: str) -> str:
 def read_withheld(path: str | Path) -> frozenset[str]:
     """The base forms of a withheld.txt; none where there is no such file."""
     path = Path(path)
-    return frozenset(map(base_form, path.read_text(encoding="utf-8").split())) if path.is_file() else frozenset()
+    return frozenset(map(base_form, path.read_text(encoding="utf-8-sig").split())) if path.is_file() else frozenset()
 
 
 def has_withheld(text: str, withheld: Collection[str]) -> bool:

@@ -46,7 +46,7 @@ class TaskItem:
     @property
     def right(self) -> tuple[int, ...]:
         """Every choice with the right one's text: where one is written twice, both are right."""
-        return tuple(i for i, c in enumerate(self.choices) if c.strip() == self.choices[self.answer].strip())
+        return tuple(i for i, c in enumerate(self.choices) if c.split() == self.choices[self.answer].split())
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,19 @@ def items_of(task: Task, rows: Sequence[JsonObject], where: str) -> Loaded:
             f"{where}: no answer is 0, so the first choice is never right; if answers count from 1, say so in a task "
             "file (answers: one-based)"
         )
+    elif (
+        task.counting == "auto"
+        and not first
+        and (beyond := sum(number == len(row["choices"]) for row, number in _numbered(mapped)))
+    ):
+        notes.append(
+            f"{where}: {beyond} answers are the number of choices, as where they count from 1, and are left out; one "
+            "is 0: correct them, for the file may be of two kinds"
+        )
     items, skipped = [], []
+    digits = any(isinstance(row["answer"], str) for row, _ in _numbered(mapped))
     for row in mapped:
-        item = _item(row, first)
+        item = _item(row, first, digits)
         if isinstance(item, str):
             skipped.append({"id": row["id"], "reason": item})
         else:
@@ -241,14 +251,16 @@ def _map(task: Task, row: JsonObject, index: int, where: str) -> JsonObject:
     return {**out, "id": str(out.get("id", index))}
 
 
+def _numbered(rows: Sequence[JsonObject]) -> list[tuple[JsonObject, int]]:
+    """Rows whose answer is a number, as a number or as a text that no choice has, and that number."""
+    listed = [row for row in rows if isinstance(row["choices"], (list, tuple))]
+    found = [(row, _number(row["answer"], [_text(choice) for choice in row["choices"]])) for row in listed]
+    return [(row, number) for row, number in found if number is not None]
+
+
 def _counts_from_one(rows: Sequence[JsonObject]) -> bool:
     """Whether the answers of a whole file are numbers of choices from 1: none is 0, and more of them are choices so."""
-    numbers = [
-        (number, len(row["choices"]))
-        for row in rows
-        if isinstance(row["choices"], (list, tuple))
-        and (number := _number(row["answer"], [_text(choice) for choice in row["choices"]])) is not None
-    ]
+    numbers = [(number, len(row["choices"])) for row, number in _numbered(rows)]
     if len(numbers) < 2 or any(number == 0 for number, _ in numbers):
         return False
     return sum(1 <= number <= most for number, most in numbers) > sum(number < most for number, most in numbers)
@@ -256,12 +268,13 @@ def _counts_from_one(rows: Sequence[JsonObject]) -> bool:
 
 def _never_the_first(rows: Sequence[JsonObject]) -> bool:
     """Whether so many answers are numbers, and none of them 0, that they may count from 1 all the same."""
-    numbers = [row["answer"] for row in rows if _is_number(row["answer"])]
+    numbers = [number for _, number in _numbered(rows)]
     return len(numbers) >= FEW and 0 not in numbers
 
 
-def _item(row: JsonObject, first: int = 0) -> TaskItem | str:
-    """The item, or why it is none. first: the number of the first choice, 0 or 1."""
+def _item(row: JsonObject, first: int = 0, digits: bool = False) -> TaskItem | str:
+    """The item, or why it is none. first: the number of the first choice, 0 or 1; digits: the file writes such numbers
+    as texts."""
     context, choices, answer = (row[name] for name in FIELDS)
     if not isinstance(context, str) or not context.strip():
         return "the context is empty"
@@ -275,13 +288,13 @@ def _item(row: JsonObject, first: int = 0) -> TaskItem | str:
     texts = [_text(choice) for choice in choices]
     if (held := "".join([context, *texts])) != utf8(held):
         return "context or choices hold half of a letter (a lone surrogate), which no tokenizer reads; write it whole"
-    place = _number(answer, texts)
-    if place is not None and _is_number(answer) and _text(answer) in texts:  # 2 of [1, 2, 3]: the second or the third?
+    place = int(answer) if digits and _is_digits(answer) else _number(answer, texts)
+    if place is not None and _text(answer) in texts:  # 2 of [1, 2, 3]: the second or the third?
         named = texts.index(_text(answer))
         if 0 <= place - first < len(texts) and place - first != named:
             return (
-                f"answer: got {answer!r}, which is a choice and a choice's number too; write choices and answer "
-                f'as texts ("{_text(answer)}")'
+                f"answer: got {answer!r}, which is a choice and a choice's number too; write the answer as the letter "
+                "of its choice (A is the first)"
             )
         place = named + first
     index = _index(answer, texts) if place is None else place - first
@@ -298,15 +311,19 @@ def _index(answer: Any, choices: Sequence[str]) -> int | None:
     text = unicodedata.normalize("NFC", answer)
     if text in choices:
         return list(choices).index(text)
-    return LETTERS.index(text.strip()) if len(text.strip()) == 1 and text.strip() in LETTERS else None
+    letter = text.strip(" ().:").upper()
+    return LETTERS.index(letter) if len(letter) == 1 and letter in LETTERS else None
 
 
 def _number(answer: Any, choices: Sequence[str]) -> int | None:
     """The number that an answer is, if it is one and no choice's text."""
     if isinstance(answer, str):
-        plain = answer not in choices and answer.strip().isdecimal() and len(answer) < 10
-        return int(answer) if plain else None
+        return int(answer) if answer not in choices and _is_digits(answer) else None
     return int(answer) if _is_number(answer) and answer == int(answer) else None
+
+
+def _is_digits(value: Any) -> bool:
+    return isinstance(value, str) and value.strip().isdecimal() and len(value) < 10
 
 
 def _is_number(value: Any) -> bool:

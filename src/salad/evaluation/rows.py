@@ -5,7 +5,8 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from pathlib import Path
 
-from salad.data.readers.arrow import need_pyarrow, table_rows
+from salad.data.readers.arrow import table_rows
+from salad.data.readers.columns import need_pyarrow
 from salad.files import JsonObject, read_jsonl
 from salad.types import SaladError
 

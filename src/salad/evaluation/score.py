@@ -14,7 +14,7 @@ import torch
 from salad.evaluation.prompt import Request, Unit
 from salad.evaluation.scorer_model import Reader
 from salad.model.attention import Head, read_head
-from salad.model.llm import decoder_of, hidden_states, packs
+from salad.model.llm import decoder_of, hidden_states, packs, rope_limit
 from salad.sequence import best_fit
 
 POSITIONS = 4096  # in one forward pass
@@ -46,7 +46,8 @@ def score(
         return score_one_by_one(reader, requests, advance=tell)
     out: list[tuple[OptionScore, ...]] = []
     with reader.reading():
-        common = _common([request.prefix for request in requests])
+        same_angles = rope_limit(reader.llm) is None  # else those of what all begin with depend on what follows
+        common = _common([request.prefix for request in requests]) if same_angles else ()
         head = None
         if common:
             [shared] = reader.embed([common])

@@ -74,8 +74,13 @@ def decoder_layers(decoder: nn.Module) -> nn.ModuleList:
 def attention_layers(llm: PreTrainedModel) -> tuple[int, int]:
     """How many layers attend to tokens before, and of how many."""
     layers = decoder_layers(decoder_of(llm))
-    attend = [any("attention" in type(m).__name__.lower() for m in layer.modules()) for layer in layers]
+    attend = [any(_attends(name, module) for name, module in layer.named_modules()) for layer in layers]
     return sum(attend), len(layers)
+
+
+def _attends(name: str, module: nn.Module) -> bool:
+    """By the name of its class, or by its own in the layer (LongCat's is called MLA)."""
+    return "attention" in type(module).__name__.lower() or name.rpartition(".")[2] in ("self_attn", "attn")
 
 
 def require_attention(llm: PreTrainedModel) -> None:
@@ -127,10 +132,11 @@ def hidden_states(
     """Last hidden states [L, width] of documents laid end to end; embeddings [L, width].
 
     prefixes, head: what each document continues (see `packed_arguments`); `head` only where `packs(llm)`. An LLM that
-    cannot be packed reads the documents one by one.
+    cannot be packed reads the documents one by one, and so does one whose positions turn by other angles where a
+    document is long (see `rope_limit`), beside such a document.
     """
     decoder = decoder_of(llm)
-    if packs(llm):
+    if packs(llm) and (head or not _turns_otherwise(llm, starts, prefixes)):
         arguments = packed_arguments(starts, embeddings.device, prefixes, head)
         packed: torch.Tensor = decoder(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
         return packed
@@ -148,7 +154,7 @@ def hidden_states(
 def layer_states(llm: PreTrainedModel, embeddings: torch.Tensor, starts: Sequence[int]) -> list[torch.Tensor]:
     """What goes into the first layer and comes out of each, [L, width] each, of documents laid end to end."""
     decoder = decoder_of(llm)
-    if packs(llm):
+    if packs(llm) and not _turns_otherwise(llm, starts, None):
         arguments = packed_arguments(starts, embeddings.device)
         found = decoder(inputs_embeds=embeddings[None], output_hidden_states=True, **arguments).hidden_states
         return [layer[0] for layer in found]
@@ -171,7 +177,48 @@ def _documents(
 
 
 def _alone(decoder: nn.Module, embeddings: torch.Tensor, **options: Any) -> Any:
+    _forget_longest(decoder)
     return decoder(inputs_embeds=embeddings[None], use_cache=False, **options)
+
+
+def rope_limit(llm: PreTrainedModel) -> int | None:
+    """Positions up to which the angles of rotary positions do not depend on how long the longest document is.
+
+    Above them "longrope" (Phi-3, 128k) and "dynamic" take others for all that is read at once, so that a short document
+    beside a long one would not be what it is alone. None: they never depend on it.
+    """
+    known = getattr(llm, "_salad_rope_limit", -1)
+    if known == -1:
+        limits = [limit for module in decoder_of(llm).modules() for limit in _limits(module)]
+        known = cast(Any, llm)._salad_rope_limit = min(limits, default=None)
+    return cast(int | None, known)
+
+
+def _limits(module: nn.Module) -> Iterator[int]:
+    kinds, config = getattr(module, "rope_type", None), getattr(module, "config", None)
+    for layer, kind in (kinds if isinstance(kinds, dict) else {"": kinds}).items():
+        if isinstance(kind, str) and "dynamic" in kind:
+            yield int(cast(Any, module).original_max_seq_len) - 1  # at that many it keeps the angles that it has
+        elif kind == "longrope":
+            settings = cast(Any, config).rope_parameters
+            yield int((settings[layer] if layer else settings)["original_max_position_embeddings"])
+
+
+def _turns_otherwise(llm: PreTrainedModel, starts: Sequence[int], prefixes: Sequence[tuple[int, int]] | None) -> bool:
+    limit = rope_limit(llm)
+    seen = [last - first for first, last in prefixes] if prefixes else [0] * (len(starts) - 1)
+    lengths = [before + int(b) - int(a) for (a, b), before in zip(itertools.pairwise(starts), seen, strict=True)]
+    return limit is not None and len(lengths) > 1 and max(lengths) > limit
+
+
+def _forget_longest(decoder: nn.Module) -> None:
+    """Angles of "dynamic" positions as they begin: transformers takes those of the longest document so far."""
+    for module in decoder.modules():
+        if "dynamic" in str(getattr(module, "rope_type", "")):
+            for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
+                before = name.removesuffix("max_seq_len_cached")
+                setattr(module, name, cast(Any, module).original_max_seq_len)
+                setattr(module, f"{before}inv_freq", getattr(module, f"{before}original_inv_freq"))
 
 
 # --- whether documents may be packed ----------------------------------------------------------------------

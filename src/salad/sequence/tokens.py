@@ -175,7 +175,8 @@ def _behind_a_guard(tokenizer: Any, text: str, encode: Callable[[Any, str], Enco
         number = len(before)
         apart = all(end <= width for _, end in offsets[:number])
         apart = apart and all(start >= width for start, _ in offsets[number:])
-        if ids[:number] == before and apart:
+        told = bool(before) or text[:1].isalnum()  # behind a guard that is stripped a sign would be a word of its own
+        if told and ids[:number] == before and apart:
             return ids[number:], [(start - width, end - width) for start, end in offsets[number:]]
     return None
 

@@ -186,7 +186,7 @@ def law_table(results: Path, data: str, value: str, by: Sequence[str]) -> tuple[
     if not results.exists():
         raise SaladError(f"RESULTS: {results} does not exist; give a .jsonl or .csv with one row a run")
     if results.suffix == ".csv":
-        with open(results, newline="", encoding="utf-8") as file:
+        with open(results, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     else:
         rows = read_jsonl(results)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.config import Speech
+from salad.data.readers.columns import StreamEnd, is_bytes, is_text, need_pyarrow, open_arrow, short
 from salad.data.readers.rows import (
     AUDIO_FIELDS,
     SPEAKER_FIELDS,
@@ -26,15 +27,6 @@ from salad.types import SaladError
 
 BATCH_ROWS = 256
 OTHER_FIELDS = ("id", "duration", "audio_duration", "license", "licence", "language")
-
-
-def need_pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise SaladError("parquet and arrow files need pyarrow; pip install 'salad-speech[data]'") from None
-    return pyarrow
 
 
 def hub_files(name: str, subset: str, split: str) -> list[Path]:
@@ -64,41 +56,51 @@ def read_parquet(files: list[Path], entry: Speech) -> Iterator[Row]:
         try:
             file = pyarrow.parquet.ParquetFile(path)
             audio, others = _columns(file.schema_arrow, entry, path)
-            inside = not _only_paths(file, audio)
-            leaves = others + ([] if inside else [f"{audio}.path"])
-            count = 0
-            for group in range(file.num_row_groups):
+            names_files = is_text(file.schema_arrow.field(audio).type)
+            inside = not (names_files or _only_paths(file, audio))
+            leaves = others + ([] if inside else [audio if names_files else f"{audio}.path"])
+        except (pyarrow.ArrowException, OSError) as error:
+            yield broken_file(path, f"{path}: cannot be read: {short(error)}; is it cut off? Copy it again")
+            continue
+        count = 0
+        for group in range(file.num_row_groups):  # a damaged one costs its own rows
+            left = file.metadata.row_group(group).num_rows
+            try:
                 index = 0
                 for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=leaves):
                     for value in table_rows(batch):
-                        name = f"{called}-{count:06d}"
+                        name = f"{called}-{count + index:06d}"
                         part = ("parquet", group, index, audio) if inside else ()
                         yield _row(value, name, path, entry, audio, part)
-                        index, count = index + 1, count + 1
-        except (pyarrow.ArrowException, OSError) as error:
-            yield broken_file(path, f"{path}: cannot be read: {_short(error)}; is it cut off? Copy it again")
+                        index, left = index + 1, left - 1
+            except (pyarrow.ArrowException, OSError) as error:
+                why = f"{left} rows of row group {group} cannot be read: {short(error)}; copy it again"
+                yield Row(id=f"{path.name} (row group {group})", audio=str(path), problem=f"{path}: {why}")
+            count += file.metadata.row_group(group).num_rows
 
 
 def read_arrow(files: list[Path], entry: Speech) -> Iterator[Row]:
-    """The same for the Arrow stream files of `datasets`, mapped into memory."""
+    """The same for the Arrow stream files of `datasets` and Arrow files, mapped into memory."""
     pyarrow = need_pyarrow()
     for path, called in zip(files, labels(files), strict=True):
         try:
             count = 0
-            with pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))) as stream:
-                audio, others = _columns(stream.schema, entry, path)
-                for batch in stream:
-                    own = batch.column(audio)
-                    struct = pyarrow.types.is_struct(own.type)
-                    empty = own.field("bytes").is_null() if struct else own.is_null()
-                    for index, value in enumerate(table_rows(batch.select(others))):
-                        part: tuple[Any, ...] = ("arrow", count, audio)
-                        if struct and empty[index].as_py():
-                            value, part = {**value, audio: own[index].as_py()}, ()
-                        yield _row(value, f"{called}-{count:06d}", path, entry, audio, part)
-                        count += 1
+            schema, batches = open_arrow(path)
+            audio, others = _columns(schema, entry, path)
+            for batch in batches:
+                own = batch.column(audio)
+                struct, names_files = pyarrow.types.is_struct(own.type), is_text(own.type)
+                empty = own.field("bytes").is_null() if struct else own.is_null()
+                for index, value in enumerate(table_rows(batch.select(others))):
+                    part: tuple[Any, ...] = ("arrow", count, audio)
+                    if names_files or (struct and empty[index].as_py()):
+                        value, part = {**value, audio: own[index].as_py()}, ()
+                    yield _row(value, f"{called}-{count:06d}", path, entry, audio, part)
+                    count += 1
+        except StreamEnd as error:
+            yield broken_file(path, str(error))
         except (pyarrow.ArrowException, OSError) as error:
-            yield broken_file(path, f"{path}: cannot be read: {_short(error)}; is it cut off? Copy it again")
+            yield broken_file(path, f"{path}: cannot be read: {short(error)}; is it cut off? Copy it again")
 
 
 def table_rows(batch: Any) -> Iterator[JsonObject]:
@@ -124,8 +126,10 @@ def _columns(schema: Any, entry: Speech, path: Path) -> tuple[str, list[str]]:
     with suppress(ValueError, TypeError, KeyError):  # a note of `datasets`, which need not be whole
         told = dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
     audio = [name for name, feature in told.items() if isinstance(feature, dict) and feature.get("_type") == "Audio"]
+    audio = [name for name in audio if name in schema.names]  # a column may have been renamed below the note
     audio += [f.name for f in schema if pyarrow.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
-    audio += [n for n in AUDIO_FIELDS if n in schema.names and pyarrow.types.is_binary(schema.field(n).type)]
+    for holds in (is_bytes, is_text):  # recordings, or their paths
+        audio += [n for n in AUDIO_FIELDS if n in schema.names and holds(schema.field(n).type)]
     if entry.audio_field:
         audio = [entry.audio_field] if entry.audio_field in schema.names else []
     if not audio:
@@ -166,8 +170,7 @@ def _row(value: JsonObject, name: str, path: Path, entry: Speech, audio: str, pa
         licence=label(value.get("license")),
         language=label(value.get("language")),
     )
-    return row if part else placed(row, (value.get(audio) or {}).get("path"), path.parent, entry)
-
-
-def _short(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0][:160]
+    if part:
+        return row
+    cell = value.get(audio)
+    return placed(row, cell.get("path") if isinstance(cell, dict) else cell, path.parent, entry)

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from salad.config import Corpus
-from salad.data.readers.rows import AUDIO_SUFFIXES, decode_text
+from salad.data.readers.rows import AUDIO_SUFFIXES, BAD_ROW, decode_text
 from salad.data.readers.table import names_audio
 from salad.files import JsonObject, first_bytes, read_json
 from salad.types import SaladError
@@ -210,17 +210,21 @@ def _kind_of_object(value: JsonObject) -> str:
 
 def _saved_dataset(path: Path, split: str) -> list[Path]:
     """The files of what `datasets` wrote by save_to_disk; [] where `path` is not that."""
-    if (path / "dataset_dict.json").exists():
-        splits = read_json(path / "dataset_dict.json")["splits"]
-        if split not in splits:
-            raise SaladError(
-                f"corpus: {path} has the splits {splits}, but split is {split!r}; set `split:` to one of them"
-            )
-        path = path / split
-    state = path / "state.json"
-    if not state.exists():
-        return []
-    return [path / Path(row["filename"]).name for row in read_json(state)["_data_files"]]
+    named = path / "dataset_dict.json"
+    try:
+        if named.exists():
+            splits = read_json(named)["splits"]
+            if split not in splits:
+                raise SaladError(
+                    f"corpus: {path} has the splits {splits}, but split is {split!r}; set `split:` to one of them"
+                )
+            path = path / split
+        named = path / "state.json"
+        return [path / Path(row["filename"]).name for row in read_json(named)["_data_files"]] if named.exists() else []
+    except (OSError, *BAD_ROW) as error:
+        if isinstance(error, SaladError):
+            raise
+        raise SaladError(f"corpus: {named} is not as `datasets` writes it ({error!r:.100}); save it again") from None
 
 
 def walk(path: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.audio import read_audio
+from salad.data.readers.columns import read_cell
 from salad.files import JsonObject, json_lines, lies_in
 from salad.types import SaladError
 
@@ -27,6 +27,7 @@ TEXT_FIELDS = ("text", "sentence", "transcription", "transcript", "normalized_te
 AUDIO_FIELDS = ("audio_filepath", "audio", "file_name", "path", "file", "wav", "audio_path", "filename")
 SPEAKER_FIELDS = ("speaker", "speaker_id", "client_id", "spk")
 WHOLE_S = 0.01  # a row that ends so close to its file's end is all of it
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # no text: espeak takes what stands behind some for orders
 LONGEST_S = 1e9  # no recording lasts thirty years
 # What a value of a wrong kind may raise in a reader, or in Lhotse: it costs its row, not the manifest.
 BAD_ROW = (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, AssertionError, RecursionError)
@@ -119,7 +120,7 @@ def check_text(value: Any) -> str:
         raise SaladError(f"text: expected a string, got {value!r:.60}; write what is said in the recording")
     if re.search("[\ud800-\udfff]", value):
         raise SaladError(f"text: is not UTF-8 ({value.encode('utf-8', 'backslashreplace')[:60]!r}); convert the file")
-    text = unicodedata.normalize("NFC", " ".join(value.replace("\0", " ").split()))
+    text = unicodedata.normalize("NFC", " ".join(CONTROL.sub(" ", value).split()))
     if not text:
         raise SaladError("text: is missing or empty; write what is said in the recording")
     return text
@@ -258,31 +259,4 @@ def source_of(row: Row) -> tuple[str | bytes, str]:
         if len(data) < size:
             raise SaladError(f"audio: {name} is cut off: {len(data)} of {size} bytes are there; copy the file again")
         return data, name
-    if kind == "parquet":
-        group, index, column = where
-        return _cell(_parquet_group(row.audio, group, column)[index], name), name
-    index, column = where
-    return _cell(_arrow_column(row.audio, column)[index], name), name
-
-
-def _cell(cell: Any, name: str) -> bytes:
-    value = cell.as_py()
-    data = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(data, bytes) or not data:
-        raise SaladError(f"audio: {name} holds no bytes; re-export the dataset with its audio inside")
-    return data
-
-
-@functools.lru_cache(maxsize=1)  # rows come in order, so that one row group is open at a time
-def _parquet_group(path: str, group: int, column: str) -> Any:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.ParquetFile(path).read_row_group(group, columns=[column]).column(column)
-
-
-@functools.lru_cache(maxsize=4)
-def _arrow_column(path: str, column: str) -> Any:
-    """A column of an Arrow file of `datasets`, mapped into memory, not read."""
-    import pyarrow
-
-    return pyarrow.ipc.open_stream(pyarrow.memory_map(path)).read_all().column(column)
+    return read_cell(row.audio, row.part, name), name

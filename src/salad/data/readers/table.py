@@ -20,6 +20,8 @@ DELIMITERS = "\t|;,"  # in text the last is the likeliest
 SAMPLE_LINES = 8
 LONGEST_NAME = 200
 LONGEST_CELL = 50  # lines of a quoted text
+SEPARATOR = re.compile(r"sep=.\s*", re.IGNORECASE)
+NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def read_head(path: Path, root: Path, audio_field: str = "", text_field: str = "
 
     A header of unknown names is told from the lines below it: they name files, and it does not.
     """
-    lines = list(itertools.islice((line for line in read_lines(path) if line.strip()), SAMPLE_LINES))
+    begin = [line for _, line in itertools.islice(_numbered(path), SAMPLE_LINES + LONGEST_CELL)]
+    lines = begin[:SAMPLE_LINES]
     for delimiter in DELIMITERS:
         quoted = delimiter in ",;" or all(re.fullmatch('".*"', cell) for cell in "".join(lines[:1]).split(delimiter))
         parted = [_cells(line, delimiter, quoted) for line in lines]
@@ -54,7 +57,7 @@ def read_head(path: Path, root: Path, audio_field: str = "", text_field: str = "
         head = [name.strip() if name.strip() in own else name.strip().lower() for name in rows[0]]
         if any(name in head for name in (audio_field, audio_field.lower(), *AUDIO_FIELDS) if name):
             return Table(delimiter, tuple(head), True, True, len(head), quoted)
-        if (found := _audio_column(rows, root)) is not None:
+        if (found := _audio_column(rows, root) or _audio_column(_records(begin, delimiter, quoted), root)) is not None:
             column, header = found
             names = head if header else ["" for _ in head]
             if not header and column == 0:
@@ -63,13 +66,40 @@ def read_head(path: Path, root: Path, audio_field: str = "", text_field: str = "
                 names[1 - column] = "text"
             names[column] = "audio"
             known = names if header else names[: max(2, column + 1)]
-            whole = [
-                cells for cells, opened in parted if not opened and len(cells) > max(1, column)
-            ]  # no parts of a text
-            width = len(head) if header else Counter(map(len, whole or rows)).most_common(1)[0][0]
+            width = len(head) if header else _width(begin, delimiter, quoted, column, root)
             return Table(delimiter, tuple(known), header, True, width, quoted)
     first = lines[0] if lines else ""
     return Table(next((d for d in "\t|," if d in first), ";" if ";" in first else ","))
+
+
+def _records(lines: list[str], delimiter: str, quoted: bool) -> list[list[str]]:
+    """Cells of rows whose texts may go on over the lines below."""
+    records, at = list[list[str]](), 0
+    while at < min(len(lines), SAMPLE_LINES):
+        cells, opened = _cells(lines[at], delimiter, quoted)
+        longer = (
+            (end, row)
+            for end in range(at + 2, len(lines) + 1)
+            for row, still_opened in [_cells("\n".join(lines[at:end]), delimiter, quoted)]
+            if not still_opened
+        )
+        at, cells = next(longer, (at + 1, cells)) if opened else (at + 1, cells)
+        records.append(cells)
+    return records
+
+
+def _width(lines: list[str], delimiter: str, quoted: bool, column: int, root: Path) -> int:
+    """Cells in most rows of a table without a header: of those on one line, else of those that go on below it."""
+    parted = [_cells(line, delimiter, quoted) for line in lines[:SAMPLE_LINES]]
+    whole, joined = list[int](), list[int]()
+    for n, (cells, opened) in enumerate(parted):
+        if len(cells) <= column or not _is_audio(cells[column], root):
+            continue  # a part of a text
+        if not opened and len(cells) > 1:
+            whole.append(len(cells))
+        if opened:
+            joined.append(len(_records(lines[n:], delimiter, quoted)[0]))
+    return Counter(whole or joined or [max(2, len(parted[0][0]))]).most_common(1)[0][0]
 
 
 def table_rows(path: Path, table: Table, root: Path) -> Iterator[tuple[int, list[str] | str]]:
@@ -78,7 +108,7 @@ def table_rows(path: Path, table: Table, root: Path) -> Iterator[tuple[int, list
     A quote encloses a cell only where a second one ends it: a text that begins with a quotation is read as it stands,
     and the rows below it are rows. A cell over many lines ends before a line that is a row of its own.
     """
-    lines = ((number, line) for number, line in enumerate(read_lines(path), 1) if line.strip())
+    lines = _numbered(path)
     if table.header:
         next(lines, None)
     ahead: deque[tuple[int, str]] = deque()
@@ -91,7 +121,7 @@ def table_rows(path: Path, table: Table, root: Path) -> Iterator[tuple[int, list
         for more in itertools.count(1) if opened else ():
             if len(ahead) < more:
                 ahead.extend(itertools.islice(lines, 1))
-            if len(ahead) < more or more > LONGEST_CELL or _begins_row(ahead[more - 1][1], table, root):
+            if len(ahead) < more or more > LONGEST_CELL or _begins_row(ahead[more - 1][1], cells, table, root):
                 break
             joined += "\n" + ahead[more - 1][1]
             whole, still_opened = _cells(joined, table.delimiter, table.quoted)
@@ -111,10 +141,22 @@ def table_rows(path: Path, table: Table, root: Path) -> Iterator[tuple[int, list
             yield number, cells
 
 
-def _begins_row(line: str, table: Table, root: Path) -> bool:
+def _numbered(path: Path) -> Iterator[tuple[int, str]]:
+    """(number, line) of every line that is not empty, but for the "sep=;" that Excel takes at the top."""
+    lines = ((number, line) for number, line in enumerate(read_lines(path), 1) if line.strip())
+    return (own for own in lines if own[0] > 1 or not SEPARATOR.fullmatch(own[1]))
+
+
+def _begins_row(line: str, before: list[str], table: Table, root: Path) -> bool:
+    """Whether a line is a row of its own: it names a recording, or what is no file but looks like the row before's."""
     cells = _cells(line, table.delimiter, table.quoted)[0]
     known = [n for n, name in enumerate(table.columns) if name in ("audio", *AUDIO_FIELDS)]
-    return len(cells) >= len(table.columns) and (not known or any(_is_audio(cells[n], root) for n in known))
+    if len(cells) < len(table.columns):
+        return False
+    if any(_has_ending(before[n]) and not _has_ending(cells[n]) for n in known if n < len(before)):
+        return False
+    alike = any(NUMBER.sub("#", cells[n]) == NUMBER.sub("#", before[n]) != before[n] for n in known if n < len(before))
+    return alike or not known or any(_is_audio(cells[n], root) for n in known)
 
 
 def _cells(line: str, delimiter: str, quoted: bool, width: int = 0) -> tuple[list[str], bool]:
@@ -168,12 +210,16 @@ def _audio_column(rows: list[list[str]], root: Path) -> tuple[int, bool] | None:
 def _is_audio(cell: str, root: Path) -> bool:
     if not cell.strip() or len(cell) > LONGEST_NAME:
         return False
-    if os.path.splitext(cell)[1].lower() in AUDIO_SUFFIXES:
+    if _has_ending(cell):
         return True
     try:
         return " " not in cell and os.path.isfile(find_audio(cell, root, trusted=False))
     except SaladError:
         return False
+
+
+def _has_ending(cell: str) -> bool:
+    return os.path.splitext(cell.strip())[1].lower() in AUDIO_SUFFIXES
 
 
 def find_audio(given: Any, root: Path, trusted: bool) -> str:

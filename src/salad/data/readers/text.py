@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from salad.config import Text
-from salad.data.readers.arrow import hub_files, need_pyarrow, table_rows
+from salad.data.readers.arrow import hub_files, table_rows
+from salad.data.readers.columns import need_pyarrow, open_arrow, short
 from salad.data.readers.detect import kind_of, walk
 from salad.data.readers.rows import check_text, label, pick, utf8
 from salad.files import JsonObject, json_lines, read_lines
@@ -181,13 +182,13 @@ def _cells(path: Path, entry: Text, kind: str) -> Iterator[JsonObject]:
             columns = _columns(file.schema_arrow.names, entry, path)
             batches = file.iter_batches(BATCH_ROWS, columns=columns)
         else:
-            stream = pyarrow.ipc.open_stream(pyarrow.memory_map(str(path)))
-            columns = _columns(stream.schema.names, entry, path)
+            schema, stream = open_arrow(path)
+            columns = _columns(schema.names, entry, path)
             batches = (batch.select(columns) for batch in stream)
         for batch in batches:
             yield from table_rows(batch)
     except (pyarrow.ArrowException, OSError) as error:
-        raise SaladError(f"{path}: cannot be read ({str(error)[:160]}); is it cut off? Copy it again") from None
+        raise SaladError(f"{path}: cannot be read ({short(error)}); is it cut off? Copy it again") from None
 
 
 def _columns(names: list[str], entry: Text, path: Path) -> list[str]:

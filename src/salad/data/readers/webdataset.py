@@ -15,6 +15,7 @@ from salad.data.readers.rows import (
     TEXT_FIELDS,
     Row,
     broken_file,
+    decode_text,
     label,
     labels,
     number,
@@ -62,6 +63,7 @@ def read_webdataset(files: list[Path], entry: Speech) -> Iterator[Row]:
     """One row for each key: a member's name up to the first dot, wherever in the tar its other members lie.
 
     Where several recordings would share a key, the names have dots of their own, and a key goes up to the last dot.
+    k.audio.flac and k.transcript.txt, the only ones of their kinds, are one.
     Emilia's keys <recording>_W<number> tell which rows follow each other in one recording.
     """
     for path, called in zip(files, labels(files), strict=True):
@@ -103,11 +105,16 @@ def _samples(key: str, group: Members) -> Iterator[tuple[str, Members]]:
         merged = {ending: where for own in by_middle.values() for ending, where in own.items()}
         yield key, merged | shared | (recorded[0] if recorded else {})
         return
-    described = {ending: where for ending, where in shared.items() if ending in DESCRIPTIONS}
+    common = {ending: where for ending, where in shared.items() if ending in DESCRIPTIONS}
+    described = [own for own in by_middle.values() if set(own) & set(DESCRIPTIONS)]
+    numbered = any(map(str.isdigit, "".join(by_middle)))  # u.1.flac and u.2.txt are two
+    if len(recorded) == len(described) == 1 and recorded != described and not numbered:
+        yield key, described[0] | recorded[0]  # k.audio.flac with k.transcript.txt
+        return
     for middle, own in by_middle.items():
         if own is shared and not _audio(own):
             continue  # what describes the recordings, or lies beside them
-        yield key + middle, own if set(own) & set(DESCRIPTIONS) else described | own
+        yield key + middle, own if own in described else common | own
 
 
 def _audio(members: Members) -> tuple[int, int] | None:
@@ -151,7 +158,7 @@ def _described(path: Path, group: Members) -> JsonObject:
         raise SaladError(f"its {ending} holds {size} bytes, expected a description of one recording")
     with open(path, "rb") as file:
         file.seek(offset)
-        data = file.read(size).decode("utf-8-sig", "surrogateescape")
+        data = decode_text(file.read(size))
     if ending != ".json":
         return {"text": data}
     try:
