@@ -32,6 +32,7 @@ from salad.pipeline import choices
 from salad.pipeline.choices import accuracies
 from salad.pipeline.run import Run
 from salad.synthesize.voices import load_voice
+from salad.testing.listeners import save_recogniser
 from salad.types import Result, SaladError
 
 RATE_HZ = 16_000
@@ -75,22 +76,7 @@ def run_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def asr_folder(tmp_path_factory):
-    """A small Wav2Vec2ForCTC of random weights with its processor."""
-    from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
-
-    folder = tmp_path_factory.mktemp("asr")
-    torch.manual_seed(1)
-    config = Wav2Vec2Config(
-        vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, pad_token_id=0,
-        feat_extract_norm="layer", do_stable_layer_norm=True, initializer_range=1.0,
-    )  # fmt: skip
-    Wav2Vec2ForCTC(config).eval().save_pretrained(folder)
-    Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    letters = {letter: n for n, letter in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", "E", "T", "A"])}
-    (folder / "letters.json").write_text(json.dumps(letters))
-    Wav2Vec2CTCTokenizer(str(folder / "letters.json")).save_pretrained(folder)
-    return folder
+    return save_recogniser(tmp_path_factory.mktemp("asr"))
 
 
 @pytest.fixture

@@ -81,15 +81,21 @@ def evaluate(
         Path | None, typer.Option("--audio-cache", metavar="DIR", help="Where spoken items and transcripts are kept.")
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that speak.")] = 2,
+    questions: Annotated[
+        str, typer.Option("--questions", metavar="A,B", help="Ask aloud, openly: salad_questions, or .jsonl files.")
+    ] = "",
 ) -> None:
-    """Score multiple-choice tasks, read and heard: accuracy with intervals, and the gap to the text base."""
+    """Score multiple-choice tasks, read and heard: accuracy with intervals, and the gap to the text base.
+
+    `--questions` asks aloud what is answered freely: how often the answer is that of the LLM that reads the question.
+    """
     from salad.types import SaladError
 
-    if score_only == bool(model) or bool(model) != bool(tasks):
-        raise SaladError("eval: expected MODEL and --tasks, or --score-only with --out and neither of them")
+    if score_only == bool(model) or bool(model) != bool(tasks or questions):
+        raise SaladError("eval: expected MODEL and --tasks or --questions, or --score-only with --out and none of them")
     if start not in ("auto", "tokenizer", "document"):
         raise SaladError(f"--start: got {start!r}, expected auto, tokenizer or document")
-    if not speech and (voices or recordings or noise or control):
+    if not speech and (noise or control or (not questions and (voices or recordings))):
         raise SaladError("eval: --voices, --recordings, --noise and --control are about speech; add --speech")
     if score_only:
         from salad.evaluation.benchmark import score_samples
@@ -97,7 +103,7 @@ def evaluate(
         typer.echo(score_samples(out), nl=False)
         return
     heard = None
-    if speech:
+    if speech or questions:
         from salad.evaluation.spoken_benchmark import SpeechInput
 
         heard = SpeechInput(
@@ -110,11 +116,23 @@ def evaluate(
             audio_cache,
             workers,
         )
+    if questions:
+        from salad.evaluation.spoken_questions import ask_spoken
+
+        assert heard is not None
+        place = api.model_place(model or "")
+        bf16 = takes_bf16(precision, place, device, writes=True)
+        asked = ask_spoken(
+            Path(place), names(questions), out, heard, base=base, limit=limit, seed=seed, bf16=bf16, device=device
+        )
+        typer.echo(asked.table(), nl=False)
+    if not tasks:
+        return
     found = api.evaluate(
         model or "",
         names(tasks),
         out,
-        speech=heard,
+        speech=heard if speech else None,
         base=base,
         data=data,
         hub=hub,

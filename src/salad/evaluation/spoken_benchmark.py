@@ -110,7 +110,9 @@ def with_speech(
     encoder = load_encoder(adapted.reader.model.config.encoder, device=device)
     transcripts = None
     if speech.asr:
-        transcripts = Transcripts(load_asr(speech.asr, device, speech.asr_precision), _cache(speech) / "transcripts")
+        transcripts = Transcripts(
+            load_asr(speech.asr, device, speech.asr_precision), audio_cache(speech) / "transcripts"
+        )
     trained = _trained_on(model)
     for voice, (spoken, _) in voices.items():
         known = "unknown" if trained is None or voice == RECORDINGS else "yes" if voice in trained else "no"
@@ -129,7 +131,7 @@ def _voices(speech: SpeechInput) -> tuple[str, ...]:
     return (*((RECORDINGS,) if speech.recordings else ()), *speech.voices)
 
 
-def _cache(speech: SpeechInput) -> Path:
+def audio_cache(speech: SpeechInput) -> Path:
     return _writable((speech.audio_cache or assets.cache_dir() / "eval-speech").expanduser())
 
 
@@ -168,7 +170,7 @@ def _spoken(tasks: Sequence[Prepared], voice: str, speech: SpeechInput, seed: in
     """Recordings of all that items and examples say, and by owner why there is none."""
     said = [s for prepared in tasks for s in _said(prepared, (*prepared.shots, *prepared.items))]
     if voice != RECORDINGS:
-        folder = _cache(speech) / _plain(voice)
+        folder = audio_cache(speech) / _plain(voice)
         by_text, why = speak_texts((s.text for s in said), voice, folder, seed=seed, workers=speech.workers)
         made = {(s.owner, s.text): by_text[s.text] for s in said if s.text in by_text}
         return made, {s.owner: why[s.text] for s in said if s.text in why}

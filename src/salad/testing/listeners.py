@@ -3,6 +3,7 @@ commands."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,21 @@ def save_corpus(folder: Path, *, documents: int = 4, voices: tuple[str, ...] = (
         )  # fmt: skip
     write_utterances(folder / "utterances.jsonl", utterances)
     return folder / "utterances.jsonl"
+
+
+def save_recogniser(folder: Path) -> Path:
+    """A small Wav2Vec2ForCTC of random weights with its processor, which writes E, T and A."""
+    from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+    torch.manual_seed(1)
+    config = Wav2Vec2Config(
+        vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, pad_token_id=0,
+        feat_extract_norm="layer", do_stable_layer_norm=True, initializer_range=1.0,
+    )  # fmt: skip
+    Wav2Vec2ForCTC(config).eval().save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    letters = {letter: n for n, letter in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", "E", "T", "A"])}
+    (folder / "letters.json").write_text(json.dumps(letters), encoding="utf-8")
+    Wav2Vec2CTCTokenizer(str(folder / "letters.json")).save_pretrained(folder)
+    return folder
