@@ -1,6 +1,7 @@
 """Tokens a second and time to the first token of `salad serve`: one client, sixteen, four at random, one who speaks.
 
-Its peer is itself, one request after the other. Questions are one of the human recordings and a few written words.
+Questions are one of the human recordings and a few written words. Its peers are itself, one request after the other,
+and `transformers serve` on the same text LLM, with written questions (`--no-peer` leaves it out).
 `--soak SECONDS` sends faults in their place.
 """
 
@@ -24,6 +25,7 @@ import httpx2
 import numpy as np
 import torch
 from bench import in_turn, machine, set_threads
+from serve_peer import compare
 from serve_soak import soak
 from websockets.sync.client import connect
 
@@ -34,7 +36,8 @@ from salad.serve.server import address, make_server
 from salad.serve.settings import Settings
 from salad.serve.vad import CHUNK_MS, PAUSE_MS
 
-TOKENS, SECONDS, ARRIVALS = 32, 2.0, 6
+TOKENS, SECONDS, ARRIVALS, ALONE = 32, 2.0, 20, 5
+PATIENCE_S = 120.0
 TURNS = (("beckett.wav", 1.3), ("two_cities.wav", 4.9), ("two_cities.wav", 6.4), ("two_cities.wav", 8.5))
 
 
@@ -79,17 +82,7 @@ def realtime(url: str, model: ServedModel) -> dict[str, Any]:
             begun = time.perf_counter()
             speaker = threading.Thread(target=_speak, args=(socket, data, begun))
             speaker.start()
-            end, first, positions = 0.0, None, 0
-            while first is None or speaker.is_alive() or not positions:
-                event = json.loads(socket.recv(timeout=120))
-                if event["type"] == "input_audio_buffer.speech_started":
-                    first, positions = None, 0
-                elif event["type"] == "input_audio_buffer.speech_stopped":
-                    end = event["audio_end_ms"] / 1000 - math.ceil(PAUSE_MS / CHUNK_MS) * CHUNK_MS / 1000
-                elif event["type"] == "response.output_text.delta" and first is None:
-                    first = time.perf_counter() - begun - end
-                elif event["type"] == "response.done":
-                    positions = (event["response"]["usage"] or {}).get("input_tokens", 0)
+            first, positions = _listen(socket, speaker, begun)
             speaker.join()
         firsts.append(first)
         prompt = torch.randn(1, positions, model.model.get_input_embeddings().weight.shape[1])
@@ -97,7 +90,35 @@ def realtime(url: str, model: ServedModel) -> dict[str, Any]:
             prefills.append(in_turn({"prefill": lambda p=prompt: model.model.decoder()(inputs_embeds=p)})["prefill"])
     first, prefill = statistics.median(firsts), statistics.median(prefills)
     return {"realtime_first_s": round(first, 3), "realtime_worst_s": round(max(firsts), 3),
+            "realtime_each_s": [round(each, 2) for each in firsts],
             "prefill_s": round(prefill, 3), "realtime_goal_s": round(1.0 + prefill, 3)}  # fmt: skip
+
+
+def _listen(socket: Any, speaker: threading.Thread, begun: float) -> tuple[float, int]:
+    """Seconds from the end of the last word to the first token (to the end of an answer that has none), and the
+    positions of the prompt, of the last turn."""
+    end, first, positions, current = 0.0, None, 0, None
+    while speaker.is_alive() or not positions:
+        try:
+            event = json.loads(socket.recv(timeout=0.5))
+        except TimeoutError:
+            if time.perf_counter() - begun > PATIENCE_S:
+                raise
+            continue
+        since = time.perf_counter() - begun - end
+        if event["type"] == "input_audio_buffer.speech_started":
+            first, positions, current = None, 0, None
+        elif event["type"] == "response.created":
+            current = event["response"]["id"]
+        elif event["type"] == "input_audio_buffer.speech_stopped":
+            end = event["audio_end_ms"] / 1000 - math.ceil(PAUSE_MS / CHUNK_MS) * CHUNK_MS / 1000
+        elif event["type"] == "response.output_text.delta" and event["response_id"] == current:
+            first = since if first is None else first
+        elif event["type"] == "response.done" and event["response"]["id"] == current:
+            first = since if first is None else first
+            positions = event["response"]["usage"]["input_tokens"]
+    assert first is not None
+    return first, positions
 
 
 def _speak(socket: Any, data: bytes, begun: float) -> None:
@@ -112,6 +133,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--soak", type=float, metavar="SECONDS", help="faults instead; the issue's run has 600")
     arguments.add_argument("--realtime", action="store_true", help="the latency of /v1/realtime alone")
+    arguments.add_argument("--no-peer", action="store_true", help="without `transformers serve`")
     asked = arguments.parse_args()
     set_threads()
     with tempfile.TemporaryDirectory() as folder:
@@ -131,6 +153,8 @@ def main() -> None:
     url = address(settings)
     ask(url, body)
     measured = {} if asked.realtime else throughput(url, body)
+    if not asked.realtime and not asked.no_peer:
+        measured |= compare(url, TOKENS)
     measured |= realtime(url, model)
     server.should_exit = True
     thread.join()
@@ -139,7 +163,7 @@ def main() -> None:
 
 def throughput(url: str, body: dict[str, Any]) -> dict[str, Any]:
     begun = time.perf_counter()
-    one = [ask(url, body) for _ in range(2)]
+    one = [ask(url, body) for _ in range(ALONE)]
     tokens_s_1 = sum(tokens for _, tokens in one) / (time.perf_counter() - begun)
     begun = time.perf_counter()
     with ThreadPoolExecutor(16) as clients:
@@ -154,7 +178,7 @@ def throughput(url: str, body: dict[str, Any]) -> dict[str, Any]:
         four = [w.result() for w in waiting]
     return {
         "tokens_s_1": round(tokens_s_1, 2), "tokens_s_16": round(tokens_s_16, 2),
-        "peer": "itself, one by one", "ratio": round(tokens_s_16 / tokens_s_1, 2),
+        "ratio_to_one_by_one": round(tokens_s_16 / tokens_s_1, 2),
         "ttft_p50_s_1": round(statistics.median(first for first, _ in one), 3),
         "ttft_p50_s_4": round(statistics.median(first for first, _ in four), 3),
         "lost": sum(not tokens for _, tokens in [*one, *many, *four]),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.server
 import io
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -449,3 +452,93 @@ def test_a_revision_of_the_hub_can_be_named_and_its_commit_is_known(
         assert (folder / "config.json").read_text() == revision and hub_revision(folder) == commits[revision]
     assert assets.fingerprint("someone/tiny") != assets.fingerprint("someone/tiny@v1")
     assert hub_revision(tmp_path) == ""
+
+
+class TakingHub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub's protocol as an upload needs; `taken` is what it was given."""
+
+    taken: ClassVar[dict[str, bytes]] = {}
+    asked: ClassVar[list[tuple[str, str | None, object]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        address, told = f"http://{self.headers['Host']}", [json.loads(line) for line in body.splitlines()]
+        self.asked.append((self.path, self.headers.get("Authorization"), told[0]))
+        answer: dict[str, object] = {}
+        if self.path == "/api/repos/create":
+            answer = {"url": f"{address}/me/ears"}
+        elif self.path.endswith("/preupload/main"):
+            modes = {True: "lfs", False: "regular"}
+            answer = {"files": [
+                {"path": f["path"], "uploadMode": modes[f["path"].endswith(".safetensors")], "shouldIgnore": False,
+                 "oid": None} for f in told[0]["files"]
+            ]}  # fmt: skip
+        elif self.path.endswith("/objects/batch"):
+            answer = {"transfer": "basic", "objects": [
+                {**o, "actions": {"upload": {"href": f"{address}/lfs/{o['oid']}"}}} for o in told[0]["objects"]
+            ]}  # fmt: skip
+        elif self.path.endswith("/commit/main"):
+            for line in told[1:]:
+                value, whole = line["value"], line["key"] == "file"
+                self.taken[value["path"]] = (
+                    base64.b64decode(value["content"]) if whole else self.taken.pop(value["oid"])
+                )
+            answer = {"success": True, "commitUrl": f"{address}/me/ears/commit/abc", "commitOid": "abc"}
+        self._send(200 if "bad" not in body.decode("latin1") else 403, answer)
+
+    def do_PUT(self) -> None:
+        self.taken[self.path.rpartition("/")[2]] = self.rfile.read(int(self.headers["Content-Length"]))
+        self._send(200, {})
+
+    def do_GET(self) -> None:
+        self._send(404, {})
+
+    def _send(self, status: int, answer: object) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+PUSH_SCRIPT = """
+import sys
+from pathlib import Path
+from salad.assets.hub import push_folder
+for name in ("me/ears", "bad/ears"):
+    try:
+        print(push_folder(Path(sys.argv[1]), name))
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_a_folder_is_pushed_with_the_users_token_and_private(tmp_path: Path) -> None:
+    """The real hub client, against a small hub of our own."""
+    files = {"config.json": b"{}", "README.md": b"# ears\n", "model.safetensors": b"weights" * 100}
+    for name, content in files.items():
+        (tmp_path / "ears").mkdir(exist_ok=True)
+        (tmp_path / "ears" / name).write_bytes(content)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TakingHub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "hf")}
+    environment |= {"HF_TOKEN": "of-the-user", "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    try:
+        command = [sys.executable, "-c", PUSH_SCRIPT, str(tmp_path / "ears")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first.endswith("/me/ears/commit/abc")
+    assert "the hub does not take bad/ears (" in second and "hf auth login" in second
+    assert {name: TakingHub.taken.get(name) for name in files} == files
+    assert {token for _, token, _ in TakingHub.asked[:4]} == {"Bearer of-the-user"}
+    created = next(told for path, _, told in TakingHub.asked if path == "/api/repos/create")
+    assert isinstance(created, dict) and created["visibility"] == "private" and created["name"] == "ears"

@@ -130,6 +130,10 @@ def test_the_command_takes_a_model_and_names_the_folder(tmp_path):
     assert read_json(tmp_path / "out" / "config.json")["auto_map"]["AutoModel"].startswith("modeling_salad.")
     done = CliRunner().invoke(app, ["export", str(model), "--to", str(tmp_path / "out")])
     assert done.exit_code == 2 and "is not empty" in done.output
+    for more, message in ((["--push"], "expected OWNER/NAME"), (["--public"], "add --push")):
+        done = CliRunner().invoke(app, ["export", str(model), "--to", str(tmp_path / "new"), *more])
+        assert done.exit_code == 2 and message in " ".join(done.output.split())
+    assert not (tmp_path / "new").exists()
 
 
 def test_our_own_package_reads_it_too(tmp_path):

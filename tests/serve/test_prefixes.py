@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 
 import pytest
 import torch
@@ -50,8 +51,33 @@ def test_answers_are_those_of_the_whole_and_the_beginning_is_read_once(model):
         found = asked(engine, prompt)
         assert [t.id for t in found] == [t.id for t in told]
         assert [t.logprob for t in found] == pytest.approx([t.logprob for t in told], abs=1e-4)
-    engine.close()
     assert [n for i, n in enumerate(read) if i % 20 == 0] == [49, 1, 30, 1, 1, 50]  # 20 forward passes an answer
+    ahead = rows(model, *drawn(5, 50))
+    assert engine.read_ahead(lambda: ahead[:45]).result(timeout=30) == 45 == read[-1]
+    assert len(asked(engine, ahead)) == 20 and read[-20] == 5
+    with pytest.raises(ZeroDivisionError):
+        engine.read_ahead(lambda: 1 / 0).result(timeout=30)
+    engine.close()
+    assert engine.read_ahead(lambda: ahead).cancelled()
+
+
+def test_who_asks_goes_before_what_is_read_ahead(model):
+    engine, order, held = Engine(model, 2), [], threading.Event()
+    engine.call(held.wait)
+    prompt, done = rows(model, *drawn(0, 20)), queue.Queue()
+
+    def told(what):
+        order.append(what)
+        return prompt
+
+    dropped = engine.read_ahead(lambda: told("dropped"))
+    last = engine.read_ahead(lambda: told("ahead"))
+    engine.submit(lambda: (told("asked"), 3), Sampling(frozenset()), done.put)
+    engine.call(lambda: order.append("heard"))
+    assert dropped.cancel()
+    held.set()
+    assert last.result(timeout=30) == 1 and order == ["asked", "heard", "ahead"]  # all but one position was known
+    engine.close()
 
 
 def test_no_more_is_kept_than_there_is_room(model):

@@ -19,6 +19,7 @@ from websockets.sync.client import connect
 from salad import assets
 from salad.audio import read_audio, resample, split_at_quiet
 from salad.serve import vad
+from salad.serve.prefixes import LEAST
 from salad.serve.settings import Settings
 
 speaks = pytest.mark.skipif(not vad.installed(), reason="faster-whisper and onnxruntime are not installed")
@@ -110,8 +111,16 @@ def test_push_to_talk_and_what_was_heard(talk, tiny, alone):
     talk.session.update(session=transcription)  # what it does not say stays
     until(talk, "session.updated")
     assert until(talk, "session.updated")[-1].session.audio.input.turn_detection is None
-    values = noise(13.0)
+    values, read = noise(13.0), []
+    watch = tiny.model.decoder().register_forward_pre_hook(
+        lambda _, __, given: read.append(given["inputs_embeds"].shape[1]), with_kwargs=True
+    )
     say(talk, values, 50_000)
+    for _ in range(200):
+        if len(read) >= 2:  # the closed spans, while more might come in
+            break
+        time.sleep(0.02)
+    ahead = sum(read)
     talk.input_audio_buffer.commit()
     heard = until(talk, "conversation.item.input_audio_transcription.completed")
     spans = [tiny.hear(s, 0.0).text for s in split_at_quiet(of_pcm(values), 16_000, 6.0)]
@@ -120,7 +129,11 @@ def test_push_to_talk_and_what_was_heard(talk, tiny, alone):
     assert "".join(deltas) == heard[-1].transcript == " ".join(s for s in spans if s)
     assert heard[-1].usage.seconds == 13.0 and not any(e.type.startswith("response") for e in heard)
     talk.response.create()
-    assert written(until(talk, *DONE)) == alone(HEARD, [of_pcm(values)], 8)
+    found = until(talk, *DONE)
+    watch.remove()
+    left = found[-1].response.usage.input_tokens - ahead
+    assert left <= read[-8] <= left + LEAST < ahead  # what was read ahead is not read again
+    assert written(found) == alone(HEARD, [of_pcm(values)], 8)
 
 
 def test_a_conversation_of_items(talk, alone):

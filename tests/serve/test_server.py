@@ -11,9 +11,11 @@ import sys
 import httpx2
 import pytest
 
+from salad.serve.served_model import ServedModel
 from salad.serve.server import address
 from salad.serve.settings import Settings
 from salad.testing.listeners import save_listener
+from salad.types import SaladError
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,16 @@ from salad.testing.listeners import save_listener
 )
 def test_its_address(settings, wanted):
     assert address(settings) == wanted
+
+
+def test_a_model_of_the_hub_is_served_by_its_name(tmp_path, monkeypatch):
+    save_listener(tmp_path / "made")
+    (tmp_path / "hub" / "somebody").mkdir(parents=True)
+    (tmp_path / "made" / "model").rename(tmp_path / "hub" / "somebody" / "ears")
+    monkeypatch.setenv("SALAD_ASSETS_DIR", str(tmp_path / "hub"))
+    assert ServedModel.load("somebody/ears").names == ("somebody/ears", "salad")
+    with pytest.raises(SaladError, match="somebody/else cannot be had from the hub"):
+        ServedModel.load("somebody/else")
 
 
 @pytest.mark.slow

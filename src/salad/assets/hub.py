@@ -56,3 +56,24 @@ def hub_folder(name: str, *, download: bool = True) -> Path:
 def hub_revision(folder: Path) -> str:
     """The commit that a folder of the hub's cache holds; "" for any other folder."""
     return folder.name if folder.parent.name == "snapshots" else ""
+
+
+def push_folder(folder: Path, name: str, *, public: bool = False) -> str:
+    """Upload a folder to the hub as OWNER/NAME, which is made (private, unless `public`) where it is not there yet.
+
+    The hub's client finds the user's token as it always does (`hf auth login`, `HF_TOKEN`). Returns the address of the
+    commit. Raises SaladError with the hub's first words where it does not take it.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        api.create_repo(name, private=not public, exist_ok=True)
+        made = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload a SALAD model")
+        return str(made.commit_url)
+    except Exception as error:  # as above
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SaladError(
+            f"--push: the hub does not take {name} ({first}); log in with `hf auth login`, check the name, or export "
+            "to a folder and upload it yourself"
+        ) from error

@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from salad.api import takes_bf16
+from salad.api import model_place, takes_bf16
 from salad.cli.common import BEGIN, MAKE, Device, Precision, command
 
 app = typer.Typer()
 
-Ears = Annotated[
-    str, typer.Argument(metavar="[MODEL]", help="Ears by name, a run directory, or a saved model's folder.")
-]
+Ears = Annotated[str, typer.Argument(metavar="[MODEL]", help="Ears by name, a run, a model's folder, or OWNER/NAME.")]
 
 
 @command(app, "salad serve --port 8000", BEGIN)
@@ -69,7 +67,7 @@ def serve(
         ssl_certfile=None if ssl_certfile is None else str(ssl_certfile),
         ssl_keyfile=None if ssl_keyfile is None else str(ssl_keyfile),
     )  # fmt: skip
-    bf16 = takes_bf16(precision, model, device, writes=True)
+    bf16 = takes_bf16(precision, model_place(model), device, writes=True)
     server = make_server(ServedModel.load(model, device=device, bf16=bf16), settings)
     typer.echo(address(settings))
     server.run()
@@ -95,7 +93,7 @@ def chat(
     from salad.serve.terminal import Conversation, record
     from salad.types import SaladError
 
-    bf16 = takes_bf16(precision, model, device, writes=True)
+    bf16 = takes_bf16(precision, model_place(model), device, writes=True)
     talk = Conversation(ServedModel.load(model, device=device, bf16=bf16), system=system, max_tokens=max_tokens)
     try:
         if audio or text:
@@ -120,15 +118,25 @@ def export(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Ears by name, a run directory, or a saved model's folder.")
     ],
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="A new folder.")],
+    to: Annotated[str, typer.Option("--to", metavar="FOLDER", help="A new folder; with --push OWNER/NAME.")],
     merge_lora: Annotated[bool, typer.Option("--merge-lora", help="LoRA's weights go into the LLM's own.")] = False,
     dtype: Annotated[str, typer.Option("--dtype", help="Of the LLM: float32, bfloat16 or float16.")] = "float32",
+    push: Annotated[
+        bool, typer.Option("--push", help="Upload it to the hub, with your token; private at first.")
+    ] = False,
+    public: Annotated[bool, typer.Option("--public", help="With --push: for everybody to see.")] = False,
 ) -> None:
     """Make one folder, encoder and code inside, that transformers loads where salad is not installed."""
-    from salad.api import model_place
-    from salad.pipeline.export import export_model
+    from salad.pipeline.export import export_model, export_to_hub
+    from salad.types import SaladError
 
-    typer.echo(export_model(model_place(model), to, merge_lora=merge_lora, dtype=dtype))
+    place = model_place(model)
+    if push:
+        typer.echo(export_to_hub(place, to, merge_lora=merge_lora, dtype=dtype, public=public))
+    elif public:
+        raise SaladError("--public: it is about what --push uploads; add --push")
+    else:
+        typer.echo(export_model(place, to, merge_lora=merge_lora, dtype=dtype))
 
 
 def _say(pieces: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from salad import __version__, assets
+from salad.assets.hub import HUB_NAME, push_folder
 from salad.evaluation.saved_model import saved_folder
 from salad.files import read_json, write_json, write_text
 from salad.model import SaladForConditionalGeneration, SaladProcessor
@@ -63,6 +65,17 @@ def export_model(source: str | Path, to: str | Path, *, merge_lora: bool = False
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return to
+
+
+def export_to_hub(
+    source: str | Path, name: str, *, merge_lora: bool = False, dtype: str = "float32", public: bool = False
+) -> str:
+    """The same, uploaded as OWNER/NAME; nothing of it stays on this machine. Returns the address of the commit."""
+    if HUB_NAME.fullmatch(name) is None or "@" in name:
+        raise SaladError(f"--to: got {name!r}, expected OWNER/NAME of a model on the hub, since --push uploads it")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / name.rpartition("/")[2]
+        return push_folder(export_model(source, folder, merge_lora=merge_lora, dtype=dtype), name, public=public)
 
 
 def _write_code(folder: Path, held: dict[str, Any]) -> None:

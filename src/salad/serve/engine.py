@@ -66,6 +66,7 @@ class Finished:
 
 
 Event = Started | Token | Finished
+Call = tuple[Callable[[], Any], concurrent.futures.Future[Any]]
 Prepare = Callable[[], tuple[torch.Tensor, int]]  # embeddings [positions, width] of a prompt, most tokens of its answer
 
 
@@ -123,7 +124,8 @@ class Engine:
         self._decoder = model.decoder()
         self._takes_positions = "position_ids" in inspect.signature(self._decoder.forward).parameters
         self._waiting: collections.deque[Generation] = collections.deque()
-        self._calls: collections.deque[tuple[Callable[[], Any], concurrent.futures.Future[Any]]] = collections.deque()
+        self._calls: collections.deque[Call] = collections.deque()
+        self._ahead: collections.deque[Call] = collections.deque()
         self._active: list[Generation] = []
         self._cache = Cache(layers=[])
         self._wake, self._closed = threading.Condition(), False
@@ -157,12 +159,21 @@ class Engine:
 
     def call(self, function: Callable[[], T]) -> concurrent.futures.Future[T]:
         """What `function` gives in the engine's thread, between two steps."""
+        return self._called(self._calls, function)
+
+    def read_ahead(self, prompt: Callable[[], torch.Tensor]) -> concurrent.futures.Future[int]:
+        """Read what a prompt will begin with, embeddings [positions, width], while nobody waits to be answered or
+        heard: what began before is heard by then. How many positions were new; cancel it where it is of no use any
+        more."""
+        return self._called(self._ahead, lambda: self._read(prompt())[2])
+
+    def _called(self, queue: collections.deque[Call], function: Callable[[], T]) -> concurrent.futures.Future[T]:
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         with self._wake:
             if self._closed:
                 future.cancel()
             else:
-                self._calls.append((function, future))
+                queue.append((function, future))
                 self._wake.notify()
         return future
 
@@ -179,13 +190,15 @@ class Engine:
         with torch.no_grad(), autocast(self.bf16, self.device.type):
             while True:
                 with self._wake:
-                    self._wake.wait_for(lambda: self._closed or self._waiting or self._active or self._calls)
+                    self._wake.wait_for(
+                        lambda: self._closed or self._waiting or self._active or self._calls or self._ahead
+                    )
                     if self._closed:
                         break
                 self._turn()
         for generation in [*self._active, *self._waiting]:
             generation.deliver(Finished("error", RuntimeError("the server was stopped")))
-        for _, future in self._calls:
+        for _, future in [*self._calls, *self._ahead]:
             future.cancel()
 
     def _turn(self) -> None:
@@ -193,6 +206,8 @@ class Engine:
         self._drop([i for i, g in enumerate(self._active) if not self._goes_on(g)])
         if self._calls:
             self._answer(self._calls.popleft())
+        elif self._ahead and not self._waiting:
+            self._answer(self._ahead.popleft())
         if self._waiting and len(self._active) < self.rows:
             self._begin(self._waiting.popleft())  # one a turn: who generates goes on meanwhile
         if not self._active:
@@ -208,7 +223,7 @@ class Engine:
         self._drop(done)
 
     @staticmethod
-    def _answer(call: tuple[Callable[[], Any], concurrent.futures.Future[Any]]) -> None:
+    def _answer(call: Call) -> None:
         function, future = call
         if not future.set_running_or_notify_cancel():
             return
@@ -228,22 +243,27 @@ class Engine:
             return
         try:
             prompt, generation.limit = generation.prepare()
-            cache, known = self._prefixes.begin(prompt)
-            positions = torch.arange(known, len(prompt), device=self.device)[None]
-            out = self._decoder(
-                inputs_embeds=prompt[None, known:],
-                past_key_values=cache,
-                use_cache=True,
-                **({"position_ids": positions} if known and self._takes_positions else {}),
-            )
-            self._prefixes.keep(prompt, cache)
-            logits = self.model.head.logits(out.last_hidden_state[:, -1])
+            hidden, cache, _ = self._read(prompt)
+            logits = self.model.head.logits(hidden)
             generation.length = len(prompt)
             generation.deliver(Started(len(prompt)))
             if not self._chosen(generation, logits[0]):
                 self._join(generation, cache)
         except Exception as error:
             generation.deliver(Finished("error", error))
+
+    def _read(self, prompt: torch.Tensor) -> tuple[torch.Tensor, DynamicCache, int]:
+        """The last hidden state [1, width] of a prompt, its keys and values, and how many positions were new."""
+        cache, known = self._prefixes.begin(prompt)
+        positions = torch.arange(known, len(prompt), device=self.device)[None]
+        out = self._decoder(
+            inputs_embeds=prompt[None, known:],
+            past_key_values=cache,
+            use_cache=True,
+            **({"position_ids": positions} if known and self._takes_positions else {}),
+        )
+        self._prefixes.keep(prompt, cache)
+        return out.last_hidden_state[:, -1], cache, len(prompt) - known
 
     def _step(self) -> list[int]:
         """One token for each row; rows that are done."""

@@ -67,6 +67,15 @@ class Buffer:
     def seconds(self) -> float:
         return to_seconds(len(self), self._rate_hz)
 
+    @property
+    def marked(self) -> bool:
+        return self._tail is not None
+
+    @property
+    def spans(self) -> list[Future[Heard]]:
+        """What is heard of it so far: closed spans, and where a mark is set its last one."""
+        return [*self._spans, *([] if self._tail is None else [self._tail])]
+
     def append(self, samples: np.ndarray) -> None:
         if self._tail is not None:
             self._behind = np.concatenate([self._behind, samples])
@@ -104,7 +113,7 @@ class Buffer:
         return sound
 
     def clear(self) -> None:
-        for span in [*self._spans, *([] if self._tail is None else [self._tail])]:
+        for span in self.spans:
             span.cancel()
         self._tail, self._behind = None, NOTHING
         self._begin(NOTHING)
@@ -185,6 +194,11 @@ class Listener:
             return None
         sound = self._buffer.take()
         return Stopped(self._ms(self._at - len(self._buffer)), sound)
+
+    @property
+    def spans(self) -> tuple[list[Future[Heard]], bool]:
+        """What is heard of the buffer so far, and whether it may end there."""
+        return self._buffer.spans, self._buffer.marked
 
     def commit(self) -> Sound:
         """All that is there. Raises ApiError where that is next to nothing."""

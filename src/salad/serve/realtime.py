@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
+import torch
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from starlette.concurrency import run_in_threadpool
 
@@ -19,7 +20,7 @@ from salad.serve import vad
 from salad.serve.chat import check_model
 from salad.serve.errors import ApiError, close_reason, error_body, refusal
 from salad.serve.listening import LEAST_S, Listener, Sound, Started, Stopped, heard_whole, of_pcm
-from salad.serve.realtime_response import Item, Response, new_id
+from salad.serve.realtime_response import Item, Response, instructions_of, new_id
 from salad.serve.served_model import Heard
 from salad.serve.service import Service
 from salad.serve.sound import of_base64
@@ -44,6 +45,8 @@ class Talk:
         self._response: Response | None = None
         self._answering: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[None]] = set()
+        self._ahead: object = None  # what the LLM was given to read before a turn ends
+        self._reading: Future[int] | None = None
         self._takes: dict[type[events.Event], Callable[[Any], Coroutine[Any, Any, None]]] = {
             events.SessionUpdate: self._update,
             events.Append: self._append,
@@ -97,6 +100,7 @@ class Talk:
             self._response.stop("client_cancelled")
         for task in [*self._telling, *([] if self._answering is None else [self._answering])]:
             task.cancel()
+        self._drop_ahead()
         self._listener.clear()
 
     # --- the session ----------------------------------------------------------------------------------
@@ -134,6 +138,30 @@ class Talk:
                 await self._begin_turn(change)
             else:
                 await self._end_turn(change)
+        self._read_ahead()
+
+    def _read_ahead(self) -> None:
+        """The LLM reads what was said so far while more of it comes in, and the whole prompt where it may end here, so
+        that little is left to read at the end. What was read in vain is no loss: nobody else waited."""
+        spans, ends = self._listener.spans
+        ahead = (spans, ends, [item.id for item in self._items], self._session.instructions)
+        if self._response is not None or ahead == self._ahead:
+            return
+        self._ahead = ahead
+        self._drop_ahead()
+        items = [*instructions_of(self._session), *self._items, Item("user", [{"type": "input_audio"}])]
+        sounds = [*(sound.spans for item in self._items for sound in item.sounds), spans]
+        messages, model = [item.message() for item in items], self._service.model
+
+        def prompt() -> torch.Tensor:
+            audio = [[span.result(timeout=0).embeddings for span in sound] for sound in sounds]
+            return model.prompt(messages, audio, goes_on=not ends)
+
+        self._reading = self._service.engine.read_ahead(prompt)
+
+    def _drop_ahead(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def _begin_turn(self, change: Started) -> None:
         turns = self._input.turn_detection
@@ -277,6 +305,7 @@ class Talk:
             message = "response: nothing was said yet; commit sound, or add an item"
             raise ApiError(400, message, None, "conversation_empty")
         ticket = self._service.ticket()
+        self._drop_ahead()
         response = Response(self._service, self._session, wanted, self._items, ticket, self.send)
         self._response = response
         self._answering = asyncio.create_task(self._answer(response))

@@ -54,6 +54,12 @@ async def spans_of(sound: Sound) -> list[torch.Tensor]:
     return [(await asyncio.shield(asyncio.wrap_future(span))).embeddings for span in sound.spans]
 
 
+def instructions_of(session: Session, instead: str | None = None) -> list[Item]:
+    """The system turn that opens a prompt; none without instructions."""
+    told = session.instructions if instead is None else instead
+    return [Item("system", [{"type": "input_text", "text": told}])] if told else []
+
+
 class Response:
     """An answer to `items`; its own item is `item`. `run` it as a task; `stop` it at any time."""
 
@@ -62,8 +68,7 @@ class Response:
     ) -> None:
         self._service, self._ticket, self._send = service, ticket, send
         self.wanted, self._items = wanted, list(items)
-        told = session.instructions if wanted.instructions is None else wanted.instructions
-        self._instructions = [Item("system", [{"type": "input_text", "text": told}])] if told else []
+        self._instructions = instructions_of(session, wanted.instructions)
         self._most = session.max_output_tokens if wanted.max_output_tokens is None else wanted.max_output_tokens
         self.id, self.item = new_id("resp"), Item("assistant", status="in_progress")
         self._running: Running | None = None

@@ -44,12 +44,15 @@ class ServedModel:
 
     @classmethod
     def load(cls, place: str, *, device: str = "cpu", bf16: bool = False) -> ServedModel:
-        """An asset of kind "ears", a run directory, or a model's folder. Raises SaladError where it is none of them."""
+        """An asset of kind "ears", a run directory, a model's folder, or OWNER/NAME on the hub. Raises SaladError where
+        it is none of them."""
         folder = Path(place).expanduser()
         if (folder / "stage2" / "model").is_dir():
             folder, name = folder / "stage2" / "model", folder.resolve().name
         elif place in assets.ASSETS:
             folder, name = assets.model_folder(place), place
+        elif assets.is_hub_name(place):
+            folder, name = assets.model_folder(assets.hub_folder(place)), place
         else:
             folder, name = assets.model_folder(folder), folder.resolve().name
         model = load_saved(folder).to(device)
@@ -69,20 +72,30 @@ class ServedModel:
     def device(self) -> torch.device:
         return self.model.get_input_embeddings().weight.device
 
-    def prompt(self, messages: Sequence[JsonObject], audio: Sequence[np.ndarray | list[torch.Tensor]]) -> torch.Tensor:
+    def prompt(
+        self,
+        messages: Sequence[JsonObject],
+        audio: Sequence[np.ndarray | list[torch.Tensor]],
+        *,
+        goes_on: bool = False,
+    ) -> torch.Tensor:
         """Embeddings [positions, width] of a chat, by the LLM's own template; audio: float32 [num_samples] each, or the
-        embeddings of its spans where it was heard before.
+        embeddings of its spans where it was heard before. goes_on: only up to where further spans of the last recording
+        will stand, which may have none yet.
 
         Raises SaladError where the template refuses the messages.
         """
         written = self.processor.apply_chat_template(messages)
+        table = self.model.get_input_embeddings()
         heard = [a if isinstance(a, list) else self._features(a) for a in audio]
+        if goes_on:
+            heard[-1] = [*heard[-1], table.weight.new_zeros(0, table.weight.shape[1])]
         ids = self.processor(written, audio=heard, add_start=False)["input_ids"][0]
         at = (ids == self.processor.audio_token_id).nonzero().flatten().tolist()
         first, *rest = ids.to(self.device).tensor_split(at)
         spans = [span for recording in heard for span in recording]
         parts = [part for span, text in zip(spans, rest, strict=True) for part in (span, text[1:])]
-        row = splice(self.model.get_input_embeddings(), [first, *parts])
+        row = splice(table, [first, *(parts[:-1] if goes_on else parts)])
         if len(row) >= self.context:
             raise SaladError(
                 f"messages: {len(row)} positions, expected less than the {self.context} of the LLM; send less"
