@@ -52,6 +52,10 @@ class Server:
                 assert self._process.poll() is None, "the server ended"
                 time.sleep(0.2)
 
+    @property
+    def lives(self) -> bool:
+        return self._process.poll() is None
+
     def kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
@@ -200,8 +204,18 @@ class Soak:
 
 
 def soak(question: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """lost: questions without an end; growth: of memory over the last eight tenths; bad_not_4xx."""
+    """lost: questions without an end; growth: of memory over the last eight tenths; bad_not_4xx. All of it runs at low
+    priority; what it came to so far goes to stderr every minute."""
+    os.nice(10)
     server = Server()
+    try:
+        return _soak(server, question, seconds)
+    finally:
+        if server.lives:
+            server.kill()
+
+
+def _soak(server: Server, question: dict[str, Any], seconds: float) -> dict[str, Any]:
     run = Soak(server, question)
     acts = [run.ask, run.ask, run.be_bad, run.be_bad]
     threads = [threading.Thread(target=run.forever, args=(act, i), daemon=True) for i, act in enumerate(acts)]
@@ -215,8 +229,13 @@ def soak(question: dict[str, Any], seconds: float) -> dict[str, Any]:
     run.killed.clear()
     run.end, memory = time.monotonic() + seconds, []
     time.sleep(0.2 * seconds)
+    told = time.monotonic()
     while time.monotonic() < run.end:
         memory.append(server.memory())
+        if time.monotonic() > told + 60:
+            told = time.monotonic()
+            print(f"{run.end - told:.0f} s left, {memory[-1] / 2**20:.0f} MB, lost {len(run.lost)}, "
+                  f"not 4xx {len(run.bad)}, {dict(run.count)}", file=sys.stderr, flush=True)  # fmt: skip
         time.sleep(min(1.0, seconds / 100))
     for thread in threads:
         thread.join()
