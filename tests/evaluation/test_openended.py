@@ -12,7 +12,15 @@ from typer.testing import CliRunner
 
 from salad.cli import app
 from salad.evaluation.answers import answer_prompts, load_prompts
-from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, normalise_answer, token_f1
+from salad.evaluation.open_ended import (
+    Sampling,
+    answer,
+    answer_alike,
+    answer_divergence,
+    exact_match,
+    normalise_answer,
+    token_f1,
+)
 from salad.files import read_jsonl, write_jsonl
 from salad.records import to_json
 from salad.testing.listeners import save_corpus, save_listener
@@ -50,6 +58,16 @@ def test_a_batch_answers_as_each_prompt_alone(top_k):
     assert together == [answer(model, [e], sampling, [3], [i])[0] for i, e in enumerate(embeds)]
     if top_k == 1:
         assert together == answer(model, embeds, Sampling(max_new_tokens=9), [3])  # the first of one is the greedy one
+
+
+def test_what_prompts_begin_with_is_read_once_and_changes_no_answer():
+    model = make_model()
+    first, rest = prompts(model, [12, 5, 11, 2])[0], prompts(model, [5, 11, 2, 7], seed=1)
+    for embeds in ([torch.cat([first, own]) for own in rest], rest, [first, first[:7]], rest[:1]):
+        wanted = answer(model, embeds, Sampling(9), [3])
+        assert answer_alike(model, embeds, 9, [3]) == wanted
+        stop = wanted[0][4]
+        assert answer_alike(model, embeds, 9, [stop]) == answer(model, embeds, Sampling(9), [stop])
 
 
 def test_draws_follow_their_seed_and_the_models_distribution():

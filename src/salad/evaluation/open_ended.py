@@ -3,6 +3,7 @@ divergence of the two answer distributions where there is no reference."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import string
 from collections import Counter
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.objective.distill import kl_per_position
@@ -104,6 +105,50 @@ def answer(
     for row in out.tolist():
         stop = next((i for i, token in enumerate(row) if token in end_ids), len(row))
         answers.append(row[:stop])
+    return answers
+
+
+@torch.no_grad()
+def answer_alike(
+    model: SaladForConditionalGeneration, prompts: Sequence[torch.Tensor], max_new_tokens: int, end_ids: Sequence[int]
+) -> list[list[int]]:
+    """The greedy answers of `answer`; what all prompts begin with is read once for all of them."""
+    decoder, device = model.decoder(), prompts[0].device
+    takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
+    least = min(map(len, prompts))
+    same = torch.stack([(prompt[:least] == prompts[0][:least]).all(-1) for prompt in prompts]).all(0)
+    begun = min(int(same.long().cumprod(0).sum()), least - 1)
+    shared, cache = DynamicCache(), DynamicCache()
+    if begun:
+        decoder(inputs_embeds=prompts[0][None, :begun], past_key_values=shared, use_cache=True)
+        every: Any = shared.layers  # each has keys and values
+        for i, layer in enumerate(every):
+            cache.update(*(part.repeat(len(prompts), 1, 1, 1) for part in (layer.keys, layer.values)), i)
+    rest = [prompt[begun:] for prompt in prompts]
+    longest = max(map(len, rest))
+    pads = torch.tensor([longest - len(own) for own in rest], device=device)
+    embeds = torch.stack([torch.nn.functional.pad(own, (0, 0, longest - len(own), 0)) for own in rest])
+    places = torch.arange(begun + longest, device=device)
+    mask = ((places < begun) | (places >= begun + pads[:, None])).long()
+    positions = (places[begun:] - pads[:, None]).clamp(min=0)
+    answers: list[list[int]] = [[] for _ in prompts]
+    going = set(range(len(prompts)))
+    for _ in range(max_new_tokens):
+        out = decoder(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            **({"position_ids": positions} if takes_positions else {}),
+        )
+        ids = model.head.logits(out.last_hidden_state[:, -1]).argmax(-1)
+        going -= {i for i in going if int(ids[i]) in end_ids}
+        for i in going:
+            answers[i].append(int(ids[i]))
+        if not going:
+            break
+        embeds = model.get_input_embeddings()(ids[:, None])
+        mask, positions = torch.nn.functional.pad(mask, (0, 1), value=1), positions[:, -1:] + 1
     return answers
 
 

@@ -21,7 +21,7 @@ from salad.align.asr import RATE_HZ, Transcripts, load_asr
 from salad.audio import split_at_quiet
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.benchmark_task import FOLDER
-from salad.evaluation.open_ended import Sampling, answer, normalise_answer, token_f1
+from salad.evaluation.open_ended import answer_alike, normalise_answer, token_f1
 from salad.evaluation.recordings import SILENCE, Recording, find_recordings, samples_of, speak_texts
 from salad.evaluation.results import markdown_table, percent_interval
 from salad.evaluation.saved_model import LoadedModel
@@ -39,7 +39,7 @@ from salad.training.loop import autocast
 from salad.types import SaladError
 
 EXAMPLES = (("What is the capital of France?", "Paris"), ("How many legs does a spider have?", "Eight"),
-            ("Who wrote the play Hamlet?", "Shakespeare"))  # fmt: skip
+            ("Which animal barks?", "Dog"))  # fmt: skip
 READ, HEARD, CASCADE = "read", "heard", "cascade"
 TOKENS, BATCH = 12, 16
 FORM = '{"id", "question", "answers": [...]}, or a benchmark\'s {"id", "context", "choices", "answer"}'
@@ -276,7 +276,7 @@ def _answered(
 ) -> list[str]:
     """The first sentence of each answer."""
     ends = sorted({i for i in (processor.tokenizer.eos_token_id, processor.start_token_id) if i is not None})
-    return [first_sentence(processor.decode(ids)) for ids in answer(model, prompts, Sampling(TOKENS), ends)]
+    return [first_sentence(processor.decode(ids)) for ids in answer_alike(model, prompts, TOKENS, ends)]
 
 
 def _prompt(
