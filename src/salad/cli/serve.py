@@ -121,9 +121,7 @@ def export(
     to: Annotated[str, typer.Option("--to", metavar="FOLDER", help="A new folder; with --push OWNER/NAME.")],
     merge_lora: Annotated[bool, typer.Option("--merge-lora", help="LoRA's weights go into the LLM's own.")] = False,
     dtype: Annotated[str, typer.Option("--dtype", help="Of the LLM: float32, bfloat16 or float16.")] = "float32",
-    push: Annotated[
-        bool, typer.Option("--push", help="Upload it to the hub, with your token; private at first.")
-    ] = False,
+    push: Annotated[bool, typer.Option("--push", help="Upload it to the hub with your token; private.")] = False,
     public: Annotated[bool, typer.Option("--public", help="With --push: for everybody to see.")] = False,
 ) -> None:
     """Make one folder, encoder and code inside, that transformers loads where salad is not installed."""

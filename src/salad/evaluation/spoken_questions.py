@@ -35,6 +35,7 @@ from salad.model.processor import AUDIO, MAX_SPAN_S, ChatPrompt
 from salad.progress import progress
 from salad.records import to_json
 from salad.sequence.tokens import marked
+from salad.text.sentences import split_sentences
 from salad.training.loop import autocast
 from salad.types import SaladError
 
@@ -43,7 +44,6 @@ EXAMPLES = (("What is the capital of France?", "Paris"), ("How many legs does a 
 READ, HEARD, CASCADE = "read", "heard", "cascade"
 TOKENS, BATCH = 12, 16
 FORM = '{"id", "question", "answers": [...]}, or a benchmark\'s {"id", "context", "choices", "answer"}'
-SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n")
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,10 @@ def ask_spoken(
 
 
 def first_sentence(text: str) -> str:
-    return SENTENCE_END.split(text.strip(), maxsplit=1)[0].strip()
+    """Of the first line."""
+    line = text.strip().partition("\n")[0]
+    ends = split_sentences(line)
+    return " ".join(line.split()[slice(*ends[0])]) if ends else ""
 
 
 def holds(text: str, answers: Sequence[str]) -> bool:
