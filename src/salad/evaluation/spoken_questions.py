@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +263,7 @@ def _transcribed(spoken: Mapping[str, Recording], speech: SpeechInput, device: s
     out = {}
     with progress("transcribe", len(spoken), "recordings") as bar:
         for key, recording in spoken.items():
-            out[key] = asr.of(recording.sha256, lambda own=recording: samples_of(own, RATE_HZ, "", seed)).strip()
+            out[key] = asr.of(recording.sha256, partial(samples_of, recording, RATE_HZ, "", seed)).strip()
             bar.advance()
     return out
 
