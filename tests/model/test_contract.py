@@ -1,6 +1,7 @@
 """What transformers, its Trainer, PEFT and servers expect of a model that hears."""
 
 import base64
+import copy
 import shutil
 import sys
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_a_recording_behind_a_url_is_fetched(processor, tmp_path, monkeypatch):
         asked.append(url)
         return open(tmp_path / url.rsplit("/", 1)[1], "rb")
 
-    monkeypatch.setattr("salad.model.processor.urlopen", urlopen)
+    monkeypatch.setattr("salad.model.recordings.urlopen", urlopen)
     part = {"type": "audio", "url": "https://example.org/x.wav"}
     got = processor.apply_chat_template(user(part), tokenize=True)
     assert asked == [part["url"]] and torch.equal(got["frames"][0], processor.frames_of(noise())[0])
@@ -108,8 +109,15 @@ def test_a_recording_behind_a_url_is_fetched(processor, tmp_path, monkeypatch):
 
 def test_the_llm_is_held_in_the_precision_it_is_loaded_in(saved, model, processor):
     low = AutoModel.from_pretrained(saved, dtype=torch.bfloat16).eval()
-    assert low.llm.dtype == torch.bfloat16 and {p.dtype for p in low.adapter.parameters()} == {torch.float32}
+    cast = [copy.deepcopy(model).bfloat16(), copy.deepcopy(model).to("cpu", torch.float16), low]
+    for other in cast:
+        assert other.llm.dtype == other.dtype != torch.float32
+        for part in ("adapter", "ctc"):  # neither cast nor rounded
+            wanted = getattr(model, part).state_dict()
+            assert all(torch.equal(held, wanted[key]) for key, held in getattr(other, part).state_dict().items())
     inputs = processor(f"w1 {AUDIO} w2", [noise()])
+    assert {other(**inputs).logits.dtype for other in cast} == {torch.bfloat16, torch.float16}
+    assert low.float().llm.dtype == torch.float32 and low.bfloat16().get_decoder() is low.llm.model
     with torch.no_grad():
         whole = model(**inputs).logits
         for given in (inputs, inputs.to("cpu", torch.bfloat16)):
@@ -133,6 +141,54 @@ def test_the_llm_is_held_in_the_precision_it_is_loaded_in(saved, model, processo
 def test_an_audio_part_that_holds_no_recording_is_refused(processor, part, message):
     with pytest.raises(SaladError, match=message):
         processor.apply_chat_template(user(part), tokenize=True)
+
+
+def test_a_message_of_a_tool_call_says_nothing_and_masks_of_answers_are_refused(processor):
+    call = {"role": "assistant", "content": None, "tool_calls": []}
+    said = processor.apply_chat_template([*user("w1"), call, *user("w2")])
+    assert said == processor.apply_chat_template([*user("w1"), {"role": "assistant", "content": ""}, *user("w2")])
+    with pytest.raises(SaladError, match="got content None"):
+        processor.apply_chat_template([{"role": "assistant", "content": None}])
+    with pytest.raises(SaladError, match="return_assistant_tokens_mask"):
+        processor.apply_chat_template(user("w1"), tokenize=True, return_assistant_tokens_mask=True)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda x: torch.from_numpy(x),
+        lambda x: x.astype(np.float64).tolist(),
+        lambda x: np.stack([x + 0.01, x - 0.01], axis=1),
+        lambda x: torch.from_numpy(x)[None],
+        lambda x: np.round(x * 32768).astype(np.int16),
+        lambda x: np.round(x * 2.0**31).astype(np.int32),
+        lambda x: {"array": x, "sampling_rate": RATE_HZ, "path": None},
+    ],
+    ids=["tensor", "list", "two channels", "one channel", "int16", "int32", "a row of datasets"],
+)
+def test_samples_of_any_kind_are_one_recording(processor, given):
+    wanted = processor(f"w1 {AUDIO}", [noise()])
+    for audio in (given(noise()), [given(noise())], [[given(noise())]]):
+        got = processor(f"w1 {AUDIO}", audio)
+        torch.testing.assert_close(got["frames"][0], wanted["frames"][0], atol=0.01, rtol=0.01)
+    message = user({"type": "audio", "audio": given(noise())})
+    assert len(processor.apply_chat_template(message, tokenize=True)["frames"]) == 1
+
+
+def test_recordings_may_be_given_text_by_text_and_what_is_none_is_refused(processor):
+    texts, (a, b, c) = [f"w1 {AUDIO}", f"{AUDIO} {AUDIO}", "w2"], [noise(7.0), noise(0.5, 1), noise(0.5, 2)]
+    flat, each = processor(texts, [a, b, c]), processor(texts, [[a], [b, processor.frames_of(c)], []])
+    assert torch.equal(flat["input_ids"], each["input_ids"]) and len(each["frames"]) == 4
+    slow = {"array": a[::2].copy(), "sampling_rate": RATE_HZ // 2}
+    assert len(processor(AUDIO, slow)["frames"]) == 2
+    for wrong, message in (
+        (a * 32768, "float samples up to [0-9]+, expected"),
+        (np.zeros((20, 16000), np.float32), r"shape \[20, 16000\]"),
+        ([1, 2, 3], "samples of int64"),
+        ({"sampling_rate": 8000}, 'expected "array", "bytes" or "path"'),
+    ):
+        with pytest.raises(SaladError, match=message):
+            processor(AUDIO, wrong)
 
 
 def test_samples_at_another_rate_are_resampled(processor):
@@ -202,6 +258,8 @@ def test_the_loss_is_the_nll_of_the_tokens_behind_the_recording(model, processor
     assert len(features) == 1 and out.logits.shape[1] == 3 + len(features[0]) == 3 + heard
     assert features[0].shape[1] == model.get_input_embeddings().weight.shape[1]
     assert model.get_audio_features([]) == [] and model(**batch).loss is None
+    with pytest.raises(SaladError, match=r"labels: got \[1, 2\]"):
+        model(**batch, labels=labels[:, :2])
 
 
 def test_peft_and_trainer_train_it(saved, processor, tmp_path):
