@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,17 @@ from salad.audio import split_at_quiet
 from salad.files import read_json, write_json
 from salad.model.encoders.base import Encoder
 from salad.model.encoders.load import load_encoder
-from salad.model.recordings import AUDIO_PARTS, Recording, audio_parts, is_frames, listed, recording_of, samples_of
+from salad.model.recordings import (
+    AUDIO_PARTS,
+    Message,
+    Part,
+    Recording,
+    audio_parts,
+    is_frames,
+    listed,
+    recording_of,
+    samples_of,
+)
 from salad.model.span_lengths import SpanCounter
 from salad.sequence.tokens import OPEN, marked, prompt_ids, token_ids, unmarked
 from salad.types import SaladError
@@ -95,27 +106,26 @@ class SaladProcessor(ProcessorMixin):
         Returns input_ids, attention_mask int64 [batch, longest]; frames, a list of [num_frames, frame_dim] for each
         span; and span_lengths int64 [num_spans], how many placeholders stand for each.
         """
-        settings = _settings(kwargs)
+        call = _Call.of(**kwargs)
         texts = [text] if isinstance(text, str) else list(text)
-        dim = self.encoder.frame_dim
-        given = listed(audio, dim)
+        given = listed(audio)
         wanted = sum(len(HEARD.findall(_marked(t))) for t in texts)
         if wanted != len(given):
             raise SaladError(
                 f"audio: got {len(given)} recordings for {wanted} {AUDIO} in text, expected one recording for each"
             )
-        parts = [one if is_frames(one, dim) else self._spans(one, settings.get("sampling_rate")) for one in given]
+        parts = [one if is_frames(one) else self._spans(one, call.sampling_rate) for one in given]
         encoded = iter(self._frames([span for part in parts for span in part if isinstance(span, np.ndarray)]))
         frames = [span if isinstance(span, torch.Tensor) else next(encoded) for part in parts for span in part]
         lengths = [1] * len(frames) if self.ears is None else self.ears.span_lengths(frames)
         each = iter(lengths)
         places_left = [sum(next(each) for _ in part) for part in parts]
         rows = [self._ids(t, add_start, places_left) for t in texts]
-        longest = max(*map(len, rows), settings["max_length"] if settings.get("padding") == "max_length" else 0)
+        longest = call.longest(rows)
         ids = torch.full((len(rows), longest), self.start_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
-            at = longest - len(row) if settings.get("padding_side", "left") == "left" else 0
+            at = longest - len(row) if call.padding_side == "left" else 0
             ids[i, at : at + len(row)] = torch.tensor(row)
             mask[i, at : at + len(row)] = 1
         counted = torch.tensor(lengths, dtype=torch.long)
@@ -179,7 +189,7 @@ class SaladProcessor(ProcessorMixin):
         made = self(prompts, audio, add_start=False, **called)
         return made if return_dict else made["input_ids"]
 
-    def _prompt(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool, **kwargs: Any) -> ChatPrompt:
+    def _prompt(self, messages: Sequence[Message], add_generation_prompt: bool, **kwargs: Any) -> ChatPrompt:
         flat = [{**message, "content": self._content(message)} for message in messages]
         try:
             prompt = self.tokenizer.apply_chat_template(
@@ -192,11 +202,11 @@ class SaladProcessor(ProcessorMixin):
             raise SaladError(f"messages: the LLM's chat template refuses them ({error}); change their roles") from error
         return ChatPrompt(prompt)
 
-    def _content(self, message: dict[str, Any]) -> str:
+    def _content(self, message: Message) -> str:
         content = message.get("content")
         if content is None and "tool_calls" in message:  # what an assistant says that calls a tool and nothing else
             content = ""
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts: Any = [Part(type="text", text=content)] if isinstance(content, str) else content
         if not isinstance(parts, (list, tuple)) or not all(isinstance(part, dict) for part in parts):
             raise SaladError(
                 f"messages: got content {content!r:.80}, expected a string, or a list of text and audio parts"
@@ -213,7 +223,7 @@ class SaladProcessor(ProcessorMixin):
                 )
         return "".join(said)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, str | int]:
         """What processor_config.json holds."""
         return {
             "processor_class": "SaladProcessor",
@@ -246,19 +256,35 @@ class SaladProcessor(ProcessorMixin):
         return str(settings["encoder"])
 
 
-def _settings(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a call, whichever group they were given in; raises SaladError for one that is given twice."""
-    found = {name: value for name, value in kwargs.items() if name not in GROUPS}
-    for group in GROUPS:
-        for name, value in (kwargs.get(group) or {}).items():
-            if name in found:
-                raise SaladError(f"{name}: got it by itself or in another group, and in {group}; give it once")
-            found[name] = value
-    if found.get("truncation"):
-        raise SaladError("truncation: got True, but a prompt is not cut, as its recordings would be; give less of it")
-    if found.get("padding") == "max_length" and found.get("max_length") is None:
-        raise SaladError('max_length: got none, expected a number of tokens with padding="max_length"')
-    return found
+@dataclass(frozen=True)
+class _Call:
+    """Settings of a call that mean something here; those of transformers' tokenizers that do not are passed over."""
+
+    sampling_rate: int | None = None
+    padding_side: str = "left"
+    padding: bool | str | None = None
+    max_length: int | None = None
+    truncation: bool | str | None = None
+
+    @classmethod
+    def of(cls, **kwargs: Any) -> _Call:
+        """Whichever group they were given in; raises SaladError for one that is given twice, or cannot be."""
+        found = {name: value for name, value in kwargs.items() if name not in GROUPS}
+        for group in GROUPS:
+            for name, value in (kwargs.get(group) or {}).items():
+                if name in found:
+                    raise SaladError(f"{name}: got it by itself or in another group, and in {group}; give it once")
+                found[name] = value
+        if found.get("truncation"):
+            raise SaladError(
+                "truncation: got True, but a prompt is not cut, as its recordings would be; give less of it"
+            )
+        if found.get("padding") == "max_length" and found.get("max_length") is None:
+            raise SaladError('max_length: got none, expected a number of tokens with padding="max_length"')
+        return cls(**{own.name: found[own.name] for own in fields(cls) if own.name in found})
+
+    def longest(self, rows: Sequence[list[int]]) -> int:
+        return max(*map(len, rows), (self.max_length or 0) if self.padding == "max_length" else 0)
 
 
 def _marked(text: str) -> str:

@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import unquote, urlsplit
 from urllib.request import urlopen
 
@@ -20,23 +20,53 @@ MAX_BYTES = 500_000_000  # of a recording behind a URL
 MOST_CHANNELS = 8
 LOUDEST = 100.0  # of samples that are meant to lie in [-1, 1], loud as they may be
 AUDIO_PARTS = ("audio", "input_audio", "audio_url")
-Recording = str | Path | bytes | np.ndarray | torch.Tensor | Mapping[str, Any]  # or the frames of its spans
 
 
-def listed(audio: Any, frame_dim: int) -> list[Any]:
+class SoundRow(TypedDict, total=False):
+    """A recording as `datasets` keeps it: samples at a rate, a file's bytes, or its path."""
+
+    array: np.ndarray | Sequence[float]
+    sampling_rate: int
+    bytes: bytes | None
+    path: str | None
+
+
+Recording = str | Path | bytes | np.ndarray | torch.Tensor | SoundRow  # or the frames of its spans
+
+
+class Part(TypedDict, total=False):
+    """A part of a message: text, or a recording as transformers has it, or as OpenAI does."""
+
+    type: str
+    text: str
+    audio: Any
+    path: str
+    url: str
+    input_audio: dict[str, str]
+    audio_url: dict[str, str] | str
+
+
+class Message(TypedDict, total=False):
+    """What someone says. Chat templates may ask for more than this."""
+
+    role: str
+    content: str | Sequence[Part] | None
+    tool_calls: list[Any]
+
+
+def listed(audio: Any) -> list[Any]:
     """One recording, several, or a list for each text, as a flat list of recordings; frames of spans stay together."""
     if audio is None:
         return []
     if _is_one(audio):
         return [audio]
-    return [one for given in audio for one in ([given] if _is_one(given) or is_frames(given, frame_dim) else given)]
+    return [one for given in audio for one in ([given] if _is_one(given) or is_frames(given) else given)]
 
 
-def is_frames(given: Any, frame_dim: int) -> bool:
-    """Whether a recording is given as the frames of its spans, a list of [num_frames, frame_dim]."""
-    return isinstance(given, list) and {frame_dim} == {
-        span.shape[1] if isinstance(span, torch.Tensor) and span.dim() == 2 else 0 for span in given
-    }
+def is_frames(given: Any) -> bool:
+    """Whether a recording is given as what its spans were made, a list of [num_frames, frame_dim]."""
+    spans = given if isinstance(given, list) else []
+    return bool(spans) and all(isinstance(span, torch.Tensor) and span.dim() == 2 for span in spans)
 
 
 def _is_one(given: Any) -> bool:
@@ -81,19 +111,20 @@ def _is_float(recording: Any) -> bool:
     return isinstance(recording, torch.Tensor) and recording.is_floating_point()
 
 
-def audio_parts(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def audio_parts(messages: Sequence[Message]) -> list[Part]:
     """The parts of messages that hold audio, in order."""
-    contents = [message["content"] for message in messages if isinstance(message.get("content"), list | tuple)]
-    return [part for content in contents for part in content if part.get("type") in AUDIO_PARTS]
+    contents = [message.get("content") for message in messages]
+    parts = (part for content in contents if content and not isinstance(content, str) for part in content)
+    return [part for part in parts if part.get("type") in AUDIO_PARTS]
 
 
-def recording_of(part: dict[str, Any]) -> Any:
+def recording_of(part: Part) -> Any:
     """What an audio part of a message holds: transformers' form, or OpenAI's input_audio and audio_url.
 
     Raises SaladError where it holds none, or one that cannot be fetched.
     """
-    held = part.get("input_audio", part.get("audio_url", part))
-    held = held if isinstance(held, dict) else {"url": held}
+    given: Any = part.get("input_audio", part.get("audio_url", part))
+    held = given if isinstance(given, dict) else {"url": given}
     if held.get("data") is not None:
         return _decoded(held["data"])
     found = [held[name] for name in ("audio", "path", "url") if held.get(name) is not None]

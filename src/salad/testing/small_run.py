@@ -27,6 +27,14 @@ def plain(step: int) -> Example:
     return Example(f"t{step}", (Span("text", 0, 44),), ids, ((0, 44),), 0, ())
 
 
+class SlowTask(DistillTask):
+    pause_s = 0.0
+
+    def packs(self, step: int) -> list[Any]:
+        time.sleep(self.pause_s)
+        return super().packs(step)
+
+
 def work(
     folder: Path,
     sharded: bool = False,
@@ -48,14 +56,8 @@ def work(
         source = ShardSource("s", 1.0, [len(shard) for shard in own], own.__getitem__, lambda document, epoch: document)
         lanes = Stream([source], positions=48, seed=1, lanes=2, buffer=2, rank=world.rank, size=world.size)
         stream = StreamBatches(lanes, steps)
-    task = DistillTask(model, Teacher(base, cache=False), stream or batches, alpha=0.5, context=48)
-    packs = task.packs
-
-    def slow(step: int) -> list[Any]:
-        time.sleep(pause_s)
-        return packs(step)
-
-    task.packs = slow
+    task = SlowTask(model, Teacher(base, cache=False), stream or batches, alpha=0.5, context=48)
+    task.pause_s = pause_s
     schedule = Schedule(
         steps=steps, lr={"adapter": 1e-3, "llm": 1e-4}, warmup_steps=2, checkpoint_every=2, keep=3, probe_every=2
     )
