@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModel, AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainingArguments
 
 import salad
@@ -168,7 +168,9 @@ def test_a_message_of_a_tool_call_says_nothing_and_masks_of_answers_are_refused(
 )
 def test_samples_of_any_kind_are_one_recording(processor, given):
     wanted = processor(f"w1 {AUDIO}", [noise()])
-    for audio in (given(noise()), [given(noise())], [[given(noise())]]):
+    own = given(noise())
+    nested = [[own]] if getattr(own, "ndim", 1) == 1 else [own]  # a list of tensors [n, m] is the frames of spans
+    for audio in (own, [own], nested):
         got = processor(f"w1 {AUDIO}", audio)
         torch.testing.assert_close(got["frames"][0], wanted["frames"][0], atol=0.01, rtol=0.01)
     message = user({"type": "audio", "audio": given(noise())})
@@ -262,28 +264,63 @@ def test_the_loss_is_the_nll_of_the_tokens_behind_the_recording(model, processor
         model(**batch, labels=labels[:, :2])
 
 
-def test_peft_and_trainer_train_it(saved, processor, tmp_path):
-    model = AutoModel.from_pretrained(saved)
-    student = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+def trainer_of(model, processor, folder, **settings):
     rows = [{"text": f"{AUDIO} w4 w5 w6", "audio": noise(0.5, seed)} for seed in range(4)]
 
     def collate(rows):
         batch = processor([row["text"] for row in rows], [row["audio"] for row in rows])
         return {**batch, "labels": batch["input_ids"].masked_fill(batch["input_ids"] == VOCABULARY, -100)}
 
-    arguments = TrainingArguments(
-        str(tmp_path), max_steps=12, per_device_train_batch_size=4, learning_rate=0.05, remove_unused_columns=False,
-        report_to=[], logging_steps=1, save_strategy="no", use_cpu=True, disable_tqdm=True,
-    )  # fmt: skip
-    trainer = Trainer(student, arguments, train_dataset=rows, data_collator=collate)
+    plain = {"remove_unused_columns": False, "report_to": [], "logging_steps": 1, "save_strategy": "no",
+             "use_cpu": True, "disable_tqdm": True, "per_device_train_batch_size": 4}  # fmt: skip
+    arguments = TrainingArguments(str(folder), **plain | settings)
+    return Trainer(
+        model, arguments, train_dataset=rows, eval_dataset=rows, data_collator=collate, processing_class=processor
+    )
+
+
+def test_trainer_evaluates_saves_and_goes_on(saved, tmp_path):
+    """With the best checkpoint at its end, from the first checkpoint as if it had not been stopped, and in bf16."""
+    processor = AutoProcessor.from_pretrained(saved)
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1,
+                "learning_rate": 0.01, "lr_scheduler_type": "constant", "load_best_model_at_end": True}  # fmt: skip
+    first = trainer_of(AutoModel.from_pretrained(saved), processor, tmp_path / "run", **settings)
+    first.train()
+    losses = [row["eval_loss"] for row in first.state.log_history if "eval_loss" in row]
+    assert losses[1] < losses[0] and first.evaluate()["eval_loss"] == pytest.approx(losses[1])
+    processor.ears = first.model  # which were trained: as many placeholders as they hear now
+    predicted = first.predict(first.eval_dataset)
+    assert predicted.predictions.shape == (*predicted.label_ids.shape, VOCABULARY)
+    resumed = trainer_of(AutoModel.from_pretrained(saved), processor, tmp_path / "run", **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+    own = resumed.model.state_dict()
+    for name, value in first.model.state_dict().items():
+        torch.testing.assert_close(own[name], value, atol=1e-5, rtol=1e-4)  # a batch's rows stand in another order
+    first.save_model(str(tmp_path / "saved"))
+    again = AutoModel.from_pretrained(tmp_path / "saved")
+    assert AutoProcessor.from_pretrained(tmp_path / "saved").ears.config.rate == "text"
+    low = trainer_of(again, processor, tmp_path / "low", bf16_full_eval=True).evaluate()["eval_loss"]
+    assert low == pytest.approx(losses[1], abs=0.3)
+
+
+def test_peft_and_trainer_train_it(saved, processor, tmp_path):
+    model = AutoModel.from_pretrained(saved)
+    student = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    trainer = trainer_of(student, processor, tmp_path, max_steps=12, learning_rate=0.05)
     trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     assert losses[-1] < 0.5 * losses[0], losses
+    student.save_pretrained(tmp_path / "lora")
+    loaded = PeftModel.from_pretrained(AutoModel.from_pretrained(saved), tmp_path / "lora").eval()
+    inputs = processor(f"w1 {AUDIO} w2", noise())
+    how = {"max_new_tokens": 4, "do_sample": False}
+    assert torch.equal(loaded.generate(**inputs, **how), student.eval().generate(**inputs, **how))
     merged = student.merge_and_unload()
     merged.save_pretrained(tmp_path / "merged")
     again = AutoModel.from_pretrained(tmp_path / "merged").eval()
     with torch.no_grad():
-        assert float(again(**collate(rows)).loss) == pytest.approx(float(merged.eval()(**collate(rows)).loss), rel=1e-4)
+        batch = trainer.data_collator(trainer.eval_dataset)
+        assert float(again(**batch).loss) == pytest.approx(float(merged.eval()(**batch).loss), rel=1e-4)
 
 
 def test_the_script_of_the_docs_reads_m_before_and_after(saved, tmp_path, monkeypatch, capsys):
