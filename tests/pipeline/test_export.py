@@ -104,7 +104,7 @@ def heard_alone(folders: list[Path], wave: Path, home: Path) -> list:
     environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     done = subprocess.run(
         [sys.executable, "-c", ALONE, str(wave), *map(str, folders)], env=environment, cwd=home, capture_output=True,
-        text=True, stdin=subprocess.DEVNULL, timeout=120,
+        text=True, stdin=subprocess.DEVNULL, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -173,7 +173,7 @@ def test_the_llm_is_held_in_the_dtype_and_the_ears_are_not(tmp_path):
     found = SaladForConditionalGeneration.from_pretrained(out)
     assert {parameter.dtype for parameter in found.llm.parameters()} == {torch.bfloat16}
     assert {parameter.dtype for parameter in found.adapter.parameters()} == {torch.float32}
-    assert "held in bfloat16" in (out / "README.md").read_text()
+    assert "held in bfloat16" in " ".join((out / "README.md").read_text().split())
 
 
 def test_the_card_keeps_the_figures_and_says_how_to_load(tmp_path):
