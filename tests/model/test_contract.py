@@ -1,6 +1,7 @@
 """What transformers, its Trainer, PEFT and servers expect of a model that hears."""
 
 import base64
+import copy
 import shutil
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModel, AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainingArguments
 
 import salad
@@ -98,7 +99,7 @@ def test_a_recording_behind_a_url_is_fetched(processor, tmp_path, monkeypatch):
         asked.append(url)
         return open(tmp_path / url.rsplit("/", 1)[1], "rb")
 
-    monkeypatch.setattr("salad.model.processor.urlopen", urlopen)
+    monkeypatch.setattr("salad.model.recordings.urlopen", urlopen)
     part = {"type": "audio", "url": "https://example.org/x.wav"}
     got = processor.apply_chat_template(user(part), tokenize=True)
     assert asked == [part["url"]] and torch.equal(got["frames"][0], processor.frames_of(noise())[0])
@@ -108,8 +109,15 @@ def test_a_recording_behind_a_url_is_fetched(processor, tmp_path, monkeypatch):
 
 def test_the_llm_is_held_in_the_precision_it_is_loaded_in(saved, model, processor):
     low = AutoModel.from_pretrained(saved, dtype=torch.bfloat16).eval()
-    assert low.llm.dtype == torch.bfloat16 and {p.dtype for p in low.adapter.parameters()} == {torch.float32}
+    cast = [copy.deepcopy(model).bfloat16(), copy.deepcopy(model).to("cpu", torch.float16), low]
+    for other in cast:
+        assert other.llm.dtype == other.dtype != torch.float32
+        for part in ("adapter", "ctc"):  # neither cast nor rounded
+            wanted = getattr(model, part).state_dict()
+            assert all(torch.equal(held, wanted[key]) for key, held in getattr(other, part).state_dict().items())
     inputs = processor(f"w1 {AUDIO} w2", [noise()])
+    assert {other(**inputs).logits.dtype for other in cast} == {torch.bfloat16, torch.float16}
+    assert low.float().llm.dtype == torch.float32 and low.bfloat16().get_decoder() is low.llm.model
     with torch.no_grad():
         whole = model(**inputs).logits
         for given in (inputs, inputs.to("cpu", torch.bfloat16)):
@@ -133,6 +141,56 @@ def test_the_llm_is_held_in_the_precision_it_is_loaded_in(saved, model, processo
 def test_an_audio_part_that_holds_no_recording_is_refused(processor, part, message):
     with pytest.raises(SaladError, match=message):
         processor.apply_chat_template(user(part), tokenize=True)
+
+
+def test_a_message_of_a_tool_call_says_nothing_and_masks_of_answers_are_refused(processor):
+    call = {"role": "assistant", "content": None, "tool_calls": []}
+    said = processor.apply_chat_template([*user("w1"), call, *user("w2")])
+    assert said == processor.apply_chat_template([*user("w1"), {"role": "assistant", "content": ""}, *user("w2")])
+    with pytest.raises(SaladError, match="got content None"):
+        processor.apply_chat_template([{"role": "assistant", "content": None}])
+    with pytest.raises(SaladError, match="return_assistant_tokens_mask"):
+        processor.apply_chat_template(user("w1"), tokenize=True, return_assistant_tokens_mask=True)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda x: torch.from_numpy(x),
+        lambda x: x.astype(np.float64).tolist(),
+        lambda x: np.stack([x + 0.01, x - 0.01], axis=1),
+        lambda x: torch.from_numpy(x)[None],
+        lambda x: np.round(x * 32768).astype(np.int16),
+        lambda x: np.round(x * 2.0**31).astype(np.int32),
+        lambda x: {"array": x, "sampling_rate": RATE_HZ, "path": None},
+    ],
+    ids=["tensor", "list", "two channels", "one channel", "int16", "int32", "a row of datasets"],
+)
+def test_samples_of_any_kind_are_one_recording(processor, given):
+    wanted = processor(f"w1 {AUDIO}", [noise()])
+    own = given(noise())
+    nested = [[own]] if getattr(own, "ndim", 1) == 1 else [own]  # a list of tensors [n, m] is the frames of spans
+    for audio in (own, [own], nested):
+        got = processor(f"w1 {AUDIO}", audio)
+        torch.testing.assert_close(got["frames"][0], wanted["frames"][0], atol=0.01, rtol=0.01)
+    message = user({"type": "audio", "audio": given(noise())})
+    assert len(processor.apply_chat_template(message, tokenize=True)["frames"]) == 1
+
+
+def test_recordings_may_be_given_text_by_text_and_what_is_none_is_refused(processor):
+    texts, (a, b, c) = [f"w1 {AUDIO}", f"{AUDIO} {AUDIO}", "w2"], [noise(7.0), noise(0.5, 1), noise(0.5, 2)]
+    flat, each = processor(texts, [a, b, c]), processor(texts, [[a], [b, processor.frames_of(c)], []])
+    assert torch.equal(flat["input_ids"], each["input_ids"]) and len(each["frames"]) == 4
+    slow = {"array": a[::2].copy(), "sampling_rate": RATE_HZ // 2}
+    assert len(processor(AUDIO, slow)["frames"]) == 2
+    for wrong, message in (
+        (a * 32768, "float samples up to [0-9]+, expected"),
+        (np.zeros((20, 16000), np.float32), r"shape \[20, 16000\]"),
+        ([1, 2, 3], "samples of int64"),
+        ({"sampling_rate": 8000}, 'expected "array", "bytes" or "path"'),
+    ):
+        with pytest.raises(SaladError, match=message):
+            processor(AUDIO, wrong)
 
 
 def test_samples_at_another_rate_are_resampled(processor):
@@ -202,30 +260,67 @@ def test_the_loss_is_the_nll_of_the_tokens_behind_the_recording(model, processor
     assert len(features) == 1 and out.logits.shape[1] == 3 + len(features[0]) == 3 + heard
     assert features[0].shape[1] == model.get_input_embeddings().weight.shape[1]
     assert model.get_audio_features([]) == [] and model(**batch).loss is None
+    with pytest.raises(SaladError, match=r"labels: got \[1, 2\]"):
+        model(**batch, labels=labels[:, :2])
 
 
-def test_peft_and_trainer_train_it(saved, processor, tmp_path):
-    model = AutoModel.from_pretrained(saved)
-    student = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+def trainer_of(model, processor, folder, **settings):
     rows = [{"text": f"{AUDIO} w4 w5 w6", "audio": noise(0.5, seed)} for seed in range(4)]
 
     def collate(rows):
         batch = processor([row["text"] for row in rows], [row["audio"] for row in rows])
         return {**batch, "labels": batch["input_ids"].masked_fill(batch["input_ids"] == VOCABULARY, -100)}
 
-    arguments = TrainingArguments(
-        str(tmp_path), max_steps=12, per_device_train_batch_size=4, learning_rate=0.05, remove_unused_columns=False,
-        report_to=[], logging_steps=1, save_strategy="no", use_cpu=True, disable_tqdm=True,
-    )  # fmt: skip
-    trainer = Trainer(student, arguments, train_dataset=rows, data_collator=collate)
+    plain = {"remove_unused_columns": False, "report_to": [], "logging_steps": 1, "save_strategy": "no",
+             "use_cpu": True, "disable_tqdm": True, "per_device_train_batch_size": 4}  # fmt: skip
+    arguments = TrainingArguments(str(folder), **plain | settings)
+    return Trainer(
+        model, arguments, train_dataset=rows, eval_dataset=rows, data_collator=collate, processing_class=processor
+    )
+
+
+def test_trainer_evaluates_saves_and_goes_on(saved, tmp_path):
+    """With the best checkpoint at its end, from the first checkpoint as if it had not been stopped, and in bf16."""
+    processor = AutoProcessor.from_pretrained(saved)
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1,
+                "learning_rate": 0.01, "lr_scheduler_type": "constant", "load_best_model_at_end": True}  # fmt: skip
+    first = trainer_of(AutoModel.from_pretrained(saved), processor, tmp_path / "run", **settings)
+    first.train()
+    losses = [row["eval_loss"] for row in first.state.log_history if "eval_loss" in row]
+    assert losses[1] < losses[0] and first.evaluate()["eval_loss"] == pytest.approx(losses[1])
+    processor.ears = first.model  # which were trained: as many placeholders as they hear now
+    predicted = first.predict(first.eval_dataset)
+    assert predicted.predictions.shape == (*predicted.label_ids.shape, VOCABULARY)
+    resumed = trainer_of(AutoModel.from_pretrained(saved), processor, tmp_path / "run", **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+    own = resumed.model.state_dict()
+    for name, value in first.model.state_dict().items():
+        torch.testing.assert_close(own[name], value, atol=1e-5, rtol=1e-4)  # a batch's rows stand in another order
+    first.save_model(str(tmp_path / "saved"))
+    again = AutoModel.from_pretrained(tmp_path / "saved")
+    assert AutoProcessor.from_pretrained(tmp_path / "saved").ears.config.rate == "text"
+    low = trainer_of(again, processor, tmp_path / "low", bf16_full_eval=True).evaluate()["eval_loss"]
+    assert low == pytest.approx(losses[1], abs=0.3)
+
+
+def test_peft_and_trainer_train_it(saved, processor, tmp_path):
+    model = AutoModel.from_pretrained(saved)
+    student = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    trainer = trainer_of(student, processor, tmp_path, max_steps=12, learning_rate=0.05)
     trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     assert losses[-1] < 0.5 * losses[0], losses
+    student.save_pretrained(tmp_path / "lora")
+    loaded = PeftModel.from_pretrained(AutoModel.from_pretrained(saved), tmp_path / "lora").eval()
+    inputs = processor(f"w1 {AUDIO} w2", noise())
+    how = {"max_new_tokens": 4, "do_sample": False}
+    assert torch.equal(loaded.generate(**inputs, **how), student.eval().generate(**inputs, **how))
     merged = student.merge_and_unload()
     merged.save_pretrained(tmp_path / "merged")
     again = AutoModel.from_pretrained(tmp_path / "merged").eval()
     with torch.no_grad():
-        assert float(again(**collate(rows)).loss) == pytest.approx(float(merged.eval()(**collate(rows)).loss), rel=1e-4)
+        batch = trainer.data_collator(trainer.eval_dataset)
+        assert float(again(**batch).loss) == pytest.approx(float(merged.eval()(**batch).loss), rel=1e-4)
 
 
 def test_the_script_of_the_docs_reads_m_before_and_after(saved, tmp_path, monkeypatch, capsys):

@@ -307,6 +307,29 @@ def test_a_saved_model_hears_the_same(tokenizer, letters, tmp_path):
     assert before.symbols == after.symbols and before.token_ids.tolist() == after.token_ids.tolist()
 
 
+def test_a_table_of_more_rows_changes_nothing_until_a_lexicon_tells_them(tokenizer, letters, tmp_path):
+    model = make_model(tokenizer, letters)
+    frames, rows = [torch.randn(12, DIM), torch.randn(5, DIM)], len(tokenizer) + 3
+    before = model.hear(frames)
+    model.resize_token_embeddings(rows + 4)
+    model.save_pretrained(tmp_path)
+    again = SaladForConditionalGeneration.from_pretrained(tmp_path).eval()
+    for larger in (model, again):
+        after = larger.hear(frames)
+        torch.testing.assert_close(before.embeddings, after.embeddings)
+        assert before.token_ids.tolist() == after.token_ids.tolist()
+    said, upper = int(before.token_ids[0]), again.adapter.upper
+    lexicon = Lexicon(*(value.clone() for value in (upper.sounds, upper.traits, upper.sayable)))
+    lexicon.sounds[rows], lexicon.traits[rows], lexicon.sayable[rows] = lexicon.sounds[said], lexicon.traits[said], True
+    lexicon.sayable[said] = False
+    with torch.no_grad():
+        again.get_input_embeddings().weight[rows] = again.get_input_embeddings().weight[said]
+    again.adapter.learn_lexicon(lexicon)
+    assert rows == int(again.hear(frames).token_ids[0])  # the new token sounds as that one did
+    model.resize_token_embeddings(rows)
+    assert torch.equal(model.hear(frames).embeddings, before.embeddings)
+
+
 def test_generation_in_a_batch_equals_single(tokenizer, letters):
     model = make_model(tokenizer, letters)
     audio = model.config.audio_token_id

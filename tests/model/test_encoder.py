@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,10 @@ from transformers import (
 )
 
 from salad import assets
+from salad.align.whisper import load_whisper
 from salad.audio.times import num_frames
 from salad.model.encoders.load import Encoder, load_encoder, shape_of
+from salad.testing.forks import run_alone
 from salad.testing.models import save_mimi
 from salad.types import SaladError
 
@@ -425,23 +426,21 @@ def test_a_gpu_gives_what_the_cpu_gives(shelf, name):
         assert_close(together, gpu.encode([wave])[0])
 
 
-def test_loading_whisper_leaves_torch_its_threads():
+def note_threads(path: Path, *, ready: Callable[[], None]) -> None:
+    """torch's threads before and after each step of hearing by CTranslate2."""
+    torch.set_num_threads(2)
+    torch.ones(2000, 2000) @ torch.ones(2000, 2000)
+    encoder, wave = load_encoder("whisper-tiny.en"), np.zeros(16_000, np.float32)
+    found = [torch.get_num_threads()]
+    encoder.encode([wave])
+    found.append(torch.get_num_threads())
+    listener = load_whisper(assets.get("whisper-tiny.en"))
+    found.append(torch.get_num_threads())
+    list(listener.transcribe(wave)[0])
+    path.write_text(str([*found, torch.get_num_threads()]))
+
+
+def test_loading_whisper_leaves_torch_its_threads(tmp_path):
     """CTranslate2 sets OpenMP's threads, which torch computes with: a training would go on with one."""
-    program = """
-import numpy as np, torch
-from salad.align.whisper import load_whisper
-from salad.assets import get
-from salad.model import load_encoder
-torch.set_num_threads(2)
-torch.ones(2000, 2000) @ torch.ones(2000, 2000)
-encoder, wave = load_encoder("whisper-tiny.en"), np.zeros(16_000, np.float32)
-print(torch.get_num_threads())
-encoder.encode([wave])
-print(torch.get_num_threads())
-listener = load_whisper(get("whisper-tiny.en"))
-print(torch.get_num_threads())
-list(listener.transcribe(wave)[0])
-print(torch.get_num_threads())
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.split() == ["2"] * 4, done.stderr
+    run_alone(note_threads, tmp_path / "threads")
+    assert (tmp_path / "threads").read_text() == "[2, 2, 2, 2]"

@@ -8,12 +8,14 @@ import inspect
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
 from transformers import (
     DynamicCache,
     GenerationConfig,
     GenerationMixin,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedTokenizerFast,
     QuantizedCache,
     StaticCache,
     StoppingCriteria,
@@ -160,6 +162,8 @@ def test_resize_tokens_embeddings():
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     torch.testing.assert_close(forward(model, inputs).logits[..., :VOCABULARY], wanted, atol=1e-5, rtol=1e-5)
     assert AUDIO not in model.generate(**inputs, **GREEDY)[:, -5:]  # its row is there now
+    with pytest.raises(SaladError, match="got 30, and the CTC head scores token 30; give 31 or more"):
+        model.resize_token_embeddings(30)
 
 
 def test_model_get_set_embeddings():
@@ -384,6 +388,23 @@ def test_custom_stopping_criteria_logits_processors_and_streamers(model, inputs,
     streamer = TextIteratorStreamer(own, skip_prompt=True)
     model.generate(**one_row(model, inputs), **GREEDY, streamer=streamer)
     assert "".join(streamer).split() == own.decode(greedy[0, -5:]).split()
+
+
+def test_stop_strings_end_each_row_of_its_own(model, inputs, greedy):
+    letters = [*map(chr, range(97, 123)), *map(chr, range(65, 91)), *"0123456789"][:VOCABULARY]
+    raw = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    raw.decoder = decoders.Fuse()
+    own = PreTrainedTokenizerFast(tokenizer_object=raw)
+    said = ["".join(own.convert_ids_to_tokens(row[-5:].tolist())) for row in greedy]
+    stop = [said[0][1:3], said[1][3:5]]  # two letters each: a string may end in the middle of what was said
+    wanted = [min(row.find(s) + 2 for s in stop if s in row) for row in said]
+    made = model.generate(**inputs, **GREEDY | {"eos_token_id": -1}, stop_strings=stop, tokenizer=own)
+    for row, number in enumerate(wanted):
+        new = made[row, inputs["input_ids"].shape[1] :].tolist()
+        assert new[:number] == greedy[row, -5:][:number].tolist() and not any(new[number:])  # 0 pads it
+    assert made.shape[1] == inputs["input_ids"].shape[1] + max(wanted) and min(wanted) < 5
+    read = "".join(own.convert_ids_to_tokens(inputs["input_ids"][1, -2:].tolist()))  # in the prompt: nothing to stop
+    assert torch.equal(model.generate(**inputs, **GREEDY, stop_strings=read, tokenizer=own), greedy)
 
 
 def test_generation_config_of_the_model_and_of_the_call(model, inputs, greedy):

@@ -2,11 +2,8 @@
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -25,6 +22,8 @@ from salad.pipeline.stages.align import _heard, load_frames, speech_stream
 from salad.pipeline.streaming import text_shards
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
 from salad.testing.corpora import WORDS, make_utterances
+from salad.testing.forks import Fork, run_alone, run_together
+from salad.testing.small_run import work
 from salad.training.checkpoint import Saved, latest_checkpoint
 from salad.training.distributed import ProcessGroup
 from salad.training.tasks import DistillTask
@@ -393,23 +392,17 @@ def test_text_shards_read_lines(make_run, tokenizer):
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_processes_stream_as_one_and_resume_as_one(tmp_path, shard):
-    worker = [str(Path(__file__).parents[1] / "training" / "world_worker.py"), str(int(shard))]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SALAD_TEST_STREAM": "1"}
-
-    def go(folder, *launch):
-        command = [sys.executable, *launch, *worker, str(tmp_path / folder)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
+    def go(folder, run):
+        run(work, tmp_path / folder, shard, True)
         saved = Saved(latest_checkpoint(tmp_path / folder), ["weights"])
         return {name: saved.read(name) for name in saved}
 
-    one, two = go("one"), go("two", *torchrun)
+    one, two = go("one", run_alone), go("two", run_together)
     states = [read_json(latest_checkpoint(tmp_path / name) / "state.json")["stream"] for name in ("one", "two")]
     assert states[0] == states[1] and set(states[0]["lanes"]) == {"0", "1"}
     for path in sorted((tmp_path / "two").glob("checkpoint-*"))[1:]:
         path.rename(tmp_path / path.name)  # back to an earlier step, and on with one process
-    again = go("two")
+    again = go("two", run_alone)
     for name in one:
         assert np.allclose(one[name].float(), two[name].float(), atol=2e-4), name
         assert np.allclose(one[name].float(), again[name].float(), atol=2e-4), name
@@ -418,18 +411,14 @@ def test_two_processes_stream_as_one_and_resume_as_one(tmp_path, shard):
 @pytest.mark.slow
 def test_a_stream_killed_equals_uninterrupted(tmp_path):
     """SIGKILL, with a batch drawn ahead and a checkpoint perhaps half written."""
-    worker = [sys.executable, str(Path(__file__).parents[1] / "training" / "world_worker.py"), "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SALAD_TEST_STREAM": "1", "SALAD_TEST_STEPS": "40",
-                   "SALAD_TEST_SLOW_S": "0.02"}  # fmt: skip
-    assert subprocess.run([*worker, str(tmp_path / "whole")], env=environment, capture_output=True).returncode == 0
+    slow = {"streamed": True, "steps": 40, "pause_s": 0.02}
+    run_alone(partial(work, **slow), tmp_path / "whole")
     for wait_s in (0.2, 0.35, 0.3):
-        process = subprocess.Popen([*worker, str(tmp_path / "parts")], env=environment, stdout=subprocess.PIPE)
-        process.stdout.readline()  # set up; the training begins
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(wait_s)
+        process = Fork(partial(work, **slow), tmp_path / "parts")
+        process.wait_ready()  # set up; the training begins
+        assert process.wait(wait_s) is None
         process.kill()
-        process.communicate()
-    assert subprocess.run([*worker, str(tmp_path / "parts")], env=environment, capture_output=True).returncode == 0
+    run_alone(partial(work, **slow), tmp_path / "parts")
     whole, parts = latest_checkpoint(tmp_path / "whole"), latest_checkpoint(tmp_path / "parts")
     for name in ("weights.safetensors", "optimizer.safetensors"):
         assert sha256_file(whole / name) == sha256_file(parts / name)

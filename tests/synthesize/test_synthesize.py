@@ -764,7 +764,7 @@ def test_word_times_are_those_of_what_is_said(tmp_path: Path) -> None:
     done = synthesize_texts(
         [tmp_path / "texts.jsonl"], tmp_path / "out", {"piper-joe": 1.0}, workers=1, word_times=True, max_cer=0.3
     )
-    assert done["utterances"] == 2 and done["quarantined"] == 0
+    assert done.utterances == 2 and done.quarantined == 0
     one, two = read_utterances(tmp_path / "out" / "utterances.jsonl")
     assert [word.text for word in one.words] == text.split()
     assert (one.text, len(two.words)) == (text, 7)

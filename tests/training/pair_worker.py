@@ -1,4 +1,4 @@
-"""Two processes that train together (gloo): `python pair_worker.py FOLDER SCENARIO ...`; `run_pair` starts both.
+"""Two processes that train together (gloo): `run_pair` starts both.
 
 What rank 0 found is in FOLDER/found.json. A process that waits for ever is killed after minutes, which fails the test.
 """
@@ -7,14 +7,10 @@ import ctypes
 import gc
 import itertools
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +25,7 @@ from salad.model.empty import WeightsOnMeta
 from salad.model.freeze import freeze
 from salad.model.llm import packs
 from salad.model.teacher import Teacher
+from salad.testing.forks import run_together
 from salad.testing.models import make_examples, make_model
 from salad.training.distributed import ProcessGroup, is_sharded, shard
 from salad.training.loop import Schedule, autocast, train
@@ -43,28 +40,17 @@ SMALL_ADAPTER = {
 
 
 def run_pair(folder: Path, *scenarios: str) -> dict:
-    """Start both, wait, and give what they found in each scenario, in turn."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, __file__, str(folder), *scenarios]
-    both = [
-        subprocess.Popen(
-            command, env={**shared, "WORLD_SIZE": "2", "RANK": str(rank)}, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    deadline = time.monotonic() + TIMEOUT_S * len(scenarios)
-    while time.monotonic() < deadline and any(process.poll() is None for process in both):
-        if any(process.poll() for process in both):  # the other one would wait for it
-            break
-        time.sleep(0.05)
-    for process in both:
-        process.kill()
-    errors = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], "\n".join(error[-3000:] for error in errors)
+    """Both processes to their end, and what they found in each scenario, in turn."""
+    run_together(both, folder, scenarios, timeout_s=TIMEOUT_S * len(scenarios))
     return json.loads((folder / "found.json").read_text())
+
+
+def both(folder: Path, scenarios: Sequence[str], *, ready: Callable[[], None]) -> None:
+    world = ProcessGroup.join()
+    found = {name: SCENARIOS[name](world, folder) for name in scenarios}
+    if world.is_first:
+        (folder / "found.json").write_text(json.dumps(found))
+    world.leave()
 
 
 def plain(*lengths: int) -> list[Example]:
@@ -273,16 +259,3 @@ class Peak:
 
 
 SCENARIOS = {"modes": modes, "resumed": resumed, "started": started, "terminated": terminated, "unequal": unequal}
-
-
-def main() -> None:
-    torch.set_num_threads(1)
-    world, folder = ProcessGroup.join(), Path(sys.argv[1])
-    found = {name: SCENARIOS[name](world, folder) for name in sys.argv[2:]}
-    if world.is_first:
-        (folder / "found.json").write_text(json.dumps(found))
-    world.leave()
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,7 +23,9 @@ from salad.measure.divergence import forgetting, summary
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.objective.ctc import ctc, ctc_fits
+from salad.testing.forks import Fork, run_alone, run_together
 from salad.testing.models import make_examples, make_model
+from salad.testing.small_run import work
 from salad.training.checkpoint import Saved, latest_checkpoint, load_weights, trainable
 from salad.training.loop import Schedule, train
 from salad.training.schedule import before_decay, wsd
@@ -344,13 +346,15 @@ def test_the_teacher_reads_in_packs_of_its_own():
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_processes_equal_one_and_resume_as_one(tmp_path, shard):
     """Invariant 6; and a checkpoint of two processes goes on with one."""
-    worker = [str(Path(__file__).parents[1] / "training" / "world_worker.py"), str(int(shard))]
-    one = [sys.executable, *worker, str(tmp_path / "one")]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for command in (one, [*torchrun, *worker, str(tmp_path / "two")]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    run_alone(work, tmp_path / "one", shard)
+    if shard:  # once as a user starts them
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+        worker = ["salad.testing.small_run", "1", str(tmp_path / "two")]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*torchrun, *worker], env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
+    else:
+        run_together(work, tmp_path / "two", shard)
     a, b = (latest_checkpoint(tmp_path / name) for name in ("one", "two"))
     left, right = (Saved(path, ["weights"]) for path in (a, b))
     assert set(left) == set(right)
@@ -361,8 +365,7 @@ def test_two_processes_equal_one_and_resume_as_one(tmp_path, shard):
         assert np.allclose(*([row[key] for row in rows if key in row] for rows in logs), rtol=1e-3), key
     for path in sorted((tmp_path / "two").glob("checkpoint-*"))[1:]:
         shutil.rmtree(path)  # back to the step before the last, and on with one process
-    done = subprocess.run([*one[:-1], str(tmp_path / "two")], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_alone(work, tmp_path / "two", shard)
     again = Saved(latest_checkpoint(tmp_path / "two"), ["weights"])
     for name in left:
         assert torch.allclose(left.read(name).float(), again.read(name).float(), atol=2e-4), name
@@ -371,22 +374,18 @@ def test_two_processes_equal_one_and_resume_as_one(tmp_path, shard):
 @pytest.mark.slow
 def test_killed_twenty_times_equals_uninterrupted(tmp_path):
     """SIGKILL at random moments, the writing of a checkpoint among them."""
-    worker = [sys.executable, str(Path(__file__).parents[1] / "training" / "world_worker.py"), "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SALAD_TEST_STEPS": "120", "SALAD_TEST_SLOW_S": "0.02"}
-    assert subprocess.run([*worker, str(tmp_path / "whole")], env=environment, capture_output=True).returncode == 0
+    slow = {"steps": 120, "pause_s": 0.02}
+    run_alone(partial(work, **slow), tmp_path / "whole")
     rng, kills = random.Random(0), 0
     while kills < 20:
-        process = subprocess.Popen([*worker, str(tmp_path / "parts"), "wait"], env=environment, stdout=subprocess.PIPE)
-        process.stdout.readline()  # set up; the training begins
-        try:
-            process.wait(rng.uniform(0.0, 0.25))
+        process = Fork(partial(work, **slow), tmp_path / "parts")
+        process.wait_ready()  # set up; the training begins
+        if process.wait(rng.uniform(0.0, 0.25)) is not None:
             break  # it finished before the last kill
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
+        process.kill()
+        kills += 1
     assert kills == 20
-    assert subprocess.run([*worker, str(tmp_path / "parts")], env=environment, capture_output=True).returncode == 0
+    run_alone(partial(work, **slow), tmp_path / "parts")
     whole, parts = latest_checkpoint(tmp_path / "whole"), latest_checkpoint(tmp_path / "parts")
     assert sha256_file(whole / "weights.safetensors") == sha256_file(parts / "weights.safetensors")
 

@@ -176,11 +176,9 @@ def synthesize(
             max_cer=max_cer,
             asr=asr,
         )
-    print_table(("what", "figure"), [(key, f"{value:.4g}") for key, value in done.items()])
-    if done["quarantined"]:
-        typer.echo(
-            f"{done['quarantined']} lines or documents are set aside: {out / 'quarantine.jsonl'} says why of each"
-        )
+    print_table(("what", "figure"), [(key, f"{value:.4g}") for key, value in vars(done).items()])
+    if done.quarantined:
+        typer.echo(f"{done.quarantined} lines or documents are set aside: {out / 'quarantine.jsonl'} says why of each")
 
 
 @command(app, "salad plan recipes/salad-3b.yaml --devices 8", MAKE)

@@ -15,6 +15,8 @@ from salad.config.data import Assets, Corpus, Engine, Variation, Voices
 from salad.config.training import Model, Spell, Stage, WarmStart
 from salad.types import SaladError
 
+Yaml = None | bool | int | float | str | list["Yaml"] | dict[str, "Yaml"]  # what a recipe's file may hold
+
 
 class Cluster(Section):
     k: int = Field(
@@ -289,7 +291,7 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         raise SaladError(f"recipe {path}:\n  " + "\n  ".join(lines)) from None
 
 
-def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Yaml]:
     if path.resolve() in above:
         raise SaladError(f"recipe: {path} is its own base (through {', '.join(map(str, above))}); remove one `base:`")
     try:
@@ -303,7 +305,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SaladError(f"recipe: {path} must hold sections (key: value), got {type(values).__name__}")
     values.pop("departures", None)  # what a run wrote beside its resolved recipe: it follows from the rest
-    found: dict[str, Any] = values
+    found: dict[str, Yaml] = values
     if (base := found.pop("base", None)) is not None:
         if not isinstance(base, str):
             raise SaladError(f"recipe: base in {path}: got {base!r}, expected the path of another recipe")
@@ -311,19 +313,22 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return found
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merge(below: dict[str, Yaml], above: dict[str, Yaml]) -> dict[str, Yaml]:
     merged = dict(below)
     for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "shares"
-        merged[key] = _merge(merged[key], value) if both else value
+        own = merged.get(key)
+        if isinstance(value, dict) and isinstance(own, dict) and key != "shares":
+            value = _merge(own, value)
+        merged[key] = value
     return merged
 
 
-def _assign(values: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+def _assign(values: dict[str, Yaml], keys: list[str], value: Yaml, override: str) -> None:
     for key in keys[:-1]:
-        values = values.setdefault(key, {})
-        if not isinstance(values, dict):
+        section = values.setdefault(key, {})
+        if not isinstance(section, dict):
             raise SaladError(f"--set {override!r}: {key} is a value, not a section")
+        values = section
     values[keys[-1]] = value
 
 

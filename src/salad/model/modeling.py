@@ -32,12 +32,13 @@ from salad.model.llm import (
 )
 from salad.model.prompt import Prompt, read_prompt
 from salad.model.span_lengths import span_lengths
+from salad.model.text_side import TextSide
 from salad.objective.head import Head
 
 PRIOR_ROUNDS = 2  # the second one judges after what the first one chose
 
 
-class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class SaladForConditionalGeneration(TextSide, GenerationMixin):
     """encoder (frozen, outside; see `SaladProcessor`) -> adapter -> LLM -> text.
 
     `frames` everywhere: a sequence of float tensors [num_frames, frame_dim], one for each speech span.
@@ -54,6 +55,8 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _skip_keys_device_placement = ["past_key_values"]
+    # The ears, as they were trained: neither rounded nor cast; but for tables of integers.
+    _keep_in_fp32_modules_strict = [r"^adapter\.(?!upper\.(?:sounds|traits|sayable)$)", r"^ctc\.(?!token_ids$)"]
 
     def __init__(self, config: SaladConfig, build: Callable[[PreTrainedConfig], PreTrainedModel] = build_llm) -> None:
         """build: of the LLM's configuration, the LLM; with fresh weights unless given."""
@@ -87,12 +90,27 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
         attention = kwargs.pop("attn_implementation", None)
         found = super().from_pretrained(*args, **kwargs)
         model = found[0] if isinstance(found, tuple) else found  # with output_loading_info
-        model.adapter.float()
-        if model.ctc is not None:
-            model.ctc.float()
+        for part in model._ears():
+            part.float()
         if attention is not None:
             model.set_attn_implementation(attention)
         return found
+
+    def _ears(self) -> list[nn.Module]:
+        return [part for part in (self.adapter, self.ctc) if part is not None]
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """As torch has it; what `half`, `bfloat16` and `to` make of the LLM, the ears stay in float32."""
+        held = [tensor for part in self._ears() for tensor in (*part.parameters(), *part.buffers())]
+        own = {id(tensor) for tensor in (*held, *(tensor.grad for tensor in held if tensor.is_leaf))}
+
+        def kept(tensor: torch.Tensor) -> torch.Tensor:
+            made = fn(tensor)
+            as_it_was = id(tensor) not in own or made.dtype in (tensor.dtype, torch.float32)
+            return made if as_it_was else tensor.to(made.device)
+
+        whole: Self = cast(Any, super())._apply(kept, recurse)
+        return whole
 
     if TYPE_CHECKING:  # transformers gives these no types, or loses those of torch in its wrappers
         config: SaladConfig
@@ -365,26 +383,7 @@ class SaladForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
 
-    def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args: Any, **kwargs: Any) -> None:
-        """Of the text LLM (in a dict: `llm_config`); the ears keep theirs, which parts spans laid end to end."""
-        asked: Any = attn_implementation
-        own = asked.get("llm_config", asked.get("")) if isinstance(asked, dict) else asked
-        if own is not None:
-            self.llm.set_attn_implementation(own, *args, **kwargs)
-
     @property
     def head(self) -> Head:
         """How the LLM makes logits of its last hidden states."""
         return head_of(self.llm)
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return cast(nn.Embedding, self.llm.get_input_embeddings())
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.llm.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Linear:
-        return cast(nn.Linear, self.llm.get_output_embeddings())
-
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        self.llm.set_output_embeddings(new_embeddings)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
-from urllib.request import urlopen
 
 import numpy as np
 import torch
@@ -18,10 +15,21 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils.hub import cached_file
 
-from salad.audio import read_audio, resample, split_at_quiet
+from salad.audio import split_at_quiet
 from salad.files import read_json, write_json
 from salad.model.encoders.base import Encoder
 from salad.model.encoders.load import load_encoder
+from salad.model.recordings import (
+    AUDIO_PARTS,
+    Message,
+    Part,
+    Recording,
+    audio_parts,
+    is_frames,
+    listed,
+    recording_of,
+    samples_of,
+)
 from salad.model.span_lengths import SpanCounter
 from salad.sequence.tokens import OPEN, marked, prompt_ids, token_ids, unmarked
 from salad.types import SaladError
@@ -29,10 +37,7 @@ from salad.types import SaladError
 AUDIO = "<|audio|>"
 HEARD = re.compile(f"(?<!{OPEN}){re.escape(AUDIO)}")  # one that no user wrote
 MAX_SPAN_S = 6.0
-MAX_BYTES = 500_000_000  # of a recording behind a URL
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
-AUDIO_PARTS = ("audio", "input_audio", "audio_url")
-Recording = str | Path | bytes | np.ndarray  # or the frames of its spans, a list of tensors
 GROUPS = ("text_kwargs", "audio_kwargs", "common_kwargs")
 CALL = (*GROUPS, "padding_side", "sampling_rate", "return_tensors", "padding", "truncation", "max_length")
 CHAT_TEMPLATE = (
@@ -54,7 +59,7 @@ class ChatPrompt(str):
 
 
 class SaladProcessor(ProcessorMixin):
-    """Runs the frozen encoder and the tokenizer. Audio: a path, a file's bytes, or float samples [num_samples].
+    """Runs the frozen encoder and the tokenizer. Audio: whatever `salad.model.recordings.samples_of` takes.
 
     ears: what tells how many embeddings a span becomes: the model itself, or a `SpanCounter` of its folder, which
     `from_pretrained` finds there. A prompt has as many placeholders; without ears it has one for each span.
@@ -81,13 +86,14 @@ class SaladProcessor(ProcessorMixin):
     def __call__(
         self,
         text: str | Sequence[str],
-        audio: Recording | Sequence[Recording | list[torch.Tensor]] | None = (),
+        audio: Recording | Sequence[Any] | None = (),
         *,
         add_start: bool = True,
         **kwargs: Any,
     ) -> BatchFeature:
-        """`<|audio|>` in `text` stands for one recording each, in order. A recording may be given
-        as the frames of its spans, as `frames_of` gives them, and is then not encoded again. `text` may be a list.
+        """`<|audio|>` in `text` stands for one recording each, in order; `audio` may hold a list for each of several
+        texts. A recording may be given as the frames of its spans, as `frames_of` gives them, and is then not encoded
+        again.
 
         kwargs, as they are or in text_kwargs, audio_kwargs and common_kwargs: sampling_rate of samples, in Hz (the
         encoder's own); padding_side (left), where what pads the shorter texts has mask 0; padding="max_length" and
@@ -100,26 +106,26 @@ class SaladProcessor(ProcessorMixin):
         Returns input_ids, attention_mask int64 [batch, longest]; frames, a list of [num_frames, frame_dim] for each
         span; and span_lengths int64 [num_spans], how many placeholders stand for each.
         """
-        settings = _settings(kwargs)
+        call = _Call.of(**kwargs)
         texts = [text] if isinstance(text, str) else list(text)
-        audio = [audio] if isinstance(audio, Recording) else [] if audio is None else list(audio)
+        given = listed(audio)
         wanted = sum(len(HEARD.findall(_marked(t))) for t in texts)
-        if wanted != len(audio):
+        if wanted != len(given):
             raise SaladError(
-                f"audio: got {len(audio)} recordings for {wanted} {AUDIO} in text, expected one recording for each"
+                f"audio: got {len(given)} recordings for {wanted} {AUDIO} in text, expected one recording for each"
             )
-        parts = [a if isinstance(a, list) else self._spans(a, settings.get("sampling_rate")) for a in audio]
+        parts = [one if is_frames(one) else self._spans(one, call.sampling_rate) for one in given]
         encoded = iter(self._frames([span for part in parts for span in part if isinstance(span, np.ndarray)]))
         frames = [span if isinstance(span, torch.Tensor) else next(encoded) for part in parts for span in part]
         lengths = [1] * len(frames) if self.ears is None else self.ears.span_lengths(frames)
         each = iter(lengths)
         places_left = [sum(next(each) for _ in part) for part in parts]
         rows = [self._ids(t, add_start, places_left) for t in texts]
-        longest = max(*map(len, rows), settings["max_length"] if settings.get("padding") == "max_length" else 0)
+        longest = call.longest(rows)
         ids = torch.full((len(rows), longest), self.start_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
-            at = longest - len(row) if settings.get("padding_side", "left") == "left" else 0
+            at = longest - len(row) if call.padding_side == "left" else 0
             ids[i, at : at + len(row)] = torch.tensor(row)
             mask[i, at : at + len(row)] = 1
         counted = torch.tensor(lengths, dtype=torch.long)
@@ -135,20 +141,16 @@ class SaladProcessor(ProcessorMixin):
             ids += [self.audio_token_id] * places_left.pop(0)
         return ids + encode(self.tokenizer, last, after=bool(before))
 
-    def frames_of(self, audio: str | Path | bytes | np.ndarray) -> list[torch.Tensor]:
+    def frames_of(self, audio: Recording) -> list[torch.Tensor]:
         """Frames [num_frames, frame_dim] of each span of one recording."""
         return self._frames(self._spans(audio))
 
     def _frames(self, spans: Sequence[np.ndarray]) -> list[torch.Tensor]:
         return [torch.from_numpy(f) for f in self.encoder.encode(spans)]
 
-    def _spans(self, audio: str | Path | bytes | np.ndarray, rate_hz: int | None = None) -> list[np.ndarray]:
+    def _spans(self, audio: Any, rate_hz: int | None = None) -> list[np.ndarray]:
         own_hz = self.encoder.sample_rate_hz
-        if isinstance(audio, str | Path | bytes):
-            samples = read_audio(audio, own_hz)[0]
-        else:
-            samples = resample(np.asarray(audio, dtype=np.float32), rate_hz or own_hz, own_hz)
-        return split_at_quiet(samples, own_hz, MAX_SPAN_S)
+        return split_at_quiet(samples_of(audio, own_hz, rate_hz), own_hz, MAX_SPAN_S)
 
     def decode(self, ids: Any, **kwargs: Any) -> str:
         return str(self.tokenizer.decode(ids, **{"skip_special_tokens": True, **kwargs}))
@@ -175,17 +177,19 @@ class SaladProcessor(ProcessorMixin):
         continue_final_message). The template sees each message's parts as one string; control tokens that a message's
         text holds stay characters. Raises SaladError where it refuses the messages.
         """
+        if kwargs.pop("return_assistant_tokens_mask", False):
+            raise SaladError("return_assistant_tokens_mask: got True, but no piece of a prompt tells whose it is")
         batched = bool(conversation) and not isinstance(conversation[0], dict)
         several = conversation if batched else [conversation]
         called = {**{name: kwargs.pop(name) for name in CALL if name in kwargs}, **(processor_kwargs or {})}
         prompts = [self._prompt(messages, add_generation_prompt, **kwargs) for messages in several]
         if not tokenize:
             return prompts if batched else prompts[0]
-        audio = [_recording(part) for messages in several for part in _audio_parts(messages)]
+        audio = [recording_of(part) for messages in several for part in audio_parts(messages)]
         made = self(prompts, audio, add_start=False, **called)
         return made if return_dict else made["input_ids"]
 
-    def _prompt(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool, **kwargs: Any) -> ChatPrompt:
+    def _prompt(self, messages: Sequence[Message], add_generation_prompt: bool, **kwargs: Any) -> ChatPrompt:
         flat = [{**message, "content": self._content(message)} for message in messages]
         try:
             prompt = self.tokenizer.apply_chat_template(
@@ -198,9 +202,11 @@ class SaladProcessor(ProcessorMixin):
             raise SaladError(f"messages: the LLM's chat template refuses them ({error}); change their roles") from error
         return ChatPrompt(prompt)
 
-    def _content(self, message: dict[str, Any]) -> str:
+    def _content(self, message: Message) -> str:
         content = message.get("content")
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        if content is None and "tool_calls" in message:  # what an assistant says that calls a tool and nothing else
+            content = ""
+        parts: Any = [Part(type="text", text=content)] if isinstance(content, str) else content
         if not isinstance(parts, (list, tuple)) or not all(isinstance(part, dict) for part in parts):
             raise SaladError(
                 f"messages: got content {content!r:.80}, expected a string, or a list of text and audio parts"
@@ -217,7 +223,7 @@ class SaladProcessor(ProcessorMixin):
                 )
         return "".join(said)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, str | int]:
         """What processor_config.json holds."""
         return {
             "processor_class": "SaladProcessor",
@@ -250,19 +256,35 @@ class SaladProcessor(ProcessorMixin):
         return str(settings["encoder"])
 
 
-def _settings(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a call, whichever group they were given in; raises SaladError for one that is given twice."""
-    found = {name: value for name, value in kwargs.items() if name not in GROUPS}
-    for group in GROUPS:
-        for name, value in (kwargs.get(group) or {}).items():
-            if name in found:
-                raise SaladError(f"{name}: got it by itself or in another group, and in {group}; give it once")
-            found[name] = value
-    if found.get("truncation"):
-        raise SaladError("truncation: got True, but a prompt is not cut, as its recordings would be; give less of it")
-    if found.get("padding") == "max_length" and found.get("max_length") is None:
-        raise SaladError('max_length: got none, expected a number of tokens with padding="max_length"')
-    return found
+@dataclass(frozen=True)
+class _Call:
+    """Settings of a call that mean something here; those of transformers' tokenizers that do not are passed over."""
+
+    sampling_rate: int | None = None
+    padding_side: str = "left"
+    padding: bool | str | None = None
+    max_length: int | None = None
+    truncation: bool | str | None = None
+
+    @classmethod
+    def of(cls, **kwargs: Any) -> _Call:
+        """Whichever group they were given in; raises SaladError for one that is given twice, or cannot be."""
+        found = {name: value for name, value in kwargs.items() if name not in GROUPS}
+        for group in GROUPS:
+            for name, value in (kwargs.get(group) or {}).items():
+                if name in found:
+                    raise SaladError(f"{name}: got it by itself or in another group, and in {group}; give it once")
+                found[name] = value
+        if found.get("truncation"):
+            raise SaladError(
+                "truncation: got True, but a prompt is not cut, as its recordings would be; give less of it"
+            )
+        if found.get("padding") == "max_length" and found.get("max_length") is None:
+            raise SaladError('max_length: got none, expected a number of tokens with padding="max_length"')
+        return cls(**{own.name: found[own.name] for own in fields(cls) if own.name in found})
+
+    def longest(self, rows: Sequence[list[int]]) -> int:
+        return max(*map(len, rows), (self.max_length or 0) if self.padding == "max_length" else 0)
 
 
 def _marked(text: str) -> str:
@@ -273,40 +295,3 @@ def placeholder_id(tokenizer: Any) -> int:
     """Id of `<|audio|>`: the tokenizer's own token of that name, else the first that it does not use."""
     known = tokenizer.get_vocab().get(AUDIO)
     return len(tokenizer) if known is None else int(known)
-
-
-def _audio_parts(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    contents = [message["content"] for message in messages if not isinstance(message.get("content"), str)]
-    return [part for content in contents for part in content if part.get("type") in AUDIO_PARTS]
-
-
-def _recording(part: dict[str, Any]) -> Any:
-    """What an audio part of a message holds: transformers' form, or OpenAI's input_audio and audio_url."""
-    held = part.get("input_audio", part.get("audio_url", part))
-    held = held if isinstance(held, dict) else {"url": held}
-    if held.get("data") is not None:
-        return _decoded(held["data"])
-    found = [held[name] for name in ("audio", "path", "url") if held.get(name) is not None]
-    if len(found) != 1:
-        raise SaladError(
-            f'messages: got an audio part with {", ".join(part)}; expected "path", "url" or "audio" beside "type"'
-        )
-    where = str(found[0]) if isinstance(found[0], str) else ""
-    if where.startswith("data:"):
-        return _decoded(where.partition(",")[2])
-    if where.startswith("file:"):
-        return unquote(urlsplit(where).path)
-    if where.startswith(("http:", "https:")):
-        try:
-            with urlopen(where, timeout=60) as answer:
-                return answer.read(MAX_BYTES)
-        except OSError as error:
-            raise SaladError(f"messages: the recording {where} cannot be fetched ({error}); give its path") from error
-    return found[0]
-
-
-def _decoded(data: str) -> bytes:
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise SaladError(f"messages: an audio part's data is no base64 ({error}); encode the file's bytes") from error

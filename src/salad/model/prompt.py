@@ -65,6 +65,8 @@ def read_prompt(
     each span. Where ears hear more or fewer (they were trained since the processor counted, or compute in another
     precision) rows grow or shrink. Raises SaladError where placeholders and spans do not belong together.
     """
+    if labels is not None and labels.shape != input_ids.shape:
+        raise SaladError(f"labels: got {list(labels.shape)}, expected {list(input_ids.shape)} as input_ids")
     heard = input_ids == audio_token_id
     lengths, number = [len(span) for span in spans], int(heard.sum())
     if span_lengths is not None:

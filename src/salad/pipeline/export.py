@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +14,7 @@ from salad.assets.hub import HUB_NAME, push_folder
 from salad.evaluation.saved_model import saved_folder
 from salad.files import read_json, write_json, write_text
 from salad.model import SaladForConditionalGeneration, SaladProcessor
-from salad.model.encoders.inside import put_inside
+from salad.model.encoders.inside import EncoderInside, put_inside
 from salad.pipeline.model_card import licence_of
 from salad.pipeline.remote_code import flat_source
 from salad.types import SaladError
@@ -78,7 +77,7 @@ def export_to_hub(
         return push_folder(export_model(source, folder, merge_lora=merge_lora, dtype=dtype), name, public=public)
 
 
-def _write_code(folder: Path, held: dict[str, Any]) -> None:
+def _write_code(folder: Path, held: EncoderInside) -> None:
     """Both files of remote code, and where transformers finds them."""
     for name, text in remote_code().items():
         write_text(folder / name, text)
@@ -126,7 +125,7 @@ def _merge_lora(model: SaladForConditionalGeneration) -> None:
     model.config.lora_rank = 0
 
 
-def _card(folder: Path, name: str, model: SaladForConditionalGeneration, held: dict[str, Any]) -> str:
+def _card(folder: Path, name: str, model: SaladForConditionalGeneration, held: EncoderInside) -> str:
     """The card of the model that was exported, with its gap, controls and licences; and how the folder is loaded."""
     config, made = model.config, folder / "README.md"
     if made.is_file():

@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from salad import assets
 from salad.align.transcribe import transcribe_all
@@ -116,9 +116,9 @@ def encode(
     `sequence.features: fly` nothing is written.
     """
     settings = run.recipe.sequence
-    how: dict[str, Any] = {"seed": run.recipe.seed, "layouts": layouts, "whole": whole}
+    seed = run.recipe.seed
     if settings.features == "fly":
-        return FlyFrames(encoder_of(run), settings, utterances, **how)
+        return FlyFrames(encoder_of(run), settings, utterances, seed=seed, layouts=layouts, whole=whole)
     encoder, kind, _ = expected(run)
 
     def key(item: tuple[Any, ...]) -> str:
@@ -126,7 +126,7 @@ def encode(
 
     return encode_all(
         run.recipe.assets.encoder,
-        items_of(encoder_of(run), utterances, settings, **how),
+        items_of(encoder_of(run), utterances, settings, seed=seed, layouts=layouts, whole=whole),
         folder,
         stored=settings.stored,
         shard_items=run.recipe.engine.shard_items,
@@ -190,7 +190,14 @@ def expected(run: Run) -> tuple[str, str, Decode]:
     return encoder.fingerprint(), kind_of(encoder, run.recipe.sequence.stored), encoder.frames_of_codes
 
 
-def training_pieces(run: Run) -> dict[str, Any]:
+class Pieces(TypedDict):
+    """Arguments of `encode` and `open_frames`."""
+
+    layouts: int
+    whole: NotRequired[bool]
+
+
+def training_pieces(run: Run) -> Pieces:
     """Which pieces of D_speech and D_active training hears: arguments of `encode` and `open_frames`."""
     return {"layouts": run.recipe.sequence.layouts, "whole": run.recipe.warm_start.enabled}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from salad.config import Select
 from salad.select.allocate import allocate, draw
@@ -57,18 +56,22 @@ def choose(
         whole = replace(clusters[0], id=0, size=len(labels), misalignment=1.0, cer=0.0)
         quotas, places = allocate([whole], gamma=0, budget_s=budget_s, max_cer=settings.max_cer), [0] * len(labels)
     else:
-        how: dict[str, Any] = {"gamma": settings.gamma, "score": settings.score}
+        gamma, score, reliability = settings.gamma, settings.score, 1.0
+        values: dict[int, float] | None = None
         if settings.score in ("uniform", "coverage"):
-            how = {"gamma": 0.0}
+            gamma, score = 0.0, "misalignment"
         elif settings.score == "two_prices":
             assert prices is not None
             sizes = {c.id: c.size for c in clusters if c.cer <= settings.max_cer}
             seconds = prices().spend(sizes, budget_s)
-            how |= {"gamma": 1.0, "values": {i: s / sizes[i] for i, s in seconds.items()}}
+            gamma, values = 1.0, {i: s / sizes[i] for i, s in seconds.items()}
         elif settings.rule == "evidence" and settings.score == "misalignment":
             known = market.decision == ACTIVE
-            how |= {"reliability": market.reliability} if known else {"gamma": 0.0}
-        quotas = clusters = allocate(clusters, budget_s=budget_s, max_cer=settings.max_cer, **how)
+            gamma, reliability = (gamma, market.reliability) if known else (0.0, 1.0)
+        quotas = clusters = allocate(
+            clusters, gamma=gamma, budget_s=budget_s, max_cer=settings.max_cer, score=score, reliability=reliability,
+            values=values,
+        )  # fmt: skip
     open_ = {c.id for c in quotas if c.quota_s > 0}
     kept = [
         (d, at)

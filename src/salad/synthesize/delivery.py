@@ -5,12 +5,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Required, TypedDict, cast
 
 from salad.config import Variation
 from salad.types import SaladError
 
 STEADY = Variation()  # every document alike
+
+
+class Changes(TypedDict, total=False):
+    """Fields of `Delivery` that are not as by default."""
+
+    speed: float
+    pitch: float
+    noise: float
+    seed: int
+
+
+class SpokenItem(Changes, total=False):
+    """What the job that speaks is given of a document; `audio` is flac where it is not told."""
+
+    document: Required[dict[str, str]]
+    voice: Required[str]
+    licence: Required[str]
+    simulated: Required[bool]
+    audio: str
 
 
 @dataclass(frozen=True)
@@ -35,13 +54,15 @@ class Delivery:
             raise SaladError(f"noise: got {self.noise}, expected 0 (none) to 1 (the voice's own)")
 
     @staticmethod
-    def of(values: dict[str, Any]) -> Delivery:
-        """From those of its fields that `values` holds, among others; the rest are as by default."""
-        return Delivery(**{field.name: values[field.name] for field in fields(Delivery) if field.name in values})
+    def of(item: SpokenItem) -> Delivery:
+        """From those of its fields that `item` holds; the rest are as by default."""
+        speed, pitch = item.get("speed", 1.0), item.get("pitch", 1.0)
+        return Delivery(speed, pitch, item.get("noise", 0.0), item.get("seed", 0))
 
-    def changes(self) -> dict[str, Any]:
+    def changes(self) -> Changes:
         """The fields that are not as by default; the inverse of `of`."""
-        return {field.name: own for field in fields(self) if (own := getattr(self, field.name)) != field.default}
+        own = ((field, getattr(self, field.name)) for field in fields(self))
+        return cast(Changes, {field.name: value for field, value in own if value != field.default})
 
     @property
     def voice_speed(self) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from salad.align.transcribe import transcribe_all
 from salad.config import Variation
@@ -17,6 +17,16 @@ from salad.synthesize.speak import assign_voices, speak_all, spoken_forms
 from salad.synthesize.voices import assets_of_voice
 from salad.synthesize.word_times import align_all
 from salad.types import SaladError, Utterance
+
+
+@dataclass(frozen=True)
+class Synthesized:
+    """What was spoken of what was given: documents, utterances and their hours, and what was set aside."""
+
+    documents: int
+    utterances: int
+    hours: float
+    quarantined: int
 
 
 def parse_shares(voices: Sequence[str]) -> dict[str, float]:
@@ -47,7 +57,7 @@ def synthesize_texts(
     word_times: bool = False,
     max_cer: float | None = None,
     asr: str = "whisper-tiny.en",
-) -> dict[str, Any]:
+) -> Synthesized:
     """Speak every document of `texts` (text files, or JSON lines {text, id?, domain?}); returns counts and hours.
 
     Writes to `out`: audio under speech/, utterances.jsonl, cuts.jsonl.gz (Lhotse), spoken.jsonl ({id, spoken}: what was
@@ -92,4 +102,4 @@ def synthesize_texts(
     said = {name: forms for folder in folders for name, forms in spoken_forms(folder).items()}
     write_jsonl(out / "spoken.jsonl", [{"id": u.id, "spoken": said[u.id]} for u in kept if u.id in said])
     hours = sum(utterance.duration_s for utterance in kept) / 3600
-    return {"documents": len(documents), "utterances": len(kept), "hours": hours, "quarantined": len(quarantined)}
+    return Synthesized(len(documents), len(kept), hours, len(quarantined))

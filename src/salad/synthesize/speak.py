@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from salad.data.manifest import Sentence, write_utterances
 from salad.engine import Shard, kept_folder, run_shards
 from salad.engine.run import DISK_FULL
 from salad.files import file_name, read_json, read_jsonl, write_json, write_jsonl
-from salad.synthesize.delivery import NEUTRAL, STEADY, Delivery, delivery_of, number_of
+from salad.synthesize.delivery import NEUTRAL, STEADY, Delivery, SpokenItem, delivery_of, number_of
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.piper import PackageMissing, PiperVoice
 from salad.synthesize.voices import Voice, library_of, load_voice
@@ -48,6 +48,24 @@ class Said:
     samples: np.ndarray
     sentences: list[Sentence]
     words: tuple[Word, ...] = ()
+
+
+class WordRow(TypedDict):
+    """A `Word`."""
+
+    text: str
+    start_s: float
+    end_s: float
+    score: float
+
+
+class SaidNote(TypedDict):
+    """What is kept beside the sound of a document: its samples, what was said for each word, sentences and words."""
+
+    num_samples: int
+    spoken: list[str]
+    sentences: list[list[float]]
+    words: list[WordRow]
 
 
 def assign_voices(documents: Sequence[Document], shares: dict[str, float], seed: int) -> list[tuple[Document, str]]:
@@ -79,10 +97,11 @@ def speak_all(
 
     Killed, it goes on where it was: at most one document of each worker is spoken again.
     """
-    items: list[dict[str, Any]] = []
+    items: list[SpokenItem] = []
     for document, voice in spoken:
-        item = {"document": vars(document), "voice": voice, "licence": "", "simulated": True}
-        item |= delivery_of(document.id, voice, seed, variation).changes()
+        how = delivery_of(document.id, voice, seed, variation).changes()
+        plain = SpokenItem(document=vars(document), voice=voice, licence="", simulated=True)
+        item = cast(SpokenItem, {**plain, **how})
         if audio != "flac":
             item["audio"] = audio
         items.append(item)
@@ -154,7 +173,7 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
     write_jsonl(folder / "quarantine.jsonl", failed)
 
 
-def _said(item: dict[str, Any], document: Document, voice: Voice, audio: Path, seed: int) -> dict[str, Any]:
+def _said(item: SpokenItem, document: Document, voice: Voice, audio: Path, seed: int) -> SaidNote:
     """Speak one document into `audio`, with a note beside it; what a killed attempt has said is not said again."""
     note = audio.with_name(f"{audio.name}.json")
     if not (note.exists() and audio.exists()):
@@ -163,7 +182,8 @@ def _said(item: dict[str, Any], document: Document, voice: Voice, audio: Path, s
         WRITERS[audio.suffix[1:]](audio, said.samples, RATE_HZ)
         rows = {"sentences": [list(s) for s in said.sentences], "words": [vars(word) for word in said.words]}
         write_json(note, {"num_samples": len(said.samples), "spoken": spoken, **rows})
-    return dict(read_json(note))
+    found: SaidNote = read_json(note)
+    return found
 
 
 def speak_document(
@@ -201,7 +221,7 @@ def speak_document(
 
 def _speak(voice: Voice, text: str, delivery: Delivery) -> tuple[np.ndarray, Sequence[tuple[float, float]] | None]:
     """Samples at the delivery's rate, and the words' times in them."""
-    settings: dict[str, Any] = {} if delivery.voice_speed == 1.0 else {"speed": delivery.voice_speed}
+    settings: dict[str, float] = {} if delivery.voice_speed == 1.0 else {"speed": delivery.voice_speed}
     if delivery.noise and isinstance(voice, PiperVoice):
         settings |= {"noise": delivery.noise, "seed": delivery.seed}
     say = getattr(voice, "speak_timed", None)

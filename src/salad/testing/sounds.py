@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 import numpy as np
 
@@ -16,5 +15,5 @@ def noise_file(seconds: float = 1.0, kind: str = "WAV", seed: int = 0) -> bytes:
     return encoded(samples.astype(np.float32), kind=kind)
 
 
-def audio_part(data: bytes, name: str = "wav") -> dict[str, Any]:
+def audio_part(data: bytes, name: str = "wav") -> dict[str, str | dict[str, str]]:
     return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": name}}

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from rapidfuzz.distance import Levenshtein
 
@@ -23,6 +23,14 @@ PIECES = 256  # sub-words of an alphabet, single letters among them
 PIECE_LETTERS = 3  # at most: one token of the LLM ends at a symbol, so symbols should be shorter than tokens
 
 Kind = Literal["phones", "letters", "subwords"]
+
+
+class SymbolsRow(TypedDict):
+    """An alphabet as a model's config.json holds it."""
+
+    kind: Kind
+    names: list[str]
+    language: str
 
 
 @dataclass(frozen=True)
@@ -85,11 +93,11 @@ class Symbols:
         longest = max(map(len, self.names))
         return [_cut(letters_of(word), self._index, longest) for word in words]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SymbolsRow:
         return {"kind": self.kind, "names": list(self.names), "language": self.language}
 
     @classmethod
-    def from_dict(cls, row: dict[str, Any]) -> Symbols:
+    def from_dict(cls, row: SymbolsRow) -> Symbols:
         return cls(row["kind"], tuple(row["names"]), row["language"])
 
 

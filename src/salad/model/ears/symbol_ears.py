@@ -141,7 +141,7 @@ class SymbolEars(nn.Module):
 
     def _all_classes(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors and biases of every token, without gradients; made again when anything they are made of changed."""
-        made_of = [table, *self.upper.parameters()]
+        made_of = [table, *self.upper.parameters(), *self.upper.buffers()]
         key = tuple((t.data_ptr(), t._version) for t in made_of)
         if self._classes is None or self._classes[0] != key:
             self._classes = key, *self.upper.classes(table)

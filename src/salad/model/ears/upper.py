@@ -70,6 +70,12 @@ class Upper(nn.Module):
         nn.init.normal_(self.in_proj.weight)
         nn.init.normal_(self.row.weight, std=self.row.in_features**-0.5)
 
+    def resize(self, rows: int) -> None:
+        """As many classes as the LLM's table has rows; no sound says one that is added until a lexicon is learnt."""
+        for name in ("sounds", "traits", "sayable"):
+            held = getattr(self, name)[:rows]
+            setattr(self, name, torch.cat([held, held.new_zeros(rows - len(held), *held.shape[1:])]))
+
     def forward(
         self, posteriors: torch.Tensor, states: torch.Tensor | None, lengths: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:

@@ -7,7 +7,7 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from transformers.audio_utils import spectrogram, window_function
@@ -29,6 +29,14 @@ LAYER = {
     "ffn/linear_0": "fc1",
     "ffn/linear_1": "fc2",
 }
+
+
+class EncoderInside(TypedDict):
+    """What processor_config.json tells of it: the class that reads it, codebooks (0: none), and its files."""
+
+    kind: str
+    codebooks: int
+    files: list[str]
 
 
 class WhisperOfCT2(Whisper):
@@ -54,7 +62,7 @@ class ExportedProcessor(SaladProcessor):
 
     @staticmethod
     def _encoder_of(settings: dict[str, Any], folder: str | Path, hub: dict[str, Any]) -> Encoder:
-        held = settings["encoder_inside"]
+        held: EncoderInside = settings["encoder_inside"]
         places = [Path(str(cached_file(str(folder), f"{FOLDER}/{name}", **hub))) for name in held["files"]]
         return encoder_inside(held, places[0].parent if places else Path(folder), settings["encoder"])
 
@@ -62,8 +70,8 @@ class ExportedProcessor(SaladProcessor):
         raise SaladError(f"processor: it cannot be saved to {folder}; copy the exported folder, it is whole")
 
 
-def encoder_inside(held: dict[str, Any], folder: Path, name: str) -> Encoder:
-    """held: {"kind": class, "codebooks": number or 0} as `put_inside` gives it."""
+def encoder_inside(held: EncoderInside, folder: Path, name: str) -> Encoder:
+    """The encoder whose files lie in `folder`; held: as `put_inside` gives it."""
     if held["kind"] == "LogMel":
         return LogMel()
     if held["kind"] == "Mimi":
@@ -73,12 +81,12 @@ def encoder_inside(held: dict[str, Any], folder: Path, name: str) -> Encoder:
     return kinds[held["kind"]](folder, name, "cpu")
 
 
-def put_inside(encoder: Encoder, into: Path) -> dict[str, Any]:
-    """The encoder's files, in `into`/encoder: {"kind", "codebooks", "files"}, which `encoder_inside` reads.
+def put_inside(encoder: Encoder, into: Path) -> EncoderInside:
+    """The encoder's files, in `into`/encoder, and what `encoder_inside` reads them by.
 
     Raises SaladError where CTranslate2's weights are stored in integers, which torch's encoder cannot hold.
     """
-    held: dict[str, Any] = {"kind": type(encoder).__name__, "codebooks": encoder.num_codebooks, "files": []}
+    held: EncoderInside = {"kind": type(encoder).__name__, "codebooks": encoder.num_codebooks, "files": []}
     if encoder.weights is None:
         return held
     folder = into / FOLDER

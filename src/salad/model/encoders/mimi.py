@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ import torch
 
 from salad.model.encoders.huggingface import TorchEncoder, exact_float32
 from salad.types import SaladError
+
+
+@dataclass
+class _Carried:
+    """Caches of transformers' after a block of sound: what pads the next one's convolutions, and keys and values."""
+
+    padding: Any = None
+    keys: Any = None
 
 
 class Mimi(TorchEncoder):
@@ -91,19 +100,19 @@ class Mimi(TorchEncoder):
         carried = self._fresh_state()
         return torch.cat([self._latents(part, carried) for part in batch.split(block, dim=-1)], dim=1)
 
-    def _latents(self, batch: torch.Tensor, carried: dict[str, Any] | None = None) -> torch.Tensor:
+    def _latents(self, batch: torch.Tensor, carried: _Carried | None = None) -> torch.Tensor:
         """[B, 1, whole frames of samples] -> [B, T, frame_dim]; `carried` is the state after what came before."""
-        state = carried or {"padding": None, "keys": None}
-        hidden = self._convolutions(batch, padding_cache=state["padding"]).transpose(1, 2)
+        state = carried or _Carried()
+        hidden = self._convolutions(batch, padding_cache=state.padding).transpose(1, 2)
         mixed = self._half.encoder_transformer(
-            hidden, past_key_values=state["keys"], use_cache=carried is not None, return_dict=True
+            hidden, past_key_values=state.keys, use_cache=carried is not None, return_dict=True
         )
-        state["keys"] = mixed.past_key_values
+        state.keys = mixed.past_key_values
         hidden = mixed.last_hidden_state.transpose(1, 2)
-        frames: torch.Tensor = self._half.downsample(hidden, padding_cache=state["padding"])
+        frames: torch.Tensor = self._half.downsample(hidden, padding_cache=state.padding)
         return frames.transpose(1, 2)
 
-    def _fresh_state(self) -> dict[str, Any]:
+    def _fresh_state(self) -> _Carried:
         from transformers.models.mimi.modeling_mimi import MimiConv1d, MimiConv1dPaddingCache
 
         found = [
@@ -119,4 +128,4 @@ class Mimi(TorchEncoder):
             per_layer_padding_mode=[layer.pad_mode for layer in layers],
             per_layer_in_channels=[layer.in_channels for layer in layers],
         )
-        return {"padding": padding, "keys": None}
+        return _Carried(padding)

@@ -1,0 +1,153 @@
+"""What a recording may be given as: files, bytes, samples of any kind, the parts of a message; and their samples."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+from urllib.parse import unquote, urlsplit
+from urllib.request import urlopen
+
+import numpy as np
+import torch
+
+from salad.audio import read_audio, resample
+from salad.types import SaladError
+
+MAX_BYTES = 500_000_000  # of a recording behind a URL
+MOST_CHANNELS = 8
+LOUDEST = 100.0  # of samples that are meant to lie in [-1, 1], loud as they may be
+AUDIO_PARTS = ("audio", "input_audio", "audio_url")
+
+
+class SoundRow(TypedDict, total=False):
+    """A recording as `datasets` keeps it: samples at a rate, a file's bytes, or its path."""
+
+    array: np.ndarray | Sequence[float]
+    sampling_rate: int
+    bytes: bytes | None
+    path: str | None
+
+
+Recording = str | Path | bytes | np.ndarray | torch.Tensor | SoundRow  # or the frames of its spans
+
+
+class Part(TypedDict, total=False):
+    """A part of a message: text, or a recording as transformers has it, or as OpenAI does."""
+
+    type: str
+    text: str
+    audio: Any
+    path: str
+    url: str
+    input_audio: dict[str, str]
+    audio_url: dict[str, str] | str
+
+
+class Message(TypedDict, total=False):
+    """What someone says. Chat templates may ask for more than this."""
+
+    role: str
+    content: str | Sequence[Part] | None
+    tool_calls: list[Any]
+
+
+def listed(audio: Any) -> list[Any]:
+    """One recording, several, or a list for each text, as a flat list of recordings; frames of spans stay together."""
+    if audio is None:
+        return []
+    if _is_one(audio):
+        return [audio]
+    return [one for given in audio for one in ([given] if _is_one(given) or is_frames(given) else given)]
+
+
+def is_frames(given: Any) -> bool:
+    """Whether a recording is given as what its spans were made, a list of [num_frames, frame_dim]."""
+    spans = given if isinstance(given, list) else []
+    return bool(spans) and all(isinstance(span, torch.Tensor) and span.dim() == 2 for span in spans)
+
+
+def _is_one(given: Any) -> bool:
+    numbers = isinstance(given, list | tuple) and len(given) > 0 and isinstance(given[0], int | float)
+    return isinstance(given, str | Path | bytes | np.ndarray | torch.Tensor | Mapping) or numbers
+
+
+def samples_of(recording: Any, rate_hz: int, own_hz: int | None = None) -> np.ndarray:
+    """Samples float32 [num_samples] at `rate_hz` of one recording.
+
+    recording: a path, a file's bytes, or samples at `own_hz` (by default `rate_hz`): an array, a tensor or a list, of
+    floats in [-1, 1] or of integers, channels (up to 8, which are averaged) on either side; or a row of `datasets`,
+    {"array", "sampling_rate"}, {"bytes"} or {"path"}. Raises SaladError for anything else.
+    """
+    if isinstance(recording, Mapping):
+        if recording.get("array") is not None:
+            return samples_of(recording["array"], rate_hz, recording.get("sampling_rate", own_hz))
+        found = [recording[name] for name in ("bytes", "path") if recording.get(name) is not None]
+        if not found:
+            raise SaladError(f'audio: got a recording with {", ".join(recording)}; expected "array", "bytes" or "path"')
+        recording = found[0]
+    if isinstance(recording, str | Path | bytes):
+        return read_audio(recording, rate_hz)[0]
+    samples = recording.detach().cpu().float().numpy() if _is_float(recording) else np.asarray(recording)
+    if samples.dtype.kind == "i" and samples.dtype.itemsize < 8:
+        samples = samples.astype(np.float64) / (np.iinfo(samples.dtype).max + 1)
+    if samples.dtype.kind != "f":
+        raise SaladError(f"audio: got samples of {samples.dtype}, expected floats in [-1, 1], int16 or int32")
+    if samples.ndim == 2 and 0 < min(samples.shape) <= MOST_CHANNELS:
+        samples = samples.mean(axis=int(np.argmin(samples.shape)))
+    if samples.ndim != 1:
+        raise SaladError(f"audio: got samples of shape {list(samples.shape)}, expected [num_samples] of one recording")
+    loudest = float(np.abs(samples).max(initial=0.0))
+    if loudest > LOUDEST:
+        raise SaladError(
+            f"audio: got float samples up to {loudest:.0f}, expected [-1, 1]; divide those of int16 by 32768"
+        )
+    return resample(samples.astype(np.float32), own_hz or rate_hz, rate_hz)
+
+
+def _is_float(recording: Any) -> bool:
+    return isinstance(recording, torch.Tensor) and recording.is_floating_point()
+
+
+def audio_parts(messages: Sequence[Message]) -> list[Part]:
+    """The parts of messages that hold audio, in order."""
+    contents = [message.get("content") for message in messages]
+    parts = (part for content in contents if content and not isinstance(content, str) for part in content)
+    return [part for part in parts if part.get("type") in AUDIO_PARTS]
+
+
+def recording_of(part: Part) -> Any:
+    """What an audio part of a message holds: transformers' form, or OpenAI's input_audio and audio_url.
+
+    Raises SaladError where it holds none, or one that cannot be fetched.
+    """
+    given: Any = part.get("input_audio", part.get("audio_url", part))
+    held = given if isinstance(given, dict) else {"url": given}
+    if held.get("data") is not None:
+        return _decoded(held["data"])
+    found = [held[name] for name in ("audio", "path", "url") if held.get(name) is not None]
+    if len(found) != 1:
+        raise SaladError(
+            f'messages: got an audio part with {", ".join(part)}; expected "path", "url" or "audio" beside "type"'
+        )
+    where = str(found[0]) if isinstance(found[0], str) else ""
+    if where.startswith("data:"):
+        return _decoded(where.partition(",")[2])
+    if where.startswith("file:"):
+        return unquote(urlsplit(where).path)
+    if where.startswith(("http:", "https:")):
+        try:
+            with urlopen(where, timeout=60) as answer:
+                return answer.read(MAX_BYTES)
+        except OSError as error:
+            raise SaladError(f"messages: the recording {where} cannot be fetched ({error}); give its path") from error
+    return found[0]
+
+
+def _decoded(data: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise SaladError(f"messages: an audio part's data is no base64 ({error}); encode the file's bytes") from error
