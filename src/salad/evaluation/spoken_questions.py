@@ -139,8 +139,9 @@ def _question(row: JsonObject, where: str) -> Question:
     text, answers = row.get("question", row.get("context")), row.get("answers")
     if answers is None:
         choices, right = row.get("choices"), row.get("answer")
-        whole = isinstance(choices, list) and isinstance(right, int) and 0 <= right < len(choices)
-        answers = [choices[right]] if whole else []
+        answers = []
+        if isinstance(choices, list) and isinstance(right, int) and 0 <= right < len(choices):
+            answers = [choices[right]]
     texts = [row.get("id"), text, *answers] if isinstance(answers, list) else []
     if not texts or not all(isinstance(t, (str, int)) and str(t).strip() for t in texts):
         raise SaladError(f"{where}: expected {FORM}, each with something in it")

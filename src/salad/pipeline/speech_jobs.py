@@ -25,7 +25,7 @@ from salad.synthesize.delivery import STEADY
 from salad.synthesize.speak import speak_all
 from salad.synthesize.word_times import align_all
 from salad.training.distributed import ProcessGroup
-from salad.types import Document, Utterance
+from salad.types import Document, SaladError, Utterance
 
 SIZES = "rows.json"  # in the folder of aligned shards: rows of each
 
@@ -58,6 +58,10 @@ def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title
     shards' quarantine. In the align stage, what its last result has of the same sound and text is taken from it.
     """
     settings, made_from = run.recipe.align, None
+    if settings.times is not None and not settings.times.is_dir():
+        raise SaladError(
+            f"align.times: {settings.times} is not a folder; give one that holds .TextGrid or .words.json files"
+        )
     if folder.parent == run.folder("align"):
         made_from = aligned_with(run.recipe)
         restore_rows(folder, run.last_result("align") / folder.name)

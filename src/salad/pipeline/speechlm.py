@@ -61,7 +61,7 @@ def build_model(
         frame_dim=encoder.frame_dim,
         **recipe.model.shape(),
         ctc_vocab_size=len(read_json(ctc)) if recipe.warm_start.enabled and not two_parts else 0,
-        symbols=load_symbols(run).to_dict() if two_parts else None,
+        symbols=dict(load_symbols(run).to_dict()) if two_parts else None,
         causal=encoder.causal,
         lora_rank=recipe.stage1.lora_rank if lora else 0,
         start_token_id=start_token_id(tokenizer),

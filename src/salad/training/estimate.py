@@ -79,7 +79,7 @@ def model_config(settings: Recipe, llm: Any) -> SaladConfig:
         **settings.model.shape(),
         lora_rank=settings.stage1.lora_rank if settings.stage1.llm == "lora" else 0,
         ctc_vocab_size=1 if settings.warm_start.enabled and not two_parts else 0,  # rows are the LLM's: no parameters
-        symbols=Symbols("phones", ("#", *map(str, range(63)))).to_dict() if two_parts else None,  # about an alphabet
+        symbols=dict(Symbols("phones", ("#", *map(str, range(63)))).to_dict()) if two_parts else None,  # as many
     )
 
 

@@ -39,9 +39,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
 
 
 def run(run: Run) -> Summary:
-    folder, corpus, times = run.folder("align"), run.folder("corpus"), run.recipe.align.times
-    if times is not None and not times.is_dir():
-        raise SaladError(f"align.times: {times} is not a folder; give one that holds .TextGrid or .words.json files")
+    folder, corpus = run.folder("align"), run.folder("corpus")
     every = spoken_in(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
     screen = screen_of(run.recipe, load_documents(run, "heldout"))
     spoken, leaks = without_leaks(screen, every, "D_speech", lambda pair: pair[0])
@@ -66,13 +64,8 @@ def run(run: Run) -> Summary:
         keep_sizes(folder / name, group)
     store = encode(run, folder / "frames-speech", speech, "encode D_speech", **_heard(run, "speech"))
     encode(run, folder / "frames-heldout", heldout, "encode held-out", **_heard(run, "heldout"))
-    return {
-        "utterances": len(speech),
-        **found,
-        "pieces": len(store),
-        "leaked": len(leaks),
-        "quarantined": len(quarantined),
-    }
+    counts = {"pieces": len(store), "leaked": len(leaks), "quarantined": len(quarantined)}
+    return {"utterances": len(speech), **found, **counts}
 
 
 def load_aligned(run: Run, name: str) -> list[Utterance]:
