@@ -49,9 +49,16 @@ def finished(rows: Sequence[GridRow]) -> list[DoneCell]:
 
 
 def done(rows: Sequence[GridRow], **values: Any) -> list[DoneCell]:
-    """Finished cells with these values; the plain ones (warm start, text rate) unless others are asked for."""
-    wanted = {"warm": True, "rate": "text", **values}
+    """Finished cells with these values; those behind our ears unless others are asked for."""
+    wanted = {"ears": "symbols", **values}
     return [r for r in finished(rows) if all(getattr(r, k) == v for k, v in wanted.items())]
+
+
+def paired_cells(first: Sequence[DoneCell], second: Sequence[DoneCell]) -> tuple[list[DoneCell], list[DoneCell]]:
+    """The cells of both that have a partner of the same share and seed, in one order."""
+    one, other = ({(r.share, r.seed): r for r in rows} for rows in (first, second))
+    keys = sorted(set(one) & set(other))
+    return [one[key] for key in keys], [other[key] for key in keys]
 
 
 def paired_documents(
