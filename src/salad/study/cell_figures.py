@@ -65,8 +65,9 @@ class Measured:
 @dataclass(frozen=True, kw_only=True)
 class CellFigures(Measured):
     """cell.json. key: fingerprint of what the figures depend on; hours, utterances: of speech; train_seconds: of the
-    stage; before: M of the warm start that it began from, () where cold; bought: words of each domain that was bought;
-    machine: what it ran on."""
+    stage; warm_start_seconds: of what cells of one share and seed have in common; seconds: of the rest; before: M of
+    the warm start that it began from, () where cold; bought: words of each domain that was bought; machine: what it
+    ran on."""
 
     key: str = ""
     hours: float = 0.0
@@ -131,7 +132,8 @@ class BaseFigures:
 
 
 def sums(rows: Sequence[DocumentKL]) -> Sums:
-    return tuple(DocumentSum(r.id, r.domain, r.kl, r.count, r.speaker) for r in rows)
+    """Without documents that are spoken as a whole, of which no token is scored."""
+    return tuple(DocumentSum(r.id, r.domain, r.kl, r.count, r.speaker) for r in rows if r.count)
 
 
 def rows_of(own: Sequence[DocumentSum]) -> list[DocumentKL]:

@@ -160,8 +160,8 @@ class Grid:
         folder, base = self.begin(cell), self.base_figures()
         self.data.base.use_threads()
         self.data.spoken(cell)  # what it is the first to need is not a part of what it takes
-        began_s = time.monotonic()
         warm = warmed(self.data, cell, self.warm_key(cell))
+        began_s = time.monotonic()
         trained = train_cell(self.data, cell, folder, warm)
         measuring = self.measuring(cell)
         everything = cell.alpha == 1 and cell.share == MAIN and not cell.buys and cell.ears == "symbols"

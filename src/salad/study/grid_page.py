@@ -41,12 +41,14 @@ def write_reproduction(rows: Sequence[GridRow], base: BaseFigures, folder: Path,
 
 def _intro(rows: Sequence[GridRow], base: BaseFigures) -> str:
     own, text = finished(rows), base.text_right
+    shared = {(r.kind, r.share, r.seed, r.ears): r.warm_start_seconds for r in own}
+    minutes = (sum(r.seconds for r in own) + sum(shared.values())) / 60
     again = _between_seeds(own)
     narrow = [d for d in base.deaf if any(d.id == x.id for r in own[:1] for x in r.documents)] or base.deaf
     cascade = [d for d in base.cascade if any(d.id == x.id for x in narrow)]
     said = (
-        f"{len(own)} of {len(rows)} cells were run, in {sum(r.seconds for r in own) / 60:.0f} minutes of one process "
-        f"each. The text LLM reads {percent(base.text_accuracy)} of {base.heard_items} next sentences right, the "
+        f"{len(own)} of {len(rows)} cells were run, in {minutes:.0f} minutes of one process. "
+        f"The text LLM reads {percent(base.text_accuracy)} of {base.heard_items} next sentences right, the "
         f"cascade {percent(base.cascade_accuracy)}, chance is {100 * base.chance:.0f} %; {len(text)} items are read "
         f"in all. In the trained voice M is {mean(narrow):.2f} without the spoken words and {mean(cascade):.2f} of the "
         "cascade. "
