@@ -28,9 +28,6 @@ from salad.study.verdicts import (
 from salad.types import SaladError
 
 ELSEWHERE = (  # what other commands tell, and no cell of the grid
-    ("B2b", "Ours: KL against cross-entropy on simulated documents",
-     "cells whose stage reads simulated documents, at alpha 1 and 0, three of each: 6 cells of about 200 s. Spoken "
-     "documents: 1e and 3c above"),
     ("B3", "Ours: a second of text bought against a second of speech",
      "`python scripts/purchases.py runs/demo --budget 0.3 --draws 4`, two prices beside uniform: 16 cells, about two "
      "hours of one core"),
@@ -46,6 +43,7 @@ def beyond(rows: Sequence[GridRow], base: BaseFigures) -> list[Finding]:
     return [
         _worth(rows, base),
         _mixtures(rows),
+        *(_objectives(rows, kind) for kind in ("spoken", "simulated")),
         _papers_form(rows, base),
         _log_mel(rows, base),
         *_voices(rows, base),
@@ -102,6 +100,21 @@ def _mixtures(rows: Sequence[GridRow]) -> Finding:
         return judged("1", claim, paper, f"{told}; slope {with_interval(line, '+.3f')}", line, own, rising=False)
     except SaladError:
         return Finding("1", claim, paper, told, OPEN, "Too few cells for a slope.", names(own))
+
+
+def _objectives(rows: Sequence[GridRow], kind: str) -> Finding:
+    """Distillation against cross-entropy, on documents that are spoken, narrow or broad, and on simulated ones."""
+    claim = f"Ours: KL against cross-entropy on {kind} documents: M at alpha 1 less M at alpha 0"
+    kinds = ("narrow", "broad") if kind == "spoken" else ("simulated",)
+    pairs = [paired_cells(*(done(rows, speech=name, alpha=a) for a in (1.0, 0.0))) for name in kinds]
+    with_it, without = ([r for pair in pairs for r in pair[side]] for side in (0, 1))
+    if not with_it:
+        return missing("B2", claim, "-", f"{' and '.join(kinds)} cells at alpha 1 and 0 of one share and seed", [])
+    less = paired_documents(
+        [r.documents for r in with_it], [r.documents for r in without], shares=[r.share for r in with_it]
+    )
+    told = f"{with_interval(less, '+.3f')} ({less.documents} documents, pairs of cells: {len(with_it)})"
+    return judged("B2", claim, "-", told, less, [*with_it, *without], rising=False)
 
 
 def _papers_form(rows: Sequence[GridRow], base: BaseFigures) -> Finding:

@@ -18,15 +18,18 @@ from salad.files import read_json, read_jsonl, write_json
 from salad.model.freeze import freeze
 from salad.pipeline.distillation import train_stage
 from salad.pipeline.ears import lower_part_again, upper_part_again
+from salad.pipeline.ears_data import load_noise, simulated_task, spell_documents
 from salad.pipeline.run import Run
-from salad.pipeline.speechlm import build_model, load_tokenizer, speech_source, text_source
+from salad.pipeline.speechlm import build_model, load_symbols, load_tokenizer, speech_source, text_source
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.warm_start import train_ctc
 from salad.sequence import Frames
+from salad.sequence.spelling import spell
 from salad.study.cell_data import CellData, vocabulary_of
 from salad.study.cells import Cell
 from salad.study.locks import alone
 from salad.training.checkpoint import last_checkpoint, latest_checkpoint
+from salad.training.loop import Schedule, train
 from salad.training.tasks import Source
 from salad.types import Utterance
 
@@ -109,8 +112,7 @@ def warmed(data: CellData, cell: Cell, key: str) -> Warm:
             if folder.exists():
                 shutil.rmtree(folder)
             start_s = time.monotonic()
-            train = _single if cell.ears == "single" else _two_parts
-            weights = train(data, cell, folder)
+            weights = (_single if cell.ears == "single" else _two_parts)(data, cell, folder)
             seconds = time.monotonic() - start_s
             write_json(note, {"key": key, "seconds": seconds, "weights": str(weights.relative_to(folder))})
         found = read_json(note)
@@ -152,6 +154,8 @@ def train_cell(data: CellData, cell: Cell, folder: Path, warm: Warm) -> Trained:
     """The cell's stage from its warm start: KL, likelihood, or both, on its speech and on text, and nothing beside."""
     run, spoken = run_of(data, cell), data.spoken(cell)
     settings = run.recipe.stage1
+    utterances = [u for _, own, _ in spoken for u in own]
+    hours = sum(u.duration_s for u in utterances) / 3600
 
     def sources(tokenizer: Any) -> list[Source]:
         share, layouts = (1 - settings.text_share) / len(spoken), run.recipe.sequence.layouts
@@ -159,8 +163,30 @@ def train_cell(data: CellData, cell: Cell, folder: Path, warm: Warm) -> Trained:
         return [*speech, text_source(run, tokenizer, settings.text_share, load_documents(run, "web"))]
 
     pairs = [(own, frames) for _, own, frames in spoken]
-    train_stage(run, "stage1", settings, sources, lambda: pairs, weights=warm.weights, folder=folder, seed=cell.seed)
+    if cell.speech == "simulated":
+        assert warm.weights is not None
+        _train_simulated(run, cell, folder, warm.weights)
+    else:
+        train_stage(
+            run, "stage1", settings, sources, lambda: pairs, weights=warm.weights, folder=folder, seed=cell.seed
+        )
     last = read_jsonl(folder / "metrics.jsonl")[-1]
-    utterances = [u for _, own, _ in spoken for u in own]
-    hours = sum(u.duration_s for u in utterances) / 3600
     return Trained(last_checkpoint(folder), settings.steps, last["positions"], last["seconds"], hours, utterances)
+
+
+def _train_simulated(base: Run, cell: Cell, folder: Path, weights: Path) -> None:
+    """The stage on texts whose spoken words are symbols with made-up mistakes, as many positions a step as spoken."""
+    settings, seed = base.recipe.stage1, cell.seed
+    bf16, tokenizer, symbols = base.uses_bf16("train"), load_tokenizer(base), load_symbols(base)
+    model, teacher = build_model(base, weights, lora=True), build_model(base)
+    freeze(model, "lora", bf16=bf16)
+    freeze(teacher, "frozen", bf16=bf16)
+    documents, _ = spell_documents(base)
+    texts = {d.id: spell(tokenizer, d.text, symbols) for d in documents}
+    asked = {"kl_steps": settings.steps, "kl_positions": settings.positions}
+    task = simulated_task(
+        model, tokenizer, documents, texts, load_noise(base.folder("spell")),
+        base.recipe.spell.model_copy(update=asked), base.recipe.sequence, seed, alpha=cell.alpha, base=teacher,
+    )  # fmt: skip
+    rates = {"adapter": settings.lr_adapter, "llm": settings.lr_llm}
+    train(model, task, Schedule.of(settings, rates, probe_every=0), folder, title="simulated documents", bf16=bf16)

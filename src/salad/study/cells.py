@@ -18,7 +18,8 @@ class Cell:
     """One training of one share of one kind of speech.
 
     speech: narrow; broad (random documents of D_web, spoken); or a purchase beside narrow speech: active, uniform,
-    active-gammaG, active-kK.
+    active-gammaG, active-kK; or simulated: the stage reads texts as ears would hear them, after a warm start on narrow
+    speech.
     share: of the narrow or broad speech; the parts train for its square root of the recipe's steps, so that less speech
     is heard more often.
     ears: symbols (ours), log-mel (ours behind a filter bank, which never saw a transcript), single (one adapter with a
@@ -43,7 +44,7 @@ class Cell:
     @property
     def buys(self) -> bool:
         """Whether a little speech was bought beside the narrow."""
-        return self.speech not in ("narrow", "broad")
+        return self.speech not in ("narrow", "broad", "simulated")
 
     @property
     def kind(self) -> str:
@@ -79,6 +80,7 @@ def grid(seeds: int) -> list[Cell]:
     cells += [Cell("narrow", 1.0, MAIN, seed, ears) for seed in every[1:] for ears in ("cold", "log-mel")]
     cells += [Cell("narrow", alpha, MAIN, seed) for seed in every[1:] for alpha in ALPHAS[2:]]
     cells += [Cell("narrow", alpha, share, seed) for seed in every[2:] for share in few for alpha in (1.0, 0.0)]
+    cells += [Cell("simulated", alpha, MAIN, seed) for seed in every for alpha in (1.0, 0.0)]
     for seed in every:
         cells += [Cell(f"active-gamma{gamma:g}", 1.0, MAIN, seed) for gamma in GAMMAS]
         cells += [Cell(f"active-k{k}", 1.0, MAIN, seed) for k in KS]

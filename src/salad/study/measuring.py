@@ -43,7 +43,8 @@ from salad.types import Example, Result, Utterance
 
 CONTROLLED = 16  # documents of which M is measured on another's recording, and on silence
 UNSEEN_EVERY = 2  # of the unseen voices' recordings, one in so many
-OWN_ITEMS = 200  # at most so many next sentences are read; `evaluate.items` of them are heard too
+READ_ITEMS = 3  # times the next sentences that are heard are read, where tasks are read as well
+CONTROL_ITEMS = 0.5  # of those that are heard, so many are answered on silence and on another's recording
 
 
 class Measuring:
@@ -62,10 +63,11 @@ class Measuring:
         self.controlled = [e for e in others if is_seen(e.speaker)][:: max(1, len(seen) // CONTROLLED)][:CONTROLLED]
         self.other_frames = frames_of
         self.silence = silence(run.recipe.assets.encoder, run.recipe.threads)
-        items = build_items(
-            own.documents, OWN_ITEMS, self.settings.options, self.settings.context_words, run.recipe.seed
-        )
-        self.items, self.heard_items = items, items[: self.settings.items]
+        settings = self.settings
+        number = settings.items * (READ_ITEMS if settings.tasks else 1)
+        items = build_items(own.documents, number, settings.options, settings.context_words, run.recipe.seed)
+        self.items, self.heard_items = items, items[: settings.items]
+        self.control_items = self.heard_items[: max(1, round(CONTROL_ITEMS * settings.items))]
         self.read = read_words(run)
 
     def base_figures(self, key: str, narrow: Sequence[Utterance], spell_seconds: float) -> BaseFigures:
@@ -121,14 +123,15 @@ class Measuring:
             other = divergence(model, reader, self.controlled, speech_ears(model, lambda e: self.other_frames[e.id]))
             blind = divergence(model, reader, self.controlled, still)
             f = forgetting(model, own.teacher, own.texts)
-            systems = ("speech_adapted", "blind", "other")
-            answers = answer(own, self.heard_items, {}, systems, self.silence)
+            answers = answer(own, self.heard_items, {}, ("speech_adapted",))
+            answers |= answer(own, self.control_items, {}, ("blind", "other"), self.silence)
             read, _ = self._read(model, everything)
             spans = listen(own, model, [*self.seen, *self.unseen])
             decode = own.tokenizer.decode
             spoken = heard_of_utterances(model, decode, self.natural, self.people)
         labels = [item.document_id for item in self.heard_items]
-        ours, silent = answers["speech_adapted"], answers["blind"]
+        ours, silent, labels_few = answers["speech_adapted"], answers["blind"], labels[: len(self.control_items)]
+        few = ours[: len(silent)]
         mean, forgot = summary(m), summary(f)
         counts = Counter(word for u in trained_on for word in spoken_words(u.text))
         first = [s for s in spans if is_seen(s.speaker)]
@@ -145,11 +148,11 @@ class Measuring:
             forgetting=forgot.all,
             forgetting_se=forgot.se,
             speech_accuracy=_interval(ours, self.heard_items),
-            silence_accuracy=_interval(silent, self.heard_items),
-            other_accuracy=_interval(answers.get("other", silent), self.heard_items),
-            text_accuracy=_interval(read[: len(self.items)], self.items),
+            silence_accuracy=_interval(silent, self.control_items),
+            other_accuracy=_interval(answers.get("other", silent), self.control_items),
+            text_accuracy=_interval(read[: len(self.heard_items)], self.heard_items),
             margin=Interval.of(margin(ours, resamples, seed, groups=labels)),
-            margin_over_silence=Interval.of(margin_over(ours, silent, resamples, seed, groups=labels)),
+            margin_over_silence=Interval.of(margin_over(few, silent, resamples, seed, groups=labels_few)),
             speech_right="".join(str(int(r.correct)) for r in ours),
             text_right="".join(str(int(r.correct)) for r in read),
             items=len(self.heard_items),
@@ -183,7 +186,7 @@ class Measuring:
         """Our next sentences, and with `everything` the recipe's tasks, as a model reads them; ids of the latter."""
         own, run = self.evaluator, self.run_of_cell
         requests, results = list[Request](), list[tuple[str, int, tuple[str, ...]]]()
-        for item in self.items:
+        for item in self.items if everything else self.heard_items:
             requests.append(self._request(item.context, item))
             results.append((item.id, item.answer, item.options))
         if everything:
@@ -200,7 +203,7 @@ class Measuring:
             Result(name, right, tuple(option.logprob / option.num_tokens for option in options))
             for (name, right, _), options in zip(results, scores, strict=True)
         ]
-        return found, [name for name, *_ in results[len(self.items) :]]
+        return found, [name for name, *_ in results[len(self.items) :]]  # of the tasks
 
     def _request(self, context: str, item: NextSentenceItem) -> Request:
         from salad.evaluation.prompt import Segment
