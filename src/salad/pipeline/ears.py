@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rapidfuzz.distance import Levenshtein
@@ -39,7 +39,7 @@ from salad.text.phonemes import BOUNDARY, Symbols
 from salad.training.checkpoint import latest_checkpoint
 from salad.training.distributed import ProcessGroup
 from salad.training.ears_tasks import HeardSpellTask, LowerTask, SpellTask, SymbolSpan
-from salad.training.loop import Schedule, autocast, train
+from salad.training.loop import Schedule, SharedTask, autocast, train
 from salad.training.tasks import Side, Together
 from salad.types import Utterance
 
@@ -185,7 +185,8 @@ def upper_part_again(
         run.recipe.spell, {"adapter": lr}, steps=steps, weight_decay=0.01, decay_share=0.6, checkpoint_every=steps
     )
     title, bf16 = "symbols to tokens (text and speech)", run.uses_bf16("train", default_device())
-    return train(model, Together(read.task, beside), schedule, folder, title=title, bf16=bf16, start_from=start_from)
+    task = Together(cast(SharedTask, read.task), beside)
+    return train(model, task, schedule, folder, title=title, bf16=bf16, start_from=start_from)
 
 
 def _spelled(run: Run, tokenizer: Any, symbols: Symbols) -> tuple[list[SpelledText], list[SpelledText]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from salad.config import Recipe
 from salad.files import read_json, read_jsonl, write_json
 from salad.model.freeze import freeze
 from salad.pipeline.distillation import train_stage
@@ -73,7 +74,7 @@ def run_of(data: CellData, cell: Cell) -> Run:
     return Run(recipe_of(data.recipe, cell, base.recipe))
 
 
-def recipe_of(recipe: Any, cell: Cell, base: Any) -> Any:
+def recipe_of(recipe: Recipe, cell: Cell, base: Recipe) -> Recipe:
     """The recipe of a cell, out of the grid's and of the base that it reads."""
     stage, warm, model = recipe.stage1, recipe.warm_start, base.model
     steps = max(2, round(stage.steps * cell.effort))

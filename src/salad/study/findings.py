@@ -215,13 +215,13 @@ def _active(rows: Sequence[GridRow]) -> Finding:
     active, uniform = paired_cells(*(done(rows, speech=name, alpha=1.0) for name in ("active", "uniform")))
     if not active:
         return missing("4", claim, paper, "active and uniform cells", [])
-    sides = [[r.documents for r in own] for own in (active, uniform)]
-    found = paired_documents(*sides)
+    first, second = ([r.documents for r in own] for own in (active, uniform))
+    found = paired_documents(first, second)
     ours = f"M active minus uniform: {with_interval(found, '+.3f')} ({found.documents} documents, pairs of cells: "
     ours += f"{len(active)})"
     why = ""
     for size, domains in zip(("larger", "smaller"), _bought_more(active, uniform), strict=True):
-        inside = paired_documents(*sides, domains) if domains else None
+        inside = paired_documents(first, second, domains) if domains else None
         if inside is not None and inside.documents:
             why += (
                 f"In the {len(domains)} domains of which active buys a {size} share: {with_interval(inside, '+.3f')}. "

@@ -263,7 +263,7 @@ class Grid:
 
     def _of(self, cell: Cell) -> dict[str, Any]:
         """The sections of a cell's recipe that figures depend on."""
-        values = recipe_of(self.recipe, cell, self.recipe).model_dump(mode="json")
+        values: dict[str, Any] = recipe_of(self.recipe, cell, self.recipe).model_dump(mode="json")
         for section, names in NO_FIGURE.items():
             for name in names:
                 (values[section] if section else values).pop(name, None)
