@@ -122,7 +122,7 @@ def judged(
 def _needed(found: Difference | Regression, own: Sequence[DoneCell], null: float) -> str:
     """What would tell a difference as large as was found: an interval narrows with the root of what it is of."""
     least, size = detectable((found.high - found.low) / 2, found.freedom), abs(found.value - null)
-    if not size or not math.isfinite(least) or least <= size:
+    if size < 1e-9 or not math.isfinite(least) or least <= size:
         return ""
     times = (least / size) ** 2
     hours = times * sum(row.seconds + row.warm_start_seconds for row in own) / 3600
