@@ -143,6 +143,7 @@ def test_a_row_that_chance_may_give_one_of_five_does_not_make_a_finding():
 
 
 def test_what_active_buys_less_of_stands_beside_what_it_buys_more_of(rows):
+    rows = [r for r in rows if r["bought"]]
     found = {f.claim[:3]: f for f in findings(rows, BASE)}["4. "]
     larger, smaller = re.findall(r"(larger|smaller) share: ([-+.\d]+ \[.*?\])", found.why)
     assert larger[0] == "larger" and smaller[0] == "smaller" and larger[1] != smaller[1]
@@ -150,7 +151,7 @@ def test_what_active_buys_less_of_stands_beside_what_it_buys_more_of(rows):
 
 def test_the_speechs_own_domains_have_slopes_of_their_own():
     rng = np.random.default_rng(2)
-    rows = [row(c, 1.0, rng) for c in grid(2)]
+    rows = [row(c, 1.0, rng) for c in grid(2) if c.speech == "narrow" and c.ears == "symbols"]
     for r in rows:  # M moves in one domain, and against it in the other
         tilt = (-1 if r["alpha"] == 1 else 1) * 0.2 * np.log2(8 * r["share"])
         for d in r["documents"]:
@@ -193,6 +194,7 @@ def test_what_was_not_run_is_said(rows):
 
 
 def test_the_papers_form_stands_beside_ours_with_the_seconds_of_both(rows):
+    rows = [r for r in rows if r["share"] == MAIN and r["alpha"] == 1.0]
     form = next(f for f in findings(rows, BASE) if f.number == "P")
     assert form.verdict == "holds" and "after 13 s and 90 s of spelling" in form.ours and "after 12 s" in form.ours
     assert {"-cold" in cell for cell in form.cells} == {True, False} and len(form.cells) == 6
@@ -215,6 +217,7 @@ def test_hours_at_an_m_are_those_of_the_law():
 
 
 def test_recordings_of_one_document_count_once(rows):
+    rows = [r for r in rows if r["speech"] == "narrow" and r["share"] == MAIN]
     for r in rows:
         r["unseen"] = [{**d, "id": d["id"] + voice} for d in r["unseen"][:8] for voice in ("a", "b")]
     cascade = [{**d, "id": d["id"] + voice} for d in BASE["cascade"][32:40] for voice in ("a", "b")]
@@ -251,6 +254,7 @@ def test_a_cell_against_itself_differs_by_nothing(rows):
 
 
 def test_the_page_shows_n_and_interval_of_every_cell_and_names_what_was_dropped(rows, tmp_path):
+    rows = [r for r in rows if r["seed"] == 0]
     rows = [*rows[:-1], {**{k: rows[-1][k] for k in asdict(Cell("narrow", 1, 1))}, "cell": rows[-1]["cell"],
                          "status": "dropped", "reason": "needs 30 s, 9 left"}]  # fmt: skip
     table = write_reproduction(read(rows), SHARED, tmp_path, "a machine")
