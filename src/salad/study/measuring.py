@@ -14,6 +14,7 @@ from salad.evaluation.next_sentence import NextSentenceItem, build_items
 from salad.evaluation.prompt import Request, request, segments
 from salad.evaluation.score import score
 from salad.evaluation.scorer_model import Reader
+from salad.measure.controls import silence
 from salad.measure.divergence import (
     DocumentKL,
     deaf_ears,
@@ -27,9 +28,9 @@ from salad.measure.divergence import (
 from salad.measure.hearing import HeardSpan, exposure_of, heard_of_utterances, spoken_words, voice_errors, word_recall
 from salad.measure.results import Interval, Share
 from salad.measure.statistics import accuracy, chance, margin, margin_over
+from salad.model import load_encoder
 from salad.model.teacher import Teacher
 from salad.pipeline.choices import answer
-from salad.pipeline.divergences import silence
 from salad.pipeline.hearing import listen, read_words
 from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.run import Run
@@ -62,7 +63,7 @@ class Measuring:
         others, frames_of = own.another()
         self.controlled = [e for e in others if is_seen(e.speaker)][:: max(1, len(seen) // CONTROLLED)][:CONTROLLED]
         self.other_frames = frames_of
-        self.silence = silence(run.recipe.assets.encoder, run.recipe.threads)
+        self.silence = silence(load_encoder(run.recipe.assets.encoder, run.recipe.threads))
         settings = self.settings
         number = settings.items * (READ_ITEMS if settings.tasks else 1)
         items = build_items(own.documents, number, settings.options, settings.context_words, run.recipe.seed)
