@@ -36,17 +36,17 @@ def recipe(tmp_path, recipe_values, monkeypatch):
     """A recipe whose stages note where they ran; order, sharing and budget are the real ones."""
     ran: list[str] = []
 
-    def load(name):
-        stage = name.rsplit(".", 1)[1]
+    real = pipeline._module
 
+    def noting(stage):
         def run(run):
             ran.append(f"{run.dir.name}:{stage}")
             write_json(run.folder(stage) / "figures.json", {"left_out": [stage]})
             return {}
 
-        return types.SimpleNamespace(run=run)
+        return types.SimpleNamespace(**{**vars(real(stage)), "run": run})
 
-    monkeypatch.setattr(pipeline, "_function", lambda stage: load(f"salad.pipeline.stages.{stage}").run)
+    monkeypatch.setattr(pipeline, "_module", noting)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({**recipe_values, "run_dir": str(tmp_path / "run")}))
     return path, ran

@@ -51,29 +51,29 @@ CONTROL_ITEMS = 0.5  # of those that are heard, so many are answered on silence 
 class Measuring:
     """One kind of ears over one held-out set; what its cells share is loaded once."""
 
-    def __init__(self, run: Run, natural: tuple[list[Utterance], Frames]) -> None:
-        self.run_of_cell, self.settings = run, run.recipe.evaluate
-        self.evaluator = HeldoutEvaluator(run)
+    def __init__(self, setting: Run, natural: tuple[list[Utterance], Frames]) -> None:
+        self.setting, self.settings = setting, setting.recipe.evaluate
+        self.evaluator = HeldoutEvaluator(setting)
         own = self.evaluator
         seen = [e for e in own.examples if is_seen(e.speaker)]
         unseen = sorted((e for e in own.examples if not is_seen(e.speaker)), key=lambda e: (e.speaker, e.id))
         self.seen, self.unseen = seen, unseen[::UNSEEN_EVERY]
         self.people, frames = natural
-        self.natural = speech_examples(run, own.tokenizer, self.people, frames)
+        self.natural = speech_examples(setting, own.tokenizer, self.people, frames)
         others, frames_of = own.another()
         self.controlled = [e for e in others if is_seen(e.speaker)][:: max(1, len(seen) // CONTROLLED)][:CONTROLLED]
         self.other_frames = frames_of
-        self.silence = silence(load_encoder(run.recipe.assets.encoder, run.recipe.threads))
+        self.silence = silence(load_encoder(setting.recipe.assets.encoder, setting.recipe.threads))
         settings = self.settings
         number = settings.items * (READ_ITEMS if settings.tasks else 1)
-        items = build_items(own.documents, number, settings.options, settings.context_words, run.recipe.seed)
+        items = build_items(own.documents, number, settings.options, settings.context_words, setting.recipe.seed)
         self.items, self.heard_items = items, items[: settings.items]
         self.control_items = self.heard_items[: max(1, round(CONTROL_ITEMS * settings.items))]
-        self.read = read_words(run)
+        self.read = read_words(setting)
 
     def base_figures(self, key: str, narrow: Sequence[Utterance], spell_seconds: float) -> BaseFigures:
         """What every cell is held against."""
-        own, run = self.evaluator, self.run_of_cell
+        own, run = self.evaluator, self.setting
         measured = [*self.seen, *self.unseen, *self.natural]
         speech = [*load_aligned(run, "heldout"), *self.people]
         wanted = {e.id for e in measured} | {own.by_document[i.document_id].id for i in self.heard_items}
@@ -115,7 +115,7 @@ class Measuring:
     def cell(self, checkpoint: Path, trained_on: Sequence[Utterance], base: BaseFigures, everything: bool) -> Measured:
         """Figures of a trained cell; trained_on: its speech; everything: all items are read, not only our own."""
         own = self.evaluator
-        seed, resamples = self.run_of_cell.recipe.seed, self.settings.bootstrap
+        seed, resamples = self.setting.recipe.seed, self.settings.bootstrap
         with own.reading():
             model = own.load(checkpoint)
             reader = Teacher(model, cache=True)  # P on text is the adapted model's: eq. 2
@@ -185,7 +185,7 @@ class Measuring:
 
     def _read(self, model: object, everything: bool) -> tuple[list[Result], list[str]]:
         """Our next sentences, and with `everything` the recipe's tasks, as a model reads them; ids of the latter."""
-        own, run = self.evaluator, self.run_of_cell
+        own, run = self.evaluator, self.setting
         requests, results = list[Request](), list[tuple[str, int, tuple[str, ...]]]()
         for item in self.items if everything else self.heard_items:
             requests.append(self._request(item.context, item))
