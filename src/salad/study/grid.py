@@ -32,10 +32,11 @@ from salad.study.locks import alone
 from salad.study.measuring import Measuring, mean_of
 from salad.study.verdicts import Finding
 
+VERSION = 1  # of how cells are trained and measured: another one makes kept rows void
 NOTHING = "none"  # for `only`
 PAGE_S = 45.0  # kept for the start of Python and for the page
 NO_FIGURE = {  # sections and settings that change no figure of a cell, or only its seconds
-    "": ("run_dir", "threads", "engine", "precision", "stage2", "rounds", "probe", "select", "cluster", "align"),
+    "": ("run_dir", "threads", "engine", "precision", "stage2", "rounds", "probe", "select", "cluster"),
     "stage1": ("keep", "checkpoint_every", "probe_every", "probe_documents", "spike_factor"),
     "evaluate": ("only", "stages", "stage_documents", "oracle_documents", "noise", "noise_documents", "tasks",
                  "task_data", "task_hub", "num_fewshot"),
@@ -239,36 +240,40 @@ class Grid:
         return folder
 
     def key(self, cell: Cell) -> str:
-        """Fingerprint of all that a cell's figures depend on. No path of this machine is in it."""
-        bought: list[Any] = []
-        if cell.buys:
-            bought = [self._values()[name] for name in ("probe", "select", "cluster", "synthesize")]
-        elif cell.kind == "broad":
-            bought = [self._values()["synthesize"]]
-        return sha256_json([vars(cell), self._of(cell), bought])[:16]
+        """Fingerprint of all that a cell's figures depend on. No path of this machine is in it, and no setting that has
+        its default: a recipe that learns a new setting keeps its cells."""
+        names = ("synthesize",) if cell.kind == "broad" else ("probe", "select", "cluster", "synthesize")
+        every = self.recipe.model_dump(mode="json", exclude_defaults=True)
+        bought = {name: every.get(name) for name in names} if cell.buys or cell.kind == "broad" else {}
+        return sha256_json([VERSION, _named(cell), self._of(cell), bought])[:16]
 
     def warm_key(self, cell: Cell) -> str:
         """The same of a warm start, which knows nothing of alpha, of the stage, or of what is bought beside."""
         values = self._of(cell)
         for name in ("stage1", "evaluate"):
-            values.pop(name)
-        return sha256_json([cell.kind, cell.share, cell.seed, cell.ears, values])[:16]
+            values.pop(name, None)
+        return sha256_json([VERSION, cell.kind, cell.share, cell.seed, cell.ears, values])[:16]
 
     def base_key(self) -> str:
         """Of what all cells are held against, the items of tasks among it."""
         values, settings = self._of(Cell("narrow", 1.0, MAIN)), self.recipe.evaluate
         files = [sha256_file(path) for path in task_files(settings.tasks, settings.task_data)]
-        about = {name: values[name] for name in ("seed", "assets", "corpus", "sequence", "evaluate")}
-        return sha256_json([about, list(settings.tasks), files])[:16]
+        about = {name: values.get(name) for name in ("seed", "assets", "corpus", "sequence", "evaluate")}
+        return sha256_json([VERSION, about, list(settings.tasks), files])[:16]
 
     def _of(self, cell: Cell) -> dict[str, Any]:
-        """The sections of a cell's recipe that figures depend on."""
-        values: dict[str, Any] = recipe_of(self.recipe, cell, self.recipe).model_dump(mode="json")
+        """The sections of a cell's recipe that figures depend on, without what has its default."""
+        recipe = recipe_of(self.recipe, cell, self.recipe)
+        values: dict[str, Any] = recipe.model_dump(mode="json", exclude_defaults=True)
         for section, names in NO_FIGURE.items():
             for name in names:
-                (values[section] if section else values).pop(name, None)
-        values.pop("synthesize")
-        return values
+                (values.get(section, {}) if section else values).pop(name, None)
+        values.pop("synthesize", None)
+        return {name: value for name, value in values.items() if value != {}}
 
-    def _values(self) -> dict[str, Any]:
-        return self.recipe.model_dump(mode="json")
+
+def _named(cell: Cell) -> dict[str, Any]:
+    """What a cell is, without what is so by default."""
+    plain = vars(Cell(cell.speech, cell.alpha, cell.share))
+    always = ("speech", "alpha", "share")
+    return {name: value for name, value in vars(cell).items() if name in always or value != plain[name]}
