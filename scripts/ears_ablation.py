@@ -59,6 +59,7 @@ from salad.sequence.simulate import Noise
 from salad.sequence.spelling import spell
 from salad.study.ablation import difference_text
 from salad.study.ablation import paired as paired_trainings
+from salad.study.cell_training import SINGLE
 from salad.training.checkpoint import latest_checkpoint, load_weights
 from salad.training.ears_tasks import HeardSpellTask, LowerTask, SpellTask
 from salad.training.loop import autocast
@@ -69,11 +70,6 @@ from salad.types import SaladError, Utterance
 KL_SHARE = 0.3  # of the seconds at the end, in which the KL is beside the spelling
 KL_POSITIONS, MANY = 500, 100_000
 UPPER = ("text", "no_pronunciation", "uniform_noise", "speech", "kl_simulated", "kl_speech")
-# The demo's adapter before its ears had two parts.
-SINGLE = {
-    "adapter_layers": 2, "adapter_width": 576, "adapter_mlp": 1536,
-    "adapter_heads": 9, "adapter_kv_heads": 3, "stride": 4,
-}  # fmt: skip
 WARM, FEW = 3, 15  # steps before, and while, a rate is measured
 WHOLE = ("phones", "letters", "single")
 

@@ -16,20 +16,10 @@ from salad.audio import read_audio
 from salad.cli.common import print_table
 from salad.data.manifest import write_utterances
 from salad.evaluation.divergence import measure_divergence, table_of
+from salad.study.cell_data import NATURAL
 from salad.types import Utterance
 
 ASR = "whisper-tiny.en"
-TEXTS = {
-    "beckett": ("Ever tried. Ever failed. No matter. Try again. Fail again. Fail better."),
-    "two_cities": (
-        "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of "
-        "foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of Light, it "
-        "was the season of Darkness, it was the spring of hope, it was the winter of despair, we had everything "
-        "before us, we had nothing before us, we were all going direct to Heaven, we were all going direct the "
-        "other way— in short, the period was so far like the present period, that some of its noisiest authorities"
-        " insisted on its being received, for good or for evil, in the superlative degree of comparison only."
-    ),
-}
 
 
 def main() -> None:
@@ -38,7 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/hear-human"))
     arguments = parser.parse_args()
     folder, aligner, aligned = get("human-speech"), load_aligner(ASR), []
-    for name, text in TEXTS.items():
+    for name, text in NATURAL.items():
         path = folder / f"{name}.wav"
         samples, rate_hz = read_audio(path)
         whole = Utterance(name, text, str(path), rate_hz, len(samples), speaker=name, document_id=name)

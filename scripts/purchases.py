@@ -39,7 +39,7 @@ from salad.measure.hearing import voice_errors
 from salad.measure.statistics import pooled_spread, replicate_reach
 from salad.model.freeze import freeze
 from salad.pipeline.buying import excluded, market_of, price, units_of_run
-from salad.pipeline.ears import ears_sides, lower_part_again
+from salad.pipeline.ears import lower_part_again, upper_part_again
 from salad.pipeline.ears_data import spell_documents
 from salad.pipeline.hearing import listen
 from salad.pipeline.heldout import HeldoutEvaluator
@@ -52,9 +52,7 @@ from salad.progress import console
 from salad.select.choose import choose
 from salad.select.prices import spread_text
 from salad.synthesize.speak import assign_voices
-from salad.training.loop import Schedule, train
 from salad.training.schedule import before_decay
-from salad.training.tasks import Together
 from salad.types import SaladError, Utterance
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -164,14 +162,8 @@ class Cells:
         last = lower_part_again(run, model, self.tokenizer, spoken, ctc_steps, folder / "lower", start, seed)
         if not steps:
             return last
-        settings = run.recipe.stage2.model_copy(update={"steps": steps, "ctc_weight": 0.0, "spell_weight": 1.0})
-        read, *beside = ears_sides(run, model, self.tokenizer, spoken, settings, seed, texts)
-        task, rates = Together(read.task, beside), {"adapter": self.arguments.spell_lr}
-        schedule = Schedule.of(
-            run.recipe.spell, rates, steps=steps, weight_decay=0.01, decay_share=0.6, checkpoint_every=steps
-        )
-        title = "symbols to tokens (text and speech)"
-        return train(model, task, schedule, folder / "upper", title=title, bf16=bf16, start_from=last)
+        spelling = run, model, self.tokenizer, spoken, steps, self.arguments.spell_lr
+        return upper_part_again(*spelling, folder / "upper", last, seed, texts)
 
     def measured(self, checkpoint: Path) -> dict[str, Any]:
         setting, model = self.setting, self.setting.load(checkpoint)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Here, with a network: the data of a grid (made by `salad reproduce RECIPE --only none`), the weights that its cells read
+# Here, with a network: the data of a grid (made by `salad reproduce RECIPE --only none --budget 1s`), the weights that its cells read
 # (as they are shipped; converted there) and, where that machine lacks packages, their wheels, as parts of at most 60 MiB.
 #   scripts/gpu/pack.sh runs/reproduce-long bundles [wheels]
 set -euo pipefail
@@ -11,21 +11,16 @@ cache="$("$python" -c 'from salad import assets; print(assets.cache_dir())')"
 stage="$(mktemp -d)"
 trap 'rm -rf "$stage"' EXIT
 mkdir "$stage/cache" "$stage/wheels"
-for name in smollm2-135m-instruct whisper-tiny.en; do  # the demo's LLM and encoder
+for name in smollm2-135m-instruct whisper-tiny.en human-speech; do  # the demo's LLM and encoder, and people's voices
     folder="$("$python" -c 'import sys; from salad import assets; print(assets.get(sys.argv[1]))' "$name")"
     mkdir -p "$stage/cache/${folder#"$cache"/}"
     cp -rL "$folder/." "$stage/cache/${folder#"$cache"/}"
 done
 [[ -z $wheels ]] || cp "$wheels"/*.whl "$stage/wheels"
-# Left out: what each cell trains anew, cells that were run here, and what `active` and `uniform` share with the base, from
-# which that machine links it again. The base's warm start goes along: it is measured.
-without=(--without 'base/stage1/checkpoint-*' --without 'cells/*' --without 'warm/*' --without '*/model/*')
-for arm in active uniform; do
-    for part in assets corpus align warm_start stage1 cluster probe; do
-        without+=(--without "$arm/$part/*")
-    done
-done
-for old in $(find "$run/base/warm_start" -maxdepth 1 -name 'checkpoint-*' -printf '%f\n' | sort | head -n -1); do
-    without+=(--without "base/warm_start/$old/*")
+# Left out: what each cell trains anew, cells that were run here, and links behind the filter bank, which that machine
+# makes again. The shared upper part of the ears goes along.
+without=(--without 'base/stage1/checkpoint-*' --without 'cells/*' --without 'warm/*' --without '*/model/*' --without 'log-mel/*')
+for old in $(find "$run/base/spell" -maxdepth 1 -name 'checkpoint-*' -printf '%f\n' | sort | head -n -1); do
+    without+=(--without "base/spell/$old/*")
 done
 "$python" scripts/gpu/bundle.py pack "$out" run="$run" cache="$stage/cache" wheels="$stage/wheels" "${without[@]}"

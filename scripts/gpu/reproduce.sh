@@ -2,7 +2,8 @@
 # On the machine with the GPU, in a checkout of this repository, once all parts are there: unpack, run the grid, no network.
 #   scripts/gpu/reproduce.sh BUNDLES WORK [BUDGET] [RECIPE] [OPTION ...]
 # The recipe and the options must be those of the packed run: other settings would make its data anew.
-# Results lie in WORK/run: reproduce.html, findings.json, results.jsonl.
+# Results lie in WORK/run: reproduce.html, findings.json, results.jsonl, shared.json; the page names the card. Give
+# `--rows FILE` as an option to go on from cells that were kept.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bundles=$1 work=$2 budget=${3:-25m} recipe=${4:-recipes/reproduce-long.yaml}

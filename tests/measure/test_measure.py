@@ -24,6 +24,7 @@ from salad.measure.statistics import (
     proportion,
     replicate_reach,
     two_sided_p,
+    two_sources_reach,
 )
 from salad.types import Document, Gap, Result, SaladError
 
@@ -272,7 +273,20 @@ def test_intervals_of_few_trainings_hold_the_truth(replicates):
 def test_a_spread_is_pooled_within_cells_and_one_training_has_none():
     assert pooled_spread([[1.0, 3.0], [10.0, 12.0, 14.0], [5.0]]) == (pytest.approx((10 / 3) ** 0.5), 3)
     assert pooled_spread([[1.0], [2.0], []])[1] == 0 and np.isnan(replicate_reach(*pooled_spread([[1.0]]), 1))
-    assert replicate_reach(0.0, 4, 3, other_se=0.5) == pytest.approx(0.5 * 2.776, abs=1e-3)
+
+
+def test_trainings_and_documents_each_have_their_own_t():
+    rng, draws = np.random.default_rng(0), 4000
+    for trainings, of_training in ((3, 0.1), (3, 1.0), (3, 5.0), (6, 0.5)):  # variance of their mean; of documents 1
+        truth = rng.normal(0, np.sqrt(1 + of_training), draws)
+        spread = np.sqrt(of_training * trainings * rng.chisquare(trainings - 1, draws) / (trainings - 1))
+        errors = np.sqrt(rng.chisquare(31, draws) / 31)
+        pairs = [two_sources_reach(s, trainings - 1, trainings, e, 31) for s, e in zip(spread, errors, strict=True)]
+        assert 0.945 <= np.mean([abs(x) <= reach for x, (reach, _) in zip(truth, pairs, strict=True)]) <= 0.985
+        assert all(trainings - 1.001 <= freedom <= 31.001 for _, freedom in pairs)
+    reach, freedom = two_sources_reach(0.0, 4, 3, 0.5, 20)  # documents alone: theirs
+    assert (reach, freedom) == (pytest.approx(0.5 * 2.086, abs=1e-3), pytest.approx(20, abs=1e-3))
+    assert two_sources_reach(1.0, 4, 4, 0.0, 20)[0] == pytest.approx(0.5 * 2.776, abs=1e-3)
 
 
 @pytest.mark.parametrize("replicates", [3, 5, 8])

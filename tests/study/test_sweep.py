@@ -36,17 +36,17 @@ def recipe(tmp_path, recipe_values, monkeypatch):
     """A recipe whose stages note where they ran; order, sharing and budget are the real ones."""
     ran: list[str] = []
 
-    def load(name):
-        stage = name.rsplit(".", 1)[1]
+    real = pipeline._module
 
+    def noting(stage):
         def run(run):
             ran.append(f"{run.dir.name}:{stage}")
             write_json(run.folder(stage) / "figures.json", {"left_out": [stage]})
             return {}
 
-        return types.SimpleNamespace(run=run)
+        return types.SimpleNamespace(**{**vars(real(stage)), "run": run})
 
-    monkeypatch.setattr(pipeline, "_function", lambda stage: load(f"salad.pipeline.stages.{stage}").run)
+    monkeypatch.setattr(pipeline, "_module", noting)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({**recipe_values, "run_dir": str(tmp_path / "run")}))
     return path, ran
@@ -147,6 +147,6 @@ def test_a_difference_of_few_trainings_is_no_bootstrap(tmp_path):
     rng, nothing = np.random.default_rng(1), {"art": 0.0, "law": 0.0}
     moved = [measured(tmp_path / f"a{r}", {"art": m, "law": m}, rng) for r, m in enumerate((0.0, 0.0, 0.3))]
     found = compare(moved, [measured(tmp_path / f"b{r}", nothing, rng) for r in range(3)])
-    assert found.low < -0.2 and found.high > 0.4 and found.freedom == 2 and found.minimum_detectable > 0.4
+    assert found.low < -0.2 and found.high > 0.4 and found.freedom < 2.1 and found.minimum_detectable > 0.4
     known = compare(moved, moved[::-1], spread=(0.1, 12))
-    assert (known.freedom, known.value) == (12, pytest.approx(0)) and known.high < 0.15
+    assert (known.freedom >= 12, known.value) == (True, pytest.approx(0)) and known.high < 0.15

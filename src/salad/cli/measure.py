@@ -194,8 +194,12 @@ def reproduce(
     budget: Annotated[str, typer.Option("--budget", metavar="20m", help="Time for everything: 90s, 20m, 3h.")] = "20m",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="At most so many seeds of every cell.")] = 3,
     only: Annotated[
-        str, typer.Option("--only", metavar="A,B", help="Begin only cells whose names begin so: active, narrow-alpha0.")
+        str, typer.Option("--only", metavar="A,B", help="Begin only cells whose names begin so; none: only their data.")
     ] = "",
+    rows: Annotated[
+        Path | None,
+        typer.Option("--rows", metavar="FILE", help="A kept results.jsonl: cells in it with the same key are not run."),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Train the paper's grid in small, as much of it as the budget allows, and write reproduce.html."""
@@ -208,7 +212,7 @@ def reproduce(
     settings = load_recipe(recipe, overrides or [])
     from salad.study.grid import reproduce as grid
 
-    table = grid(settings, budget_s=budget_s, seeds=seeds, only=[x for x in only.split(",") if x])
+    table = grid(settings, budget_s=budget_s, seeds=seeds, only=[x for x in only.split(",") if x], rows=rows)
     print_table(("claim", "here", "verdict"), [(f.claim, f.ours, f.verdict) for f in table])
     typer.echo(f"see {settings.run_dir / 'reproduce.html'}")
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import stdtrit
 from scipy.stats import binomtest, norm, t
 
 from salad.measure.results import McNemar
@@ -207,15 +209,34 @@ def pooled_spread(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
     return float(np.sqrt(squares / freedom)), freedom
 
 
-def replicate_reach(spread: float, freedom: int, replicates: int, *, other_se: float = 0.0) -> float:
+def replicate_reach(spread: float, freedom: int, replicates: int) -> float:
     """Half the width of a mean's 95 % interval (Student's t) over `replicates` trainings of this pooled spread.
 
-    other_se: a standard error of another, independent source (say, which documents were drawn), added in quadrature.
     Not a bootstrap: of three replicates its percentiles hold the truth in 84 to 90 % of draws. nan without freedom.
     """
     if not freedom:
         return float("nan")
-    return float(t.ppf(0.975, freedom) * np.sqrt(spread**2 / replicates + other_se**2))
+    return float(t.ppf(0.975, freedom) * spread / np.sqrt(replicates))
+
+
+def two_sources_reach(
+    spread: float, freedom: int, replicates: int, other_se: float, other_freedom: int
+) -> tuple[float, float]:
+    """The same where another, independent source adds a standard error, say which documents were drawn; and the freedom
+    of the one Student's t that is as wide.
+
+    Each source has the t of its own freedom, and the two reaches are added in quadrature (Zou and Donner 2008). One t
+    of the trainings' freedom for both holds the truth in 999 of 1,000 draws where three trainings agree and documents
+    do not, and this in 950 to 980 (tests/measure). nan without freedom.
+    """
+    if not freedom:
+        return float("nan"), 0.0
+    own, ends = spread / np.sqrt(replicates), sorted((float(freedom), float(other_freedom)))
+    error = float(np.hypot(own, other_se))
+    reach = float(np.hypot(stdtrit(freedom, 0.975) * own, stdtrit(other_freedom, 0.975) * other_se))
+    if not error or ends[0] == ends[1]:
+        return reach, ends[0]
+    return reach, float(brentq(lambda f: stdtrit(f, 0.975) - reach / error, ends[0] - 1e-6, ends[1] + 1e-6))
 
 
 def blocked_spread(cells: Mapping[tuple[str, Hashable], float]) -> tuple[float, int]:
@@ -236,7 +257,7 @@ def blocked_spread(cells: Mapping[tuple[str, Hashable], float]) -> tuple[float, 
     return float(np.sqrt(((values - design @ found) ** 2).sum() / freedom)), freedom
 
 
-def detectable(reach: float, freedom: int = 0, *, power: float = 0.8) -> float:
+def detectable(reach: float, freedom: float = 0, *, power: float = 0.8) -> float:
     """The smallest true difference that is found with probability `power`, where half a 95 % interval is `reach` wide.
 
     freedom: of Student's t that the interval was made with; 0: normal.
@@ -245,7 +266,7 @@ def detectable(reach: float, freedom: int = 0, *, power: float = 0.8) -> float:
     return float(reach * (1 + known.ppf(power) / known.ppf(0.975)))
 
 
-def two_sided_p(value: float, low: float, freedom: int = 0, *, null: float = 0.0) -> float:
+def two_sided_p(value: float, low: float, freedom: float = 0, *, null: float = 0.0) -> float:
     """p of the hypothesis that the truth is `null`, from a figure and the low end of its 95 % interval; as above."""
     known = t(freedom) if freedom else norm
     error = (value - low) / known.ppf(0.975)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rapidfuzz.distance import Levenshtein
@@ -39,7 +39,7 @@ from salad.text.phonemes import BOUNDARY, Symbols
 from salad.training.checkpoint import latest_checkpoint
 from salad.training.distributed import ProcessGroup
 from salad.training.ears_tasks import HeardSpellTask, LowerTask, SpellTask, SymbolSpan
-from salad.training.loop import Schedule, autocast, train
+from salad.training.loop import Schedule, SharedTask, autocast, train
 from salad.training.tasks import Side, Together
 from salad.types import Utterance
 
@@ -87,12 +87,13 @@ def lower_part_again(
     folder: Path,
     start_from: Path | None,
     seed: int,
+    by_word: float = 0.0,
 ) -> Path:
     """The lower part alone on all of a stage's speech, before the LLM has its say: many cheap steps in place of a few
-    dear ones. Returns the checkpoint to go on from."""
+    dear ones. Returns the checkpoint to go on from. by_word: as `LowerTask` has it, for a part that begins anew."""
     settings, symbols = run.recipe.warm_start, load_symbols(run)
     spans = _heard(_spans_of(run, tokenizer, symbols, spoken))
-    task = LowerTask(model, spans, steps=steps, batch=settings.batch, seed=seed, by_word=0.0)
+    task = LowerTask(model, spans, steps=steps, batch=settings.batch, seed=seed, by_word=by_word)
     schedule = _schedule(settings, steps, decay_share=0.6)
     title, bf16 = "frames to symbols (CTC), all speech", run.uses_bf16("train", default_device())
     return train(
@@ -162,6 +163,30 @@ def ears_sides(
         heard = HeardSpellTask(model, spans, **shared)
         sides += [Side("spell", read, settings.spell_weight), Side("heard", heard, settings.spell_weight)]
     return sides
+
+
+def upper_part_again(
+    run: Run,
+    model: SaladForConditionalGeneration,
+    tokenizer: Any,
+    spoken: Spoken,
+    steps: int,
+    lr: float,
+    folder: Path,
+    start_from: Path,
+    seed: int,
+    weights: Sequence[float] | None = None,
+) -> Path:
+    """The upper part alone on text and on speech, so that it knows a lower part's mistakes; no step goes through the
+    LLM. Returns the checkpoint to go on from. weights: as `ears_sides` takes them."""
+    settings = run.recipe.stage2.model_copy(update={"steps": steps, "ctc_weight": 0.0, "spell_weight": 1.0})
+    read, *beside = ears_sides(run, model, tokenizer, spoken, settings, seed, weights)
+    schedule = Schedule.of(
+        run.recipe.spell, {"adapter": lr}, steps=steps, weight_decay=0.01, decay_share=0.6, checkpoint_every=steps
+    )
+    title, bf16 = "symbols to tokens (text and speech)", run.uses_bf16("train", default_device())
+    task = Together(cast(SharedTask, read.task), beside)
+    return train(model, task, schedule, folder, title=title, bf16=bf16, start_from=start_from)
 
 
 def _spelled(run: Run, tokenizer: Any, symbols: Symbols) -> tuple[list[SpelledText], list[SpelledText]]:

@@ -120,10 +120,14 @@ def simulated_task(
     settings: config.Spell,
     sequence: config.Sequence,
     seed: int,
+    *,
+    alpha: float = 1.0,
+    base: SaladForConditionalGeneration | None = None,
 ) -> DistillTask:
     """KL(teacher on the text || student that reads simulated symbols) on interleaved documents; no audio is needed.
 
-    texts: how each document is spelled, by its id; noise: what simulated symbols are read through.
+    texts: how each document is spelled, by its id; noise: what simulated symbols are read through. alpha: 0 is the
+    likelihood of the text in place of the KL. base: whose LLM teaches where the model's own is trained.
     """
     start, columns = start_token_id(tokenizer), list[list[Example]]()
     for document in documents:
@@ -142,8 +146,8 @@ def simulated_task(
     sizes = [num_positions(group[0], 1, "text") for group in columns]
     plan = plan_batches([Source("simulated", 1.0, columns, sizes)], settings.kl_steps, settings.kl_positions, seed)
     batches = SimulatedBatches(plan, texts, noise, seed, settings.error_rate)
-    teacher = Teacher(model, cache=False, context=sequence.context, alone=True)
-    return DistillTask(model, teacher, batches, alpha=1.0, context=sequence.context, hear=model.hear_symbols)
+    teacher = Teacher(base or model, cache=False, context=sequence.context, alone=True)
+    return DistillTask(model, teacher, batches, alpha=alpha, context=sequence.context, hear=model.hear_symbols)
 
 
 def kept_back(

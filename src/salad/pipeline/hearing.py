@@ -54,7 +54,7 @@ def hearing_figures(evaluator: HeldoutEvaluator, spans: Sequence[HeardSpan]) -> 
     run = evaluator.run
     write_jsonl(run.folder("evaluate") / "heard.jsonl", [asdict(span) for span in spans])
     resamples, seed = run.recipe.evaluate.bootstrap, run.recipe.seed
-    counts, read = heard_counts(run), _read(run)
+    counts, read = heard_counts(run), read_words(run)
     withheld = read_withheld(run.folder("corpus") / "withheld.txt")
 
     def exposure(word: str) -> str:
@@ -80,7 +80,7 @@ def heard_counts(run: Run) -> Counter[str]:
     return Counter(word for u in spoken for word in spoken_words(u.text))
 
 
-def _read(run: Run) -> set[str]:
+def read_words(run: Run) -> set[str]:
     """Words of the text that the ears could learn to spell from."""
     found = {w for name in ("web", "speech") for d in stream_documents(run, name) for w in spoken_words(d.text)}
     own = run.folder("spell") / "words.json"

@@ -42,11 +42,18 @@ def load_tokenizer(run: Run) -> Any:
 
 
 def build_model(
-    run: Run, checkpoint: Path | None = None, *, lora: bool = False, averaged: bool = False, empty: bool = False
+    run: Run,
+    checkpoint: Path | None = None,
+    *,
+    lora: bool = False,
+    averaged: bool = False,
+    empty: bool = False,
+    seed: int | None = None,
 ) -> SaladForConditionalGeneration:
-    """The recipe's model with the text LLM's weights and a fresh adapter (by seed), or a checkpoint's.
+    """The recipe's model with the text LLM's weights and a fresh adapter, or a checkpoint's.
 
-    empty: laid out alone, for weights that another process has read (`salad.training.start`).
+    empty: laid out alone, for weights that another process has read (`salad.training.start`). seed: of the fresh
+    weights; None: the recipe's.
     """
     recipe = run.recipe
     folder = assets.llm_folder(recipe.assets.llm)
@@ -68,7 +75,7 @@ def build_model(
         audio_token_id=placeholder_id(tokenizer),
         origin=assets.origin_of(recipe.model_dump(mode="json")),
     )
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(recipe.seed if seed is None else seed)
     if empty:
         with WeightsOnMeta(draw=False):
             return SaladForConditionalGeneration(config).eval()

@@ -14,7 +14,7 @@ import numpy as np
 from salad.files import read_json, read_jsonl
 from salad.measure.format import Z95, with_detectable, with_interval
 from salad.measure.results import RunFigures
-from salad.measure.statistics import blocked_spread, detectable, pooled_spread, replicate_reach
+from salad.measure.statistics import blocked_spread, detectable, pooled_spread, two_sources_reach
 from salad.records import read_records
 from salad.types import SaladError
 
@@ -55,8 +55,8 @@ class Seen:
 class Difference:
     """M of an arm minus M of the reference, nats per token, with its 95 % interval.
 
-    freedom: of the t interval over trainings and documents; 0 where there are fewer than FEW pairs, and the interval
-    is over documents alone.
+    freedom: of the t that is as wide as the interval over trainings and documents; 0 where there are fewer than FEW
+    pairs, and the interval is over documents alone.
     """
 
     value: float
@@ -64,7 +64,7 @@ class Difference:
     high: float
     replicates: int
     documents: int
-    freedom: int = 0
+    freedom: float = 0
 
     @property
     def significant(self) -> bool:
@@ -132,8 +132,8 @@ def paired(
 ) -> Difference:
     """The same of tables {document: (summed KL, tokens, domain)}, training by training.
 
-    From FEW pairs on a t interval over trainings, with the error over documents (which are resampled, the same for both
-    arms) in quadrature; with fewer, over documents alone. spread: of the pairs' differences, and its freedom, pooled
+    From FEW pairs on a t interval over trainings, and one over documents (which are resampled, the same for both arms)
+    in quadrature; with fewer, over documents alone. spread: of the pairs' differences, and its freedom, pooled
     over more cells than these. Without it, it is pooled over `cells`, which name the cell of each pair, or over all
     pairs as one cell where none has two.
     """
@@ -152,8 +152,9 @@ def paired(
     own, freedom = spread or pooled_spread([pairs[[c == cell for c in cells or ()]] for cell in set(cells or ())])
     if not freedom:
         own, freedom = pooled_spread([pairs])
-    reach = replicate_reach(own, freedom, len(arm), other_se=(high - low) / (2 * Z95))
-    return Difference(value, value - reach, value + reach, len(arm), len(ids), freedom)
+    documents_se, others = (high - low) / (2 * Z95), max(1, len(ids) - 1)
+    reach, as_wide = two_sources_reach(own, freedom, len(arm), documents_se, others)
+    return Difference(value, value - reach, value + reach, len(arm), len(ids), as_wide)
 
 
 def table(rows: Sequence[CellRun], reference: str | None = None) -> tuple[list[str], list[list[str]]]:

@@ -1,400 +1,279 @@
-"""reproduce: the paper's grid in small. A base run makes the data; each cell trains from the warm start, is measured.
+"""reproduce: the paper's grid in small. A base run makes the data; each cell trains ears and LoRA on it, is measured.
 
-A cell is one training: alpha, how much speech, whether it is narrow, broad, or narrow with a little that was bought.
-Cells share text, speech, frames and the teacher's states. One that does not fit what is left of the budget is named as
-dropped, not cut short.
+A cell is one training: which speech and how much of it, alpha, and which ears. Cells share text, speech and frames, the
+text LLM's figures, and the upper part of the ears that the base spelled from text alone; `cell_training` says what
+seeds differ in. A cell that does not fit what is left of the budget is named as dropped, not cut short. A cell whose
+row lies in a file of kept rows, under an equal key, is not run again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from filelock import FileLock, Timeout
-
 import salad
-from salad.config import Recipe, Stage
+from salad.config import Recipe
 from salad.engine.machine import machine
-from salad.files import read_json, read_jsonl, sha256_json, write_json, write_jsonl
-from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
-from salad.pipeline.choices import answer, items_of
-from salad.pipeline.distillation import train_stage
-from salad.pipeline.heldout import HeldoutEvaluator
-from salad.pipeline.run import STAGES, Run, move_to_replaced, run_pipeline
-from salad.pipeline.speech_jobs import transcribe
-from salad.pipeline.speechlm import load_tokenizer, speech_source, text_source
-from salad.pipeline.stages.align import load_aligned, load_frames
-from salad.pipeline.stages.corpus import load_documents
-from salad.pipeline.stages.synthesize import load_bought, load_bought_frames
-from salad.pipeline.stages.warm_start import train_ctc
+from salad.evaluation.benchmark_task import task_files
+from salad.files import read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
+from salad.pipeline.run import move_to_replaced
+from salad.pipeline.stages.align import load_aligned
 from salad.progress import console
 from salad.records import from_json, read_record, to_json
-from salad.select.cluster_rows import coincidence
-from salad.sequence import Frames
-from salad.study.ablation import bought_more
-from salad.study.cell_figures import (
-    BaseFigures,
-    CellFigures,
-    DocumentSum,
-    DoneCell,
-    DroppedCell,
-    GridRow,
-    LivePoint,
-    Measured,
-    Shared,
-    accuracy_of,
-    by_document,
-    document_sum,
-    is_seen,
-    measured,
-)
-from salad.study.cells import Cell, Times, grid
+from salad.study.cell_data import CellData
+from salad.study.cell_figures import BaseFigures, CellFigures, DoneCell, DroppedCell, GridRow, Sums
+from salad.study.cell_training import recipe_of, run_of, train_cell, warm_folder, warmed
+from salad.study.cells import MAIN, Cell, Times, grid
 from salad.study.grid_page import write_reproduction
+from salad.study.locks import alone
+from salad.study.measuring import Measuring, mean_of
 from salad.study.verdicts import Finding
-from salad.training.checkpoint import last_checkpoint, load_weights
-from salad.training.tasks import Source
-from salad.types import Utterance
 
+VERSION = 1  # of how cells are trained and measured: another one makes kept rows void
+NOTHING = "none"  # for `only`
 PAGE_S = 45.0  # kept for the start of Python and for the page
+NO_FIGURE = {  # sections and settings that change no figure of a cell, or only its seconds
+    "": ("run_dir", "threads", "engine", "precision", "stage2", "rounds", "probe", "select", "cluster"),
+    "stage1": ("keep", "checkpoint_every", "probe_every", "probe_documents", "spike_factor"),
+    "evaluate": ("only", "stages", "stage_documents", "oracle_documents", "noise", "noise_documents", "tasks",
+                 "task_data", "task_hub", "num_fewshot"),
+}  # fmt: skip
 
 
-def reproduce(recipe: Recipe, *, budget_s: float, seeds: int = 3, only: Sequence[str] = ()) -> list[Finding]:
-    """Run the grid within the budget and write the page; returns the findings."""
-    rows, shared = run_grid(recipe, budget_s=budget_s, seeds=seeds, only=only)
-    made_on = ", ".join(f"{key} {value}" for key, value in machine().items() if value is not None)
-    made_on += f"; {recipe.threads} threads, seed {recipe.seed}, salad {salad.__version__}"
-    return write_reproduction(rows, shared, recipe.run_dir, made_on)
+def reproduce(
+    recipe: Recipe, *, budget_s: float, seeds: int = 3, only: Sequence[str] = (), rows: Path | None = None
+) -> list[Finding]:
+    """Run the grid within the budget and write the page; returns the findings. rows: a results.jsonl of kept cells."""
+    recipe.run_dir.mkdir(parents=True, exist_ok=True)
+    found = Grid(recipe, rows)
+    table = found.run(budget_s=budget_s, seeds=seeds, only=only)
+    made_on = f"{machine_name()}; {recipe.threads} threads, seed {recipe.seed}, salad {salad.__version__}"
+    return write_reproduction(table, found.base_figures(), recipe.run_dir, made_on)
 
 
-def run_grid(
-    recipe: Recipe, *, budget_s: float, seeds: int = 3, only: Sequence[str] = ()
-) -> tuple[list[GridRow], Shared]:
-    """Run the base and as many cells as fit; returns the cells' rows (also in results.jsonl) and what was shared.
-
-    only: begin no cells but those whose names begin with one of these. The same call goes on where it stopped: finished
-    cells are kept, and do not count against the budget.
-    """
-    start_s = time.monotonic()
-    # The base needs a Stage I for the probe alone; the cells train their own from the warm start.
-    short = recipe.stage1.model_copy(update={"steps": max(4, recipe.stage1.steps // 5)})
-    base = Run(recipe.model_copy(update={"run_dir": recipe.run_dir / "base", "stage1": short}))
-    with _alone(recipe.run_dir, "base"):
-        run_pipeline(base.recipe, until="synthesize")
-        active = _buy(base, "active", recipe.select.gamma)
-        uniform = _buy(base, "uniform", 0.0)
-        base.use_threads()
-        measure = _Measure(base, recipe.stage1, {"active": active, "uniform": uniform})
-        shared = Shared(measure.base_figures(), _shared_seconds(base, active, uniform))
-        write_json(recipe.run_dir / "shared.json", to_json(shared))
-    same = f"active and uniform: two purchases coincide in {shared.base.coincide:.0%} of seconds"
-    console.print(f"base: ready after {time.monotonic() - start_s:.0f} s; {same}; the cells begin", highlight=False)
-    cells, times, reasons = grid(seeds), Times(), dict[str, str]()
-    for cell in cells:
-        if measure.finished(cell):
-            found = read_record(CellFigures, measure.folder(cell) / "cell.json")
-            times.note(cell, found.seconds, found.warm_start_seconds)
-    for cell in cells:
-        if measure.finished(cell):
-            continue
-        if only and not cell.name.startswith(tuple(only)):
-            reasons[cell.name] = f"not among {', '.join(only)}"
-            continue
-        left_s = budget_s - PAGE_S - (time.monotonic() - start_s)
-        warms = measure.must_warm(cell)
-        expected_s = times.expect_s(cell, warms)
-        if expected_s > left_s:
-            reasons[cell.name] = f"needs {expected_s:.0f} s, {max(0.0, left_s):.0f} left"
-            continue
-        with _alone(recipe.run_dir, cell.name, wait=False) as mine:
-            if not mine or measure.finished(cell):
-                reasons[cell.name] = "another process was running it"
-                continue
-            began_s = time.monotonic()
-            found = measure.cell(cell, measure.begin(cell))
-            measure.before(cell)  # a part of what a cell takes
-            write_json(measure.folder(cell) / "cell.json", to_json(found))
-            warm_s = found.warm_start_seconds if warms else 0.0
-            times.note(cell, time.monotonic() - began_s - warm_s, warm_s)
-        console.print(
-            f"{cell.name}: M {found.misalignment:.3f}, F {found.forgetting:.4f}, "
-            f"speech {found.speech_accuracy.value:.2f}; {found.seconds:.0f} s", highlight=False,
-        )  # fmt: skip
-        write_jsonl(recipe.run_dir / "results.jsonl", map(to_json, measure.rows(cells, reasons)))
-    rows = measure.rows(cells, reasons)  # also those that another process has finished meanwhile
-    write_jsonl(recipe.run_dir / "results.jsonl", map(to_json, rows))
-    dropped = [row.cell for row in rows if isinstance(row, DroppedCell)]
-    if dropped:
-        console.print(
-            f"[yellow]{len(dropped)} of {len(rows)} cells were not run; the page names each with the reason[/]"
-        )
-    return rows, shared
+def machine_name() -> str:
+    return ", ".join(f"{key} {value}" for key, value in machine().items() if value is not None)
 
 
-@contextlib.contextmanager
-def _alone(run_dir: Path, name: str, wait: bool = True) -> Iterator[bool]:
-    """Hold a part of the run against other processes; False where another one has it and we do not wait."""
-    (run_dir / "locks").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / "locks" / f"{name}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        if not wait:
-            yield False
-            return
-        console.print(f"{name}: another process has it; waiting", highlight=False)
-        lock.acquire()
-    try:
-        yield True
-    finally:
-        lock.release()
+class Grid:
+    """Cells of a recipe, those that lie on the disk or were kept elsewhere, and those that are still to be run."""
 
+    def __init__(self, recipe: Recipe, kept: Path | None = None) -> None:
+        self.recipe, self.data = recipe, CellData(recipe)
+        self.kept: dict[str, DoneCell] = {}
+        self.kept_base: BaseFigures | None = None
+        if kept is not None:
+            done = [row for row in read_jsonl(kept) if row.get("status") == "done"]
+            for number, row in enumerate(done, 1):
+                one = from_json(DoneCell, row, f"{kept} object {number}")
+                self.kept[one.cell] = one
+            if (beside := kept.parent / "shared.json").exists():
+                self.kept_base = read_record(BaseFigures, beside)
+        self._measuring: dict[str, Measuring] = {}
+        self._base: BaseFigures | None = None
 
-def _buy(base: Run, name: str, gamma: float) -> Run:
-    """Another purchase from the same probe, by M as it was measured, without what the probe spoke, which arms share."""
-    recipe = base.recipe
-    budget = recipe.select.budget_share / 4  # a little beside the narrow speech; the base buys as much as that has
-    alone = {"draw": "clusters", "rule": "raw", "keep_probed": False, "gamma": gamma, "budget_share": budget}
-    chosen = recipe.select.model_copy(update=alone)
-    run = Run(recipe.model_copy(update={"run_dir": recipe.run_dir.parent / name, "select": chosen}))
-    run_pipeline(run.recipe, until="synthesize", reuse=[recipe.run_dir])
-    return run
+    def run(self, *, budget_s: float, seeds: int, only: Sequence[str] = ()) -> list[GridRow]:
+        """Run as many cells as fit; rows of all, also in results.jsonl. The same call goes on where it stopped:
+        finished cells do not count against the budget.
 
-
-def _shared_seconds(base: Run, *purchases: Run) -> float:
-    """Seconds of all stages that the cells share, whenever they were run."""
-    until = list(STAGES)[: list(STAGES).index("synthesize") + 1]
-    own = [(base, stage) for stage in until] + [(run, s) for run in purchases for s in ("select", "synthesize")]
-    return sum(run.done(stage).seconds for run, stage in own)
-
-
-class _Measure:
-    """Trains and measures cells; everything that they share is loaded once."""
-
-    def __init__(self, base: Run, stage: Stage, bought: dict[str, Run]) -> None:
-        self.base, self.stage, self.bought = base, stage, bought
-        self.settings: dict[tuple[Any, ...], HeldoutEvaluator] = {}
-        self.tokenizer = load_tokenizer(base)
-        heldout = load_aligned(base, "heldout")
-        self.heard = transcribe(base, base.dir / "transcripts", heldout, "transcribe held-out")
-
-    def evaluator(self, cell: Cell) -> HeldoutEvaluator:
-        key = (cell.warm, cell.rate, cell.stride)
-        if key not in self.settings:
-            self.settings[key] = HeldoutEvaluator(self.recipe_of(cell))
-        return self.settings[key]
-
-    def recipe_of(self, cell: Cell) -> Run:
-        recipe, stage = self.base.recipe, self.stage
-        steps = max(2, round(stage.steps * cell.work))
-        changes = {
-            "alpha": cell.alpha, "steps": steps, "warmup_steps": min(stage.warmup_steps, steps // 2),
-            "checkpoint_every": steps, "probe_every": max(1, stage.steps // 8),
-        }  # fmt: skip
-        if not cell.warm:  # the adapter begins from noise, as the warm start's does, and so at its rate
-            changes |= {"ctc_weight": 0.0, "lr_adapter": recipe.warm_start.lr}
-        model = recipe.model.model_copy(update={"rate": cell.rate, "stride": cell.stride})
-        update = {"stage1": stage.model_copy(update=changes), "model": model}
-        if not cell.warm:
-            update["warm_start"] = recipe.warm_start.model_copy(update={"enabled": False})
-        return Run(recipe.model_copy(update=update))
-
-    def warmed(self, cell: Cell) -> tuple[Path, float]:
-        """Weights after a CTC warm start on the cell's own share of narrow or broad speech, and its seconds.
-
-        Cells that differ in alpha alone, and those that buy a little beside all of the narrow speech, share it.
+        only: begin no cells but those whose names begin with one of these; "none": make what they all train on, and
+        what they are held against, and begin none.
         """
-        kind, folder = _warm_kind(cell), self.warm_folder(cell)
-        note = folder / "warm.json"
-        with _alone(self.base.dir.parent, f"warm-{folder.name}"):
-            if not self.must_warm(cell):
-                return last_checkpoint(folder), read_json(note)["seconds"]
-            if folder.exists():
-                shutil.rmtree(folder)
-            start_s = time.monotonic()
-            run, own = self.recipe_of(cell), self.share_of(kind, cell)
-            settings = run.recipe.warm_start
-            steps = max(10, round(settings.steps * cell.share))
-            changes = {
-                "steps": steps,
-                "checkpoint_every": steps,
-                "warmup_steps": min(settings.warmup_steps, steps // 2),
-            }
-            train_ctc(run, *own, folder, settings.model_copy(update=changes), cell.seed)
-            write_json(note, {"key": self.warm_key(cell), "seconds": time.monotonic() - start_s})
-        return last_checkpoint(folder), read_json(note)["seconds"]
+        start_s = time.monotonic()
+        cells, times, reasons = grid(seeds), Times(), dict[str, str]()
+        if NOTHING in only:
+            self.base_figures()
+            for cell in cells:
+                self.data.spoken(cell)
+                self.data.natural(cell.ears)
+        for cell in cells:
+            if (known := self.figures(cell)) is not None:
+                times.note(cell, known.seconds, known.warm_start_seconds)
+        told = False
+        for cell in cells:
+            if self.figures(cell) is not None:
+                continue
+            if only and not cell.name.startswith(tuple(only)):
+                reasons[cell.name] = f"not among {', '.join(only)}"
+                continue
+            left_s = budget_s - PAGE_S - (time.monotonic() - start_s)
+            if left_s <= 0:
+                reasons[cell.name] = "no time was left"
+                continue
+            if not told:
+                self.base_figures()
+                console.print(f"base: ready after {time.monotonic() - start_s:.0f} s; the cells begin", highlight=False)
+                told, left_s = True, budget_s - PAGE_S - (time.monotonic() - start_s)
+            warms = self.must_warm(cell)
+            expected_s = times.expect_s(cell, warms) + self.data.must_make_s(cell)
+            if expected_s > left_s:
+                reasons[cell.name] = f"needs {expected_s:.0f} s, {max(0.0, left_s):.0f} left"
+                continue
+            with alone(self.recipe.run_dir, cell.name, wait=False) as mine:
+                if not mine or self.figures(cell) is not None:
+                    reasons[cell.name] = "another process was running it"
+                    continue
+                found = self.cell(cell)
+                times.note(cell, found.seconds, found.warm_start_seconds if warms else 0.0)
+            console.print(
+                f"{cell.name}: M {found.misalignment:.3f} (before {mean_of(found.before):.3f}, deaf "
+                f"{mean_of(self.base_figures().deaf):.3f}), F {found.forgetting:.4f}, speech "
+                f"{found.speech_accuracy.value:.2f}, silence {found.silence_accuracy.value:.2f}; "
+                f"{found.seconds:.0f} s", highlight=False,
+            )  # fmt: skip
+            self._write(cells, reasons)
+        rows = self._write(cells, reasons)  # also those that another process has finished meanwhile
+        if dropped := sum(isinstance(row, DroppedCell) for row in rows):
+            console.print(
+                f"[yellow]{dropped} of {len(rows)} cells were not run; the page names each with the reason[/]"
+            )
+        return rows
 
-    def before(self, cell: Cell) -> tuple[DocumentSum, ...]:
-        """M of the cell's warm start, document by document: what the cell's own training begins from; () if cold."""
-        if not cell.warm:
+    def base_figures(self) -> BaseFigures:
+        """What every cell is held against: kept, on the disk, or measured now."""
+        if self._base is None:
+            path, key = self.recipe.run_dir / "shared.json", self.base_key()
+            if self.kept_base is not None and self.kept_base.key == key:
+                self._base = self.kept_base
+                write_json(path, to_json(self._base))
+            else:
+                began_s, base = time.monotonic(), self.data.base
+                with alone(self.recipe.run_dir, "shared"):
+                    if not (path.exists() and read_json(path).get("key") == key):
+                        measuring = self.measuring(Cell("narrow", 1.0, MAIN))
+                        spell_s = base.done("spell").seconds
+                        found = measuring.base_figures(key, load_aligned(base, "speech"), spell_s)
+                        took = {"seconds": time.monotonic() - began_s}
+                        write_json(path, {**to_json(found), **took})
+                    self._base = read_record(BaseFigures, path)
+        return self._base
+
+    def measuring(self, cell: Cell) -> Measuring:
+        if cell.ears not in self._measuring:
+            self._measuring[cell.ears] = Measuring(run_of(self.data, cell), self.data.natural(cell.ears))
+        return self._measuring[cell.ears]
+
+    def cell(self, cell: Cell) -> CellFigures:
+        """Train and measure one cell, and keep its cell.json."""
+        folder, base = self.begin(cell), self.base_figures()
+        self.data.base.use_threads()
+        self.data.spoken(cell)  # what it is the first to need is not a part of what it takes
+        warm = warmed(self.data, cell, self.warm_key(cell))
+        began_s = time.monotonic()
+        trained = train_cell(self.data, cell, folder, warm)
+        measuring = self.measuring(cell)
+        everything = cell.alpha == 1 and cell.share == MAIN and not cell.buys and cell.ears == "symbols"
+        found = measuring.cell(trained.checkpoint, trained.utterances, base, everything)
+        figures = CellFigures(
+            **vars(found),
+            key=self.key(cell),
+            hours=trained.hours,
+            utterances=len(trained.utterances),
+            steps=trained.steps,
+            positions=trained.positions,
+            train_seconds=trained.seconds,
+            warm_start_seconds=warm.seconds,
+            before=self._before(cell, warm.weights),
+            bought=self.data.domains(cell) if cell.buys else None,
+            machine=machine_name(),
+            seconds=time.monotonic() - began_s,
+        )
+        write_json(folder / "cell.json", to_json(figures))
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)  # a grid of many cells keeps figures, not weights
+        return figures
+
+    def _before(self, cell: Cell, weights: Path | None) -> Sums:
+        """M of the cell's warm start: what the cell's own stage begins from; () if cold."""
+        if weights is None:
             return ()
-        note, key = self._before(cell)
-        if not _holds(note, key):
-            evaluator, (weights, _) = self.evaluator(cell), self.warmed(cell)
-            load_weights(weights, evaluator.base)  # not the student, whose LLM may hold another cell's LoRA
-            with evaluator.reading():
-                rows = divergence(evaluator.base, evaluator.teacher, evaluator.examples, speech_ears(evaluator.base))
-            documents = [document_sum(r) for r in rows if is_seen(r.speaker)]
-            write_json(note, to_json({"key": key, "documents": documents}))
-        return from_json(tuple[DocumentSum, ...], read_json(note)["documents"], note)
+        note = warm_folder(self.data, cell) / "before.json"
+        key = sha256_json([self.warm_key(cell), self.base_key()])[:16]
+        if not (note.exists() and read_json(note)["key"] == key):
+            write_json(note, to_json({"key": key, "documents": self.measuring(cell).before(weights)}))
+        return from_json(Sums, read_json(note)["documents"], note)
 
-    def _before(self, cell: Cell) -> tuple[Path, str]:
-        key = self._key(replace(cell, speech=_warm_kind(cell), alpha=1.0), [self.base], {"stage1", "stage2"})
-        return self.warm_folder(cell) / f"before-{cell.rate}.json", key
+    def figures(self, cell: Cell) -> CellFigures | None:
+        """What the cell found with these settings and data, here or as it was kept; None where it was not run."""
+        path, key = self.folder(cell) / "cell.json", self.key(cell)
+        if path.exists() and read_json(path).get("key") == key:
+            return read_record(CellFigures, path)
+        known = self.kept.get(cell.name)
+        return known if known is not None and known.key == key else None
 
     def rows(self, cells: Sequence[Cell], reasons: Mapping[str, str]) -> list[GridRow]:
-        """What each cell found, or why it was not run; from what lies on the disk, whoever left it there."""
+        """What each cell found, or why it was not run; whoever ran it."""
         rows: list[GridRow] = []
         for cell in cells:
-            folder = self.folder(cell)
-            if not self.finished(cell):
-                why = reasons.get(cell.name, "not begun yet")
-                rows.append(DroppedCell(**vars(cell), cell=cell.name, run_dir=str(folder), reason=why))
-                continue
-            known = cell.warm and _holds(*self._before(cell))
-            documents = self.before(cell) if known else ()  # read, never measured here
-            found = read_record(CellFigures, folder / "cell.json")
-            named = {**vars(cell), "cell": cell.name, "run_dir": str(folder)}
-            rows.append(DoneCell(**vars(found), **named, before=documents))
+            found = self.figures(cell)
+            if found is None:
+                rows.append(DroppedCell(**vars(cell), cell=cell.name, reason=reasons.get(cell.name, "not begun yet")))
+            elif isinstance(found, DoneCell):
+                rows.append(found)
+            else:
+                rows.append(DoneCell(**vars(found), **vars(cell), cell=cell.name))
+        return rows
+
+    def _write(self, cells: Sequence[Cell], reasons: Mapping[str, str]) -> list[GridRow]:
+        rows = self.rows(cells, reasons)
+        write_jsonl(self.recipe.run_dir / "results.jsonl", map(to_json, rows))
         return rows
 
     def folder(self, cell: Cell) -> Path:
-        return self.base.dir.parent / "cells" / cell.name
-
-    def warm_folder(self, cell: Cell) -> Path:
-        name = f"{_warm_kind(cell)}-share{cell.share:g}-seed{cell.seed}-stride{cell.stride}"
-        return self.base.dir.parent / "warm" / name
+        return self.recipe.run_dir / "cells" / cell.name
 
     def must_warm(self, cell: Cell) -> bool:
         """Whether the cell's warm start is still to be trained."""
-        return cell.warm and not _holds(self.warm_folder(cell) / "warm.json", self.warm_key(cell))
-
-    def finished(self, cell: Cell) -> bool:
-        """Whether the cell was run, with these settings on these data."""
-        return _holds(self.folder(cell) / "cell.json", self.key(cell))
+        note = warm_folder(self.data, cell) / "warm.json"
+        return cell.warm and not (note.exists() and read_json(note)["key"] == self.warm_key(cell))
 
     def begin(self, cell: Cell) -> Path:
         """The cell's folder. What other settings or data left there, finished or not, is kept in replaced/."""
         folder, key = self.folder(cell), self.key(cell)
-        if folder.exists() and not _holds(folder / "key.json", key):
-            move_to_replaced(folder, self.base.dir.parent / "replaced" / cell.name)
-        write_json(folder / "key.json", {"key": key})
+        note = folder / "key.json"
+        if folder.exists() and not (note.exists() and read_json(note)["key"] == key):
+            move_to_replaced(folder, self.recipe.run_dir / "replaced" / cell.name)
+        write_json(note, {"key": key})
         return folder
 
     def key(self, cell: Cell) -> str:
-        """Fingerprint of all that a cell's figures depend on: its recipe, and what the shared data were made from."""
-        return self._key(cell, [self.base, *([self.bought[cell.speech]] if cell.speech in self.bought else [])])
+        """Fingerprint of all that a cell's figures depend on. No path of this machine is in it, and no setting that has
+        its default: a recipe that learns a new setting keeps its cells."""
+        names = ("synthesize",) if cell.kind == "broad" else ("probe", "select", "cluster", "synthesize")
+        every = self.recipe.model_dump(mode="json", exclude_defaults=True)
+        bought = {name: every.get(name) for name in names} if cell.buys or cell.kind == "broad" else {}
+        return sha256_json([VERSION, _named(cell), self._of(cell), bought])[:16]
 
     def warm_key(self, cell: Cell) -> str:
-        """The same of a warm start, which knows nothing of alpha, of what is bought beside, or of the text rate."""
-        plain = replace(cell, speech=_warm_kind(cell), alpha=1.0, rate="text")
-        return self._key(plain, [self.base], {"stage1", "stage2", "evaluate"})
+        """The same of a warm start, which knows nothing of alpha, of the stage, or of what is bought beside."""
+        values = self._of(cell)
+        for name in ("stage1", "evaluate"):
+            values.pop(name, None)
+        return sha256_json([VERSION, cell.kind, cell.share, cell.seed, cell.ears, values])[:16]
 
-    def _key(self, cell: Cell, runs: Sequence[Run], without: Collection[str] = ()) -> str:
-        excluded = {"run_dir", "threads", "engine", *without}
-        values = self.recipe_of(cell).recipe.model_dump(mode="json", exclude=excluded)
-        return sha256_json([values, [run.done("synthesize").inputs for run in runs]])[:16]
+    def base_key(self) -> str:
+        """Of what all cells are held against, the items of tasks among it."""
+        values, settings = self._of(Cell("narrow", 1.0, MAIN)), self.recipe.evaluate
+        files = [sha256_file(path) for path in task_files(settings.tasks, settings.task_data)]
+        about = {name: values.get(name) for name in ("seed", "assets", "corpus", "sequence", "evaluate")}
+        return sha256_json([VERSION, about, list(settings.tasks), files])[:16]
 
-    def spoken(self, cell: Cell) -> list[tuple[str, Sequence[Utterance], Frames]]:
-        """The cell's recordings: a share of the narrow or of the broad speech; or all narrow speech and a purchase."""
-        if cell.speech not in self.bought:
-            return [(cell.speech, *self.share_of(cell.speech, cell))]
-        return [("narrow", *self.share_of("narrow", cell)), ("bought", *_bought(self.bought[cell.speech]))]
-
-    def share_of(self, kind: str, cell: Cell) -> tuple[Sequence[Utterance], Frames]:
-        """The cell's share of the narrow or of the broad speech, drawn by its seed."""
-        if kind == "narrow":
-            utterances: Sequence[Utterance] = load_aligned(self.base, "speech")
-            frames = load_frames(self.base, "speech", utterances)
-        else:
-            utterances, frames = _bought(self.base)
-        order = np.random.default_rng([self.base.recipe.seed, cell.seed]).permutation(len(utterances))
-        kept = order[: max(4, round(cell.share * len(utterances)))]
-        return [utterances[i] for i in sorted(kept)], frames
-
-    def cell(self, cell: Cell, folder: Path) -> CellFigures:
-        began_s = time.monotonic()
-        weights, warm_s = self.warmed(cell) if cell.warm else (None, 0.0)
-        run, spoken = self.recipe_of(cell), self.spoken(cell)
-        settings = run.recipe.stage1
-
-        def sources(tokenizer: Any) -> list[Source]:
-            share, layouts = (1 - settings.text_share) / len(spoken), run.recipe.sequence.layouts
-            speech = [speech_source(run, tokenizer, n, share, own, frames, layouts) for n, own, frames in spoken]
-            return [*speech, text_source(run, tokenizer, settings.text_share, load_documents(run, "web"))]
-
-        pairs = [(own, frames) for _, own, frames in spoken]
-        train_stage(run, "stage1", settings, sources, lambda: pairs, weights=weights, folder=folder, seed=cell.seed)
-        log = folder / "metrics.jsonl"
-        curve = read_jsonl(log)
-        figures = self.figures(cell, last_checkpoint(folder))
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)  # a grid of many cells keeps figures, not weights
-        return CellFigures(
-            **vars(figures),
-            key=self.key(cell),
-            hours=sum(u.duration_s for _, own, _ in spoken for u in own) / 3600,
-            utterances=sum(len(own) for _, own, _ in spoken),
-            steps=settings.steps,
-            positions=curve[-1]["positions"],
-            curve=from_json(tuple[LivePoint, ...], [r for r in curve if "misalignment" in r], log),
-            train_seconds=curve[-1]["seconds"],
-            warm_start_seconds=warm_s,
-            seconds=time.monotonic() - began_s,
-        )
-
-    def figures(self, cell: Cell, checkpoint: Path) -> Measured:
-        evaluator = self.evaluator(cell)
-        with evaluator.reading():
-            model = evaluator.load(checkpoint)
-            m = divergence(model, evaluator.reader(), evaluator.examples, speech_ears(model))
-            f = [] if evaluator.frozen else forgetting(model, evaluator.teacher, evaluator.texts)
-            items = items_of(evaluator)
-            systems = ("speech_adapted", "text_base" if evaluator.frozen else "text_adapted")
-            answers = answer(evaluator, items, self.heard, systems)
-        return measured(m, f, answers["speech_adapted"], answers["text_adapted"], items)
-
-    def base_figures(self) -> BaseFigures:
-        """What every cell is held against: the text LLM, the cascade, M of the deaf, and of the warm start alone."""
-        evaluator = self.evaluator(Cell("narrow", 1.0, 1.0))
-        recipe = self.base.recipe
-        with evaluator.reading():
-            items = items_of(evaluator)
-            answers = answer(evaluator, items, self.heard, ("text_base", "cascade"))
-            deaf = divergence(evaluator.base, evaluator.teacher, evaluator.examples, deaf_ears(evaluator.base))
-            model = evaluator.load(last_checkpoint(self.base.folder("warm_start")))
-            warm = divergence(model, evaluator.reader(), evaluator.examples, speech_ears(model))
-        active, uniform = ([self.bought[name].dir] for name in ("active", "uniform"))
-        return BaseFigures(
-            text_accuracy=accuracy_of(answers["text_base"], items),
-            cascade_accuracy=accuracy_of(answers["cascade"], items),
-            chance=float(np.mean([1 / len(i.options) for i in items])),
-            text_by_document=by_document(answers["text_base"], items),
-            items=len(items),
-            deaf=summary([r for r in deaf if is_seen(r.speaker)]).all,
-            warm_start=summary([r for r in warm if is_seen(r.speaker)]).all,
-            warm_start_seconds=self.base.done("warm_start").seconds,
-            narrow_domains=tuple(sorted({u.domain for u in load_aligned(self.base, "speech")})),
-            coincide=coincidence(*map(load_bought, self.bought.values())),
-            active_domains=tuple(sorted(bought_more(active, uniform))),
-            uniform_domains=tuple(sorted(bought_more(uniform, active))),
-            written_at=recipe.corpus.temperature if recipe.corpus.speech_documents else None,
-        )
+    def _of(self, cell: Cell) -> dict[str, Any]:
+        """The sections of a cell's recipe that figures depend on, without what has its default."""
+        recipe = recipe_of(self.recipe, cell, self.recipe)
+        values: dict[str, Any] = recipe.model_dump(mode="json", exclude_defaults=True)
+        for section, names in NO_FIGURE.items():
+            for name in names:
+                (values.get(section, {}) if section else values).pop(name, None)
+        values.pop("synthesize", None)
+        return {name: value for name, value in values.items() if value != {}}
 
 
-def _holds(path: Path, key: str) -> bool:
-    return path.exists() and bool(read_json(path).get("key") == key)
-
-
-def _warm_kind(cell: Cell) -> str:
-    return "broad" if cell.speech == "broad" else "narrow"
-
-
-def _bought(purchase: Run) -> tuple[Sequence[Utterance], Frames]:
-    bought = load_bought(purchase)
-    return bought, load_bought_frames(purchase, bought)
+def _named(cell: Cell) -> dict[str, Any]:
+    """What a cell is, without what is so by default."""
+    plain = vars(Cell(cell.speech, cell.alpha, cell.share))
+    always = ("speech", "alpha", "share")
+    return {name: value for name, value in vars(cell).items() if name in always or value != plain[name]}

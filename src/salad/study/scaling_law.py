@@ -19,6 +19,7 @@ BETAS = np.geomspace(0.02, 4.0, 160)
 HUBER = 1.345  # in units of the noise: 95 % efficient under normal noise (Huber 1981)
 ROUNDS = 3
 PARAMETERS = 3
+FAR = 1e6  # hours beyond which a law says nothing any more: never
 
 
 @dataclass(frozen=True)
@@ -62,25 +63,11 @@ def fit_law(data: Sequence[float], misalignment: Sequence[float], *, resamples: 
     data: D > 0 (hours, positions) [n]; misalignment: M > 0 in nats [n]; replicates of one D are points of their own.
     Raises SaladError where fewer than four different D are given, which three parameters do not leave any freedom.
     """
-    d, m = np.asarray(data, dtype=float), np.asarray(misalignment, dtype=float)
-    if len(d) != len(m):
-        raise SaladError(f"scaling: {len(d)} values of D and {len(m)} of M; give one M for each D")
-    if not (np.isfinite(d).all() and np.isfinite(m).all() and (d > 0).all() and (m > 0).all()):
-        raise SaladError("scaling: D and M must be finite and above 0; leave out D = 0 and runs that failed")
-    if len(set(d.tolist())) < PARAMETERS + 1:
-        raise SaladError(f"scaling: {len(set(d.tolist()))} different D, expected at least 4 for three parameters")
+    d, m = _checked(data, misalignment)
     unit = float(np.exp(np.log(d).mean()))  # keeps the exponent's powers near 1
     x = d / unit
-    (theta,), weights = _robust(x, m[None])
-    fitted = _curve(x, theta[None])[0]
-    relative = m / fitted - 1
-    freedom = len(m) - PARAMETERS
-    noise = math.sqrt(max((weights[0] * relative**2).sum() / max(weights[0].sum() * freedom / len(m), 1e-12), 1e-24))
-
-    rng = np.random.default_rng(seed)
-    centred = (relative - relative.mean()) * math.sqrt(len(m) / max(freedom, 1))
-    drawn = fitted * np.maximum(1 + rng.choice(centred, (resamples, len(m))), 0.01)
-    found, _ = _robust(x, drawn)
+    theta, found, noise = _bootstrap(x, m, resamples, seed)
+    fitted, freedom = _curve(x, theta[None])[0], len(m) - PARAMETERS
     # Percentiles of a bootstrap are too close together where the noise itself is known from few points: Student's t,
     # and a little over it, since resampled residuals are less spread than the errors that they stand for.
     widen = stats.t.ppf(0.98, max(freedom, 1)) / stats.norm.ppf(0.975)
@@ -114,6 +101,48 @@ def fit_law(data: Sequence[float], misalignment: Sequence[float], *, resamples: 
         near_floor=near,
         extrapolated=near is not None and near.value > d.max(),
     )
+
+
+def hours_at(
+    data: Sequence[float], misalignment: Sequence[float], target: float, *, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """D at which the law of these points comes to M = `target`, with its 95 % bootstrap interval, infinite ends where
+    resampled laws never do. Raises SaladError as `fit_law`."""
+    d, m = _checked(data, misalignment)
+    unit = float(np.exp(np.log(d).mean()))
+    theta, found, _ = _bootstrap(d / unit, m, resamples, seed)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        above = target - np.append(found[:, 0], theta[0])
+        draws = (np.append(found[:, 1], theta[1]) / np.maximum(above, 1e-12)) ** (1 / np.append(found[:, 2], theta[2]))
+    draws = np.where((above <= 0) | (draws * unit > FAR), np.inf, draws * unit)
+    low, high = np.percentile(draws[:-1], [2.5, 97.5], method="nearest")
+    return Interval(float(draws[-1]), float(min(low, draws[-1])), float(max(high, draws[-1])))
+
+
+def _checked(data: Sequence[float], misalignment: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    d, m = np.asarray(data, dtype=float), np.asarray(misalignment, dtype=float)
+    if len(d) != len(m):
+        raise SaladError(f"scaling: {len(d)} values of D and {len(m)} of M; give one M for each D")
+    if not (np.isfinite(d).all() and np.isfinite(m).all() and (d > 0).all() and (m > 0).all()):
+        raise SaladError("scaling: D and M must be finite and above 0; leave out D = 0 and runs that failed")
+    if len(set(d.tolist())) < PARAMETERS + 1:
+        raise SaladError(f"scaling: {len(set(d.tolist()))} different D, expected at least 4 for three parameters")
+    return d, m
+
+
+def _bootstrap(x: np.ndarray, m: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """(E, B, beta), the same of each resample of residuals [R, 3], and the noise of one point, relative to M."""
+    (theta,), weights = _robust(x, m[None])
+    fitted = _curve(x, theta[None])[0]
+    relative = m / fitted - 1
+    freedom = len(m) - PARAMETERS
+    noise = math.sqrt(max((weights[0] * relative**2).sum() / max(weights[0].sum() * freedom / len(m), 1e-12), 1e-24))
+
+    rng = np.random.default_rng(seed)
+    centred = (relative - relative.mean()) * math.sqrt(len(m) / max(freedom, 1))
+    drawn = fitted * np.maximum(1 + rng.choice(centred, (resamples, len(m))), 0.01)
+    found, _ = _robust(x, drawn)
+    return theta, found, noise
 
 
 def _robust(x: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

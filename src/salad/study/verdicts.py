@@ -18,6 +18,7 @@ from salad.types import SaladError
 Documents = Sequence[DocumentSum]  # of one cell
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
 LEVEL = 0.05
+MANY = 100  # times what was run: beyond it nobody will
 FIVE = {  # the paper's findings, and the rows that decide each: it holds where all of them do
     "1": ("On narrow speech likelihood alone raises M, distillation lowers it", ("1f.", "1g.")),
     "2": ("M falls with the speech as E + B D^-beta, to a floor E above 0", ("2. ",)),
@@ -49,9 +50,16 @@ def finished(rows: Sequence[GridRow]) -> list[DoneCell]:
 
 
 def done(rows: Sequence[GridRow], **values: Any) -> list[DoneCell]:
-    """Finished cells with these values; the plain ones (warm start, text rate) unless others are asked for."""
-    wanted = {"warm": True, "rate": "text", **values}
+    """Finished cells with these values; those behind our ears unless others are asked for."""
+    wanted = {"ears": "symbols", **values}
     return [r for r in finished(rows) if all(getattr(r, k) == v for k, v in wanted.items())]
+
+
+def paired_cells(first: Sequence[DoneCell], second: Sequence[DoneCell]) -> tuple[list[DoneCell], list[DoneCell]]:
+    """The cells of both that have a partner of the same share and seed, in one order."""
+    one, other = ({(r.share, r.seed): r for r in rows} for rows in (first, second))
+    keys = sorted(set(one) & set(other))
+    return [one[key] for key in keys], [other[key] for key in keys]
 
 
 def paired_documents(
@@ -103,12 +111,27 @@ def judged(
         return Finding(number, claim, paper, ours, OPEN, why.strip(), names(own))
     if not (held or against):
         why = (
-            f"The interval holds {null:g}: more trainings, documents or items would be needed. {why} A difference of "
-            f"{least} could have been told (power 0.8)."
+            f"The interval holds {null:g}. {why} A difference of {least} could have been told (power 0.8)."
+            f"{_needed(found, own, null)}"
         )
     verdict = HOLDS if held else FAILS if against else OPEN
     p = two_sided_p(found.value, found.low, found.freedom, null=null)
     return Finding(number, claim, paper, ours, verdict, " ".join(why.split()), names(own), p)
+
+
+def _needed(found: Difference | Regression, own: Sequence[DoneCell], null: float) -> str:
+    """What would tell a difference as large as was found: an interval narrows with the root of what it is of."""
+    least, size = detectable((found.high - found.low) / 2, found.freedom), abs(found.value - null)
+    if size < 1e-9 or not math.isfinite(least) or least <= size:
+        return ""
+    times = (least / size) ** 2
+    hours = times * sum(row.seconds + row.warm_start_seconds for row in own) / 3600
+    if times > MANY:
+        return f" One of {size:.3g}, as was found, would need over {MANY} times the trainings and the documents."
+    return (
+        f" One of {size:.3g}, as was found, would need {times:.1f} times the trainings and the documents: about "
+        f"{hours:.1f} h of one process."
+    )
 
 
 def five(rows: Sequence[Finding]) -> list[Finding]:

@@ -64,10 +64,11 @@ def train_ctc(
 ) -> tuple[SaladForConditionalGeneration, CTCTask, Path]:
     """The adapter and its CTC head on these recordings: the trained model, its task, the last checkpoint in `folder`.
 
-    seed: of the order of spans; None: the recipe's. The run's warm_start/vocabulary.json names the classes.
+    seed: of fresh weights and of the order of spans; None: the recipe's. The run's warm_start/vocabulary.json names the
+    classes.
     """
     device = default_device()
-    model, tokenizer = build_model(run).to(device), load_tokenizer(run)
+    model, tokenizer = build_model(run, seed=seed).to(device), load_tokenizer(run)
     for parameter in model.llm.parameters():
         parameter.requires_grad_(False)
     assert model.ctc is not None
