@@ -33,7 +33,7 @@ from salad.measure.hearing import (
 )
 from salad.measure.oracle import disturbed_symbols, oracle_rows, symbol_ears, symbols_of_model
 from salad.measure.statistics import margin, margin_over, ratio
-from salad.pipeline.hearing import _read, heard_counts, transcript_errors
+from salad.pipeline.hearing import heard_counts, read_words, transcript_errors
 from salad.types import Example, Result, SaladError, Span, Utterance
 
 
@@ -346,6 +346,6 @@ def test_words_are_counted_over_all_speech_that_was_trained_on(tmp_path):
     for name, text in (("web", "A membrane"), ("speech", "The sun, the moon.")):
         write_jsonl(folder("corpus") / f"{name}.jsonl", [{"id": "d", "text": text, "source": "here"}])
     assert heard_counts(run) == {"the": 3, "sun": 1, "moon": 1, "cell": 2, "a": 1}
-    assert _read(run) == {"a", "membrane", "the", "sun", "moon"}
+    assert read_words(run) == {"a", "membrane", "the", "sun", "moon"}
     write_json(folder("spell") / "words.json", ["Quark", "well-known"])
-    assert _read(run) >= {"quark", "well", "known"}
+    assert read_words(run) >= {"quark", "well", "known"}

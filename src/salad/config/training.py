@@ -238,8 +238,8 @@ class Stage(Section):
         0.0,
         ge=0,
         lt=1,
-        description="Decay of a moving average of the weights, such as 0.999. The saved model takes the average; "
-        "`evaluate` measures the weights themselves. 0: none.",
+        description="Decay of a moving average of the weights, such as 0.999. The saved model takes the average, "
+        "and `evaluate` measures it. 0: none.",
     )
     shard: bool = Field(False, description="Under torchrun, spreads the student's layers over the processes (FSDP2).")
     shard_teacher: bool = Field(False, description="The same for the teacher's layers; it needs `shard`.")

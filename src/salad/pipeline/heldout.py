@@ -55,7 +55,7 @@ class HeldoutEvaluator:
         self.item_frames: dict[tuple[str, tuple[int, int]], tuple[np.ndarray, ...]] = {}
 
     def load(self, checkpoint: Path) -> SaladForConditionalGeneration:
-        load_weights(checkpoint, self.model)
+        load_weights(checkpoint, self.model, averaged=True)  # what is saved as the model
         return self.model
 
     @contextmanager
