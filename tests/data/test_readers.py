@@ -241,7 +241,7 @@ def test_a_format_can_be_forced_and_a_pattern_given(tmp_path):
     [
         ("nothing", None, "holds no file"),
         ("a.md", b"# A page\n", "of no known format .found 1 text.*expected one of shar, lhotse"),
-        ("r.jsonl", b'{"id": "r", "sources": [], "sampling_rate": 16000}\n', "make cuts of both first"),
+        ("r.jsonl", b'{"id": "r", "sources": [], "sampling_rate": 16000}\n', "make cuts of both"),
         ("t.tar.gz", None, "gunzip it first"),
     ],
 )
@@ -728,7 +728,7 @@ def test_one_channel_of_two():
     left, right = sound(1.0, 1), sound(1.0, 2)
     data = encoded(np.stack([left, right], 1))
     assert np.abs(read_audio(data, channel=1)[0] - right).max() < 1e-4
-    with pytest.raises(SaladError, match="has 2 channels, but channel 2"):
+    with pytest.raises(SaladError, match="channel 2 of .* but it has 2"):
         read_audio(data, channel=2)
 
 

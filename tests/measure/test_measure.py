@@ -255,7 +255,7 @@ def test_the_minimum_detectable_gap_is_found_at_its_power():
         found += (lost - won) / np.sqrt(lost + won) > 1.96
     assert 0.74 < found / 400 < 0.86
     assert minimum_detectable_gap(4 * n, discordant) < 0.55 * detectable
-    with pytest.raises(SaladError, match="0 < share"):
+    with pytest.raises(SaladError, match="discordant 0.0, expected"):
         minimum_detectable_gap(n, 0.0)
 
 

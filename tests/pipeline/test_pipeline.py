@@ -268,7 +268,11 @@ MEASURED_ON = "what is measured on"
 FURTHER = {  # beside the sections, by recipe
     "demo": {"corpus": {"prepared corpus", MEASURED_ON}},
     "demo-short": {"corpus": {"prepared corpus", MEASURED_ON}},
-    "salad-3b": {"corpus": {"length of documents", "your data", MEASURED_ON}, "stage1": {"stream"}},
+    "salad-3b": {
+        "corpus": {"length of documents", "your data", MEASURED_ON},
+        "align": {"whole recordings"},
+        "stage1": {"stream"},
+    },
 }
 
 

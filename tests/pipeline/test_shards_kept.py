@@ -13,7 +13,7 @@ from salad.config import Recipe
 from salad.data import ingest, manifest
 from salad.data.manifest import read_utterances, write_utterances
 from salad.files import read_json, read_jsonl
-from salad.pipeline import speech_jobs
+from salad.model.encoders import job
 from salad.pipeline.run import Run, _inputs, run_pipeline
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.sequence.examples import all_pieces
@@ -49,7 +49,7 @@ def made(monkeypatch):
 
     note(ingest, "ingest")
     note(word_times, "align_spoken")
-    note(speech_jobs, "encode_pieces")
+    note(job, "encode_pieces")
     monkeypatch.setattr(ingest, "SHARD_DOCUMENTS", 8)
     monkeypatch.setattr(word_times, "SHARD_GIVEN", word_times.SHARD)
     return found

@@ -79,7 +79,7 @@ def test_steps_rows_checkpoints_and_the_end_are_told_in_order(tmp_path):
 
 def test_a_training_that_ends_in_an_error_says_so_and_one_that_was_finished_names_its_checkpoint(tmp_path):
     told = Recorder()
-    with pytest.raises(SaladError, match="loss: nan"):
+    with pytest.raises(SaladError, match="loss: got nan"):
         run(tmp_path / "bad", told, bad=2)
     assert told.steps == [1, 2] and told.ends == [None]
     last, again = run(tmp_path / "good"), Recorder()

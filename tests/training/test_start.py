@@ -71,7 +71,7 @@ def test_an_llm_of_another_shape_is_refused():
     llm = LlamaForCausalLM(make_config(num_hidden_layers=1))
     with pytest.raises(SaladError, match="do not fit"):
         build_from(llm, make_config(num_hidden_layers=2))
-    with pytest.raises(SaladError, match=r"wrong.*mlp"):
+    with pytest.raises(SaladError, match=r"of another shape: .*mlp"):
         build_from(llm, make_config(num_hidden_layers=1, intermediate_size=64))
 
 

@@ -68,7 +68,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_p
     task = DistillTask(model, Teacher(make_model(), cache=False), [make_examples(5, num=6)], alpha=0.5, context=2048)
     next(model.adapter.parameters()).register_hook(lambda gradient: gradient * float("inf"))
     before = [p.clone() for p in model.parameters()]
-    with pytest.raises(SaladError, match="grad_norm: (inf|nan) at step 0"):
+    with pytest.raises(SaladError, match="grad_norm: got (inf|nan) at step 0"):
         train(model, task, Schedule(steps=1, lr={"adapter": 1e-3}), tmp_path, title="t", bf16=False)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
