@@ -200,6 +200,17 @@ def test_the_papers_form_stands_beside_ours_with_the_seconds_of_both(rows):
     assert {"-cold" in cell for cell in form.cells} == {True, False} and len(form.cells) == 6
 
 
+def test_seeds_of_one_share_are_no_sizes():
+    """Their hours differ by chance: a line through them is no growth, and a law of them no law."""
+    rng = np.random.default_rng(4)
+    rows = [row(Cell("narrow", a, 0.5, seed), 1.0, rng) for seed in range(6) for a in (1.0, 0.0)]
+    for n, r in enumerate(rows):
+        r["hours"] = 0.5 + 0.001 * n
+    found = {f.claim[:3]: f for f in findings(rows, BASE)}
+    assert all("four sizes" in found[claim].why and found[claim].ours == "-" for claim in ("1a.", "1b.", "2. "))
+    assert "doubling" not in found["1e."].why
+
+
 def test_what_ears_are_worth_is_told_by_the_single_adapters_law_or_bounded(rows):
     by_law = next(f for f in findings(rows, BASE) if f.number == "B1")  # 0.9 + 0.3 D^-0.5 never comes to 0.66
     assert "at inf h" in by_law.ours and "[any, any]" in by_law.ours and by_law.verdict == "-"
