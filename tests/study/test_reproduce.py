@@ -200,6 +200,17 @@ def test_the_papers_form_stands_beside_ours_with_the_seconds_of_both(rows):
     assert {"-cold" in cell for cell in form.cells} == {True, False} and len(form.cells) == 6
 
 
+def test_seeds_of_one_share_are_no_sizes():
+    """Their hours differ by chance: a line through them is no growth, and a law of them no law."""
+    rng = np.random.default_rng(4)
+    rows = [row(Cell("narrow", a, 0.5, seed), 1.0, rng) for seed in range(6) for a in (1.0, 0.0)]
+    for n, r in enumerate(rows):
+        r["hours"] = 0.5 + 0.001 * n
+    found = {f.claim[:3]: f for f in findings(rows, BASE)}
+    assert all("four sizes" in found[claim].why and found[claim].ours == "-" for claim in ("1a.", "1b.", "2. "))
+    assert "doubling" not in found["1e."].why
+
+
 def test_what_ears_are_worth_is_told_by_the_single_adapters_law_or_bounded(rows):
     by_law = next(f for f in findings(rows, BASE) if f.number == "B1")  # 0.9 + 0.3 D^-0.5 never comes to 0.66
     assert "at inf h" in by_law.ours and "[any, any]" in by_law.ours and by_law.verdict == "-"
@@ -282,7 +293,7 @@ def test_the_grid_begins_with_one_contrast_and_names_are_its_folders():
 
 def test_times_are_foreseen_from_those_seen():
     times, quarter, half, whole = Times(), *(Cell("narrow", 1.0, share) for share in (0.25, 0.5, 1.0))
-    assert times.expect_s(quarter) == 0
+    assert times.expect_s(quarter) == 0 and Times(7.0).expect_s(quarter) == 7  # a guess, until one was seen
     times.note(quarter, 30.0)
     assert times.expect_s(whole) == pytest.approx(60)  # half the work: the square root of the share
     times.note(whole, 50.0)

@@ -24,6 +24,7 @@ from salad.study.verdicts import (
     paired_cells,
     paired_documents,
     percent,
+    several_sizes,
 )
 from salad.types import SaladError
 
@@ -63,6 +64,8 @@ def _worth(rows: Sequence[GridRow], base: BaseFigures) -> Finding:
     told = f"ours: M {target:.3f} at {hours:.2f} h ({len(at)} cells); "
     why = f"Beside the speech, ours read text for {base.spell_seconds:.0f} s, which all cells share."
     try:
+        if not several_sizes(single):
+            raise SaladError("a law needs four sizes")
         found = hours_at([r.hours for r in single], [r.misalignment for r in single], target)
         ratio = with_interval(_divided(found, hours), ".3g")
         told += (

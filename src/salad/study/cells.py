@@ -89,10 +89,11 @@ def grid(seeds: int) -> list[Cell]:
 
 class Times:
     """Seconds that a cell will take: training by its work, what every cell takes, and its warm start where no cell
-    before it left one.
+    before it left one. guess_s: of a first cell, its warm start among it; see `Grid`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, guess_s: float = 0.0) -> None:
+        self.guess_s = guess_s
         self.seen: list[tuple[float, float]] = []
         self.warm: list[float] = []  # seconds for a work of 1
 
@@ -103,7 +104,7 @@ class Times:
 
     def expect_s(self, cell: Cell, warms: bool = False) -> float:
         if not self.seen:
-            return 0.0
+            return self.guess_s
         warm_s = 1.15 * cell.work * max(self.warm, default=0.0) if warms else 0.0
         if len({work for work, _ in self.seen}) == 1:
             return warm_s + max(s for _, s in self.seen) * max(1.0, cell.work / self.seen[0][0])

@@ -28,6 +28,7 @@ from salad.study.verdicts import (
     paired_cells,
     paired_documents,
     percent,
+    several_sizes,
 )
 from salad.types import SaladError
 
@@ -59,6 +60,8 @@ def findings(rows: Sequence[GridRow], base: BaseFigures) -> list[Finding]:
 def law_of(rows: Sequence[GridRow], speech: str, alpha: float, ears: str = "symbols") -> Law | None:
     """M against hours of speech of one kind, or None where fewer than four sizes are there."""
     own = done(rows, speech=speech, alpha=alpha, ears=ears)
+    if not several_sizes(own):
+        return None
     try:
         return fit_law([r.hours for r in own], [r.misalignment for r in own])
     except SaladError:
@@ -69,6 +72,8 @@ def _trend(
     rows: Sequence[GridRow], alpha: float, domains: Sequence[str] = ()
 ) -> tuple[Regression | None, list[DoneCell]]:
     own = done(rows, speech="narrow", alpha=alpha)
+    if not several_sizes(own):
+        return None, own
     try:
         return regress(_doublings(own), [_m(r.documents, r.misalignment, domains) for r in own]), own
     except SaladError:
@@ -124,6 +129,8 @@ def _same_speech(number: str, what: str, rows: Sequence[GridRow], speech: str, p
 
 def _growth(rows: Sequence[DoneCell], values: Sequence[float]) -> str:
     """How these grow with the cells' hours, in words; "" where there are too few."""
+    if not several_sizes(rows):
+        return ""
     try:
         line = regress(_doublings(rows), values)
     except SaladError:
@@ -304,6 +311,8 @@ def _regression(
 ) -> Finding:
     values = {"misalignment": [math.log(r.misalignment) for r in own], "forgetting": [r.forgetting for r in own]}
     x, z, y = values[of], values[given], [getattr(r, accuracy).value for r in own]
+    if len(own) > 1 and np.ptp(y) == 0:
+        return Finding(number, claim, paper, "-", OPEN, f"It is {100 * y[0]:.0f} % in every cell.", names(own))
     try:
         line, partial = regress(x, y), partial_r2(x, z, y)
     except SaladError as error:

@@ -25,7 +25,7 @@ from salad.progress import console
 from salad.records import from_json, read_record, to_json
 from salad.study.cell_data import CellData
 from salad.study.cell_figures import BaseFigures, CellFigures, DoneCell, DroppedCell, GridRow, Sums
-from salad.study.cell_training import recipe_of, run_of, train_cell, warm_folder, warmed
+from salad.study.cell_training import UPPER_SHARE, recipe_of, run_of, train_cell, warm_folder, warmed
 from salad.study.cells import MAIN, Cell, Times, grid
 from salad.study.grid_page import write_reproduction
 from salad.study.locks import alone
@@ -34,6 +34,7 @@ from salad.study.verdicts import Finding
 
 VERSION = 1  # of how cells are trained and measured: another one makes kept rows void
 NOTHING = "none"  # for `only`
+STEPS = (0.9, 1.1, 3.5, 80.0)  # lower, upper, stage, measuring a document a domain (2026-11-27, one thread)
 PAGE_S = 45.0  # kept for the start of Python and for the page
 NO_FIGURE = {  # sections and settings that change no figure of a cell, or only its seconds
     "": ("run_dir", "threads", "engine", "precision", "stage2", "rounds", "probe", "select", "cluster"),
@@ -107,6 +108,7 @@ class Grid:
                 self.base_figures()
                 console.print(f"base: ready after {time.monotonic() - start_s:.0f} s; the cells begin", highlight=False)
                 told, left_s = True, budget_s - PAGE_S - (time.monotonic() - start_s)
+                times.guess_s = self._guess_s()
             warms = self.must_warm(cell)
             expected_s = times.expect_s(cell, warms) + self.data.must_make_s(cell)
             if expected_s > left_s:
@@ -131,6 +133,16 @@ class Grid:
                 f"[yellow]{dropped} of {len(rows)} cells were not run; the page names each with the reason[/]"
             )
         return rows
+
+    def _guess_s(self) -> float:
+        """About what a first cell takes here, by what the last steps of the base's spelling took, for what else runs
+        changes: STEPS of these for a step of each part, and for measuring."""
+        log = read_jsonl(self.data.base.folder("spell") / "metrics.jsonl")[-20:]
+        spelled_s = (log[-1]["seconds"] - log[0]["seconds"]) / max(1, len(log) - 1)
+        lower, upper, stage, measuring = STEPS
+        trained = self.recipe.warm_start.steps * (lower + UPPER_SHARE * upper) + self.recipe.stage1.steps * stage
+        effort = Cell("narrow", 1.0, MAIN).effort
+        return float(spelled_s * (effort * trained + self.recipe.evaluate.documents * measuring))
 
     def base_figures(self) -> BaseFigures:
         """What every cell is held against: kept, on the disk, or measured now."""

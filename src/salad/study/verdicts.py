@@ -18,6 +18,7 @@ from salad.types import SaladError
 Documents = Sequence[DocumentSum]  # of one cell
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot tell"
 LEVEL = 0.05
+SIZES = 4
 MANY = 100  # times what was run: beyond it nobody will
 FIVE = {  # the paper's findings, and the rows that decide each: it holds where all of them do
     "1": ("On narrow speech likelihood alone raises M, distillation lowers it", ("1f.", "1g.")),
@@ -53,6 +54,12 @@ def done(rows: Sequence[GridRow], **values: Any) -> list[DoneCell]:
     """Finished cells with these values; those behind our ears unless others are asked for."""
     wanted = {"ears": "symbols", **values}
     return [r for r in finished(rows) if all(getattr(r, k) == v for k, v in wanted.items())]
+
+
+def several_sizes(rows: Sequence[DoneCell]) -> bool:
+    """Whether these are of enough shares of the speech for a slope or a law over it: the hours of one share differ by
+    chance from seed to seed, and tell of no growth."""
+    return len({row.share for row in rows}) >= SIZES
 
 
 def paired_cells(first: Sequence[DoneCell], second: Sequence[DoneCell]) -> tuple[list[DoneCell], list[DoneCell]]:
