@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from salad.config import load_recipe
+from salad.files import read_jsonl
 from salad.measure.divergence import divergence, speech_ears
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.ears import Lexicon
@@ -463,6 +464,17 @@ def test_a_piece_too_short_for_its_symbols_is_counted(tokenizer, letters):
     assert LowerTask(model, [short, long], steps=1, batch=1, seed=0).impossible == 1
     with pytest.raises(SaladError, match="model.stride"):
         LowerTask(model, [short], steps=1, batch=1, seed=0)
+
+
+def test_a_mask_leaves_something_to_hear(tokenizer, letters, tmp_path):
+    """A short piece that is masked as a whole is zeros, whose norms multiply the gradient at every layer."""
+    model, rng = make_model(tokenizer, letters, rate_hz=50.0), np.random.default_rng(0)
+    frames = rng.normal(size=(64, 4, DIM)).astype(np.float16)
+    spans = [SymbolSpan(own, np.array([1, 2]), ((0, 2, 0.0, 0.1),)) for own in frames]
+    task = LowerTask(model, spans, steps=2, batch=64, seed=0)
+    train(model, task, Schedule(steps=2, lr={"adapter": 1e-3}), tmp_path, title="t", bf16=False)
+    norms = [row["grad_norm"] for row in read_jsonl(tmp_path / "metrics.jsonl")]
+    assert max(norms) < 100
 
 
 def test_the_folders_ears_count_without_the_llm(tokenizer, letters, tmp_path):
