@@ -328,6 +328,11 @@ def test_a_wav_that_contradicts_itself_is_refused():
     with pytest.raises(SaladError, match="holds 2 chunks of samples, where one is expected"):
         read_audio(data + data[data.find(b"data") :])
     assert len(read_audio(with_int(data, b"fmt ", 16, 1, 4, "little"))[0]) == 16_000  # bytes a second: nobody's loss
+    three = packed(noise(1.0), "WAV", subtype="PCM_24")
+    with pytest.raises(SaladError, match="a sample of 1 channels of 24 bits takes 4 bytes"):  # 3 by its bytes a second
+        read_audio(with_int(three, b"fmt ", 20, 4, 2, "little"))
+    four = with_int(with_int(three, b"fmt ", 20, 4, 2, "little"), b"fmt ", 16, 64_000, 4, "little")
+    assert len(read_audio(four)[0]) == 12_000  # it says twice that each sample takes 4 bytes
 
 
 @pytest.mark.parametrize("told", [0, 16_000, 3 * 16_000])

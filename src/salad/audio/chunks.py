@@ -91,8 +91,8 @@ def wav_fault(file: BinaryIO) -> str:
             file.seek(at + 8)
             tag, channels, rate, per_s, block, bits = struct.unpack(FMT[order], file.read(16).ljust(16, b"\0"))
             own = channels * (1 if tag in ONE_BYTE else -(-bits // 8))
-            padded = bits == 24 and block == 4 * channels
-            if tag in BLOCK_IS_A_SAMPLE and block != own and per_s != rate * own and not padded:
+            padded = bits == 24 and block == 4 * channels  # which the decoder believes, whatever the bytes a second say
+            if tag in BLOCK_IS_A_SAMPLE and block != own and padded == (per_s == rate * own):
                 fault = f"says that a sample of {channels} channels of {bits} bits takes {block} bytes"
     return fault or (f"holds {sounds} chunks of samples, where one is expected" if sounds > 1 else "")
 
