@@ -140,6 +140,7 @@ def test_made_items_are_not_all_held(tmp_path, workers):
         weakref.finalize(item, lambda: held.__setitem__(0, held[0] - 1))
         return item
 
+    assert Made(str, range(5))[1:3] == ["1", "2"]
     folders = run_shards(square, Made(make, range(40)), tmp_path, workers=workers, shard_items=2, title="t")
     assert [name for one in contents(folders) for name in one] == [
         f"{n}.txt" for pair in zip(range(0, 40, 2), range(1, 40, 2), strict=True) for n in sorted(pair, key=str)

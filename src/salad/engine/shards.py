@@ -48,7 +48,8 @@ class Made(Sequence[Any]):
         return len(self._sources)
 
     def __getitem__(self, number: Any) -> Any:
-        return self._make(self._sources[number])
+        found = self._sources[number]
+        return [self._make(one) for one in found] if isinstance(number, slice) else self._make(found)
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._make, self._sources)
