@@ -99,8 +99,8 @@ class LowerTask:
         return torch.cat(rows), sizes, classes
 
     def _masked(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A copy with MASKS stretches of zeros, each a quarter of the piece at most: where nothing is left to hear, norms
-        of zeros make the gradient infinite."""
+        """A copy with MASKS stretches of zeros, each a quarter of the piece at most: where nothing is left to hear,
+        norms of zeros make the gradient infinite."""
         frames = frames.astype(np.float32)
         longest = max(1, round(MASK_S * self.model.config.frame_rate_hz))
         for _ in range(MASKS):
