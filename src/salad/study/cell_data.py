@@ -233,9 +233,14 @@ def _of_purchase(cell: Cell) -> str:
     return f"{cell.speech}-seed{cell.seed}"
 
 
-def _way(cell: Cell) -> dict[str, object]:
+def _way(cell: Cell) -> dict[str, str | bool | float]:
     """The settings of `select` by which a cell buys: M as it was measured, whatever its evidence, as the paper does."""
-    way: dict[str, object] = {"draw": "clusters", "rule": "raw", "keep_probed": False, "score": "misalignment"}
+    way: dict[str, str | bool | float] = {
+        "draw": "clusters",
+        "rule": "raw",
+        "keep_probed": False,
+        "score": "misalignment",
+    }
     if cell.speech == "uniform":
         way["score"] = "uniform"
     if "-gamma" in cell.speech:

@@ -284,7 +284,7 @@ class Grid:
         return {name: value for name, value in values.items() if value != {}}
 
 
-def _named(cell: Cell) -> dict[str, Any]:
+def _named(cell: Cell) -> dict[str, str | float]:
     """What a cell is, without what is so by default."""
     plain = vars(Cell(cell.speech, cell.alpha, cell.share))
     always = ("speech", "alpha", "share")
