@@ -21,7 +21,6 @@ from typing import Any
 import httpx2
 
 from salad import assets
-from salad.evaluation.benchmark import base_of
 from salad.serve.served_model import DEFAULT_MODEL
 
 CLIENTS, PATIENCE_S = 16, 300.0
@@ -94,9 +93,9 @@ def serving(folder: Path, options: tuple[str, ...]) -> Iterator[str]:
 
 def compare(url: str, max_tokens: int) -> dict[str, Any]:
     """Ours at `url`, and the faster way of the peer. text_tokens_s_1 and _16 are ours, of the same questions."""
-    llm = base_of(DEFAULT_MODEL)
-    assert llm is not None
-    folder = assets.llm_folder(llm)
+    recipe = assets.recipe_behind(DEFAULT_MODEL)
+    assert recipe is not None
+    folder = assets.llm_folder(recipe["assets"]["llm"])
     found: dict[str, Any] = {"peer": None, "peer_tokens_s_1": None, "peer_tokens_s_16": None}
     ours_1, ours_16 = rates(url, bodies("salad", max_tokens))
     for name, options in WAYS.items():
