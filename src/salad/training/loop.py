@@ -149,6 +149,7 @@ def train(
         {parameter: name for name, parameter in parameters.items()},
         schedule.weight_decay,
         fused=device == "cuda",
+        bf16=bf16,
     )
     before = partial(before_pack, model, reshard=schedule.reshard, reduce_once=schedule.reduce_once)
     keep_step = before_decay(schedule.steps, schedule.decay_share)

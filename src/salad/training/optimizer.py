@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import torch
 
+from salad.training.muon import Muon32
+
 Group = dict[str, Any]  # of parameters with its settings, or what is remembered of one parameter: as torch has them
 Kind = Literal["adamw", "muon"]
 BETAS = (0.9, 0.95)
@@ -17,10 +19,11 @@ class MuonAdamW:
     """Muon (Jordan et al. 2024; `torch.optim.Muon`) for `matrices`, AdamW for the rest, behind one optimiser's face.
 
     Muon's update is scaled to the size of AdamW's (Liu et al. 2025, arXiv 2502.16982), so one rate serves both.
+    bf16: it is made orthogonal in bf16, as torch does; in float32 otherwise (`Muon32`).
     """
 
     def __init__(
-        self, groups: Sequence[Group], matrices: set[torch.nn.Parameter], weight_decay: float, fused: bool
+        self, groups: Sequence[Group], matrices: set[torch.nn.Parameter], weight_decay: float, fused: bool, bf16: bool
     ) -> None:
         parts: tuple[list[Group], list[Group]] = ([], [])
         for group in groups:
@@ -30,7 +33,11 @@ class MuonAdamW:
         self.matrices = matrices
         self.parts: list[torch.optim.Optimizer] = []
         if parts[0]:
-            self.parts.append(torch.optim.Muon(parts[0], weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+            self.parts.append(
+                torch.optim.Muon(parts[0], weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+                if bf16
+                else Muon32(parts[0], weight_decay)
+            )
         if parts[1]:
             self.parts.append(torch.optim.AdamW(parts[1], betas=BETAS, weight_decay=weight_decay, fused=fused or None))
 
@@ -64,14 +71,16 @@ def make_optimizer(
     weight_decay: float,
     *,
     fused: bool = False,
+    bf16: bool = False,
 ) -> torch.optim.Optimizer | MuonAdamW:
     """groups: as `torch.optim` takes them, whole and sharded parameters apart. names: of parameters; Muon's are
-    matrices of the adapter's blocks. fused: AdamW by one kernel, which counts its steps on the device."""
+    matrices of the adapter's blocks. fused: AdamW by one kernel, which counts its steps on the device. bf16: the
+    machine trains in bf16, and so may Muon."""
     if kind == "muon":
         matrices = {
             p for p, name in names.items() if p.ndim == 2 and name.startswith("adapter.") and ".blocks." in name
         }
-        return MuonAdamW(groups, matrices, weight_decay, fused)
+        return MuonAdamW(groups, matrices, weight_decay, fused, bf16)
     return torch.optim.AdamW(list(groups), betas=BETAS, weight_decay=weight_decay, fused=fused or None)
 
 

@@ -196,7 +196,7 @@ def time_ears(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str,
         part.requires_grad_(True)
         names = {p: f"adapter.{n}" for n, p in ears.named_parameters() if p.requires_grad}
         groups = [{"params": list(names), "lr": 1e-6}]
-        optimizer = make_optimizer(kinds[name].optimizer, groups, names, 0.01, fused=device == "cuda")
+        optimizer = make_optimizer(kinds[name].optimizer, groups, names, 0.01, fused=device == "cuda", bf16=bf16)
         seconds = quickest(partial(_update, task, optimizer, device, bf16), device)
         batch, told = kinds[name].batch, f"{name} steps of {kinds[name].batch} pieces"
         if name == "lower":
