@@ -110,6 +110,45 @@ def lazy(stage):
     assert upward([("text", "data"), ("data", "text")]) == {("text", "data")}
 
 
+def defined(module: str) -> set[str]:
+    """Names at the top of a module of ours, and the modules beside it where it is a folder; empty where it is none."""
+    path = SOURCE.joinpath(*module.split(".")[1:])
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not file.exists():
+        return set()
+    beside = {own.stem for own in path.iterdir()} if path.is_dir() else set()
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    bound = [node for node in ast.walk(tree) if isinstance(node, ast.alias | ast.FunctionDef | ast.ClassDef | ast.Name)]
+    return beside | {
+        node.id if isinstance(node, ast.Name) else (getattr(node, "asname", None) or node.name) for node in bound
+    }
+
+
+def not_there(source: str) -> list[str]:
+    """What a file imports from modules of ours that they do not define."""
+    wanted = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.module]
+    return [
+        f"{node.module}.{alias.name}"
+        for node in wanted
+        if node.module.startswith("salad.")
+        for alias in node.names
+        if alias.name not in defined(node.module)
+    ]
+
+
+def test_what_stands_outside_the_house_finds_what_it_imports():
+    top = SOURCE.parents[1]
+    found = {
+        str(path.relative_to(top)): missing
+        for room in ("benchmarks", "scripts", "examples")
+        for path in top.joinpath(room).rglob("*.py")
+        if (missing := not_there(path.read_text(encoding="utf-8")))
+    }
+    assert not found
+    gone = "from salad.types import SaladError, Gone\nfrom salad.gone import it\nfrom salad.assets import store\n"
+    assert not_there(gone) == ["salad.types.Gone", "salad.gone.it"]
+
+
 def test_the_map_names_every_file():
     text = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
     missing = [
