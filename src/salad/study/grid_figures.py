@@ -35,6 +35,8 @@ def _scaling(rows: Sequence[GridRow], base: BaseFigures) -> Figure | None:
     drawn = [name for name in EARS if done(rows, speech="narrow", alpha=1.0, ears=name)]
     if not drawn:
         return None
+    if len({r.share for name in drawn for r in done(rows, speech="narrow", alpha=1.0, ears=name)}) < 2:
+        return None  # hours of one share differ by chance, and would look like growth
     figure, (axis,) = new_figure(300, grid="both")
     for name in drawn:
         colour, mark, label = EARS[name]
@@ -133,8 +135,8 @@ def _text(rows: Sequence[GridRow], base: BaseFigures) -> Figure | None:
 
 def accuracies(rows: Sequence[GridRow]) -> Markup | None:
     caption = (
-        "Accuracy on speech against M, and on text against F, one point a cell, in the colour of its alpha; grey "
-        "crosses: the same cell on silence."
+        "Accuracy on speech against M, and on text against F, one point a cell, in the colour of its alpha (circles: "
+        "narrow speech, squares: broad, triangles: other); grey crosses: the same cell on silence, fewer items."
     )
     return svg_figure(lambda: _accuracies(rows), "Accuracy against M and F", caption)
 
@@ -147,7 +149,8 @@ def _accuracies(rows: Sequence[GridRow]) -> Figure | None:
     for axis, of, what in ((axes[0], "misalignment", "speech_accuracy"), (axes[1], "forgetting", "text_accuracy")):
         for row in own:
             colour, x = COLOUR_OF_ALPHA.get(row.alpha, QUIET), getattr(row, of)
-            axis.plot(x, 100 * (getattr(row, what).value or 0.0), "o", color=colour, markersize=5)
+            mark = {"narrow": "o", "broad": "s"}.get(row.speech, "^")
+            axis.plot(x, 100 * (getattr(row, what).value or 0.0), mark, color=colour, markersize=5)
             if what == "speech_accuracy":
                 axis.plot(x, 100 * (row.silence_accuracy.value or 0.0), "x", color=QUIET, markersize=4)
         axis.set(xlabel=f"{'M' if of == 'misalignment' else 'F'} (nats per token)")

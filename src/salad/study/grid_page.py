@@ -15,7 +15,7 @@ from salad.report.page import template
 from salad.study import grid_figures as draw
 from salad.study.cell_figures import BaseFigures, DoneCell, GridRow
 from salad.study.findings import findings
-from salad.study.verdicts import FAILS, HOLDS, Finding, finished, five, mean, percent
+from salad.study.verdicts import FAILS, HOLDS, Finding, finished, five, mean, percent, process_seconds
 
 SAID = {HOLDS: "This holds here.", FAILS: "This does not hold here."}
 UNTOLD = "These cells cannot tell."
@@ -41,13 +41,13 @@ def write_reproduction(rows: Sequence[GridRow], base: BaseFigures, folder: Path,
 
 def _intro(rows: Sequence[GridRow], base: BaseFigures) -> str:
     own, text = finished(rows), base.text_right
-    shared = {(r.kind, r.share, r.seed, r.ears): r.warm_start_seconds for r in own}
-    minutes = (sum(r.seconds for r in own) + sum(shared.values())) / 60
+    minutes = process_seconds(own) / 60
     again = _between_seeds(own)
     narrow = [d for d in base.deaf if any(d.id == x.id for r in own[:1] for x in r.documents)] or base.deaf
     cascade = [d for d in base.cascade if any(d.id == x.id for x in narrow)]
     said = (
-        f"{len(own)} of {len(rows)} cells were run, in {minutes:.0f} minutes of one process. "
+        f"{len(own)} of {len(rows)} cells were run, in {minutes:.0f} minutes of one process, and "
+        f"{(base.spell_seconds + base.seconds) / 60:.0f} before for the shared spelling and the figures of the base. "
         f"The text LLM reads {percent(base.text_accuracy)} of {base.heard_items} next sentences right, the "
         f"cascade {percent(base.cascade_accuracy)}, chance is {100 * base.chance:.0f} %; {len(text)} items are read "
         f"in all. In the trained voice M is {mean(narrow):.2f} without the spoken words and {mean(cascade):.2f} of the "
@@ -75,7 +75,9 @@ def _sentence(paper: Finding, rows: Sequence[Finding]) -> str:
     own = [row for row in rows if row.number == paper.number and row.ours != "-"]
     first = next((row for row in own if row.verdict == paper.verdict), own[0] if own else None)
     said = SAID.get(paper.verdict, UNTOLD)
-    return f"{said} {first.claim.partition(' ')[2]}: {first.ours}." if first else f"{said} Its cells were not run."
+    if first is None:
+        return "Not run: these cells are of too few kinds." if paper.cells else "Its cells were not run."
+    return f"{said} Asked: {first.claim.partition(' ')[2]}? Found: {first.ours}."
 
 
 def _figure(paper: Finding, rows: Sequence[GridRow], base: BaseFigures) -> Markup | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ class Regression:
     r2: float
     r2_leave_one_out: float
     n: int
+    groups: int = 1
 
     @property
     def value(self) -> float:
@@ -30,7 +32,7 @@ class Regression:
     @property
     def freedom(self) -> int:
         """Of the t interval."""
-        return self.n - 2
+        return self.n - 1 - self.groups
 
 
 def regress(x: Sequence[float], y: Sequence[float]) -> Regression:
@@ -57,6 +59,28 @@ def regress(x: Sequence[float], y: Sequence[float]) -> Regression:
     )
 
 
+def regress_within(x: Sequence[float], y: Sequence[float], groups: Sequence[Hashable]) -> Regression:
+    """`regress` with an intercept for each group: what differs from group to group alone is left out.
+
+    Raises SaladError for fewer than four points, for groups that use up the points, or where x varies in none.
+    """
+    a, b = _checked(x, y)
+    of = {group: [i for i, own in enumerate(groups) if own == group] for group in dict.fromkeys(groups)}
+    freedom = len(a) - 1 - len(of)
+    if freedom < 1:
+        raise SaladError(f"regress: {len(a)} points of {len(of)} kinds leave nothing to tell an error by")
+    for own in of.values():
+        a[own], b[own] = a[own] - a[own].mean(), b[own] - b[own].mean()
+    spread = float((a**2).sum())
+    if spread < 1e-20:
+        raise SaladError("regress: x is the same in every run of a kind; it must vary for a slope")
+    slope = float(a @ b) / spread
+    rest, total = float(((b - slope * a) ** 2).sum()), float((b**2).sum())
+    reach = float(stats.t.ppf(0.975, freedom)) * (rest / freedom / spread) ** 0.5
+    r2 = 1 - rest / total if total > 0 else 0.0
+    return Regression(slope, slope - reach, slope + reach, 0.0, r2, math.nan, len(a), len(of))
+
+
 def partial_r2(x: Sequence[float], given: Sequence[float], y: Sequence[float]) -> float:
     """Share of what `given` leaves unexplained of y that x explains: squared correlation of the two residuals."""
     a, b = _checked(x, y)
@@ -74,7 +98,7 @@ def _residual(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _checked(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    a, b = np.array(x, dtype=float), np.array(y, dtype=float)
     if len(a) != len(b) or len(a) < 4:
         raise SaladError(f"regress: {len(a)} values of x and {len(b)} of y; expected as many of both, at least 4")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
