@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from salad.audio import read_audio
+from salad.serve.engine import Engine
 from salad.serve.settings import Settings
 from salad.testing.sounds import audio_part, noise_file
 
@@ -36,6 +37,12 @@ def test_alive_and_named(url, tiny):
     assert httpx2.get(f"{url}/health").json() == {"status": "ok"}
     ready = httpx2.get(f"{url}/ready")
     assert ready.status_code == 200 and ready.json() == {"status": "ready", "room": 80}
+
+
+def test_without_its_engine_it_is_not_well(url, monkeypatch):
+    monkeypatch.setattr(Engine, "alive", property(lambda engine: False))
+    told = httpx2.get(f"{url}/health")
+    assert told.status_code == 503 and told.json() == {"status": "dead"}
 
 
 def test_two_recordings_answer_as_generate_does(url, alone):
