@@ -74,6 +74,10 @@ class Response:
         self.stopped: str | None = None
         self._usage: dict[str, int] | None = None
 
+    def reads(self, item: Item) -> bool:
+        """Whether it answers to this item, among others."""
+        return any(own is item for own in self._items)
+
     def stop(self, reason: str) -> None:
         """client_cancelled or turn_detected; what was written so far stays."""
         self.stopped = self.stopped or reason
