@@ -212,7 +212,7 @@ class SaladProcessor(ProcessorMixin):
             raise SaladError(
                 f"messages: got content {content!r:.80}, expected a string, or a list of text and audio parts"
             )
-        said = []
+        said: list[str] = []
         for heard, run in groupby(parts, lambda part: part.get("type") in AUDIO_PARTS):
             if heard:
                 said += [AUDIO for _ in run]

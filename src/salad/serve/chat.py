@@ -225,7 +225,8 @@ def make_router(service: Service) -> APIRouter:
         check_model(service, asked.model)
         check_size(service, asked)
         ticket = service.ticket()
-        running, goes_on = None, False
+        running: Running | None = None
+        goes_on = False
         try:
             listened = await service.in_thread(request, ticket, listen, service, asked)
             prepare = prepared(service, listened, asked.limit)
