@@ -287,6 +287,17 @@ def test_more_samples_than_speech_has_are_refused_before_they_are_read():
     assert len(read_audio(packed(np.zeros((96_000, 4), np.int16), "FLAC", 96_000), 16_000, max_s=1.0)[0]) == 16_000
 
 
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
+def test_a_flac_that_does_not_tell_its_length_is_read_in_all_its_channels(channels):
+    """Of eight planes PyAV's own arrays read beyond the last, which ends the process."""
+    pytest.importorskip("av")
+    x = np.random.default_rng(0).normal(0, 0.1, (8000, channels))
+    data = bytearray(packed(x, "FLAC"))
+    wanted = read_audio(bytes(data))[0]
+    data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])  # no number of samples
+    assert np.array_equal(read_audio(bytes(data))[0], wanted)
+
+
 def test_more_samples_than_speech_has_are_refused_where_no_header_tells():
     pytest.importorskip("av")
     data = bytearray(packed(np.zeros((655_350, 8), np.int16), "FLAC", 655_350))

@@ -75,16 +75,18 @@ def read_av(
             end = None if duration_s is None else start + max(1, to_samples(duration_s, rate))
             whole_s = _told_s(container) if kind in KNOW_THEIR_LENGTH else 0.0
             check_length(name, before_s + (whole_s - offset_s if duration_s is None else duration_s), max_s)
-            to_float = av.AudioResampler(format="fltp", rate=rate)
+            to_float = av.AudioResampler(format="flt", rate=rate)  # one plane: of eight PyAV reads beyond the last
             at, kept = 0, 0
             for frame in itertools.chain(container.decode(audio=0), [None]):
+                if parts and frame is not None and frame.layout.nb_channels != parts[0].shape[1]:
+                    raise SaladError(
+                        f"audio: {name} changes from {parts[0].shape[1]} to {frame.layout.nb_channels} channels at "
+                        f"{at / rate:.2f} s; give each part as a file of its own"
+                    )
                 for piece in to_float.resample(frame):
-                    block = piece.to_ndarray().T  # [num_samples, num_channels]
-                    if parts and block.shape[1] != parts[0].shape[1]:
-                        raise SaladError(
-                            f"audio: {name} changes from {parts[0].shape[1]} to {block.shape[1]} channels at "
-                            f"{at / rate:.2f} s; give each part as a file of its own"
-                        )
+                    if not piece.samples:
+                        continue
+                    block = piece.to_ndarray().reshape(piece.samples, -1)  # [num_samples, num_channels]
                     parts.append(block[max(0, start - at) : None if end is None else max(0, end - at)])
                     at, kept = at + len(block), kept + parts[-1].size
                 check_size(name, kept, max_s)
