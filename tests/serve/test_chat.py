@@ -194,7 +194,8 @@ def test_who_comes_too_many_is_refused_before_the_body_is_read(tiny, served):
         served(tiny, Settings(max_concurrency=1, max_queue=0)) as url,
         httpx2.stream("POST", f"{url}/v1/chat/completions", json=more) as answer,
     ):
-        next(answer.iter_lines())
+        lines = answer.iter_lines()
+        next(lines)
         for route in ("chat/completions", "audio/transcriptions", "salad/compare"):
             told = httpx2.post(f"{url}/v1/{route}", content=b"{")
             assert told.status_code == 429 and told.json()["error"]["code"] == "server_busy"

@@ -100,9 +100,9 @@ class Service:
 
     async def in_thread(self, request: Request, ticket: Ticket, function: Callable[..., T], *given: Any) -> T:
         """What `function` gives in a thread, while the client waits and within what is left of its time."""
-        work = asyncio.create_task(run_in_threadpool(function, *given))
-        ticket.keep_for(work)
-        return await until_gone(request, work, ticket)
+        thread = asyncio.create_task(run_in_threadpool(function, *given))
+        ticket.keep_for(thread)
+        return await until_gone(request, asyncio.shield(thread), ticket)
 
     def check_text(self, characters: int, param: str) -> None:
         """Raises ApiError for more text than any prompt holds; call it before the text is tokenised."""
@@ -183,7 +183,7 @@ def timed_out(limit_s: float) -> ApiError:
     return ApiError(408, f"server: not done within {limit_s:g} s; ask for fewer tokens, or later", None, "timeout")
 
 
-async def until_gone(request: Request, work: asyncio.Task[T], ticket: Ticket) -> T:
+async def until_gone(request: Request, work: asyncio.Future[T], ticket: Ticket) -> T:
     """What a task gives; it is cancelled when the client leaves, or the request's time is over."""
 
     async def gone() -> None:
@@ -191,8 +191,9 @@ async def until_gone(request: Request, work: asyncio.Task[T], ticket: Ticket) ->
             pass
 
     watch = asyncio.create_task(gone())
+    both: set[asyncio.Future[Any]] = {work, watch}
     try:
-        await asyncio.wait({work, watch}, timeout=ticket.left_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, timeout=ticket.left_s, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             return work.result()
         if watch.done():
