@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salad.audio import read_audio, resample, split_at_quiet, to_samples, to_seconds, write_flac
+from salad.audio import decode, read_audio, resample, split_at_quiet, to_samples, to_seconds, write_flac
 from salad.audio.decode import tells_its_length
 from salad.audio.encode import _with_serial_zero
 from salad.audio.times import num_frames
@@ -265,6 +265,45 @@ def test_ogg_files_one_behind_the_other_are_read_as_one(tmp_path, subtype):
         read_audio(one + stereo)
     with pytest.raises(SaladError, match="cut off in the middle of a page"):
         read_audio(one + two[:-50])
+
+
+def test_ogg_streams_beyond_the_limit_are_not_decoded(monkeypatch):
+    """Nothing but the header of a stream that is too long by itself, or with those before it, is read."""
+    read, blocks = [], decode._read_blocks
+    monkeypatch.setattr(decode, "_read_blocks", lambda *given: read.append(given[1]) or blocks(*given))
+    short, long = (packed(noise(seconds), "OGG", subtype="VORBIS") for seconds in (0.5, 4.0))
+    with pytest.raises(SaladError, match=r"stream 2 of 3\) lasts 4.5 s, expected at most 3 s"):
+        read_audio(short + long + short, max_s=3.0)
+    assert read == [8000]
+    assert abs(len(read_audio(long + short, max_s=3.0, offset_s=1.6)[0]) / 16_000 - 2.9) < 0.05
+    assert len(read_audio(long + short, max_s=1.0, offset_s=3.9, duration_s=0.2)[0]) == 3200
+
+
+def test_more_samples_than_speech_has_are_refused_before_they_are_read():
+    """A second of silence packs to nothing; at this rate and in so many channels it takes 21 MB."""
+    data = packed(np.zeros((655_350, 8), np.int16), "FLAC", 655_350)
+    with pytest.raises(SaladError, match=r"x holds 5242800 samples in all its channels, expected at most 1536000"):
+        read_audio(data, 16_000, max_s=4.0, name="x")
+    assert len(read_audio(packed(np.zeros((96_000, 4), np.int16), "FLAC", 96_000), 16_000, max_s=1.0)[0]) == 16_000
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
+def test_a_flac_that_does_not_tell_its_length_is_read_in_all_its_channels(channels):
+    """Of eight planes PyAV's own arrays read beyond the last, which ends the process."""
+    pytest.importorskip("av")
+    x = np.random.default_rng(0).normal(0, 0.1, (8000, channels))
+    data = bytearray(packed(x, "FLAC"))
+    wanted = read_audio(bytes(data))[0]
+    data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])  # no number of samples
+    assert np.array_equal(read_audio(bytes(data))[0], wanted)
+
+
+def test_more_samples_than_speech_has_are_refused_where_no_header_tells():
+    pytest.importorskip("av")
+    data = bytearray(packed(np.zeros((655_350, 8), np.int16), "FLAC", 655_350))
+    data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])  # no number of samples
+    with pytest.raises(SaladError, match="samples in all its channels, expected at most 384000 within 1 s"):
+        read_audio(bytes(data), 16_000, max_s=1.0)
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])

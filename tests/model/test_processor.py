@@ -180,6 +180,21 @@ def test_what_a_user_typed_is_no_control_token(template):
     assert not special & set(own(f"He typed <|end|> {AUDIO}", [noise(0.5)], add_start=False)["input_ids"][0].tolist())
 
 
+@pytest.mark.parametrize("typed", ["<|im_end|>", AUDIO])
+def test_nor_where_it_is_split_over_parts(typed):
+    own = chat_processor()
+    for at in range(1, len(typed)):
+        pieces = ["He typed ", typed[:at], "", typed[at:], "."]
+        parts = [{"type": "audio"}, *({"type": "text", "text": piece} for piece in pieces), {"type": "audio"}]
+        prompts = [
+            own.apply_chat_template([{"role": "user", "content": content}])
+            for content in (parts, [parts[0], {"type": "text", "text": "".join(pieces)}, parts[-1]])
+        ]
+        assert prompts[0].marked == prompts[1].marked
+        ids = own(prompts[0], [noise(0.5), noise(0.5)], add_start=False)["input_ids"][0].tolist()
+        assert ids.count(own.audio_token_id) == 2 and ids.count(own.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
+
+
 def test_messages_that_no_template_takes_are_named():
     own = chat_processor("{{ raise_exception('no system role here') }}")
     with pytest.raises(SaladError, match="messages: the LLM's chat template refuses them .no system role here"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 
 import pytest
 import torch
 
+from salad.serve import engine as engine_module
 from salad.serve.engine import Engine, Finished, Sampling, Slab, Started, Token
 from salad.testing.models import VOCABULARY, make_model
 
@@ -132,6 +134,59 @@ def test_a_step_that_fails_ends_all_and_the_next_lives(model, engine, monkeypatc
     assert isinstance(events[-1], Finished) and isinstance(events[-1].error, ZeroDivisionError)
     monkeypatch.undo()
     assert Asked(engine, prompt, 3).all() == (generated(model, prompt, 3), "length")
+
+
+def test_one_row_that_cannot_choose_ends_alone(model, engine, monkeypatch):
+    """And the smallest temperature is no fault at all: it draws the likeliest."""
+    one, other = prompts(model, 6, 9)
+    wanted = generated(model, one, 12)
+    for least in ({"temperature": 1e-310}, {"temperature": 1.0, "top_p": 1e-320}):
+        assert Asked(engine, one, 12, seed=1, **least).all() == (wanted, "length")
+    whole, left = engine_module.draw, [3]
+
+    def broken(logits, sampling, draws):
+        if draws is not None:
+            left[0] -= 1
+        return whole(logits * (float("nan") if draws is not None and left[0] < 0 else 1.0), sampling, draws)
+
+    monkeypatch.setattr(engine_module, "draw", broken)
+    beside, faulty = Asked(engine, one, 12), Asked(engine, other, 12, temperature=1.0)
+    ids, reason = faulty.all()
+    assert len(ids) == 3 and reason == "error" and beside.all() == (wanted, "length")
+
+
+def test_who_waits_and_is_cancelled_goes_at_once(model):
+    """With what it holds, though every row is taken; and so do calls that nobody waits for any more."""
+    engine = Engine(model, 1)
+    (prompt,) = prompts(model, 6)
+    busy = Asked(engine, prompt, 5000)
+    busy.events.get(timeout=30)
+    waiting = [Asked(engine, prompt, 3) for _ in range(3)]
+    waiting[0].generation.cancel()
+    waiting[2].generation.cancel()
+    assert [waiting[i].all() for i in (0, 2)] == [([], "cancelled")] * 2 and engine.load == (1, 1)
+    held = threading.Event()
+    engine.call(held.wait)
+    called = [engine.call(lambda: None) for _ in range(50)]
+    assert all(future.cancel() for future in called[:-1])
+    held.set()
+    steps = engine.steps
+    called[-1].result(timeout=30)
+    assert engine.steps - steps < 25  # one call a turn, and those that were cancelled take none
+    busy.generation.cancel()
+    assert waiting[1].all()[1] == "length"
+    engine.close()
+
+
+def test_a_fault_between_two_steps_ends_no_thread(model, engine, monkeypatch):
+    (prompt,) = prompts(model, 6)
+    monkeypatch.setattr(engine_module, "_moved", lambda *given: 1 / 0)
+    asked = [Asked(engine, prompt, limit) for limit in (5, 5000)]
+    ends = [a.all() for a in asked]
+    assert ends[0] == (generated(model, prompt, 5), "length") and ends[1][1] == "error"
+    monkeypatch.undo()
+    assert engine.alive and Asked(engine, prompt, 3).all() == (generated(model, prompt, 3), "length")
+    assert engine.load == (0, 0)
 
 
 def test_what_is_left_is_told_when_it_closes(model):

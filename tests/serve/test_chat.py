@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import io
 import json
 import threading
@@ -14,6 +16,8 @@ import openai
 import pytest
 
 from salad.audio import read_audio
+from salad.serve.chat import Streamed
+from salad.serve.engine import Engine
 from salad.serve.settings import Settings
 from salad.testing.sounds import audio_part, noise_file
 
@@ -36,6 +40,12 @@ def test_alive_and_named(url, tiny):
     assert httpx2.get(f"{url}/health").json() == {"status": "ok"}
     ready = httpx2.get(f"{url}/ready")
     assert ready.status_code == 200 and ready.json() == {"status": "ready", "room": 80}
+
+
+def test_without_its_engine_it_is_not_well(url, monkeypatch):
+    monkeypatch.setattr(Engine, "alive", property(lambda engine: False))
+    told = httpx2.get(f"{url}/health")
+    assert told.status_code == 503 and told.json() == {"status": "dead"}
 
 
 def test_two_recordings_answer_as_generate_does(url, alone):
@@ -98,6 +108,7 @@ def test_a_stream_says_what_the_whole_says(url, post):
     assert chunks[-1].choices == [] and chunks[-1].usage.model_dump(exclude_none=True) == whole["usage"]
     raw = post(body(stream=True)).text
     assert raw.endswith("data: [DONE]\n\n") and '"usage"' not in raw
+    assert json.loads(raw.split("\n\n")[0][6:])["choices"][0]["delta"] == {"role": "assistant"}
     assert all(json.loads(line[6:])["object"] == "chat.completion.chunk" for line in raw.split("\n\n")[:-2])
 
 
@@ -114,6 +125,15 @@ def test_stop_ends_before_its_words(post):
     third = whole.split()[2]
     cut = post(body(stop=[third])).json()["choices"][0]
     assert cut["message"]["content"] == whole[: whole.index(third)] and cut["finish_reason"] == "stop"
+
+
+def test_a_whole_answer_that_stops_frees_its_row(tiny, served):
+    """Without a stream, too: what would be generated behind its end is not, and its place is free."""
+    with served(tiny, Settings(max_concurrency=1, max_queue=0)) as url, httpx2.Client(base_url=url, timeout=60) as one:
+        word = one.post("/v1/chat/completions", json=body()).json()["choices"][0]["message"]["content"].split()[2]
+        for _ in range(3):  # each would be refused where the one before it still had its place
+            told = one.post("/v1/chat/completions", json=body(max_tokens=1800, stop=[word]))
+            assert told.status_code == 200 and told.json()["choices"][0]["finish_reason"] == "stop"
 
 
 def test_draws_follow_their_seed(post):
@@ -142,6 +162,7 @@ def test_what_clients_send_besides_is_read_past(post):
         "presence_penalty": 0,
         "tools": [],
         "response_format": {"type": "text"},
+        "stream": None,
     }
     assert post(body(**more)).json()["choices"] == plain
 
@@ -166,6 +187,38 @@ def test_too_many_are_told_when_to_come_back(tiny, served):
         assert one.get("/ready").json()["room"] == 2
 
 
+def test_who_comes_too_many_is_refused_before_the_body_is_read(tiny, served):
+    """One that is no JSON: it would be a 400 otherwise."""
+    more = body(max_tokens=1800, stream=True)
+    with (
+        served(tiny, Settings(max_concurrency=1, max_queue=0)) as url,
+        httpx2.stream("POST", f"{url}/v1/chat/completions", json=more) as answer,
+    ):
+        lines = answer.iter_lines()
+        next(lines)
+        for route in ("chat/completions", "audio/transcriptions", "salad/compare"):
+            told = httpx2.post(f"{url}/v1/{route}", content=b"{")
+            assert told.status_code == 429 and told.json()["error"]["code"] == "server_busy"
+
+
+def test_a_stream_that_never_begins_gives_its_place_back():
+    """The client is gone before the first event: the events are never asked for."""
+    freed = []
+
+    async def events():
+        yield "never"
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        raise OSError
+
+    with contextlib.suppress(Exception):
+        asyncio.run(Streamed(events(), lambda: freed.append(1))({"type": "http"}, receive, send))
+    assert freed == [1]
+
+
 def test_a_client_that_leaves_frees_its_place(tiny, served):
     with served(tiny, Settings(max_concurrency=1, max_queue=0)) as url, httpx2.Client(base_url=url, timeout=60) as one:
         with one.stream("POST", "/v1/chat/completions", json=body(max_tokens=1500, stream=True)) as answer:
@@ -177,6 +230,20 @@ def test_a_client_that_leaves_frees_its_place(tiny, served):
             assert time.monotonic() - begun < 5
             time.sleep(0.02)
         assert one.post("/v1/chat/completions", json=body(max_tokens=1)).status_code == 200
+
+
+def test_a_recording_that_takes_too_long_is_no_reason_to_wait(tiny, served, monkeypatch):
+    """The answer is 408 in time, and the place is taken until the thread has ended."""
+    held = threading.Event()
+    monkeypatch.setattr("salad.serve.chat.listen", lambda *given: held.wait(timeout=30))
+    with served(tiny, Settings(timeout_s=0.3)) as url, httpx2.Client(base_url=url, timeout=60) as one:
+        assert one.post("/v1/chat/completions", json=body()).status_code == 408 and not held.is_set()
+        assert one.get("/ready").json()["room"] == 79
+        held.set()
+        begun = time.monotonic()
+        while one.get("/ready").json()["room"] != 80:
+            assert time.monotonic() - begun < 5
+            time.sleep(0.02)
 
 
 def test_time_is_up(tiny, served):

@@ -8,6 +8,7 @@ import torch
 
 from salad.audio import read_audio
 from salad.serve import compare
+from salad.serve.errors import ApiError
 from salad.serve.gap import cost_of_words, pair_words
 from salad.serve.settings import Settings
 from salad.testing.sounds import audio_part, noise_file
@@ -100,9 +101,19 @@ def test_pairs_of_words(said, heard, pairs):
     assert pair_words(said.split(), heard.split()) == pairs
 
 
+def test_words_beyond_what_the_llm_reads_are_not_read(tiny, monkeypatch):
+    monkeypatch.setattr(tiny.model, "hear", lambda *given: pytest.fail("heard"))
+    with pytest.raises(ApiError, match="said: .*2048") as refused:
+        cost_of_words(tiny, read_audio(SOUND, 16_000)[0], "w1 " * 3000)
+    assert refused.value.status == 400 and refused.value.param == "said"
+
+
 @pytest.mark.parametrize(
     "more, param",
     [
+        ({"text": "w1 " * 50_000}, "text"),
+        ({"said": "w1 " * 50_000}, "said"),
+        ({"said": "w1 " * 3000}, "said"),
         ({"colour": 1}, "colour"),
         ({"said": " "}, "said"),
         ({"answers": ["me"]}, "answers[0]"),

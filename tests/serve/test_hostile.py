@@ -6,9 +6,12 @@ import base64
 import json
 import struct
 
+import httpx2
+import numpy as np
 import pytest
 
 from salad.testing.sounds import audio_part, noise_file
+from salad.types import SaladError
 
 WAV = noise_file(0.3)
 DATA, URL = "messages[0].content[0].input_audio.data", "messages[0].content[0].audio_url.url"
@@ -89,6 +92,12 @@ BODIES = {
     "a file's address": (url("file:///etc/passwd"), URL),
     "an address of this machine": (url("http://127.0.0.1:1/x"), URL),
     "a page as data": (url("data:text/html;base64," + base64.b64encode(WAV).decode()), URL),
+    "more text than any prompt": (chat(messages=[{"role": "user", "content": "w1 " * 50_000}]), "messages"),
+    "more text in parts": (part({"type": "text", "text": "x" * (64 * 2048 + 1)}), "messages"),
+    "more messages than positions": (chat(messages=[{"role": "user", "content": ""}] * 2049), "messages"),
+    "more recordings than are heard": (
+        chat(messages=[{"role": "user", "content": [audio_part(b"RIFF")] * 65}]), "messages"
+    ),
     "data without a comma": (url("data:audio/wav;base64"), URL),
 }  # fmt: skip
 
@@ -105,6 +114,21 @@ def test_refused_by_name(name, post):
 
 def test_it_lives_after_all_that(post):
     assert post(chat()).status_code == 200 and len(BODIES) >= 40
+
+
+def test_what_is_too_long_is_not_tokenised_or_heard(tiny, monkeypatch):
+    """Not even embedded, where it is short enough to be tokenised."""
+    monkeypatch.setattr("salad.serve.served_model.splice", lambda *given: pytest.fail("embedded"))
+    with pytest.raises(SaladError, match="positions, expected less than the 2048"):
+        tiny.prompt([{"role": "user", "content": "w1 " * 3000}], [])
+    monkeypatch.setattr(tiny, "_features", lambda samples: pytest.fail("heard"))
+    with pytest.raises(SaladError, match="65 recordings, expected at most 64"):
+        tiny.prompt([{"role": "user", "content": [{"type": "audio"}] * 65}], [np.zeros(1600, np.float32)] * 65)
+
+
+def test_a_method_that_a_route_does_not_take(url):
+    told = httpx2.get(f"{url}/v1/chat/completions")
+    assert told.status_code == 405 and told.headers["allow"] == "POST"
 
 
 def test_half_a_stream_of_errors_is_told(post):

@@ -160,6 +160,27 @@ def test_a_client_ends_a_turn_that_the_vad_has_not(monkeypatch):
         made.commit()
 
 
+def test_a_vad_finds_no_turn_in_what_came_before_it(monkeypatch):
+    """Neither closed spans nor what was pending of push to talk; a change of the VAD's own settings loses nothing."""
+    ears = Ears()
+    made = listener(ears)
+    made.append(pcm(noise(13.0)))
+    assert len(ears.heard) >= 2
+    made.configure(RATE_HZ, ServerVad())
+    assert all(future.cancelled() for _, _, future in ears.heard) and made.seconds == 0
+    shares = iter(10 * [0.0] + 20 * [1.0] + 20 * [0.0])
+    monkeypatch.setattr(made, "_vad", lambda chunks: np.array([next(shares) for _ in chunks]))
+    data = pcm(noise(50 * 0.032, 1))
+    found = made.append(data[: 20 * 1024])
+    made.configure(RATE_HZ, ServerVad(silence_duration_ms=300))
+    found += made.append(data[20 * 1024 :])
+    assert [type(change) for change in found] == [Started, Stopped] and found[0].at_ms == 13_000 + 320 - 300
+    samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
+    heard = np.concatenate(ears.spans(found[1].sound))
+    assert len(heard) == round(found[1].sound.seconds * RATE_HZ)
+    assert np.array_equal(heard, samples[20 * 16 :][: len(heard)])
+
+
 def test_limits(monkeypatch):
     made = listener(Ears(), max_s=1.0)
     made.append(pcm(noise(0.9)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import socket
+import threading
 import time
+from concurrent.futures import Future
 
 import httpx2
 import numpy as np
@@ -19,7 +22,10 @@ from websockets.sync.client import connect
 from salad import assets
 from salad.audio import read_audio, resample, split_at_quiet
 from salad.serve import vad
+from salad.serve.listening import Sound, Started, Stopped
 from salad.serve.prefixes import LEAST
+from salad.serve.realtime import Talk
+from salad.serve.service import Service
 from salad.serve.settings import Settings
 
 speaks = pytest.mark.skipif(not vad.installed(), reason="faster-whisper and onnxruntime are not installed")
@@ -279,6 +285,7 @@ HOSTILE = [
     (event("conversation.item.delete", item_id="no"), "item_id"),
     (event("response.create", response={"temperature": 1}), "response.temperature"),
     (event("response.create", response={"metadata": {str(i): "" for i in range(17)}}), "response.metadata"),
+    (event("response.create", response={"instructions": "w1 " * 10**6}), None),
     (event("response.create"), None),
     (event("response.cancel"), "response_id"),
 ]
@@ -305,6 +312,112 @@ def test_what_is_hostile_ends_in_an_error(url):
         with pytest.raises(ConnectionClosed):  # larger than any event may be
             raw.send(b" " * (2**24 + 1))
             raw.recv(timeout=20)
+
+
+class Socket:
+    """What a client sends, and what it is told; what is called in between is no frame."""
+
+    def __init__(self, *frames):
+        self.frames, self.told = list(frames), []
+
+    async def receive(self):
+        while self.frames:
+            frame = self.frames.pop(0)
+            if not callable(frame):
+                return {"type": "websocket.receive", "text": frame}
+            frame()
+        return {"type": "websocket.disconnect"}
+
+    async def send_text(self, text):
+        self.told.append(json.loads(text))
+
+    def kinds(self, *wanted):
+        return [event["type"] for event in self.told if event["type"] in wanted]
+
+
+@pytest.fixture
+def talking(tiny):
+    """A session without a network, and the event that lets its engine go on."""
+    services = []
+
+    def made(*frames, max_audio_s=30.0):
+        service = Service(tiny, Settings(max_audio_s=max_audio_s))
+        held = threading.Event()
+        service.engine.call(held.wait)
+        services.append((service, held))
+        socket = Socket(event("session.update", session=PUSH), *frames)
+        return Talk(socket, service, "salad"), socket, held
+
+    yield made
+    for service, held in services:
+        held.set()
+        service.engine.close()
+
+
+def sound(seconds, **fields):
+    return message(content=[{"type": "input_audio", "audio": base64_of(noise(seconds))}], **fields)
+
+
+def appended(seconds):
+    return event("input_audio_buffer.append", audio=base64_of(noise(seconds)))
+
+
+def test_what_nobody_will_ask_for_is_not_heard(talking):
+    waits = []
+    frames = [
+        sound(13.0, id="mine"),
+        lambda: waits.append(talk._hear.seconds),
+        event("conversation.item.delete", item_id="mine"),
+        lambda: waits.append(talk._hear.seconds),
+        appended(13.0),
+        event("input_audio_buffer.clear"),
+        lambda: waits.append(talk._hear.seconds),
+        sound(5.0),
+        appended(13.0),
+    ]
+    talk, socket, _ = talking(*frames)
+    asyncio.run(talk.run())
+    assert waits == [13.0, 0.0, 0.0] and talk._hear.seconds > 5 and not socket.kinds("error")
+    talk.close()
+    assert talk._hear.seconds == 0 and all(future.cancelled() for _, future in talk._service.engine._calls)
+
+
+def test_who_sends_faster_than_is_heard_is_read_more_slowly(talking):
+    talk, socket, held = talking(*[sound(2.0)] * 4, max_audio_s=2.0)
+    seen = []
+
+    def look():
+        seen.append((talk._hear.seconds, len(socket.kinds("conversation.item.done"))))
+        held.set()
+
+    threading.Timer(0.5, look).start()
+    asyncio.run(talk.run())
+    assert seen == [(4.0, 2)]  # the third waits
+    assert len(socket.kinds("conversation.item.done")) == 4 and not socket.kinds("error")
+
+
+def test_a_refused_commit_keeps_its_sound(talking):
+    frames = [*[sound(0.5, id=f"i{n}") for n in range(10)], appended(0.4), event("input_audio_buffer.commit")]
+    again = [event("conversation.item.delete", item_id="i3"), event("input_audio_buffer.commit")]
+    talk, socket, held = talking(*frames, *again, max_audio_s=0.5)
+    held.set()
+    asyncio.run(talk.run())
+    (error,) = [told["error"] for told in socket.told if told["type"] == "error"]
+    assert error["code"] == "conversation_too_long" and error["event_id"] == "e1"
+    assert len(socket.kinds("input_audio_buffer.committed")) == 1 and talk._items[-1].sounds[0].seconds == 0.4
+
+
+def test_a_turn_that_is_refused_takes_none_behind_it_along(talking, monkeypatch):
+    talk, socket, _ = talking(appended(0.1))
+    sounds = [Sound([Future()], seconds) for seconds in (10**6, 1.0)]
+    changes = [change for n, one in enumerate(sounds) for change in (Started(n), Stopped(n, one))]
+    monkeypatch.setattr(talk._listener, "append", lambda data: changes)
+    asyncio.run(talk.run())
+    kinds = ("input_audio_buffer.speech_started", "input_audio_buffer.committed", "error")
+    assert socket.kinds(*kinds) == [kinds[0], kinds[2], kinds[0], kinds[1]]
+    started = [told["item_id"] for told in socket.told if told["type"] == kinds[0]]
+    assert started[1] == talk._items[-1].id != started[0]
+    assert sounds[0].spans[0].cancelled() and not sounds[1].spans[0].cancelled()
 
 
 def test_an_answer_that_cannot_be_is_told(talk):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import socket
 import threading
+import time
 
 import pytest
 
@@ -107,6 +110,36 @@ def test_one_private_address_among_public_ones():
 def test_what_cannot_be_taken(port, path, why):
     with pytest.raises(ApiError, match=why):
         fetch(f"http://a.example:{port}{path}", 100, "url", resolver=named(a_example=[HERE]), allowed=loopback_too)
+
+
+DRIPS = {
+    "a head": [b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 80],
+    "continue": [b"HTTP/1.1 100 Continue\r\n\r\n"] * 80,
+    "a body": [b"HTTP/1.1 200 OK\r\n\r\n", *[b"x"] * 80],
+}
+
+
+@pytest.mark.parametrize("name", DRIPS)
+def test_an_answer_that_drips(name):
+    """Each piece comes soon enough; all of them together do not."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip():
+            with contextlib.suppress(OSError), listening.accept()[0] as one:
+                for piece in DRIPS[name]:
+                    one.sendall(piece)
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        begun = time.monotonic()
+        with pytest.raises(ApiError, match="cannot be fetched"):
+            fetch(
+                f"http://a.example:{listening.getsockname()[1]}/x", 10**6, "url", resolver=named(a_example=[HERE]),
+                allowed=loopback_too, timeout_s=0.5,
+            )  # fmt: skip
+        assert time.monotonic() - begun < 3
+        thread.join(timeout=5)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+import time
 
+import httpx2
 import openai
 import pytest
 
 from salad.audio import read_audio
 from salad.serve.served_model import ServedModel
+from salad.serve.settings import Settings
 from salad.serve.transcript import Segment, srt, verbose, vtt, words_of
 from salad.testing.listeners import save_listener
 from salad.testing.sounds import noise_file
@@ -67,6 +71,25 @@ def test_a_stream_tells_each_span_as_it_is_heard(url, spans):
     assert [e.type for e in events] == ["transcript.text.delta"] * 2 + ["transcript.text.done"]
     assert "".join(e.delta for e in events[:2]) == events[2].text == " ".join(spans)
     assert events[2].usage.seconds == 9.0
+
+
+def test_nothing_comes_behind_the_last_event(post, monkeypatch):
+    """But what ends an error, as in a chat."""
+    path, form = "/v1/audio/transcriptions", {"model": "salad", "stream": "true"}
+    whole = post(None, path, files={"file": LONG}, data=form).text.split("\n\n")
+    assert json.loads(whole[-2][6:])["type"] == "transcript.text.done" and whole[-1] == ""
+    monkeypatch.setattr(ServedModel, "hear", lambda *given: 1 / 0)
+    broken = post(None, path, files={"file": LONG}, data=form).text.split("\n\n")
+    assert json.loads(broken[0][6:])["error"]["code"] == "internal_error" and broken[1:] == ["data: [DONE]", ""]
+
+
+def test_the_time_is_that_of_the_request_not_of_a_span(tiny, served, monkeypatch):
+    """Spans that each take less than --timeout-s, and together more."""
+    hear = ServedModel.hear
+    monkeypatch.setattr(ServedModel, "hear", lambda *given: time.sleep(0.4) or hear(*given))
+    with served(tiny, Settings(timeout_s=0.7)) as url:
+        told = httpx2.post(f"{url}/v1/audio/transcriptions", files={"file": LONG}, data={"model": "salad"}, timeout=60)
+    assert told.status_code == 408 and told.json()["error"]["type"] == "timeout_error"
 
 
 @pytest.mark.parametrize(

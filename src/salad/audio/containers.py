@@ -16,6 +16,7 @@ from salad.types import SaladError
 
 CUT_OFF_S, CUT_OFF_SHARE = 0.1, 0.005  # a decoder may end a little before the header says; more is a file cut off
 LEAST_RATE_HZ, MOST_RATE_HZ = 4000, 768_000  # speech at less cannot be understood; a damaged header tells such rates
+MOST_PER_S = 384_000  # samples of all channels together, a second of the longest that may be given: 192 kHz in stereo
 LONGEST_S = 1e7  # no recording lasts four months; a damaged header tells such lengths
 # What decoders raise on bytes that are none of theirs, beside their own errors.
 LOST = (OSError, RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, MemoryError)
@@ -37,11 +38,19 @@ def container_of(head: bytes) -> str:
 
 
 def read_av(
-    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, max_s: float | None, kind: str
+    source: str | Path | bytes,
+    name: str,
+    offset_s: float,
+    duration_s: float | None,
+    max_s: float | None,
+    kind: str,
+    *,
+    before_s: float = 0.0,
 ) -> tuple[np.ndarray, int]:
     """float32 [num_samples, num_channels] and the rate in Hz, to where the sound ends, whatever the header tells.
 
-    kind: FFmpeg's name of the format. Raises as `read_audio` does.
+    kind: FFmpeg's name of the format; before_s: what was read of the same recording, which `max_s` counts too. Raises
+    as `read_audio` does.
     """
     try:
         import av
@@ -65,22 +74,25 @@ def read_av(
             start = to_samples(offset_s, rate)
             end = None if duration_s is None else start + max(1, to_samples(duration_s, rate))
             whole_s = _told_s(container) if kind in KNOW_THEIR_LENGTH else 0.0
-            check_length(name, whole_s - offset_s if duration_s is None else duration_s, max_s)
-            to_float = av.AudioResampler(format="fltp", rate=rate)
-            at = 0
+            check_length(name, before_s + (whole_s - offset_s if duration_s is None else duration_s), max_s)
+            to_float = av.AudioResampler(format="flt", rate=rate)  # one plane: of eight PyAV reads beyond the last
+            at, kept = 0, 0
             for frame in itertools.chain(container.decode(audio=0), [None]):
+                if parts and frame is not None and frame.layout.nb_channels != parts[0].shape[1]:
+                    raise SaladError(
+                        f"audio: {name} changes from {parts[0].shape[1]} to {frame.layout.nb_channels} channels at "
+                        f"{at / rate:.2f} s; give each part as a file of its own"
+                    )
                 for piece in to_float.resample(frame):
-                    block = piece.to_ndarray().T  # [num_samples, num_channels]
-                    if parts and block.shape[1] != parts[0].shape[1]:
-                        raise SaladError(
-                            f"audio: {name} changes from {parts[0].shape[1]} to {block.shape[1]} channels at "
-                            f"{at / rate:.2f} s; give each part as a file of its own"
-                        )
+                    if not piece.samples:
+                        continue
+                    block = piece.to_ndarray().reshape(piece.samples, -1)  # [num_samples, num_channels]
                     parts.append(block[max(0, start - at) : None if end is None else max(0, end - at)])
-                    at += len(block)
+                    at, kept = at + len(block), kept + parts[-1].size
+                check_size(name, kept, max_s)
                 if end is not None and at >= end:
                     break
-                if end is None and max_s is not None and (at - start) / rate > max_s + CUT_OFF_S:
+                if end is None and max_s is not None and before_s + (at - start) / rate > max_s + CUT_OFF_S:
                     raise SaladError(
                         f"audio: {name} lasts more than {max_s:g} s, expected at most that; cut it, each part with its "
                         "text"
@@ -120,4 +132,13 @@ def check_length(name: str, seconds: float, max_s: float | None) -> None:
     if max_s is not None and seconds > max_s:
         raise SaladError(
             f"audio: {name} lasts {seconds:.1f} s, expected at most {max_s:g} s; cut it, each part with its text"
+        )
+
+
+def check_size(name: str, num_samples: int, max_s: float | None) -> None:
+    """num_samples: of all channels together. So many that no speech has them would fill the memory."""
+    if max_s is not None and num_samples > MOST_PER_S * max_s:
+        raise SaladError(
+            f"audio: {name} holds {num_samples} samples in all its channels, expected at most {MOST_PER_S * max_s:.0f} "
+            f"within {max_s:g} s; export it as mono at 48 kHz or less"
         )

@@ -21,6 +21,7 @@ from salad.audio.containers import (
     LOST,
     check_length,
     check_rate,
+    check_size,
     container_of,
     opened,
     read_av,
@@ -228,16 +229,18 @@ def _read_links(
     """Ogg streams one behind the other, such as files joined with cat, as one, at the rate of the first."""
     parts: list[np.ndarray] = []
     rate, seconds = 0, 0.0
+    most_s = max_s if duration_s is None else None
     for number, link in enumerate(links, start=1):
         with opened(source) as file:
             file.seek(link.start)
             data = file.read(link.end - link.start)
         own = f"{name} (stream {number} of {len(links)})"
         if link.ends:
-            samples, hz = _read_soundfile(data, own, 0.0, None, None)
+            samples, hz = _read_soundfile(data, own, 0.0, None, most_s, before_s=seconds - offset_s)
         else:
-            samples, hz = read_av(data, own, 0.0, None, None, "ogg")
+            samples, hz = read_av(data, own, 0.0, None, most_s, "ogg", before_s=seconds - offset_s)
         rate = rate or hz
+        check_size(name, sum(p.size for p in parts) + samples.size * rate // hz, most_s)
         if parts and samples.shape[1] != parts[0].shape[1]:
             raise SaladError(
                 f"audio: {name} holds streams of {parts[0].shape[1]} and of {samples.shape[1]} channels one behind the "
@@ -245,7 +248,7 @@ def _read_links(
             )
         parts.append(np.stack([resample(c, hz, rate) for c in samples.T], axis=1) if hz != rate else samples)
         seconds += len(parts[-1]) / rate
-        check_length(name, (seconds - offset_s) if duration_s is None else 0.0, max_s)
+        check_length(name, seconds - offset_s, most_s)
     whole = np.concatenate(parts)
     start = to_samples(offset_s, rate)
     if start and start >= len(whole):
@@ -286,9 +289,15 @@ def _as_soundfile_wants(source: str | Path | bytes) -> io.BytesIO | str | bytes:
 
 
 def _read_soundfile(
-    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, max_s: float | None
+    source: str | Path | bytes,
+    name: str,
+    offset_s: float,
+    duration_s: float | None,
+    max_s: float | None,
+    *,
+    before_s: float = 0.0,
 ) -> tuple[np.ndarray, int]:
-    """float32 [num_samples, num_channels] and the rate in Hz."""
+    """float32 [num_samples, num_channels] and the rate in Hz. before_s: as for `read_av`."""
     try:
         with soundfile.SoundFile(_as_soundfile_wants(source)) as file:
             rate, frames, told = file.samplerate, file.frames, frames_told(file)
@@ -298,7 +307,8 @@ def _read_soundfile(
                 raise _ended(name, file.frames / rate, offset_s)
             left = told - start
             wanted = left if duration_s is None else min(left, max(1, to_samples(duration_s, rate)))
-            check_length(name, wanted / rate, max_s)
+            check_length(name, before_s + wanted / rate, max_s)
+            check_size(name, wanted * file.channels, max_s)
             file.seek(start)
             samples = _read_blocks(file, wanted)
     except SaladError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -211,16 +212,12 @@ class SaladProcessor(ProcessorMixin):
             raise SaladError(
                 f"messages: got content {content!r:.80}, expected a string, or a list of text and audio parts"
             )
-        said = []
-        for part in parts:
-            if part.get("type") in AUDIO_PARTS:
-                said.append(AUDIO)
-            elif isinstance(part.get("text"), str):
-                said.append(marked(self.tokenizer, part["text"], (AUDIO,)))
-            else:
-                raise SaladError(
-                    f'messages: got a part {part!r:.80}, expected {{"type": "text", "text": ...}} or audio'
-                )
+        said: list[str] = []
+        for heard, run in groupby(parts, lambda part: part.get("type") in AUDIO_PARTS):
+            if heard:
+                said += [AUDIO for _ in run]
+            else:  # as one: parts side by side could make up a control token
+                said.append(marked(self.tokenizer, "".join(map(_text_of, run)), (AUDIO,)))
         return "".join(said)
 
     def to_dict(self) -> dict[str, str | int]:
@@ -285,6 +282,13 @@ class _Call:
 
     def longest(self, rows: Sequence[list[int]]) -> int:
         return max(*map(len, rows), (self.max_length or 0) if self.padding == "max_length" else 0)
+
+
+def _text_of(part: Part) -> str:
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise SaladError(f'messages: got a part {part!r:.80}, expected {{"type": "text", "text": ...}} or audio')
+    return text
 
 
 def _marked(text: str) -> str:

@@ -42,9 +42,10 @@ def make_app(model: ServedModel, settings: Settings) -> Guard:
     created = int(time.time())
 
     @app.get("/health")
-    async def health() -> dict[str, str]:
-        """The server lives."""
-        return {"status": "ok"}
+    async def health() -> JSONResponse:
+        """Whether the server lives, and there is somebody in it to answer."""
+        alive = service.engine.alive
+        return JSONResponse({"status": "ok" if alive else "dead"}, 200 if alive else 503)
 
     @app.get("/ready")
     async def ready() -> JSONResponse:

@@ -6,17 +6,17 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.concurrency import run_in_threadpool
 
 from salad.files import JsonObject
 from salad.serve.chat_request import AudioPart, ChatRequest, TextPart, UrlPart, parse_chat
 from salad.serve.engine import Prepare, Sampling, Token
 from salad.serve.errors import ApiError, error_body, refusal
+from salad.serve.served_model import RECORDINGS
 from salad.serve.service import Running, Service, until_gone
 from salad.serve.sound import decode_sound, fetch, of_base64, of_data_url
 from salad.serve.text_stream import TextStream
@@ -38,10 +38,41 @@ def sse(event: JsonObject | str) -> str:
     return f"data: {event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)}\n\n"
 
 
+class Streamed(StreamingResponse):
+    """Events as they come; `freed` is called at their end, also where the client left before the first."""
+
+    def __init__(self, events: AsyncIterator[str], freed: Callable[[], None]) -> None:
+        super().__init__(events, media_type=SSE, headers={"cache-control": "no-store"})
+        self._freed = freed
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._freed()
+
+
 def check_model(service: Service, name: str) -> None:
     if name not in service.model.names:
         known = " or ".join(service.model.names)
         raise ApiError(404, f"model: got {name!r:.60}, expected {known}", "model", "model_not_found")
+
+
+def check_size(service: Service, request: ChatRequest) -> None:
+    """Raises ApiError for more than any prompt holds, before it is decoded or tokenised."""
+    contents = [message.content for message in request.messages]
+    parts = [part for content in contents if not isinstance(content, str) for part in content]
+    texts = [part.text for part in parts if isinstance(part, TextPart)]
+    written = [*texts, *(content for content in contents if isinstance(content, str))]
+    service.check_text(sum(map(len, written)), "messages")
+    recordings = len(parts) - len(texts)
+    for what, number, most in (
+        ("messages", len(contents), service.model.context),
+        ("recordings", recordings, RECORDINGS),
+    ):
+        if number > most:
+            message = f"messages: {number} {what}, expected at most {most}; send fewer"
+            raise ApiError(400, message, "messages", "context_length_exceeded")
 
 
 def listen(service: Service, request: ChatRequest) -> Listened:
@@ -169,7 +200,7 @@ async def streamed(
 
     try:
         written = Written(service, running, request, positions)
-        yield chunk({"role": "assistant", "content": ""})
+        yield chunk({"role": "assistant"})
         async for piece, logprobs in written.pieces():
             yield chunk({"content": piece}, None, logprobs)
         yield chunk({}, written.reason)
@@ -178,7 +209,7 @@ async def streamed(
     except Exception as error:
         yield sse(error_body(refusal(error)))
     finally:
-        running.close()
+        running.close()  # before the last event, for which a slow reader may take long
     yield sse("[DONE]")
 
 
@@ -189,25 +220,28 @@ def make_router(service: Service) -> APIRouter:
         "schema": ChatRequest.model_json_schema()}}}})  # fmt: skip
     async def chat(request: Request) -> Any:
         """A chat whose user messages may hold `input_audio`; an unknown field is refused by name."""
+        service.check_room()
         asked = parse_chat(await json_body(request))
         check_model(service, asked.model)
+        check_size(service, asked)
         ticket = service.ticket()
-        running = None
+        running: Running | None = None
+        goes_on = False
         try:
-            listened = await run_in_threadpool(listen, service, asked)
+            listened = await service.in_thread(request, ticket, listen, service, asked)
             prepare = prepared(service, listened, asked.limit)
             running = service.generate(prepare, sampling_of(service, asked), ticket)
             head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
             if not asked.stream:
                 work = asyncio.create_task(whole(service, asked, running, head))
-                return JSONResponse(await until_gone(request, work))
-            positions = await until_gone(request, asyncio.create_task(running.started()))
-        except BaseException:
-            ticket.give_back()
-            if running is not None:
-                running.close()
-            raise
-        stream = streamed(service, asked, running, positions, head)
-        return StreamingResponse(stream, media_type=SSE, headers={"cache-control": "no-store"})
+                return JSONResponse(await until_gone(request, work, ticket))
+            positions = await until_gone(request, asyncio.create_task(running.started()), ticket)
+            goes_on = True
+            return Streamed(streamed(service, asked, running, positions, head), running.close)
+        finally:
+            if not goes_on:
+                ticket.give_back()
+                if running is not None:
+                    running.close()
 
     return router

@@ -11,7 +11,6 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field, ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from salad.align.asr import load_asr
 from salad.audio import resample
@@ -63,7 +62,7 @@ async def compared(
     service: Service, asked: CompareRequest, samples: np.ndarray, ticket: Ticket, asr: Asr | None
 ) -> JsonObject:
     """What was heard, by the ears and by the recogniser; the answers; M by word where `said` is there."""
-    segments = await hear_all(service, samples)
+    segments = await hear_all(service, samples, ticket)
     words = [w for segment in segments for w in segment.words]
     heard: JsonObject = {"text": text_of(segments), "words": [
         {"word": w.text, "start": round(w.start_s, 3), "end": round(w.end_s, 3), "probability": w.score} for w in words
@@ -75,12 +74,12 @@ async def compared(
     }
     if asr is not None:
         sound = resample(samples, service.model.rate_hz, ASR_HZ)
-        transcript = await service.call(lambda: asr(sound))
+        transcript = await service.call(lambda: asr(sound), ticket)
         found["cascade"] = {"text": transcript, "asr": service.settings.asr}
         contents["cascade"] = [{"type": "text", "text": transcript}]
     if asked.said is not None:
         said = asked.said
-        found["said"] = await service.call(lambda: cost_of_words(service.model, samples, said))
+        found["said"] = await service.call(lambda: cost_of_words(service.model, samples, said), ticket)
     wanted = {who: contents[who] for who in EVERYBODY if who in asked.answers and who in contents}
     answers = await asyncio.gather(*[
         _answer(service, asked, content, [samples] if who == "ears" else [], ticket) for who, content in wanted.items()
@@ -119,18 +118,22 @@ def make_router(service: Service) -> APIRouter:
         "schema": CompareRequest.model_json_schema()}}}})  # fmt: skip
     async def compare(request: Request) -> Any:
         """The same question to the ears, to the LLM that reads what they heard, and to a cascade."""
+        service.check_room()
         asked = parse_compare(await json_body(request))
         check_model(service, asked.model)
+        service.check_text(len(asked.text), "text")
+        service.check_text(len(asked.said or ""), "said")
         if not service.model.tells:
             raise ApiError(404, "model: its ears score no tokens to be told", "model", "no_transcript")
         ticket = service.ticket()
         try:
             data = of_base64(asked.audio.data, "audio.data")
             limit_s = service.settings.max_audio_s
-            samples = await run_in_threadpool(decode_sound, data, service.model.rate_hz, limit_s, "audio.data")
-            recogniser = await service.call(asr)
+            given = data, service.model.rate_hz, limit_s, "audio.data"
+            samples = await service.in_thread(request, ticket, decode_sound, *given)
+            recogniser = await service.call(asr, ticket)
             work = asyncio.create_task(compared(service, asked, samples, ticket, recogniser))
-            return JSONResponse(await until_gone(request, work))
+            return JSONResponse(await until_gone(request, work, ticket))
         finally:
             ticket.give_back()
 

@@ -25,6 +25,7 @@ from salad.serve.prefixes import Prefixes
 from salad.training.loop import autocast
 
 GROW = 64  # positions of room behind the longest row
+LEAST = 1e-5  # of temperature and top_p: below it only the likeliest token is drawn, and numbers would leave float32
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -82,11 +83,18 @@ class Generation:
     last: int = 0
     made: int = 0
     cancelled: bool = False
+    ended: bool = False
     draws: torch.Generator | None = field(default=None)
 
     def cancel(self) -> None:
         """Leave the batch before its next step; harmless when done."""
         self.cancelled = True
+
+    def end(self, reason: str, error: Exception | None = None) -> None:
+        """Tell that nothing more comes, once."""
+        if not self.ended:
+            self.ended = True
+            self.deliver(Finished(reason, error))
 
 
 class Slab(DynamicLayer):
@@ -138,6 +146,11 @@ class Engine:
     def load(self) -> tuple[int, int]:
         """How many generate, and how many wait."""
         return len(self._active), len(self._waiting)
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is somebody to answer."""
+        return self._thread.is_alive()
 
     def submit(self, prepare: Prepare, sampling: Sampling, deliver: Callable[[Event], None]) -> Generation:
         """`prepare` is called in the engine's thread when there is room, so that two of torch's pools of threads never
@@ -195,32 +208,44 @@ class Engine:
                     )
                     if self._closed:
                         break
-                self._turn()
+                try:
+                    self._turn()
+                except Exception as error:  # a request must end in an answer or an error, never in silence
+                    logger.error("a step failed: %s", type(error).__name__)
+                    self._begin_anew(error)
         for generation in [*self._active, *self._waiting]:
-            generation.deliver(Finished("error", RuntimeError("the server was stopped")))
+            generation.end("error", RuntimeError("the server was stopped"))
         for _, future in [*self._calls, *self._ahead]:
             future.cancel()
+
+    def _begin_anew(self, error: Exception) -> None:
+        """End all that generate, and keep nothing of what may be broken."""
+        active, self._active = self._active, []
+        self._cache, self._prefixes = Cache(layers=[]), Prefixes()
+        for generation in active:
+            generation.end("error", error)
 
     def _turn(self) -> None:
         """Who left goes, who waits comes, and one step for all."""
         self._drop([i for i, g in enumerate(self._active) if not self._goes_on(g)])
+        self._forget_cancelled()
         if self._calls:
             self._answer(self._calls.popleft())
         elif self._ahead and not self._waiting:
             self._answer(self._ahead.popleft())
         if self._waiting and len(self._active) < self.rows:
             self._begin(self._waiting.popleft())  # one a turn: who generates goes on meanwhile
-        if not self._active:
-            return
-        try:
-            done = self._step()
-        except Exception as error:  # a request must end in an answer or an error, never in silence
-            logger.error("a step failed: %s", type(error).__name__)
-            for generation in self._active:
-                generation.deliver(Finished("error", error))
-            self._drop(list(range(len(self._active))))
-            return
-        self._drop(done)
+        if self._active:
+            self._drop(self._step())
+
+    def _forget_cancelled(self) -> None:
+        """What waits and nobody wants any more, with the sound that it holds."""
+        with self._wake:
+            self._waiting = collections.deque([g for g in self._waiting if self._goes_on(g)])
+            for queue in (self._calls, self._ahead):
+                kept = [call for call in queue if not call[1].cancelled()]
+                queue.clear()
+                queue.extend(kept)
 
     @staticmethod
     def _answer(call: Call) -> None:
@@ -234,8 +259,8 @@ class Engine:
 
     def _goes_on(self, generation: Generation) -> bool:
         if generation.cancelled:
-            generation.deliver(Finished("cancelled"))
-        return not generation.cancelled
+            generation.end("cancelled")
+        return not generation.ended
 
     def _begin(self, generation: Generation) -> None:
         """Read the prompt, choose the first token, and join the batch."""
@@ -250,7 +275,7 @@ class Engine:
             if not self._chosen(generation, logits[0]):
                 self._join(generation, cache)
         except Exception as error:
-            generation.deliver(Finished("error", error))
+            generation.end("error", error)
 
     def _read(self, prompt: torch.Tensor) -> tuple[torch.Tensor, DynamicCache, int]:
         """The last hidden state [1, width] of a prompt, its keys and values, and how many positions were new."""
@@ -288,15 +313,19 @@ class Engine:
         return done
 
     def _chosen(self, generation: Generation, logits: torch.Tensor) -> bool:
-        """Choose a token and deliver it; whether it was the last one."""
+        """Choose a token and deliver it; whether it was the last one. A fault in it ends this row alone."""
         sampling = generation.sampling
-        token = draw(logits.float(), sampling, generation.draws)
+        try:
+            token = draw(logits.float(), sampling, generation.draws)
+        except Exception as error:
+            generation.end("error", error)
+            return True
         generation.last, generation.made = token.id, generation.made + 1
         ended = token.id in sampling.ends
         if not ended:
             generation.deliver(token)
         if ended or generation.made >= generation.limit:
-            generation.deliver(Finished("stop" if ended else "length"))
+            generation.end("stop" if ended else "length")
             return True
         return False
 
@@ -339,10 +368,10 @@ def draw(logits: torch.Tensor, sampling: Sampling, draws: torch.Generator | None
     if draws is None:
         chosen = int(logits.argmax())
     else:
-        shares = (logits / sampling.temperature).softmax(-1).cpu()
+        shares = ((logits - logits.max()) / max(sampling.temperature, LEAST)).softmax(-1).cpu()
         if sampling.top_p < 1:
             shares, ids = shares.sort(descending=True)
-            shares = shares.masked_fill(shares.cumsum(-1) - shares >= sampling.top_p, 0.0)
+            shares = shares.masked_fill(shares.cumsum(-1) - shares >= max(sampling.top_p, LEAST), 0.0)
             chosen = int(ids[torch.multinomial(shares, 1, generator=draws)])
         else:
             chosen = int(torch.multinomial(shares, 1, generator=draws))

@@ -90,7 +90,8 @@ def install_errors(app: FastAPI) -> None:
             404: f"no route {request.url.path}; see /openapi.json",
             405: f"{request.url.path} does not take {request.method}; see /openapi.json",
         }
-        return answer_of(ApiError(error.status_code, cure.get(error.status_code, str(error.detail))))
+        told = cure.get(error.status_code, str(error.detail))
+        return answer_of(ApiError(error.status_code, told, headers=dict(error.headers or {})))
 
     app.add_exception_handler(ApiError, ours)
     app.add_exception_handler(SaladError, ours)

@@ -15,6 +15,7 @@ from salad.model.splice import splice
 from salad.objective.distill import kl_per_position
 from salad.sequence import token_ids
 from salad.sequence.tokens import prompt_ids
+from salad.serve.errors import ApiError
 from salad.serve.served_model import ServedModel
 from salad.serve.transcript import grouped
 from salad.text.normalise import normalise
@@ -24,15 +25,19 @@ def cost_of_words(served: ServedModel, samples: np.ndarray, said: str) -> list[J
     """For each word of `said`: the word that was heard in its place (None: none was), and KL(read || heard) in nats of
     the next token behind the two, both in the LLM's own chat prompt (eq. 2, at the spoken words themselves).
 
-    samples: float32 [num_samples]; said: one word at least.
+    samples: float32 [num_samples]; said: one word at least. Raises ApiError where one of the two is more than the LLM
+    reads.
     """
     model, processor = served.model, served.processor
     written = processor.apply_chat_template([{"role": "user", "content": [{"type": "audio"}]}])
     before, after = written.marked.split(AUDIO, 1)
     before_ids, after_ids = prompt_ids(processor.tokenizer, before), prompt_ids(processor.tokenizer, after, after=True)
-    heard = model.hear(served.frames(split_at_quiet(samples, served.rate_hz, MAX_SPAN_S)))
-    assert heard.token_ids is not None
+    around = len(before_ids) + len(after_ids)
     said_ids = token_ids(processor.tokenizer, said)
+    _check(served, around + len(said_ids), "said")
+    heard = model.hear(served.frames(split_at_quiet(samples, served.rate_hz, MAX_SPAN_S)))
+    _check(served, around + len(heard.embeddings), "audio.data")
+    assert heard.token_ids is not None
     table = model.get_input_embeddings()
     rows = [splice(table, [before_ids, part, after_ids]) for part in (heard.embeddings, said_ids)]
     hidden = model.hidden_states(torch.cat(rows), [0, len(rows[0]), len(rows[0]) + len(rows[1])])
@@ -54,6 +59,12 @@ def cost_of_words(served: ServedModel, samples: np.ndarray, said: str) -> list[J
         {"word": text, "heard": None if (j := pairs[i]) is None else heard_words[j][0], "m": costs.get(i)}
         for i, (text, _) in enumerate(said_words)
     ]
+
+
+def _check(served: ServedModel, positions: int, param: str) -> None:
+    if positions >= served.context:
+        message = f"{param}: {positions} positions in its prompt, expected less than the {served.context} of the LLM"
+        raise ApiError(400, f"{message}; send less", param, "context_length_exceeded")
 
 
 def _sounded(served: ServedModel, ids: Sequence[int], own: Sequence[int]) -> int:

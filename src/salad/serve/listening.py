@@ -30,6 +30,11 @@ class Sound:
     spans: Sequence[Future[Heard]]
     seconds: float
 
+    def cancel(self) -> None:
+        """Nobody will ask for it: what was not heard yet need not be."""
+        for span in self.spans:
+            span.cancel()
+
 
 @dataclass(frozen=True)
 class Started:
@@ -149,12 +154,15 @@ class Listener:
         self._settings: ServerVad | None = None
 
     def configure(self, rate_hz: int, vad: ServerVad | None) -> None:
-        """rate_hz: of what comes in; vad: None where the client says when a turn ends."""
+        """rate_hz: of what comes in; vad: None where the client says when a turn ends. Where a VAD says so from now on,
+        what came before is forgotten: no turn that it finds may hold it."""
         if self._resampler is None or self._resampler.from_hz != rate_hz:
             self._flush()
             self._resampler = Resampler(rate_hz, self._rate_hz)
         if vad is None:
             self._end_turn()
+        elif self._settings is None:
+            self.clear()
         self._settings = vad
 
     def append(self, data: bytes) -> list[Started | Stopped]:
@@ -194,6 +202,11 @@ class Listener:
             return None
         sound = self._buffer.take()
         return Stopped(self._ms(self._at - len(self._buffer)), sound)
+
+    @property
+    def seconds(self) -> float:
+        """Of what `commit` would take."""
+        return self._buffer.seconds + to_seconds(len(self._unseen), self._rate_hz)
 
     @property
     def spans(self) -> tuple[list[Future[Heard]], bool]:

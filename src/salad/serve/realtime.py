@@ -19,14 +19,14 @@ from salad.serve import realtime_events as events
 from salad.serve import vad
 from salad.serve.chat import check_model
 from salad.serve.errors import ApiError, close_reason, error_body, refusal
+from salad.serve.hearing import Hearing
 from salad.serve.listening import LEAST_S, Listener, Sound, Started, Stopped, heard_whole, of_pcm
 from salad.serve.realtime_response import Item, Response, instructions_of, new_id
-from salad.serve.served_model import Heard
+from salad.serve.served_model import CHARACTERS
 from salad.serve.service import Service
 from salad.serve.sound import of_base64
 
 CONVERSATION = 10  # times --max-audio-s: the sound of a conversation
-CHARACTERS = 64  # a position of the LLM: the text of a conversation
 ITEMS = 1000
 
 
@@ -38,6 +38,7 @@ class Talk:
         self.id, self._conversation = new_id("sess"), new_id("conv")
         turns = events.ServerVad() if vad.installed() else None
         self._session = events.Session(model=name, audio=events.Audio(input=events.Input(turn_detection=turns)))
+        self._hear = Hearing(service)
         self._listener = Listener(service.model.rate_hz, self._hear, service.settings.max_audio_s)
         self._listener.configure(self._input.format.rate, turns)
         self._items: list[Item] = []
@@ -61,9 +62,6 @@ class Talk:
     @property
     def _input(self) -> events.Input:
         return self._session.audio.input
-
-    def _hear(self, samples: np.ndarray, start_s: float) -> Future[Heard]:
-        return self._service.engine.call(lambda: self._service.model.listen(samples, start_s))
 
     async def send(self, kind: str, **fields: Any) -> None:
         """Raises WebSocketDisconnect where nobody is there any more."""
@@ -102,6 +100,7 @@ class Talk:
             task.cancel()
         self._drop_ahead()
         self._listener.clear()
+        self._hear.close()
 
     # --- the session ----------------------------------------------------------------------------------
 
@@ -133,11 +132,14 @@ class Talk:
     # --- what is heard --------------------------------------------------------------------------------
 
     async def _append(self, event: events.Append) -> None:
+        await self._hear.room()
         for change in await run_in_threadpool(lambda: self._listener.append(of_base64(event.audio, "audio"))):
-            if isinstance(change, Started):
-                await self._begin_turn(change)
-            else:
-                await self._end_turn(change)
+            try:
+                await (self._begin_turn(change) if isinstance(change, Started) else self._end_turn(change))
+            except WebSocketDisconnect:
+                raise
+            except Exception as error:  # what changes behind it does so all the same
+                await self.refuse(refusal(error), event.event_id and event.event_id[:512])
         self._read_ahead()
 
     def _read_ahead(self) -> None:
@@ -172,17 +174,23 @@ class Talk:
     async def _end_turn(self, change: Stopped) -> None:
         turns = self._input.turn_detection
         await self.send("input_audio_buffer.speech_stopped", audio_end_ms=change.at_ms, item_id=self._turn_id)
+        try:
+            self._check_room(items=1, seconds=change.sound.seconds)
+        except ApiError:
+            change.sound.cancel()
+            self._turn_id = new_id("item")
+            raise
         await self._commit_sound(change.sound)
         if turns is not None and turns.create_response:
             await self._respond(events.Wanted())
 
     async def _commit(self, event: events.Commit) -> None:
+        self._check_room(items=1, seconds=self._listener.seconds)  # first: what was taken cannot be committed later
         await self._commit_sound(await run_in_threadpool(self._listener.commit))
 
     async def _commit_sound(self, sound: Sound) -> None:
         item = Item("user", [{"type": "input_audio", "transcript": None}], [sound], id=self._turn_id)
         self._turn_id = new_id("item")
-        self._check_room(items=1, seconds=sound.seconds)
         before = self._items[-1].id if self._items else None
         await self.send("input_audio_buffer.committed", item_id=item.id, previous_item_id=before)
         await self._add_item(item, len(self._items))
@@ -249,6 +257,7 @@ class Talk:
         raise ApiError(400, message, field, "item_not_found")
 
     async def _create_item(self, event: events.ItemCreate) -> None:
+        await self._hear.room()
         message, before = event.item, event.previous_item_id
         at = len(self._items)
         if before is not None:
@@ -286,7 +295,10 @@ class Talk:
         place = self._place_of(event.item_id, "item_id")
         if self._response is not None and self._response.item is self._items[place]:
             raise ApiError(400, "item_id: it is being written; cancel the response first", "item_id", "invalid_value")
-        del self._items[place]
+        item = self._items.pop(place)
+        if self._response is None or not self._response.reads(item):
+            for sound in item.sounds:
+                sound.cancel()
         await self.send("conversation.item.deleted", item_id=event.item_id)
 
     # --- answers --------------------------------------------------------------------------------------
@@ -304,6 +316,8 @@ class Talk:
         if not (self._items or self._session.instructions or wanted.instructions):
             message = "response: nothing was said yet; commit sound, or add an item"
             raise ApiError(400, message, None, "conversation_empty")
+        if wanted.instructions is not None:
+            self._check_room(characters=len(wanted.instructions) - len(self._session.instructions))
         ticket = self._service.ticket()
         self._drop_ahead()
         response = Response(self._service, self._session, wanted, self._items, ticket, self.send)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -75,6 +74,10 @@ class Response:
         self.stopped: str | None = None
         self._usage: dict[str, int] | None = None
 
+    def reads(self, item: Item) -> bool:
+        """Whether it answers to this item, among others."""
+        return any(own is item for own in self._items)
+
     def stop(self, reason: str) -> None:
         """client_cancelled or turn_detected; what was written so far stays."""
         self.stopped = self.stopped or reason
@@ -119,9 +122,8 @@ class Response:
         """Why it ended."""
         service = self._service
         sounds = [sound for item in self._items for sound in item.sounds]
-        left_s = self._ticket.started + service.settings.timeout_s - time.monotonic()
         try:
-            audio = await asyncio.wait_for(asyncio.gather(*map(spans_of, sounds)), left_s)
+            audio = await asyncio.wait_for(asyncio.gather(*map(spans_of, sounds)), self._ticket.left_s)
         except TimeoutError:
             raise timed_out(service.settings.timeout_s) from None
         if self.stopped is not None:

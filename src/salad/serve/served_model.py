@@ -20,6 +20,8 @@ from salad.types import SaladError
 
 DEFAULT_MODEL = "salad-smollm2-135m-ears"
 ALIAS = "salad"
+CHARACTERS = 64  # a position of the LLM: text of more is refused before it is tokenised
+RECORDINGS = 64  # of one request: the ears take as long for a moment of sound as for seconds
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,10 @@ class ServedModel:
         embeddings of its spans where it was heard before. goes_on: only up to where further spans of the last recording
         will stand, which may have none yet.
 
-        Raises SaladError where the template refuses the messages.
+        Raises SaladError where the template refuses the messages, and for more than the LLM reads.
         """
+        if (fresh := sum(not isinstance(a, list) for a in audio)) > RECORDINGS:
+            raise SaladError(f"messages: {fresh} recordings, expected at most {RECORDINGS}; send fewer")
         written = self.processor.apply_chat_template(messages)
         table = self.model.get_input_embeddings()
         heard = [a if isinstance(a, list) else self._features(a) for a in audio]
@@ -94,13 +98,13 @@ class ServedModel:
         at = (ids == self.processor.audio_token_id).nonzero().flatten().tolist()
         first, *rest = ids.to(self.device).tensor_split(at)
         spans = [span for recording in heard for span in recording]
-        parts = [part for span, text in zip(spans, rest, strict=True) for part in (span, text[1:])]
-        row = splice(table, [first, *(parts[:-1] if goes_on else parts)])
-        if len(row) >= self.context:
+        positions = len(ids) - len(at) + sum(map(len, spans))
+        if positions >= self.context:
             raise SaladError(
-                f"messages: {len(row)} positions, expected less than the {self.context} of the LLM; send less"
+                f"messages: {positions} positions, expected less than the {self.context} of the LLM; send less"
             )
-        return row
+        parts = [part for span, text in zip(spans, rest, strict=True) for part in (span, text[1:])]
+        return splice(table, [first, *(parts[:-1] if goes_on else parts)])
 
     def _features(self, samples: np.ndarray) -> list[torch.Tensor]:
         return self.model.get_audio_features([f.float().to(self.device) for f in self.processor.frames_of(samples)])

@@ -6,14 +6,15 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
 from salad.serve.engine import Engine, Event, Finished, Prepare, Sampling, Started, Token
 from salad.serve.errors import ApiError, refusal
 from salad.serve.metrics import Metrics
-from salad.serve.served_model import ServedModel
+from salad.serve.served_model import CHARACTERS, ServedModel
 from salad.serve.settings import Settings
 from salad.types import SaladError
 
@@ -25,6 +26,8 @@ class Ticket:
 
     def __init__(self, service: Service) -> None:
         self._service, self._held, self.started = service, True, time.monotonic()
+        self.limit_s = service.settings.timeout_s
+        self._thread: asyncio.Task[Any] | None = None
 
     def part(self) -> Ticket:
         """For one of several generations of this request: its end gives nothing back."""
@@ -32,8 +35,19 @@ class Ticket:
         own._held, own.started = False, self.started
         return own
 
+    @property
+    def left_s(self) -> float:
+        """Of the time that the request may take."""
+        return max(0.0, self.started + self.limit_s - time.monotonic())
+
+    def keep_for(self, thread: asyncio.Task[Any]) -> None:
+        """It is not given back before a thread has ended, which nobody can stop."""
+        self._thread = thread
+
     def give_back(self) -> None:
-        if self._held:
+        if self._thread is not None and not self._thread.done():
+            self._thread.add_done_callback(lambda _: self.give_back())
+        elif self._held:
             self._held = False
             self._service.given_back(time.monotonic() - self.started)
 
@@ -53,8 +67,8 @@ class Service:
     def _load(self, place: int) -> float:
         return self.engine.load[place]
 
-    def ticket(self) -> Ticket:
-        """Raises ApiError 429 where as many are inside as may be; call it before a request's sound is decoded."""
+    def check_room(self) -> None:
+        """Raises ApiError 429 where as many are inside as may be; call it before a request's body is read."""
         room = self.settings.max_concurrency + self.settings.max_queue
         if self.inside >= room:
             wait_s = max(1, round(self._mean_s * self.settings.max_queue / self.settings.max_concurrency))
@@ -62,6 +76,10 @@ class Service:
                 429, f"server: {room} requests are inside; try again in {wait_s} s", None, "server_busy",
                 {"retry-after": str(wait_s)},
             )  # fmt: skip
+
+    def ticket(self) -> Ticket:
+        """Raises as `check_room` does; call it before a request's sound is decoded."""
+        self.check_room()
         self.inside += 1
         return Ticket(self)
 
@@ -72,13 +90,26 @@ class Service:
     def generate(self, prepare: Prepare, sampling: Sampling, ticket: Ticket) -> Running:
         return Running(self, prepare, sampling, ticket)
 
-    async def call(self, function: Callable[[], T]) -> T:
-        """What `function` gives in the engine's thread, within the time a request may take."""
+    async def call(self, function: Callable[[], T], ticket: Ticket) -> T:
+        """What `function` gives in the engine's thread, within what is left of the request's time."""
         future = self.engine.call(function)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self.settings.timeout_s)
+            return await asyncio.wait_for(asyncio.wrap_future(future), ticket.left_s)
         except TimeoutError:
             raise timed_out(self.settings.timeout_s) from None
+
+    async def in_thread(self, request: Request, ticket: Ticket, function: Callable[..., T], *given: Any) -> T:
+        """What `function` gives in a thread, while the client waits and within what is left of its time."""
+        thread = asyncio.create_task(run_in_threadpool(function, *given))
+        ticket.keep_for(thread)
+        return await until_gone(request, asyncio.shield(thread), ticket)
+
+    def check_text(self, characters: int, param: str) -> None:
+        """Raises ApiError for more text than any prompt holds; call it before the text is tokenised."""
+        most = CHARACTERS * self.model.context
+        if characters > most:
+            message = f"{param}: {characters} characters, expected at most {most}; send less"
+            raise ApiError(400, message, param, "context_length_exceeded")
 
     def limit(self, positions: int, wanted: int | None) -> int:
         """Most tokens of an answer behind a prompt of so many positions."""
@@ -95,7 +126,6 @@ class Running:
     def __init__(self, service: Service, prepare: Prepare, sampling: Sampling, ticket: Ticket) -> None:
         self._service, self._ticket, self._begun = service, ticket, False
         self._queue: asyncio.Queue[Event] = asyncio.Queue()
-        self._end = ticket.started + service.settings.timeout_s
         loop = asyncio.get_running_loop()
 
         def deliver(event: Event) -> None:
@@ -137,7 +167,7 @@ class Running:
 
     async def _next(self) -> Event:
         try:
-            event = await asyncio.wait_for(self._queue.get(), max(0.0, self._end - time.monotonic()))
+            event = await asyncio.wait_for(self._queue.get(), self._ticket.left_s)
         except TimeoutError:
             raise timed_out(self._service.settings.timeout_s) from None
         if isinstance(event, Finished) and event.error is not None:
@@ -153,20 +183,24 @@ def timed_out(limit_s: float) -> ApiError:
     return ApiError(408, f"server: not done within {limit_s:g} s; ask for fewer tokens, or later", None, "timeout")
 
 
-async def until_gone(request: Request, work: asyncio.Task[T]) -> T:
-    """What a task gives; it is cancelled when the client leaves."""
+async def until_gone(request: Request, work: asyncio.Future[T], ticket: Ticket) -> T:
+    """What a task gives; it is cancelled when the client leaves, or the request's time is over."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
     watch = asyncio.create_task(gone())
+    both: set[asyncio.Future[Any]] = {work, watch}
     try:
-        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            work.cancel()
+        await asyncio.wait(both, timeout=ticket.left_s, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        if watch.done():
             raise ApiError(408, "client: gone before the answer", None, "client_gone")
-        return work.result()
+        raise timed_out(ticket.limit_s)
     finally:
         watch.cancel()
-        work.cancel()
+        if not work.done():
+            work.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody asks any more
+            work.cancel()

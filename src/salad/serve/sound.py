@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
@@ -78,6 +80,38 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
+class _Deadline:
+    """Ends a request however little by little it is answered: when its time is up its socket is shut down."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._end = time.monotonic() + timeout_s
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(timeout_s, self._shut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    @property
+    def left_s(self) -> float:
+        return self._end - time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        return self.left_s <= 0
+
+    def watch(self, connected: socket.socket) -> None:
+        self._socket = connected
+        if self.over:
+            self._shut()
+
+    def _shut(self) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # it is closed
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # not TLS's own, which another thread may be in
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
 def fetch(
     url: str,
     max_bytes: int,
@@ -90,19 +124,29 @@ def fetch(
     """What lies at an http(s) address.
 
     A name is resolved once, and the connection goes to the address that was checked: a name that points elsewhere a
-    moment later, or a redirect, reaches no other. Raises ApiError.
+    moment later, or a redirect, reaches no other. All of it takes `timeout_s` at most, but for the resolver. Raises
+    ApiError.
     """
-    end = time.monotonic() + timeout_s
+    deadline = _Deadline(timeout_s)
+    try:
+        return _fetched(url, max_bytes, param, resolver, allowed, deadline)
+    finally:
+        deadline.cancel()
+
+
+def _fetched(
+    url: str, max_bytes: int, param: str, resolver: Resolver, allowed: Callable[[str], bool], deadline: _Deadline
+) -> bytes:
     for _ in range(MAX_REDIRECTS + 1):
         parts = _parts(url, param)
-        answer, connection = _ask(parts, param, resolver, allowed, end)
+        answer, connection = _ask(parts, param, resolver, allowed, deadline)
         try:
             if answer.status in MOVED:
                 url = urljoin(url, answer.getheader("location", ""))
                 continue
             if answer.status != 200:
                 raise _unreachable(param, f"its server answered {answer.status}")
-            return _read(answer, max_bytes, param, end)
+            return _read(answer, max_bytes, param, deadline)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _unreachable(param, type(error).__name__) from None
         finally:
@@ -124,7 +168,11 @@ def _parts(url: str, param: str) -> tuple[str, str, int, str]:
 
 
 def _ask(
-    parts: tuple[str, str, int, str], param: str, resolver: Resolver, allowed: Callable[[str], bool], end: float
+    parts: tuple[str, str, int, str],
+    param: str,
+    resolver: Resolver,
+    allowed: Callable[[str], bool],
+    deadline: _Deadline,
 ) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
     scheme, host, port, target = parts
     try:
@@ -135,12 +183,17 @@ def _ask(
         raise _unreachable(param, f"no address of {host!r:.60}")
     if not all(allowed(address) for address in addresses):
         raise ApiError(400, f"{param}: {host!r:.60} is no public address; send the recording itself", param, "address")
-    connection = http.client.HTTPConnection(host, port, timeout=max(0.1, end - time.monotonic()))
+    connection = http.client.HTTPConnection(host, port, timeout=max(0.1, deadline.left_s))
     try:
-        plain = socket.create_connection((addresses[0], port), timeout=connection.timeout)
-        connection.sock = plain
+        plain = connection.sock = socket.create_connection((addresses[0], port), timeout=connection.timeout)
         if scheme == "https":
-            connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=host)
+            context = ssl.create_default_context()
+            safe = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
+            connection.sock = safe
+            deadline.watch(safe)
+            safe.do_handshake()
+        else:
+            deadline.watch(plain)
         connection.request("GET", target, headers={"Accept": "audio/*"})
         return connection.getresponse(), connection
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -148,14 +201,16 @@ def _ask(
         raise _unreachable(param, type(error).__name__) from None
 
 
-def _read(answer: http.client.HTTPResponse, max_bytes: int, param: str, end: float) -> bytes:
+def _read(answer: http.client.HTTPResponse, max_bytes: int, param: str, deadline: _Deadline) -> bytes:
     data = b""
     while block := answer.read1(CHUNK):
         data += block
         if len(data) > max_bytes:
             raise ApiError(400, f"{param}: more than {max_bytes} bytes; give a shorter file", param, "too_large")
-        if time.monotonic() > end:
-            raise _unreachable(param, "it took too long")
+        if deadline.over:
+            break
+    if deadline.over:  # what there is ended with its socket
+        raise _unreachable(param, "it took too long")
     return data
 
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.datastructures import FormData, UploadFile
 
 from salad.audio import split_at_quiet
 from salad.files import JsonObject
 from salad.model.processor import MAX_SPAN_S
-from salad.serve.chat import SSE, check_model, sse
+from salad.serve.chat import Streamed, check_model, sse
 from salad.serve.errors import ApiError, error_body, refusal
 from salad.serve.service import Service, Ticket, until_gone
 from salad.serve.sound import decode_sound
@@ -77,22 +76,22 @@ def _usage(seconds: float) -> JsonObject:
     return {"type": "duration", "seconds": round(seconds, 3)}
 
 
-async def heard(service: Service, samples: np.ndarray) -> AsyncIterator[Segment]:
+async def heard(service: Service, samples: np.ndarray, ticket: Ticket) -> AsyncIterator[Segment]:
     """Spans as they are heard, one call of the engine each, so that who generates goes on between them."""
     rate, at = service.model.rate_hz, 0
     for span in split_at_quiet(samples, rate, MAX_SPAN_S):
         start_s, at = at / rate, at + len(span)
-        yield await service.call(partial(service.model.hear, span, start_s))
+        yield await service.call(partial(service.model.hear, span, start_s), ticket)
 
 
-async def hear_all(service: Service, samples: np.ndarray) -> list[Segment]:
-    return [segment async for segment in heard(service, samples)]
+async def hear_all(service: Service, samples: np.ndarray, ticket: Ticket) -> list[Segment]:
+    return [segment async for segment in heard(service, samples, ticket)]
 
 
 async def _streamed(service: Service, samples: np.ndarray, ticket: Ticket) -> AsyncIterator[str]:
     segments: list[Segment] = []
     try:
-        async for segment in heard(service, samples):
+        async for segment in heard(service, samples, ticket):
             if segment.words:
                 told = (" " if any(s.words for s in segments) else "") + segment.text
                 yield sse({"type": "transcript.text.delta", "delta": told})
@@ -101,9 +100,9 @@ async def _streamed(service: Service, samples: np.ndarray, ticket: Ticket) -> As
         yield sse({"type": "transcript.text.done", "text": text_of(segments), "usage": usage})
     except Exception as error:
         yield sse(error_body(refusal(error)))
+        yield sse("[DONE]")
     finally:
         ticket.give_back()
-    yield sse("[DONE]")
 
 
 def make_router(service: Service) -> APIRouter:
@@ -112,6 +111,7 @@ def make_router(service: Service) -> APIRouter:
     @router.post("/audio/transcriptions")
     async def transcriptions(request: Request) -> Any:
         """The text of a recording (multipart/form-data) as json, text, verbose_json, srt or vtt, or as a stream."""
+        service.check_room()
         async with request.form(max_files=1, max_fields=20) as form:
             asked = Asked(form)
             check_model(service, asked.model)
@@ -120,12 +120,11 @@ def make_router(service: Service) -> APIRouter:
             raise ApiError(404, "model: its ears score no tokens to be told", "model", "no_transcript")
         ticket = service.ticket()
         try:
-            settings = service.settings
-            samples = await run_in_threadpool(decode_sound, data, service.model.rate_hz, settings.max_audio_s, "file")
+            given = data, service.model.rate_hz, service.settings.max_audio_s, "file"
+            samples = await service.in_thread(request, ticket, decode_sound, *given)
             if asked.stream:
-                stream = _streamed(service, samples, ticket)
-                return StreamingResponse(stream, media_type=SSE, headers={"cache-control": "no-store"})
-            segments = await until_gone(request, asyncio.create_task(hear_all(service, samples)))
+                return Streamed(_streamed(service, samples, ticket), ticket.give_back)
+            segments = await until_gone(request, asyncio.create_task(hear_all(service, samples, ticket)), ticket)
         except BaseException:
             ticket.give_back()
             raise
