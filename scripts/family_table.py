@@ -33,7 +33,7 @@ against ours. A dash: the family has no window, or cannot be packed. The tests t
 TAIL = """
 A check that fails refuses the LLM, with its figure and the cure. These are refused: logits or embeddings that are not
 the LLM's own; a position that sees the future; a tokenizer with more tokens than the table has rows; no token to start
-a document with.
+a document with; a chat template that does not write one user's turn.
 An LLM without a chat template is asked in plain text. Biases of the head, `logit_scale`, `logits_scaling`, soft caps,
 scaled embeddings, sliding windows and attention sinks are applied. `python scripts/family_table.py` writes this page.
 """

@@ -87,6 +87,11 @@ def test_divergence_and_evaluation_are_what_the_commands_write(run_dir, tmp_path
     assert scores.figures == read_json(tmp_path / "e" / "figures.json")
     assert scores.table() == (tmp_path / "e" / "table.md").read_text() and "text_adapted" in str(scores.figures)
     assert read_json(tmp_path / "e" / "eval.json")["settings"]["limit"] == 3
+    first = read_json(tmp_path / "e" / "figures.json")
+    write_json(tmp_path / "e" / "speech.json", {"of": "what was heard before"})
+    other = salad.evaluate(run_dir, run_dir / "items.jsonl", tmp_path / "e", limit=2, resamples=50)
+    assert scores.figures == first != other.figures and not (tmp_path / "e" / "speech.json").exists()
+    assert salad.evaluate(run_dir, run_dir / "items.jsonl", tmp_path / "e", infer_only=True).figures == {}
 
 
 def test_run_takes_a_recipe_and_says_where_it_ran(recipe_values, write_recipe, monkeypatch):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,15 +146,15 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of multiple-choice tasks; `folder` holds samples and results, `markdown` is their table."""
+    """Scores of multiple-choice tasks; `folder` holds samples and results, `markdown` is their table.
+
+    figures: figures.json as it was written then, for the next evaluation in the folder writes its own: accuracies, gaps
+    and their intervals by system and task; {} where nothing was scored (infer_only).
+    """
 
     folder: Path
     markdown: str
-
-    @cached_property
-    def figures(self) -> JsonObject:
-        """figures.json: accuracies, gaps and their intervals by system and task."""
-        return dict(read_json(self.folder / "figures.json"))
+    figures: JsonObject
 
     def table(self) -> str:
         """Accuracy, gap and controls of each task and system with 95 % intervals, as a table of Markdown."""
@@ -266,7 +265,7 @@ def evaluate(
         device=device,
         infer_only=infer_only,
     )
-    return Evaluation(Path(out), table)
+    return Evaluation(Path(out), table, {} if infer_only else dict(read_json(Path(out) / "figures.json")))
 
 
 def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), **options: Any) -> Path:

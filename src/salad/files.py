@@ -11,6 +11,7 @@ import json
 import lzma
 import os
 import re
+import tempfile
 import unicodedata
 import zlib
 from array import array
@@ -46,6 +47,18 @@ def _whole_file(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def writable_folder(path: Path, field: str) -> None:
+    """Make the folder that results will be written to. Raises SaladError that names `field` where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise SaladError(
+            f"{field}: {path} is no folder that can be written to ({error.strerror}); name another one"
+        ) from None
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salad.align import whisper
+from salad.align.anchors import Window
 from salad.align.silence import MIN_WORD_S, clamp, find_silences, match_silences, place_words
 from salad.align.transcribe import cer, transcribe_utterances, wer
-from salad.align.utterances import align_utterance, align_utterances
+from salad.align.utterances import RATE_HZ, _cut, align_utterance, align_utterances
 from salad.align.whisper import check_sentences, group_sentences, load_aligner
 from salad.audio import write_flac
 from salad.data.manifest import (
@@ -291,6 +292,13 @@ def test_words_that_nothing_is_heard_of_are_set_aside(tmp_path: Path, monkeypatc
         SaladError, match=r"3 in a row from 0.0 s score below 0.1 or last 20 ms \('worda wordb wordc'\)"
     ):
         timed(tmp_path, [0.3, 0.02, 0.02, *[0.3] * 20])
+
+
+def test_parts_of_two_recordings_have_files_of_their_own(tmp_path: Path) -> None:
+    run = [(Window(0, 1, 0.0, 1.0), (Word("hello", 0.1, 0.9, 0.9),), 0.9)]
+    names = [f"lesson{sign}1" for sign in ".-_ /"]
+    parts = [_cut(utterance(tmp_path, name), np.zeros(RATE_HZ, np.float32), run, 0, tmp_path) for name in names]
+    assert len({part.audio for part in parts}) == len(names) == len({part.id for part in parts})
 
 
 def test_short_words_here_and_there_are_speech(tmp_path: Path) -> None:

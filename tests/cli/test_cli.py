@@ -15,6 +15,9 @@ import salad.pipeline  # reads the real salad.pipeline.run before a fixture take
 from salad import __version__
 from salad.assets import ASSETS
 from salad.cli import app
+from salad.config import load_recipe
+from salad.files import write_json
+from salad.pipeline import run as stages
 from salad.types import SaladError
 
 runner = CliRunner()
@@ -124,6 +127,24 @@ def test_align_runs_the_align_stage(salad, pipeline, recipe_values, write_recipe
     assert result.exit_code == 0, result.output
     [(recipe, only)] = pipeline.calls
     assert (recipe.align.method, str(recipe.align.times), only) == ("given", "mfa", "align")
+
+
+def test_train_runs_all_of_the_training_up_to_stage1(salad, pipeline, recipe_values, write_recipe):
+    result = salad("train", write_recipe(recipe_values))
+    assert result.exit_code == 0, result.output
+    assert [only for _, only in pipeline.calls] == ["warm_start", "spell", "stage1"]
+
+
+def test_overfitting_one_batch_needs_every_stage_above(salad, recipe_values, write_recipe, tmp_path):
+    settings = ("model.ears=symbols", "model.rate=text", "warm_start.enabled=true")
+    path = write_recipe(recipe_values)
+    command = ("train", path, "--overfit-one-batch", *(part for each in settings for part in ("--set", each)))
+    assert "stage stage1: corpus is not finished" in " ".join(_user_error(salad(*command)).split())
+    recipe, parts = load_recipe(path, settings), {}
+    for stage in ("assets", "corpus", "align", "warm_start"):
+        parts |= stages._inputs(stage, recipe)
+        write_json(tmp_path / "run" / stage / "stage.json", {"stage": stage, "inputs": parts, "status": "done"})
+    assert "stage stage1: spell is not finished" in " ".join(_user_error(salad(*command)).split())
 
 
 @pytest.mark.parametrize("command", [["run"], ["stage", "corpus"], ["align"]])

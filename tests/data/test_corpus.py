@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from salad.config import Text
 from salad.data.generate_text import clean, prompts
-from salad.data.readers.text import read_local_text
+from salad.data.readers.text import read_local_text, read_text
 from salad.types import SaladError
 
 
@@ -58,3 +59,33 @@ def test_prompts_are_distinct_and_in_a_fixed_order():
     assert rows == prompts(topics, 2, "web", 0) and len({r["id"] for r in rows}) == 6
     assert {r["domain"] for r in rows} == {"stories", "physics"}
     assert all(r["topic"] in r["prompt"] for r in rows)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"text": "One."}\n{"text": "Two."}\n', '[{"text": "One."}, {"text": "Two."}]', '["One.", "Two."]\n',
+     '[\n  {"text": "One."},\n  {"text": "Two."}\n]\n', '{\n "text": "One."\n}\n{\n "text": "Two."\n}\n'],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.jsonl", "a"])
+def test_json_is_no_prose_whatever_its_file_is_called(tmp_path, content, name):
+    (tmp_path / name).write_text(content)
+    assert [d.text for d in read_local_text([tmp_path / name], [])] == ["One.", "Two."]
+    documents, aside = read_text(Text(path=tmp_path / name), lambda text: True)
+    assert [d.text for d in documents] == ["One.", "Two."] and not aside
+
+
+@pytest.mark.parametrize("content", ["[1] Smith, J. A book.", '["Who is it?"] she said.', "{{Infobox}} A town."])
+def test_prose_may_begin_with_a_bracket(tmp_path, content):
+    (tmp_path / "a.txt").write_text(content)
+    assert [d.text for d in read_local_text([tmp_path / "a.txt"], [])] == [content]
+
+
+def test_a_table_is_no_prose(tmp_path):
+    for name in ("a.csv", "a.TSV", "a.csv.gz"):
+        (tmp_path / name).write_text("id,text\n1,Who is it?\n")
+        with pytest.raises(SaladError, match=r"a\.\w+.*: is a table, .*; convert it to JSON lines"):
+            read_local_text([tmp_path / name], [])
+        documents, aside = read_text(Text(path=tmp_path / name), lambda text: True)
+        assert not documents and "is a table" in aside[0]["reason"]
+    (tmp_path / "b.csv").write_text('{"text": "One."}\n')  # what it holds decides, and not what it is called
+    assert [d.text for d in read_local_text([tmp_path / "b.csv"], [])] == ["One."]

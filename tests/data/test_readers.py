@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from salad.config import Speech, Text
 from salad.data.ingest_plan import IngestLimits, make_plan, read_plan
 from salad.data.ingest_plan import rows_of as rows_of_plan
 from salad.data.readers.detect import find_files
-from salad.data.readers.rows import check_text, locate, read_row
+from salad.data.readers.rows import Row, check_text, locate, read_row
 from salad.data.readers.text import cut_text, read_text
 from salad.data.sources import open_source
 from salad.testing.corpora import (
@@ -124,6 +125,21 @@ def test_nemo(tmp_path):
     found, rows = rows_of(nemo(tmp_path))
     assert found == "nemo" and [row.text for row in rows] == list(TEXTS)
     assert len(heard(rows[0])) == 2 * RATE_HZ and rows[0].recording == ""
+
+
+def test_a_rounded_duration_cuts_no_recording(tmp_path):
+    for name in ("a.wav", "b.wav", "c.wav"):
+        soundfile.write(tmp_path / name, sound(2.4), RATE_HZ)
+    told = {"a.wav": {"duration": 2}, "b.wav": {"duration": 1.0}, "c.wav": {"duration": 2, "offset": 0}}
+    write_jsonl(tmp_path / "m.jsonl", [{"audio_filepath": n, "text": "hello", **more} for n, more in told.items()])
+    rows = rows_of(tmp_path / "m.jsonl")[1]
+    assert [len(heard(row)) / RATE_HZ for row in rows] == [2.4, 1.0, 2.0]  # one of 2 s; cut at 1 s; a part of 2 s
+    data = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "x.tar").write_bytes(data)
+    member = Row("m", str(tmp_path / "x.tar"), "hello", ("bytes", 0, len(data)), duration_s=1.0, file_s=1.0)
+    assert len(heard(member)) / RATE_HZ == 2.4  # a member is all there is, whatever the row says of its length
+    with pytest.raises(SaladError, match="but the manifest says 5.00 s"):
+        heard(replace(member, duration_s=5.0, file_s=5.0))
 
 
 def test_nemo_offsets_are_parts_of_their_file(tmp_path):

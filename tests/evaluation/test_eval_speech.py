@@ -24,6 +24,7 @@ from salad.evaluation.degrade import disturbed
 from salad.evaluation.next_sentence import NextSentenceItem
 from salad.evaluation.prompt import segments
 from salad.evaluation.recordings import everything_spoken, others
+from salad.evaluation.spoken_benchmark import _places
 from salad.evaluation.spoken_results import error_rates
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.results import Accuracies
@@ -300,6 +301,13 @@ def test_voices_speak_each_text_once_and_are_compared(run_dir, items):
     letters = samples(items, "speech_adapted/openai-m-one", "all")[0]
     assert letters["options"] == ["A", "B"] and letters["said"] == ["All boats are old\nA. and cold\nB. or new"]
     assert samples(items, "text_base", "all")[0]["arguments"]["gen_args_1"]["arg_0"].endswith("B. or new\nAnswer:")
+
+
+def test_voices_that_differ_by_their_place_alone_have_names_of_their_own():
+    one, two = (f"openai:m:one@http://127.0.0.1:{port}/v1" for port in (8001, 8002))
+    places = _places(["recordings", one, two, "kokoro:af_heart"])
+    assert len(set(places.values())) == 4 and places["kokoro:af_heart"] == "kokoro-af_heart"
+    assert places[one].startswith("openai-m-one-") and _places([two])[two] == "openai-m-one"
 
 
 def test_everything_spoken_leaves_voicebenchs_own_form():

@@ -48,6 +48,26 @@ def test_a_line_that_is_none_is_named(tmp_path, row):
         load_questions(["nowhere.jsonl"])
 
 
+@pytest.mark.parametrize("right", [[1, 3, 2], ["A", "c", "B"], ["1", "3", "2"], ["red", "blue", "green"]])
+def test_a_benchmarks_answers_are_read_as_in_tasks(tmp_path, right):
+    rows = [
+        {"id": f"q{n}", "context": "Which colour is it?", "choices": ["red", "green", "blue"], "answer": answer}
+        for n, answer in enumerate([*right, "purple", None])
+    ]
+    write_jsonl(tmp_path / "q.jsonl", rows)
+    found, skipped = load_questions([str(tmp_path / "q.jsonl")])
+    assert [q.answers for q in found] == [("red",), ("blue",), ("green",), ()]
+    assert [row["id"] for row in skipped] == ["q3"] and "answer: got 'purple'" in skipped[0]["reason"]
+
+
+def test_half_a_letter_is_set_aside(tmp_path):
+    half = r'{"id": "a", "question": "Who \ud83d?"}' + "\n" + r'{"id": "b", "question": "w?", "answers": ["\ude00"]}'
+    (tmp_path / "q.jsonl").write_text(half + '\n{"id": "c", "question": "w1?"}\n')
+    found, skipped = load_questions([str(tmp_path / "q.jsonl")])
+    assert [q.id for q in found] == ["c"] and [row["id"] for row in skipped] == ["a", "b"]
+    assert all("half of a letter" in row["reason"] for row in skipped)
+
+
 def test_answers_by_hand():
     assert first_sentence(" The Nile. It is long.") == "The Nile." and first_sentence("3.5\nmore") == "3.5"
     assert holds("It is the Indian Ocean.", ["indian ocean"]) and not holds("Indianapolis", ["Indian"])
@@ -107,7 +127,7 @@ def test_each_answers_what_it_gets(asked):
             "silence": alone(hears, "<|audio|>", [np.zeros(8000 + 3000 * i, np.float32)]),
         }
         assert row["answers"] == wanted
-    assert read_jsonl(folder / "out" / "quarantine.jsonl")[0]["id"] == "q4"
+    assert read_jsonl(folder / "out" / "questions-quarantine.jsonl")[0]["id"] == "q4"
 
 
 def test_the_command_prints_shares_with_intervals(asked):

@@ -17,6 +17,8 @@ from salad.evaluation.results import comparisons, gap_interval, results_table, s
 from salad.evaluation.sample import PlannedSystem, SpokenInputs
 from salad.evaluation.score import OptionScore
 from salad.evaluation.scorer_model import Reader
+from salad.evaluation.spoken_benchmark import SpeechInput
+from salad.evaluation.spoken_questions import ask_spoken
 from salad.evaluation.spoken_results import spoken_figures, spoken_tables
 from salad.files import read_json, read_jsonl, write_jsonl
 from salad.measure.results import McNemar, PairedGap
@@ -328,6 +330,20 @@ def test_a_bad_file_is_one_clear_error(tmp_path, bad, words):
 def test_bad_arguments(arguments, words):
     result = run(*arguments)
     assert result.exit_code == 2 and words in result.stderr
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_scored(items_file, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    result = run("m", "--tasks", items_file, "--out", tmp_path / "taken")
+    assert result.exit_code == 2 and "--out: " in result.stderr and "taken is no folder that can be" in result.stderr
+    with pytest.raises(SaladError, match="--out: .*taken is no folder"):
+        ask_spoken(tmp_path / "m", ["salad_questions"], tmp_path / "taken", SpeechInput(recordings=tmp_path))
+    (tmp_path / "t.yaml").write_text(f"task: a/b\nsource: {{path: {items_file}}}\n")
+    long = tmp_path / f"{'x' * 216}.jsonl"
+    long.write_bytes(items_file.read_bytes())
+    for spec in (tmp_path / "t.yaml", long):
+        result = run("m", "--tasks", spec, "--out", tmp_path / "out")
+        assert result.exit_code == 2 and "becomes a part of the samples' file name" in " ".join(result.stderr.split())
 
 
 def test_a_line_that_is_no_json_is_named(tmp_path):

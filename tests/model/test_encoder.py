@@ -406,9 +406,16 @@ def test_a_hub_name_is_read_from_the_hubs_cache_or_the_users_folder(tmp_path, mo
     assert from_hub.name == "someone/tiny-mimi:codes8" and from_hub.num_codebooks == 8
     assert assets.get("someone/tiny-mimi@main") == assets.get("someone/tiny-mimi")
     assert len(assets.fingerprint("someone/tiny-mimi")) == 64
+    asked = {"llm": "someone/tiny-mimi", "encoder": "someone/tiny-mimi@main:codes8"}
+    told = assets.origin_of({"assets": asked})["assets"]
+    assert told == {"llm": f"someone/tiny-mimi@{'0' * 40}", "encoder": f"someone/tiny-mimi@{'0' * 40}:codes8"}
     save_mimi(tmp_path / "mine" / "someone" / "tiny-mimi", seed=1)
     monkeypatch.setenv("SALAD_ASSETS_DIR", str(tmp_path / "mine"))
     assert load_encoder("someone/tiny-mimi:codes8").fingerprint() != from_hub.fingerprint()
+    assert assets.get("someone/tiny-mimi@main") == repo / "snapshots" / ("0" * 40)  # the folder may hold another one
+    assert assets.origin_of({"assets": {"llm": "someone/tiny-mimi"}})["assets"]["llm"] == "someone/tiny-mimi"
+    save_mimi(tmp_path / "mine" / "someone" / "tiny-mimi@v2", seed=2)
+    assert assets.get("someone/tiny-mimi@v2") == tmp_path / "mine" / "someone" / "tiny-mimi@v2"
 
 
 @pytest.mark.gpu

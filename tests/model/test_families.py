@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from salad.data.generate_text import _asked
 from salad.evaluation.score import score, score_one_by_one
 from salad.evaluation.scorer_model import Reader
 from salad.measure.divergence import divergence, token_divergence
@@ -326,6 +327,14 @@ def test_a_tokenizer_that_does_not_fit_is_refused_with_both_figures():
     with pytest.raises(SaladError, match="check `start token`: got none"):
         check_llm(llm, tokenizer_of(ROWS, start=False)).require("x")
     assert verdicts(check_llm(llm, tokenizer_of(ROWS)))["chat template"] == "stated"
+    own = tokenizer_of(ROWS)
+    own.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    assert verdicts(check_llm(llm, own))["chat template"] == "right"
+    own.chat_template = "{{ raise_exception('a system turn comes first') }}"
+    with pytest.raises(SaladError, match="check `chat template`: got it raises TemplateError: a system turn"):
+        check_llm(llm, own).require("x")
+    with pytest.raises(SaladError, match="does not write one user's turn .a system turn comes first"):
+        _asked(own, "Write.")
 
 
 def test_a_folder_is_checked_once_until_it_changes(tmp_path, monkeypatch):

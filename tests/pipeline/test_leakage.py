@@ -146,6 +146,15 @@ def test_of_a_text_that_was_cut_one_part_is_measured_on_and_none_trained_on():
     assert {d.id for d in hold_out(documents, 4, seed=1)[0]} != {d.id for d in heldout}
 
 
+def test_parts_of_a_text_whose_id_came_before_are_held_out_together():
+    twice = [f"d0#{part}" for part in range(3)] + [f"d0#{part}~{place}" for place, part in enumerate(range(3), 37)]
+    documents = [Document(name, "t", "s") for name in [*twice, "d1", "d2", "d3#0", "d3#1"]]
+    for seed in range(9):
+        heldout, spare = hold_out(documents, 2, seed=seed)
+        cut = {d.id for d in (*heldout, *spare) if d.id.startswith("d0#")}
+        assert cut in (set(), set(twice))  # else one is measured on, and its neighbours trained on
+
+
 def test_short_texts_that_were_held_out_are_anybodys():
     recipe = load_recipe(RECIPES / "demo.yaml", ["select.evaluation=[]"])
     screen = screen_of(recipe, [Document("d", "Thank you very much.", "s")])

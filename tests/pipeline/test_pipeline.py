@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -113,13 +114,51 @@ def test_large_results_that_no_longer_fit_are_asked_about(calls, recipe_values, 
     assert (folder / "replaced" / "stage2" / "weights").exists() and not (folder / "stage2" / "weights").exists()
     (folder / "stage2" / "weights").write_bytes(bytes(4000))
     capsys.readouterr()
-    pipeline.run_pipeline(made, replaced="remove")
+    third = recipe(recipe_values, tmp_path, select__gamma=3.0)
+    pipeline.run_pipeline(third, replaced="remove")
     told = " ".join(capsys.readouterr().err.split())
     assert re.search(r"stage2: runs again, because select changed; its last result \([\d.]+ kB\) is removed", told)
     assert "kept in replaced/select, in place of an older one (" in told
     assert (folder / "replaced" / "stage2" / "weights").stat().st_size == 3000
     with pytest.raises(SaladError, match="--replaced: got 'yes'"):
         pipeline.run_pipeline(made, replaced="yes")
+
+
+def test_a_result_that_fits_again_is_taken_back(calls, recipe_values, tmp_path, capsys):
+    made, other = recipe(recipe_values, tmp_path), recipe(recipe_values, tmp_path, select__gamma=2.0)
+    folder = tmp_path / "run"
+    pipeline.run_pipeline(made)
+    write_text(folder / "select" / "out.txt", "of hours")
+    calls[1].add("synthesize")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_pipeline(other)  # a typo, stopped after minutes
+    calls[1].clear()
+    calls[0].clear()
+    pipeline.run_pipeline(made)
+    assert calls[0] == [] and (folder / "select" / "out.txt").read_text() == "of hours"
+    assert read_json(folder / "replaced" / "select" / "stage.json")["status"] == "done"  # of the other recipe
+    assert read_json(folder / "replaced" / "synthesize" / "stage.json")["status"] == "running"
+    assert "select: fits again and is taken back from replaced/" in " ".join(capsys.readouterr().err.split())
+    assert not list((folder / "replaced").glob(".*"))
+
+
+def test_below_a_stage_that_ran_anew_nothing_is_taken_back(calls, recipe_values, tmp_path):
+    made, other = recipe(recipe_values, tmp_path), recipe(recipe_values, tmp_path, select__gamma=2.0)
+    pipeline.run_pipeline(made)
+    pipeline.run_pipeline(other)
+    shutil.rmtree(made.run_dir / "cluster")
+    calls[0].clear()
+    pipeline.run_pipeline(made)
+    assert {"cluster", "select", "stage2"} <= set(calls[0])  # their results came of other clusters
+
+
+def test_what_was_cut_short_takes_no_finished_results_place(tmp_path):
+    target = tmp_path / "replaced" / "stage1"
+    for folder, status in ((target, "done"), (tmp_path / "stage1", "running")):
+        pipeline.write_json(folder / "stage.json", {"status": status})
+    said = pipeline.move_to_replaced(tmp_path / "stage1", target)
+    assert "was not finished and is removed; replaced/stage1 holds a finished one" in said
+    assert read_json(target / "stage.json")["status"] == "done" and not (tmp_path / "stage1").exists()
 
 
 def test_an_interrupted_stage_resumes_in_its_folder(calls, recipe_values, tmp_path):
@@ -154,6 +193,24 @@ def test_only_one_stage(calls, recipe_values, tmp_path):
     assert calls[0] == ["assets"]
     with pytest.raises(SaladError, match="expected one of assets"):
         pipeline.run_pipeline(r, only="nonsense")
+
+
+def test_a_stage_alone_needs_those_above_it_finished_and_unchanged(calls, recipe_values, tmp_path):
+    made = recipe(recipe_values, tmp_path)
+    with pytest.raises(SaladError, match=r"stage stage1: corpus is not finished in .*run `salad stage corpus RECIPE`"):
+        pipeline.run_pipeline(made, only="stage1")
+    assert not (made.run_dir / "recipe.json").exists()
+    for stage in ("corpus", "align", "stage1"):  # without assets, and without what the recipe leaves out
+        pipeline.run_pipeline(made, only=stage)
+    before = (made.run_dir / "recipe.json").read_text()
+    calls[0].clear()
+    for changed in ({"corpus__web_documents": 7}, {"assets": {"encoder": "log-mel"}}):
+        with pytest.raises(SaladError, match=r"stage stage1: corpus in .* no longer fits the recipe \(.* changed\)"):
+            pipeline.run_pipeline(recipe(recipe_values, tmp_path, **changed), only="stage1")
+    assert calls[0] == [] and (made.run_dir / "recipe.json").read_text() == before
+    symbols = {"model__ears": "symbols", "model__rate": "text", "warm_start__enabled": True}
+    with pytest.raises(SaladError, match="stage stage1: warm_start is not finished"):
+        pipeline.run_pipeline(recipe(recipe_values, tmp_path, **symbols), only="stage1")
 
 
 def test_a_stage_below_a_changed_unfinished_one_is_refused(recipe_values, tmp_path):
@@ -235,6 +292,13 @@ def test_the_processes_of_one_launch_are_one_owner(monkeypatch, recipe_values, t
     held = one_owner(lambda recipe: recipe.run_dir)
     with owned(made.run_dir):
         assert in_a_thread(lambda: held(made)) == made.run_dir
+
+
+def test_a_run_directory_that_is_a_file_is_told(calls, recipe_values, tmp_path):
+    made = recipe(recipe_values, tmp_path)
+    made.run_dir.write_text("")
+    with pytest.raises(SaladError, match="run_dir: .*/run is no folder that can be written to .*; name another one"):
+        pipeline.run_pipeline(made)
 
 
 def test_an_error_frees_the_directory(calls, recipe_values, tmp_path):

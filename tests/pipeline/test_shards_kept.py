@@ -61,7 +61,8 @@ def corpus(recipe_values, tmp_path):
     write_jsonl(tmp_path / "web.jsonl", [{"id": f"w{n}", "text": f"a text of {n} and more"} for n in range(9)])
 
     def run(utterances, name="run", stages=("corpus", "align"), **sequence):
-        write_utterances(tmp_path / "speech.jsonl", utterances)
+        if "corpus" in stages:
+            write_utterances(tmp_path / "speech.jsonl", utterances)
         spans = {"text_words": [1, 3], "speech_words": [2, 4], "layouts": 2}
         values = {
             **recipe_values,
@@ -141,7 +142,7 @@ def test_other_layouts_align_nothing_again(corpus, made, tmp_path):
     made.clear()
     assert held(three) == held(corpus(recordings, "fresh", layouts=3))
     made.clear()
-    corpus(recordings, stages=("align",), layouts=3, speech_words=[2, 5])
+    corpus(recordings, layouts=3, speech_words=[2, 5])  # a setting of the corpus, too: how long a document is
     assert "align_spoken" not in made and sum(made["encode_pieces"]) == NUM
 
 

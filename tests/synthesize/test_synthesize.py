@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from salad.align import transcribe
 from salad.assets import get
 from salad.audio import read_audio, write_opus
 from salad.cli import app
@@ -315,6 +316,26 @@ def test_texts_become_speech_through_an_endpoint(
     assert CliRunner().invoke(app, command).exit_code == 0 and len(Endpoint.asked) == 4  # resumed: nothing said twice
     other = CliRunner().invoke(app, [*command, "--seed", "1"])
     assert other.exit_code == 2 and "holds speech made with" in other.output
+
+
+def test_what_one_asr_heard_is_not_taken_for_another_s(
+    tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hear(shard: Shard, folder: Path, *, asset: str, precision: str) -> None:
+        said = (Path(asset) / "says.txt").read_text()
+        write_jsonl(folder / "transcripts.jsonl", [{"id": row["id"], "text": said} for row in shard.items])
+        write_jsonl(folder / "quarantine.jsonl", [])
+
+    monkeypatch.setattr(transcribe, "transcribe_utterances", hear)
+    write_jsonl(tmp_path / "texts.jsonl", [{"text": "Say nothing at all."}, {"text": "Plain."}])
+    voice, kept = {f"openai:tts-1:alloy@{endpoint}": 1.0}, []
+    for asr in ("one", "two", "one"):
+        (tmp_path / asr).mkdir(exist_ok=True)
+        (tmp_path / asr / "says.txt").write_text("plain" if asr == "two" else "say nothing at all")
+        how = {"workers": 1, "max_cer": 0.1, "asr": str(tmp_path / asr)}
+        synthesize_texts([tmp_path / "texts.jsonl"], tmp_path / "out", voice, **how)
+        kept.append([u.text for u in read_utterances(tmp_path / "out" / "utterances.jsonl")])
+    assert kept == [["Say nothing at all."], ["Plain."], ["Say nothing at all."]]
 
 
 def test_an_endpoint_that_is_down_stops_the_job_and_loses_no_document(tmp_path: Path, endpoint: str) -> None:

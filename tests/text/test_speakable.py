@@ -39,6 +39,10 @@ example dot com slash a dash b or me at site dot org.
 three quarters of the first B fifty-two, AT and T and C plus plus
 Call 555-1234 about v2.0.1
 Call five five five, one two three four about v two point zero point one
+299.7925 from 476-1453,
+two hundred and ninety-nine point seven nine two five from four hundred and seventy-six to fourteen fifty-three,
+476-5309 or 800-555-1234
+four seven six, five three zero nine or eight zero zero, five five five, one two three four
 2024-05-01 -5 ~10 α-helix 24/7
 May first twenty twenty-four minus five about ten alpha helix twenty-four seven
 said no. He is 5.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -259,7 +258,7 @@ def _cut(
     words, score = _join(run)
     piece = samples[to_samples(start_s, RATE_HZ) : to_samples(end_s, RATE_HZ)]
     name = f"{utterance.id}-part-{number:03d}"
-    path = folder / "audio" / file_name(re.sub(r"[^A-Za-z0-9_-]+", "-", name), ".flac")
+    path = folder / "audio" / file_name(name, ".flac")
     write_flac(path, piece, RATE_HZ)
     return replace(
         utterance,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salad.assets.gguf import llm_folder
+from salad.assets.hub import at_commit
 from salad.assets.registry import ASSETS
 from salad.assets.store import asset_folder, building, cache_dir, fingerprint, get
 from salad.files import read_json, sha256_json, write_json
@@ -68,7 +69,8 @@ def recipe_behind(model: str | Path) -> dict[str, Any] | None:
 def origin_of(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
     """What a saved model tells of its recipe, by the recipe's own names: seed, text LLM, encoder, interleaving, voices.
 
-    It goes into the model's config.json, so that a folder may be moved away from its run.
+    A model of the hub is named with its commit, for what the hub calls main moves on. All goes into the model's
+    config.json, so that a folder may be moved away from its run.
     """
     if recipe is None:
         return None
@@ -77,7 +79,8 @@ def origin_of(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
         for part in ("corpus", "synthesize")
         if "voices" in recipe.get(part, {})
     }
-    names = {name: recipe.get("assets", {}).get(name) for name in ("llm", "encoder")}
+    given = {name: recipe.get("assets", {}).get(name) for name in ("llm", "encoder")}
+    names = {name: at_commit(value) if isinstance(value, str) else value for name, value in given.items()}
     return {"seed": recipe.get("seed", 0), "assets": names, "sequence": recipe.get("sequence", {}), **voices}
 
 

@@ -32,12 +32,12 @@ def is_hub_name(name: str) -> bool:
 def hub_folder(name: str, *, download: bool = True) -> Path:
     """Folder of a hub model, OWNER/NAME or OWNER/NAME@REVISION: configuration, tokenizer and safetensors.
 
-    First `$SALAD_ASSETS_DIR/OWNER/NAME`, then the hub's own cache, then (where `download`, and unless
-    `$SALAD_ASSETS_SOURCE` is `local`) the hub.
+    First `$SALAD_ASSETS_DIR/OWNER/NAME` (or `OWNER/NAME@REVISION`: a folder without it may hold another one), then the
+    hub's own cache, then (where `download`, and unless `$SALAD_ASSETS_SOURCE` is `local`) the hub.
     """
     repo, _, revision = name.partition("@")
     local = os.environ.get("SALAD_ASSETS_DIR")
-    if local and (folder := Path(local).expanduser() / repo).is_dir():
+    if local and (folder := Path(local).expanduser() / name).is_dir():
         return folder
     from huggingface_hub import snapshot_download
 
@@ -49,13 +49,27 @@ def hub_folder(name: str, *, download: bool = True) -> Path:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise SaladError(
             f"asset: {name} cannot be had from the hub ({first}); check the name and the connection, give the path of "
-            f"a local folder instead, or set SALAD_ASSETS_DIR to a folder that holds {repo}/"
+            f"a local folder instead, or set SALAD_ASSETS_DIR to a folder that holds {name}/"
         ) from error
 
 
 def hub_revision(folder: Path) -> str:
     """The commit that a folder of the hub's cache holds; "" for any other folder."""
     return folder.name if folder.parent.name == "snapshots" else ""
+
+
+def at_commit(name: str) -> str:
+    """The name of a hub model with the commit that its cache holds, so that it stays the same model; any other as it
+    is."""
+    base, setting = split_setting(name)
+    if not is_hub_name(base):
+        return name
+    try:
+        commit = hub_revision(hub_folder(base, download=False))
+    except SaladError:
+        return name
+    pinned = f"{base.partition('@')[0]}@{commit}" if commit else base
+    return f"{pinned}:{setting}" if setting else pinned
 
 
 def push_folder(folder: Path, name: str, *, public: bool = False) -> str:

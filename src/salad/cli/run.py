@@ -84,12 +84,14 @@ def train(
     ] = False,
     stages: Annotated[
         str, typer.Option("--stages", metavar="A,B", help="Training stages to run, in order.")
-    ] = "warm_start,stage1",
+    ] = "warm_start,spell,stage1",
     overrides: Overrides = None,
     wait: Wait = False,
     replaced: Replaced = "ask",
 ) -> None:
-    """Run training stages of a recipe (warm_start, stage1, stage2); those before them must be finished.
+    """Run training stages of a recipe (warm_start, spell, stage1, stage2); those before them must be finished.
+
+    A stage that the recipe leaves out, such as spell without model.ears: symbols, does nothing.
 
     Under torchrun each process takes its part of every batch of stage1 and stage2.
     """
@@ -242,12 +244,11 @@ def _overfit(recipe: Path, overrides: list[str] | None, wait: bool) -> None:
     from salad.config import load_recipe
     from salad.files import read_jsonl
     from salad.pipeline.lock import owned
-    from salad.pipeline.run import Run
+    from salad.pipeline.run import Run, check_above
     from salad.progress import console
 
     run = Run(load_recipe(recipe, overrides or []))
-    for before in ("corpus", "align") + (("warm_start",) if run.recipe.warm_start.enabled else ()):
-        run.done(before)
+    check_above(run, "stage1")
     from salad.pipeline.stages.stage1 import run as stage1
     from salad.types import SaladError
 

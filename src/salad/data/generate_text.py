@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 
 from salad.config import Corpus
 from salad.data.topics import broad_topics, narrow_topics
 from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
-from salad.types import Document
+from salad.types import Document, SaladError
 
 HELDOUT_TOPICS = 2  # topics of each domain that nothing is trained on
 
@@ -136,7 +137,13 @@ def _asked(tokenizer: Any, prompt: str) -> str:
     if not tokenizer.chat_template:
         return f"{prompt}\n\n"
     message = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+    try:
+        return str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+    except TemplateError as error:
+        raise SaladError(
+            f"assets.llm: its chat template does not write one user's turn ({error}); mend chat_template beside its "
+            "tokenizer, or take it out: the prompt is plain text then"
+        ) from error
 
 
 def refuse(text: str, min_words: int) -> str:

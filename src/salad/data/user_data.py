@@ -140,8 +140,8 @@ def hold_out(documents: Sequence[Document], number: int, seed: int) -> tuple[lis
 
 
 def _rank(document: Document, seed: int) -> int:
-    """A random number that the parts of a text share."""
-    name = re.sub(r"#\d+$", "", document.id)
+    """A random number that the parts of a text share; behind a part's number stands its place, where it came twice."""
+    name = re.sub(r"#\d+(~\d+)?$", "", document.id)
     return int.from_bytes(hashlib.sha256(f"{seed}/heldout_text/{name}".encode()).digest()[:8], "big")
 
 

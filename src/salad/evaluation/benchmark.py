@@ -6,6 +6,7 @@ are there already, made from the same model, items and prompts, are not made aga
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from salad.evaluation.sample import Plan, PlannedSystem, PlannedTask, Sample, Sp
 from salad.evaluation.score import score
 from salad.evaluation.scorer_model import Reader, load_reader
 from salad.evaluation.spoken_results import clean_systems, spoken_figures, spoken_tables
-from salad.files import sha256_json, write_json, write_jsonl, write_text
+from salad.files import LONGEST_NAME, sha256_json, writable_folder, write_json, write_jsonl, write_text
 from salad.model import SaladForConditionalGeneration
 from salad.progress import console, progress
 from salad.records import read_record, read_records, to_json
@@ -120,6 +121,7 @@ def run_eval(
 
     speech = speech and speech.checked()
     tasks = prepare(specs, settings, data_dir, hub, everything_spoken if speech and speech.form == "all" else None)
+    writable_folder(out, "--out")
     systems = systems_of(model, base, start=start, bf16=bf16, device=device)
     if speech:
         systems, tasks = with_speech(model, systems, tasks, speech, settings.seed, device, reads)
@@ -139,6 +141,12 @@ def prepare(
     names = [task.task for task, *_ in tasks]
     if len(set(names)) < len(names):
         raise SaladError(f"tasks: got {', '.join(names)}, expected each name once; rename the file of one")
+    for name in names:
+        if re.search(r"[/\\\0]", name) or len(name.encode()) > LONGEST_NAME:
+            raise SaladError(
+                f"tasks: the name {name[:60]!r} becomes a part of the samples' file name; expected one of at most "
+                f"{LONGEST_NAME} bytes without / and \\: rename the file, or correct `task:` in the task file"
+            )
     return [_load(*each, settings) for each in tasks]
 
 
@@ -346,6 +354,8 @@ def score_samples(out: Path) -> str:
     if spoken := spoken_figures(plan.systems, samples, metrics, *drawn):
         write_json(out / "speech.json", to_json(spoken))
         table += spoken_tables(spoken)
+    else:
+        (out / "speech.json").unlink(missing_ok=True)  # of what was evaluated here before
     table += _not_scored(plan.tasks)
     write_text(out / "table.md", table)
     return table

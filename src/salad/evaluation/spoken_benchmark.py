@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -113,13 +114,13 @@ def with_speech(
         transcripts = Transcripts(
             load_asr(speech.asr, device, speech.asr_precision), audio_cache(speech) / "transcripts"
         )
-    trained = _trained_on(model)
+    trained, places = _trained_on(model), _places(list(voices))
     for voice, (spoken, _) in voices.items():
         known = "unknown" if trained is None or voice == RECORDINGS else "yes" if voice in trained else "no"
         for name in ("", *speech.conditions, *speech.controls):
             heard = _Heard(tasks, spoken, encoder, name, seed)
             inputs = SpokenInputs(voice, known, name, speech.form, heard.key)
-            place = "/".join(_plain(part) for part in (voice.partition("@")[0], name) if part)
+            place = "/".join((places[voice], *([_plain(name)] if name else ())))
             systems.append(_listener(place, adapted.reader, heard, inputs))
             if transcripts is not None and name not in speech.controls:
                 systems.append(_cascade(place, systems[0].reader, heard, inputs, transcripts))
@@ -275,6 +276,13 @@ def _cascade(place: str, reader: Reader, heard: _Heard, inputs: SpokenInputs, tr
     asr = KnownAsr(transcripts.asr.name, transcripts.asr.fingerprint)
     read: Callable[[Segment], str] = lambda segment: heard.heard_by(transcripts, segment)  # noqa: E731
     return System(f"cascade/{place}", reader, "text", None, replace(inputs, asr=asr), transcript=read)
+
+
+def _places(voices: Sequence[str]) -> dict[str, str]:
+    """What each voice is called in tables and folders: without its URL, and with a hash where two would be one."""
+    names = {voice: _plain(voice.partition("@")[0]) for voice in voices}
+    times = Counter(names.values())
+    return {v: name if times[name] == 1 else f"{name}-{sha256_json(v)[:6]}" for v, name in names.items()}
 
 
 def _plain(name: str) -> str:

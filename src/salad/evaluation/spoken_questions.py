@@ -20,20 +20,21 @@ import torch
 from salad import assets
 from salad.align.asr import RATE_HZ, Transcripts, load_asr
 from salad.audio import split_at_quiet
+from salad.data.readers.rows import utf8
 from salad.engine.memory import keep_freed_memory
-from salad.evaluation.benchmark_task import FOLDER
+from salad.evaluation.benchmark_task import FOLDER, Task, items_of
 from salad.evaluation.open_ended import answer_alike, normalise_answer, token_f1
 from salad.evaluation.recordings import SILENCE, Recording, find_recordings, samples_of, speak_texts
 from salad.evaluation.results import markdown_table, percent_interval
 from salad.evaluation.saved_model import LoadedModel
 from salad.evaluation.spoken_benchmark import RECORDINGS, SpeechInput, audio_cache
-from salad.files import JsonObject, read_jsonl, write_json, write_jsonl
+from salad.files import JsonObject, read_jsonl, writable_folder, write_json, write_jsonl
 from salad.measure.results import Interval
 from salad.measure.statistics import proportion
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.freeze import freeze
 from salad.model.processor import AUDIO, MAX_SPAN_S, ChatPrompt
-from salad.progress import progress
+from salad.progress import console, progress
 from salad.records import to_json
 from salad.sequence.tokens import marked
 from salad.text.sentences import split_sentences
@@ -44,6 +45,7 @@ EXAMPLES = (("What is the capital of France?", "Paris"), ("How many legs does a 
             ("Which animal barks?", "Dog"))  # fmt: skip
 READ, HEARD, CASCADE = "read", "heard", "cascade"
 TOKENS, BATCH = 12, 16
+QUARANTINE = "questions-quarantine.jsonl"  # --tasks in the same folder has a quarantine.jsonl of its own
 FORM = '{"id", "question", "answers": [...]}, or a benchmark\'s {"id", "context", "choices", "answer"}'
 
 
@@ -106,7 +108,8 @@ class QuestionFigures:
 def load_questions(specs: Sequence[str], limit: int | None = None) -> tuple[list[Question], list[dict[str, str]]]:
     """Questions of files of ours (by name) and of JSONL files, the first `limit` of each; and what was set aside.
 
-    A benchmark's item is a question where its context ends with a question mark. Raises SaladError for a file that
+    A benchmark's item is a question where its context ends with a question mark; its answer is read as --tasks reads
+    it: the number of a choice, its letter or its text. Raises SaladError for a file that
     cannot be read, a line without an id or a text, and where no question is left.
     """
     found: dict[str, Question] = {}
@@ -119,10 +122,12 @@ def load_questions(specs: Sequence[str], limit: int | None = None) -> tuple[list
             raise SaladError(
                 f"--questions: {spec} cannot be read ({error}); give salad_questions or a .jsonl"
             ) from None
-        taken = 0
+        taken, (right, no_answer) = 0, _right_choices(rows, str(path))
         for number, row in enumerate(rows, 1):
-            own = _question(row, f"--questions: {path} line {number}")
-            why = "its id was there before" if own.id in found else ""
+            own = _question(row, right.get(number), f"--questions: {path} line {number}")
+            why = "its id was there before" if own.id in found else no_answer.get(number, "")
+            if (held := "".join([own.id, own.text, *own.answers])) != utf8(held):
+                why = "it holds half of a letter (a lone surrogate), which no tokenizer reads; write it whole"
             if "question" not in row and not own.text.endswith("?"):
                 why = "its context is no question: it does not end with a question mark"
             if why:
@@ -135,13 +140,27 @@ def load_questions(specs: Sequence[str], limit: int | None = None) -> tuple[list
     return list(found.values()), skipped
 
 
-def _question(row: JsonObject, where: str) -> Question:
+def _right_choices(rows: Sequence[JsonObject], where: str) -> tuple[dict[int, str], dict[int, str]]:
+    """Of the lines that are a benchmark's items, by number: the right choice, or why there is none."""
+    items = [
+        {**row, "id": str(number), "context": row.get("question", row.get("context"))}
+        for number, row in enumerate(rows, 1)
+        if row.get("answers") is None and isinstance(row.get("choices"), list) and row.get("answer") is not None
+    ]
+    if not items:
+        return {}, {}
+    loaded = items_of(Task(task="questions"), items, where)
+    for note in loaded.notes:
+        console.print(f"--questions: {note}", highlight=False)
+    right = {int(item.id): item.choices[item.answer] for item in loaded.items}
+    return right, {int(row["id"]): row["reason"] for row in loaded.skipped}
+
+
+def _question(row: JsonObject, right: str | None, where: str) -> Question:
+    """right: a benchmark's answer, where it is known."""
     text, answers = row.get("question", row.get("context")), row.get("answers")
     if answers is None:
-        choices, right = row.get("choices"), row.get("answer")
-        answers = []
-        if isinstance(choices, list) and isinstance(right, int) and 0 <= right < len(choices):
-            answers = [choices[right]]
+        answers = [] if right is None else [right]
     texts = [row.get("id"), text, *answers] if isinstance(answers, list) else []
     if not texts or not all(isinstance(t, (str, int)) and str(t).strip() for t in texts):
         raise SaladError(f"{where}: expected {FORM}, each with something in it")
@@ -160,7 +179,7 @@ def ask_spoken(
     bf16: bool = False,
     device: str = "cpu",
 ) -> QuestionFigures:
-    """Ask, compare, and write questions.json, questions.jsonl and quarantine.jsonl to `out`.
+    """Ask, compare, and write questions.json, questions.jsonl and what was set aside to `out`.
 
     The first voice of `speech` asks, or its recordings (ID.wav or .flac). base: the text LLM, where the model does not
     say; where nobody does, the LLM inside the model reads.
@@ -168,6 +187,7 @@ def ask_spoken(
     keep_freed_memory()
     speech = speech.checked()
     questions, skipped = load_questions(specs, limit)
+    writable_folder(out, "--out")
     voice = RECORDINGS if speech.recordings else speech.voices[0]
     spoken, why = _recordings(questions, voice, speech, seed)
     skipped += [{"stage": "questions", "id": key, "reason": reason} for key, reason in why.items()]
@@ -213,7 +233,7 @@ def ask_spoken(
         systems={system: followed(rows, system) for system in systems},
     )
     write_jsonl(out / "questions.jsonl", map(asdict, rows))
-    write_jsonl(out / "quarantine.jsonl", skipped)
+    write_jsonl(out / QUARANTINE, skipped)
     write_json(out / "questions.json", to_json(figures))
     return figures
 

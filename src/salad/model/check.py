@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from jinja2 import TemplateError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -36,7 +37,7 @@ from salad.types import SaladError
 KEPT_FROM = 10_000_000  # parameters: a smaller LLM is read faster than a file is worth
 # What transformers and its families raise on what they are not made for.
 FAULTS = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ImportError)
-VERSION = 1  # of what is checked: an older result is measured again
+VERSION = 2  # of what is checked: an older result is measured again
 PLAIN = "none: prompts are plain text"
 Verdict = Literal["right", "one by one", "stated", "refused"]
 
@@ -257,6 +258,18 @@ def _tokenizer(tokenizer: Any, rows: int) -> list[Check]:
         found, verdict = "none", "refused"
     cure = "give its tokenizer a bos or an eos token"
     checks.append(Check("start token", found, "<|endoftext|>, bos or eos", verdict, cure))
-    own = bool(getattr(tokenizer, "chat_template", None))
-    checks.append(Check("chat template", "its own" if own else PLAIN, "any", "right" if own else "stated"))
+    checks.append(_chat_template(tokenizer))
     return checks
+
+
+def _chat_template(tokenizer: Any) -> Check:
+    name, expected = "chat template", "none, or one that writes one user's turn"
+    if not getattr(tokenizer, "chat_template", None):
+        return Check(name, PLAIN, expected, "stated")
+    try:
+        turn = [{"role": "user", "content": "Hello."}]
+        tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+    except (TemplateError, *FAULTS) as error:
+        cure = "mend chat_template beside its tokenizer, or take it out: prompts are plain text then"
+        return Check(name, f"it raises {_first_line(error)}", expected, "refused", cure)
+    return Check(name, "its own", expected, "right")

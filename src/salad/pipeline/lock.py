@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from salad.config import Recipe
-from salad.files import read_json, write_json
+from salad.files import read_json, writable_folder, write_json
 from salad.progress import console
 from salad.types import SaladError
 
@@ -43,10 +43,10 @@ def one_owner(pipeline: Callable[..., Path]) -> Callable[..., Path]:
 def owned(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold `folder` against other processes. The system frees it when this process ends, however it ends.
 
-    Raises SaladError that names the process that has it, unless `wait`, which waits until it is done. On a disk that
-    knows no locks, this says so and goes on.
+    Raises SaladError where nothing can be written to it, and one that names the process that has it, unless `wait`,
+    which waits until it is done. On a disk that knows no locks, this says so and goes on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    writable_folder(folder, "run_dir")
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(blocking=False)

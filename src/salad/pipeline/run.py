@@ -153,6 +153,8 @@ def run_pipeline(
 ) -> Path:
     """Run every stage (or the one named `only`, or those up to `until`) that is not finished; returns its directory.
 
+    only: the stages before it must be finished and fit the recipe, for its result is stamped with what they are made
+    from.
     reuse: run directories whose finished stages are taken (as hard links) where everything they depend on is the same.
     replaced: what becomes of results over 10 GB that no longer fit the recipe (see `move_to_replaced`).
     Under torchrun the first process decides, writes and shows; the others join it in the stages that train.
@@ -168,26 +170,30 @@ def run_pipeline(
     first, meet = _others()
     if not reuse and only in (None, "assets", "corpus") and not run.finished("corpus"):
         check_places(recipe.corpus)  # before models are fetched
+    parts = check_above(run, only) if only else {}
     if first:
         run.dir.mkdir(parents=True, exist_ok=True)
         apart = [asdict(departure) for departure in departures(recipe)]
         write_json(run.dir / "recipe.json", {**recipe.model_dump(mode="json"), "departures": apart})
-    parts: dict[str, str] = {}
-    above_ran = ""
-    for stage in STAGES:
+    above_ran, ran = "", False
+    for stage in (only,) if only else STAGES:
         meet()  # what the first process wrote about the stage before is there for all
         parts |= _inputs(stage, recipe)
-        state = _state(run.folder(stage))
+        state, last = _state(run.folder(stage)), _state(run.last_result(stage))
         meet()  # and nobody writes before all have read
         changed = _changed(state.inputs, parts) if state else []
-        if only is not None and stage != only:
-            continue
+        if changed and not ran and last and last.done and last.inputs == parts:
+            if first:
+                done = take_back(run.folder(stage), run.last_result(stage), replaced)
+                console.print(f"{stage}: fits again and is taken back from replaced/; {done}", highlight=False)
+            state, changed = last, []
         if state and state.done and not changed and not above_ran:
             if first:
                 console.print(f"[dim]{stage}: finished before, unchanged[/]")
             if stage in (only, until):
                 break
             continue
+        ran = True
         if state and (changed or above_ran):
             why = f"{', '.join(changed)} changed" if changed else f"{above_ran} ran again"
             if first and not above_ran:  # what lies below runs again too: asked about now, and not hours later
@@ -212,6 +218,34 @@ def run_pipeline(
             break
     meet()
     return run.dir
+
+
+def check_above(run: Run, stage: str) -> dict[str, str]:
+    """Fingerprints of what the stages before this one are made from. Raises SaladError where one of them is not
+    finished, or no longer fits the recipe: what is made from it would be stamped with what it was not made from.
+
+    `assets` need not have run: `salad prepare` fetches what it needs by itself.
+    """
+    parts, recipe = dict[str, str](), run.recipe
+    for before in STAGES[: STAGES.index(stage)]:
+        parts |= _inputs(before, recipe)
+        if before == "assets" or skips(recipe, before):
+            continue
+        note = _state(run.folder(before)) or StageNote()
+        mend = f"run `salad stage {before} RECIPE` first, or `salad run RECIPE`, which runs all that is missing"
+        if note.done and (changed := _changed(note.inputs, parts)):
+            why = f"no longer fits the recipe ({', '.join(changed)} changed)"
+            raise SaladError(f"stage {stage}: {before} in {run.dir} {why}; {mend}")
+        if not note.done:
+            raise SaladError(f"stage {stage}: {before} is not finished in {run.dir}; {mend}")
+    return parts
+
+
+def skips(recipe: Recipe, stage: str) -> str:
+    """Why the recipe leaves a stage out; "" where it does not."""
+    if stage == "warm_start" and not recipe.warm_start.enabled:
+        return "warm_start.enabled is false"
+    return "model.ears is not symbols" if stage == "spell" and recipe.model.ears != "symbols" else ""
 
 
 def _same_elsewhere(stage: str, parts: dict[str, str], runs: Sequence[Path]) -> Path | None:
@@ -298,6 +332,7 @@ def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
 def move_to_replaced(folder: Path, target: Path, replaced: Replaced = "ask") -> str:
     """A result that no longer fits the recipe moves to `target` in replaced/, the one there goes; says what was done.
 
+    One that was cut short goes itself where the one there is finished: hours of training are not given for minutes.
     replaced: whether a result over 10 GB is kept or removed; nobody having said so, it raises SaladError, for beside
     the new result it would take as much of the disk again.
     """
@@ -306,11 +341,28 @@ def move_to_replaced(folder: Path, target: Path, replaced: Replaced = "ask") -> 
     if size > KEPT_BYTES and replaced == "remove":
         shutil.rmtree(folder)
         return f" ({size_of(size)}) is removed"
+    if _is_done(target) and not _is_done(folder):
+        shutil.rmtree(folder)
+        return f" ({size_of(size)}) was not finished and is removed; replaced/{target.name} holds a finished one"
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
     folder.rename(target)
     gone = f", in place of an older one ({size_of(older)})" if older else ""
     return f" ({size_of(size)}) is kept in replaced/{target.name}{gone}"
+
+
+def take_back(folder: Path, target: Path, replaced: Replaced = "ask") -> str:
+    """The result in replaced/ fits the recipe again: it and what lies in `folder` change places; says what was done."""
+    refuse_large([folder], replaced)
+    aside = target.with_name(f".{target.name}.back")
+    target.rename(aside)
+    done = move_to_replaced(folder, target, replaced)
+    aside.rename(folder)
+    return f"the result of the other recipe{done}"
+
+
+def _is_done(folder: Path) -> bool:
+    return (_state(folder) or StageNote()).done
 
 
 def refuse_large(folders: Sequence[Path], replaced: Replaced = "ask") -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from salad import assets
 from salad.align.transcribe import transcribe_all
 from salad.config import Variation
 from salad.data.manifest import load_spoken, write_lhotse, write_utterances
@@ -62,6 +63,7 @@ def synthesize_texts(
 
     Writes to `out`: audio under speech/, utterances.jsonl, cuts.jsonl.gz (Lhotse), spoken.jsonl ({id, spoken}: what was
     said for each word, where it is not what is written), quarantine.jsonl. The same call goes on where it was killed.
+    What an ASR found lies in folders that its fingerprint names, so that another one's is not taken for it.
     """
     settings = {"voices": shares, "seed": seed, **variation.model_dump(), "audio": audio}
     note = out / "settings.json"
@@ -73,6 +75,7 @@ def synthesize_texts(
     if not documents:
         why = f" ({unread[0]['reason']})" if unread else ""
         raise SaladError(f"texts: {', '.join(map(str, texts))} hold no document{why}")
+    heard_by = assets.fingerprint(asr)[:8] if word_times or max_cer is not None else ""  # no ASR's work is another's
     write_json(note, settings)
     folders = speak_all(
         assign_voices(documents, shares, seed),
@@ -86,12 +89,12 @@ def synthesize_texts(
     spoken, parts = load_spoken(folders), ["speech"]
     kept: Sequence[Utterance] = [utterance for utterance, _ in spoken]
     if word_times:
-        parts.append("aligned")
-        kept = align_all(spoken, out / "aligned", workers=workers, title="align", asset=asr, min_score=0.0)
+        parts.append(f"aligned-{heard_by}")
+        kept = align_all(spoken, out / parts[-1], workers=workers, title="align", asset=asr, min_score=0.0)
     garbled: list[dict[str, str | float]] = []
     if max_cer is not None:
-        parts.append("transcripts")
-        transcripts = transcribe_all(kept, out / "transcripts", asset=asr, workers=workers, title="transcribe")
+        parts.append(f"transcripts-{heard_by}")
+        transcripts = transcribe_all(kept, out / parts[-1], asset=asr, workers=workers, title="transcribe")
         kept, garbled = split_by_cer(kept, transcripts, max_cer)
     shards = [path for part in parts for path in sorted((out / part).glob("shard-*/quarantine.jsonl"))]
     quarantined = [row | {"stage": "synthesize"} for row in unread]

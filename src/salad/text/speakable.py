@@ -204,9 +204,10 @@ def _fraction(match: re.Match[str], _: str) -> str:
 
 def _range(match: re.Match[str], after: str) -> str:
     ends = [match["a"], match["b"]]
-    years = all(re.fullmatch(YEAR, end) for end in ends) and after not in UNITS
+    known = re.fullmatch(YEAR, ends[1]) and re.fullmatch(rf"\d{{3}}|{YEAR}", ends[0])
+    years = known and not match["u"] and after not in UNITS
     unit = f" {UNITS[match['u']][1]}" if match["u"] else ""
-    return " to ".join(year(end) if years else number(end) for end in ends) + unit
+    return " to ".join(year(end) if years and len(end) == 4 else number(end) for end in ends) + unit
 
 
 def _address(match: re.Match[str], _: str) -> str:
@@ -234,7 +235,8 @@ RULES: tuple[Rule, ...] = tuple(
         (r"(?P<h>1[0-2]|[1-9])(?P<m>)(?P<half>[aApP]\.?[mM])", _clock),
         (r"(?P<n>\d{1,9})(?:st|nd|rd|th)", lambda m, _: _words(int(m["n"]), "ordinal")),
         (r"['’]?(?P<n>1[1-9]\d0|20\d0|[2-9]0)['’]?s", _decade),
-        (r"(?:\+?\d{1,2}[-.])?(?:\(?\d{3}\)?[-.])?\d{3}[-.]\d{4}", _digits),
+        (r"(?:\+?\d{1,2}[-.])?\(?\d{3}\)?[-.]\d{3}[-.]\d{4}", _digits),
+        (rf"(?:\+?\d{{1,2}}-)?(?:555-|\d{{3}}-(?!{YEAR}))\d{{4}}", _digits),  # 299.7925 and 476-1453 are none
         (r"(?P<a>\d{1,9})[/⁄](?P<b>\d{1,9})", _fraction),
         (rf"(?P<a>{NUM})[-–—](?P<b>{NUM})(?P<u>{_UNIT})?", _range),
         (rf"(?P<sign>[-−+~≈±<>]?)(?P<n>{NUM})(?P<u>{_UNIT})",

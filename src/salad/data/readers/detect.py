@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 from salad.config import Corpus
 from salad.data.readers.rows import AUDIO_SUFFIXES, BAD_ROW, decode_text
 from salad.data.readers.table import names_audio
-from salad.files import JsonObject, first_bytes, read_json
+from salad.files import JsonObject, first_bytes, json_lines, read_json
 from salad.types import SaladError
 
 # The first that is there wins.
@@ -179,6 +180,37 @@ def kind_of(path: Path) -> str:
         return "table" if any(delimiter in lines[0] for delimiter in "\t|,;") else "text"
     kinds = [_kind_of_object(_object(line)) for line in lines if line.startswith("{")]
     return next((kind for kind in kinds if kind != "json"), "json")
+
+
+def holds_json(path: Path) -> bool:
+    """Whether a file of text is JSON by its name, or because it parses: lines of objects, or an array of objects or
+    texts. Prose may begin with a bracket, too."""
+    if {".json", ".jsonl", ".ndjson"} & {suffix.lower() for suffix in path.suffixes}:
+        return True
+    try:
+        head = decode_text(first_bytes(path, HEAD_BYTES)).lstrip()
+    except OSError:
+        return False  # its reader says why
+    lines = head.startswith("{")
+    if not lines and not re.match(r'\[\s*["{]', head):
+        return False
+    found = list[bool]()
+    try:
+        for _, value in itertools.islice(json_lines(path), SAMPLE_LINES if lines else None):
+            found.append(isinstance(value, dict | str))
+    except SaladError:
+        return lines and any(found)
+    return any(found)
+
+
+def refuse_table(path: Path) -> None:
+    """Raises SaladError where a file that would be read as prose is a table by its name."""
+    ending = path.with_suffix("").suffix if path.suffix.lower() in PACKED else path.suffix
+    if ending.lower() in (".csv", ".tsv"):
+        raise SaladError(
+            f"{path}: is a table, whose rows would be read as prose; convert it to JSON lines, {{text, id?, domain?}} "
+            "each, or to parquet"
+        )
 
 
 def _is_plain(path: Path, head: bytes) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from salad.audio import read_audio
+from salad.audio import read_audio, to_samples
 from salad.data.readers.columns import read_cell
 from salad.files import JsonObject, json_lines, lies_in
 from salad.types import SaladError
@@ -26,6 +26,7 @@ AUDIO_SUFFIXES = (
 TEXT_FIELDS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_text", "raw_transcription")
 AUDIO_FIELDS = ("audio_filepath", "audio", "file_name", "path", "file", "wav", "audio_path", "filename")
 SPEAKER_FIELDS = ("speaker", "speaker_id", "client_id", "spk")
+ROUNDED_S = 1.0  # so much longer than a row tells may its file be, whose seconds somebody rounded
 WHOLE_S = 0.01  # a row that ends so close to its file's end is all of it
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # no text: espeak takes what stands behind some for orders
 LONGEST_S = 1e9  # no recording lasts thirty years
@@ -227,13 +228,21 @@ def labels(files: Sequence[Path]) -> list[str]:
 def read_row(row: Row, sample_rate_hz: int, *, max_s: float, until_s: float | None = None) -> Any:
     """float32 [num_samples], mono, of the row's audio; `until_s` reads on to another end (seconds in the same audio).
 
-    Raises SaladError where it cannot be read, or lasts less than the manifest says.
+    A row that is all of its audio is read to the end: the length that it tells may be rounded. A file that goes on for
+    more than ROUNDED_S is cut where the row says, as NeMo does. Raises SaladError where it cannot be read, or lasts
+    less than the manifest says.
     """
     source, name = source_of(row)
     wanted = row.duration_s if until_s is None else until_s - row.offset_s
+    asked = wanted
+    if wanted is not None and until_s is None and row.is_whole:
+        asked = (min(max_s, LONGEST_S) if row.part else wanted) + ROUNDED_S
+        max_s = max_s if row.part else max_s + ROUNDED_S
     samples, _ = read_audio(
-        source, sample_rate_hz, offset_s=row.offset_s, duration_s=wanted, channel=row.channel, max_s=max_s, name=name
+        source, sample_rate_hz, offset_s=row.offset_s, duration_s=asked, channel=row.channel, max_s=max_s, name=name
     )
+    if asked != wanted and not row.part and len(samples) / sample_rate_hz > (wanted or 0.0) + ROUNDED_S - WHOLE_S:
+        samples = samples[: to_samples(wanted or 0.0, sample_rate_hz)]
     if wanted is not None and wanted - len(samples) / sample_rate_hz > max(0.1, 0.02 * wanted):
         raise SaladError(
             f"audio: {name} lasts {len(samples) / sample_rate_hz:.2f} s from {row.offset_s:.2f} s on, but the manifest "

@@ -12,7 +12,7 @@ from typing import Any
 from salad.config import Text
 from salad.data.readers.arrow import hub_files, table_rows
 from salad.data.readers.columns import need_pyarrow, open_arrow, short
-from salad.data.readers.detect import kind_of, walk
+from salad.data.readers.detect import holds_json, kind_of, refuse_table, walk
 from salad.data.readers.rows import check_text, label, pick, utf8
 from salad.files import JsonObject, json_lines, read_lines
 from salad.types import Document, SaladError
@@ -63,18 +63,20 @@ def _documents(entry: Text, fits: Callable[[str], bool], quarantined: list[dict[
 def read_local_text(
     paths: Iterable[Path], quarantined: list[dict[str, str]], field: str = "corpus.local_text"
 ) -> list[Document]:
-    """Documents from .jsonl files ({text, id?, domain?} a line) or plain text (paragraphs parted by empty lines).
+    """Documents from JSON ({text, id?, domain?} a line or an item) or plain text (paragraphs parted by empty lines).
 
     What has to be left out is added to `quarantined`, as {stage, id, reason}. field: what names the paths, for the
-    SaladError where one of them is no file.
+    SaladError where one of them is no file, or a table.
     """
     documents: list[Document] = []
     for path in paths:
         if not path.exists() or path.is_dir():
             raise SaladError(f"{field}: {path} is no file; check the path")
+        if not holds_json(path):
+            refuse_table(path)
         try:
             for name, value in _local(path):
-                row = value if isinstance(value, dict) else {}
+                row = _fields(value)
                 try:
                     if isinstance(value, SaladError):
                         raise value
@@ -95,13 +97,18 @@ def _left_out(name: str, reason: str) -> dict[str, str]:
 
 
 def _local(path: Path) -> Iterator[tuple[str, Any]]:
-    """(name, value) of every line of JSON, or of every paragraph."""
-    if ".jsonl" in path.suffixes:
+    """(name, value) of every line or item of JSON, or of every paragraph."""
+    if holds_json(path):
         for where, value in json_lines(path):
             yield f"{path.stem}-{int(where.rpartition(' ')[2]):06d}", value
     else:
         for n, text in enumerate(_paragraphs(path, "surrogateescape")):
             yield f"{path.stem}-{n:06d}", {"text": text}
+
+
+def _fields(value: Any) -> JsonObject:
+    """The fields of what JSON holds; what has none is counted by its missing text."""
+    return value if isinstance(value, dict) else {"text": value} if isinstance(value, str) else {}
 
 
 def cut_text(text: str, fits: Callable[[str], bool]) -> list[str]:
@@ -148,19 +155,29 @@ def _files(entry: Text) -> list[Path]:
 
 def _values(path: Path, entry: Text) -> Iterator[tuple[str, JsonObject]]:
     """(name, fields) of every text in a file."""
-    kind = {"jsonl": "json", "auto": ""}.get(entry.format, entry.format) or kind_of(path)
+    kind = {"jsonl": "json", "auto": ""}.get(entry.format, entry.format) or _told(path)
     if kind in ("parquet", "arrow"):
         for n, value in enumerate(_cells(path, entry, kind)):
             yield f"{path.stem}-{n:07d}", value
     elif kind in ("json", "nemo", "lhotse", "utterances"):
         for where, value in json_lines(path):
             name = f"{path.stem}-{int(where.rpartition(' ')[2]):07d}"
-            yield name, value if isinstance(value, dict) else {}  # what is none is counted by its missing text
+            yield name, _fields(value)
     elif kind in ("text", "table"):
         for n, text in enumerate(_paragraphs(path, "surrogateescape")):
             yield f"{path.stem}-{n:07d}", {"text": text}
     elif kind != "empty":
         raise SaladError(f"{path}: holds {kind}, expected JSON lines, parquet or plain text; convert or remove it")
+
+
+def _told(path: Path) -> str:
+    """What a file holds, as `kind_of` tells it. Raises SaladError where it is a table, which is no prose."""
+    kind = kind_of(path)
+    if kind in ("text", "table"):
+        if holds_json(path):
+            return "json"
+        refuse_table(path)
+    return kind
 
 
 def _paragraphs(path: Path, errors: str) -> Iterator[str]:

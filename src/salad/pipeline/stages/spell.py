@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from salad.pipeline.ears import upper_part
-from salad.pipeline.run import Run, Summary
+from salad.pipeline.run import Run, Summary, skips
 
 SECTIONS = ("spell",)
 
 
 def run(run: Run) -> Summary:
-    if run.recipe.model.ears != "symbols":
-        return {"skipped": "model.ears is not symbols"}
+    if why := skips(run.recipe, "spell"):
+        return {"skipped": why}
     return upper_part(run)

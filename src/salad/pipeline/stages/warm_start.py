@@ -15,7 +15,7 @@ from salad.files import write_json
 from salad.model import SaladForConditionalGeneration
 from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.ears import lower_part
-from salad.pipeline.run import Run, Summary
+from salad.pipeline.run import Run, Summary, skips
 from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer
 from salad.pipeline.stages.align import load_aligned, load_frames, stream_aligned
 from salad.sequence import Frames, tokenise
@@ -29,8 +29,8 @@ SECTIONS = ("model", "warm_start")
 
 def run(run: Run) -> Summary:
     settings, folder = run.recipe.warm_start, run.folder("warm_start")
-    if not settings.enabled:
-        return {"skipped": "warm_start.enabled is false"}
+    if why := skips(run.recipe, "warm_start"):
+        return {"skipped": why}
     run.use_threads()
     if run.recipe.model.ears == "symbols":
         return lower_part(run)
