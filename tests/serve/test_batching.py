@@ -69,6 +69,16 @@ def test_each_as_alone_whoever_comes_and_goes(model, engine):
     assert engine.call(lambda: engine.load).result(timeout=30) == (0, 0)
 
 
+def test_who_waits_together_begins_together(model, engine):
+    """Four questions at once take as many steps as one, not one more for each that joins."""
+    held = threading.Event()
+    engine.call(held.wait)
+    asked = [Asked(engine, p, 6) for p in prompts(model, 3, 8, 5, 4)]
+    held.set()
+    assert [len(a.all()[0]) for a in asked] == [6] * 4
+    assert engine.steps <= 6
+
+
 def test_logits_of_a_batch_are_those_of_its_rows(model, engine):
     """Not only the likeliest token: log-probabilities, within float tolerance, through a regrown cache."""
     one, *others = prompts(model, 17, 4, 50)

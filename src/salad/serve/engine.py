@@ -233,8 +233,9 @@ class Engine:
             self._answer(self._calls.popleft())
         elif self._ahead and not self._waiting:
             self._answer(self._ahead.popleft())
-        if self._waiting and len(self._active) < self.rows:
-            self._begin(self._waiting.popleft())  # one a turn: who generates goes on meanwhile
+        for _ in range(max(1, len(self._waiting) - len(self._active))):  # one a turn, so that who generates goes on
+            if self._waiting and len(self._active) < self.rows:  # meanwhile; more where more wait than generate
+                self._begin(self._waiting.popleft())
         if self._active:
             self._drop(self._step())
 
