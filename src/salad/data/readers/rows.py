@@ -235,7 +235,7 @@ def read_row(row: Row, sample_rate_hz: int, *, max_s: float, until_s: float | No
     source, name = source_of(row)
     wanted = row.duration_s if until_s is None else until_s - row.offset_s
     asked = wanted
-    if wanted is not None and until_s is None and row.is_whole:
+    if wanted is not None and until_s is None and row.is_whole and wanted <= max_s:
         asked = (min(max_s, LONGEST_S) if row.part else wanted) + ROUNDED_S
         max_s = max_s if row.part else max_s + ROUNDED_S
     samples, _ = read_audio(
