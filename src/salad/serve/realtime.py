@@ -19,12 +19,12 @@ from salad.serve import realtime_events as events
 from salad.serve import vad
 from salad.serve.chat import check_model
 from salad.serve.errors import ApiError, close_reason, error_body, refusal
-from salad.serve.hearing import Hearing
 from salad.serve.listening import LEAST_S, Listener, Sound, Started, Stopped, heard_whole, of_pcm
 from salad.serve.realtime_response import Item, Response, instructions_of, new_id
 from salad.serve.served_model import CHARACTERS
 from salad.serve.service import Service
 from salad.serve.sound import of_base64
+from salad.serve.unheard import Unheard
 
 CONVERSATION = 10  # times --max-audio-s: the sound of a conversation
 ITEMS = 1000
@@ -38,7 +38,7 @@ class Talk:
         self.id, self._conversation = new_id("sess"), new_id("conv")
         turns = events.ServerVad() if vad.installed() else None
         self._session = events.Session(model=name, audio=events.Audio(input=events.Input(turn_detection=turns)))
-        self._hear = Hearing(service)
+        self._hear = Unheard(service)
         self._listener = Listener(service.model.rate_hz, self._hear, service.settings.max_audio_s)
         self._listener.configure(self._input.format.rate, turns)
         self._items: list[Item] = []

@@ -36,8 +36,10 @@ TEXT_MARGIN = 2.0  # points
 M_MARGIN = 0.03  # nats: M that falls by less has not been helped
 POWER = 0.8416  # of a normal, for a chance of 0.8 to tell what is there
 RAISES = "M rises with more data, accuracy falls"  # the paper has no warm start
-WRITTEN = "Likelihood is trained on text that the LLM itself wrote, at temperature 0.8 and 0.9: a part of this may be "
-WRITTEN += "that it becomes as certain, whatever the domain."
+WRITTEN = (  # scripts/make_demo_corpus.py
+    "Likelihood is trained on text that the LLM itself wrote, at temperature 0.8 and 0.9: a part of this may be that "
+    "it becomes as certain, whatever the domain."
+)
 
 
 def findings(rows: Sequence[GridRow], base: BaseFigures) -> list[Finding]:

@@ -16,7 +16,7 @@ from salad.serve.service import Service
 LOOK_S = 0.02  # between two looks at whether there is room
 
 
-class Hearing:
+class Unheard:
     """Calls of the engine, one a span. `close` it when the session ends."""
 
     def __init__(self, service: Service) -> None:
