@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from salad.cli import app
+from salad.cli.common import names
 from salad.evaluation.benchmark import BenchmarkOptions, System, _load, infer, score_samples
 from salad.evaluation.benchmark_task import Say, Task, TaskItem, find_task, items_of, load_items, task_names
 from salad.evaluation.prompt import Segment, Sound, num_shots, request, segments
@@ -672,6 +673,56 @@ def test_equal_options_are_right_together():
     assert figures.chance["t"] == pytest.approx((2 / 3 + 1 / 2) / 2)
 
 
+def test_options_that_differ_in_spaces_alone_are_right_together():
+    found = items_of(Task(task="t"), choices((["New York", "New  York", "Paris"], 0)), "mine")
+    assert "in 1 items the right choice stands there more than once" in found.notes[0]
+    scores = [OptionScore(-5.0, 1, False), OptionScore(-1.0, 1, False), OptionScore(-9.0, 1, False)]
+    made = sample_row(0, Task(task="t"), found.items[0], [Segment("text", "c")], scores)
+    assert made.acc == 1.0
+    figures = comparisons({"text_base": {"t": [made]}}, {"t": "acc"}, 10, 0)
+    assert figures.chance["t"] == pytest.approx(2 / 3)
+
+
+def test_as_many_letters_as_the_alphabet_has():
+    task = Task(task="t", options="letters")
+    many = [[f"c{n}" for n in range(number)] for number in (11, 26, 27)]
+    found = items_of(task, choices((many[0], 10), (many[1], "Z"), (many[2], 0)), "mine")
+    assert [(task.answers(i)[-1], i.answer) for i in found.items] == [("K", 10), ("Z", 25)]
+    assert found.skipped[0]["id"] == "2" and "choices: got 27, expected at most 26" in found.skipped[0]["reason"]
+    scores = [OptionScore(-1.0, 1, False)] * 11
+    assert len(sample_row(0, task, found.items[0], [Segment("text", "c")], scores).options) == 11
+    assert len(items_of(Task(task="t"), choices((many[2], 0)), "mine").items) == 1
+
+
+def test_a_letter_that_is_also_a_choice():
+    blood = ["O", "A", "B", "AB"]
+    found = items_of(
+        Task(task="t"), choices((blood, "A"), (blood, "AB"), (blood, 1), ("ABC", "B"), (["None", "b"], None)), "mine"
+    )
+    assert [(i.id, i.answer) for i in found.items] == [("1", 3), ("2", 1), ("3", 1)]
+    reasons = {row["id"]: row["reason"] for row in found.skipped}
+    assert "a choice and a choice's letter too; write the answer as the number" in reasons["0"]
+    assert "got None, expected the number" in reasons["4"]
+
+
+def test_few_answers_that_never_name_the_first_choice_are_told():
+    four = ["a", "b", "c", "d"]
+    never = items_of(Task(task="t"), choices(*[(four, n) for n in (1, 2, 3, 2, 1)]), "mine")
+    assert "no answer is 0" in never.notes[0] and "answers: one-based" in never.notes[0]
+    assert not items_of(Task(task="t"), choices((four, 1), (four, 2)), "mine").notes
+
+
+@pytest.mark.parametrize("name", ["a=b.jsonl", "a,b.jsonl", "a, b=c,d.jsonl"])
+def test_a_path_may_hold_what_parts_names(tmp_path, name):
+    write_jsonl(tmp_path / name, rows())
+    for spec in (f"{tmp_path / name}", f"arc_easy={tmp_path / name}"):
+        listed = names(f"boolq, {spec},piqa")
+        assert listed == ("boolq", spec, "piqa") and names(f"{spec},{spec}") == (spec, spec)
+        task, data = find_task(spec)
+        assert (data, bool(task.fields)) == (tmp_path / name, spec.startswith("arc"))
+    assert names("a,,b, c") == ("a", "b", "c")
+
+
 def test_more_shots_than_other_items_is_one_clear_error(llm_folder, tmp_path):
     write_jsonl(tmp_path / "mine.jsonl", rows(5))
     arguments = ["--tasks", tmp_path / "mine.jsonl", "--out", tmp_path / "out", "--num-fewshot"]
@@ -747,6 +798,24 @@ def test_answers_from_one_are_found_beside_one_that_is_none():
 def test_rows_without_ids_are_numbered():
     rows = [item(id=None), item(id=None)]
     assert [i.id for i in items_of(Task(task="t"), rows, "mine").items] == ["0", "1"]
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "boolq", "hellaswag", "openbookqa", "storycloze"])
+@pytest.mark.parametrize("null", [False, True])
+def test_rows_of_a_named_task_without_ids_are_numbered(name, null):
+    task, _ = find_task(name)
+    own = {key: value for key, value in HUB_ROWS[name][0].items() if key != task.fields["id"]}
+    row = {**own, task.fields["id"]: None} if null else own
+    assert [i.id for i in items_of(task, [row, row], "mine").items] == ["0", "1"]
+
+
+def test_a_field_that_a_row_lacks_costs_its_row_alone():
+    task = Task(task="t", fields={"context": "q", "choices": "options", "answer": "right"})
+    rows = [{"q": "c", "options": ["a", "b"], "right": 1}, {"q": "c", "options": ["a", "b"]}, {"q": "c", "right": 0}]
+    found = items_of(task, rows, "mine")
+    assert [i.id for i in found.items] == ["0"] and [row["id"] for row in found.skipped] == ["1", "2"]
+    with pytest.raises(SaladError, match="no row of mine has an answer"):
+        items_of(task, rows[1:2], "mine")
 
 
 @pytest.mark.parametrize("text", ["task: 2024-13-45\n", "[1, 2]", "task: null\n", "a: &a [*a]\n", "task: [" * 3000])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -116,7 +117,19 @@ def run_recipe(
 
 
 def names(listed: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in listed.split(",") if name.strip())
+    """Parted at commas; where that is a file, a path (or NAME=path) that holds commas is one name."""
+    parts, found = listed.split(","), []
+    while parts:
+        sizes = range(len(parts), 1, -1)
+        size = next((n for n in sizes if _is_file(",".join(parts[:n]).strip())), 1)
+        found.append(",".join(parts[:size]).strip())
+        parts = parts[size:]
+    return tuple(filter(None, found))
+
+
+def _is_file(name: str) -> bool:
+    own, _, path = name.partition("=")
+    return os.path.isfile(name) or ("," not in own and os.path.isfile(path))
 
 
 @contextmanager

@@ -7,7 +7,9 @@ text and the spoken version are made from. Rows that already have those fields a
 from __future__ import annotations
 
 import math
+import os
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, Undefined
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,8 +30,8 @@ from salad.types import SaladError
 
 FOLDER = Path(__file__).parent / "tasks"
 FIELDS = ("context", "choices", "answer")
-LETTERS = "ABCDEFGHIJ"
-FEW = 10  # answers of which none is the first of four choices one time in eighteen
+LETTERS = string.ascii_uppercase
+FEW = 3  # answers from which it is told that none of them is 0
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet")
 Metric = Literal["acc", "acc_norm", "acc_bytes", "acc_token"]
 
@@ -46,7 +48,12 @@ class TaskItem:
     @property
     def right(self) -> tuple[int, ...]:
         """Every choice with the right one's text: where one is written twice, both are right."""
-        return tuple(i for i, c in enumerate(self.choices) if c.split() == self.choices[self.answer].split())
+        return tuple(i for i, c in enumerate(self.choices) if as_read(c) == as_read(self.choices[self.answer]))
+
+
+def as_read(choice: str) -> str:
+    """What of a choice tells it from others: its words, whatever spaces stand between them."""
+    return " ".join(choice.split())
 
 
 @dataclass(frozen=True)
@@ -117,9 +124,9 @@ def find_task(spec: str) -> tuple[Task, Path | None]:
     """The task that `spec` names, and the local file of its items where it names one.
 
     `arc_easy`; `arc_easy=mine.jsonl` (that task's template over your file); `mine.jsonl` (the plain template: the
-    context, then a choice); `mine.yaml` (your own task file).
+    context, then a choice); `mine.yaml` (your own task file). The path of a file may hold a "=".
     """
-    name, _, given = spec.partition("=")
+    name, _, given = (spec, "", "") if os.path.isfile(spec) else spec.partition("=")
     data = Path(given) if given else None
     if name in task_names():
         return _read(FOLDER / f"{name}.yaml"), data
@@ -210,7 +217,7 @@ def items_of(task: Task, rows: Sequence[JsonObject], where: str) -> Loaded:
     items, skipped = [], []
     digits = any(isinstance(row["answer"], str) for row, _ in _numbered(mapped))
     for row in mapped:
-        item = _item(row, first, digits)
+        item = _too_many(task, row) or _item(row, first, digits)
         if isinstance(item, str):
             skipped.append({"id": row["id"], "reason": item})
         else:
@@ -237,18 +244,30 @@ def _map(task: Task, row: JsonObject, index: int, where: str) -> JsonObject:
                 f"expected {', '.join(FIELDS)} and an id"
             )
         out |= {name: row.get(name) for name in FIELDS}
-        given = row.get("id")
-        return {**out, "id": str(index if given is None else given)}
+        return {**out, "id": _id(row.get("id"), index)}
     for name, expression in task.fields.items():
         try:
-            out[name] = _expression(expression)(**row)
+            value = _expression(expression)(**row)
+            out[name] = None if isinstance(value, Undefined) else value
         except (TemplateError, ValueError, TypeError, LookupError) as error:
             if name != "answer":
                 raise SaladError(
                     f"tasks: {task.task}: field {name} ({expression}) cannot be read from row {index + 1} of {where}: "
                     f"{error}; its fields are {', '.join(row)}"
                 ) from error
-    return {**out, "id": str(out.get("id", index))}
+    return {**out, "id": _id(out.get("id"), index)}
+
+
+def _id(given: Any, index: int) -> str:
+    return str(index if given is None else given)
+
+
+def _too_many(task: Task, row: JsonObject) -> str | None:
+    """Why a task that scores letters cannot take a row, if so."""
+    number = len(row["choices"]) if isinstance(row["choices"], (list, tuple)) else 0
+    if task.options == "choices" or number <= len(LETTERS):
+        return None
+    return f"choices: got {number}, expected at most {len(LETTERS)}, for the letter of the choice is scored"
 
 
 def _numbered(rows: Sequence[JsonObject]) -> list[tuple[JsonObject, int]]:
@@ -288,30 +307,36 @@ def _item(row: JsonObject, first: int = 0, digits: bool = False) -> TaskItem | s
     texts = [_text(choice) for choice in choices]
     if (held := "".join([context, *texts])) != utf8(held):
         return "context or choices hold half of a letter (a lone surrogate), which no tokenizer reads; write it whole"
-    place = int(answer) if digits and _is_digits(answer) else _number(answer, texts)
-    if place is not None and _text(answer) in texts:  # 2 of [1, 2, 3]: the second or the third?
-        named = texts.index(_text(answer))
-        if 0 <= place - first < len(texts) and place - first != named:
-            return (
-                f"answer: got {answer!r}, which is a choice and a choice's number too; write the answer as the letter "
-                "of its choice (A is the first)"
-            )
-        place = named + first
-    index = _index(answer, texts) if place is None else place - first
-    if index is None or not 0 <= index < len(texts):
-        last = len(texts) - 1 + first
-        return f"answer: got {answer!r:.60}, expected the number of one of {len(texts)} choices, {first} to {last}"
+    index = _place(answer, texts, first, digits)
+    if isinstance(index, str):
+        return index
     return TaskItem(row["id"], unicodedata.normalize("NFC", context), tuple(texts), index)
 
 
-def _index(answer: Any, choices: Sequence[str]) -> int | None:
-    """The index of the choice that an answer names by its text or its letter."""
-    if not isinstance(answer, str):
-        return None
-    text = unicodedata.normalize("NFC", answer)
-    if text in choices:
-        return list(choices).index(text)
-    letter = text.strip(" ().:").upper()
+def _place(answer: Any, texts: Sequence[str], first: int, digits: bool) -> int | str:
+    """The index of the choice that an answer names, or why it names none."""
+    told = _text(answer) if isinstance(answer, str) or _is_number(answer) else None
+    named = texts.index(told) if told in texts else None
+    number = int(answer) if digits and _is_digits(answer) else _number(answer, texts)
+    place = _letter(answer) if number is None else number - first
+    if named is not None:
+        if place is not None and 0 <= place < len(texts) and texts[place] != texts[named]:
+            what, instead = ("letter", "number") if number is None else ("number", "letter")
+            example = f"{first} is the first" if number is None else "A is the first"
+            return (
+                f"answer: got {answer!r}, which is a choice and a choice's {what} too; write the answer as the "
+                f"{instead} of its choice ({example})"
+            )
+        place = named
+    if place is None or not 0 <= place < len(texts):
+        last = len(texts) - 1 + first
+        return f"answer: got {answer!r:.60}, expected the number of one of {len(texts)} choices, {first} to {last}"
+    return place
+
+
+def _letter(answer: Any) -> int | None:
+    """The index of the choice that an answer names by its letter."""
+    letter = answer.strip(" ().:").upper() if isinstance(answer, str) else ""
     return LETTERS.index(letter) if len(letter) == 1 and letter in LETTERS else None
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from salad.evaluation.benchmark_task import Task, TaskItem
+from salad.evaluation.benchmark_task import Task, TaskItem, as_read
 from salad.evaluation.prompt import Segment
 from salad.evaluation.sample import Doc, PlannedSystem, PlannedTask, Sample
 from salad.evaluation.score import OptionScore
@@ -94,7 +94,7 @@ def chance_of(row: Sample) -> float:
 
 
 def _choices(row: Sample) -> list[str]:
-    return [choice.strip() for choice in (row.options if row.doc.choices is None else row.doc.choices)]
+    return [as_read(choice) for choice in (row.options if row.doc.choices is None else row.doc.choices)]
 
 
 def results_of(
