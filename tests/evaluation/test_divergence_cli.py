@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -117,6 +118,38 @@ def test_speech_and_text_in_one_file(adapted, tmp_path):
         file.write(json.dumps({"id": "text", "text": words(20)}) + "\n")
     figures = measure(adapted, tmp_path / "out", tmp_path / "both.jsonl", trusted=True)
     assert figures["all"]["misalignment"]["n_documents"] == 5 and figures["all"]["deaf"]["n_documents"] == 4
+
+
+def test_what_is_too_short_to_be_interleaved_is_set_aside(adapted, tmp_path):
+    rows = read_utterances(adapted[2])
+    short = [replace(u, id=f"short-{n}", words=u.words[:4], text=" ".join(w.text for w in u.words[:4]))
+             for n, u in enumerate(rows)]  # fmt: skip
+    write_utterances(tmp_path / "both.jsonl", [*rows, *short])
+    figures = measure(adapted, tmp_path / "out", tmp_path / "both.jsonl", trusted=True)
+    assert figures["corpus"]["utterances"] == 4 == figures["corpus"]["quarantined"]
+    aside = read_jsonl(tmp_path / "out" / "quarantine.jsonl")
+    assert [row["id"] for row in aside] == [u.id for u in short]
+    assert all("too short to be interleaved" in row["reason"] for row in aside)
+    alone = measure(adapted, tmp_path / "alone")
+    assert figures["all"] == alone["all"]
+    write_utterances(tmp_path / "short.jsonl", short)
+    with pytest.raises(SaladError, match="none of 4 utterances can be measured .*of 4 words.*give longer recordings"):
+        measure(adapted, tmp_path / "none", tmp_path / "short.jsonl", trusted=True)
+
+
+@pytest.mark.parametrize("ctc", [0, 20])
+def test_no_spans_are_heard_as_nothing(tmp_path, ctc):
+    model, _ = save_listener(tmp_path, ctc=ctc)
+    heard = LoadedModel(model).model.hear([])
+    assert heard.embeddings.shape[0] == 0 and heard.lengths == heard.all_lengths == []
+
+
+def test_an_id_of_a_text_stands_once(tmp_path):
+    texts = [{"id": "a", "text": words(20, 1)}, {"id": "a", "text": words(20, 2)}, {"id": "b", "text": words(20, 3)}]
+    write_jsonl(tmp_path / "texts.jsonl", texts)
+    found = read_corpus(tmp_path / "texts.jsonl")
+    assert [d.id for d in found.documents] == ["a", "b"]
+    assert found.quarantined == [{"id": "a", "reason": "its id was there before"}]
 
 
 def test_silence_gives_the_blind_figure(adapted, tmp_path):

@@ -143,6 +143,44 @@ def test_words_laid_where_nothing_is_said(listener):
     assert not check.ok and "align again" in check.cure
 
 
+@pytest.mark.parametrize("factor", [1000, 2])  # milliseconds; recordings cut to half
+def test_words_beyond_the_recordings(listener, factor):
+    corpus = listener[2]
+    rows = []
+    for u in read_utterances(corpus):
+        late = tuple(replace(w, start_s=factor * w.start_s, end_s=factor * w.end_s) for w in u.words)
+        rows.append(replace(u, words=late, num_samples=factor * u.num_samples))
+    named = "alignment", "words inside the recordings"
+    assert {(c.part, c.what): c for c in examine(corpus)}[named].ok
+    write_utterances(corpus, rows)
+    checks = examine(corpus)
+    failed = {(c.part, c.what): c for c in checks}[named]
+    assert not failed.ok and failed.expected == "0 %" and "times in seconds" in failed.cure
+    assert float(failed.figure.split()[0]) > 40 and "words inside the recordings" in verdict(checks)
+
+
+def cut_to(corpus, number, rows):
+    """The first `number` words of these rows alone."""
+    own = []
+    for n, u in enumerate(read_utterances(corpus)):
+        words = u.words[:number] if n in rows else u.words
+        own.append(replace(u, words=words, text=" ".join(w.text for w in words)))
+    write_utterances(corpus, own)
+
+
+def test_what_is_too_short_to_be_interleaved_is_told_and_left_out(listener):
+    corpus = listener[2]
+    cut_to(corpus, 3, [0, 2])
+    checks = checks_of(listener)
+    told = checks["recordings", "can be used"]
+    assert told.ok and told.figure.startswith("2 of 4 set aside, the most too short to be interleaved")
+    assert "1 of 2 spoilt" not in checks["recordings", "can be heard"].figure and ("LLM", "packed = alone") in checks
+    cut_to(corpus, 3, range(4))
+    with pytest.raises(SaladError, match="none of 4 utterances can be measured .*too short to be interleaved"):
+        checks_of(listener)
+    assert ("recordings", "can be used") not in {(c.part, c.what) for c in examine(corpus)}  # no model hears them
+
+
 def test_the_command_prints_the_table_and_says_what_fails(listener):
     model, llm, corpus = listener
     done = CliRunner().invoke(app, ["doctor", str(model), "--corpus", str(corpus), "--teacher", str(llm)])

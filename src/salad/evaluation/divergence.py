@@ -136,7 +136,8 @@ def measure_divergence(
     LLM || adapted LLM) on text, eq. 3. The last two are left out where the original LLM is not known.
     """
     keep_freed_memory()
-    loaded, found = LoadedModel(model, teacher, device), read_corpus(corpus, trusted)
+    loaded = LoadedModel(model, teacher, device)
+    found = loaded.interleaved(read_corpus(corpus, trusted))
     rows, spans = _measure(loaded, found, out, bf16, device, workers)
     told = [[u.id, u.text] for u in found.utterances] + [[d.id, d.text] for d in found.documents]
     measured = _figures(rows, {u.id: u.document_id or u.id for u in found.utterances}, loaded.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 
 from salad.align.silence import MIN_WORD_S
-from salad.audio import read_audio, to_samples
-from salad.evaluation.saved_model import LoadedModel, read_corpus, silent_spans
+from salad.audio import read_audio, to_samples, to_seconds
+from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpus, silent_spans
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.hearing import heard_of_utterances, voice_errors
@@ -34,7 +35,7 @@ LEGEND = (
 LIMIT = 8  # utterances: a minute of one core for the demo's model
 RATE_HZ = 16_000
 QUIET_DB, CLIPPED, FULL = -55.0, 0.01, 0.999
-SQUEEZED, LOUDER_DB, GAPS_S = 0.1, 3.0, 0.5
+SQUEEZED, LOUDER_DB, GAPS_S, BEYOND_S = 0.1, 3.0, 0.5, 0.1
 SAME, APART = 1e-3, 0.01  # relative distances: of what must be equal, and of what must not
 PHONES, WORDS = 0.5, 0.9  # error rates beyond which a part hears next to nothing
 SHARE = 0.9  # of what a control costs, that hearing may cost at most
@@ -60,20 +61,23 @@ def examine(place: Path, corpus: Path | None = None, *, teacher: str | None = No
     neither a model nor aligned speech.
     """
     model, speech = _find(place, corpus)
-    found = read_corpus(speech)
+    found, loaded = read_corpus(speech), None
+    if model is not None:
+        loaded = LoadedModel(model, teacher, device)
+        found = loaded.interleaved(found)
     step = max(1, len(found.utterances) // LIMIT)
     utterances = found.utterances[::step][:LIMIT]
     if not utterances:
         raise SaladError(f"doctor: {speech} holds no aligned utterance; run the align stage, or name --corpus")
-    checks: list[Check] = []
+    checks = _set_aside(found)
     with progress("doctor", len(PARTS), "parts") as bar:
         found_bad, readable = _recordings(utterances)
         checks += found_bad
         bar.advance(note="recordings")
         checks += _alignment(readable) if readable else []
         bar.advance(note="alignment")
-        if model is not None and readable:
-            for part in _model(LoadedModel(model, teacher, device), readable):
+        if loaded is not None and readable:
+            for part in _model(loaded, readable):
                 checks += part
                 bar.advance()
     return sorted(checks, key=lambda check: PARTS.index(check.part))
@@ -112,6 +116,17 @@ def _find(place: Path, corpus: Path | None) -> tuple[Path | None, Path]:
     return None, corpus or place
 
 
+def _set_aside(found: MeasuredCorpus) -> list[Check]:
+    """What cannot be looked at is told, if there is any; the others are judged."""
+    if not (aside := found.quarantined):
+        return []
+    total = len(aside) + len(found.utterances) + len(found.documents)
+    reasons = Counter(row["reason"] for row in aside)
+    figure = f"{len(aside)} of {total} set aside, the most {reasons.most_common(1)[0][0]}"
+    cure = "Give longer recordings with word times, each with an id of its own."
+    return [Check("recordings", "can be used", True, figure, "one or more", cure)]
+
+
 def _recordings(utterances: Sequence[Utterance]) -> tuple[list[Check], list[Utterance]]:
     """The check, and the utterances whose recordings can be read."""
     bad: list[str] = []
@@ -145,17 +160,27 @@ def _alignment(utterances: Sequence[Utterance]) -> list[Check]:
               f"at most {100 * SQUEEZED:.0f} %", cure)
     ]  # fmt: skip
     inside, outside = np.zeros(2), np.zeros(2)  # energy and samples
+    beyond = []  # for each word, whether it ends behind its recording
     for u in utterances:
         try:
             samples, _ = read_audio(u.audio, RATE_HZ)
         except SaladError:
             continue
+        end_s = to_seconds(len(samples), RATE_HZ) + BEYOND_S
+        beyond += [w.end_s > end_s for w in u.words]
         said = np.zeros(len(samples), bool)
         for w in u.words:
             said[to_samples(max(w.start_s, 0.0), RATE_HZ) : to_samples(max(w.end_s, 0.0), RATE_HZ)] = True
         power = np.square(samples, dtype=np.float64)
         inside += power[said].sum(), said.sum()
         outside += power[~said].sum(), (~said).sum()
+    share = 100 * float(np.mean(beyond)) if beyond else 0.0
+    cure = "Words end behind their recordings: give times in seconds, export the recordings whole, or align again."
+    out.append(
+        Check(
+            "alignment", "words inside the recordings", not any(beyond), f"{share:.1f} % end behind them", "0 %", cure
+        )
+    )
     if inside[1] and outside[1] >= GAPS_S * RATE_HZ:
         louder = 10 * np.log10((inside[0] / inside[1] + 1e-20) / (outside[0] / outside[1] + 1e-20))
         cure = "Words lie where nothing is said: the times belong to other recordings, or were moved; align again."

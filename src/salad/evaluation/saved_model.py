@@ -26,10 +26,11 @@ from salad.model import SaladForConditionalGeneration
 from salad.model.check import load_llm
 from salad.model.encoders.job import encode_all, items_of, kind_of, shared_encoder
 from salad.sequence import FrameStore
-from salad.sequence.examples import all_pieces, speech_examples, text_examples
-from salad.types import Document, Example, SaladError, Utterance
+from salad.sequence.examples import all_pieces, draw_layout, speech_examples, text_examples
+from salad.types import Document, Example, SaladError, Span, Utterance
 
 ENCODE_SHARD = 8
+TOO_SHORT = "too short to be interleaved: no word is read after one that was heard"
 NO_TIMES = "no word times; `salad synthesize --word-times` or a run's align stage gives them"
 
 
@@ -87,6 +88,22 @@ class LoadedModel:
     def frozen(self) -> bool:
         return self.base is not None and same_weights(self.model.llm, self.base.llm)
 
+    def interleaved(self, found: MeasuredCorpus) -> MeasuredCorpus:
+        """A corpus without those utterances of whose hearing M tells nothing, for no text stands behind a spoken span.
+
+        They are set aside with the reason. Raises SaladError where no utterance is left.
+        """
+        layouts = [draw_layout(u, 0, self.sequence, self.seed) for u in found.utterances]
+        kept = [u for u, spans in zip(found.utterances, layouts, strict=True) if _read_after_hearing(spans)]
+        if found.utterances and not kept:
+            raise SaladError(
+                f"corpus: none of {len(layouts)} utterances can be measured ({found.utterances[0].id}, of "
+                f"{len(found.utterances[0].words)} words, is {TOO_SHORT}); give longer recordings, or join short ones"
+            )
+        ids = {u.id for u in kept}
+        short = [{"id": u.id, "reason": TOO_SHORT} for u in found.utterances if u.id not in ids]
+        return replace(found, utterances=kept, quarantined=found.quarantined + short)
+
     def examples(self, utterances: Sequence[Utterance], frames: FrameStore, layout: int = 0) -> list[Example]:
         """One interleaved example of each utterance."""
         return speech_examples(self.tokenizer, utterances, frames, self.sequence, self.seed, layout)
@@ -111,6 +128,11 @@ class LoadedModel:
         made_from = sha256_json([[encoder.fingerprint(), kind_of(encoder, stored)], changed, repr(items)])
         folder = out / "frames" / made_from[:12]
         return encode_all(name, items, folder, stored=stored, shard_items=ENCODE_SHARD, workers=workers, title="encode")
+
+
+def _read_after_hearing(spans: Sequence[Span]) -> bool:
+    modalities = [span.modality for span in spans]
+    return "speech" in modalities and "text" in modalities[modalities.index("speech") :]
 
 
 def _at_hand(llm: str | None) -> str | None:
@@ -176,19 +198,19 @@ def read_corpus(path: Path, trusted: bool = False) -> MeasuredCorpus:
     already.
     """
     kept: dict[str, Utterance] = {}
-    documents: list[Document] = []
+    documents: dict[str, Document] = {}
     quarantined = []
     for file in _manifests(path):
         kind = kind_of_file(file)
         entry = config.Speech(path=file, format=kind if kind in READERS else "utterances", trusted=trusted)
         for row in open_source(entry)[1]:
             try:
+                if row.id in kept or row.id in documents:
+                    raise SaladError("its id was there before")
                 if row.problem == TEXT_ALONE:
-                    documents.append(Document(row.id, check_text(row.text), row.source, row.domain))
+                    documents[row.id] = Document(row.id, check_text(row.text), row.source, row.domain)
                     continue
                 u = to_utterance(row)
-                if u.id in kept:
-                    raise SaladError("its id was there before")
                 if not u.words:
                     raise SaladError(NO_TIMES)
                 if not Path(u.audio).is_file():
@@ -200,7 +222,7 @@ def read_corpus(path: Path, trusted: bool = False) -> MeasuredCorpus:
         first = f" ({quarantined[0]['id']}: {quarantined[0]['reason']})" if quarantined else ""
         what = f"none of {len(quarantined)} utterances can be used{first}" if quarantined else "it holds nothing"
         raise SaladError(f"corpus: {path}: {what}; expected aligned utterances, such as RUN/align/heldout.jsonl")
-    return MeasuredCorpus(list(kept.values()), documents, quarantined)
+    return MeasuredCorpus(list(kept.values()), list(documents.values()), quarantined)
 
 
 def _manifests(path: Path) -> list[Path]:

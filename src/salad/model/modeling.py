@@ -153,6 +153,8 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         readout: "argmax" gives the LLM the likeliest token's own embedding in place of the expected one (a measure).
         """
         table = self.get_input_embeddings().weight
+        if not len(frames):
+            return SpeechEmbeddings(table[:0], [], None, [])
         if isinstance(self.adapter, SymbolEars):
             scores, states, lengths = self.adapter.lower(frames)
             runs = pool_runs(scores, states, lengths)
