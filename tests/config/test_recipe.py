@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from salad.config import load_recipe
 from salad.config.base import Section
+from salad.config.recipe import parse_yaml
 from salad.types import SaladError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -198,6 +200,28 @@ def test_bad_yaml_says_where(tmp_path):
     path.write_text("stage1:\n  steps: [1\n", encoding="utf-8")
     with pytest.raises(SaladError, match=r"(?s)bad\.yaml is not YAML.*line 3"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("corpus: {held_out: 1}\nseed: 1\ncorpus: {held_out: 2}\n", "corpus", 3),
+        ("stage1: {steps: 500, steps: 5}\n", "steps", 1),
+        ("seed: 1\n'seed': 2\n", "seed", 2),
+    ],
+)
+def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path, recipe_values, write_recipe, text, key, line):
+    path = tmp_path / "twice.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SaladError, match=rf"(?s)twice\.yaml is not YAML.*'{key}' stands twice.*line {line}"):
+        load_recipe(path)
+    with pytest.raises(SaladError, match="'steps' stands twice"):
+        load_recipe(write_recipe(recipe_values), ["stage1={steps: 500, steps: 5}"])
+
+
+def test_a_key_may_stand_in_what_is_merged_too():
+    text = "a: &a {x: 1, y: 2}\np: {q: &b {<<: *a, x: 3}}\nc: {<<: *b, y: 4}\nd: {1: i, '1': t}\n"
+    assert parse_yaml(text) == yaml.safe_load(text)
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"])

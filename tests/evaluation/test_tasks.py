@@ -818,7 +818,8 @@ def test_a_field_that_a_row_lacks_costs_its_row_alone():
         items_of(task, rows[1:2], "mine")
 
 
-@pytest.mark.parametrize("text", ["task: 2024-13-45\n", "[1, 2]", "task: null\n", "a: &a [*a]\n", "task: [" * 3000])
+@pytest.mark.parametrize("text", ["task: 2024-13-45\n", "[1, 2]", "task: null\n", "a: &a [*a]\n", "task: [" * 3000,
+                                  "task: a\nmetric: acc\ntask: b\n"])  # fmt: skip
 def test_a_file_that_is_no_task_is_named(tmp_path, text):
     (tmp_path / "t.yaml").write_text(text)
     with pytest.raises(SaladError, match=r"tasks: .*t.yaml is no task file"):

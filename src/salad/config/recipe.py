@@ -15,6 +15,7 @@ from salad.config.data import Assets, Corpus, Engine, Variation, Voices
 from salad.config.training import Model, Spell, Stage, WarmStart
 from salad.types import SaladError
 
+MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 Yaml = None | bool | int | float | str | list["Yaml"] | dict[str, "Yaml"]  # what a recipe's file may hold
 
 
@@ -266,6 +267,27 @@ class Recipe(Section):
         return self
 
 
+class _OneOfEachKey(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types here
+    """Refuses a key that stands twice in one section, of which YAML's own reader takes the last without a word."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
+                continue
+            if (own := (key.tag, key.value)) in seen:
+                problem = f"{key.value!r} stands twice in one section; keep one of the two"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(own)
+        return node
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML text holds, in plain types. Raises yaml.YAMLError, also for a key that stands twice."""
+    return yaml.load(text, _OneOfEachKey)  # it is a SafeLoader
+
+
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """Read a YAML recipe, apply `a.b=c` overrides in order, validate.
 
@@ -278,7 +300,7 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         if not separator or not key:
             raise SaladError(f"--set {override!r}: expected a.b=value")
         try:
-            parsed = yaml.safe_load(value)
+            parsed = parse_yaml(value)
         except yaml.YAMLError as error:
             raise SaladError(
                 f"--set {override!r}: {value!r} is not a YAML value ({error}); quote it for the shell, or correct it"
@@ -295,7 +317,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Yaml]:
     if path.resolve() in above:
         raise SaladError(f"recipe: {path} is its own base (through {', '.join(map(str, above))}); remove one `base:`")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SaladError(f"recipe: {path} does not exist; see recipes/ for examples") from None
     except OSError as error:

@@ -23,6 +23,7 @@ from jinja2 import StrictUndefined, TemplateError, Undefined
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field
 
+from salad.config.recipe import parse_yaml
 from salad.data.readers.rows import utf8
 from salad.evaluation.rows import hub_rows, read_rows
 from salad.files import JsonObject
@@ -362,7 +363,7 @@ def _text(choice: Any) -> str:
 
 def _read(path: Path) -> Task:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
         return Task(**values, folder=path.parent)
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise SaladError(f"tasks: {path} is no task file: {error}") from error

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from salad.config import load_recipe
+from salad.config.recipe import parse_yaml
 from salad.files import read_json, write_json
 from salad.measure.results import RunFigures
 from salad.pipeline.run import Run, run_pipeline
@@ -45,7 +44,7 @@ def cells_of(vary: Sequence[str]) -> list[Cell]:
     cells = []
     for chosen in itertools.product(*(values for _, values in axes)):
         overrides = tuple(f"{key}={value}" for (key, _), value in zip(axes, chosen, strict=True))
-        parsed = {key: yaml.safe_load(value) for (key, _), value in zip(axes, chosen, strict=True)}
+        parsed = {key: parse_yaml(value) for (key, _), value in zip(axes, chosen, strict=True)}
         cells.append(Cell(",".join(overrides).replace("/", "_") or "base", overrides, parsed))
     return cells
 
