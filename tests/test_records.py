@@ -70,3 +70,10 @@ def test_a_line_that_does_not_fit_is_named(tmp_path):
     write_jsonl(tmp_path / "w.jsonl", [{"value": 1}, {"values": 2}])
     with pytest.raises(SaladError, match=r"w\.jsonl object 2: value: field required"):
         read_records(Part, tmp_path / "w.jsonl")
+
+
+@pytest.mark.parametrize("held", [b'{"name": "w", "pa', b"", b'{"name": "\xff"}'])
+def test_a_file_that_is_cut_is_named_with_the_cure(tmp_path, held):
+    (tmp_path / "stage.json").write_bytes(held)
+    with pytest.raises(SaladError, match=r"stage\.json: is not whole JSON .*Copy it again, or remove it"):
+        read_record(Whole, tmp_path / "stage.json")

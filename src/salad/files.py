@@ -61,6 +61,13 @@ def writable_folder(path: Path, field: str) -> None:
         ) from None
 
 
+def writable_file(path: Path, field: str) -> None:
+    """Make the folder of a file that will be written. Raises SaladError that names `field` where that cannot be."""
+    if path.is_dir():
+        raise SaladError(f"{field}: {path} is a folder; name a file in it")
+    writable_folder(path.parent, field)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Atomic: a reader sees the old file or the new one, never a part."""
     with _whole_file(path) as file:
@@ -78,7 +85,13 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    """Raises SaladError that names the file where that is no JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise SaladError(
+            f"{path}: is not whole JSON ({error}); is it cut off? Copy it again, or remove it and make it again"
+        ) from None
 
 
 def write_jsonl(path: str | Path, rows: Iterable[JsonObject]) -> None:

@@ -531,3 +531,12 @@ def test_the_command_prints_tables_and_writes_files(tmp_path):
 def test_the_command_refuses_a_folder_with_nothing_in_it(tmp_path):
     done = CliRunner().invoke(app, ["data", "inspect", str(tmp_path)])
     assert done.exit_code == 2 and str(tmp_path) in done.stderr and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("field", ["--json", "--html"])
+def test_what_cannot_be_written_is_said_before_anything_is_read(tmp_path, monkeypatch, field):
+    monkeypatch.setattr("salad.data.inspect.inspection.inspect_data", lambda *_, **__: pytest.fail("it was read"))
+    (tmp_path / "file").touch()
+    for target, words in ((tmp_path, "is a folder; name a file"), (tmp_path / "file" / "x", "is no folder that can")):
+        done = CliRunner().invoke(app, ["data", "inspect", str(tmp_path), field, str(target)])
+        assert done.exit_code == 2 and f"{field}: " in done.stderr and words in " ".join(done.stderr.split())

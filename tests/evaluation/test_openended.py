@@ -152,6 +152,14 @@ def test_bad_prompts_are_named(listener, tmp_path, change, message):
         answer_prompts(listener[0], tmp_path / "p.jsonl", tmp_path, Sampling(2))
 
 
+def test_what_cannot_be_written_is_said_before_anything_is_answered(listener, tmp_path, monkeypatch):
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setattr("salad.evaluation.answers.load_saved", lambda _: pytest.fail("the model was loaded"))
+    done = CliRunner().invoke(app, ["answer", str(listener[0]), "--prompts", str(listener[1]),
+                                    "--out", str(tmp_path / "taken")])  # fmt: skip
+    assert done.exit_code == 2 and "--out: " in done.stderr and "taken is no folder" in done.stderr
+
+
 def test_the_command_counts_what_it_sets_aside(listener, tmp_path):
     model, own = listener
     shutil.copytree(own.parent, tmp_path / "p")

@@ -125,9 +125,12 @@ def data_inspect(
     """Say what speech data holds and what is wrong with it: hours, lengths, levels, texts, the worst files by name."""
     from salad import records
     from salad.data.inspect.inspection import inspect_data
-    from salad.files import write_json
+    from salad.files import writable_file, write_json
     from salad.report.data_page import fault_rows, overview_rows, quarantine_rows, write_data_page
 
+    for target, field in ((to_json, "--json"), (html, "--html")):
+        if target is not None:
+            writable_file(target, field)
     processes = workers or len(os.sched_getaffinity(0))
     result = inspect_data(place, decode=not headers, workers=processes, min_s=min_s, max_s=max_s, trusted=trusted)
     if to_json is not None:

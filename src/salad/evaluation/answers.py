@@ -17,7 +17,7 @@ from salad.data.readers.rows import locate, utf8
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, token_f1
 from salad.evaluation.saved_model import ModelFiles, load_saved
-from salad.files import read_jsonl, sha256_file, write_json, write_jsonl
+from salad.files import read_jsonl, sha256_file, writable_folder, write_json, write_jsonl
 from salad.model import SaladProcessor
 from salad.model.freeze import freeze
 from salad.model.processor import AUDIO, MAX_SPAN_S
@@ -158,6 +158,7 @@ def answer_prompts(
     """
     keep_freed_memory()
     found, quarantined = load_prompts(prompts, trusted)
+    writable_folder(out, "--out")
     speaking = load_saved(model).to(device)
     freeze(speaking, "frozen", bf16=bf16)  # its matrices would be cast at every new token
     processor = SaladProcessor.from_pretrained(assets.model_folder(model))
