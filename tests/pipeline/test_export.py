@@ -18,6 +18,7 @@ from salad.cli import app
 from salad.evaluation.saved_model import load_saved
 from salad.files import read_json, write_text
 from salad.model import SaladForConditionalGeneration, SaladProcessor
+from salad.pipeline import export
 from salad.pipeline.export import export_model
 from salad.testing.listeners import save_listener, tokenizer
 from salad.testing.models import VOCABULARY, make_model
@@ -142,6 +143,24 @@ def test_the_command_takes_a_model_and_names_the_folder(tmp_path):
         done = CliRunner().invoke(app, ["export", str(model), "--to", str(tmp_path / "new"), *more])
         assert done.exit_code == 2 and message in " ".join(done.output.split())
     assert not (tmp_path / "new").exists()
+
+
+def test_two_exports_to_one_folder_do_not_meet(tmp_path, monkeypatch):
+    model, _ = save_listener(tmp_path)
+    write_code, inner = export._write_code, []
+
+    def meanwhile(folder, held):
+        if not inner:
+            inner.append(None)
+            inner[0] = export_model(model, tmp_path / "out")
+        write_code(folder, held)
+
+    monkeypatch.setattr(export, "_write_code", meanwhile)
+    with pytest.raises(SaladError, match="out was filled while the model was exported; name a new folder"):
+        export_model(model, tmp_path / "out")
+    assert load_saved(inner[0]) is not None and not list(tmp_path.glob(".*part"))
+    (tmp_path / "empty").mkdir()
+    assert (export_model(model, tmp_path / "empty") / "config.json").is_file()
 
 
 def test_our_own_package_reads_it_too(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -49,8 +51,7 @@ def export_model(source: str | Path, to: str | Path, *, merge_lora: bool = False
     config = model.config
     config.origin = config.origin or assets.origin_of(assets.recipe_behind(folder))
     processor = SaladProcessor.from_pretrained(folder)
-    scratch = to.with_name(f".{to.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = to.with_name(f".{to.name}.{secrets.token_hex(4)}.part")  # another export may be under way
     scratch.mkdir(parents=True)
     try:
         model.save_pretrained(scratch)
@@ -58,9 +59,11 @@ def export_model(source: str | Path, to: str | Path, *, merge_lora: bool = False
         held = put_inside(processor.encoder, scratch)
         _write_code(scratch, held)
         write_text(scratch / "README.md", _card(folder, to.name, model, held))
-        if to.exists():
-            to.rmdir()
-        scratch.rename(to)
+        scratch.rename(to)  # over an empty folder, too
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise SaladError(f"--to: {to} was filled while the model was exported; name a new folder") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return to
