@@ -542,3 +542,14 @@ def test_a_folder_is_pushed_with_the_users_token_and_private(tmp_path: Path) -> 
     assert {token for _, token, _ in TakingHub.asked[:4]} == {"Bearer of-the-user"}
     created = next(told for path, _, told in TakingHub.asked if path == "/api/repos/create")
     assert isinstance(created, dict) and created["visibility"] == "private" and created["name"] == "ears"
+
+
+def test_a_local_model_is_told_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """models/llm looks like OWNER/NAME of the hub from any other folder."""
+    (tmp_path / "models" / "llm").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    told = assets.origin_of({"assets": {"llm": "models/llm", "encoder": "models/llm:codes8"}})
+    assert told is not None
+    assert told["assets"] == {"llm": f"{tmp_path}/models/llm", "encoder": f"{tmp_path}/models/llm:codes8"}
+    told = assets.origin_of({"assets": {"llm": "someone/llm", "encoder": "log-mel"}})
+    assert told is not None and told["assets"] == {"llm": "someone/llm", "encoder": "log-mel"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salad.assets.gguf import llm_folder
-from salad.assets.hub import at_commit
+from salad.assets.hub import BUILT_IN, at_commit, split_setting
 from salad.assets.registry import ASSETS
 from salad.assets.store import asset_folder, building, cache_dir, fingerprint, get
 from salad.files import read_json, sha256_json, write_json
@@ -69,8 +69,8 @@ def recipe_behind(model: str | Path) -> dict[str, Any] | None:
 def origin_of(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
     """What a saved model tells of its recipe, by the recipe's own names: seed, text LLM, encoder, interleaving, voices.
 
-    A model of the hub is named with its commit, for what the hub calls main moves on. All goes into the model's
-    config.json, so that a folder may be moved away from its run.
+    A model of the hub is named with its commit, for what the hub calls main moves on, and a local one by its absolute
+    path. All goes into the model's config.json, so that a folder may be moved away from its run.
     """
     if recipe is None:
         return None
@@ -80,8 +80,16 @@ def origin_of(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
         if "voices" in recipe.get(part, {})
     }
     given = {name: recipe.get("assets", {}).get(name) for name in ("llm", "encoder")}
-    names = {name: at_commit(value) if isinstance(value, str) else value for name, value in given.items()}
+    names = {name: _lasting(value) if isinstance(value, str) else value for name, value in given.items()}
     return {"seed": recipe.get("seed", 0), "assets": names, "sequence": recipe.get("sequence", {}), **voices}
+
+
+def _lasting(name: str) -> str:
+    """A model's name that means the same later and from another folder."""
+    base, setting = split_setting(name)
+    if base in ASSETS or base in BUILT_IN or not (path := Path(base).expanduser()).exists():
+        return at_commit(name)
+    return f"{path.absolute()}:{setting}" if setting else str(path.absolute())
 
 
 def _join(ears: Path, llm: Path, into: Path, made_of: str) -> None:
