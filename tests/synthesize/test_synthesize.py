@@ -153,6 +153,22 @@ def items_of(*documents: Document, voice: str = "test:tone") -> list[dict[str, o
     return [{"document": asdict(d), "voice": voice, "licence": "CC0", "simulated": True} for d in documents]
 
 
+@pytest.mark.parametrize("voice", ["openai:m:v@http://{}/v1", "kokoro-torch:af_heart@{}"])
+def test_one_voice_of_two_places_speaks_two_utterances(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voice: str
+) -> None:
+    monkeypatch.setattr(speak, "load_voice", lambda name: Tone())
+    document, found = Document("d", TEXT, "web"), []
+    for place in ("here", "there"):
+        items = items_of(document, voice=voice.format(place))
+        job = functools.partial(speak_documents, seed=0)
+        folders = run_shards(job, items, tmp_path / place, shard_items=1, workers=1, title="speak")
+        found += [utterance.id for utterance, _ in load_spoken(folders)]
+    assert found == [utterance_id("d", voice.format(place)) for place in ("here", "there")]
+    plain = voice.partition("@")[0].replace(":", "-")
+    assert len(set(found)) == 2 and all(re.fullmatch(f"d--{plain}-[0-9a-f]{{6}}", name) for name in found)
+
+
 def test_job_writes_what_loads_and_quarantines_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speak, "load_voice", lambda name: Tone())
     good = Document("topic/1", TEXT, "web", "rocks")

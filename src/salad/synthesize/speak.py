@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import random
 import shutil
@@ -120,7 +121,10 @@ def speak_all(
 
 
 def utterance_id(document_id: str, voice: str) -> str:
-    return f"{document_id}--{voice.partition('@')[0].replace(':', '-')}"
+    """voice: its full name. What stands behind "@", an address or a folder, is told as a hash."""
+    name, at, _ = voice.partition("@")
+    place = f"-{hashlib.sha256(voice.encode()).hexdigest()[:6]}" if at else ""
+    return f"{document_id}--{name.replace(':', '-')}{place}"
 
 
 def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
@@ -137,7 +141,7 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
     utterances, sentence_rows, failed = [], [], []
     for item in shard.items:
         document, voice = Document(**item["document"]), load_voice(item["voice"])
-        name, suffix = utterance_id(document.id, voice.name), item.get("audio", "flac")
+        name, suffix = utterance_id(document.id, item["voice"]), item.get("audio", "flac")
         path = folder / "audio" / file_name(name, f".{suffix}")
         try:
             said = _said(item, document, voice, kept / path.name, seed)
