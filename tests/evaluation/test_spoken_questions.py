@@ -60,6 +60,17 @@ def test_a_benchmarks_answers_are_read_as_in_tasks(tmp_path, right):
     assert [row["id"] for row in skipped] == ["q3"] and "answer: got 'purple'" in skipped[0]["reason"]
 
 
+@pytest.mark.parametrize(("answer", "right"), [("Paris", ("Paris",)), (["Paris", "Lutetia"], ("Paris", "Lutetia")),
+                                               (8, ("8",)), ("", ()), (None, ())])  # fmt: skip
+def test_an_answer_without_choices_is_a_text(tmp_path, answer, right):
+    write_jsonl(tmp_path / "q.jsonl", [{"id": "a", "question": "What is it?", "answer": answer}])
+    [found], skipped = load_questions([str(tmp_path / "q.jsonl")])
+    assert found.answers == right and not skipped
+    write_jsonl(tmp_path / "q.jsonl", [{"id": "a", "question": "What is it?", "answer": {"text": "Paris"}}])
+    with pytest.raises(SaladError, match="line 1: expected"):
+        load_questions([str(tmp_path / "q.jsonl")])
+
+
 def test_half_a_letter_is_set_aside(tmp_path):
     half = r'{"id": "a", "question": "Who \ud83d?"}' + "\n" + r'{"id": "b", "question": "w?", "answers": ["\ude00"]}'
     (tmp_path / "q.jsonl").write_text(half + '\n{"id": "c", "question": "w1?"}\n')

@@ -46,7 +46,7 @@ EXAMPLES = (("What is the capital of France?", "Paris"), ("How many legs does a 
 READ, HEARD, CASCADE = "read", "heard", "cascade"
 TOKENS, BATCH = 12, 16
 QUARANTINE = "questions-quarantine.jsonl"  # --tasks in the same folder has a quarantine.jsonl of its own
-FORM = '{"id", "question", "answers": [...]}, or a benchmark\'s {"id", "context", "choices", "answer"}'
+FORM = '{"id", "question", "answers": [...] or "answer"}, or a benchmark\'s {"id", "context", "choices", "answer"}'
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,10 @@ def _right_choices(rows: Sequence[JsonObject], where: str) -> tuple[dict[int, st
 
 
 def _question(row: JsonObject, right: str | None, where: str) -> Question:
-    """right: a benchmark's answer, where it is known."""
+    """right: a benchmark's answer, where it is known; without choices, an answer is a right text, or a list of them."""
     text, answers = row.get("question", row.get("context")), row.get("answers")
+    if answers is None and row.get("choices") is None and row.get("answer") not in (None, ""):
+        answers = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
     if answers is None:
         answers = [] if right is None else [right]
     texts = [row.get("id"), text, *answers] if isinstance(answers, list) else []
