@@ -17,7 +17,7 @@ from salad.audio import read_audio
 from salad.config import Speech, Text
 from salad.data.ingest_plan import IngestLimits, make_plan, read_plan
 from salad.data.ingest_plan import rows_of as rows_of_plan
-from salad.data.readers.detect import find_files
+from salad.data.readers.detect import find_files, kind_of
 from salad.data.readers.rows import Row, check_text, locate, read_row
 from salad.data.readers.text import cut_text, read_text
 from salad.data.sources import open_source
@@ -273,6 +273,23 @@ def test_what_is_not_known_is_named(tmp_path, name, content, message):
         (folder / name).write_bytes(content)
     with pytest.raises(SaladError, match=message):
         find_files(folder)
+
+
+MARKS = [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n", b"\xff\xfe", b"\xfe\xff", b"\xc2\xa0\n", b"\x1f"]
+
+
+@pytest.mark.parametrize("data", MARKS)
+def test_a_mark_or_white_space_alone_is_an_empty_file(tmp_path, data):
+    (tmp_path / "a.txt").write_bytes(data)
+    assert kind_of(tmp_path / "a.txt") == "empty" and read_text(Text(path=tmp_path), lambda text: True) == ([], [])
+    with pytest.raises(SaladError, match="of no known format .found 1 empty"):
+        find_files(tmp_path)
+
+
+def test_half_of_a_mark_is_a_text_that_is_not_utf8(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xff")
+    documents, [aside] = read_text(Text(path=tmp_path), lambda text: True)
+    assert not documents and "is not UTF-8" in aside["reason"]
 
 
 @pytest.mark.parametrize("name", ["../x.wav", "a/../../x.wav", "/etc/passwd", "a/\0b.wav", "", 3])
@@ -779,6 +796,21 @@ def test_text_of_every_kind_and_what_is_broken(tmp_path):
     assert [d.text for d in documents] == ["Good one.", "A paragraph of two lines."]
     assert ["is missing" in row["reason"] or "expected a string" in row["reason"] for row in aside[:1]] == [True]
     assert "is not UTF-8" in aside[1]["reason"]
+
+
+@pytest.mark.parametrize("begin", ["FORMER", "RIFFRAFF", "ID3", "OggS", ".snd", "#!AMR", "fLaC"])
+def test_prose_may_begin_with_the_letters_of_a_recording(tmp_path, begin):
+    (tmp_path / "a.txt").write_text(f"{begin} PRESIDENT says no.")
+    documents, aside = read_text(Text(path=tmp_path), lambda text: True)
+    assert [d.text for d in documents] == [f"{begin} PRESIDENT says no."] and not aside
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "FLAC", "OGG", "AU", "MP3"])
+def test_recordings_are_told_by_what_they_hold(tmp_path, kind):
+    (tmp_path / "a").write_bytes(encoded(sound(0.5), kind=kind))
+    assert kind_of(tmp_path / "a") == "folder"
+    (tmp_path / "a").write_bytes(b"ID3\4\0\0\0\0\0\0")
+    assert kind_of(tmp_path / "a") == "folder"
 
 
 def test_a_long_text_is_cut_between_sentences_and_keeps_every_word():
