@@ -17,6 +17,7 @@ from salad.audio import read_audio
 from salad.config import Speech, Text
 from salad.data.ingest_plan import IngestLimits, make_plan, read_plan
 from salad.data.ingest_plan import rows_of as rows_of_plan
+from salad.data.readers.columns import need_pyarrow
 from salad.data.readers.detect import find_files, kind_of
 from salad.data.readers.rows import Row, check_text, locate, read_row
 from salad.data.readers.text import cut_text, read_text
@@ -526,6 +527,28 @@ def test_a_row_with_too_many_columns_is_named_and_not_cut(tmp_path):
     (folder / "m.csv").write_text('path,text\n0.wav,"a\nno row\n1.wav,b\n')
     first, second, third = rows_of(folder)[1]
     assert "a quote begins a cell of this line" in first.problem and "1 columns" in second.problem and third.text == "b"
+
+
+def test_a_name_with_dots_is_a_column_before_it_is_a_path(tmp_path):
+    (recorded(tmp_path / "csv", "a.wav") / "m.csv").write_text("path,meta.text\na.wav,hello\n")
+    assert texts_of(tmp_path / "csv", text_field="meta.text") == {"a.wav": "hello"}
+    write_jsonl(nemo(tmp_path / "nemo"), [{"audio_filepath": "0.flac", "a.b": "whole", "a": {"b": "part"}}])
+    assert [row.text for row in rows_of(tmp_path / "nemo", text_field="a.b")[1]] == ["whole"]
+    write_jsonl(tmp_path / "t.jsonl", [{"meta": {"text": "in it"}}])
+    assert [d.text for d in read_text(Text(path=tmp_path / "t.jsonl", text_field="meta.text"), bool)[0]] == ["in it"]
+
+
+@pytest.mark.parametrize("inner", [True, False])
+def test_a_column_of_parquet_may_have_dots_in_its_name(tmp_path, inner):
+    pytest.importorskip("pyarrow")
+    pyarrow = need_pyarrow()
+    table = {"meta": [{"text": "One", "kind": "x"}]} if inner else {"meta.text": ["One"], "meta.kind": ["x"]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "text.parquet")
+    entry = Text(path=tmp_path / "text.parquet", text_field="meta.text", domain_field="meta.kind")
+    assert [(d.text, d.domain) for d in read_text(entry, bool)[0]] == [("One", "x")]
+    table["audio"] = [{"bytes": encoded(sound(0.5)), "path": None}]
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "speech.parquet")
+    assert [row.text for row in rows_of(tmp_path / "speech.parquet", text_field="meta.text")[1]] == ["One"]
 
 
 def write_parquet(path, rows):

@@ -137,7 +137,7 @@ def _columns(schema: Any, entry: Speech, path: Path) -> tuple[str, list[str]]:
             f"corpus: {path} has the columns {', '.join(schema.names)}, none of which holds audio; set audio_field"
         )
     named = (entry.text_field, entry.speaker_field, entry.recording_field)
-    wanted = {*TEXT_FIELDS, *SPEAKER_FIELDS, *OTHER_FIELDS, *(field.split(".")[0] for field in named)}
+    wanted = {*TEXT_FIELDS, *SPEAKER_FIELDS, *OTHER_FIELDS, *named, *(field.split(".")[0] for field in named)}
     return audio[0], [name for name in schema.names if name != audio[0] and name in wanted]
 
 

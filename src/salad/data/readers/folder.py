@@ -132,7 +132,8 @@ def read_tables(files: list[Path], entry: Speech) -> Iterator[Row]:
 
 def _delimited(path: Path, table: Table, entry: Speech, make: Any) -> Iterator[Row]:
     columns = table.columns
-    has_text = any(name in columns for name in ([entry.text_field.split(".")[0]] if entry.text_field else TEXT_FIELDS))
+    own = entry.text_field
+    has_text = any(name in columns for name in ((own, own.split(".")[0]) if own else TEXT_FIELDS))
     try:
         for number, cells in table_rows(path, table, entry.audio_root or path.parent):
             name = f"{path.name}:{number}"

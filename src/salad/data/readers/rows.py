@@ -204,7 +204,9 @@ def broken_file(path: Path, reason: str) -> Row:
 
 
 def pick(row: JsonObject, wanted: str, known: tuple[str, ...]) -> Any:
-    """The value of field `wanted` ("a.b" reaches into a), or of the first of `known` that is there; else None."""
+    """The value of field `wanted` ("a.b", or else b in a), or of the first of `known` that is there; else None."""
+    if wanted and wanted in row:
+        return row[wanted]
     if wanted:
         value: Any = row
         for key in wanted.split("."):
