@@ -551,6 +551,38 @@ def test_a_column_of_parquet_may_have_dots_in_its_name(tmp_path, inner):
     assert [row.text for row in rows_of(tmp_path / "speech.parquet", text_field="meta.text")[1]] == ["One"]
 
 
+@pytest.mark.parametrize(
+    ("texts", "read"),
+    [
+        (["Yes, I know.", "No, I do not.", "Well, maybe.", "Fine."], ["", "", "", "Fine."]),
+        (["Yes, I know.", "No, I do not."], ["", ""]),  # all alike: a further cell begins with a space
+        (["Yes,I know.", "No,I do not.", "Fine."], ["", "", "Fine."]),  # rows differ
+        (["Yes,me", "No,you", "Fine,me,too"], ["Yes", "No", ""]),  # a third column that no text spills into
+        (["Yes,", "No,", "Fine"], ["Yes", "No", "Fine"]),
+    ],
+)
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_a_text_that_spills_over_its_column_is_named_without_a_header_too(tmp_path, texts, read, delimiter):
+    folder = folder_of(tmp_path, len(texts))
+    lines = [f"{n}.wav{delimiter}{text.replace(',', delimiter)}" for n, text in enumerate(texts)]
+    (folder / "m.csv").write_text("\n".join(lines) + "\n")
+    rows = rows_of(folder)[1]
+    assert [row.text for row in rows] == read
+    assert all(("columns, expected" in row.problem) == (not row.text) for row in rows)
+    assert all("or name the columns in the first line" in row.problem for row in rows if row.problem)
+
+
+def test_the_third_column_of_ljspeech_is_no_text_that_spilled(tmp_path):
+    folder = folder_of(tmp_path, 2)
+    (folder / "m.csv").write_text("0|In 1866| In eighteen sixty-six\n1|Yes| Yes\n")
+    assert [(row.text, row.problem) for row in rows_of(folder)[1]] == [("In 1866", ""), ("Yes", "")]
+
+
+def test_an_empty_line_may_stand_above_a_manifest(tmp_path):
+    (recorded(tmp_path, "a.wav") / "metadata.jsonl").write_text('\n \n{"file_name": "a.wav", "text": "hello"}\n')
+    assert texts_of(tmp_path) == {"a.wav": "hello"}
+
+
 def write_parquet(path, rows):
     import pyarrow.parquet
 

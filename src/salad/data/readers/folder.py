@@ -25,7 +25,7 @@ from salad.data.readers.rows import (
     read_json_rows,
     spelled,
 )
-from salad.data.readers.table import Table, find_audio, read_head, table_rows
+from salad.data.readers.table import Table, find_audio, first_line, read_head, table_rows
 from salad.files import JsonObject, read_lines
 from salad.types import SaladError
 
@@ -119,7 +119,7 @@ def read_tables(files: list[Path], entry: Speech) -> Iterator[Row]:
         before = f"{called}/" if len(files) > 1 else ""
         make = functools.partial(_row, path=path, entry=entry, before=before)
         try:
-            first = next(read_lines(path), "").lstrip()
+            first = first_line(path).lstrip()
             table = read_head(path, entry.audio_root or path.parent, entry.audio_field, entry.text_field)
         except SaladError as error:
             yield broken_file(path, str(error))
