@@ -738,6 +738,16 @@ def test_keys_with_dots_and_members_apart(tmp_path, names, texts):
     assert len(rows) == (len(texts) or 1) and all(len(heard(row)) == RATE_HZ // 2 for row in rows if not row.problem)
 
 
+@pytest.mark.parametrize("fields", [{"speaker": "me"}, {"speaker": "me", "text": " "}, {"speaker": "me", "text": None}])
+@pytest.mark.parametrize("ending", ["txt", "lab"])
+def test_a_text_beside_a_description_without_one(tmp_path, fields, ending):
+    [flac] = members("k.flac")
+    write_tar(tmp_path / "s.tar", [flac, ("k.json", json.dumps(fields).encode()), (f"k.{ending}", b"hello")])
+    assert [(row.text, row.speaker) for row in rows_of(tmp_path)[1]] == [("hello", "me")]
+    write_tar(tmp_path / "s.tar", [flac, ("k.json", b'{"text": "of the json"}'), (f"k.{ending}", b"hello")])
+    assert texts_of(tmp_path) == {"s/k": "of the json"}
+
+
 def test_texts_of_a_tar_in_other_encodings(tmp_path):
     [flac, _] = members("a.flac", "a.json")
     both = [("u.1.flac", flac[1]), ("u.1.txt", "One".encode("utf-16")), ("u.2.flac", flac[1])]
