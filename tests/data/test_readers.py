@@ -529,28 +529,6 @@ def test_a_row_with_too_many_columns_is_named_and_not_cut(tmp_path):
     assert "a quote begins a cell of this line" in first.problem and "1 columns" in second.problem and third.text == "b"
 
 
-def test_a_name_with_dots_is_a_column_before_it_is_a_path(tmp_path):
-    (recorded(tmp_path / "csv", "a.wav") / "m.csv").write_text("path,meta.text\na.wav,hello\n")
-    assert texts_of(tmp_path / "csv", text_field="meta.text") == {"a.wav": "hello"}
-    write_jsonl(nemo(tmp_path / "nemo"), [{"audio_filepath": "0.flac", "a.b": "whole", "a": {"b": "part"}}])
-    assert [row.text for row in rows_of(tmp_path / "nemo", text_field="a.b")[1]] == ["whole"]
-    write_jsonl(tmp_path / "t.jsonl", [{"meta": {"text": "in it"}}])
-    assert [d.text for d in read_text(Text(path=tmp_path / "t.jsonl", text_field="meta.text"), bool)[0]] == ["in it"]
-
-
-@pytest.mark.parametrize("inner", [True, False])
-def test_a_column_of_parquet_may_have_dots_in_its_name(tmp_path, inner):
-    pytest.importorskip("pyarrow")
-    pyarrow = need_pyarrow()
-    table = {"meta": [{"text": "One", "kind": "x"}]} if inner else {"meta.text": ["One"], "meta.kind": ["x"]}
-    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "text.parquet")
-    entry = Text(path=tmp_path / "text.parquet", text_field="meta.text", domain_field="meta.kind")
-    assert [(d.text, d.domain) for d in read_text(entry, bool)[0]] == [("One", "x")]
-    table["audio"] = [{"bytes": encoded(sound(0.5)), "path": None}]
-    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "speech.parquet")
-    assert [row.text for row in rows_of(tmp_path / "speech.parquet", text_field="meta.text")[1]] == ["One"]
-
-
 @pytest.mark.parametrize(
     ("texts", "read"),
     [
@@ -581,6 +559,92 @@ def test_the_third_column_of_ljspeech_is_no_text_that_spilled(tmp_path):
 def test_an_empty_line_may_stand_above_a_manifest(tmp_path):
     (recorded(tmp_path, "a.wav") / "metadata.jsonl").write_text('\n \n{"file_name": "a.wav", "text": "hello"}\n')
     assert texts_of(tmp_path) == {"a.wav": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("m.csv", "path,text,offset,duration\na.wav,one,0.25,0.5\na.wav,two,0.75,0.25\na.wav,all,,\n"),
+        ("metadata.jsonl", '{"file_name": "a.wav", "text": "one", "offset": 0.25, "duration": 0.5}\n'
+                           '{"file_name": "a.wav", "text": "two", "offset": 0.75, "duration": 0.25}\n'
+                           '{"file_name": "a.wav", "text": "all"}\n'),
+    ],
+)  # fmt: skip
+def test_times_in_a_table_are_those_of_nemo(tmp_path, name, content):
+    (recorded(tmp_path, "a.wav") / name).write_text(content)
+    rows = rows_of(tmp_path)[1]
+    assert [(row.id, row.offset_s, row.start_s, row.duration_s, row.recording) for row in rows] == [
+        ("a.wav@0.250", 0.25, 0.25, 0.5, "a.wav"),
+        ("a.wav@0.750", 0.75, 0.75, 0.25, "a.wav"),
+        ("a.wav", 0.0, None, None, ""),
+    ]
+    assert [len(heard(row)) / RATE_HZ for row in rows] == [0.5, 0.25, 1.0]
+
+
+def test_a_time_in_a_table_that_is_no_number_costs_its_row(tmp_path):
+    (recorded(tmp_path, "a.wav") / "m.csv").write_text("path,text,offset\na.wav,one,0:25\na.wav,two,0.5\n")
+    one, two = rows_of(tmp_path)[1]
+    assert one.problem.startswith("offset: '0:25', expected seconds as a number") and not two.problem
+
+
+def test_a_json_array_may_begin_with_what_is_no_row(tmp_path):
+    (recorded(tmp_path, "a.wav") / "m.json").write_text(
+        '[null, {"audio_filepath": "a.wav", "text": "hi", "offset": 0.25, "duration": 0.5}]'
+    )
+    found, (first, second) = rows_of(tmp_path)
+    assert found == "nemo" and "expected a JSON object, got None" in first.problem
+    assert (second.offset_s, second.duration_s, second.problem) == (0.25, 0.5, "")
+
+
+def test_a_name_with_dots_is_a_column_before_it_is_a_path(tmp_path):
+    (recorded(tmp_path / "csv", "a.wav") / "m.csv").write_text("path,meta.text\na.wav,hello\n")
+    assert texts_of(tmp_path / "csv", text_field="meta.text") == {"a.wav": "hello"}
+    write_jsonl(nemo(tmp_path / "nemo"), [{"audio_filepath": "0.flac", "a.b": "whole", "a": {"b": "part"}}])
+    assert [row.text for row in rows_of(tmp_path / "nemo", text_field="a.b")[1]] == ["whole"]
+    write_jsonl(tmp_path / "t.jsonl", [{"meta": {"text": "in it"}}])
+    assert [d.text for d in read_text(Text(path=tmp_path / "t.jsonl", text_field="meta.text"), bool)[0]] == ["in it"]
+
+
+@pytest.mark.parametrize("inner", [True, False])
+def test_a_column_of_parquet_may_have_dots_in_its_name(tmp_path, inner):
+    pytest.importorskip("pyarrow")
+    pyarrow = need_pyarrow()
+    table = {"meta": [{"text": "One", "kind": "x"}]} if inner else {"meta.text": ["One"], "meta.kind": ["x"]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "text.parquet")
+    entry = Text(path=tmp_path / "text.parquet", text_field="meta.text", domain_field="meta.kind")
+    assert [(d.text, d.domain) for d in read_text(entry, bool)[0]] == [("One", "x")]
+    table["audio"] = [{"bytes": encoded(sound(0.5)), "path": None}]
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "speech.parquet")
+    assert [row.text for row in rows_of(tmp_path / "speech.parquet", text_field="meta.text")[1]] == ["One"]
+
+
+LICENCES, LANGUAGES = ("license", "licence"), ("language", "lang", "locale")
+
+
+@pytest.mark.parametrize("licence", LICENCES)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_licence_and_language_are_known_by_every_spelling(tmp_path, licence, language):
+    pytest.importorskip("pyarrow")
+    pyarrow = need_pyarrow()
+    told, audio = {licence: "CC0", language: "de"}, encoded(sound(0.5))
+    write_tar(tmp_path / "tar" / "s.tar", [("a.flac", audio), ("a.json", json.dumps({"text": "a", **told}).encode())])
+    row = {"audio": {"bytes": audio, "path": None}, "text": "a", **told}
+    (tmp_path / "parquet").mkdir()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "parquet" / "a.parquet")
+    recorded(tmp_path / "table", "a.wav")
+    (tmp_path / "table" / "m.csv").write_text(f"path,text,{licence},{language}\na.wav,a,CC0,de\n")
+    write_jsonl(tmp_path / "nemo" / "m.jsonl", [{"audio_filepath": "a.wav", "text": "a", **told}])
+    for kind in ("tar", "parquet", "table", "nemo"):
+        assert [(own.licence, own.language) for own in rows_of(tmp_path / kind)[1]] == [("CC0", "de")], kind
+
+
+@pytest.mark.parametrize("licence", LICENCES)
+def test_lhotse_names_a_licence_by_every_spelling(tmp_path, licence):
+    path = libriheavy(tmp_path, books=1, cuts=1)
+    [cut] = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    cut["supervisions"][0].setdefault("custom", {})[licence] = "CC0"
+    write_jsonl(path, [cut])
+    assert [row.licence for row in rows_of(tmp_path)[1]] == ["CC0"]
 
 
 def write_parquet(path, rows):

@@ -12,12 +12,16 @@ from salad.config import Speech
 from salad.data.readers.columns import StreamEnd, is_bytes, is_text, need_pyarrow, open_arrow, short
 from salad.data.readers.rows import (
     AUDIO_FIELDS,
+    LANGUAGE_FIELDS,
+    LICENCE_FIELDS,
     SPEAKER_FIELDS,
     TEXT_FIELDS,
     Row,
     broken_file,
     label,
     labels,
+    language_of,
+    licence_of,
     number,
     pick,
     placed,
@@ -26,7 +30,7 @@ from salad.files import JsonObject
 from salad.types import SaladError
 
 BATCH_ROWS = 256
-OTHER_FIELDS = ("id", "duration", "audio_duration", "license", "licence", "language")
+OTHER_FIELDS = ("id", "duration", "audio_duration", *LICENCE_FIELDS, *LANGUAGE_FIELDS)
 
 
 def hub_files(name: str, subset: str, split: str) -> list[Path]:
@@ -167,8 +171,8 @@ def _row(value: JsonObject, name: str, path: Path, entry: Speech, audio: str, pa
         file_s=duration_s,
         speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
         recording=label(pick(value, entry.recording_field, ())),
-        licence=label(value.get("license")),
-        language=label(value.get("language")),
+        licence=licence_of(value),
+        language=language_of(value),
     )
     if part:
         return row

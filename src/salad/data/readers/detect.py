@@ -174,8 +174,9 @@ def kind_of(path: Path) -> str:
     text = decode_text(head).lstrip()
     if not text:  # a byte order mark, or white space of other alphabets
         return "empty"
-    if re.match(r"\[\s*\{", text):  # a JSON array, on one line or many
-        return _kind_of_object({key: None for key in KEYS if f'"{key}"' in text})
+    told = {key: None for key in KEYS if f'"{key}"' in text}
+    if re.match(r"\[\s*\{", text) or (told and text.startswith("[")):  # a JSON array; its first item may be damaged
+        return _kind_of_object(told)
     lines = [line for line in text.split("\n", SAMPLE_LINES)[:SAMPLE_LINES] if line.strip()]
     if not (lines[0].startswith("{") or lines[0].strip() == "null"):
         return "table" if any(delimiter in lines[0] for delimiter in "\t|,;") else "text"

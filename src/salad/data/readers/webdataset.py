@@ -18,6 +18,8 @@ from salad.data.readers.rows import (
     decode_text,
     label,
     labels,
+    language_of,
+    licence_of,
     number,
     pick,
 )
@@ -143,8 +145,8 @@ def _row(path: Path, called: str, key: str, group: Members, entry: Speech) -> Ro
         file_s=duration_s,
         speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
         recording=str(pick(value, entry.recording_field, ()) or (recording if follows else "")),
-        licence=str(value.get("license") or ""),
-        language=str(value.get("language") or ""),
+        licence=licence_of(value),
+        language=language_of(value),
     )
 
 
@@ -153,8 +155,6 @@ def _described(path: Path, group: Members, text_field: str) -> tuple[JsonObject,
     found = [ending for ending in DESCRIPTIONS if ending in group]
     if not found:
         raise SaladError(f"has no .json or .txt beside {', '.join(group)}")
-    offset, size = group[ending]
-    if size > MAX_JSON_BYTES:
     value = _fields(_member(path, group, found.pop(0))) if found[0] == ".json" else {}
     text = pick(value, text_field, TEXT_FIELDS)
     if found and not str(text or "").strip():
@@ -163,6 +163,8 @@ def _described(path: Path, group: Members, text_field: str) -> tuple[JsonObject,
 
 
 def _member(path: Path, group: Members, ending: str) -> str:
+    offset, size = group[ending]
+    if size > MAX_JSON_BYTES:
         raise SaladError(f"its {ending} holds {size} bytes, expected a description of one recording")
     with open(path, "rb") as file:
         file.seek(offset)
