@@ -36,6 +36,7 @@ DEFAULTS = {one.name: one.default for one in fields(Row)}
 SCHEMA = """
 CREATE TABLE rows (n INTEGER PRIMARY KEY, source TEXT, id TEXT, recording TEXT, speaker TEXT, start_s REAL,
     seconds REAL, characters INTEGER, problem INTEGER, document INTEGER, row TEXT, UNIQUE (source, id));
+CREATE TABLE files (source TEXT, audio TEXT, size INTEGER, time INTEGER, PRIMARY KEY (source, audio)) WITHOUT ROWID;
 CREATE TABLE sources (source TEXT PRIMARY KEY, entry TEXT, format TEXT, rows INTEGER, note TEXT);
 """
 
@@ -113,7 +114,7 @@ def make_plan(path: Path, sources: Iterable[tuple[Speech, str, Iterator[Row]]], 
 
 def _store(plan: sqlite3.Connection, entry: Speech, found: str, rows: Iterator[Row], number: Iterator[int]) -> None:
     left_s = float("inf") if entry.max_hours is None else entry.max_hours * 3600
-    kept, note = 0, ""
+    kept, note, before = 0, "", ""
     for row in rows:
         row = _checked(row, entry)
         seconds = row.duration_s if row.duration_s is not None else len(str(row.text)) / CHARS_PER_S
@@ -122,6 +123,10 @@ def _store(plan: sqlite3.Connection, entry: Speech, found: str, rows: Iterator[R
                 note = f"stopped after max_hours: {entry.max_hours:g}"
                 break
             left_s -= seconds
+        if row.audio not in ("", before):
+            before = row.audio
+            file = (entry.title, json.dumps(before), *stamp_of(before))
+            plan.execute("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?)", file)
         n, kept = next(number), kept + 1
         values = (
             n, entry.title, row.id, row.recording, row.speaker, row.start_s, seconds, len(row.text.encode()),
@@ -136,6 +141,30 @@ def _store(plan: sqlite3.Connection, entry: Speech, found: str, rows: Iterator[R
             plan.execute(insert, (n, entry.title, copy, *values[3:8], True, n, _to_json(twin)))
     settings = json.dumps(entry.model_dump(mode="json"))
     plan.execute("INSERT INTO sources VALUES (?, ?, ?, ?, ?)", (entry.title, settings, found, kept, note))
+
+
+def stamp_of(path: str) -> tuple[int, int]:
+    """Size and time of a file; zeros where there is none."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
+
+
+def stamp_recordings(path: Path) -> str:
+    """16 hex digits of the sizes and times of the files that the rows of a plan name; none of them is read.
+
+    A file that is gone counts as it was: what was made of it stays. "" for a plan of old, which does not tell.
+    """
+    digest = hashlib.sha256()
+    with open_plan(path) as plan:
+        if not plan.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchone():
+            return ""
+        for audio, *then in plan.execute("SELECT audio, size, time FROM files ORDER BY source, audio"):
+            now = stamp_of(json.loads(audio))
+            digest.update(f"{audio} {list(now) if any(now) else then}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _checked(row: Row, entry: Speech) -> Row:
