@@ -365,6 +365,33 @@ def test_tables_as_spreadsheets_and_windows_write_them(tmp_path, name, content, 
     assert [len(heard(row)) for row in rows] == [RATE_HZ] * 2
 
 
+def note_of(place, **settings):
+    entry = Speech(path=place, **settings)
+    make_plan(place.parent / "plan", [(entry, *open_source(entry))], IngestLimits(0.1, 60, 1000, 10, 0.6))
+    return read_plan(place.parent / "plan")[1][0].note
+
+
+def test_data_of_another_format_in_a_folder_are_named(tmp_path):
+    pytest.importorskip("pyarrow")
+    folder, audio = tmp_path / "d", encoded(sound(0.5))
+    write_parquet(folder / "b.parquet", [{"audio": {"bytes": audio, "path": ""}, "text": "p"}])
+    (folder / "README.md").write_text("# Recordings, by me\n")
+    assert note_of(folder) == ""
+    write_tar(folder / "a.tar", [("k.flac", audio), ("k.txt", b"x")])
+    told = "data of another format (give it an entry of its own), not read: 1 (b.parquet)"
+    assert note_of(folder) == told and note_of(folder, format="webdataset") == ""
+    recorded(folder, "x/0.wav", text="hello")
+    assert note_of(folder) == f"{told}; recordings that no row names, not read: 1 (0.wav)"
+
+
+def test_recordings_that_a_table_does_not_list_are_counted(tmp_path):
+    folder = recorded(tmp_path / "d", *(f"{n}.wav" for n in range(6)), "sub/ü.wav")
+    (folder / "metadata.csv").write_text("path,text\n0.wav,hi\nsub/ü.wav,ho\n", encoding="utf-8")
+    told = "recordings that no row names, not read: 5 (1.wav, 2.wav, 3.wav, ...)"
+    assert note_of(folder) == note_of(folder, format="table") == told
+    assert note_of(folder, max_hours=1e-9) == "stopped after max_hours: 1e-09"
+
+
 def test_a_table_without_a_known_text_says_so_and_guesses_nothing(tmp_path):
     (recorded(tmp_path, "a.wav") / "m.csv").write_text("clip,who,words\na.wav,Anna Lee,hello\n")
     assert "none of the columns audio, who, words" in texts_of(tmp_path)["a.wav"]

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from salad.config import Speech
-from salad.data.readers.rows import Row, check_text, times_fault, to_row, utf8
+from salad.data.readers.detect import unread_files, walk
+from salad.data.readers.rows import AUDIO_SUFFIXES, Row, check_text, times_fault, to_row, utf8
 from salad.engine import pick
 from salad.types import SaladError
 
 CHARS_PER_S = 15.0  # of reading aloud, where a manifest does not say how long a row lasts
 BYTES_PER_TOKEN = 3.0  # fewer than any tokenizer here needs for English, so that the bound holds
 MAX_ROWS = 512  # in one document, whatever their length
+MAX_NAMED = 3  # files that are not read, in a note
 BLOCK = 1024  # documents that are read at once
 BLOCK_ROWS = 128  # documents whose rows are read at once
 TIMED = re.compile(r"\d\d:\d\d[.,]\d{3} --> |^(?:\d+ \d+ \S+ ){2}")  # subtitles (SRT, VTT), HTK's labels
@@ -139,8 +141,35 @@ def _store(plan: sqlite3.Connection, entry: Speech, found: str, rows: Iterator[R
             twin = row.broken(f"id: {row.id!r} is there before; give every row its own")
             copy = f"{row.id} (again, {n})"
             plan.execute(insert, (n, entry.title, copy, *values[3:8], True, n, _to_json(twin)))
+    note = "; ".join(filter(None, (note, *_unread(plan, entry, found, whole=not note))))
     settings = json.dumps(entry.model_dump(mode="json"))
     plan.execute("INSERT INTO sources VALUES (?, ?, ?, ?, ?)", (entry.title, settings, found, kept, note))
+
+
+def _unread(plan: sqlite3.Connection, entry: Speech, found: str, whole: bool) -> Iterator[str]:
+    """What lies in an entry's folder and is not read, counted. whole: every row was seen, so that it is known."""
+    if entry.path is None:
+        return
+    if entry.format == "auto":
+        others = unread_files(entry.path, found, (entry.audio_field, entry.text_field))
+        yield _named(others, "data of another format (give it an entry of its own)")
+    if whole and found != "folder":
+        seen = "SELECT 1 FROM files WHERE source = ? AND audio = ?"
+        left = (
+            file
+            for file in walk(entry.path)
+            if file.suffix.lower() in AUDIO_SUFFIXES
+            and not plan.execute(seen, (entry.title, json.dumps(os.path.abspath(file)))).fetchone()
+        )
+        yield _named(left, "recordings that no row names")
+
+
+def _named(files: Iterable[Path], what: str) -> str:
+    num, first = 0, list[str]()
+    for num, file in enumerate(files, 1):
+        if num <= MAX_NAMED:
+            first.append(utf8(file.name))
+    return f"{what}, not read: {num} ({', '.join(first)}{', ...' if num > MAX_NAMED else ''})" if num else ""
 
 
 def stamp_of(path: str) -> tuple[int, int]:

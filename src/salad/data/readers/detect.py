@@ -92,6 +92,20 @@ def find_files(
     return wanted, _of_split(path, found, split) if wanted == "parquet" and path.is_dir() else found
 
 
+def unread_files(path: Path, found: str, fields: tuple[str, str] = ("", "")) -> list[Path]:
+    """Data of other formats that lie beside what `find_files` gave for "auto", single recordings left out."""
+    if path.is_dir() and any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
+        return []  # what `datasets` saved
+    own = {"lhotse", "webdataset", "shar"} if found == "shar" else {found}
+    others = [(kind, files) for kind, files in _by_format(walk(path), fields).items() if kind in FORMATS]
+    return [
+        file
+        for kind, files in others
+        for file in files
+        if kind not in own | {"folder"} and (kind != "table" or names_audio(file, *fields))
+    ]
+
+
 def _by_format(files: list[Path], fields: tuple[str, str] | None) -> dict[str, list[Path]]:
     """Files by format. Of files with the same ending only the first that is not empty is opened, of text the first few.
 
