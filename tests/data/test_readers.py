@@ -15,7 +15,7 @@ import soundfile
 
 from salad.audio import read_audio
 from salad.config import Speech, Text
-from salad.data.ingest_plan import IngestLimits, make_plan, read_plan
+from salad.data.ingest_plan import IngestLimits, make_plan, read_plan, stamp_recordings
 from salad.data.ingest_plan import rows_of as rows_of_plan
 from salad.data.readers.columns import need_pyarrow
 from salad.data.readers.detect import find_files, kind_of
@@ -739,6 +739,15 @@ def test_parquet_whose_text_nobody_knows_keeps_its_rows(tmp_path):
         row = {"audio": {"bytes": encoded(sound(0.5)), "path": None}, **more}
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row] * 3), tmp_path / "x.parquet")
         assert [row.text for row in rows_of(tmp_path / "x.parquet")[1]] == [None] * 3
+
+
+@pytest.mark.parametrize("name", ["\\ud800.wav", "a\\u0000b.wav", "\\udcff.wav", "x" * 400])
+def test_a_name_that_no_file_can_have_costs_its_row(tmp_path, name):
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(f'{{"audio_filepath": "{name}", "text": "hi"}}\n')
+    entry = Speech(path=manifest)
+    make_plan(tmp_path / "plan", [(entry, *open_source(entry))], IngestLimits(0.1, 60, 1000, 10, 0.6))
+    assert len(read_plan(tmp_path / "plan")[0]) == 1 and len(stamp_recordings(tmp_path / "plan")) == 16
 
 
 @pytest.mark.parametrize("value", ["Infinity", "-Infinity", "NaN", "1e400", "-1", "0", '"long"', "1" + "0" * 400])

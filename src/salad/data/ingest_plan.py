@@ -173,10 +173,10 @@ def _named(files: Iterable[Path], what: str) -> str:
 
 
 def stamp_of(path: str) -> tuple[int, int]:
-    """Size and time of a file; zeros where there is none."""
+    """Size and time of a file; zeros where there is none, nor can be by that name."""
     try:
         state = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return 0, 0
     return state.st_size, state.st_mtime_ns
 
