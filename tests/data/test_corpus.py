@@ -39,6 +39,14 @@ def test_a_bad_line_is_set_aside_by_its_number(tmp_path, line):
     assert [row["id"] for row in aside] == ["b-000002"] and str(tmp_path / "b.jsonl") in aside[0]["reason"]
 
 
+def test_a_damaged_line_of_text_is_told_as_what_it_is(tmp_path):
+    (tmp_path / "b.jsonl").write_text('{"text": "fine"}\n{"text": "ba\n{"words": 3}\n')
+    documents, aside = read_text(Text(path=tmp_path / "b.jsonl"), lambda text: True)
+    assert [d.text for d in documents] == ["fine"] and [row["id"] for row in aside] == ["b-b-0000002", "b-b-0000003"]
+    assert f"{tmp_path / 'b.jsonl'} line 2: expected one JSON object, got" in aside[0]["reason"]
+    assert aside[1]["reason"].startswith(f"{tmp_path / 'b.jsonl'}: text: expected a string, got None")
+
+
 def test_a_packed_text_that_is_cut_off_is_told_and_read_as_far_as_it_goes(tmp_path):
     lines = "".join(json.dumps({"text": f"Line number {n}, of many."}) + "\n" for n in range(2000))
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode())[:-3000])

@@ -27,7 +27,7 @@ from salad.data.ingest_plan import Planned, choose_heldout, num_positions
 from salad.data.manifest import load_spoken
 from salad.files import read_json, read_jsonl, write_json
 from salad.pipeline.model_card import write_model_card
-from salad.pipeline.run import Run, run_pipeline
+from salad.pipeline.run import Run, check_above, run_pipeline
 from salad.pipeline.stages import corpus
 from salad.pipeline.stages.align import load_aligned
 from salad.synthesize.voices import load_voice
@@ -560,6 +560,37 @@ def test_changed_data_are_read_again(tmp_path, monkeypatch, recipe_values):
     assert CliRunner().invoke(app, arguments).exit_code == 0
     summary = Run(load_recipe(RECIPES / "nemo.yaml", overrides)).done("corpus").summary
     assert summary["speech_documents"] + summary["heldout_documents"] == 4
+
+
+def test_another_sound_behind_the_same_manifest_is_read(tmp_path, monkeypatch):
+    """The row names its file, and the manifest stays as it is; what is gone counts as it was."""
+    monkeypatch.chdir(tmp_path)
+    manifest = nemo(tmp_path / "data" / "nemo")
+    write_jsonl(tmp_path / "web.jsonl", web_rows(10))
+    data = ['corpus.prepared=""', "corpus.text=[{path: web.jsonl}]", f"corpus.speech=[{{path: {manifest}}}]"]
+    recipe = load_recipe(RECIPES / "nemo.yaml", [*NO_WEIGHTS, "precision=fp32", *data])
+    run, read = Run(recipe), []
+    monkeypatch.setattr(corpus, "run", lambda run, real=corpus.run: read.append(run) or real(run))
+    run_pipeline(recipe, until="corpus")
+    run_pipeline(recipe, until="corpus")
+    assert len(read) == 1
+    *_, first, last = sorted(manifest.parent.rglob("*.wav"))
+    want = sound(2.0, 77)
+    soundfile.write(last, want, RATE_HZ)
+    run_pipeline(recipe, until="corpus")
+    assert len(read) == 2 and "your recordings" in read_json(run.folder("corpus") / "stage.json")["inputs"]
+    heard = [soundfile.read(u.audio, dtype="float32")[0] for u, *_ in both(run)]
+    assert [len(one) == len(want) and np.abs(one - want).max() < 1e-3 for one in heard].count(True) == 1
+    run_pipeline(recipe, until="corpus")
+    first.unlink()
+    run_pipeline(recipe, until="corpus")
+    assert len(read) == 2
+    other = recipe.model_copy(update={"run_dir": tmp_path / "other"})
+    run_pipeline(other, until="corpus", reuse=[run.dir])
+    assert len(read) == 2 and Run(other).finished("corpus")
+    soundfile.write(last, sound(2.0, 78), RATE_HZ)
+    with pytest.raises(SaladError, match="corpus in .* no longer fits the recipe .your recordings changed"):
+        check_above(run, "align")
 
 
 def test_recordings_added_after_a_kill_are_read(tmp_path, monkeypatch):

@@ -15,9 +15,10 @@ import soundfile
 
 from salad.audio import read_audio
 from salad.config import Speech, Text
-from salad.data.ingest_plan import IngestLimits, make_plan, read_plan
+from salad.data.ingest_plan import IngestLimits, make_plan, read_plan, stamp_recordings
 from salad.data.ingest_plan import rows_of as rows_of_plan
-from salad.data.readers.detect import find_files
+from salad.data.readers.columns import need_pyarrow
+from salad.data.readers.detect import find_files, kind_of
 from salad.data.readers.rows import Row, check_text, locate, read_row
 from salad.data.readers.text import cut_text, read_text
 from salad.data.sources import open_source
@@ -275,6 +276,23 @@ def test_what_is_not_known_is_named(tmp_path, name, content, message):
         find_files(folder)
 
 
+MARKS = [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n", b"\xff\xfe", b"\xfe\xff", b"\xc2\xa0\n", b"\x1f"]
+
+
+@pytest.mark.parametrize("data", MARKS)
+def test_a_mark_or_white_space_alone_is_an_empty_file(tmp_path, data):
+    (tmp_path / "a.txt").write_bytes(data)
+    assert kind_of(tmp_path / "a.txt") == "empty" and read_text(Text(path=tmp_path), lambda text: True) == ([], [])
+    with pytest.raises(SaladError, match="of no known format .found 1 empty"):
+        find_files(tmp_path)
+
+
+def test_half_of_a_mark_is_a_text_that_is_not_utf8(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xff")
+    documents, [aside] = read_text(Text(path=tmp_path), lambda text: True)
+    assert not documents and "is not UTF-8" in aside["reason"]
+
+
 @pytest.mark.parametrize("name", ["../x.wav", "a/../../x.wav", "/etc/passwd", "a/\0b.wav", "", 3])
 def test_no_path_leads_out_of_its_folder(tmp_path, name):
     with pytest.raises(SaladError, match="lies outside|expected the path"):
@@ -345,6 +363,33 @@ def test_tables_as_spreadsheets_and_windows_write_them(tmp_path, name, content, 
     rows = rows_of(tmp_path)[1]
     assert [row.text for row in rows] == ["well, hello", "good night"] and not any(row.problem for row in rows)
     assert [len(heard(row)) for row in rows] == [RATE_HZ] * 2
+
+
+def note_of(place, **settings):
+    entry = Speech(path=place, **settings)
+    make_plan(place.parent / "plan", [(entry, *open_source(entry))], IngestLimits(0.1, 60, 1000, 10, 0.6))
+    return read_plan(place.parent / "plan")[1][0].note
+
+
+def test_data_of_another_format_in_a_folder_are_named(tmp_path):
+    pytest.importorskip("pyarrow")
+    folder, audio = tmp_path / "d", encoded(sound(0.5))
+    write_parquet(folder / "b.parquet", [{"audio": {"bytes": audio, "path": ""}, "text": "p"}])
+    (folder / "README.md").write_text("# Recordings, by me\n")
+    assert note_of(folder) == ""
+    write_tar(folder / "a.tar", [("k.flac", audio), ("k.txt", b"x")])
+    told = "data of another format (give it an entry of its own), not read: 1 (b.parquet)"
+    assert note_of(folder) == told and note_of(folder, format="webdataset") == ""
+    recorded(folder, "x/0.wav", text="hello")
+    assert note_of(folder) == f"{told}; recordings that no row names, not read: 1 (0.wav)"
+
+
+def test_recordings_that_a_table_does_not_list_are_counted(tmp_path):
+    folder = recorded(tmp_path / "d", *(f"{n}.wav" for n in range(6)), "sub/ü.wav")
+    (folder / "metadata.csv").write_text("path,text\n0.wav,hi\nsub/ü.wav,ho\n", encoding="utf-8")
+    told = "recordings that no row names, not read: 5 (1.wav, 2.wav, 3.wav, ...)"
+    assert note_of(folder) == note_of(folder, format="table") == told
+    assert note_of(folder, max_hours=1e-9) == "stopped after max_hours: 1e-09"
 
 
 def test_a_table_without_a_known_text_says_so_and_guesses_nothing(tmp_path):
@@ -511,6 +556,124 @@ def test_a_row_with_too_many_columns_is_named_and_not_cut(tmp_path):
     assert "a quote begins a cell of this line" in first.problem and "1 columns" in second.problem and third.text == "b"
 
 
+@pytest.mark.parametrize(
+    ("texts", "read"),
+    [
+        (["Yes, I know.", "No, I do not.", "Well, maybe.", "Fine."], ["", "", "", "Fine."]),
+        (["Yes, I know.", "No, I do not."], ["", ""]),  # all alike: a further cell begins with a space
+        (["Yes,I know.", "No,I do not.", "Fine."], ["", "", "Fine."]),  # rows differ
+        (["Yes,me", "No,you", "Fine,me,too"], ["Yes", "No", ""]),  # a third column that no text spills into
+        (["Yes,", "No,", "Fine"], ["Yes", "No", "Fine"]),
+    ],
+)
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_a_text_that_spills_over_its_column_is_named_without_a_header_too(tmp_path, texts, read, delimiter):
+    folder = folder_of(tmp_path, len(texts))
+    lines = [f"{n}.wav{delimiter}{text.replace(',', delimiter)}" for n, text in enumerate(texts)]
+    (folder / "m.csv").write_text("\n".join(lines) + "\n")
+    rows = rows_of(folder)[1]
+    assert [row.text for row in rows] == read
+    assert all(("columns, expected" in row.problem) == (not row.text) for row in rows)
+    assert all("or name the columns in the first line" in row.problem for row in rows if row.problem)
+
+
+def test_the_third_column_of_ljspeech_is_no_text_that_spilled(tmp_path):
+    folder = folder_of(tmp_path, 2)
+    (folder / "m.csv").write_text("0|In 1866| In eighteen sixty-six\n1|Yes| Yes\n")
+    assert [(row.text, row.problem) for row in rows_of(folder)[1]] == [("In 1866", ""), ("Yes", "")]
+
+
+def test_an_empty_line_may_stand_above_a_manifest(tmp_path):
+    (recorded(tmp_path, "a.wav") / "metadata.jsonl").write_text('\n \n{"file_name": "a.wav", "text": "hello"}\n')
+    assert texts_of(tmp_path) == {"a.wav": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("m.csv", "path,text,offset,duration\na.wav,one,0.25,0.5\na.wav,two,0.75,0.25\na.wav,all,,\n"),
+        ("metadata.jsonl", '{"file_name": "a.wav", "text": "one", "offset": 0.25, "duration": 0.5}\n'
+                           '{"file_name": "a.wav", "text": "two", "offset": 0.75, "duration": 0.25}\n'
+                           '{"file_name": "a.wav", "text": "all"}\n'),
+    ],
+)  # fmt: skip
+def test_times_in_a_table_are_those_of_nemo(tmp_path, name, content):
+    (recorded(tmp_path, "a.wav") / name).write_text(content)
+    rows = rows_of(tmp_path)[1]
+    assert [(row.id, row.offset_s, row.start_s, row.duration_s, row.recording) for row in rows] == [
+        ("a.wav@0.250", 0.25, 0.25, 0.5, "a.wav"),
+        ("a.wav@0.750", 0.75, 0.75, 0.25, "a.wav"),
+        ("a.wav", 0.0, None, None, ""),
+    ]
+    assert [len(heard(row)) / RATE_HZ for row in rows] == [0.5, 0.25, 1.0]
+
+
+def test_a_time_in_a_table_that_is_no_number_costs_its_row(tmp_path):
+    (recorded(tmp_path, "a.wav") / "m.csv").write_text("path,text,offset\na.wav,one,0:25\na.wav,two,0.5\n")
+    one, two = rows_of(tmp_path)[1]
+    assert one.problem.startswith("offset: '0:25', expected seconds as a number") and not two.problem
+
+
+def test_a_json_array_may_begin_with_what_is_no_row(tmp_path):
+    (recorded(tmp_path, "a.wav") / "m.json").write_text(
+        '[null, {"audio_filepath": "a.wav", "text": "hi", "offset": 0.25, "duration": 0.5}]'
+    )
+    found, (first, second) = rows_of(tmp_path)
+    assert found == "nemo" and "expected a JSON object, got None" in first.problem
+    assert (second.offset_s, second.duration_s, second.problem) == (0.25, 0.5, "")
+
+
+def test_a_name_with_dots_is_a_column_before_it_is_a_path(tmp_path):
+    (recorded(tmp_path / "csv", "a.wav") / "m.csv").write_text("path,meta.text\na.wav,hello\n")
+    assert texts_of(tmp_path / "csv", text_field="meta.text") == {"a.wav": "hello"}
+    write_jsonl(nemo(tmp_path / "nemo"), [{"audio_filepath": "0.flac", "a.b": "whole", "a": {"b": "part"}}])
+    assert [row.text for row in rows_of(tmp_path / "nemo", text_field="a.b")[1]] == ["whole"]
+    write_jsonl(tmp_path / "t.jsonl", [{"meta": {"text": "in it"}}])
+    assert [d.text for d in read_text(Text(path=tmp_path / "t.jsonl", text_field="meta.text"), bool)[0]] == ["in it"]
+
+
+@pytest.mark.parametrize("inner", [True, False])
+def test_a_column_of_parquet_may_have_dots_in_its_name(tmp_path, inner):
+    pytest.importorskip("pyarrow")
+    pyarrow = need_pyarrow()
+    table = {"meta": [{"text": "One", "kind": "x"}]} if inner else {"meta.text": ["One"], "meta.kind": ["x"]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "text.parquet")
+    entry = Text(path=tmp_path / "text.parquet", text_field="meta.text", domain_field="meta.kind")
+    assert [(d.text, d.domain) for d in read_text(entry, bool)[0]] == [("One", "x")]
+    table["audio"] = [{"bytes": encoded(sound(0.5)), "path": None}]
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "speech.parquet")
+    assert [row.text for row in rows_of(tmp_path / "speech.parquet", text_field="meta.text")[1]] == ["One"]
+
+
+LICENCES, LANGUAGES = ("license", "licence"), ("language", "lang", "locale")
+
+
+@pytest.mark.parametrize("licence", LICENCES)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_licence_and_language_are_known_by_every_spelling(tmp_path, licence, language):
+    pytest.importorskip("pyarrow")
+    pyarrow = need_pyarrow()
+    told, audio = {licence: "CC0", language: "de"}, encoded(sound(0.5))
+    write_tar(tmp_path / "tar" / "s.tar", [("a.flac", audio), ("a.json", json.dumps({"text": "a", **told}).encode())])
+    row = {"audio": {"bytes": audio, "path": None}, "text": "a", **told}
+    (tmp_path / "parquet").mkdir()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "parquet" / "a.parquet")
+    recorded(tmp_path / "table", "a.wav")
+    (tmp_path / "table" / "m.csv").write_text(f"path,text,{licence},{language}\na.wav,a,CC0,de\n")
+    write_jsonl(tmp_path / "nemo" / "m.jsonl", [{"audio_filepath": "a.wav", "text": "a", **told}])
+    for kind in ("tar", "parquet", "table", "nemo"):
+        assert [(own.licence, own.language) for own in rows_of(tmp_path / kind)[1]] == [("CC0", "de")], kind
+
+
+@pytest.mark.parametrize("licence", LICENCES)
+def test_lhotse_names_a_licence_by_every_spelling(tmp_path, licence):
+    path = libriheavy(tmp_path, books=1, cuts=1)
+    [cut] = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    cut["supervisions"][0].setdefault("custom", {})[licence] = "CC0"
+    write_jsonl(path, [cut])
+    assert [row.licence for row in rows_of(tmp_path)[1]] == ["CC0"]
+
+
 def write_parquet(path, rows):
     import pyarrow.parquet
 
@@ -576,6 +739,15 @@ def test_parquet_whose_text_nobody_knows_keeps_its_rows(tmp_path):
         row = {"audio": {"bytes": encoded(sound(0.5)), "path": None}, **more}
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row] * 3), tmp_path / "x.parquet")
         assert [row.text for row in rows_of(tmp_path / "x.parquet")[1]] == [None] * 3
+
+
+@pytest.mark.parametrize("name", ["\\ud800.wav", "a\\u0000b.wav", "\\udcff.wav", "x" * 400])
+def test_a_name_that_no_file_can_have_costs_its_row(tmp_path, name):
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(f'{{"audio_filepath": "{name}", "text": "hi"}}\n')
+    entry = Speech(path=manifest)
+    make_plan(tmp_path / "plan", [(entry, *open_source(entry))], IngestLimits(0.1, 60, 1000, 10, 0.6))
+    assert len(read_plan(tmp_path / "plan")[0]) == 1 and len(stamp_recordings(tmp_path / "plan")) == 16
 
 
 @pytest.mark.parametrize("value", ["Infinity", "-Infinity", "NaN", "1e400", "-1", "0", '"long"', "1" + "0" * 400])
@@ -664,6 +836,16 @@ def test_keys_with_dots_and_members_apart(tmp_path, names, texts):
         k: f"text of {v}" for k, v in texts.items()
     } or not texts
     assert len(rows) == (len(texts) or 1) and all(len(heard(row)) == RATE_HZ // 2 for row in rows if not row.problem)
+
+
+@pytest.mark.parametrize("fields", [{"speaker": "me"}, {"speaker": "me", "text": " "}, {"speaker": "me", "text": None}])
+@pytest.mark.parametrize("ending", ["txt", "lab"])
+def test_a_text_beside_a_description_without_one(tmp_path, fields, ending):
+    [flac] = members("k.flac")
+    write_tar(tmp_path / "s.tar", [flac, ("k.json", json.dumps(fields).encode()), (f"k.{ending}", b"hello")])
+    assert [(row.text, row.speaker) for row in rows_of(tmp_path)[1]] == [("hello", "me")]
+    write_tar(tmp_path / "s.tar", [flac, ("k.json", b'{"text": "of the json"}'), (f"k.{ending}", b"hello")])
+    assert texts_of(tmp_path) == {"s/k": "of the json"}
 
 
 def test_texts_of_a_tar_in_other_encodings(tmp_path):
@@ -779,6 +961,21 @@ def test_text_of_every_kind_and_what_is_broken(tmp_path):
     assert [d.text for d in documents] == ["Good one.", "A paragraph of two lines."]
     assert ["is missing" in row["reason"] or "expected a string" in row["reason"] for row in aside[:1]] == [True]
     assert "is not UTF-8" in aside[1]["reason"]
+
+
+@pytest.mark.parametrize("begin", ["FORMER", "RIFFRAFF", "ID3", "OggS", ".snd", "#!AMR", "fLaC"])
+def test_prose_may_begin_with_the_letters_of_a_recording(tmp_path, begin):
+    (tmp_path / "a.txt").write_text(f"{begin} PRESIDENT says no.")
+    documents, aside = read_text(Text(path=tmp_path), lambda text: True)
+    assert [d.text for d in documents] == [f"{begin} PRESIDENT says no."] and not aside
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "FLAC", "OGG", "AU", "MP3"])
+def test_recordings_are_told_by_what_they_hold(tmp_path, kind):
+    (tmp_path / "a").write_bytes(encoded(sound(0.5), kind=kind))
+    assert kind_of(tmp_path / "a") == "folder"
+    (tmp_path / "a").write_bytes(b"ID3\4\0\0\0\0\0\0")
+    assert kind_of(tmp_path / "a") == "folder"
 
 
 def test_a_long_text_is_cut_between_sentences_and_keeps_every_word():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from salad.audio import copy_flac, to_samples, to_seconds, write_flac
-from salad.data.ingest_plan import IngestLimits, Planned, PlannedRows, open_plan
+from salad.data.ingest_plan import IngestLimits, Planned, PlannedRows, open_plan, stamp_of
 from salad.data.manifest import Sentence, write_utterances
 from salad.data.readers.rows import Row, read_row, utf8
 from salad.engine import Made, Shard, run_shards
@@ -79,7 +78,7 @@ def ingest_documents(
         def key(item: tuple[int, str]) -> str:
             rows = planned.texts(item[0])
             files = sorted({json.loads(row).get("audio", "") for row in rows})
-            return f"{limits} {sources[item[1]]} {item[1]} {rows} {[_stamp(file) for file in files]}"
+            return f"{limits} {sources[item[1]]} {item[1]} {rows} {[stamp_of(file) for file in files]}"
 
         return run_shards(
             function,
@@ -91,14 +90,6 @@ def ingest_documents(
             unit="documents",
             key=key,
         )
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    try:
-        state = os.stat(path)
-    except OSError:
-        return 0, 0  # a row without its audio, which ingest tells of
-    return state.st_size, state.st_mtime_ns
 
 
 def ingest(shard: Shard, folder: Path, *, plan: str, sources: dict[str, tuple[str, str]], limits: IngestLimits) -> None:

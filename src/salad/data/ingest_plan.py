@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from salad.config import Speech
-from salad.data.readers.rows import Row, check_text, times_fault, to_row, utf8
+from salad.data.readers.detect import unread_files, walk
+from salad.data.readers.rows import AUDIO_SUFFIXES, Row, check_text, times_fault, to_row, utf8
 from salad.engine import pick
 from salad.types import SaladError
 
 CHARS_PER_S = 15.0  # of reading aloud, where a manifest does not say how long a row lasts
 BYTES_PER_TOKEN = 3.0  # fewer than any tokenizer here needs for English, so that the bound holds
 MAX_ROWS = 512  # in one document, whatever their length
+MAX_NAMED = 3  # files that are not read, in a note
 BLOCK = 1024  # documents that are read at once
 BLOCK_ROWS = 128  # documents whose rows are read at once
 TIMED = re.compile(r"\d\d:\d\d[.,]\d{3} --> |^(?:\d+ \d+ \S+ ){2}")  # subtitles (SRT, VTT), HTK's labels
@@ -36,6 +38,7 @@ DEFAULTS = {one.name: one.default for one in fields(Row)}
 SCHEMA = """
 CREATE TABLE rows (n INTEGER PRIMARY KEY, source TEXT, id TEXT, recording TEXT, speaker TEXT, start_s REAL,
     seconds REAL, characters INTEGER, problem INTEGER, document INTEGER, row TEXT, UNIQUE (source, id));
+CREATE TABLE files (source TEXT, audio TEXT, size INTEGER, time INTEGER, PRIMARY KEY (source, audio)) WITHOUT ROWID;
 CREATE TABLE sources (source TEXT PRIMARY KEY, entry TEXT, format TEXT, rows INTEGER, note TEXT);
 """
 
@@ -113,7 +116,7 @@ def make_plan(path: Path, sources: Iterable[tuple[Speech, str, Iterator[Row]]], 
 
 def _store(plan: sqlite3.Connection, entry: Speech, found: str, rows: Iterator[Row], number: Iterator[int]) -> None:
     left_s = float("inf") if entry.max_hours is None else entry.max_hours * 3600
-    kept, note = 0, ""
+    kept, note, before = 0, "", ""
     for row in rows:
         row = _checked(row, entry)
         seconds = row.duration_s if row.duration_s is not None else len(str(row.text)) / CHARS_PER_S
@@ -122,6 +125,10 @@ def _store(plan: sqlite3.Connection, entry: Speech, found: str, rows: Iterator[R
                 note = f"stopped after max_hours: {entry.max_hours:g}"
                 break
             left_s -= seconds
+        if row.audio not in ("", before):
+            before = row.audio
+            file = (entry.title, json.dumps(before), *stamp_of(before))
+            plan.execute("INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?)", file)
         n, kept = next(number), kept + 1
         values = (
             n, entry.title, row.id, row.recording, row.speaker, row.start_s, seconds, len(row.text.encode()),
@@ -134,8 +141,59 @@ def _store(plan: sqlite3.Connection, entry: Speech, found: str, rows: Iterator[R
             twin = row.broken(f"id: {row.id!r} is there before; give every row its own")
             copy = f"{row.id} (again, {n})"
             plan.execute(insert, (n, entry.title, copy, *values[3:8], True, n, _to_json(twin)))
+    note = "; ".join(filter(None, (note, *_unread(plan, entry, found, whole=not note))))
     settings = json.dumps(entry.model_dump(mode="json"))
     plan.execute("INSERT INTO sources VALUES (?, ?, ?, ?, ?)", (entry.title, settings, found, kept, note))
+
+
+def _unread(plan: sqlite3.Connection, entry: Speech, found: str, whole: bool) -> Iterator[str]:
+    """What lies in an entry's folder and is not read, counted. whole: every row was seen, so that it is known."""
+    if entry.path is None:
+        return
+    if entry.format == "auto":
+        others = unread_files(entry.path, found, (entry.audio_field, entry.text_field))
+        yield _named(others, "data of another format (give it an entry of its own)")
+    if whole and found != "folder":
+        seen = "SELECT 1 FROM files WHERE source = ? AND audio = ?"
+        left = (
+            file
+            for file in walk(entry.path)
+            if file.suffix.lower() in AUDIO_SUFFIXES
+            and not plan.execute(seen, (entry.title, json.dumps(os.path.abspath(file)))).fetchone()
+        )
+        yield _named(left, "recordings that no row names")
+
+
+def _named(files: Iterable[Path], what: str) -> str:
+    num, first = 0, list[str]()
+    for num, file in enumerate(files, 1):
+        if num <= MAX_NAMED:
+            first.append(utf8(file.name))
+    return f"{what}, not read: {num} ({', '.join(first)}{', ...' if num > MAX_NAMED else ''})" if num else ""
+
+
+def stamp_of(path: str) -> tuple[int, int]:
+    """Size and time of a file; zeros where there is none, nor can be by that name."""
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
+
+
+def stamp_recordings(path: Path) -> str:
+    """16 hex digits of the sizes and times of the files that the rows of a plan name; none of them is read.
+
+    A file that is gone counts as it was: what was made of it stays. "" for a plan of old, which does not tell.
+    """
+    digest = hashlib.sha256()
+    with open_plan(path) as plan:
+        if not plan.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchone():
+            return ""
+        for audio, *then in plan.execute("SELECT audio, size, time FROM files ORDER BY source, audio"):
+            now = stamp_of(json.loads(audio))
+            digest.update(f"{audio} {list(now) if any(now) else then}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _checked(row: Row, entry: Speech) -> Row:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import platform
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from salad.config import Recipe
+from salad.data.readers.detect import walk
 from salad.files import sha256_file, sha256_json
 
 # They change no file of align, nor any frame; but `encode` (see stages/align.py), which older recipes do not have.
 LOADING = {"sequence": ("features", "stream", "lanes", "buffer_shards", "encode")}
+VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
 
 
 def fingerprint(value: Any) -> str:
@@ -42,6 +47,29 @@ def of_folder(folder: Path | None) -> str:
 def of_stamps(files: Iterable[Path]) -> str:
     """Of files by their sizes and times: corpora are too large to read for it."""
     return fingerprint([_stamp(path) for path in files])
+
+
+def of_user_data(recipe: Recipe) -> dict[str, str]:
+    """Of the user's files, and of how long a document of them may be; {} where there are none."""
+    places = [data.path for data in recipe.corpus.user_data if data.path is not None]
+    if not places:
+        return {}
+    length = {"stride": recipe.model.stride, "encoder": recipe.assets.encoder, "layouts": 2}  # of any number: one
+    return {
+        "length of documents": fingerprint({**section(recipe, "sequence"), **length}),
+        "your data": of_stamps(path for place in places for path in walk(place)),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of this package, Python and the libraries that results depend on."""
+    versions = {"salad-speech": importlib.import_module("salad").__version__, "python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
 
 
 def _stamp(path: Path) -> list[Any]:

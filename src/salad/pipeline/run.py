@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
@@ -23,7 +22,7 @@ from salad.engine import using
 from salad.engine.memory import keep_freed_memory
 from salad.engine.precision import Timing, Use, decide, measured
 from salad.files import num_bytes, size_of, write_json
-from salad.pipeline.fingerprints import of_section
+from salad.pipeline.fingerprints import of_section, versions
 from salad.pipeline.lock import one_owner
 from salad.progress import console
 from salad.records import read_record
@@ -49,10 +48,9 @@ STAGES = (
     "evaluate",
     "report",
 )
-MEASURED = "measured precision"
+MEASURED, RECORDINGS = "measured precision", "your recordings"
 KEPT_BYTES = 10**10  # of results that no longer fit: so much is kept in replaced/ without asking
 ROUND = ("probe", "select", "synthesize", "stage2")  # what a further round of buying does again
-VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
 
 
 @dataclass(frozen=True)
@@ -176,13 +174,13 @@ def run_pipeline(
         apart = [asdict(departure) for departure in departures(recipe)]
         write_json(run.dir / "recipe.json", {**recipe.model_dump(mode="json"), "departures": apart})
     above_ran, ran = "", False
-    for stage in (only,) if only else STAGES:
+    for above, stage in itertools.pairwise(("", only) if only else ("", *STAGES)):
         meet()  # what the first process wrote about the stage before is there for all
-        parts |= _inputs(stage, recipe)
-        state, last = _state(run.folder(stage)), _state(run.last_result(stage))
+        parts |= _found(above, run.folder(above)) | _inputs(stage, recipe)
+        state, last = _state(run.folder(stage)), _fitting(stage, run.last_result(stage), parts)
+        changed = _changed(state.inputs, parts | _found(stage, run.folder(stage))) if state else []
         meet()  # and nobody writes before all have read
-        changed = _changed(state.inputs, parts) if state else []
-        if changed and not ran and last and last.done and last.inputs == parts:
+        if changed and not ran and last:
             if first:
                 done = take_back(run.folder(stage), run.last_result(stage), replaced)
                 console.print(f"{stage}: fits again and is taken back from replaced/; {done}", highlight=False)
@@ -228,7 +226,7 @@ def check_above(run: Run, stage: str) -> dict[str, str]:
     """
     parts, recipe = dict[str, str](), run.recipe
     for before in STAGES[: STAGES.index(stage)]:
-        parts |= _inputs(before, recipe)
+        parts |= _inputs(before, recipe) | _found(before, run.folder(before))
         if before == "assets" or skips(recipe, before):
             continue
         note = _state(run.folder(before)) or StageNote()
@@ -250,11 +248,13 @@ def skips(recipe: Recipe, stage: str) -> str:
 
 def _same_elsewhere(stage: str, parts: dict[str, str], runs: Sequence[Path]) -> Path | None:
     """The finished folder of this stage in another run, made from the same inputs."""
-    for other in runs:
-        state = _state(other / stage)
-        if state and state.done and state.inputs == parts:
-            return other / stage
-    return None
+    return next((other / stage for other in runs if _fitting(stage, other / stage, parts)), None)
+
+
+def _fitting(stage: str, folder: Path, parts: dict[str, str]) -> StageNote | None:
+    """The note of a finished result in `folder` that was made from `parts`, and from what it found as it is now."""
+    state = _state(folder)
+    return state if state and state.done and state.inputs in (parts, parts | _found(stage, folder)) else None
 
 
 def _others() -> tuple[bool, Callable[[], None]]:
@@ -298,7 +298,8 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
         write_json(folder / "stage.json", {**header, "status": "running", "seconds": spent})
         raise
     seconds += time.monotonic() - start_s
-    write_json(folder / "stage.json", {**header, "status": "done", "seconds": round(seconds, 2), "summary": summary})
+    done = {"inputs": parts | _found(stage, folder), "status": "done", "seconds": round(seconds, 2)}
+    write_json(folder / "stage.json", {**header, **done, "summary": summary})
     for pattern in getattr(_module(stage), "SPENT", ()):
         for path in folder.glob(pattern):
             path.unlink()
@@ -317,6 +318,16 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
     return parts | (module.inputs(recipe) if hasattr(module, "inputs") else {})
 
 
+def _found(stage: str, folder: Path) -> dict[str, str]:
+    """Fingerprints of what the result in `folder` was made from that only its stage could tell, once it had read.
+
+    FOUND of its file: by the names that a user is told, a file in the folder, and what makes a fingerprint of it.
+    """
+    own = getattr(_module(stage), "FOUND", {}) if stage else {}
+    told = {name: stamp(folder / file) for name, (file, stamp) in own.items() if (folder / file).exists()}
+    return {name: value for name, value in told.items() if value}
+
+
 def kept_precision(run_dir: Path) -> Path:
     """Where the run's own timings of precision lie, once they were taken."""
     return run_dir / "assets" / "precision.json"
@@ -324,8 +335,9 @@ def kept_precision(run_dir: Path) -> Path:
 
 def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
     before = before or {}
-    if MEASURED not in before:  # made before precision was measured: a run that goes on is not made anew for that
-        now = {key: value for key, value in now.items() if key != MEASURED}
+    for name in (MEASURED, RECORDINGS):
+        if name not in before:  # made before that was known: a run that goes on is not made anew for it
+            now = {key: value for key, value in now.items() if key != name}
     return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
 
 
@@ -380,17 +392,6 @@ def refuse_large(folders: Sequence[Path], replaced: Replaced = "ask") -> None:
 def _state(folder: Path) -> StageNote | None:
     path = folder / "stage.json"
     return read_record(StageNote, path) if path.exists() else None
-
-
-def versions() -> dict[str, str]:
-    """Of this package, Python and the libraries that results depend on."""
-    versions = {"salad-speech": importlib.import_module("salad").__version__, "python": platform.python_version()}
-    for name in VERSIONS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _short(value: Any) -> str:

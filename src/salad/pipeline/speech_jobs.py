@@ -17,8 +17,8 @@ from salad.engine import Made
 from salad.files import Rows, read_json, write_json, write_jsonl
 from salad.model.encoders.base import Encoder
 from salad.model.encoders.job import FlyFrames, encode_all, items_of, kind_of, shared_encoder
-from salad.pipeline.fingerprints import fingerprint, of_folder, section
-from salad.pipeline.run import Run, versions
+from salad.pipeline.fingerprints import fingerprint, of_folder, section, versions
+from salad.pipeline.run import Run
 from salad.sequence import FrameShard, FrameStore, check_shard
 from salad.sequence.frames import Decode
 from salad.synthesize.delivery import STEADY

@@ -12,12 +12,16 @@ from salad.config import Speech
 from salad.data.readers.columns import StreamEnd, is_bytes, is_text, need_pyarrow, open_arrow, short
 from salad.data.readers.rows import (
     AUDIO_FIELDS,
+    LANGUAGE_FIELDS,
+    LICENCE_FIELDS,
     SPEAKER_FIELDS,
     TEXT_FIELDS,
     Row,
     broken_file,
     label,
     labels,
+    language_of,
+    licence_of,
     number,
     pick,
     placed,
@@ -26,7 +30,7 @@ from salad.files import JsonObject
 from salad.types import SaladError
 
 BATCH_ROWS = 256
-OTHER_FIELDS = ("id", "duration", "audio_duration", "license", "licence", "language")
+OTHER_FIELDS = ("id", "duration", "audio_duration", *LICENCE_FIELDS, *LANGUAGE_FIELDS)
 
 
 def hub_files(name: str, subset: str, split: str) -> list[Path]:
@@ -137,7 +141,7 @@ def _columns(schema: Any, entry: Speech, path: Path) -> tuple[str, list[str]]:
             f"corpus: {path} has the columns {', '.join(schema.names)}, none of which holds audio; set audio_field"
         )
     named = (entry.text_field, entry.speaker_field, entry.recording_field)
-    wanted = {*TEXT_FIELDS, *SPEAKER_FIELDS, *OTHER_FIELDS, *(field.split(".")[0] for field in named)}
+    wanted = {*TEXT_FIELDS, *SPEAKER_FIELDS, *OTHER_FIELDS, *named, *(field.split(".")[0] for field in named)}
     return audio[0], [name for name in schema.names if name != audio[0] and name in wanted]
 
 
@@ -167,8 +171,8 @@ def _row(value: JsonObject, name: str, path: Path, entry: Speech, audio: str, pa
         file_s=duration_s,
         speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
         recording=label(pick(value, entry.recording_field, ())),
-        licence=label(value.get("license")),
-        language=label(value.get("language")),
+        licence=licence_of(value),
+        language=language_of(value),
     )
     if part:
         return row

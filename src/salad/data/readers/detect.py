@@ -25,6 +25,11 @@ HEAD_BYTES = 1 << 16
 NOT_DATA = {"__MACOSX", "@eaDir"}  # what a Mac's zip or a disk station puts beside
 MAX_LISTS = 2  # texts in a folder that belong to no recording and may be a table of them
 MAX_OPENED = 200  # files of one ending that may each be of another kind: manifests beside settings and results
+AUDIO_MARK = re.compile(  # with what stands behind the letters, as prose may begin with FORM, RIFF or ID3, too
+    rb"RIFF.{4}WAVE|FORM.{4}AIF[FC]|fLaC[\0\x80]|OggS\0|\.snd\0|ID3[\2-\4]|#!AMR[-_.\w]*\n|\x1aE\xdf\xa3|0&\xb2u"
+    rb"|.{4}ftyp|\xff[\xe0-\xfd\xff]",  # the last is an MPEG frame; FF FE begins UTF-16
+    re.DOTALL,
+)
 SAMPLE_LINES = 5  # of a manifest, of which the first may be damaged
 KEYS = ("supervisions", "num_samples", "sample_rate_hz", "audio_filepath", "file_name")  # that give a kind away
 SPLITS = {  # as `datasets` knows them by the names of files and folders
@@ -85,6 +90,20 @@ def find_files(
                 "or leave it out"
             )
     return wanted, _of_split(path, found, split) if wanted == "parquet" and path.is_dir() else found
+
+
+def unread_files(path: Path, found: str, fields: tuple[str, str] = ("", "")) -> list[Path]:
+    """Data of other formats that lie beside what `find_files` gave for "auto", single recordings left out."""
+    if path.is_dir() and any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
+        return []  # what `datasets` saved
+    own = {"lhotse", "webdataset", "shar"} if found == "shar" else {found}
+    others = [(kind, files) for kind, files in _by_format(walk(path), fields).items() if kind in FORMATS]
+    return [
+        file
+        for kind, files in others
+        for file in files
+        if kind not in own | {"folder"} and (kind != "table" or names_audio(file, *fields))
+    ]
 
 
 def _by_format(files: list[Path], fields: tuple[str, str] | None) -> dict[str, list[Path]]:
@@ -164,17 +183,14 @@ def kind_of(path: Path) -> str:
         return "arrow"
     if head[TAR_MARK] == b"ustar":
         return "webdataset"
-    if (
-        head[:4] in (b"RIFF", b"fLaC", b"OggS", b"FORM", b".snd", b"\x1aE\xdf\xa3")
-        or head[:3] == b"ID3"
-        or head[:5] == b"#!AMR"
-        or head[:4] == b"\x30\x26\xb2\x75"
-        or (head[4:8] == b"ftyp" or (head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[:2] != b"\xff\xfe"))
-    ):
+    if AUDIO_MARK.match(head):
         return "folder"
     text = decode_text(head).lstrip()
-    if re.match(r"\[\s*\{", text):  # a JSON array, on one line or many
-        return _kind_of_object({key: None for key in KEYS if f'"{key}"' in text})
+    if not text:  # a byte order mark, or white space of other alphabets
+        return "empty"
+    told = {key: None for key in KEYS if f'"{key}"' in text}
+    if re.match(r"\[\s*\{", text) or (told and text.startswith("[")):  # a JSON array; its first item may be damaged
+        return _kind_of_object(told)
     lines = [line for line in text.split("\n", SAMPLE_LINES)[:SAMPLE_LINES] if line.strip()]
     if not (lines[0].startswith("{") or lines[0].strip() == "null"):
         return "table" if any(delimiter in lines[0] for delimiter in "\t|,;") else "text"

@@ -21,11 +21,14 @@ from salad.data.readers.rows import (
     decode_text,
     label,
     labels,
+    language_of,
+    licence_of,
+    part_of_file,
     pick,
     read_json_rows,
     spelled,
 )
-from salad.data.readers.table import Table, find_audio, read_head, table_rows
+from salad.data.readers.table import Table, find_audio, first_line, read_head, table_rows
 from salad.files import JsonObject, read_lines
 from salad.types import SaladError
 
@@ -114,12 +117,15 @@ def _text_folders(folder: Path, root: Path) -> tuple[Path, ...]:
 
 
 def read_tables(files: list[Path], entry: Speech) -> Iterator[Row]:
-    """One row for each line of a table (tab, |, ; or comma between columns) or of metadata.jsonl."""
+    """One row for each line of a table (tab, |, ; or comma between columns) or of metadata.jsonl.
+
+    Where it has `offset` and `duration`, they are read as those of NeMo's lines.
+    """
     for path, called in zip(files, labels(files), strict=True):
         before = f"{called}/" if len(files) > 1 else ""
         make = functools.partial(_row, path=path, entry=entry, before=before)
         try:
-            first = next(read_lines(path), "").lstrip()
+            first = first_line(path).lstrip()
             table = read_head(path, entry.audio_root or path.parent, entry.audio_field, entry.text_field)
         except SaladError as error:
             yield broken_file(path, str(error))
@@ -132,7 +138,8 @@ def read_tables(files: list[Path], entry: Speech) -> Iterator[Row]:
 
 def _delimited(path: Path, table: Table, entry: Speech, make: Any) -> Iterator[Row]:
     columns = table.columns
-    has_text = any(name in columns for name in ([entry.text_field.split(".")[0]] if entry.text_field else TEXT_FIELDS))
+    own = entry.text_field
+    has_text = any(name in columns for name in ((own, own.split(".")[0]) if own else TEXT_FIELDS))
     try:
         for number, cells in table_rows(path, table, entry.audio_root or path.parent):
             name = f"{path.name}:{number}"
@@ -158,10 +165,11 @@ def _row(value: JsonObject, name: str, *, path: Path, entry: Speech, before: str
         text=pick(value, entry.text_field, TEXT_FIELDS),
         speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
         recording=label(pick(value, entry.recording_field, ())),
-        licence=str(value.get("license") or value.get("licence") or ""),
-        language=str(value.get("language") or value.get("locale") or ""),
+        licence=licence_of(value),
+        language=language_of(value),
     )
     try:
+        row = part_of_file(row, value, str(given), before)
         yield replace(row, audio=find_audio(given, entry.audio_root or path.parent, entry.trusted))
     except SaladError as error:
         yield row.broken(str(error))

@@ -20,7 +20,10 @@ from salad.data.readers.rows import (
     broken_file,
     label,
     labels,
+    language_of,
+    licence_of,
     number,
+    part_of_file,
     pick,
     placed,
     read_json_rows,
@@ -99,23 +102,16 @@ def read_nemo(files: list[Path], entry: Speech) -> Iterator[Row]:
 def _nemo_row(value: JsonObject, name: str, *, path: Path, entry: Speech, before: str) -> Iterator[Row]:
     given = pick(value, entry.audio_field, AUDIO_FIELDS)
     called = name if given is None else str(given)
-    cut = value.get("offset") is not None
-    offset_s = float(value.get("offset") or 0.0)
-    duration_s = None if value.get("duration") is None else float(value["duration"])
     row = Row(
-        id=label(value.get("id")) or before + (f"{called}@{offset_s:.3f}" if cut else called),
+        id=label(value.get("id")) or before + called,
         text=pick(value, entry.text_field, TEXT_FIELDS),
-        offset_s=offset_s,
-        duration_s=duration_s,
-        file_s=None if cut else duration_s,
         speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
-        recording=str(pick(value, entry.recording_field, ()) or (before + called if cut else "")),
-        start_s=offset_s if cut else None,
-        licence=str(value.get("license") or value.get("licence") or ""),
-        language=str(value.get("lang") or value.get("language") or ""),
+        recording=str(pick(value, entry.recording_field, ()) or ""),
+        licence=licence_of(value),
+        language=language_of(value),
         source=label(value.get("source")),
     )
-    yield placed(row, given, path.parent, entry)
+    yield placed(part_of_file(row, value, called, before), given, path.parent, entry)
 
 
 def read_lhotse(files: list[Path], entry: Speech) -> Iterator[Row]:
@@ -195,8 +191,8 @@ def _supervised(base: Row, cut: Any, n: int, value: JsonObject, entry: Speech, a
         speaker=label(supervision.speaker),
         recording=str(pick(value, entry.recording_field, ()) or supervision.recording_id or ""),
         start_s=None if apart else base.offset_s + start,
-        licence=label(custom.get("licence")),
-        language=label(supervision.language),
+        licence=licence_of(custom),
+        language=label(supervision.language) or language_of(custom),
         source=label(custom.get("source")),
         document_id=label(custom.get("document_id")),
         domain=label(custom.get("domain")),

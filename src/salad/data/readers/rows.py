@@ -26,6 +26,8 @@ AUDIO_SUFFIXES = (
 TEXT_FIELDS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_text", "raw_transcription")
 AUDIO_FIELDS = ("audio_filepath", "audio", "file_name", "path", "file", "wav", "audio_path", "filename")
 SPEAKER_FIELDS = ("speaker", "speaker_id", "client_id", "spk")
+LICENCE_FIELDS = ("license", "licence")
+LANGUAGE_FIELDS = ("lang", "language", "locale")
 ROUNDED_S = 1.0  # so much longer than a row tells may its file be, whose seconds somebody rounded
 WHOLE_S = 0.01  # a row that ends so close to its file's end is all of it
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # no text: espeak takes what stands behind some for orders
@@ -180,6 +182,35 @@ def placed(row: Row, given: Any, folder: Path, entry: Any, within: Path | None =
         return row.broken(str(error))
 
 
+def part_of_file(row: Row, value: JsonObject, called: str, before: str = "") -> Row:
+    """The row with the `offset` and `duration` of NeMo, in seconds: with an offset it is a part of its file `called`.
+
+    Raises SaladError where one of them is no number.
+    """
+    offset_s, duration_s = _seconds(value, "offset"), _seconds(value, "duration")
+    if offset_s is None:
+        return replace(row, duration_s=duration_s, file_s=duration_s)
+    return replace(
+        row,
+        id=label(value.get("id")) or f"{before}{called}@{offset_s:.3f}",
+        offset_s=offset_s,
+        duration_s=duration_s,
+        recording=row.recording or before + called,
+        start_s=offset_s,
+    )
+
+
+def _seconds(value: JsonObject, field: str) -> float | None:
+    given = value.get(field)
+    if given is None or given == "":
+        return None
+    try:
+        return float(given)
+    except (ValueError, TypeError, OverflowError):
+        why = "expected seconds as a number; correct it, or leave the field out"
+        raise SaladError(f"{field}: {given!r:.40}, {why}") from None
+
+
 def read_json_rows(path: Path, make: Callable[[JsonObject, str], Iterator[Row]]) -> Iterator[Row]:
     """The rows that `make(object, name of the line)` gives for every line of JSON; a broken line has a problem."""
     try:
@@ -204,13 +235,29 @@ def broken_file(path: Path, reason: str) -> Row:
 
 
 def pick(row: JsonObject, wanted: str, known: tuple[str, ...]) -> Any:
-    """The value of field `wanted` ("a.b" reaches into a), or of the first of `known` that is there; else None."""
+    """The value of field `wanted` ("a.b", or else b in a), or of the first of `known` that is there; else None."""
+    if wanted and wanted in row:
+        return row[wanted]
     if wanted:
         value: Any = row
         for key in wanted.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         return value
     return next((row[name] for name in known if row.get(name) is not None), None)
+
+
+def licence_of(row: JsonObject) -> str:
+    """The licence that a row names, by any spelling; "" for none."""
+    return _first_name(row, LICENCE_FIELDS)
+
+
+def language_of(row: JsonObject) -> str:
+    """The language that a row names, by any spelling; "" for none, and for a number of a list that is not there."""
+    return _first_name(row, LANGUAGE_FIELDS)
+
+
+def _first_name(row: JsonObject, fields: tuple[str, ...]) -> str:
+    return next((value for name in fields if isinstance(value := row.get(name), str) and value), "")
 
 
 def label(value: Any) -> str:

@@ -89,7 +89,10 @@ def _records(lines: list[str], delimiter: str, quoted: bool) -> list[list[str]]:
 
 
 def _width(lines: list[str], delimiter: str, quoted: bool, column: int, root: Path) -> int:
-    """Cells in most rows of a table without a header: of those on one line, else of those that go on below it."""
+    """Cells in a row of a table without a header, by those on one line, else by those that go on below it.
+
+    As in most rows; with commas or semicolons, which a text holds too, as in the shortest.
+    """
     parted = [_cells(line, delimiter, quoted) for line in lines[:SAMPLE_LINES]]
     whole, joined = list[int](), list[int]()
     for n, (cells, opened) in enumerate(parted):
@@ -99,7 +102,8 @@ def _width(lines: list[str], delimiter: str, quoted: bool, column: int, root: Pa
             whole.append(len(cells))
         if opened:
             joined.append(len(_records(lines[n:], delimiter, quoted)[0]))
-    return Counter(whole or joined or [max(2, len(parted[0][0]))]).most_common(1)[0][0]
+    counts = whole or joined or [max(2, len(parted[0][0]))]
+    return min(counts) if delimiter in ",;" else Counter(counts).most_common(1)[0][0]
 
 
 def table_rows(path: Path, table: Table, root: Path) -> Iterator[tuple[int, list[str] | str]]:
@@ -134,11 +138,23 @@ def table_rows(path: Path, table: Table, root: Path) -> Iterator[tuple[int, list
             yield number, f"a quote begins a cell of this line and does not end in the {joined.count(chr(10))} below it"
         elif len(cells) < len(table.columns):
             yield number, f"{len(cells)} columns, expected {len(table.columns)}"
-        elif table.width and any(cells[table.width :]):
+        elif expected := _too_many(cells, table):
             advice = f"put a text that holds {table.delimiter!r} in quotes, and double the quotes in it"
-            yield number, f"{len(cells)} columns, expected {table.width}; {advice}"
+            advice += "" if table.header else "; or name the columns in the first line (audio, text)"
+            yield number, f"{len(cells)} columns, expected {expected}; {advice}"
         else:
             yield number, cells
+
+
+def _too_many(cells: list[str], table: Table) -> int:
+    """How many columns are expected where a row has more that are not empty; else 0.
+
+    Without a header, a further cell that begins with a space is taken for the rest of a text.
+    """
+    if table.width and any(cells[table.width :]):
+        return table.width
+    rest = cells[len(table.columns) :] if table.delimiter in ",;" and not table.header else []
+    return len(table.columns) if any(cell.startswith(" ") and cell.strip() for cell in rest) else 0
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, str]]:
@@ -186,10 +202,15 @@ def _cells(line: str, delimiter: str, quoted: bool, width: int = 0) -> tuple[lis
         at += 1
 
 
+def first_line(path: Path) -> str:
+    """The first line that is not empty, "" where there is none."""
+    return next((line for line in read_lines(path) if line.strip()), "")
+
+
 def names_audio(path: Path, audio_field: str = "", text_field: str = "") -> bool:
     """Whether a file with columns is a table of recordings, and not a page or a list of other things."""
     try:
-        if next((line for line in read_lines(path) if line.strip()), "").lstrip().startswith(("{", "[")):
+        if first_line(path).lstrip().startswith(("{", "[")):
             return True  # JSON: told from its keys before
         return read_head(path, path.parent, audio_field, text_field).names_audio
     except SaladError:

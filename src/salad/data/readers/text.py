@@ -45,13 +45,14 @@ def _documents(entry: Text, fits: Callable[[str], bool], quarantined: list[dict[
     for file in _files(entry):
         try:
             for name, value in itertools.islice(_values(file, entry), 0, None, entry.every):
+                row = _fields(value)
                 try:
-                    text = check_text(pick(value, entry.text_field, FIELDS))
+                    text = _text(value, pick(row, entry.text_field, FIELDS), file)
                 except SaladError as error:
                     quarantined.append(_left_out(f"{entry.title}-{name}", str(error)))
                     continue
-                domain = label(pick(value, entry.domain_field, ("domain",))) or entry.title
-                given = label(value.get("id")) or name
+                domain = label(pick(row, entry.domain_field, ("domain",))) or entry.title
+                given = label(row.get("id")) or name
                 parts = cut_text(text, fits)
                 for n, part in enumerate(parts):
                     own = f"{entry.title}-{given}" + (f"#{n}" if len(parts) > 1 else "")
@@ -78,18 +79,25 @@ def read_local_text(
             for name, value in _local(path):
                 row = _fields(value)
                 try:
-                    if isinstance(value, SaladError):
-                        raise value
-                    text = check_text(row.get("text"))
+                    text = _text(value, row.get("text"), path)
                 except SaladError as error:
-                    reason = str(error) if error is value else f"{path}: {error}"
-                    quarantined.append(_left_out(label(row.get("id")) or name, reason))
+                    quarantined.append(_left_out(label(row.get("id")) or name, str(error)))
                     continue
                 given = utf8(label(row.get("id")) or name)
                 documents.append(Document(given, text, utf8(str(path)), utf8(label(row.get("domain")))))
         except SaladError as error:
             quarantined.append(_left_out(path.name, str(error)))
     return list(_unique(documents))
+
+
+def _text(value: Any, found: Any, path: Path) -> str:
+    """The text `found` in a line or item. Raises SaladError that names the file where there is none, or no JSON."""
+    if isinstance(value, SaladError):
+        raise value
+    try:
+        return check_text(found)
+    except SaladError as error:
+        raise SaladError(f"{path}: {error}") from None
 
 
 def _left_out(name: str, reason: str) -> dict[str, str]:
@@ -153,8 +161,8 @@ def _files(entry: Text) -> list[Path]:
     return files
 
 
-def _values(path: Path, entry: Text) -> Iterator[tuple[str, JsonObject]]:
-    """(name, fields) of every text in a file."""
+def _values(path: Path, entry: Text) -> Iterator[tuple[str, Any]]:
+    """(name, value) of every text in a file: its fields, or the SaladError of a line that is no JSON."""
     kind = {"jsonl": "json", "auto": ""}.get(entry.format, entry.format) or _told(path)
     if kind in ("parquet", "arrow"):
         for n, value in enumerate(_cells(path, entry, kind)):
@@ -162,7 +170,7 @@ def _values(path: Path, entry: Text) -> Iterator[tuple[str, JsonObject]]:
     elif kind in ("json", "nemo", "lhotse", "utterances"):
         for where, value in json_lines(path):
             name = f"{path.stem}-{int(where.rpartition(' ')[2]):07d}"
-            yield name, _fields(value)
+            yield name, value
     elif kind in ("text", "table"):
         for n, text in enumerate(_paragraphs(path, "surrogateescape")):
             yield f"{path.stem}-{n:07d}", {"text": text}
@@ -209,7 +217,8 @@ def _cells(path: Path, entry: Text, kind: str) -> Iterator[JsonObject]:
 
 
 def _columns(names: list[str], entry: Text, path: Path) -> list[str]:
-    text = entry.text_field.split(".")[0] or next((name for name in FIELDS if name in names), "")
-    if text not in names:
+    fields = [column for field in (entry.text_field, entry.domain_field) for column in (field, field.split(".")[0])]
+    own = fields[:2] if entry.text_field else [name for name in FIELDS if name in names][:1]
+    if not set(own) & set(names):
         raise SaladError(f"{path}: has the columns {', '.join(names)}, none of which is the text; set text_field")
-    return [name for name in dict.fromkeys((text, "id", entry.domain_field.split(".")[0], "domain")) if name in names]
+    return [name for name in dict.fromkeys((*own, "id", *fields[2:], "domain")) if name in names]

@@ -18,6 +18,8 @@ from salad.data.readers.rows import (
     decode_text,
     label,
     labels,
+    language_of,
+    licence_of,
     number,
     pick,
 )
@@ -25,7 +27,7 @@ from salad.files import JsonObject
 from salad.types import SaladError
 
 MAX_JSON_BYTES = 1 << 20
-DESCRIPTIONS = (".json", ".txt", ".lab")  # the first that is there is read
+DESCRIPTIONS = (".json", ".txt", ".lab")  # the text is of the first that holds one
 
 Members = dict[str, tuple[int, int]]  # ending -> where its bytes begin, how many
 
@@ -125,7 +127,7 @@ def _row(path: Path, called: str, key: str, group: Members, entry: Speech) -> Ro
     audio = _audio(group)
     base = Row(id=f"{called}/{key}", audio=str(path))
     try:
-        value = _described(path, group)
+        value, text = _described(path, group, entry.text_field)
     except SaladError as error:
         return base.broken(f"{path}: {key}: {error}")
     if audio is None:
@@ -138,29 +140,38 @@ def _row(path: Path, called: str, key: str, group: Members, entry: Speech) -> Ro
         id=name,
         audio=str(path),
         part=("bytes", *audio),
-        text=pick(value, entry.text_field, TEXT_FIELDS),
+        text=text,
         duration_s=duration_s,
         file_s=duration_s,
         speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
         recording=str(pick(value, entry.recording_field, ()) or (recording if follows else "")),
-        licence=str(value.get("license") or ""),
-        language=str(value.get("language") or ""),
+        licence=licence_of(value),
+        language=language_of(value),
     )
 
 
-def _described(path: Path, group: Members) -> JsonObject:
-    """The fields of a key: its .json, or {"text": its .txt or .lab}."""
-    ending = next((ending for ending in DESCRIPTIONS if ending in group), "")
-    if not ending:
+def _described(path: Path, group: Members, text_field: str) -> tuple[JsonObject, Any]:
+    """The fields of a key's .json, and its text: from there, or else its .txt or .lab."""
+    found = [ending for ending in DESCRIPTIONS if ending in group]
+    if not found:
         raise SaladError(f"has no .json or .txt beside {', '.join(group)}")
+    value = _fields(_member(path, group, found.pop(0))) if found[0] == ".json" else {}
+    text = pick(value, text_field, TEXT_FIELDS)
+    if found and not str(text or "").strip():
+        text = _member(path, group, found[0])
+    return value, text
+
+
+def _member(path: Path, group: Members, ending: str) -> str:
     offset, size = group[ending]
     if size > MAX_JSON_BYTES:
         raise SaladError(f"its {ending} holds {size} bytes, expected a description of one recording")
     with open(path, "rb") as file:
         file.seek(offset)
-        data = decode_text(file.read(size))
-    if ending != ".json":
-        return {"text": data}
+        return decode_text(file.read(size))
+
+
+def _fields(data: str) -> JsonObject:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -8,22 +8,23 @@ from salad import assets
 from salad.config import Recipe
 from salad.data.card import write_card
 from salad.data.generate_text import generate_corpus
+from salad.data.ingest_plan import stamp_recordings
 from salad.data.prepared import chosen_documents, read_prepared
 from salad.data.quarantine import gather_quarantine
-from salad.data.readers.detect import walk
 from salad.data.readers.text import read_local_text
 from salad.data.user_data import TEXTS, own_plain_text, user_recordings, user_text
 from salad.files import read_json, read_jsonl, write_text
 from salad.pipeline.corpus_needs import heldout_speech, ingest_limits, spoken_rows, text_rows, write_documents
-from salad.pipeline.fingerprints import fingerprint, of_content, of_stamps, section
+from salad.pipeline.fingerprints import fingerprint, of_content, of_user_data
 from salad.pipeline.leakage import measured_on, reason_of, screen_of, without_leaks
-from salad.pipeline.run import MEASURED, Run, Summary, kept_precision
+from salad.pipeline.run import MEASURED, RECORDINGS, Run, Summary, kept_precision
 from salad.pipeline.speech_jobs import speak, without_times
 from salad.synthesize.speak import assign_voices
 from salad.types import Document, SaladError
 
 SECTIONS = ("corpus",)
 SPENT = (TEXTS,)  # web.jsonl has what was kept of them
+FOUND = {RECORDINGS: ("plan.sqlite", stamp_recordings)}  # `inputs` knows their manifests alone
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:
@@ -35,11 +36,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
         parts["prepared corpus"] = assets.fingerprint(settings.prepared)[:16]
     if settings.local_text:
         parts["your files"] = of_content(path for path in settings.local_text if path.is_file())
-    if places := [data.path for data in settings.user_data if data.path is not None]:  # how long a document is
-        length = {"stride": recipe.model.stride, "encoder": recipe.assets.encoder, "layouts": 2}  # of any number: one
-        parts["length of documents"] = fingerprint({**section(recipe, "sequence"), **length})
-        parts["your data"] = of_stamps(path for place in places for path in walk(place))
-    return parts
+    return parts | of_user_data(recipe)
 
 
 def run(run: Run) -> Summary:
