@@ -75,10 +75,10 @@ def test_one_call_makes_what_generate_takes_of_messages(processor, tmp_path):
         {"type": "input_audio", "input_audio": {"data": coded, "format": "wav"}},
         {"type": "audio_url", "audio_url": {"url": f"data:audio/wav;base64,{coded}"}},
     ]
-    wanted = processor(processor.apply_chat_template(user("w1 ", parts[0], " w2")), [noise()], add_start=False)
+    wanted = processor(processor.apply_chat_template(user("w1 ", parts[0], " w2")), [noise()])
     for part in parts:
         got = processor.apply_chat_template(
-            user("w1 ", part, " w2"), tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+            user("w1 ", part, " w2"), tokenize=True, return_dict=True, return_tensors="pt"
         )
         assert torch.equal(got["input_ids"], wanted["input_ids"])
         assert torch.equal(got["frames"][0], wanted["frames"][0])
@@ -205,7 +205,7 @@ def test_the_placeholder_is_a_token_that_nobody_types_and_nobody_generates(model
     assert placeholder_id(own) == VOCABULARY == placeholder_id(tokenizer())
     assert model.get_input_embeddings().weight.shape[0] == VOCABULARY  # it has no row: its logit does not exist
     prompt = processor.apply_chat_template(user(f"w1 {AUDIO} w2"))
-    assert AUDIO in prompt and VOCABULARY not in processor(prompt, add_start=False)["input_ids"][0].tolist()
+    assert AUDIO in prompt and VOCABULARY not in processor(prompt)["input_ids"][0].tolist()
     assert processor.decode([1, VOCABULARY, 2]) == processor.decode([1, 2])
 
 
