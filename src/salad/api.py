@@ -81,10 +81,12 @@ class Model:
         processor = self.processor
         if processor.tokenizer.chat_template:
             parts = [{"type": "audio", "audio": audio}, *([{"type": "text", "text": f" {text}"}] if text else [])]
-            inputs = processor.apply_chat_template([{"role": "user", "content": parts}], tokenize=True)
+            inputs = processor.apply_chat_template(
+                [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=True
+            )
         else:
             typed = marked(processor.tokenizer, text, (AUDIO,))
-            inputs = processor(ChatPrompt(f"{AUDIO} {typed}" if text else AUDIO), [audio])
+            inputs = processor(ChatPrompt(f"{AUDIO} {typed}" if text else AUDIO), [audio], add_start=True)
         inputs = inputs.to(self.model.device)
         ends = sorted({i for i in (processor.tokenizer.eos_token_id, processor.start_token_id) if i is not None})
         with torch.no_grad():

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from salad import assets
-from salad.assets import hub_revision
+from salad.assets import hub_folder, hub_revision
 from salad.assets.pins import Archive, Asset, HubFile, Part, PinnedFile
 from salad.types import SaladError
 
@@ -452,6 +452,24 @@ def test_a_revision_of_the_hub_can_be_named_and_its_commit_is_known(
         assert (folder / "config.json").read_text() == revision and hub_revision(folder) == commits[revision]
     assert assets.fingerprint("someone/tiny") != assets.fingerprint("someone/tiny@v1")
     assert hub_revision(tmp_path) == ""
+
+
+def test_a_models_chat_template_and_code_come_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers 5 keeps the template as chat_template.jinja alone; pickled weights stay where they are."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    kept = ["chat_template.jinja", "encoder/config.json", "modeling_salad.py", "model.safetensors"]
+    asked: list[str] = []
+
+    def download(repo: str, *, allow_patterns: list[str], **_: object) -> str:
+        asked.extend(filter_repo_objects([*kept, "pytorch_model.bin", "setup.py"], allow_patterns=allow_patterns))
+        return repo
+
+    monkeypatch.delenv("SALAD_ASSETS_DIR", raising=False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    hub_folder("someone/tiny")
+    assert asked == kept
 
 
 class TakingHub(http.server.BaseHTTPRequestHandler):

@@ -35,6 +35,20 @@ def prompts(model, lengths, seed=0):
     return [torch.randn(n, model.config.llm_config.hidden_size) * 0.3 for n in lengths]
 
 
+def test_a_placeholder_with_a_row_of_its_own_is_no_answer():
+    """As where a padded table has a row for it."""
+    model = make_model().eval()
+    given = prompts(model, [5, 3])
+    first = answer(model, given[:1], Sampling(1), [])[0][0]
+    model.config.audio_token_id = first
+    for found in (
+        answer(model, given[:1], Sampling(4), []),
+        answer(model, given[:1], Sampling(4, top_k=5), []),
+        answer_alike(model, given[:1], 4, []),
+    ):
+        assert len(found[0]) == 4 and first not in found[0]
+
+
 def test_overlap_by_hand():
     assert normalise_answer("The  Seine, an old River!") == "seine old river"
     assert exact_match("the Seine.", ["Rhine", "Seine"]) == 1.0 and exact_match("Seine river", ["Seine"]) == 0.0

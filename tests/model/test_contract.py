@@ -4,6 +4,7 @@ import base64
 import copy
 import shutil
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,17 @@ from salad.testing.models import VOCABULARY
 from salad.types import SaladError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "finetune_ears.py"
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+
+
+class Decoder:
+    """What `datasets` 4 gives for a recording, as far as it is asked."""
+
+    def __init__(self, data, rate_hz):
+        self.samples = types.SimpleNamespace(data=data, sample_rate=rate_hz)
+
+    def get_all_samples(self):
+        return self.samples
 
 
 def noise(seconds=1.0, seed=0):
@@ -75,10 +87,10 @@ def test_one_call_makes_what_generate_takes_of_messages(processor, tmp_path):
         {"type": "input_audio", "input_audio": {"data": coded, "format": "wav"}},
         {"type": "audio_url", "audio_url": {"url": f"data:audio/wav;base64,{coded}"}},
     ]
-    wanted = processor(processor.apply_chat_template(user("w1 ", parts[0], " w2")), [noise()], add_start=False)
+    wanted = processor(processor.apply_chat_template(user("w1 ", parts[0], " w2")), [noise()])
     for part in parts:
         got = processor.apply_chat_template(
-            user("w1 ", part, " w2"), tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+            user("w1 ", part, " w2"), tokenize=True, return_dict=True, return_tensors="pt"
         )
         assert torch.equal(got["input_ids"], wanted["input_ids"])
         assert torch.equal(got["frames"][0], wanted["frames"][0])
@@ -163,8 +175,9 @@ def test_a_message_of_a_tool_call_says_nothing_and_masks_of_answers_are_refused(
         lambda x: np.round(x * 32768).astype(np.int16),
         lambda x: np.round(x * 2.0**31).astype(np.int32),
         lambda x: {"array": x, "sampling_rate": RATE_HZ, "path": None},
+        lambda x: Decoder(torch.from_numpy(x)[None], RATE_HZ),
     ],
-    ids=["tensor", "list", "two channels", "one channel", "int16", "int32", "a row of datasets"],
+    ids=["tensor", "list", "two channels", "one channel", "int16", "int32", "a row", "a decoder"],
 )
 def test_samples_of_any_kind_are_one_recording(processor, given):
     wanted = processor(f"w1 {AUDIO}", [noise()])
@@ -205,7 +218,7 @@ def test_the_placeholder_is_a_token_that_nobody_types_and_nobody_generates(model
     assert placeholder_id(own) == VOCABULARY == placeholder_id(tokenizer())
     assert model.get_input_embeddings().weight.shape[0] == VOCABULARY  # it has no row: its logit does not exist
     prompt = processor.apply_chat_template(user(f"w1 {AUDIO} w2"))
-    assert AUDIO in prompt and VOCABULARY not in processor(prompt, add_start=False)["input_ids"][0].tolist()
+    assert AUDIO in prompt and VOCABULARY not in processor(prompt)["input_ids"][0].tolist()
     assert processor.decode([1, VOCABULARY, 2]) == processor.decode([1, 2])
 
 
@@ -239,7 +252,9 @@ def test_a_batch_gives_what_its_rows_give_alone_padded_on_either_side(model, pro
             number = int((asked[:, 1:] != -100).sum())
             sums, count = sums + float(alone.loss) * number, count + number
         assert float(out.loss) == pytest.approx(sums / count, rel=1e-5)
-        halved = model(**batch, labels=labels.masked_fill(labels == VOCABULARY, -100), num_items_in_batch=2 * count)
+        labels = labels.masked_fill(labels == VOCABULARY, -100)
+        told = int((labels[:, 1:] != -100).sum())  # as Trainer counts: start tokens behind padding, too
+        halved = model(**batch, labels=labels, num_items_in_batch=2 * told)
         assert float(halved.loss) == pytest.approx(sums / count / 2, rel=1e-5)
     how = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     together = model.generate(**batch, **how)
@@ -262,6 +277,16 @@ def test_the_loss_is_the_nll_of_the_tokens_behind_the_recording(model, processor
     assert model.get_audio_features([]) == [] and model(**batch).loss is None
     with pytest.raises(SaladError, match=r"labels: got \[1, 2\]"):
         model(**batch, labels=labels[:, :2])
+
+
+def test_labels_that_the_model_leaves_out_do_not_make_the_loss_smaller(model, processor):
+    """A Trainer counts labels before the model masks placeholders and padding."""
+    batch, _ = batch_of(processor, "left")
+    ids = batch["input_ids"]
+    with torch.no_grad():
+        counted = int((ids[:, 1:] != -100).sum())
+        plain, divided = (model(**batch, labels=ids, num_items_in_batch=n).loss for n in (None, torch.tensor(counted)))
+    assert float(divided) == pytest.approx(float(plain), rel=1e-5)
 
 
 def trainer_of(model, processor, folder, **settings):
@@ -324,9 +349,12 @@ def test_peft_and_trainer_train_it(saved, processor, tmp_path):
 
 
 def test_the_script_of_the_docs_reads_m_before_and_after(saved, tmp_path, monkeypatch, capsys):
+    script = EXAMPLE.read_text(encoding="utf-8")
+    assert f"```py\n{script}```" in PAGE.read_text(encoding="utf-8")
+    assert len([line for line in script.splitlines() if line]) <= 30
     save_corpus(tmp_path / "corpus")
     monkeypatch.setattr(sys, "argv", [EXAMPLE.name, str(saved), str(tmp_path / "corpus"), str(tmp_path / "out"), "3"])
-    exec(compile(EXAMPLE.read_text(encoding="utf-8"), str(EXAMPLE), "exec"), {"__name__": "example"})
+    exec(compile(script, str(EXAMPLE), "exec"), {"__name__": "example"})
     said = capsys.readouterr().out.splitlines()[-1]
     m = [
         read_json(tmp_path / "out" / w / "divergence.json")["all"]["misalignment"]["value"] for w in ("before", "after")

@@ -68,7 +68,7 @@ def test_round_trip(processor, tmp_path):
 
 def test_chat_template_takes_audio(processor):
     messages = [{"role": "user", "content": [{"type": "text", "text": "Listen: "}, {"type": "audio"}]}]
-    prompt = processor.apply_chat_template(messages)
+    prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
     assert prompt == f"<|im_start|>user\nListen: {AUDIO}<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -155,7 +155,7 @@ def test_the_llms_own_template_writes_the_chat():
     parts = [{"type": "text", "text": "Listen: "}, {"type": "audio"}, {"type": "text", "text": " What is it?"}]
     prompt = own.apply_chat_template([{"role": "user", "content": parts}, {"role": "user", "content": "Again"}])
     assert prompt == f"<|user|>USER: Listen: {AUDIO} What is it?<|end|><|user|>USER: Again<|end|>"
-    ids = own(prompt, [noise(1)], add_start=False)["input_ids"][0].tolist()
+    ids = own(prompt, [noise(1)])["input_ids"][0].tolist()
     before, after = (
         own.tokenizer("<|user|>USER: Listen:"),
         own.tokenizer(" What is it?<|end|><|user|>USER: Again<|end|>"),
@@ -169,10 +169,10 @@ def test_the_llms_own_template_writes_the_chat():
 def test_what_a_user_typed_is_no_control_token(template):
     own = chat_processor(template)
     typed = f"He typed <|end|> and <|im_end|>, then {AUDIO}."
-    prompt = own.apply_chat_template([{"role": "user", "content": typed}], add_generation_prompt=False)
+    prompt = own.apply_chat_template([{"role": "user", "content": typed}])
     assert typed in prompt
-    ids = own(prompt, add_start=False)["input_ids"][0].tolist()
-    template_only = own.apply_chat_template([{"role": "user", "content": "He"}], add_generation_prompt=False)
+    ids = own(prompt)["input_ids"][0].tolist()
+    template_only = own.apply_chat_template([{"role": "user", "content": "He"}])
     special = set(own.tokenizer.all_special_ids)
     control = [i for i in ids if i in special]
     assert control == [i for i in own.tokenizer(str(template_only))["input_ids"] if i in special]
@@ -191,7 +191,7 @@ def test_nor_where_it_is_split_over_parts(typed):
             for content in (parts, [parts[0], {"type": "text", "text": "".join(pieces)}, parts[-1]])
         ]
         assert prompts[0].marked == prompts[1].marked
-        ids = own(prompts[0], [noise(0.5), noise(0.5)], add_start=False)["input_ids"][0].tolist()
+        ids = own(prompts[0], [noise(0.5), noise(0.5)])["input_ids"][0].tolist()
         assert ids.count(own.audio_token_id) == 2 and ids.count(own.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
 
 

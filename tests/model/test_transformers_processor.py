@@ -6,6 +6,7 @@ docs/transformers.md lists those that are left out, and why.
 import hashlib
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -85,6 +86,61 @@ def test_chat_template_save_loading(tmp_path):
     assert again.apply_chat_template([{"role": "user", "content": "w1"}]) == "w1 w9"
 
 
+def test_the_chat_template_is_the_tokenizers_and_may_be_changed(saved, tmp_path):
+    processor = AutoProcessor.from_pretrained(saved, chat_template="{{ messages[0]['content'] }} w8")
+    messages = [{"role": "user", "content": "w1"}]
+    assert processor.apply_chat_template(messages) == "w1 w8" and processor.chat_template.endswith(" w8")
+    processor.chat_template = "w9 {{ messages[0]['content'] }}"
+    assert processor.apply_chat_template(messages) == "w9 w1"
+    assert processor.apply_chat_template(messages, "{{ messages[0]['role'] }}") == "user"
+    processor.save_pretrained(tmp_path)
+    assert SaladProcessor.from_pretrained(tmp_path).apply_chat_template(messages) == "w9 w1"
+
+
+def test_two_calls_make_what_one_makes(processor):
+    """The template opens the document: no start token stands before what it wrote, whatever stands beside it."""
+    messages = [{"role": "user", "content": [{"type": "audio", "audio": noise()}, {"type": "text", "text": " w2"}]}]
+    whole = processor.apply_chat_template(messages, tokenize=True)
+    prompt = processor.apply_chat_template(messages)
+    two = processor(text=prompt, audio=[noise()])
+    assert torch.equal(two["input_ids"], whole["input_ids"])
+    mixed = processor([prompt, f"{AUDIO} w3"], [noise(), noise()])
+    assert mixed["attention_mask"].sum(1).tolist() == [whole["input_ids"].shape[1], 2 + int(mixed["span_lengths"][1])]
+    assert processor(prompt, [noise()], add_start=True)["input_ids"].shape[1] == whole["input_ids"].shape[1] + 1
+
+
+def test_a_collator_gets_no_header_behind_the_answer(processor):
+    talk = [{"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"}]
+    assert processor.apply_chat_template(talk).endswith("w2<|im_end|>\n")
+    assert processor.apply_chat_template(talk, add_generation_prompt=True).endswith("<|im_start|>assistant\n")
+
+
+def test_ids_of_several_rows_become_several_strings(processor):
+    ids = torch.tensor([[1, VOCABULARY, 2], [3, 4, 5]])
+    assert processor.decode(ids) == ["w1 w2", "w3 w4 w5"] == processor.batch_decode(ids)
+    assert processor.decode(ids[0]) == "w1 w2"
+
+
+def test_saving_pushes_and_tells_the_files(processor, tmp_path, monkeypatch):
+    asked = {}
+
+    class Hub:
+        def create_repo(self, name, **how):
+            asked["repo"] = (name, how)
+            return types.SimpleNamespace(repo_id=f"me/{name}")
+
+    monkeypatch.setattr("salad.model.processor.hf_api", Hub)
+    monkeypatch.setattr(
+        SaladProcessor, "_upload_modified_files", lambda self, folder, repo, before, **how: asked.update(up=(repo, how))
+    )
+    files = processor.save_pretrained(tmp_path / "ears", push_to_hub=True, token="secret", private=True)
+    assert asked["repo"] == ("ears", {"exist_ok": True, "token": "secret", "private": True})
+    assert asked["up"] == ("me/ears", {"commit_message": None, "token": "secret"})
+    assert {str(path) for path in (tmp_path / "ears").iterdir()} == set(files)
+    with pytest.raises(SaladError, match="return_tensors: got 'np', expected 'pt'"):
+        processor("w1", return_tensors="np")
+
+
 def test_model_input_names(processor):
     batch = processor(f"w1 {AUDIO}", noise())
     assert list(batch) == processor.model_input_names
@@ -125,7 +181,7 @@ def test_chat_template_jinja_kwargs(processor):
 def test_apply_chat_template_continues_the_last_message(processor):
     messages = [{"role": "user", "content": [{"type": "audio", "audio": noise()}]}]
     messages.append({"role": "assistant", "content": [{"type": "text", "text": "w5"}]})
-    how = {"add_generation_prompt": False, "continue_final_message": True}
+    how = {"continue_final_message": True}
     assert processor.apply_chat_template(messages, **how).endswith("w5")
     assert processor.apply_chat_template(messages, tokenize=True, **how)["input_ids"][0, -1] == 5
 
@@ -145,7 +201,7 @@ def test_the_pipeline_of_audio_and_text_works_from_a_saved_folder(saved, process
     parts = [{"type": "audio", "path": str(tmp_path / "x.wav")}, {"type": "text", "text": " w3"}]
     messages = [{"role": "user", "content": parts}]
     how = {"do_sample": False, "max_new_tokens": 4}
-    inputs = processor.apply_chat_template(messages, tokenize=True)
+    inputs = processor.apply_chat_template(messages, tokenize=True, add_generation_prompt=True)
     ids = model.generate(**inputs, **how)
     wanted = processor.decode(ids[0, inputs["input_ids"].shape[1] :])
     (told,) = pipe(messages, generate_kwargs=how, return_full_text=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +15,15 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 from typer.testing import CliRunner
 
+import salad
 from salad.cli import app
 from salad.evaluation.saved_model import load_saved
 from salad.files import read_json, write_text
 from salad.model import SaladForConditionalGeneration, SaladProcessor
+from salad.model.encoders.load import load_encoder
 from salad.pipeline import export
 from salad.pipeline.export import export_model
-from salad.testing.listeners import save_listener, tokenizer
+from salad.testing.listeners import save_corpus, save_listener, tokenizer
 from salad.testing.models import VOCABULARY, make_model
 from salad.types import SaladError
 
@@ -45,6 +48,9 @@ for folder in folders:
     assert type(AutoModel.from_pretrained(folder, trust_remote_code=True)) is type(model)
     assert "salad" not in sys.modules
     inputs = processor("<|audio|> w3", [wave])
+    processor.save_pretrained(folder + "-again")  # as Trainer does
+    again = AutoProcessor.from_pretrained(folder + "-again", trust_remote_code=True)
+    assert torch.equal(again("<|audio|>", [wave])["frames"][0], inputs["frames"][0])
     heard = model.hear(inputs["frames"]).token_ids.tolist()
     new = model.generate(**inputs, max_new_tokens=12, do_sample=False).tolist()
     found.append([heard, new, [frames.tolist() for frames in inputs["frames"]]])
@@ -169,6 +175,24 @@ def test_our_own_package_reads_it_too(tmp_path):
     ours, theirs = load_saved(model).state_dict(), load_saved(out).state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert SaladProcessor.from_pretrained(out).encoder.name == "log-mel"
+
+
+def test_our_own_door_hears_with_the_encoder_inside_and_saves_it(models, wave, whisper, tmp_path):
+    """Which has no name that this machine knows."""
+    out = export_model(models[0], tmp_path / "out")
+    wanted = SaladProcessor.from_pretrained(models[0])("<|audio|>", [wave])
+    shutil.rmtree(tmp_path / "single")
+    ears = salad.load(out)
+    again = salad.load(ears.save(tmp_path / "again"))
+    for own in (ears, again):
+        assert torch.equal(own.processor("<|audio|>", [wave])["frames"][0], wanted["frames"][0])
+        assert own.listening.encoder.fingerprint() == load_encoder(str(whisper)).fingerprint()
+    assert (tmp_path / "again" / "processing_salad.py").is_file()
+    assert read_json(tmp_path / "again" / "processor_config.json") == read_json(out / "processor_config.json")
+    found = salad.divergence(again, save_corpus(tmp_path / "corpus", documents=2), tmp_path / "m", workers=1)
+    assert found.misalignment > 0
+    whole = export_model(tmp_path / "again", tmp_path / "whole")
+    assert read_json(whole / "processor_config.json") == read_json(out / "processor_config.json")
 
 
 def test_lora_is_merged(tmp_path):

@@ -111,6 +111,14 @@ def test_an_end_token_ends(model, engine):
     assert Asked(engine, prompt, 10, ends=frozenset({ids[at]})).all() == (ids[:at], "stop")
 
 
+def test_a_placeholder_with_a_row_of_its_own_is_not_written(model, engine, monkeypatch):
+    (prompt,) = prompts(model, 6)
+    (first,), _ = Asked(engine, prompt, 1).all()
+    monkeypatch.setattr(model.config, "audio_token_id", first)
+    ids, _ = Asked(engine, prompt, 5).all()
+    assert len(ids) == 5 and first not in ids
+
+
 def test_who_is_cancelled_leaves_and_the_others_stay_right(model, engine):
     first, second = prompts(model, 60, 7)
     wanted = generated(model, second, 60)

@@ -67,9 +67,9 @@ def test_m_by_word_is_the_divergence_behind_it(tiny, client):
     assert [w["word"] for w in told] == [w["heard"] for w in told] == said.split()
 
     def logits(content, audio):
-        written = tiny.processor.apply_chat_template([{"role": "user", "content": content}])
+        written = tiny.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         with torch.no_grad():
-            return tiny.model(**tiny.processor(written, audio=audio, add_start=False)).logits[0].log_softmax(-1)
+            return tiny.model(**tiny.processor(written, audio=audio)).logits[0].log_softmax(-1)
 
     ears = logits([{"type": "audio"}], [samples])
     eyes = logits([{"type": "text", "text": f"{said} "}], [])

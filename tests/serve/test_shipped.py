@@ -34,8 +34,8 @@ def test_a_spoken_line_is_heard_and_answered(model, served):
             model=DEFAULT_MODEL, file=("a.wav", data), response_format="verbose_json", timestamp_granularities=["word"]
         )
     plain = [{"type": "audio"}, {"type": "text", "text": " Who wrote this?"}]
-    prompt = model.processor.apply_chat_template([{"role": "user", "content": plain}])
-    read = model.processor(prompt, audio=[read_audio(data, 16_000)[0]], add_start=False)
+    prompt = model.processor.apply_chat_template([{"role": "user", "content": plain}], add_generation_prompt=True)
+    read = model.processor(prompt, audio=[read_audio(data, 16_000)[0]])
     with torch.no_grad():
         ids = model.model.generate(**read, max_new_tokens=16, do_sample=False, eos_token_id=sorted(model.ends))
     assert (
@@ -66,8 +66,9 @@ def test_a_person_speaks_and_is_answered(model, served):
     start, stop = (told[f"input_audio_buffer.speech_{k}"] for k in ("started", "stopped"))
     samples = resample(values.astype(np.float32) / 32768, 24_000, 16_000)
     samples = samples[start.audio_start_ms * 16 : stop.audio_end_ms * 16]
-    prompt = model.processor.apply_chat_template([{"role": "user", "content": [{"type": "audio"}]}])
-    read = model.processor(prompt, audio=[samples], add_start=False)
+    messages = [{"role": "user", "content": [{"type": "audio"}]}]
+    prompt = model.processor.apply_chat_template(messages, add_generation_prompt=True)
+    read = model.processor(prompt, audio=[samples])
     with torch.no_grad():
         ids = model.model.generate(**read, max_new_tokens=16, do_sample=False, eos_token_id=sorted(model.ends))
     answer = "".join(event.delta for event in found if event.type == "response.output_text.delta")

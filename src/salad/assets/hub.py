@@ -9,7 +9,8 @@ from pathlib import Path
 from salad.types import SaladError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-WANTED = ("*.safetensors", "*.json", "*.txt", "model.bin", "*.model")  # never pickled weights
+# Never pickled weights; the code of an exported model is copied when that is saved anew, and not run.
+WANTED = ("*.safetensors", "*.json", "*.txt", "*.jinja", "model.bin", "*.model", "*_salad.py")
 BUILT_IN = ("log-mel",)  # an encoder that needs no files
 
 
@@ -30,7 +31,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def hub_folder(name: str, *, download: bool = True) -> Path:
-    """Folder of a hub model, OWNER/NAME or OWNER/NAME@REVISION: configuration, tokenizer and safetensors.
+    """Folder of a hub model, OWNER/NAME or OWNER/NAME@REVISION: configuration, tokenizer, chat template, safetensors.
 
     First `$SALAD_ASSETS_DIR/OWNER/NAME` (or `OWNER/NAME@REVISION`: a folder without it may hold another one), then the
     hub's own cache, then (where `download`, and unless `$SALAD_ASSETS_SOURCE` is `local`) the hub.

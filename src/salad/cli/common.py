@@ -102,7 +102,8 @@ def command(app: typer.Typer, example: str, panel: str | None = None, name: str 
 
         own, shown = inspect.signature(function, eval_str=True), inspect.Parameter.KEYWORD_ONLY
         debug = inspect.Parameter("debug", shown, default=False, annotation=Debug)
-        plain.__signature__ = own.replace(parameters=[*own.parameters.values(), debug])  # type: ignore[attr-defined]
+        whole = own.replace(parameters=[*own.parameters.values(), debug])
+        plain.__signature__ = whole  # type: ignore[attr-defined]  # inspect reads it, typeshed does not know it
         plain.__annotations__ = {**function.__annotations__, "debug": Debug}
         return register(plain)
 

@@ -284,11 +284,11 @@ def divergence(
             trusted=trusted,
         )  # fmt: skip
     print_table(*found.rows())
-    figures = found.figures
-    if figures["teacher"] is None:
+    figures = found.measured
+    if figures.teacher is None:
         typer.echo("F and the teacher's divergence are not known without the text LLM: give --teacher")
-    if figures["corpus"]["quarantined"]:
-        typer.echo(f"{figures['corpus']['quarantined']} utterances set aside: see {out / 'quarantine.jsonl'}")
+    if figures.corpus.quarantined:
+        typer.echo(f"{figures.corpus.quarantined} utterances set aside: see {out / 'quarantine.jsonl'}")
     typer.echo(f"nats per token (standard error over documents); see {out / 'divergence.json'}")
 
 

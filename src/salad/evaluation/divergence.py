@@ -171,7 +171,7 @@ def _measure(
     unspoken, texts = loaded.texts(found.documents), loaded.texts(found.texts)
     original = Teacher(base, cache=True) if base is not None else None
     reading = original if original is not None and loaded.frozen else Teacher(model, cache=True)  # eq. 2's P
-    silent_frames = silent_spans(model, spoken) if spoken else {}
+    silent_frames = silent_spans(loaded.encoder, spoken) if spoken else {}
 
     def hearing(reader: Teacher) -> list[DocumentKL]:
         by_ear = divergence(model, reader, spoken, speech_ears(model)) if spoken else []

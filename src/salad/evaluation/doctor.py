@@ -20,7 +20,6 @@ from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_e
 from salad.measure.hearing import heard_of_utterances, voice_errors
 from salad.measure.oracle import symbol_ears, symbols_of_model
 from salad.model.encoders.base import Encoder
-from salad.model.encoders.job import shared_encoder
 from salad.model.teacher import Teacher
 from salad.progress import progress
 from salad.text.aligner_forms import spoken_pieces
@@ -194,8 +193,7 @@ def _alignment(utterances: Sequence[Utterance]) -> list[Check]:
 def _model(loaded: LoadedModel, utterances: Sequence[Utterance]) -> Iterator[list[Check]]:
     """Checks of encoder, lower part, upper part, LLM and the whole."""
     model = loaded.model
-    encoder = shared_encoder(model.config.encoder)
-    yield _encoder(encoder, utterances)
+    yield _encoder(loaded.encoder, utterances)
     with tempfile.TemporaryDirectory(prefix="salad-doctor-") as scratch, torch.no_grad():
         examples = loaded.examples(utterances, loaded.encode(utterances, Path(scratch), workers=1))
         spoken = [Spoken(e.id, e.domain, e.speaker, e.speech_frames) for e in examples]
@@ -206,7 +204,7 @@ def _model(loaded: LoadedModel, utterances: Sequence[Utterance]) -> Iterator[lis
         m["deaf"] = _mean(divergence(model, reader, examples, deaf_ears(model)))
         yield _upper(loaded, reader, examples, utterances, m["deaf"])
         yield _llm(loaded, reader, examples, utterances)
-        silent_frames = silent_spans(model, examples)
+        silent_frames = silent_spans(loaded.encoder, examples)
         m["silence"] = _mean(divergence(model, reader, examples, speech_ears(model, lambda e: silent_frames[e.id])))
         if all(instead.values()):
             other = speech_ears(model, lambda e: instead[e.id] or [])

@@ -99,6 +99,7 @@ def answer(
         top_p=None,
         eos_token_id=list(end_ids) or None,
         pad_token_id=end_ids[0] if end_ids else 0,
+        suppress_tokens=model.silent_ids or None,
         logits_processor=LogitsProcessorList(draw),
     )
     answers = []
@@ -141,7 +142,9 @@ def answer_alike(
             use_cache=True,
             **({"position_ids": positions} if takes_positions else {}),
         )
-        ids = model.head.logits(out.last_hidden_state[:, -1]).argmax(-1)
+        logits = model.head.logits(out.last_hidden_state[:, -1])
+        logits[:, model.silent_ids] = -torch.inf
+        ids = logits.argmax(-1)
         going -= {i for i in going if int(ids[i]) in end_ids}
         for i in going:
             answers[i].append(int(ids[i]))

@@ -24,7 +24,9 @@ from salad.files import read_json, sha256_json
 from salad.measure.controls import silence
 from salad.model import SaladForConditionalGeneration
 from salad.model.check import load_llm
+from salad.model.encoders.base import Encoder
 from salad.model.encoders.job import encode_all, items_of, kind_of, shared_encoder
+from salad.model.encoders.load import encoder_name
 from salad.sequence import FrameStore
 from salad.sequence.examples import all_pieces, draw_layout, speech_examples, text_examples
 from salad.types import Document, Example, SaladError, Span, Utterance
@@ -78,6 +80,15 @@ class LoadedModel:
         self.teacher_name = teacher or _at_hand(values.get("assets", {}).get("llm"))
 
     @functools.cached_property
+    def encoder_name(self) -> str:
+        """Of the frozen encoder, as `load_encoder` takes it; an exported model's folder, which holds its own."""
+        return encoder_name(self.folder, self.model.config.encoder)
+
+    @property
+    def encoder(self) -> Encoder:
+        return shared_encoder(self.encoder_name)
+
+    @functools.cached_property
     def base(self) -> SaladForConditionalGeneration | None:
         """Loaded when it is first asked for."""
         if self.teacher_name is None:
@@ -113,12 +124,11 @@ class LoadedModel:
 
     def encode(self, utterances: Sequence[Utterance], out: Path, *, layouts: int = 1, workers: int = 2) -> FrameStore:
         """Frames of the speech spans, kept in `out` by encoder and by spans: a second command hears them at once."""
-        name = self.model.config.encoder
-        encoder = shared_encoder(name)
+        name, encoder = self.encoder_name, self.encoder
         if encoder.frame_dim != self.model.config.frame_dim:
             raise SaladError(
-                f"model: {self.folder} hears frames of {self.model.config.frame_dim}, but its encoder {name} gives "
-                f"{encoder.frame_dim}; the encoder was exchanged after the training"
+                f"model: {self.folder} hears frames of {self.model.config.frame_dim}, but its encoder {encoder.name} "
+                f"gives {encoder.frame_dim}; the encoder was exchanged after the training"
             )
         stored = self.sequence.stored
         items = [(u.audio, all_pieces(u, self.sequence, seed=self.seed, layouts=layouts)) for u in utterances]
@@ -183,10 +193,10 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     )
 
 
-def silent_spans(model: SaladForConditionalGeneration, examples: Sequence[Example]) -> dict[str, list[np.ndarray]]:
+def silent_spans(encoder: Encoder, examples: Sequence[Example]) -> dict[str, list[np.ndarray]]:
     """For each example, by its id, as many frames of digital silence as each of its speech spans has."""
     longest = max((len(span) for e in examples for span in e.speech_frames), default=1)
-    frames = silence(shared_encoder(model.config.encoder), longest)
+    frames = silence(encoder, longest)
     return {e.id: [frames[: len(span)] for span in e.speech_frames] for e in examples}
 
 

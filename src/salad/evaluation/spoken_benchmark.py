@@ -34,6 +34,7 @@ from salad.evaluation.scorer_model import Reader
 from salad.files import sha256_json
 from salad.model import load_encoder
 from salad.model.encoders.base import Encoder
+from salad.model.encoders.load import encoder_name
 from salad.model.processor import MAX_SPAN_S
 from salad.progress import console, progress
 from salad.synthesize.voices import assets_of_voice
@@ -108,7 +109,7 @@ def with_speech(
         systems = systems[:-1]
     voices = {voice: _spoken(tasks, voice, speech, seed) for voice in _voices(speech)}
     tasks = [_sayable(prepared, voices) for prepared in tasks]
-    encoder = load_encoder(adapted.reader.model.config.encoder, device=device)
+    encoder = load_encoder(encoder_name(assets.model_folder(model), adapted.reader.model.config.encoder), device=device)
     transcripts = None
     if speech.asr:
         transcripts = Transcripts(

@@ -316,7 +316,7 @@ def _prompt(
         said: Any = question if isinstance(question, str) else [{"type": "audio"}]
         shots = (turn for q, a in EXAMPLES for turn in (("user", q), ("assistant", a)))
         turns = [{"role": role, "content": text} for role, text in shots]
-        prompt = processor.apply_chat_template([*turns, {"role": "user", "content": said}])
+        prompt = processor.apply_chat_template([*turns, {"role": "user", "content": said}], add_generation_prompt=True)
     else:
         last = marked(processor.tokenizer, question, (AUDIO,)) if isinstance(question, str) else AUDIO
         shown = "".join(f"Question: {asked}\nAnswer: {told}\n\n" for asked, told in EXAMPLES)

@@ -30,9 +30,9 @@ from salad.model.llm import (
     remember_packing,
     require_attention,
 )
-from salad.model.prompt import Prompt, read_prompt
+from salad.model.prompt import Prompt, items_asked, read_prompt
 from salad.model.span_lengths import span_lengths
-from salad.model.text_side import TextSide
+from salad.model.text_side import TextSide, refuse_lora
 from salad.objective.head import Head
 
 PRIOR_ROUNDS = 2  # the second one judges after what the first one chose
@@ -65,8 +65,8 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         self.adapter: SymbolEars | Adapter = SymbolEars(config) if config.ears == "symbols" else Adapter(config)
         self.ctc = CTCHead(config) if config.ctc_vocab_size else None
         self.post_init()
-        if isinstance(self.adapter, SymbolEars):  # likewise
-            self.adapter.reset()
+        if config.ears == "symbols":  # likewise
+            self.symbol_ears.reset()
         if config.lora_rank:  # after the initialisation above, which would make LoRA's zeros random
             self._add_lora(config.lora_rank)
 
@@ -132,12 +132,14 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         from peft import LoraConfig, inject_adapter_in_model
 
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), self.llm)
+        for module in self.llm.modules():
+            if hasattr(module, "update_layer"):  # by which PEFT puts another LoRA in the place of this one
+                cast(Any, module).update_layer = refuse_lora
 
     @property
     def symbol_ears(self) -> SymbolEars:
         """The adapter of a model that hears symbols first (`config.ears`)."""
-        assert isinstance(self.adapter, SymbolEars)
-        return self.adapter
+        return cast(SymbolEars, self.adapter)  # which PEFT may have wrapped
 
     # --- speech ---------------------------------------------------------------------------------------
 
@@ -155,8 +157,8 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         table = self.get_input_embeddings().weight
         if not len(frames):
             return SpeechEmbeddings(table[:0], [], None, [])
-        if isinstance(self.adapter, SymbolEars):
-            scores, states, lengths = self.adapter.lower(frames)
+        if self.config.ears == "symbols":
+            scores, states, lengths = self.symbol_ears.lower(frames)
             runs = pool_runs(scores, states, lengths)
             return self._read(runs.posteriors, runs.states, runs.lengths, scores, lengths, readout, runs.places)
         hidden, lengths = self.adapter(frames)
@@ -311,6 +313,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("input_ids, inputs_embeds: give one of the two")
+        counted = labels
         if input_ids is not None:
             later = past_key_values is not None and past_key_values.get_seq_length() > 0
             if later and not frames:  # what was heard is in the cache; a drafted placeholder is none that is accepted
@@ -325,8 +328,9 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         taken = {k: v for k, v in given.items() if v is not None and k in signature(self.llm.forward).parameters}
         out: CausalLMOutputWithPast = self.llm(inputs_embeds=inputs_embeds, **taken, **kwargs)
         if labels is not None:
-            rows, number = cast(torch.Tensor, out.logits).shape[-1], {"num_items_in_batch": num_items_in_batch}
-            out = type(out)(loss=self.loss_function(out.logits, labels, vocab_size=rows, **number), **out)
+            rows, number = cast(torch.Tensor, out.logits).shape[-1], items_asked(num_items_in_batch, counted, labels)
+            loss = self.loss_function(out.logits, labels, vocab_size=rows, num_items_in_batch=number)
+            out = type(out)(loss=loss, **out)
         return out
 
     @torch.no_grad()
@@ -352,9 +356,9 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # which an older folder does not tell
             if getattr(self.generation_config, name) is None:
                 setattr(self.generation_config, name, getattr(self.llm.generation_config, name))
-        if self.config.audio_token_id < self.get_output_embeddings().weight.shape[0]:
+        if self.silent_ids:
             silent = kwargs.get("suppress_tokens", (generation_config or self.generation_config).suppress_tokens) or []
-            kwargs["suppress_tokens"] = [*silent, self.config.audio_token_id]
+            kwargs["suppress_tokens"] = [*silent, *self.silent_ids]
         if isinstance(kwargs.get("assistant_model"), SaladForConditionalGeneration):
             kwargs["assistant_model"] = kwargs["assistant_model"].llm
         write = cast(Any, super()).generate

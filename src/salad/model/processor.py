@@ -14,11 +14,12 @@ import torch
 from jinja2 import TemplateError
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file, hf_api
 
 from salad.audio import split_at_quiet
 from salad.files import read_json, write_json
 from salad.model.encoders.base import Encoder
+from salad.model.encoders.inside import FOLDER, EncoderInside, copy_encoder, copy_file, encoder_inside
 from salad.model.encoders.load import load_encoder
 from salad.model.recordings import (
     AUDIO_PARTS,
@@ -39,6 +40,7 @@ AUDIO = "<|audio|>"
 HEARD = re.compile(f"(?<!{OPEN}){re.escape(AUDIO)}")  # one that no user wrote
 MAX_SPAN_S = 6.0
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+CODE = ("modeling_salad.py", "processing_salad.py")  # of an exported folder
 GROUPS = ("text_kwargs", "audio_kwargs", "common_kwargs")
 CALL = (*GROUPS, "padding_side", "sampling_rate", "return_tensors", "padding", "truncation", "max_length")
 CHAT_TEMPLATE = (
@@ -71,6 +73,9 @@ class SaladProcessor(ProcessorMixin):
 
     attributes = ["tokenizer"]
     audio_token = AUDIO
+    inside: EncoderInside | None = None  # of an exported folder, with the files of its code and where they are named
+    code: tuple[Path, ...] = ()
+    auto_map: dict[str, str] | None = None
 
     def __init__(
         self, tokenizer: Any, encoder: Encoder | str, audio_token_id: int, start_token_id: int, ears: Any = None
@@ -82,14 +87,13 @@ class SaladProcessor(ProcessorMixin):
         self.start_token_id = start_token_id
         if placeholder_id(tokenizer) == audio_token_id == len(tokenizer):
             tokenizer.add_tokens([AddedToken(AUDIO, special=True, normalized=False)])
-        self.chat_template = tokenizer.chat_template or CHAT_TEMPLATE
 
     def __call__(
         self,
         text: str | Sequence[str],
         audio: Recording | Sequence[Any] | None = (),
         *,
-        add_start: bool = True,
+        add_start: bool | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """`<|audio|>` in `text` stands for one recording each, in order; `audio` may hold a list for each of several
@@ -98,11 +102,13 @@ class SaladProcessor(ProcessorMixin):
 
         kwargs, as they are or in text_kwargs, audio_kwargs and common_kwargs: sampling_rate of samples, in Hz (the
         encoder's own); padding_side (left), where what pads the shorter texts has mask 0; padding="max_length" and
-        max_length. No text is cut, and other settings of tokenizers are passed over.
+        max_length. No text is cut, tensors are torch's, and other settings of tokenizers are passed over.
+
+        add_start: whether each text opens a document; by default one that `apply_chat_template` wrote does not, for the
+        template opens it.
 
         A recording longer than a training span (6 s) becomes several spans, cut at its quietest moments. Other control
-        tokens in `text` are characters, unless `apply_chat_template` wrote them (its prompt opens the document itself:
-        give it with add_start=False).
+        tokens in `text` are characters, unless `apply_chat_template` wrote them.
 
         Returns input_ids, attention_mask int64 [batch, longest]; frames, a list of [num_frames, frame_dim] for each
         span; and span_lengths int64 [num_spans], how many placeholders stand for each.
@@ -132,10 +138,11 @@ class SaladProcessor(ProcessorMixin):
         counted = torch.tensor(lengths, dtype=torch.long)
         return BatchFeature({"input_ids": ids, "attention_mask": mask, "frames": frames, "span_lengths": counted})
 
-    def _ids(self, text: str, add_start: bool, places_left: list[int]) -> list[int]:
+    def _ids(self, text: str, add_start: bool | None, places_left: list[int]) -> list[int]:
         """A spoken span owns the space before its words, so text before it loses its last spaces, as in training."""
-        encode = prompt_ids if isinstance(text, ChatPrompt) else token_ids
-        ids = [self.start_token_id] if add_start else []
+        written = isinstance(text, ChatPrompt)
+        encode = prompt_ids if written else token_ids
+        ids = [self.start_token_id] if (not written if add_start is None else add_start) else []
         *before, last = HEARD.split(_marked(text))
         for i, piece in enumerate(before):
             ids += encode(self.tokenizer, piece.rstrip(" "), after=i > 0)
@@ -153,27 +160,39 @@ class SaladProcessor(ProcessorMixin):
         own_hz = self.encoder.sample_rate_hz
         return split_at_quiet(samples_of(audio, own_hz, rate_hz), own_hz, MAX_SPAN_S)
 
-    def decode(self, ids: Any, **kwargs: Any) -> str:
-        return str(self.tokenizer.decode(ids, **{"skip_special_tokens": True, **kwargs}))
+    def decode(self, ids: Any, **kwargs: Any) -> Any:
+        """What the tokenizer makes of ids: a string, or a list of them for several rows; without control tokens."""
+        return self.tokenizer.decode(ids, **{"skip_special_tokens": True, **kwargs})
 
     def batch_decode(self, ids: Any, **kwargs: Any) -> list[str]:
-        return [self.decode(row, **kwargs) for row in ids]
+        return list(self.tokenizer.batch_decode(ids, **{"skip_special_tokens": True, **kwargs}))
+
+    @property
+    def chat_template(self) -> Any:
+        """The tokenizer's own, where it is written to; ChatML where it has none."""
+        return self.tokenizer.chat_template or CHAT_TEMPLATE
+
+    @chat_template.setter
+    def chat_template(self, template: Any) -> None:
+        self.tokenizer.chat_template = template
 
     def apply_chat_template(  # type: ignore[override]  # keywords of transformers' own that are not taken come in kwargs
         self,
         conversation: Sequence[Any],
-        add_generation_prompt: bool = True,
+        chat_template: str | None = None,
         *,
+        add_generation_prompt: bool = False,
         tokenize: bool = False,
         return_dict: bool = True,
         processor_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Messages, or a list of conversations, as the LLM's own chat template writes them (ChatML where it has none).
+        """Messages, or a list of conversations, as `chat_template` writes them: one that is given, or the LLM's own
+        (ChatML where it has none). add_generation_prompt: with what opens the answer, for a model that is to write it.
 
         tokenize: what `model.generate` takes, recordings and all, which the audio parts then hold: {"type": "audio",
         "path" | "url" | "audio": a path, http(s) or data: URL, bytes or samples}; return_dict=False gives input_ids
-        alone. Else a prompt for `__call__(..., add_start=False)`, to which the recordings are given in order.
+        alone. Else a prompt for `__call__`, to which the recordings are given in order.
         kwargs: those of `__call__` (or in processor_kwargs), and what the template asks for (tools,
         continue_final_message). The template sees each message's parts as one string; control tokens that a message's
         text holds stay characters. Raises SaladError where it refuses the messages.
@@ -183,22 +202,20 @@ class SaladProcessor(ProcessorMixin):
         batched = bool(conversation) and not isinstance(conversation[0], dict)
         several = conversation if batched else [conversation]
         called = {**{name: kwargs.pop(name) for name in CALL if name in kwargs}, **(processor_kwargs or {})}
-        prompts = [self._prompt(messages, add_generation_prompt, **kwargs) for messages in several]
+        kwargs |= {"chat_template": chat_template, "add_generation_prompt": add_generation_prompt}
+        prompts = [self._prompt(messages, **kwargs) for messages in several]
         if not tokenize:
             return prompts if batched else prompts[0]
         audio = [recording_of(part) for messages in several for part in audio_parts(messages)]
-        made = self(prompts, audio, add_start=False, **called)
+        made = self(prompts, audio, **called)
         return made if return_dict else made["input_ids"]
 
-    def _prompt(self, messages: Sequence[Message], add_generation_prompt: bool, **kwargs: Any) -> ChatPrompt:
+    def _prompt(self, messages: Sequence[Message], chat_template: str | None, **kwargs: Any) -> ChatPrompt:
         flat = [{**message, "content": self._content(message)} for message in messages]
+        if chat_template is None and not self.tokenizer.chat_template:
+            chat_template = CHAT_TEMPLATE
         try:
-            prompt = self.tokenizer.apply_chat_template(
-                flat,
-                **{"chat_template": None if self.tokenizer.chat_template else CHAT_TEMPLATE, **kwargs},
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
-            )
+            prompt = self.tokenizer.apply_chat_template(flat, chat_template=chat_template, tokenize=False, **kwargs)
         except TemplateError as error:
             raise SaladError(f"messages: the LLM's chat template refuses them ({error}); change their roles") from error
         return ChatPrompt(prompt)
@@ -220,9 +237,12 @@ class SaladProcessor(ProcessorMixin):
                 said.append(marked(self.tokenizer, "".join(map(_text_of, run)), (AUDIO,)))
         return "".join(said)
 
-    def to_dict(self) -> dict[str, str | int]:
+    def to_dict(self) -> dict[str, object]:
         """What processor_config.json holds."""
+        exported = {"encoder_inside": self.inside} if self.inside else {}
         return {
+            **({"auto_map": self.auto_map} if self.code and self.auto_map else {}),
+            **exported,
             "processor_class": "SaladProcessor",
             "encoder": self.encoder.name,
             "audio_token_id": self.audio_token_id,
@@ -233,24 +253,55 @@ class SaladProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "frames", "span_lengths"]
 
-    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:  # type: ignore[override]  # likewise
-        """The tokenizer's files, and processor_config.json, which names the encoder."""
-        self.tokenizer.save_pretrained(folder)
-        write_json(Path(folder) / "processor_config.json", self.to_dict())
+    def save_pretrained(  # type: ignore[override]  # likewise
+        self, folder: str | Path, push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """The tokenizer's files, and processor_config.json, which names the encoder; of an exported folder the encoder
+        and the code as well. Returns the files.
+
+        push_to_hub: uploads them too, as transformers does: to `repo_id` (by default the folder's name), with
+        `commit_message`, `token` and what else makes a repository.
+        """
+        folder, message = Path(folder), kwargs.pop("commit_message", None)
+        folder.mkdir(parents=True, exist_ok=True)
+        if push_to_hub:
+            repo = hf_api().create_repo(kwargs.pop("repo_id", folder.name), exist_ok=True, **kwargs).repo_id
+            before = self._get_files_timestamps(folder)
+        files = [*self.tokenizer.save_pretrained(folder), str(folder / "processor_config.json")]
+        if self.inside is not None:
+            copy_encoder(self.encoder, folder)
+        for path in self.code:
+            copy_file(path, folder / path.name)
+        files += [str(folder / FOLDER / name) for name in (self.inside or {"files": []})["files"]]
+        files += [str(folder / path.name) for path in self.code]
+        write_json(folder / "processor_config.json", self.to_dict())
+        if push_to_hub:
+            self._upload_modified_files(folder, repo, before, commit_message=message, token=kwargs.get("token"))
+        return files
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> SaladProcessor:  # type: ignore[override]  # likewise
         """Of a folder, or OWNER/NAME on the hub (`revision`, `token` and what else transformers' own take)."""
         hub = {name: kwargs[name] for name in HUB if kwargs.get(name) is not None}
         settings = read_json(Path(str(cached_file(str(folder), "processor_config.json", **hub))))
-        encoder = cls._encoder_of(settings, folder, hub)
+        inside: EncoderInside | None = settings.get("encoder_inside")
+        encoder = settings["encoder"] if inside is None else _encoder_in(folder, inside, settings["encoder"], hub)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=kwargs.get("trust_remote_code"), **hub)
         ears = SpanCounter.beside(folder, **hub)
-        return cls(tokenizer, encoder, settings["audio_token_id"], settings["start_token_id"], ears)
+        made = cls(tokenizer, encoder, settings["audio_token_id"], settings["start_token_id"], ears)
+        if inside is not None:
+            optional = {"_raise_exceptions_for_missing_entries": False, **hub}
+            code = [cached_file(str(folder), name, **optional) for name in CODE]
+            made.inside, made.auto_map = inside, settings.get("auto_map")
+            made.code = tuple(Path(path) for path in code if path is not None)
+        if kwargs.get("chat_template") is not None:
+            made.chat_template = kwargs["chat_template"]
+        return made
 
-    @staticmethod
-    def _encoder_of(settings: dict[str, Any], folder: str | Path, hub: dict[str, Any]) -> Encoder | str:
-        return str(settings["encoder"])
+
+def _encoder_in(folder: str | Path, held: EncoderInside, name: str, hub: dict[str, Any]) -> Encoder:
+    places = [Path(str(cached_file(str(folder), f"{FOLDER}/{file}", **hub))) for file in held["files"]]
+    return encoder_inside(held, places[0].parent if places else Path(folder), name)
 
 
 @dataclass(frozen=True)
@@ -262,6 +313,7 @@ class _Call:
     padding: bool | str | None = None
     max_length: int | None = None
     truncation: bool | str | None = None
+    return_tensors: str | None = None
 
     @classmethod
     def of(cls, **kwargs: Any) -> _Call:
@@ -276,6 +328,8 @@ class _Call:
             raise SaladError(
                 "truncation: got True, but a prompt is not cut, as its recordings would be; give less of it"
             )
+        if found.get("return_tensors") not in (None, "pt"):
+            raise SaladError(f"return_tensors: got {found['return_tensors']!r}, expected 'pt'; call .numpy() on it")
         if found.get("padding") == "max_length" and found.get("max_length") is None:
             raise SaladError('max_length: got none, expected a number of tokens with padding="max_length"')
         return cls(**{own.name: found[own.name] for own in fields(cls) if own.name in found})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -91,6 +92,15 @@ def read_prompt(
             padding = mask == 0
             labels = labels.masked_fill(padding | nn.functional.pad(padding[:, :-1], (1, 0)), IGNORED)
     return Prompt(input_ids, heard, embeddings, mask, labels)
+
+
+def items_asked(number: Any, given: torch.Tensor | None, kept: torch.Tensor) -> Any:
+    """How many labels the loss is divided by: those that a Trainer counted in `given` (None: it did not), less the
+    share of them that `read_prompt` does not ask for."""
+    if number is None or given is None:
+        return number
+    told, asked = ((labels[..., 1:] != IGNORED).sum().clamp(min=1) for labels in (given, kept))
+    return number * (asked / told)
 
 
 def _recounted(

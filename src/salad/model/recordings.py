@@ -71,7 +71,8 @@ def is_frames(given: Any) -> bool:
 
 def _is_one(given: Any) -> bool:
     numbers = isinstance(given, list | tuple) and len(given) > 0 and isinstance(given[0], int | float)
-    return isinstance(given, str | Path | bytes | np.ndarray | torch.Tensor | Mapping) or numbers
+    whole = isinstance(given, str | Path | bytes | np.ndarray | torch.Tensor | Mapping)
+    return whole or numbers or hasattr(given, "get_all_samples")
 
 
 def samples_of(recording: Any, rate_hz: int, own_hz: int | None = None) -> np.ndarray:
@@ -79,7 +80,7 @@ def samples_of(recording: Any, rate_hz: int, own_hz: int | None = None) -> np.nd
 
     recording: a path, a file's bytes, or samples at `own_hz` (by default `rate_hz`): an array, a tensor or a list, of
     floats in [-1, 1] or of integers, channels (up to 8, which are averaged) on either side; or a row of `datasets`,
-    {"array", "sampling_rate"}, {"bytes"} or {"path"}. Raises SaladError for anything else.
+    {"array", "sampling_rate"}, {"bytes"}, {"path"} or an AudioDecoder. Raises SaladError for anything else.
     """
     if isinstance(recording, Mapping):
         if recording.get("array") is not None:
@@ -88,6 +89,9 @@ def samples_of(recording: Any, rate_hz: int, own_hz: int | None = None) -> np.nd
         if not found:
             raise SaladError(f'audio: got a recording with {", ".join(recording)}; expected "array", "bytes" or "path"')
         recording = found[0]
+    if hasattr(recording, "get_all_samples"):  # an AudioDecoder: what `datasets` gives, and torchcodec
+        decoded = recording.get_all_samples()
+        return samples_of(decoded.data, rate_hz, decoded.sample_rate)
     if isinstance(recording, str | Path | bytes):
         return read_audio(recording, rate_hz)[0]
     samples = recording.detach().cpu().float().numpy() if _is_float(recording) else np.asarray(recording)

@@ -7,18 +7,38 @@ from typing import Any, cast
 from torch import nn
 from transformers import PreTrainedModel
 
-from salad.model.ears import SymbolEars
 from salad.model.llm import decoder_of
 from salad.types import SaladError
+
+
+def refuse_lora(*args: Any, **kwargs: Any) -> None:
+    """What PEFT runs in a layer that carries LoRA already, whose trained matrices it would replace or switch off."""
+    raise SaladError(
+        "peft: got LoRA for a layer of the LLM that carries trained LoRA already (lora_rank), which it would replace; "
+        "merge that first: salad export MODEL --to OUT --merge-lora"
+    )
 
 
 class TextSide(PreTrainedModel):
     """Of a model with an `llm`, an `adapter` and a `ctc`, all that is the LLM's; a table is resized with whatever has a
     row for each of its tokens."""
 
+    config: Any
     llm: PreTrainedModel
     adapter: Any
     ctc: Any
+
+    @property
+    def silent_ids(self) -> list[int]:
+        """Tokens that are never written: the placeholder, where the LLM's table has a row for it."""
+        audio: int = self.config.audio_token_id
+        return [audio] if audio < self.get_output_embeddings().weight.shape[0] else []
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As transformers has it. Where PEFT merged and unloaded the LLM's LoRA, the folder says that it has none."""
+        if self.config.lora_rank and not any("lora_" in name for name, _ in self.llm.named_parameters()):
+            self.config.lora_rank = 0
+        super().save_pretrained(*args, **kwargs)
 
     def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args: Any, **kwargs: Any) -> None:
         """Of the text LLM (in a dict: `llm_config`); the ears keep theirs, which parts spans laid end to end."""
@@ -55,6 +75,6 @@ class TextSide(PreTrainedModel):
                 f"give {wanted} or more"
             )
         table = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
-        if isinstance(self.adapter, SymbolEars):
+        if self.config.ears == "symbols":
             self.adapter.upper.resize(table.weight.shape[0])
         return table

@@ -317,6 +317,7 @@ class Engine:
         """Choose a token and deliver it; whether it was the last one. A fault in it ends this row alone."""
         sampling = generation.sampling
         try:
+            logits[self.model.silent_ids] = -torch.inf
             token = draw(logits.float(), sampling, generation.draws)
         except Exception as error:
             generation.end("error", error)

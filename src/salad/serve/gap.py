@@ -29,7 +29,9 @@ def cost_of_words(served: ServedModel, samples: np.ndarray, said: str) -> list[J
     reads.
     """
     model, processor = served.model, served.processor
-    written = processor.apply_chat_template([{"role": "user", "content": [{"type": "audio"}]}])
+    written = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "audio"}]}], add_generation_prompt=True
+    )
     before, after = written.marked.split(AUDIO, 1)
     before_ids, after_ids = prompt_ids(processor.tokenizer, before), prompt_ids(processor.tokenizer, after, after=True)
     around = len(before_ids) + len(after_ids)

@@ -68,7 +68,7 @@ class ServedModel:
         return self.processor.encoder.sample_rate_hz
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.processor.decode(ids)
+        return str(self.processor.decode(ids))
 
     @property
     def device(self) -> torch.device:
@@ -89,12 +89,12 @@ class ServedModel:
         """
         if (fresh := sum(not isinstance(a, list) for a in audio)) > RECORDINGS:
             raise SaladError(f"messages: {fresh} recordings, expected at most {RECORDINGS}; send fewer")
-        written = self.processor.apply_chat_template(messages)
+        written = self.processor.apply_chat_template(messages, add_generation_prompt=True)
         table = self.model.get_input_embeddings()
         heard = [a if isinstance(a, list) else self._features(a) for a in audio]
         if goes_on:
             heard[-1] = [*heard[-1], table.weight.new_zeros(0, table.weight.shape[1])]
-        ids = self.processor(written, audio=heard, add_start=False)["input_ids"][0]
+        ids = self.processor(written, audio=heard)["input_ids"][0]
         at = (ids == self.processor.audio_token_id).nonzero().flatten().tolist()
         first, *rest = ids.to(self.device).tensor_split(at)
         spans = [span for recording in heard for span in recording]

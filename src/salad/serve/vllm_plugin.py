@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from salad.files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -38,15 +35,11 @@ class Listener:
 
     def __init__(self, place: str, revision: str | None = None) -> None:
         from torch import nn
-        from transformers.utils.hub import cached_file
 
         from salad.model import SaladForConditionalGeneration, SaladProcessor
-        from salad.model.encoders.inside import ExportedProcessor
         from salad.model.llm import decoder_layers, decoder_of
 
-        settings = read_json(Path(str(cached_file(place, "processor_config.json", revision=revision))))
-        kind = ExportedProcessor if "encoder_inside" in settings else SaladProcessor
-        self.processor = kind.from_pretrained(place, revision=revision)
+        self.processor = SaladProcessor.from_pretrained(place, revision=revision)
         self.model = SaladForConditionalGeneration.from_pretrained(place, revision=revision).eval()
         self.processor.ears = self.model
         if not self.model.config.prior:

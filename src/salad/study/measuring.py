@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from salad.evaluation.benchmark import BenchmarkOptions, prepare
 from salad.evaluation.next_sentence import NextSentenceItem, build_items
@@ -183,7 +184,7 @@ class Measuring:
         (errors,) = voice_errors([replace(s, speaker="all") for s in spans], self.settings.bootstrap, 0)
         return Interval.of(errors.wer)
 
-    def _read(self, model: object, everything: bool) -> tuple[list[Result], list[str]]:
+    def _read(self, model: PreTrainedModel, everything: bool) -> tuple[list[Result], list[str]]:
         """Our next sentences, and with `everything` the recipe's tasks, as a model reads them; ids of the latter."""
         own, run = self.evaluator, self.setting
         requests, results = list[Request](), list[tuple[str, int, tuple[str, ...]]]()
@@ -198,7 +199,7 @@ class Measuring:
                     prompt = segments(task.task, asked, "text")
                     requests.append(request(own.tokenizer, prompt, answers, start="document"))
                     results.append((f"{task.task.task}/{asked.id}", asked.answer, asked.choices))
-        reader = Reader(model, own.tokenizer, start="document", bf16=run.uses_bf16("score", own.device))  # type: ignore[arg-type]
+        reader = Reader(model, own.tokenizer, start="document", bf16=run.uses_bf16("score", own.device))
         scores = score(reader, requests)
         found = [
             Result(name, right, tuple(option.logprob / option.num_tokens for option in options))

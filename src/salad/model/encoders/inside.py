@@ -11,13 +11,11 @@ from typing import Any, TypedDict
 
 import numpy as np
 from transformers.audio_utils import spectrogram, window_function
-from transformers.utils.hub import cached_file
 
 from salad.model.encoders.base import Encoder
 from salad.model.encoders.huggingface import Wav2Vec2, Whisper
 from salad.model.encoders.log_mel import LogMel
 from salad.model.encoders.mimi import Mimi
-from salad.model.processor import SaladProcessor
 from salad.types import SaladError
 
 FOLDER = "encoder"  # of an exported model
@@ -57,28 +55,15 @@ class WhisperOfCT2(Whisper):
         return np.pad(mel[:, :num], ((0, 0), (0, max(0, num - mel.shape[1]))), mode="edge").astype(np.float32)
 
 
-class ExportedProcessor(SaladProcessor):
-    """`SaladProcessor` of an exported folder, whose encoder lies inside it."""
-
-    @staticmethod
-    def _encoder_of(settings: dict[str, Any], folder: str | Path, hub: dict[str, Any]) -> Encoder:
-        held: EncoderInside = settings["encoder_inside"]
-        places = [Path(str(cached_file(str(folder), f"{FOLDER}/{name}", **hub))) for name in held["files"]]
-        return encoder_inside(held, places[0].parent if places else Path(folder), settings["encoder"])
-
-    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:  # type: ignore[override]  # as above
-        raise SaladError(f"processor: it cannot be saved to {folder}; copy the exported folder, it is whole")
-
-
-def encoder_inside(held: EncoderInside, folder: Path, name: str) -> Encoder:
+def encoder_inside(held: EncoderInside, folder: Path, name: str, device: str = "cpu") -> Encoder:
     """The encoder whose files lie in `folder`; held: as `put_inside` gives it."""
     if held["kind"] == "LogMel":
         return LogMel()
     if held["kind"] == "Mimi":
-        return Mimi(folder, name, "cpu", held["codebooks"] or None)
+        return Mimi(folder, name, device, held["codebooks"] or None)
     kinds: dict[str, Callable[[Path, str, str], Encoder]]
     kinds = {"Whisper": Whisper, "Wav2Vec2": Wav2Vec2, "WhisperOfCT2": WhisperOfCT2}
-    return kinds[held["kind"]](folder, name, "cpu")
+    return kinds[held["kind"]](folder, name, device)
 
 
 def put_inside(encoder: Encoder, into: Path) -> EncoderInside:
@@ -90,16 +75,27 @@ def put_inside(encoder: Encoder, into: Path) -> EncoderInside:
     if encoder.weights is None:
         return held
     folder = into / FOLDER
-    folder.mkdir()
-    paths = encoder.weights.paths
+    folder.mkdir(exist_ok=True)
     if held["kind"] == "WhisperCT2":
         held["kind"] = "WhisperOfCT2"
-        (weights,) = (path for path in paths if path.name == "model.bin")
+        (weights,) = (path for path in encoder.weights.paths if path.name == "model.bin")
         _save_whisper(_variables(weights), folder)
     else:
-        for path in paths:
-            shutil.copyfile(path, folder / path.name)
+        copy_encoder(encoder, into)
     return {**held, "files": sorted(path.name for path in folder.iterdir())}
+
+
+def copy_encoder(encoder: Encoder, into: Path) -> None:
+    """The files that it was loaded from, in `into`/encoder."""
+    for path in encoder.weights.paths if encoder.weights is not None else ():
+        copy_file(path, into / FOLDER / path.name)
+
+
+def copy_file(path: Path, to: Path) -> None:
+    """A copy, in a folder that is made where there is none; nothing where it lies there already."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if not (to.exists() and path.samefile(to)):
+        shutil.copyfile(path, to)
 
 
 def _save_whisper(variables: dict[str, np.ndarray], folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from salad import assets
-from salad.files import read_json
+from salad.files import JsonObject, read_json
 from salad.model.encoders.base import Encoder, Shape
 from salad.types import SaladError
 
@@ -37,8 +37,13 @@ def load_encoder(name: str, threads: int = 1, device: str = "cpu") -> Encoder:
 
     A folder's config.json tells what it holds: Mimi, Whisper, Wav2Vec2, HuBERT or WavLM through transformers; one with
     CTranslate2's model.bin is Whisper. `threads` is for CTranslate2; on a CPU the others run on one thread, so that a
-    worker of one thread and the trainer hear the same. `device`: "cpu", "cuda" or "cuda:N"; log-mel stays on the CPU.
+    worker of one thread and the trainer hear the same. The folder of an exported model stands for the encoder inside
+    it. `device`: "cpu", "cuda" or "cuda:N"; log-mel stays on the CPU.
     """
+    if (told := _exported(Path(name).expanduser())) is not None:
+        from salad.model.encoders.inside import FOLDER, encoder_inside
+
+        return encoder_inside(told["encoder_inside"], Path(name).expanduser() / FOLDER, told["encoder"], device)
     base, setting = assets.split_setting(name)
     if setting and not (setting.startswith("codes") and setting[5:].isdecimal()):
         raise SaladError(f"assets.encoder: {name!r} has the setting {setting!r}, expected codesN such as codes8")
@@ -62,6 +67,18 @@ def load_encoder(name: str, threads: int = 1, device: str = "cpu") -> Encoder:
 
     encoder = Whisper if model_type == "whisper" else Wav2Vec2
     return _without_codes(encoder(folder, name, device), name, num_codebooks)
+
+
+def encoder_name(model: Path, name: str) -> str:
+    """What `load_encoder` takes for the encoder of a saved model: its folder where it lies inside, else its `name`."""
+    return name if _exported(model) is None else str(model)
+
+
+def _exported(model: Path) -> JsonObject | None:
+    """processor_config.json of an exported model's folder; None for any other."""
+    path = model / "processor_config.json"
+    told = read_json(path) if path.is_file() else {}
+    return told if "encoder_inside" in told else None
 
 
 def _model_type(folder: Path, name: str) -> str | None:
