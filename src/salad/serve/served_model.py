@@ -13,6 +13,7 @@ from salad import assets
 from salad.evaluation.saved_model import load_saved
 from salad.files import JsonObject
 from salad.model import SaladForConditionalGeneration, SaladProcessor
+from salad.model.ends import ends_of
 from salad.model.freeze import freeze
 from salad.model.splice import splice
 from salad.serve.transcript import Segment, words_of
@@ -39,9 +40,7 @@ class ServedModel:
         self, model: SaladForConditionalGeneration, processor: SaladProcessor, name: str, *, bf16: bool = False
     ) -> None:
         self.model, self.processor, self.names, self.bf16 = model, processor, (name, ALIAS), bf16
-        told = model.llm.generation_config.eos_token_id
-        ends = [*(told if isinstance(told, list) else [told]), processor.tokenizer.eos_token_id]
-        self.ends = frozenset(i for i in [*ends, processor.start_token_id] if i is not None)
+        self.ends = frozenset(ends_of(model, processor))
         self.context = int(getattr(model.config.llm_config, "max_position_embeddings", None) or 2048)
 
     @classmethod
