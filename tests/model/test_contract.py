@@ -11,10 +11,19 @@ import pytest
 import soundfile
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModel, AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainingArguments
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModel,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
 
 import salad
 from salad.files import read_json
+from salad.model import SaladProcessor
 from salad.model.processor import AUDIO, placeholder_id
 from salad.testing.listeners import RATE_HZ, save_corpus, save_listener, tokenizer
 from salad.testing.models import VOCABULARY
@@ -207,6 +216,17 @@ def test_the_placeholder_is_a_token_that_nobody_types_and_nobody_generates(model
     prompt = processor.apply_chat_template(user(f"w1 {AUDIO} w2"))
     assert AUDIO in prompt and VOCABULARY not in processor(prompt, add_start=False)["input_ids"][0].tolist()
     assert processor.decode([1, VOCABULARY, 2]) == processor.decode([1, 2])
+
+
+def test_the_placeholder_is_no_word_where_ids_have_a_gap():
+    words = {f"w{i}": i for i in [*range(49), 50]}
+    raw = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    own = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="w0")
+    assert len(own) == 50 and placeholder_id(own) == 51
+    processor = SaladProcessor(own, "log-mel", placeholder_id(own), 0)
+    ids = processor(f"w50 {AUDIO} w50", [noise(0.1)])["input_ids"][0].tolist()
+    assert ids == [0, 50, 51, 50] and processor.decode([50]) == "w50"
 
 
 def test_a_placeholder_inside_the_table_is_not_generated(saved, processor):

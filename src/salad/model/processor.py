@@ -33,6 +33,7 @@ from salad.model.recordings import (
 )
 from salad.model.span_lengths import SpanCounter
 from salad.sequence.tokens import OPEN, marked, prompt_ids, token_ids, unmarked
+from salad.text.chat import as_it_takes
 from salad.types import SaladError
 
 AUDIO = "<|audio|>"
@@ -192,10 +193,11 @@ class SaladProcessor(ProcessorMixin):
 
     def _prompt(self, messages: Sequence[Message], add_generation_prompt: bool, **kwargs: Any) -> ChatPrompt:
         flat = [{**message, "content": self._content(message)} for message in messages]
+        how = {"chat_template": None if self.tokenizer.chat_template else CHAT_TEMPLATE, **kwargs}
         try:
             prompt = self.tokenizer.apply_chat_template(
-                flat,
-                **{"chat_template": None if self.tokenizer.chat_template else CHAT_TEMPLATE, **kwargs},
+                as_it_takes(self.tokenizer, flat, how["chat_template"]),
+                **how,
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,
             )
@@ -296,6 +298,6 @@ def _marked(text: str) -> str:
 
 
 def placeholder_id(tokenizer: Any) -> int:
-    """Id of `<|audio|>`: the tokenizer's own token of that name, else the first that it does not use."""
+    """Id of `<|audio|>`: the tokenizer's own token of that name, else the first above all ids, which may have gaps."""
     known = tokenizer.get_vocab().get(AUDIO)
-    return len(tokenizer) if known is None else int(known)
+    return max(tokenizer.get_vocab().values(), default=-1) + 1 if known is None else int(known)
