@@ -15,6 +15,7 @@ from salad.files import JsonObject
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.ends import ends_of
 from salad.model.freeze import freeze
+from salad.model.going_on import require_going_on
 from salad.model.splice import splice
 from salad.serve.transcript import Segment, words_of
 from salad.types import SaladError
@@ -46,7 +47,7 @@ class ServedModel:
     @classmethod
     def load(cls, place: str, *, device: str = "cpu", bf16: bool = False) -> ServedModel:
         """An asset of kind "ears", a run directory, a model's folder, or OWNER/NAME on the hub. Raises SaladError where
-        it is none of them."""
+        it is none of them, or its LLM writes from more than keys and values."""
         folder = Path(place).expanduser()
         if (folder / "stage2" / "model").is_dir():
             folder, name = folder / "stage2" / "model", folder.resolve().name
@@ -57,6 +58,7 @@ class ServedModel:
         else:
             folder, name = assets.model_folder(folder), folder.resolve().name
         model = load_saved(folder).to(device)
+        require_going_on(model.llm, name)
         freeze(model, "frozen", bf16=bf16)
         processor = SaladProcessor.from_pretrained(folder)
         processor.ears = None  # the model expands its prompts itself; counting would have the ears hear twice
