@@ -193,7 +193,10 @@ def test_recordings_may_be_given_text_by_text_and_what_is_none_is_refused(proces
     slow = {"array": a[::2].copy(), "sampling_rate": RATE_HZ // 2}
     assert len(processor(AUDIO, slow)["frames"]) == 2
     for wrong, message in (
-        (a * 32768, "float samples up to [0-9]+, expected"),
+        (a * 32768, "the array has samples of up to .* integers of 16 bits written as floats"),
+        (a * 127, "the array has samples of up to .* integers of 8 bits written as floats"),
+        (np.stack([a, 0.01 * noise(7.0, 3) - a]), "the array has 2 channels that cancel each other out"),
+        (np.where(np.arange(len(a)) == 5, np.nan, a), "the array holds NaN or infinite samples"),
         (np.zeros((20, 16000), np.float32), r"shape \[20, 16000\]"),
         ([1, 2, 3], "samples of int64"),
         ({"sampling_rate": 8000}, 'expected "array", "bytes" or "path"'),
