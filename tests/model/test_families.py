@@ -17,7 +17,7 @@ from salad.measure.divergence import divergence, token_divergence
 from salad.model import SaladConfig, SaladForConditionalGeneration, SaladProcessor, attention, check
 from salad.model.check import check_folder, check_llm, load_llm
 from salad.model.going_on import goes_on
-from salad.model.llm import EXACT, as_inputs, build_llm, hidden_states, measure_packing, packs
+from salad.model.llm import EXACT, as_inputs, build_llm, decoder_of, hidden_states, measure_packing, packs
 from salad.model.teacher import Teacher
 from salad.serve.served_model import ServedModel
 from salad.testing.models import DIM, make_examples
@@ -403,7 +403,7 @@ def test_documents_longer_than_the_probe_s_are_alone_where_the_check_says_so(set
     rows = llm.get_input_embeddings().weight[torch.arange(130) % ROWS]
     with torch.no_grad():
         packed = hidden_states(llm, rows, [0, 80, 130])
-        alone = llm.get_decoder()(inputs_embeds=rows[None, 80:], use_cache=False).last_hidden_state[0]
+        alone = decoder_of(llm)(inputs_embeds=rows[None, 80:], use_cache=False).last_hidden_state[0]
     torch.testing.assert_close(packed[80:], alone, atol=2e-4, rtol=1e-3)
 
 
@@ -493,6 +493,7 @@ def test_a_chat_template_that_takes_parts_gets_them_and_one_without_words_is_ref
     assert processor.apply_chat_template([{"role": "user", "content": "w5 w6"}]) == "<s>w5 w6"
     parts = [{"type": "text", "text": "w7 "}, {"type": "audio"}]
     assert processor.apply_chat_template([{"role": "user", "content": parts}]) == "<s>w7 <|audio|>"
+    own = tokenizer_of(ROWS)
     own.chat_template = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
     with pytest.raises(SaladError, match="`chat template`: got its output lacks the user's words, expected none, or"):
         check_llm(llm, own).require("x")
