@@ -70,8 +70,8 @@ class SaladLM(HFLM):  # type: ignore[misc]  # lm-eval has no types, and is not t
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The template's prompt with marks (private-use characters) that tell its control tokens from the data's."""
         said = [{**message, "content": marked(self.tokenizer, message["content"])} for message in chat_history]
-        said = as_it_takes(self.tokenizer, said)
-        return TEMPLATED + str(super().apply_chat_template(said, add_generation_prompt))
+        told = as_it_takes(self.tokenizer, said)
+        return TEMPLATED + str(super().apply_chat_template(told, add_generation_prompt))
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         templated = context.startswith(TEMPLATED)

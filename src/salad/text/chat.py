@@ -14,13 +14,13 @@ _PARTS: WeakKeyDictionary[Any, dict[Any, bool]] = WeakKeyDictionary()
 
 
 def as_it_takes(
-    tokenizer: Any, messages: Sequence[Mapping[str, Any]], template: str | None = None
-) -> list[dict[str, Any]]:
+    tokenizer: Any, messages: Sequence[Mapping[str, object]], template: str | None = None
+) -> list[Mapping[str, object]]:
     """Messages whose content is a string, in the form in which the tokenizer's chat template (or `template`) writes
     their words: as they are, or as parts, [{"type": "text", "text": ...}]."""
     if not takes_parts(tokenizer, template):
         return [dict(message) for message in messages]
-    return [{**message, "content": parts(message["content"])} for message in messages]
+    return [{**message, "content": parts(str(message["content"]))} for message in messages]
 
 
 def takes_parts(tokenizer: Any, template: str | None = None) -> bool:
