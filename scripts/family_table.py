@@ -20,7 +20,8 @@ loaded and decides how. `salad assets check LLM` prints the same for an LLM of y
 
 - **packed**: documents are laid end to end in one pass, and none sees another. This is the fast way.
 - **one by one**: the family has an attention of its own, so each document is read alone: as exact, and slower.
-- **refused**: no layer attends to tokens before.
+- **refused**: no layer attends to tokens before, its layers look at the ids of tokens (Gemma 3n, Falcon-H1), or its
+  attention is one that ours leaves a part out of (DeepSeek-V3.2).
 
 The figures are those of small random models of each family (2 layers, width 64, float32). They give the greatest KL in
 nats, at any position, between what the LLM says alone and what we read (at most 1e-05), and the scale of its embeddings

@@ -516,3 +516,33 @@ def test_an_ogg_with_one_byte_flipped_is_refused_and_not_cut_short(tmp_path, sub
     data[len(data) // 2] ^= 1
     with pytest.raises(SaladError, match="has a damaged page"):
         read_audio(bytes(data))
+
+
+ID3 = b"ID3\x03\x00\x00\x00\x00\x00\x0a" + bytes(10)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "OGG", "FLAC", "MP3"])
+def test_one_good_file_behind_a_tag_is_read_whole(tmp_path, kind):
+    data = packed(noise(1.0), kind)
+    wanted = read_audio(data)[0]
+    for read in both_ways(tmp_path, ID3 + data):
+        assert np.array_equal(read, wanted)
+    with pytest.raises(SaladError, match="behind"):
+        read_audio(ID3 + data + packed(noise(1.0), "FLAC" if kind == "WAV" else "WAV"))
+    with pytest.raises(SaladError, match="cannot be decoded"):
+        read_audio(ID3 + bytes(range(256)) * 8)
+
+
+@pytest.mark.parametrize("fault", ["damaged", "lost"])
+def test_a_part_of_an_ogg_with_a_page_less_is_not_read_shifted(fault):
+    """Decoders leave the page out, so that what lies behind it is found too early."""
+    data = packed(noise(20.0), "OGG", subtype="VORBIS")
+    places = [n for n in range(len(data)) if data[n : n + 4] == b"OggS"]
+    bad = data[: places[4]] + data[places[5] :]
+    if fault == "damaged":
+        bad = data[: places[4] + 60] + bytes([data[places[4] + 60] ^ 1]) + data[places[4] + 61 :]
+    with pytest.raises(SaladError, match="has a damaged page|has lost some of its pages"):
+        read_audio(bad, offset_s=1.0, duration_s=17.0)
+    cut = data[: places[-1] + 40]  # what stands before a cut is where it was
+    part, wanted = (read_audio(each, offset_s=1.0, duration_s=2.0)[0] for each in (cut, data))
+    assert np.array_equal(part, wanted)

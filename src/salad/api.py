@@ -75,6 +75,7 @@ class Model:
         import torch
 
         from salad.evaluation.open_ended import Sampling, answer
+        from salad.model.ends import ends_of
         from salad.model.processor import AUDIO, ChatPrompt
         from salad.sequence.tokens import marked
 
@@ -88,10 +89,9 @@ class Model:
             typed = marked(processor.tokenizer, text, (AUDIO,))
             inputs = processor(ChatPrompt(f"{AUDIO} {typed}" if text else AUDIO), [audio], add_start=True)
         inputs = inputs.to(self.model.device)
-        ends = sorted({i for i in (processor.tokenizer.eos_token_id, processor.start_token_id) if i is not None})
         with torch.no_grad():
             rows = self.model.expand(**inputs)
-        ids = answer(self.model, rows, Sampling(max_new_tokens, **sampling), ends)[0]
+        ids = answer(self.model, rows, Sampling(max_new_tokens, **sampling), ends_of(self.model, processor))[0]
         return str(processor.decode(ids)).strip()
 
     def examples(self, corpus: str | Path, out: str | Path = Path("runs/frames"), *, workers: int = 1) -> list[Example]:

@@ -283,3 +283,27 @@ def test_usable_parts_of_a_long_recording_are_kept_with_their_audio(tmp_path: Pa
         import soundfile
 
         np.testing.assert_allclose(soundfile.read(part.audio)[0], samples[start : start + part.num_samples], atol=1e-4)
+
+
+def test_given_times_that_are_squeezed_are_kept_aside(tmp_path: Path) -> None:
+    spoken = "we went over the bridge and down to the sea".split()
+    good = [Word(word, 0.3 * n, 0.3 * n + 0.25) for n, word in enumerate(spoken)]
+    squeezed = [*good[:4], *(Word(w, 1.2 + 0.02 * n, 1.22 + 0.02 * n) for n, w in enumerate(spoken[4:]))]
+    rows = []
+    for name, words in (("good", good), ("squeezed", squeezed)):
+        utterance = Utterance(name, " ".join(spoken), "x.flac", 16_000, 64_000, tuple(words))
+        rows.append((utterance_to_dict(utterance), None))
+    align_utterances(Shard(0, rows), tmp_path, asset="none", min_score=0.3, method="given")
+    assert [u.id for u in read_utterances(tmp_path / "utterances.jsonl")] == ["good"]
+    [row] = read_jsonl(tmp_path / "quarantine.jsonl")
+    assert row["id"] == "squeezed" and "words written but not spoken: 6 of 10 words last 20 ms" in row["reason"]
+
+
+def test_words_of_unknown_letters_that_last_no_time_are_unheard() -> None:
+    heard = [Word("one", 0.0, 0.3, 0.9), Word("два", 0.3, 0.6), Word("три", 0.6, 0.9), Word("дом", 0.9, 1.2)]
+    module._check_heard(heard)  # no score, and time enough
+    short = [Word(text, 1.2 + 0.06 * n, 1.26 + 0.06 * n) for n, text in enumerate(("два", "три", "дом"))]
+    with pytest.raises(SaladError, match="words written but not spoken: 3 in a row from 1.2 s"):
+        module._check_heard([*heard, *short])
+    module._check_heard([*heard, *short[:2]])
+    module._check_heard([*heard, *short], given=True)  # who imports times need not have scores

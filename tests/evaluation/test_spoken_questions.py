@@ -125,8 +125,9 @@ def test_each_answers_what_it_gets(asked):
     def alone(llm, question, audio=()):
         inputs = processor(f"{shown}Question: {question}\nAnswer:", list(audio))
         with torch.no_grad():
-            ids = llm.generate(**inputs, max_new_tokens=TOKENS, do_sample=False, eos_token_id=0, pad_token_id=0)
-        return processor.decode(ids[0, inputs["input_ids"].shape[1] :])
+            ids = llm.generate(**inputs, max_new_tokens=TOKENS, do_sample=False, eos_token_id=[0, 2], pad_token_id=0)
+        told = ids[0, inputs["input_ids"].shape[1] :].tolist()
+        return processor.decode([token for token in told if token != 2])  # which the LLM's own config calls an end
 
     reads = SaladForConditionalGeneration.from_pretrained(model).eval()
     reads.llm = type(reads.llm).from_pretrained(base)

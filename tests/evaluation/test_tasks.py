@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
@@ -740,6 +740,18 @@ def test_a_control_token_in_an_item_is_characters(tokenizer):
     made = request(tokenizer, [Segment("text", "He typed <|endoftext|>")], [" <|endoftext|> twice", " it"])
     assert tokenizer.eos_token_id not in [*made.prefix, *made.options[0]]
     assert tokenizer.decode(made.options[0]) == " <|endoftext|> twice"
+
+
+def test_an_eos_that_the_tokenizer_puts_behind_every_text_is_no_option():
+    tokenizer, sound = prepending(), Sound("x", ())
+    bare = request(tokenizer, [Segment("text", "who")], [" yes", " who"]).options
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    made = request(tokenizer, [Segment("text", "who")], [" yes", " who"])
+    assert made.options == bare and made.prefix[0] == 1 and 2 not in made.prefix
+    assert request(tokenizer, [Segment("text", "")], [" yes"]).prefix == (1,)
+    assert request(tokenizer, [Segment("speech", "who")], [" yes"], sound=lambda _: sound).prefix == (1, sound)
 
 
 def test_options_are_the_same_after_text_and_after_sound():

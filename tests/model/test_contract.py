@@ -12,10 +12,19 @@ import pytest
 import soundfile
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModel, AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainingArguments
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModel,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
 
 import salad
 from salad.files import read_json
+from salad.model import SaladProcessor
 from salad.model.processor import AUDIO, placeholder_id
 from salad.testing.listeners import RATE_HZ, save_corpus, save_listener, tokenizer
 from salad.testing.models import VOCABULARY
@@ -197,7 +206,10 @@ def test_recordings_may_be_given_text_by_text_and_what_is_none_is_refused(proces
     slow = {"array": a[::2].copy(), "sampling_rate": RATE_HZ // 2}
     assert len(processor(AUDIO, slow)["frames"]) == 2
     for wrong, message in (
-        (a * 32768, "float samples up to [0-9]+, expected"),
+        (a * 32768, "the array has samples of up to .* integers of 16 bits written as floats"),
+        (a * 127, "the array has samples of up to .* integers of 8 bits written as floats"),
+        (np.stack([a, 0.01 * noise(7.0, 3) - a]), "the array has 2 channels that cancel each other out"),
+        (np.where(np.arange(len(a)) == 5, np.nan, a), "the array holds NaN or infinite samples"),
         (np.zeros((20, 16000), np.float32), r"shape \[20, 16000\]"),
         ([1, 2, 3], "samples of int64"),
         ({"sampling_rate": 8000}, 'expected "array", "bytes" or "path"'),
@@ -220,6 +232,17 @@ def test_the_placeholder_is_a_token_that_nobody_types_and_nobody_generates(model
     prompt = processor.apply_chat_template(user(f"w1 {AUDIO} w2"))
     assert AUDIO in prompt and VOCABULARY not in processor(prompt)["input_ids"][0].tolist()
     assert processor.decode([1, VOCABULARY, 2]) == processor.decode([1, 2])
+
+
+def test_the_placeholder_is_no_word_where_ids_have_a_gap():
+    words = {f"w{i}": i for i in [*range(49), 50]}
+    raw = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    own = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="w0")
+    assert len(own) == 50 and placeholder_id(own) == 51
+    processor = SaladProcessor(own, "log-mel", placeholder_id(own), 0)
+    ids = processor(f"w50 {AUDIO} w50", [noise(0.1)])["input_ids"][0].tolist()
+    assert ids == [0, 50, 51, 50] and processor.decode([50]) == "w50"
 
 
 def test_a_placeholder_inside_the_table_is_not_generated(saved, processor):

@@ -10,13 +10,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from salad.data.generate_text import _asked
+from salad.evaluation.open_ended import answer_alike
 from salad.evaluation.score import score, score_one_by_one
 from salad.evaluation.scorer_model import Reader
 from salad.measure.divergence import divergence, token_divergence
-from salad.model import SaladConfig, SaladForConditionalGeneration, attention, check
+from salad.model import SaladConfig, SaladForConditionalGeneration, SaladProcessor, attention, check
 from salad.model.check import check_folder, check_llm, load_llm
-from salad.model.llm import EXACT, as_inputs, build_llm, hidden_states, measure_packing, packs
+from salad.model.going_on import goes_on
+from salad.model.llm import EXACT, as_inputs, build_llm, decoder_of, hidden_states, measure_packing, packs
 from salad.model.teacher import Teacher
+from salad.serve.served_model import ServedModel
 from salad.testing.models import DIM, make_examples
 from salad.testing.requests import assert_equal, make_requests
 from salad.training.tasks import DistillTask
@@ -82,8 +85,8 @@ def make_llm(family, **settings):
     return llm.eval()
 
 
-def make_model(family):
-    llm = make_llm(family)
+def make_model(family, **settings):
+    llm = make_llm(family, **settings)
     config = SaladConfig(
         llm_config=llm.config, frame_dim=DIM, stride=2, adapter_layers=1, adapter_width=16, adapter_mlp=24,
         adapter_heads=2, adapter_kv_heads=1, ctc_vocab_size=30,
@@ -189,7 +192,9 @@ def verdicts(found):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_check_finds_each_family_as_it_is(family):
-    found = check_llm(make_llm(family), tokenizer_of(ROWS))
+    llm = make_llm(family)
+    assert goes_on(llm)
+    found = check_llm(llm, tokenizer_of(ROWS))
     assert found.how == ("packed" if FAMILIES[family][1] else "one by one"), found.table()
     assert found.packs is FAMILIES[family][1]
     windowed = "sliding_window" in FAMILIES[family][0]
@@ -383,6 +388,123 @@ def test_a_base_llm_is_asked_in_plain_text(tmp_path, eos):
     settings = {"max_new_tokens": 4, "min_words": 1, "temperature": 1.0, "top_k": 5, "seed": 0, "bf16": False}
     write_documents(shard, tmp_path, llm=str(tmp_path / "llm"), **settings)
     assert len(read_jsonl(tmp_path / "documents.jsonl")) + len(read_jsonl(tmp_path / "quarantine.jsonl")) == 1
+
+
+LLAMA_4 = {**HEAD_DIM, "num_local_experts": 2, "intermediate_size_mlp": 96, "interleave_moe_layer_step": 2}
+
+
+@pytest.mark.parametrize("settings", [{"attention_chunk_size": 32}, {"attention_chunk_size": 512, "floor_scale": 32}])
+def test_documents_longer_than_the_probe_s_are_alone_where_the_check_says_so(settings):
+    """Llama 4 cuts attention into chunks, and its layers without rotations count positions over all that is packed."""
+    layers = [1, 1] if settings["attention_chunk_size"] == 32 else [0, 0]
+    llm = make_llm("llama4_text", **LLAMA_4, **settings, no_rope_layers=layers)
+    found = check_llm(llm)
+    assert verdicts(found)["beyond the window"] == "one by one" and found.how == "one by one"
+    rows = llm.get_input_embeddings().weight[torch.arange(130) % ROWS]
+    with torch.no_grad():
+        packed = hidden_states(llm, rows, [0, 80, 130])
+        alone = decoder_of(llm)(inputs_embeds=rows[None, 80:], use_cache=False).last_hidden_state[0]
+    torch.testing.assert_close(packed[80:], alone, atol=2e-4, rtol=1e-3)
+
+
+SPARSE = {"index_topk": 2048, "index_n_heads": 2, "index_head_dim": 16, "q_lora_rank": 16, "kv_lora_rank": 16,
+          "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "n_routed_experts": 4, "n_group": 1,
+          "num_experts_per_tok": 2, "topk_group": 1, "moe_intermediate_size": 32, "num_key_value_heads": 4}  # fmt: skip
+
+
+def test_attention_that_ours_does_not_know_is_refused_with_figure():
+    with pytest.raises(SaladError, match="check `attention = own`: got .* nats, expected at most 1e-05 nats; ours lea"):
+        check_llm(make_llm("deepseek_v32", **SPARSE)).require("sparse")
+
+
+PER_LAYER = {"vocab_size_per_layer_input": ROWS, "num_kv_shared_layers": 0, **LAYERED}
+BY_ID = {
+    "falcon_h1": ({"embedding_multiplier": 5.0, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16,
+                   "mamba_d_state": 8, "mamba_n_groups": 1}, "got .* nats, expected at most 1e-05 nats"),
+    "gemma3n_text": ({**PER_LAYER, "hidden_size_per_layer_input": 8, "laurel_rank": 8,
+                      "activation_sparsity_pattern": [0.0, 0.0]}, "got .* nats, expected at most 1e-05 nats"),
+    "gemma4_text": (PER_LAYER, "got it does not run"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", BY_ID)
+def test_a_family_that_looks_at_ids_is_refused_with_figure(family):
+    settings, told = BY_ID[family]
+    llm = make_llm(family, **settings)
+    for name, parameter in llm.named_parameters():
+        if "correct_output_scale" in name:  # begins with zeros, by which nothing of a layer's own table comes through
+            torch.nn.init.ones_(parameter)
+    found = check_llm(llm)
+    assert "2 of 2 layers" in found.checks[0].found
+    with pytest.raises(SaladError, match=f"check `ids = embeddings`: {told}"):
+        found.require(family)
+
+
+WITH_STATES = {
+    "jamba": MORE_FAMILIES["jamba"][0],
+    "recurrent_gemma": MORE_FAMILIES["recurrent_gemma"][0],
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "qwen3_next": {"layer_types": ["linear_attention", "full_attention"], "num_experts": 2, "num_experts_per_tok": 1,
+                   "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "linear_num_key_heads": 2,
+                   "linear_num_value_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", WITH_STATES)
+def test_an_llm_with_states_of_its_own_answers_and_is_not_served(family, tmp_path):
+    model = make_model(family, **HEAD_DIM, **WITH_STATES[family])
+    assert not goes_on(model.llm)
+    prompts = [model.get_input_embeddings()(torch.arange(2, n)).detach() for n in (9, 14)]
+    answers = answer_alike(model, prompts, 4, [1])
+    for prompt, ids in zip(prompts, answers, strict=True):
+        for token in ids:  # as the LLM reads all of it anew each time
+            logits = model.llm(inputs_embeds=prompt[None], use_cache=False).logits[0, -1]
+            assert int(logits.argmax()) == token
+            prompt = torch.cat([prompt, model.get_input_embeddings()(torch.tensor([token]))])
+    model.save_pretrained(tmp_path)
+    with pytest.raises(SaladError, match=f"its LLM .{family}. keeps states beside the keys and values of attention"):
+        ServedModel.load(str(tmp_path))
+
+
+def test_ids_that_are_read_otherwise_than_their_rows_are_found(monkeypatch):
+    llm = make_llm("llama")
+    decoder = llm.get_decoder()
+    whole = decoder.forward
+
+    def otherwise(input_ids=None, **kwargs):
+        return whole(input_ids=None if input_ids is None else (input_ids + 1) % ROWS, **kwargs)
+
+    monkeypatch.setattr(decoder, "forward", otherwise)
+    assert verdicts(check_llm(llm))["ids = embeddings"] == "refused"
+
+
+PARTS = (
+    "{% for m in messages %}{% for p in m['content'] %}{% if p['type'] == 'text' %}{{ p['text'] }}{% endif %}"
+    "{% endfor %}{% endfor %}"
+)
+
+
+def test_a_chat_template_that_takes_parts_gets_them_and_one_without_words_is_refused():
+    llm, own = make_llm("llama"), tokenizer_of(ROWS)
+    own.chat_template = "<s>" + PARTS
+    assert verdicts(check_llm(llm, own))["chat template"] == "right"
+    assert _asked(own, "w5 w6") == "<s>w5 w6"
+    processor = SaladProcessor(own, "log-mel", ROWS, 1)
+    assert processor.apply_chat_template([{"role": "user", "content": "w5 w6"}]) == "<s>w5 w6"
+    parts = [{"type": "text", "text": "w7 "}, {"type": "audio"}]
+    assert processor.apply_chat_template([{"role": "user", "content": parts}]) == "<s>w7 <|audio|>"
+    own = tokenizer_of(ROWS)
+    own.chat_template = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
+    with pytest.raises(SaladError, match="`chat template`: got its output lacks the user's words, expected none, or"):
+        check_llm(llm, own).require("x")
+
+
+@pytest.mark.parametrize(("name", "text"), [("tokenizer.json", '{"version": "1.0", "trunc'), ("tokenizer.model", "\0")])
+def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path, name, text):
+    make_llm("llama").save_pretrained(tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SaladError, match="its tokenizer cannot be read .*; copy tokenizer.json"):
+        load_llm(tmp_path)
 
 
 def test_a_family_that_is_read_in_no_known_way_is_refused_by_the_check(monkeypatch):

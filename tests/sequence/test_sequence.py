@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from salad.sequence import assemble, best_fit, token_ids, tokenise
@@ -231,6 +231,31 @@ def test_what_the_tokenizer_puts_around_a_text_stays():
     tokenizer._tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     assert token_ids(tokenizer, "</s> yes", special=True) == [1, *token_ids(tokenizer, "</s> yes")]
     assert 2 not in token_ids(tokenizer, "</s> yes")
+
+
+@pytest.mark.parametrize("text", ["yes", "</s> yes", ""])
+def test_what_the_tokenizer_puts_behind_a_text_does_not_end_it(text):
+    tokenizer = prepending()
+    around = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    tokenizer._tokenizer.post_processor = around
+    assert token_ids(tokenizer, text, special=True) == [1, *token_ids(tokenizer, text)]
+    behind = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    tokenizer._tokenizer.post_processor = behind
+    assert token_ids(tokenizer, text, special=True) == token_ids(tokenizer, text)
+
+
+def test_control_tokens_take_the_space_beside_them_where_a_user_typed_one():
+    """Phi-3's take what stands behind them; a mask token takes what stands before it."""
+    tokenizer = bytes_bpe()
+    left = AddedToken("<|user|>", lstrip=True, special=True, normalized=False)
+    right = AddedToken("<|end|>", rstrip=True, special=True, normalized=False)
+    tokenizer.add_special_tokens({"additional_special_tokens": [left, right]})
+    text = "it \n<|user|>\nHe who<|end|>\n  box<|end|>\n<|user|> it"
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert prompt_ids(tokenizer, text) == plain == prompt_ids(tokenizer, f"{OPEN}{CLOSE}{text}")
+    typed = prompt_ids(tokenizer, text.replace("who", marked(tokenizer, "<|end|> who")))
+    assert tokenizer.decode(typed) == "it<|user|>\nHe <|end|> who<|end|>box<|end|><|user|> it"
+    assert typed.count(tokenizer.convert_tokens_to_ids("<|end|>")) == 2
 
 
 @pytest.mark.parametrize("kind", [bytes_bpe, unigram, prepending])

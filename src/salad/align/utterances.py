@@ -32,6 +32,9 @@ SQUEEZED_SHARE, SQUEEZED_RUN = 0.1, 3  # words of the least length: their share,
 # Words in a row that nothing is heard of, or that have no sound beside such a word (868 utterances of five voices: 2
 # at most, 246 of them: 1).
 UNHEARD_SCORE, UNHEARD_RUN = 0.1, 3
+# A word of letters that an aligner does not know has no score: unheard where it lasts no longer than this, or than the
+# frame that each of its letters takes at least.
+UNKNOWN_S, UNKNOWN_LETTER_S = 0.06, MIN_WORD_S
 
 
 class Aligner(Protocol):
@@ -214,14 +217,14 @@ def _check_lengths(words: Sequence[Word]) -> None:
     )
 
 
-def _check_heard(words: Sequence[Word]) -> None:
+def _check_heard(words: Sequence[Word], *, given: bool = False) -> None:
     """Raise SaladError where several words in a row score next to nothing: they lie on the sound of others.
 
     A short sentence that nobody says has one such word, and behind it words of the least length, the next sentence's
-    first one among them.
+    first one among them. given: times from elsewhere, which often come without scores: none is no sign of anything.
     """
     spoken = [word for word in words if spoken_pieces(word.text)]
-    for low, own in itertools.groupby(spoken, lambda word: word.score < UNHEARD_SCORE or _is_squeezed(word)):
+    for low, own in itertools.groupby(spoken, lambda word: _is_unheard(word, given)):
         run = list(own)
         if low and len(run) >= UNHEARD_RUN:
             text = " ".join(word.text for word in run[:8])
@@ -231,8 +234,18 @@ def _check_heard(words: Sequence[Word]) -> None:
             )
 
 
+def _is_unheard(word: Word, given: bool) -> bool:
+    letters = sum(map(len, spoken_pieces(word.text)))
+    unknown = math.isnan(word.score) and not given and _lasts(word, max(UNKNOWN_S, UNKNOWN_LETTER_S * letters))
+    return word.score < UNHEARD_SCORE or unknown or _is_squeezed(word)
+
+
 def _is_squeezed(word: Word) -> bool:
-    return word.end_s - word.start_s <= MIN_WORD_S + 1e-3
+    return _lasts(word, MIN_WORD_S)
+
+
+def _lasts(word: Word, most_s: float) -> bool:
+    return word.end_s - word.start_s <= most_s + 1e-3
 
 
 def _sound(start_s: float, end_s: float, silences: np.ndarray) -> float:
@@ -275,6 +288,8 @@ def _cut(
 
 def _given(utterance: Utterance, times: Path | None) -> Utterance:
     words = given_words(utterance, times)
+    _check_lengths(words)
+    _check_heard(words, given=True)
     scores = [word.score for word in words]
     return utterance.aligned(words, float(np.mean(scores)) if utterance.words else float("nan"))
 

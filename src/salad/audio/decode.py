@@ -26,7 +26,16 @@ from salad.audio.containers import (
     opened,
     read_av,
 )
-from salad.audio.lengths import Link, flac_is_right, id3_bytes, joined_flac, mp3_frames, ogg_links
+from salad.audio.lengths import (
+    DAMAGED_PAGE,
+    LOST_PAGE,
+    Link,
+    flac_is_right,
+    id3_bytes,
+    joined_flac,
+    mp3_frames,
+    ogg_links,
+)
 from salad.audio.times import to_samples
 from salad.types import SaladError
 
@@ -101,16 +110,21 @@ def read_audio(
     if not np.isfinite(mono).all():
         raise SaladError(f"audio: {name} holds NaN or infinite samples; re-export the file")
     check_range(samples, name)
-    if channel is None and samples.shape[1] > 1:
-        power = float(np.vdot(samples, samples)) / samples.size
-        if float(np.vdot(mono, mono)) / mono.size < CANCELLED * power:
-            raise SaladError(
-                f"audio: {name} has {samples.shape[1]} channels that cancel each other out (one is inverted), so that "
-                "their mix is silent; export one channel alone"
-            )
+    if channel is None:
+        check_mix(samples, mono, name)
     if sample_rate_hz is not None:
         mono, rate = resample(mono, rate, sample_rate_hz), sample_rate_hz
     return np.ascontiguousarray(mono, dtype=np.float32), int(rate)
+
+
+def check_mix(samples: np.ndarray, mono: np.ndarray, name: str) -> None:
+    """Raise SaladError where the channels of samples [num_samples, num_channels] leave next to nothing in `mono`."""
+    power = float(np.vdot(samples, samples)) / max(samples.size, 1)
+    if samples.shape[1] > 1 and float(np.vdot(mono, mono)) / max(mono.size, 1) < CANCELLED * power:
+        raise SaladError(
+            f"audio: {name} has {samples.shape[1]} channels that cancel each other out (one is inverted), so that "
+            "their mix is silent; export one channel alone"
+        )
 
 
 def check_range(samples: np.ndarray, name: str) -> None:
@@ -146,8 +160,21 @@ class _Layout:
 
 def tells_its_length(source: str | Path | bytes) -> bool:
     """Whether soundfile reads all of a file; what else is there, `read_audio` alone knows how to read."""
-    layout = _layout(source, "its bytes" if isinstance(source, bytes) else str(source))
-    return not (layout.kind or layout.late or layout.fault or len(layout.links) > 1)
+    name = "its bytes" if isinstance(source, bytes) else str(source)
+    bare = _untagged(source, name)
+    layout = _layout(bare, name)
+    return bare is source and not (layout.kind or layout.late or layout.fault or len(layout.links) > 1)
+
+
+def _untagged(source: str | Path | bytes, name: str) -> str | Path | bytes:
+    """A file as it is; the bytes behind an ID3 tag where they begin a kind that bears none (MP3 and FLAC may)."""
+    if _head(source, name)[:3] != b"ID3":
+        return source
+    with opened(source) as file:
+        tag = id3_bytes(file)
+        file.seek(tag)
+        mark = file.read(4)
+        return mark + file.read() if mark in (*CHUNKED, b"OggS", b"NIST") else source
 
 
 def _layout(source: str | Path | bytes, name: str) -> _Layout:
@@ -171,7 +198,9 @@ def _layout_of(source: str | Path | bytes, head: bytes) -> _Layout:
     with opened(source) as file:
         if head[:4] == b"OggS":
             links, fault = ogg_links(file)
-            return _Layout("" if links[0].ends or len(links) > 1 else "ogg", links=tuple(links), fault=fault)
+            kind = "" if links[0].ends or len(links) > 1 else "ogg"
+            # Decoders leave a page out that is damaged or lost: what follows would be heard too early.
+            return _Layout(kind, links=tuple(links), fault=fault, partly=fault not in (DAMAGED_PAGE, LOST_PAGE))
         tag = id3_bytes(file)
         file.seek(tag)
         if file.read(4) == b"fLaC":
@@ -190,7 +219,8 @@ def _layout_of(source: str | Path | bytes, head: bytes) -> _Layout:
                 return _Layout()  # the reader says so
             file.seek(0)
             found = mp3_frames(file.read())
-            return _Layout("" if found.are(frames) else "mp3", fault=JOINED if found.joined else "", partly=False)
+            joined = found.joined and found.samples > 0
+            return _Layout("" if found.are(frames) else "mp3", fault=JOINED if joined else "", partly=False)
     return _Layout()
 
 
@@ -205,6 +235,7 @@ def _read(
     source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, max_s: float | None
 ) -> tuple[np.ndarray, int]:
     """float32 [num_samples, num_channels] and the rate in Hz, by whoever knows where the sound ends."""
+    source = _untagged(source, name)
     layout = _layout(source, name)
     if layout.fault and not (layout.partly and duration_s is not None):
         raise SaladError(f"audio: {name} {layout.fault}; copy it again, or export it again")

@@ -17,6 +17,7 @@ from salad.config import Corpus
 from salad.data.topics import broad_topics, narrow_topics
 from salad.engine import Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
+from salad.text.chat import as_it_takes
 from salad.types import Document, SaladError
 
 HELDOUT_TOPICS = 2  # topics of each domain that nothing is trained on
@@ -136,7 +137,7 @@ def _asked(tokenizer: Any, prompt: str) -> str:
     """The prompt in the LLM's own chat template; plain, with its answer to follow, where a base LLM has none."""
     if not tokenizer.chat_template:
         return f"{prompt}\n\n"
-    message = [{"role": "user", "content": prompt}]
+    message = as_it_takes(tokenizer, [{"role": "user", "content": prompt}])
     try:
         return str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
     except TemplateError as error:

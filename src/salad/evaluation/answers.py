@@ -19,6 +19,7 @@ from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exa
 from salad.evaluation.saved_model import ModelFiles, load_saved
 from salad.files import read_jsonl, sha256_file, writable_folder, write_json, write_jsonl
 from salad.model import SaladProcessor
+from salad.model.ends import ends_of
 from salad.model.freeze import freeze
 from salad.model.processor import AUDIO, MAX_SPAN_S
 from salad.model.splice import splice
@@ -163,7 +164,7 @@ def answer_prompts(
     freeze(speaking, "frozen", bf16=bf16)  # its matrices would be cast at every new token
     processor = SaladProcessor.from_pretrained(assets.model_folder(model))
     end = processor.tokenizer.eos_token_id
-    ends = sorted({i for i in (end, processor.start_token_id) if i is not None})
+    ends = ends_of(speaking, processor)
     rows = []
     with progress("answer", len(found), "prompts") as bar, torch.no_grad(), autocast(bf16, device):
         for start in range(0, len(found), BATCH):

@@ -17,6 +17,7 @@ from salad.evaluation.score import POSITIONS, score
 from salad.evaluation.scorer_model import load_reader
 from salad.progress import progress
 from salad.sequence.tokens import CLOSE, OPEN, marked, prompt_ids, token_ids
+from salad.text.chat import as_it_takes
 
 TEMPLATED = OPEN + CLOSE  # nothing, marked: what a prompt that a chat template wrote begins with
 Tokens = tuple[Any, list[int], list[int]]  # what was asked, context, continuation
@@ -69,7 +70,8 @@ class SaladLM(HFLM):  # type: ignore[misc]  # lm-eval has no types, and is not t
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The template's prompt with marks (private-use characters) that tell its control tokens from the data's."""
         said = [{**message, "content": marked(self.tokenizer, message["content"])} for message in chat_history]
-        return TEMPLATED + str(super().apply_chat_template(said, add_generation_prompt))
+        told = as_it_takes(self.tokenizer, said)
+        return TEMPLATED + str(super().apply_chat_template(told, add_generation_prompt))
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         templated = context.startswith(TEMPLATED)

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
+from salad.model.going_on import goes_on
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.objective.distill import kl_per_position
 
@@ -82,7 +83,11 @@ def answer(
     """Token ids of the answer to each prompt (embeddings [length, width]), without the token that ended it.
 
     `indices` number the prompts for the draw (default: 0, 1, ...): the same number and seed draw alike in any batch.
+    An LLM with states of its own, into which padding might run, writes them one by one.
     """
+    if len(prompts) > 1 and not goes_on(model.llm):
+        each = zip(prompts, indices or range(len(prompts)), strict=True)
+        return [answer(model, [prompt], sampling, end_ids, [index])[0] for prompt, index in each]
     longest = max(len(prompt) for prompt in prompts)
     device = prompts[0].device
     embeds = torch.stack([torch.nn.functional.pad(p, (0, 0, longest - len(p), 0)) for p in prompts])
@@ -113,7 +118,9 @@ def answer(
 def answer_alike(
     model: SaladForConditionalGeneration, prompts: Sequence[torch.Tensor], max_new_tokens: int, end_ids: Sequence[int]
 ) -> list[list[int]]:
-    """The greedy answers of `answer`; what all prompts begin with is read once for all of them."""
+    """The greedy answers of `answer`; what all prompts begin with is read once for all of them, where the LLM can."""
+    if not goes_on(model.llm):
+        return answer(model, prompts, Sampling(max_new_tokens), end_ids)
     decoder, device = model.decoder(), prompts[0].device
     takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
     least = min(map(len, prompts))

@@ -32,6 +32,7 @@ from salad.files import JsonObject, read_jsonl, writable_folder, write_json, wri
 from salad.measure.results import Interval
 from salad.measure.statistics import proportion
 from salad.model import SaladForConditionalGeneration, SaladProcessor
+from salad.model.ends import ends_of
 from salad.model.freeze import freeze
 from salad.model.processor import AUDIO, MAX_SPAN_S, ChatPrompt
 from salad.progress import console, progress
@@ -302,7 +303,7 @@ def _answered(
     model: SaladForConditionalGeneration, processor: SaladProcessor, prompts: Sequence[torch.Tensor]
 ) -> list[str]:
     """The first sentence of each answer."""
-    ends = sorted({i for i in (processor.tokenizer.eos_token_id, processor.start_token_id) if i is not None})
+    ends = ends_of(model, processor)
     return [first_sentence(processor.decode(ids)) for ids in answer_alike(model, prompts, TOKENS, ends)]
 
 

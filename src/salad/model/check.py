@@ -16,8 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from salad.assets import cache_dir
 from salad.files import read_json, sha256_json, write_json
+from salad.model.attention import NAME
 from salad.model.llm import (
     EXACT,
+    ROUGH,
     Packed,
     as_inputs,
     attention_layers,
@@ -25,19 +27,22 @@ from salad.model.llm import (
     fits,
     head_of,
     measure_packing,
+    narrow_windows,
     probe_documents,
+    probe_ids,
     reading,
     remember_packing,
     use_packed_attention,
 )
 from salad.objective.distill import kl_per_position
 from salad.sequence import start_token_id
+from salad.text.chat import writes_words
 from salad.types import SaladError
 
 KEPT_FROM = 10_000_000  # parameters: a smaller LLM is read faster than a file is worth
 # What transformers and its families raise on what they are not made for.
 FAULTS = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ImportError)
-VERSION = 2  # of what is checked: an older result is measured again
+VERSION = 3  # of what is checked: an older result is measured again
 PLAIN = "none: prompts are plain text"
 Verdict = Literal["right", "one by one", "stated", "refused"]
 
@@ -126,7 +131,15 @@ def _loaded(folder: str | Path, **options: Any) -> PreTrainedModel:
 def _tokenizer_of(folder: Path) -> Any:
     """None where the folder holds weights alone."""
     names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
-    return AutoTokenizer.from_pretrained(folder) if any((folder / name).is_file() for name in names) else None
+    if not any((folder / name).is_file() for name in names):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # the library that reads tokenizer.json raises Exception itself
+        raise SaladError(
+            f"llm: {folder}: its tokenizer cannot be read ({_first_line(error)}); copy tokenizer.json and "
+            "tokenizer_config.json of the same LLM there once more"
+        ) from error
 
 
 def _fingerprint(folder: Path) -> str:
@@ -147,9 +160,12 @@ def check_llm(llm: PreTrainedModel, tokenizer: Any = None) -> SelfCheck:
     if checks[0].verdict == "refused":
         return SelfCheck(llm.config.model_type, tuple(checks), False)
     with reading(llm), torch.no_grad():
-        looks = {"future unseen": _future, "embeddings": _embeddings, "logits": _logits}
+        looks = {"future unseen": _future, "embeddings": _embeddings, "ids = embeddings": _ids, "logits": _logits}
         checks += [_tried(name, look, llm) for name, look in looks.items()]
-    packed = measure_packing(llm) if use_packed_attention(llm) else None
+        exchanged = use_packed_attention(llm)
+        if exchanged:
+            checks.append(_tried("attention = own", _own_attention, llm))
+    packed = measure_packing(llm) if exchanged else None
     packs = packed is not None and fits(packed, llm)
     checks += _packing(llm, packed, packs)
     if tokenizer is not None:
@@ -181,8 +197,8 @@ def _attention(llm: PreTrainedModel) -> Check:
     )
 
 
-def _nats(name: str, kl: float, cure: str, expected: str = f"at most {EXACT:g} nats") -> Check:
-    return Check(name, _figure(kl), expected, "right" if kl <= EXACT else "refused", cure)
+def _nats(name: str, kl: float, cure: str, most: float = EXACT) -> Check:
+    return Check(name, _figure(kl), f"at most {most:g} nats", "right" if kl <= most else "refused", cure)
 
 
 def _figure(kl: float) -> str:
@@ -219,6 +235,36 @@ def _embeddings(llm: PreTrainedModel) -> Check:
         "right" if apart < 1e-3 else "refused",
         "its family makes more of a token than a row times a number; take another LLM",
     )
+
+
+def _ids(llm: PreTrainedModel) -> Check:
+    """Tokens as ids against their rows of the table; and that what lies between two rows can be read at all."""
+    decoder, [ids, _] = decoder_of(llm), probe_ids(llm)
+    rows, own = llm.get_input_embeddings()(ids), head_of(llm)
+    told = decoder(input_ids=ids[None], use_cache=False).last_hidden_state[0]
+    read = decoder(inputs_embeds=rows[None], use_cache=False).last_hidden_state[0]
+    between = decoder(inputs_embeds=(rows[None, 1:] + rows[None, :-1]) / 2, use_cache=False).last_hidden_state
+    kl = _kl(own.logits(told), own.logits(read)) if bool(between.isfinite().all()) else math.inf
+    return _nats("ids = embeddings", kl, "its layers look at the ids of tokens, and speech has none; take another LLM")
+
+
+def _own_attention(llm: PreTrainedModel) -> Check:
+    """What its family's own code attends to against what ours does, in a document and beyond narrow windows."""
+    decoder, (first, _), own = decoder_of(llm), probe_documents(llm), head_of(llm)
+
+    def read(name: str) -> list[torch.Tensor]:
+        llm.set_attn_implementation(name)
+        near = decoder(inputs_embeds=first[None], use_cache=False).last_hidden_state[0]
+        with narrow_windows(llm):
+            return [near, decoder(inputs_embeds=first[None], use_cache=False).last_hidden_state[0]]
+
+    try:
+        states = zip(read("eager"), read(NAME), strict=True)
+    finally:
+        llm.set_attn_implementation(NAME)
+    cure = "ours leaves out what its family's attention does; take another LLM"
+    most = EXACT if all(p.dtype == torch.float32 for p in llm.parameters()) else ROUGH[0]
+    return _nats("attention = own", max(_kl(own.logits(a), own.logits(b)) for a, b in states), cure, most)
 
 
 def _logits(llm: PreTrainedModel) -> Check:
@@ -266,10 +312,10 @@ def _chat_template(tokenizer: Any) -> Check:
     name, expected = "chat template", "none, or one that writes one user's turn"
     if not getattr(tokenizer, "chat_template", None):
         return Check(name, PLAIN, expected, "stated")
+    cure = "mend chat_template beside its tokenizer, or take it out: prompts are plain text then"
     try:
-        turn = [{"role": "user", "content": "Hello."}]
-        tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        if writes_words(tokenizer):
+            return Check(name, "its own", expected, "right")
+        return Check(name, "its output lacks the user's words", expected, "refused", cure)
     except (TemplateError, *FAULTS) as error:
-        cure = "mend chat_template beside its tokenizer, or take it out: prompts are plain text then"
         return Check(name, f"it raises {_first_line(error)}", expected, "refused", cure)
-    return Check(name, "its own", expected, "right")

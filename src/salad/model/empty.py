@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from salad.model.ends import take_over_tokens
 from salad.model.llm import build_llm
 from salad.types import SaladError
 
@@ -35,8 +36,8 @@ class WeightsOnMeta(TorchDispatchMode):
 
 
 def build_from(llm: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
-    """The LLM of `config` with our attention (`build_llm`), and with the weights of `llm` in float32; those that are in
-    float32 are shared with it. Raises SaladError where they do not fit."""
+    """The LLM of `config` with our attention (`build_llm`), the weights of `llm` in float32 (those that are in float32
+    are shared with it) and the tokens that end what it writes. Raises SaladError where the weights do not fit."""
     with WeightsOnMeta():
         built = build_llm(config)
     weights = {k: v.detach().float() if v.is_floating_point() else v.detach() for k, v in llm.state_dict().items()}
@@ -51,6 +52,7 @@ def build_from(llm: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedMode
             f"shape: {wrong}); fetch the LLM again, both from one release"
         )
     built.tie_weights()
+    take_over_tokens(built.generation_config, llm.generation_config)
     for name, buffer in llm.named_buffers():
         place, _, own = name.rpartition(".")
         if name not in weights:  # what is not saved, such as the rotations of positions

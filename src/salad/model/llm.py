@@ -25,7 +25,10 @@ ROUGH = 1e-2, 0.1  # both, where weights are held in bf16
 LENGTHS = (11, 7)  # tokens of the two documents that are read packed and alone
 SCALES = ("scalar_embed_scale", "embed_scale")  # what families call the scale of their table
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # and the cap of their logits
-NARROW = 4  # the window of the second reading: its documents go beyond it
+# What makes a position far away another than a near one: windows, Llama 4's chunks and its scale of late positions,
+# how many positions sparse attention picks.
+WINDOWS = ("sliding_window", "attention_chunk_size", "floor_scale", "index_topk")
+NARROW = 4  # each of them in the second reading: its documents go beyond it
 logger = logging.getLogger(__name__)
 
 
@@ -68,14 +71,17 @@ def decoder_layers(decoder: nn.Module) -> nn.ModuleList:
             f"llm: {type(decoder).__name__} has no list of layers, so it is no decoder that we can read; take one of "
             "docs/families.md"
         )
-    return max(found, key=len)
+    return max(found, key=lambda layers: (any(map(_can_attend, layers)), len(layers)))
 
 
 def attention_layers(llm: PreTrainedModel) -> tuple[int, int]:
     """How many layers attend to tokens before, and of how many."""
     layers = decoder_layers(decoder_of(llm))
-    attend = [any(_attends(name, module) for name, module in layer.named_modules()) for layer in layers]
-    return sum(attend), len(layers)
+    return sum(map(_can_attend, layers)), len(layers)
+
+
+def _can_attend(layer: nn.Module) -> bool:
+    return any(_attends(name, module) for name, module in layer.named_modules())
 
 
 def _attends(name: str, module: nn.Module) -> bool:
@@ -227,7 +233,7 @@ def _forget_longest(decoder: nn.Module) -> None:
 @dataclass(frozen=True)
 class Packed:
     """What packing changes: the greatest KL in nats at any position of any document, and the greatest relative change
-    of its states; the same where documents go beyond the window of their layers (None: no layer has one).
+    of its states; the same where documents go beyond the windows of their layers (None: no layer has one of WINDOWS).
 
     fault: why packed documents could not be read at all, or "".
     """
@@ -276,7 +282,7 @@ def measure_packing(llm: PreTrainedModel) -> Packed:
             kl, states = _difference(llm)
             if not _windows(llm):
                 return Packed(kl, states)
-            with _narrow_windows(llm):
+            with narrow_windows(llm):
                 return Packed(kl, states, *_difference(llm))
         except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
             return Packed(float("inf"), float("inf"), fault=f"{type(error).__name__}: {error}")
@@ -285,8 +291,13 @@ def measure_packing(llm: PreTrainedModel) -> Packed:
 def probe_documents(llm: PreTrainedModel) -> list[torch.Tensor]:
     """Embeddings of two short documents, the same for the same table."""
     table = cast(nn.Embedding, llm.get_input_embeddings())
-    rows, device = table.weight.shape[0], table.weight.device
-    return [table(torch.tensor([(97 * i + 31 * j + 1) % rows for i in range(n)], device=device))
+    return [table(ids) for ids in probe_ids(llm)]
+
+
+def probe_ids(llm: PreTrainedModel) -> list[torch.Tensor]:
+    """The tokens of `probe_documents`, int64 [n] each."""
+    table = cast(nn.Embedding, llm.get_input_embeddings()).weight
+    return [torch.tensor([(97 * i + 31 * j + 1) % len(table) for i in range(n)], device=table.device)
             for j, n in enumerate(LENGTHS)]  # fmt: skip
 
 
@@ -332,20 +343,21 @@ def reading(llm: PreTrainedModel) -> Iterator[None]:
             module.training = True
 
 
-def _windows(llm: PreTrainedModel) -> list[Any]:
-    """Modules and configurations that hold the size of a sliding window."""
+def _windows(llm: PreTrainedModel) -> list[tuple[Any, str, float]]:
+    """Modules and configurations that hold one of WINDOWS, which, and its size."""
     holders = [llm, *llm.modules(), *{id(m.config): m.config for m in llm.modules() if hasattr(m, "config")}.values()]
-    return [h for h in holders if type(getattr(h, "sliding_window", None)) is int]
+    found: list[tuple[Any, str, Any]] = [(h, name, getattr(h, name, None)) for h in holders for name in WINDOWS]
+    return [each for each in found if type(each[2]) in (int, float)]
 
 
 @contextmanager
-def _narrow_windows(llm: PreTrainedModel) -> Iterator[None]:
+def narrow_windows(llm: PreTrainedModel) -> Iterator[None]:
     """For a while windows so small that a few tokens go beyond them."""
-    before = [(holder, holder.sliding_window) for holder in _windows(llm)]
+    before = _windows(llm)
     try:
-        for holder, size in before:
-            holder.sliding_window = min(size, NARROW)
+        for holder, name, size in before:
+            setattr(holder, name, min(size, NARROW))
         yield
     finally:
-        for holder, size in before:
-            holder.sliding_window = size
+        for holder, name, size in before:
+            setattr(holder, name, size)

@@ -20,6 +20,7 @@ from salad.model.ears import Candidates, SymbolEars
 from salad.model.ears.lower import pool_runs
 from salad.model.ears.symbol_ears import Readout, token_places
 from salad.model.empty import build_from
+from salad.model.ends import TOKENS, take_over_tokens
 from salad.model.llm import (
     as_inputs,
     build_llm,
@@ -79,6 +80,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         """
         require_attention(llm)
         model = cls(config, partial(build_from, llm)).to(torch.float32)
+        take_over_tokens(model.generation_config, model.llm.generation_config)
         if hasattr(llm, "_salad_packs"):  # what was found of it at the door
             remember_packing(model.llm, bool(llm._salad_packs))
         packs(model.llm)  # before anything is frozen, cast or spread over processes
@@ -353,7 +355,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         recording in its place.
         """
         ids = inputs if input_ids is None else input_ids
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # which an older folder does not tell
+        for name in TOKENS:  # which an older folder does not tell
             if getattr(self.generation_config, name) is None:
                 setattr(self.generation_config, name, getattr(self.llm.generation_config, name))
         if self.silent_ids:

@@ -34,6 +34,7 @@ from salad.model.recordings import (
 )
 from salad.model.span_lengths import SpanCounter
 from salad.sequence.tokens import OPEN, marked, prompt_ids, token_ids, unmarked
+from salad.text.chat import as_it_takes
 from salad.types import SaladError
 
 AUDIO = "<|audio|>"
@@ -214,8 +215,9 @@ class SaladProcessor(ProcessorMixin):
         flat = [{**message, "content": self._content(message)} for message in messages]
         if chat_template is None and not self.tokenizer.chat_template:
             chat_template = CHAT_TEMPLATE
+        taken = as_it_takes(self.tokenizer, flat, chat_template)
         try:
-            prompt = self.tokenizer.apply_chat_template(flat, chat_template=chat_template, tokenize=False, **kwargs)
+            prompt = self.tokenizer.apply_chat_template(taken, chat_template=chat_template, tokenize=False, **kwargs)
         except TemplateError as error:
             raise SaladError(f"messages: the LLM's chat template refuses them ({error}); change their roles") from error
         return ChatPrompt(prompt)
@@ -350,6 +352,6 @@ def _marked(text: str) -> str:
 
 
 def placeholder_id(tokenizer: Any) -> int:
-    """Id of `<|audio|>`: the tokenizer's own token of that name, else the first that it does not use."""
+    """Id of `<|audio|>`: the tokenizer's own token of that name, else the first above all ids, which may have gaps."""
     known = tokenizer.get_vocab().get(AUDIO)
-    return len(tokenizer) if known is None else int(known)
+    return max(tokenizer.get_vocab().values(), default=-1) + 1 if known is None else int(known)

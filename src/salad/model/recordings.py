@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from salad.audio import read_audio, resample
+from salad.audio.decode import check_mix, check_range
 from salad.types import SaladError
 
 MAX_BYTES = 500_000_000  # of a recording behind a URL
 MOST_CHANNELS = 8
-LOUDEST = 100.0  # of samples that are meant to lie in [-1, 1], loud as they may be
+NAME = "the array"  # of samples, in errors
 AUDIO_PARTS = ("audio", "input_audio", "audio_url")
 
 
@@ -100,15 +101,17 @@ def samples_of(recording: Any, rate_hz: int, own_hz: int | None = None) -> np.nd
     if samples.dtype.kind != "f":
         raise SaladError(f"audio: got samples of {samples.dtype}, expected floats in [-1, 1], int16 or int32")
     if samples.ndim == 2 and 0 < min(samples.shape) <= MOST_CHANNELS:
-        samples = samples.mean(axis=int(np.argmin(samples.shape)))
-    if samples.ndim != 1:
+        channels = samples if samples.shape[1] <= samples.shape[0] else samples.T
+    elif samples.ndim == 1:
+        channels = samples[:, None]
+    else:
         raise SaladError(f"audio: got samples of shape {list(samples.shape)}, expected [num_samples] of one recording")
-    loudest = float(np.abs(samples).max(initial=0.0))
-    if loudest > LOUDEST:
-        raise SaladError(
-            f"audio: got float samples up to {loudest:.0f}, expected [-1, 1]; divide those of int16 by 32768"
-        )
-    return resample(samples.astype(np.float32), own_hz or rate_hz, rate_hz)
+    if not np.isfinite(channels).all():
+        raise SaladError(f"audio: {NAME} holds NaN or infinite samples; give it without")
+    check_range(channels, NAME)
+    mono = channels.mean(axis=1, dtype=np.float64)
+    check_mix(channels.astype(np.float64), mono, NAME)
+    return resample(mono.astype(np.float32), own_hz or rate_hz, rate_hz)
 
 
 def _is_float(recording: Any) -> bool:

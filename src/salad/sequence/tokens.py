@@ -59,13 +59,15 @@ def tokenise(tokenizer: Any, text: str) -> TokenisedDocument:
 def token_ids(tokenizer: Any, text: str, *, special: bool = False, after: bool = False) -> list[int]:
     """Token ids of a text that somebody wrote; the name of a control token in it is characters.
 
-    special: with what the tokenizer itself puts around a text. after: the text goes on after something that is no text
-    (a recording), and gets the tokens that it has in the middle of a text: Llama 2's tokenizer, and others that put a
-    space before whatever they are given, would begin it with a stray space.
+    special: with what the tokenizer itself puts before a text; what it puts behind one (eos) would end it here. after:
+    the text goes on after something that is no text (a recording), and gets the tokens that it has in the middle of a
+    text: Llama 2's tokenizer, and others that put a space before whatever they are given, would begin it with a stray
+    space.
     """
     if after and text:
         return _continued(tokenizer, text, _characters)[0]
-    return _characters(tokenizer, text, special=special)[0]
+    ids = _characters(tokenizer, text)[0]
+    return [*_in_front(tokenizer), *ids] if special else ids
 
 
 def marked(tokenizer: Any, text: str, more: Sequence[str] = ()) -> str:
@@ -100,17 +102,22 @@ def prompt_ids(tokenizer: Any, text: str, *, after: bool = False) -> list[int]:
 
 
 def _parted(tokenizer: Any, text: str) -> Iterator[tuple[str, int | None]]:
-    """The control tokens that stand outside marks, with their ids, and the runs of text between them, without marks."""
+    """The control tokens that stand outside marks, with their ids, and the runs of text between them, without marks
+    and without the space that a control token takes (`lstrip`, `rstrip`: Phi-3's)."""
     ids = {name: i for i, name in _control(tokenizer).items()}
-    run = ""
+    added, run, takes_space = tokenizer.added_tokens_decoder, "", False
     for piece in re.split(f"({OPEN}[^{OPEN}{CLOSE}]*{CLOSE}|{_any_of(ids)})", text):
         if piece not in ids:
             run += piece
             continue
+        own = added.get(ids[piece])
+        run = run.lstrip() if takes_space else run
+        run = run.rstrip() if own is not None and own.lstrip else run
         if run:
             yield unmarked(run), None
         yield piece, ids[piece]
-        run = ""
+        run, takes_space = "", own is not None and own.rstrip
+    run = run.lstrip() if takes_space else run
     if run:
         yield unmarked(run), None
 
@@ -135,14 +142,24 @@ def _plain(tokenizer: Any, text: str, **how: Any) -> Encoded:
     return list(encoded["input_ids"]), list(encoded["offset_mapping"])
 
 
-def _characters(tokenizer: Any, text: str, *, special: bool = False) -> Encoded:
+def _in_front(tokenizer: Any) -> list[int]:
+    """What the tokenizer itself puts before a text."""
+    for text in GUARDS[::-1]:
+        own, whole = (_plain(tokenizer, text, add_special_tokens=special)[0] for special in (False, True))
+        for at in range(len(whole) - len(own) + 1):
+            if own and whole[at : at + len(own)] == own:
+                return whole[:at]
+    return _plain(tokenizer, "", add_special_tokens=True)[0]  # no text has tokens of its own
+
+
+def _characters(tokenizer: Any, text: str) -> Encoded:
     """`_plain` without control tokens, by any kind of tokenizer.
 
     `split_special_tokens` passes by those that are declared so. A vocabulary that holds their names as pieces (a
     unigram model, one of whole words), and control tokens that are not declared, need more: the name is cut behind its
     first character.
     """
-    ids, offsets = _plain(tokenizer, text, add_special_tokens=special, split_special_tokens=True)
+    ids, offsets = _plain(tokenizer, text, split_special_tokens=True)
     control = _control(tokenizer)
     if not offsets or control.keys().isdisjoint(ids):
         return ids, offsets
@@ -154,11 +171,7 @@ def _characters(tokenizer: Any, text: str, *, special: bool = False) -> Encoded:
         cut = text.index(name, start) + 1
         left, left_at = _characters(tokenizer, text[:cut])
         right, right_at = _continued(tokenizer, text[cut:], _characters)
-        around = [place for place, (a, b) in enumerate(offsets) if a == b and ids[place] in control] if special else []
-        head = [ids[place] for place in around if place < len(ids) // 2]
-        tail = [ids[place] for place in around if place >= len(ids) // 2]
-        at = [*left_at, *((a + cut, b + cut) for a, b in right_at)]
-        return [*head, *left, *right, *tail], [*([(0, 0)] * len(head)), *at, *([(0, 0)] * len(tail))]
+        return [*left, *right], [*left_at, *((a + cut, b + cut) for a, b in right_at)]
     return ids, offsets
 
 

@@ -13,7 +13,9 @@ from salad import assets
 from salad.evaluation.saved_model import load_saved
 from salad.files import JsonObject
 from salad.model import SaladForConditionalGeneration, SaladProcessor
+from salad.model.ends import ends_of
 from salad.model.freeze import freeze
+from salad.model.going_on import require_going_on
 from salad.model.splice import splice
 from salad.serve.transcript import Segment, words_of
 from salad.types import SaladError
@@ -39,15 +41,13 @@ class ServedModel:
         self, model: SaladForConditionalGeneration, processor: SaladProcessor, name: str, *, bf16: bool = False
     ) -> None:
         self.model, self.processor, self.names, self.bf16 = model, processor, (name, ALIAS), bf16
-        told = model.llm.generation_config.eos_token_id
-        ends = [*(told if isinstance(told, list) else [told]), processor.tokenizer.eos_token_id]
-        self.ends = frozenset(i for i in [*ends, processor.start_token_id] if i is not None)
+        self.ends = frozenset(ends_of(model, processor))
         self.context = int(getattr(model.config.llm_config, "max_position_embeddings", None) or 2048)
 
     @classmethod
     def load(cls, place: str, *, device: str = "cpu", bf16: bool = False) -> ServedModel:
         """An asset of kind "ears", a run directory, a model's folder, or OWNER/NAME on the hub. Raises SaladError where
-        it is none of them."""
+        it is none of them, or its LLM writes from more than keys and values."""
         folder = Path(place).expanduser()
         if (folder / "stage2" / "model").is_dir():
             folder, name = folder / "stage2" / "model", folder.resolve().name
@@ -58,6 +58,7 @@ class ServedModel:
         else:
             folder, name = assets.model_folder(folder), folder.resolve().name
         model = load_saved(folder).to(device)
+        require_going_on(model.llm, name)
         freeze(model, "frozen", bf16=bf16)
         processor = SaladProcessor.from_pretrained(folder)
         processor.ears = None  # the model expands its prompts itself; counting would have the ears hear twice
