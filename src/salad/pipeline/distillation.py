@@ -29,7 +29,7 @@ from salad.sequence.stream import ShardSource
 from salad.training.distributed import ProcessGroup, shard
 from salad.training.loop import Schedule, SharedTask, autocast, train
 from salad.training.start import place
-from salad.training.tasks import CTCTask, DistillTask, OneBatch, Source, Together, WithCTC, plan_batches
+from salad.training.tasks import CTCTask, DistillTask, OneBatch, Side, Source, Together, plan_batches
 from salad.types import Document, Example, SaladError, Utterance
 
 CACHE_BYTES = 2 * 2**30
@@ -92,8 +92,9 @@ def train_stage(
         "beta": settings.jsd_beta,
         "compile": settings.compile,
     }
-    distillation = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=room, objective=objective)
-    task: SharedTask = distillation
+    task: SharedTask = DistillTask(
+        model, teacher, stream or plan, alpha=settings.alpha, context=room, objective=objective
+    )
     if run.recipe.model.ears == "symbols":
         shares = text_weights(run) if name == "stage2" else None
         task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed, shares))
@@ -101,7 +102,7 @@ def train_stage(
         layout = run.recipe.sequence, run.recipe.seed
         spans = [span for group, frames in spoken() for span in ctc_spans(tokenizer, group, frames, *layout)]
         beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=seed)
-        task = WithCTC(distillation, beside, settings.ctc_weight)
+        task = Together(task, [Side("ctc", beside, settings.ctc_weight)])
     rates = {"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm}
     schedule = Schedule.of(settings, rates)
     probe = _probe(run, model, teacher, tokenizer, settings, bf16)
