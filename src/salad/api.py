@@ -173,23 +173,9 @@ def model_place(source: str | Path | Model) -> str:
 
     OWNER/NAME on the hub is fetched where it is a SALAD model, and stays a name where it is a text LLM.
     """
-    if isinstance(source, Model):
-        return str(source.folder)
-    name = str(source)
-    if name in assets.ASSETS:
-        return name
-    folder = Path(name).expanduser()
-    if assets.is_hub_name(name):
-        fetched = assets.hub_folder(name)
-        config = fetched / "config.json"
-        return str(fetched) if config.is_file() and read_json(config).get("model_type") == "salad" else name
-    if (folder / "recipe.json").is_file() and not (folder / "config.json").is_file():
-        trained = [folder / "stage2" / "model", *sorted(folder.glob("rounds/*/stage2/model"))]
-        found = [place for place in trained if (place / "config.json").is_file()]
-        if not found:
-            raise SaladError(f"model: the run {folder} has no stage2/model yet; finish it: `salad run` goes on with it")
-        return str(found[-1])
-    return name
+    from salad.evaluation.saved_model import model_place
+
+    return str(source.folder) if isinstance(source, Model) else model_place(source)
 
 
 def divergence(
