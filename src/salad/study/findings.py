@@ -34,7 +34,6 @@ from salad.types import SaladError
 
 TEXT_MARGIN = 2.0  # points
 M_MARGIN = 0.03  # nats: M that falls by less has not been helped
-POWER = 0.8416  # of a normal, for a chance of 0.8 to tell what is there
 RAISES = "M rises with more data, accuracy falls"  # the paper has no warm start
 WRITTEN = (  # scripts/make_demo_corpus.py
     "Likelihood is trained on text that the LLM itself wrote, at temperature 0.8 and 0.9: a part of this may be that "
@@ -297,7 +296,7 @@ def _text_stays(rows: Sequence[GridRow], base: BaseFigures) -> Finding:
     found = replace(change, **ends)
     items = len(base.text_right)
     flips = float(np.mean([np.mean([a != b for a, b in zip(r.text_right, base.text_right, strict=True)]) for r in own]))
-    needed = math.ceil(flips * (100 * (Z95 + POWER) / TEXT_MARGIN) ** 2)
+    needed = math.ceil(flips * (100 * detectable(Z95) / TEXT_MARGIN) ** 2)
     ours = (
         f"{with_interval(found, '+.1f', unit=' points')} ({items} items, {len(own)} cells); "
         f"F = {np.mean([r.forgetting for r in own]):.4f} nats a token"
