@@ -32,7 +32,7 @@ from salad.training.start import place
 from salad.training.tasks import CTCTask, DistillTask, OneBatch, Side, Source, Together, plan_batches
 from salad.types import Document, Example, SaladError, Utterance
 
-CACHE_BYTES = 2 * 2**30
+SMALL_BYTES = 2 * 2**30  # of the teacher's states of all documents
 
 
 def train_stage(
@@ -133,9 +133,9 @@ def train_stage(
 
 
 def _is_small(plan: Sequence[Sequence[Example]], base: SaladForConditionalGeneration) -> bool:
-    """Whether the teacher's states of all documents fit CACHE_BYTES: then each is read once."""
+    """Whether the teacher's states of all documents fit SMALL_BYTES: then each is read once."""
     tokens = {e.token_ids.tobytes(): 1 + len(e.token_ids) for batch in plan for e in batch}
-    return bool(sum(tokens.values()) * base.config.llm_config.hidden_size * 4 <= CACHE_BYTES)
+    return bool(sum(tokens.values()) * base.config.llm_config.hidden_size * 4 <= SMALL_BYTES)
 
 
 def _placed(
