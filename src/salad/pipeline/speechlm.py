@@ -131,7 +131,7 @@ def speech_examples(
 def transcript_tokens(
     tokenizer: Any, utterances: Sequence[Utterance], interleaved: Sequence[Example], transcripts: dict[str, str]
 ) -> dict[str, list[list[int]]]:
-    """Token ids of what the ASR wrote for each spoken span, by example; `heard`: transcripts of whole utterances."""
+    """Token ids of what the ASR wrote for each spoken span, by example; transcripts: of whole utterances, by id."""
     out, by_id = {}, {u.id: u for u in utterances}
     for example in interleaved:
         utterance = by_id[example.id]

@@ -21,7 +21,7 @@ from salad.training.estimate import make_plan
 FLAC, OPUS = 17_600.0, 2_500.0  # bytes a second of recordings at 16 kHz, and of voices by Opus
 HELD = 100.0  # bytes that align and encode hold of a document: where its lines and frames lie, and hashes
 HELD_TEXT = 300.0  # bytes of a document of D_web: where it lies, and the hashes that tell near-duplicates, docs/log.md
-ALIGNED_WORD, TEXT_WORD = 78.0, 6.0  # bytes of a word with its times (SCALE.md), and of a word of text
+ALIGNED_WORD, TEXT_WORD = 78.0, 6.0  # bytes of a word with its times, as was measured, and of a word of text
 READ_SYSTEMS, HEARD_SYSTEMS = 2, 3  # that answer each item: text, cascade; own speech, silence, another's speech
 READING, HEARING = 3.0, 3.5  # passes of held-out documents: Q, cascade, deaf; the model, its words, another's, silence
 ORACLES, OPTION_WORDS = 3, 15  # rows of true symbols; words of an option that is a next sentence
