@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from salad.evaluation.figures import is_seen
 from salad.files import read_json, read_jsonl
 from salad.measure.format import Z95, with_detectable, with_interval
 from salad.measure.results import RunFigures
@@ -83,7 +84,7 @@ def document_sums(run_dir: Path, of: str = "stage2") -> Sums:
 
 def _seen_rows(run_dir: Path, of: str = "stage2") -> list[Seen]:
     rows = read_records(Seen, Path(run_dir) / "evaluate" / "divergence.jsonl")
-    found = [r for r in rows if r.of == of and not r.speaker.endswith("(unseen)")]
+    found = [r for r in rows if r.of == of and is_seen(r.speaker)]
     if not found:
         raise SaladError(
             f"{run_dir}: its evaluate stage has no M of {of}; finish the run, or name {of} in evaluate.only"

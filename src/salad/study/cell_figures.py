@@ -139,7 +139,3 @@ def sums(rows: Sequence[DocumentKL]) -> Sums:
 def rows_of(own: Sequence[DocumentSum]) -> list[DocumentKL]:
     """The same as the measuring functions take them."""
     return [DocumentKL(d.id, d.domain, d.speaker, d.kl, d.count) for d in own]
-
-
-def is_seen(speaker: str) -> bool:
-    return not speaker.endswith("(unseen)")

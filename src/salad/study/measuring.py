@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from salad.evaluation.benchmark import BenchmarkOptions, prepare
+from salad.evaluation.figures import is_seen
 from salad.evaluation.next_sentence import NextSentenceItem, build_items
 from salad.evaluation.prompt import Request, request, segments
 from salad.evaluation.score import score
@@ -38,7 +39,7 @@ from salad.pipeline.speech_jobs import transcribe
 from salad.pipeline.speechlm import speech_examples, transcript_tokens
 from salad.pipeline.stages.align import load_aligned
 from salad.sequence import Frames
-from salad.study.cell_figures import BaseFigures, DocumentSum, Measured, Sums, is_seen, rows_of, sums
+from salad.study.cell_figures import BaseFigures, DocumentSum, Measured, Sums, rows_of, sums
 from salad.training.checkpoint import load_weights
 from salad.types import Example, Result, Utterance
 
