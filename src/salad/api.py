@@ -35,9 +35,9 @@ class Model:
         from salad.evaluation.saved_model import LoadedModel
         from salad.model import SaladProcessor
 
-        self.listening: LoadedModel = LoadedModel(folder, device=device)
-        self.folder = self.listening.folder
-        self.model: SaladForConditionalGeneration = self.listening.model
+        self.loaded: LoadedModel = LoadedModel(folder, device=device)
+        self.folder = self.loaded.folder
+        self.model: SaladForConditionalGeneration = self.loaded.model
         self.processor: SaladProcessor = SaladProcessor.from_pretrained(self.folder)
         self.processor.ears = self.model  # which are at hand: it need not read them once more
 
@@ -97,7 +97,7 @@ class Model:
         from salad.evaluation.saved_model import read_corpus
 
         spoken = read_corpus(Path(corpus)).utterances
-        return self.listening.examples(spoken, self.listening.encode(spoken, Path(out), workers=workers))
+        return self.loaded.examples(spoken, self.loaded.encode(spoken, Path(out), workers=workers))
 
     def save(self, folder: str | Path) -> Path:
         """The whole model in a folder of its own, which may be moved: weights, processor and where they come from."""
