@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,11 @@ def model_and_base(
         freeze(each, "frozen", bf16=bf16)
         each.to(device)
     return model, base
+
+
+def ctc_vocabulary(tokenizer: Any, texts: Iterable[str]) -> list[int]:
+    """The classes of a single adapter's CTC head: every token of these texts."""
+    return sorted({i for text in texts for i in tokenise(tokenizer, text).token_ids.tolist()})
 
 
 def load_symbols(run: Run) -> Symbols:

@@ -139,3 +139,8 @@ def sums(rows: Sequence[DocumentKL]) -> Sums:
 def rows_of(own: Sequence[DocumentSum]) -> list[DocumentKL]:
     """The same as the measuring functions take them."""
     return [DocumentKL(d.id, d.domain, d.speaker, d.kl, d.count) for d in own]
+
+
+def mean(own: Sequence[DocumentSum]) -> float:
+    """Nats per token over all tokens of these documents."""
+    return sum(d.kl for d in own) / max(1, sum(d.count for d in own))
