@@ -18,7 +18,6 @@ from salad.model import SaladForConditionalGeneration
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.ears import ears_sides, lower_part_again
-from salad.pipeline.ears_data import text_weights
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer, speech_examples
 from salad.pipeline.stages.align import load_aligned, load_frames
@@ -47,6 +46,7 @@ def train_stage(
     overfit: Path | None = None,
     folder: Path | None = None,
     seed: int | None = None,
+    weights_of_texts: Sequence[float] | None = None,
 ) -> Summary:
     """Distil from `weights` (a fresh optimiser) or `resume` (weights and optimiser).
 
@@ -55,6 +55,7 @@ def train_stage(
     spoken: the stage's recordings and their frames, for the CTC loss beside the distillation.
     overfit: train on the first batch alone, into this folder; a sound set-up drives its loss towards zero.
     folder: where checkpoints and logs go; None: the stage's own. seed: of the order of documents; None: the recipe's.
+    weights_of_texts: how often ears in two parts read each of their texts (`text_weights`); None: all alike.
     """
     run.use_threads()
     tokenizer, device = load_tokenizer(run), default_device()
@@ -96,8 +97,7 @@ def train_stage(
         model, teacher, stream or plan, alpha=settings.alpha, context=room, objective=objective
     )
     if run.recipe.model.ears == "symbols":
-        shares = text_weights(run) if name == "stage2" else None
-        task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed, shares))
+        task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed, weights_of_texts))
     elif settings.ctc_weight:
         layout = run.recipe.sequence, run.recipe.seed
         spans = [span for group, frames in spoken() for span in ctc_spans(tokenizer, group, frames, *layout)]
