@@ -56,12 +56,12 @@ class Measuring:
     def __init__(self, data: CellData, cell: Cell) -> None:
         self.setting = setting = run_of(data, cell)
         self.settings = setting.recipe.evaluate
+        self.people, frames = data.natural(cell.ears)
         self.evaluator = HeldoutEvaluator(setting)
         own = self.evaluator
         seen = [e for e in own.examples if is_seen(e.speaker)]
         unseen = sorted((e for e in own.examples if not is_seen(e.speaker)), key=lambda e: (e.speaker, e.id))
         self.seen, self.unseen = seen, unseen[::UNSEEN_EVERY]
-        self.people, frames = data.natural(cell.ears)
         self.natural = speech_examples(setting, own.tokenizer, self.people, frames)
         others, frames_of = own.another()
         self.controlled = [e for e in others if is_seen(e.speaker)][:: max(1, len(seen) // CONTROLLED)][:CONTROLLED]
