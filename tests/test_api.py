@@ -63,7 +63,7 @@ def test_every_name_stays_itself_whatever_was_imported():
 
 def test_a_run_is_loaded_hears_and_answers(run_dir, tmp_path):
     model = salad.load(run_dir)
-    assert model.folder == run_dir / "stage2" / "model" and model.listening.seed == 3 and "log-mel" in repr(model)
+    assert model.folder == run_dir / "stage2" / "model" and model.loaded.seed == 3 and "log-mel" in repr(model)
     heard = model.transcribe(noise(8.0))  # two spans
     assert heard and set(heard.split()) <= {f"w{i}" for i in range(61)} | {"<|endoftext|>"}
     soundfile.write(tmp_path / "x.wav", noise(8.0), RATE_HZ, subtype="FLOAT")
@@ -134,8 +134,8 @@ def test_a_model_that_was_moved_knows_where_it_comes_from(run_dir, tmp_path):
     assert written["format_version"] == 2 and written["encoder"] == "log-mel"
     assert written["origin"] == {k: recipe[k] for k in ("seed", "assets", "sequence", "corpus")}
     moved = salad.load(tmp_path / "elsewhere")
-    assert moved.listening.seed == 3 and moved.listening.sequence == model.listening.sequence
-    assert moved.listening.teacher_name == recipe["assets"]["llm"]
+    assert moved.loaded.seed == 3 and moved.loaded.sequence == model.loaded.sequence
+    assert moved.loaded.teacher_name == recipe["assets"]["llm"]
     assert moved.transcribe(noise(3.0)) == model.transcribe(noise(3.0))
     assert moved.answer(noise(), "w1") == model.answer(noise(), "w1")
     there = salad.divergence(moved, run_dir / "corpus", tmp_path / "there", workers=1)
@@ -162,7 +162,7 @@ def test_a_newer_format_is_refused_and_an_older_one_is_read(run_dir, tmp_path):
     write_json(folder / "config.json", values)
     older = salad.load(folder)
     assert older.model.config.format_version == 2 and older.model.config.origin is None
-    assert older.listening.seed == 0  # nobody says
+    assert older.loaded.seed == 0  # nobody says
 
 
 def test_a_model_of_the_hub_is_found_by_its_name(run_dir, tmp_path, monkeypatch):

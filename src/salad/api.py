@@ -35,9 +35,9 @@ class Model:
         from salad.evaluation.saved_model import LoadedModel
         from salad.model import SaladProcessor
 
-        self.listening: LoadedModel = LoadedModel(folder, device=device)
-        self.folder = self.listening.folder
-        self.model: SaladForConditionalGeneration = self.listening.model
+        self.loaded: LoadedModel = LoadedModel(folder, device=device)
+        self.folder = self.loaded.folder
+        self.model: SaladForConditionalGeneration = self.loaded.model
         self.processor: SaladProcessor = SaladProcessor.from_pretrained(self.folder)
         self.processor.ears = self.model  # which are at hand: it need not read them once more
 
@@ -99,7 +99,7 @@ class Model:
         from salad.evaluation.saved_model import read_corpus
 
         spoken = read_corpus(Path(corpus)).utterances
-        return self.listening.examples(spoken, self.listening.encode(spoken, Path(out), workers=workers))
+        return self.loaded.examples(spoken, self.loaded.encode(spoken, Path(out), workers=workers))
 
     def save(self, folder: str | Path) -> Path:
         """The whole model in a folder of its own, which may be moved: weights, processor and where they come from."""
@@ -175,23 +175,9 @@ def model_place(source: str | Path | Model) -> str:
 
     OWNER/NAME on the hub is fetched where it is a SALAD model, and stays a name where it is a text LLM.
     """
-    if isinstance(source, Model):
-        return str(source.folder)
-    name = str(source)
-    if name in assets.ASSETS:
-        return name
-    folder = Path(name).expanduser()
-    if assets.is_hub_name(name):
-        fetched = assets.hub_folder(name)
-        config = fetched / "config.json"
-        return str(fetched) if config.is_file() and read_json(config).get("model_type") == "salad" else name
-    if (folder / "recipe.json").is_file() and not (folder / "config.json").is_file():
-        trained = [folder / "stage2" / "model", *sorted(folder.glob("rounds/*/stage2/model"))]
-        found = [place for place in trained if (place / "config.json").is_file()]
-        if not found:
-            raise SaladError(f"model: the run {folder} has no stage2/model yet; finish it: `salad run` goes on with it")
-        return str(found[-1])
-    return name
+    from salad.evaluation.saved_model import model_place
+
+    return str(source.folder) if isinstance(source, Model) else model_place(source)
 
 
 def divergence(

@@ -83,7 +83,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Where student and teacher predict the same next token (DESIGN's `Pair`, as arrays).
+    """Where student and teacher predict the same next token.
 
     student_pos, teacher_pos, target_ids: int64 [N]. The token after `student_pos[n]` in the student's
     sequence and after `teacher_pos[n]` in the teacher's is the same text token, `target_ids[n]`.

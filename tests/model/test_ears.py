@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from salad.config import load_recipe
-from salad.files import read_jsonl
+from salad.files import read_json, read_jsonl
 from salad.measure.divergence import divergence, speech_ears
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.ears import Lexicon
@@ -454,6 +454,23 @@ def test_both_parts_learn_letters_and_go_on_after_a_stop(tokenizer, tmp_path, ra
     train(model, read, other, tmp_path / "other", title="t", bf16=False, start_from=last)
     for name, value in model.adapter.state_dict().items():
         assert torch.isfinite(value.float()).all(), name
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_loss_that_is_not_finite_names_its_batch(tokenizer, letters, tmp_path, beside):
+    """Of text alone, which has the number of its step; and with another task beside it, whose pieces have their own."""
+    model, text = make_model(tokenizer, letters), spell(tokenizer, " ".join(WORDS), letters)
+    read = SpellTask(model, [text], [], Noise.uniform(len(letters)), steps=2, batch=2, seed=0, words=(2, 4))
+    plain, task = read.loss, read
+    read.loss = lambda pack: (plain(pack)[0] * torch.inf, {})
+    if beside:
+        span = SymbolSpan(np.ones((24, DIM), np.float16), text.cut(0, 1).symbols[:-1], ())
+        lower = LowerTask(model, [span] * 3, steps=2, batch=3, seed=0, by_word=0.0)
+        task = Together(Together(read, []), [Side("lower", lower, 1.0)])
+    with pytest.raises(SaladError, match="bad-batch.json names the documents"):
+        train(model, task, Schedule(2, {"adapter": 1e-3}), tmp_path, title="t", bf16=False)
+    members = [member["piece"] for member in read_json(tmp_path / "bad-batch.json")["members"]]
+    assert sorted(members) == ([0, 0, 1, 2] if beside else [0])
 
 
 def test_a_piece_too_short_for_its_symbols_is_counted(tokenizer, letters):

@@ -18,8 +18,9 @@ from salad.pipeline.plan.card import MARKS, Card, Figure, choose_card, total
 from salad.pipeline.plan.check import check, said
 from salad.pipeline.plan.forecast import Forecast, StageForecast
 from salad.pipeline.plan.steps import piece_words
-from salad.pipeline.plan.workload import task_words, tells_words
+from salad.pipeline.plan.workload import task_words
 from salad.pipeline.run import STAGES
+from salad.synthesize.voices import engine_of
 from salad.training.estimate import TOKENS_PER_WORD
 from salad.types import SaladError
 
@@ -232,7 +233,10 @@ def test_hearing_costs_what_was_measured_of_hearing_and_a_voice_that_tells_its_w
     steps = Forecast(recipe, card).steps
     ratio = 3 * steps.word_positions / TOKENS_PER_WORD
     assert steps.hears(100).value / steps.read(100).value == pytest.approx(ratio)
-    assert tells_words("piper-joe") and tells_words("kokoro-torch:af_heart@here") and not tells_words("kokoro:af_heart")
+    told = {
+        voice: engine_of(voice).tells_words for voice in ("piper-joe", "kokoro-torch:af_heart@here", "kokoro:bm_lewis")
+    }
+    assert list(told.values()) == [True, True, False]
     told = StageForecast("align", Figure(0.0, "assumed", ""))
     Forecast(recipe, H100).align(told, 1000.0, {"piper-joe": 1.0, "kokoro:af_heart": 3.0})
     assert [part.source.split(":")[0] for part in told.parts[::2]] == ["align told", "align whisper"]

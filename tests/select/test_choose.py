@@ -7,11 +7,11 @@ import pytest
 
 from salad.config import Select
 from salad.select.choose import Market, choose
-from salad.select.cluster_rows import cluster_row, coincidence, purchase_rows
+from salad.select.cluster_rows import cluster_row, purchase_rows
 from salad.select.coverage import units_of
 from salad.select.looks import ACTIVE, UNIFORM
 from salad.select.prices import Price, Prices
-from salad.types import Cluster, Document, SaladError, Utterance
+from salad.types import Cluster, Document, SaladError
 
 PER_WORD = 0.5
 
@@ -104,13 +104,6 @@ def test_documents_at_random_know_no_cluster():
     clusters, bought = buy("misalignment", market(kept={"d90": 8.0}), draw="random")
     assert bought[0][0].id == "d90" and seconds(clusters) == [0, 0, 0]
     assert any(d.domain == "domain 2" for d, _ in bought[1:])
-
-
-def test_two_purchases_coincide_in_the_seconds_that_both_hold():
-    spoken = [Utterance(f"u{i}", "", "", 1, 10 + i, document_id=f"d{i}") for i in range(3)]
-    first, second = spoken[:2], spoken[1:]
-    assert coincidence(first, first) == 1 and coincidence(first, second[1:]) == 0 == coincidence([], [])
-    assert coincidence(first, second) == pytest.approx(22 / (21 + 23))
 
 
 def test_a_purchase_without_quotas_has_rows():

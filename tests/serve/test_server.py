@@ -11,6 +11,8 @@ import sys
 import httpx2
 import pytest
 
+from salad.evaluation.doctor import _find
+from salad.evaluation.saved_model import model_place
 from salad.serve.served_model import ServedModel
 from salad.serve.server import address
 from salad.serve.settings import Settings
@@ -38,6 +40,19 @@ def test_a_model_of_the_hub_is_served_by_its_name(tmp_path, monkeypatch):
     assert ServedModel.load("somebody/ears").names == ("somebody/ears", "salad")
     with pytest.raises(SaladError, match="somebody/else cannot be had from the hub"):
         ServedModel.load("somebody/else")
+
+
+def test_of_a_run_every_door_takes_the_last_round(tmp_path):
+    run = tmp_path / "demo"
+    for number, folder in enumerate((run, run / "rounds" / "02")):
+        made, _ = save_listener(tmp_path / str(number), rate="text", ctc=40 * number)
+        (folder / "stage2").mkdir(parents=True)
+        made.rename(folder / "stage2" / "model")
+    (run / "recipe.json").write_text("{}")
+    last = run / "rounds" / "02" / "stage2" / "model"
+    assert model_place(run) == str(last) and _find(run, tmp_path)[0] == last
+    served = ServedModel.load(str(run))
+    assert served.model.ctc is not None and served.names[0] == "demo"
 
 
 @pytest.mark.slow

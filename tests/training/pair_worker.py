@@ -30,7 +30,7 @@ from salad.testing.models import make_examples, make_model
 from salad.training.distributed import ProcessGroup, is_sharded, shard
 from salad.training.loop import Schedule, autocast, train
 from salad.training.start import place
-from salad.training.tasks import CTCTask, DistillTask, WithCTC
+from salad.training.tasks import CTCTask, DistillTask, Side, Together
 from salad.types import Example, SaladError, Span
 
 TIMEOUT_S = 120  # of each scenario
@@ -104,7 +104,8 @@ def make_task(
     if ctc:
         rng = np.random.default_rng(0)
         spans = [(rng.normal(size=(24, 6)).astype(np.float16), rng.integers(1, 31, 4)) for _ in range(4)]
-        return model, WithCTC(task, CTCTask(model, spans, steps=len(batches), batch=3, seed=0), 0.5)
+        beside = CTCTask(model, spans, steps=len(batches), batch=3, seed=0)
+        return model, Together(task, [Side("ctc", beside, 0.5)])
     return model, task
 
 

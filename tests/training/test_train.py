@@ -29,7 +29,7 @@ from salad.testing.small_run import work
 from salad.training.checkpoint import Saved, latest_checkpoint, load_weights, trainable
 from salad.training.loop import Schedule, train
 from salad.training.schedule import before_decay, wsd
-from salad.training.tasks import CTCTask, DistillTask, OneBatch, Source, WithCTC, plan_batches
+from salad.training.tasks import CTCTask, DistillTask, OneBatch, Side, Source, Together, plan_batches
 from salad.types import Example, SaladError, Span
 
 SCHEDULE = Schedule(steps=9, lr={"adapter": 1e-2, "ctc": 1e-2, "llm": 1e-3}, warmup_steps=2, checkpoint_every=2)
@@ -207,7 +207,7 @@ def test_ctc_beside_distillation_is_its_own_mean(tmp_path):
     rng = np.random.default_rng(0)
     spans = [(rng.normal(size=(24, 6)).astype(np.float16), rng.integers(1, 31, 4)) for _ in range(4)]
     beside = CTCTask(model, spans, steps=9, batch=3, seed=0)
-    both = WithCTC(task, beside, 0.5)
+    both = Together(task, [Side("ctc", beside, 0.5)])
     packs = both.packs(0)
     total = sum(both.loss(pack)[0] for pack in packs) / sum(both.count(pack) for pack in packs)
     kl = sum(task.loss(pack)[0] for pack in task.packs(0)) / sum(task.count(pack) for pack in task.packs(0))

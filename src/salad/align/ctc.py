@@ -27,7 +27,6 @@ from salad.types import SaladError, Word
 CHUNK_S, CONTEXT_S = 20.0, 2.0
 BATCH_S = {"cpu": 0.0, "cuda": 160.0}  # sound, less its context, that goes through the model at once
 GROUP_WORDS = 200  # words whose boundaries are matched to pauses together
-BLANK = 0  # among the classes that a text needs; "any letter" is the last
 
 
 class CtcAligner:

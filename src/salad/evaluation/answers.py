@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from salad import assets
-from salad.audio import read_audio, split_at_quiet
 from salad.data.readers.rows import locate, utf8
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.open_ended import Sampling, answer, answer_divergence, exact_match, token_f1
@@ -21,7 +20,7 @@ from salad.files import read_jsonl, sha256_file, writable_folder, write_json, wr
 from salad.model import SaladProcessor
 from salad.model.ends import ends_of
 from salad.model.freeze import freeze
-from salad.model.processor import AUDIO, MAX_SPAN_S
+from salad.model.processor import AUDIO
 from salad.model.splice import splice
 from salad.progress import progress
 from salad.records import to_json
@@ -203,10 +202,8 @@ def _embed(model: Any, processor: SaladProcessor, prompt: Prompt, *, heard: bool
 
     if not heard:
         return splice(table, [ids(before + prompt.text + after, start=True)])
-    encoder = processor.encoder
-    samples, rate = read_audio(prompt.audio, encoder.sample_rate_hz)
-    frames = encoder.encode(split_at_quiet(samples, rate, MAX_SPAN_S))
-    speech, _ = model.speech_embeddings([torch.from_numpy(f).float().to(table.weight.device) for f in frames])
+    frames = processor.frames_of(prompt.audio)
+    speech, _ = model.speech_embeddings([f.float().to(table.weight.device) for f in frames])
     # a span owns the space before its words
     return splice(table, [ids(before.rstrip(" "), start=True), speech, ids(after)])
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from salad.evaluation.spoken_benchmark import SpeechInput
 
 GROUP = 256  # spoken requests whose frames are held at a time
-SECONDS_PER_WORD = 0.4  # 150 words a minute, where no recording says how long
+SLOW_WORD_S = 0.4  # 150 words a minute, slower than most read, where no recording says how long
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def _longest_length(systems: Sequence[System]) -> Callable[[Sequence[Segment]], 
         if segment.modality == "text" or read or not isinstance(model, SaladForConditionalGeneration):
             heard = system.transcript if segment.modality == "speech" else None
             return tokens(system.reader, heard(segment) if heard else text)
-        seconds = system.seconds(segment) if system.seconds else len(text.split()) * SECONDS_PER_WORD
+        seconds = system.seconds(segment) if system.seconds else len(text.split()) * SLOW_WORD_S
         spoken = int(seconds * model.config.frame_rate_hz / model.config.stride) + 1
         number = tokens(system.reader, text)
         return number if model.config.rate == "text" else max(number, spoken)

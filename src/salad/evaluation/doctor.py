@@ -14,7 +14,7 @@ import torch
 
 from salad.align.silence import MIN_WORD_S
 from salad.audio import read_audio, to_samples, to_seconds
-from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpus, silent_spans
+from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpus, silent_spans, trained_in
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.hearing import heard_of_utterances, voice_errors
@@ -104,15 +104,14 @@ def _find(place: Path, corpus: Path | None) -> tuple[Path | None, Path]:
     """The saved model, if there is one, and the speech."""
     if not place.exists():
         raise SaladError(f"doctor: {place} does not exist; give a run directory, a saved model, or aligned speech")
-    rounds = sorted(place.glob("rounds/*/stage2/model/config.json"))
-    for config in (*reversed(rounds), place / "stage2" / "model" / "config.json", place / "config.json"):
-        if config.is_file():
-            run = next((f for f in config.parents if (f / "align" / "heldout.jsonl").is_file()), None)
-            own = corpus if corpus is not None or run is None else run / "align" / "heldout.jsonl"
-            if own is None:
-                raise SaladError(f"doctor: {place} has no recordings beside it; name aligned speech with --corpus")
-            return config.parent, own
-    return None, corpus or place
+    model = place if (place / "config.json").is_file() else trained_in(place)
+    if model is None:
+        return None, corpus or place
+    run = next((f for f in (model, *model.parents) if (f / "align" / "heldout.jsonl").is_file()), None)
+    own = corpus if corpus is not None or run is None else run / "align" / "heldout.jsonl"
+    if own is None:
+        raise SaladError(f"doctor: {place} has no recordings beside it; name aligned speech with --corpus")
+    return model, own
 
 
 def _set_aside(found: MeasuredCorpus) -> list[Check]:

@@ -16,6 +16,10 @@ NOT_HEARING = ("deaf", "blind")  # the lowest of their M is the M_ref of `heard`
 Rows = dict[str, list[DocumentKL]]  # of each stage and control, document by document
 
 
+def is_seen(voice: str) -> bool:
+    return not voice.endswith(UNSEEN)
+
+
 @dataclass(frozen=True)
 class Figures:
     """What follows from `rows`, of which `stage2` is the model and must be there.
@@ -66,7 +70,7 @@ class Figures:
         """
         found = {row.speaker for row in self.rows["stage2"] if row.speaker}
         out = []
-        for voice in sorted(found, key=lambda v: (v.endswith(UNSEEN), v)):
+        for voice in sorted(found, key=lambda v: (not is_seen(v), v)):
             means = {}
             for name in ("stage2", "blind", "other", "deaf", "cascade"):
                 if own := [r for r in self.rows.get(name, ()) if r.speaker == voice]:
@@ -76,7 +80,7 @@ class Figures:
             out.append(
                 VoiceFigures(
                     voice=voice,
-                    unseen=voice.endswith(UNSEEN),
+                    unseen=not is_seen(voice),
                     **means,
                     heard=self._share("stage2", speaker=voice),
                     wer=Interval.of(wrong.wer) if wrong else None,

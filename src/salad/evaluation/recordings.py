@@ -122,7 +122,7 @@ def _opened(path: Path) -> Recording | str:
 
 
 def samples_of(recording: Recording, rate_hz: int, condition: str = "", seed: int = 0) -> np.ndarray:
-    """float32 samples under a condition (see `noise`), or as much silence. Noise is drawn by the recording's hash."""
+    """float32 samples under a condition (see `degrade`), or as much silence. Noise is drawn by the recording's hash."""
     samples, _ = read_audio(recording.path, rate_hz)
     if condition == SILENCE:
         return np.zeros_like(samples)

@@ -151,6 +151,32 @@ def _at_hand(llm: str | None) -> str | None:
     return llm if known else None
 
 
+def model_place(source: str | Path) -> str:
+    """What the measuring functions take as a model: a known name as it is, else a folder; a run's is its last round's.
+
+    OWNER/NAME on the hub is fetched where it is a SALAD model, and stays a name where it is a text LLM.
+    """
+    name = str(source)
+    if name in assets.ASSETS:
+        return name
+    if assets.is_hub_name(name):
+        fetched = assets.hub_folder(name)
+        config = fetched / "config.json"
+        return str(fetched) if config.is_file() and read_json(config).get("model_type") == "salad" else name
+    folder = Path(name).expanduser()
+    if (trained := trained_in(folder)) is not None:
+        return str(trained)
+    if (folder / "recipe.json").is_file() and not (folder / "config.json").is_file():
+        raise SaladError(f"model: the run {folder} has no stage2/model yet; finish it: `salad run` goes on with it")
+    return name
+
+
+def trained_in(run: Path) -> Path | None:
+    """The model of a run directory's last round that has one."""
+    trained = [run / "stage2" / "model", *sorted(run.glob("rounds/*/stage2/model"))]
+    return next((place for place in reversed(trained) if (place / "config.json").is_file()), None)
+
+
 def load_saved(folder: Path) -> SaladForConditionalGeneration:
     """A SALAD model's folder, such as RUN/stage2/model, or the name of an asset of kind "ears"."""
     model: SaladForConditionalGeneration = SaladForConditionalGeneration.from_pretrained(saved_folder(folder))

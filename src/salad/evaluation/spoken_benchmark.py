@@ -121,7 +121,7 @@ def with_speech(
         for name in ("", *speech.conditions, *speech.controls):
             heard = _Heard(tasks, spoken, encoder, name, seed)
             inputs = SpokenInputs(voice, known, name, speech.form, heard.key)
-            place = "/".join((places[voice], *([_plain(name)] if name else ())))
+            place = "/".join((places[voice], *([plain_name(name)] if name else ())))
             systems.append(_listener(place, adapted.reader, heard, inputs))
             if transcripts is not None and name not in speech.controls:
                 systems.append(_cascade(place, systems[0].reader, heard, inputs, transcripts))
@@ -172,7 +172,7 @@ def _spoken(tasks: Sequence[Prepared], voice: str, speech: SpeechInput, seed: in
     """Recordings of all that items and examples say, and by owner why there is none."""
     said = [s for prepared in tasks for s in _said(prepared, (*prepared.shots, *prepared.items))]
     if voice != RECORDINGS:
-        folder = audio_cache(speech) / _plain(voice)
+        folder = audio_cache(speech) / plain_name(voice)
         by_text, why = speak_texts((s.text for s in said), voice, folder, seed=seed, workers=speech.workers)
         made = {(s.owner, s.text): by_text[s.text] for s in said if s.text in by_text}
         return made, {s.owner: why[s.text] for s in said if s.text in why}
@@ -281,10 +281,10 @@ def _cascade(place: str, reader: Reader, heard: _Heard, inputs: SpokenInputs, tr
 
 def _places(voices: Sequence[str]) -> dict[str, str]:
     """What each voice is called in tables and folders: without its URL, and with a hash where two would be one."""
-    names = {voice: _plain(voice.partition("@")[0]) for voice in voices}
+    names = {voice: plain_name(voice.partition("@")[0]) for voice in voices}
     times = Counter(names.values())
     return {v: name if times[name] == 1 else f"{name}-{sha256_json(v)[:6]}" for v, name in names.items()}
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name)

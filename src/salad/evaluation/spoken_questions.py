@@ -7,7 +7,6 @@ first sentence; two are the same where `normalise_answer` makes them equal.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,7 +18,6 @@ import torch
 
 from salad import assets
 from salad.align.asr import RATE_HZ, Transcripts, load_asr
-from salad.audio import split_at_quiet
 from salad.data.readers.rows import utf8
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.benchmark_task import FOLDER, Task, items_of
@@ -27,14 +25,14 @@ from salad.evaluation.open_ended import answer_alike, normalise_answer, token_f1
 from salad.evaluation.recordings import SILENCE, Recording, find_recordings, samples_of, speak_texts
 from salad.evaluation.results import markdown_table, percent_interval
 from salad.evaluation.saved_model import LoadedModel
-from salad.evaluation.spoken_benchmark import RECORDINGS, SpeechInput, audio_cache
+from salad.evaluation.spoken_benchmark import RECORDINGS, SpeechInput, audio_cache, plain_name
 from salad.files import JsonObject, read_jsonl, writable_folder, write_json, write_jsonl
 from salad.measure.results import Interval
 from salad.measure.statistics import proportion
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.ends import ends_of
 from salad.model.freeze import freeze
-from salad.model.processor import AUDIO, MAX_SPAN_S, ChatPrompt
+from salad.model.processor import AUDIO, ChatPrompt
 from salad.progress import console, progress
 from salad.records import to_json
 from salad.sequence.tokens import marked
@@ -275,7 +273,7 @@ def _recordings(
         owners = {f"questions/{q.id}": q.id for q in questions}
         found, bad = find_recordings(speech.recordings, owners)
         return {owners[name]: r for name, r in found.items()}, {owners[name]: r for name, r in bad.items()}
-    folder = audio_cache(speech) / re.sub(r"[^\w.+-]+", "-", voice)
+    folder = audio_cache(speech) / plain_name(voice)
     made, why = speak_texts((q.text for q in questions), voice, folder, seed=seed, workers=speech.workers)
     return {q.id: made[q.text] for q in questions if q.text in made}, {
         q.id: why.get(q.text, "it cannot be said") for q in questions if q.text not in made
@@ -296,7 +294,7 @@ def _frames(processor: SaladProcessor, recording: Recording, system: str, seed: 
     """Of the recording's spans, or of silence."""
     rate_hz = processor.encoder.sample_rate_hz
     samples = samples_of(recording, rate_hz, SILENCE if system == SILENCE else "", seed)
-    return [torch.from_numpy(f) for f in processor.encoder.encode(split_at_quiet(samples, rate_hz, MAX_SPAN_S))]
+    return processor.frames_of(samples)
 
 
 def _answered(

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from salad.measure.statistics import detectable
+
 Z95 = 1.96  # standard errors to either side of a 95 % interval
-Z80 = 0.84  # and so many more: where the truth lies there, 80 % of intervals leave 0 out
 
 
 def with_interval(figure: Any, spec: str = ".3f", *, scale: float = 1.0, unit: str = "", missing: str = "") -> str:
@@ -28,18 +29,13 @@ def cannot_tell(figure: Any, spec: str = ".3f", *, scale: float = 1.0) -> str:
     """`, cannot tell (0.1 could be, power 0.8)` behind a difference whose interval holds 0; "" where it can be told.
 
     What could be told is the smallest true difference that is found with probability 0.8: `minimum_detectable` of the
-    figure, or `least_told`.
+    figure, or `detectable`.
     """
     low, high = _ends(figure)
     if _part(figure, "value") is None or low is None or high is None or low == high or not low <= 0 <= high:
         return ""
-    least = _part(figure, "minimum_detectable") or least_told((high - low) / 2)
+    least = _part(figure, "minimum_detectable") or detectable((high - low) / 2)
     return f", cannot tell ({scale * least:{spec.lstrip('+')}} could be, power 0.8)"
-
-
-def least_told(reach: float) -> float:
-    """The smallest true difference that is found with probability 0.8 by a 95 % interval that is `reach` to a side."""
-    return reach * (Z95 + Z80) / Z95
 
 
 def bounds(figure: Any, spec: str = ".3f", *, scale: float = 1.0) -> str:

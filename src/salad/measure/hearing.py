@@ -19,10 +19,10 @@ from salad.measure.oracle import symbols_of_model
 from salad.measure.results import MarkedSpan, Recall
 from salad.measure.statistics import proportion, ratio
 from salad.text.normalise import normalise, wer_words
+from salad.text.phonemes import BOUNDARY
 from salad.text.speakable import speakable
 from salad.types import Estimate, Example, Utterance
 
-BOUNDARY = 0  # of every alphabet (`salad.text.phonemes`): where a word ends is no sound
 EXPOSURES = ("heard_10", "heard_3", "heard_1", "read", "neither")
 SPANS_AT_ONCE = 64
 

@@ -13,6 +13,7 @@ import torch
 
 from salad.measure.divergence import DocumentKL, Ears, divergence, speech_ears
 from salad.model.teacher import Teacher
+from salad.text.phonemes import BOUNDARY, Symbols
 from salad.text.speakable import speakable
 from salad.types import Example
 
@@ -25,8 +26,6 @@ def symbols_of_model(model: Any) -> Any | None:
     row = getattr(model.config, "symbols", None)
     if not row or not callable(getattr(model, "hear_symbols", None)):
         return None
-    from salad.text.phonemes import Symbols
-
     return Symbols.from_dict(row)
 
 
@@ -37,8 +36,8 @@ def true_symbols(text: str, symbols: Any, example: Example) -> list[list[int]]:
         if span.modality == "speech":
             ids: list[int] = []
             for word in said[span.start_word : span.end_word]:
-                ids += [0, *word] if ids and word else word
-            out.append(ids or [0])
+                ids += [BOUNDARY, *word] if ids and word else word
+            out.append(ids or [BOUNDARY])
     return out
 
 

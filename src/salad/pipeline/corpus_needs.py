@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from salad.assets import ASSETS
+from salad.assets import ASSETS, BUILT_IN
 from salad.config import Corpus, Recipe
 from salad.data.card import SpeechSource, TextSource, speech_source, text_source
 from salad.data.ingest_plan import IngestLimits
@@ -63,7 +63,7 @@ def assets_needed(recipe: Recipe) -> set[str]:
         names.add(recipe.assets.encoder)
     for voice in voices_needed(recipe):
         names |= set(assets_of_voice(voice))
-    return names - {"log-mel"}
+    return names - set(BUILT_IN)
 
 
 def voices_needed(recipe: Recipe) -> set[str]:

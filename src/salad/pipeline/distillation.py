@@ -18,7 +18,6 @@ from salad.model import SaladForConditionalGeneration
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
 from salad.pipeline.ears import ears_sides, lower_part_again
-from salad.pipeline.ears_data import text_weights
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer, speech_examples
 from salad.pipeline.stages.align import load_aligned, load_frames
@@ -29,10 +28,10 @@ from salad.sequence.stream import ShardSource
 from salad.training.distributed import ProcessGroup, shard
 from salad.training.loop import Schedule, SharedTask, autocast, train
 from salad.training.start import place
-from salad.training.tasks import CTCTask, DistillTask, OneBatch, Source, Together, WithCTC, plan_batches
+from salad.training.tasks import CTCTask, DistillTask, OneBatch, Side, Source, Together, plan_batches
 from salad.types import Document, Example, SaladError, Utterance
 
-CACHE_BYTES = 2 * 2**30
+SMALL_BYTES = 2 * 2**30  # of the teacher's states of all documents
 
 
 def train_stage(
@@ -47,6 +46,7 @@ def train_stage(
     overfit: Path | None = None,
     folder: Path | None = None,
     seed: int | None = None,
+    weights_of_texts: Sequence[float] | None = None,
 ) -> Summary:
     """Distil from `weights` (a fresh optimiser) or `resume` (weights and optimiser).
 
@@ -55,6 +55,7 @@ def train_stage(
     spoken: the stage's recordings and their frames, for the CTC loss beside the distillation.
     overfit: train on the first batch alone, into this folder; a sound set-up drives its loss towards zero.
     folder: where checkpoints and logs go; None: the stage's own. seed: of the order of documents; None: the recipe's.
+    weights_of_texts: how often ears in two parts read each of their texts (`text_weights`); None: all alike.
     """
     run.use_threads()
     tokenizer, device = load_tokenizer(run), default_device()
@@ -92,16 +93,16 @@ def train_stage(
         "beta": settings.jsd_beta,
         "compile": settings.compile,
     }
-    distillation = DistillTask(model, teacher, stream or plan, alpha=settings.alpha, context=room, objective=objective)
-    task: SharedTask = distillation
+    task: SharedTask = DistillTask(
+        model, teacher, stream or plan, alpha=settings.alpha, context=room, objective=objective
+    )
     if run.recipe.model.ears == "symbols":
-        shares = text_weights(run) if name == "stage2" else None
-        task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed, shares))
+        task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed, weights_of_texts))
     elif settings.ctc_weight:
         layout = run.recipe.sequence, run.recipe.seed
         spans = [span for group, frames in spoken() for span in ctc_spans(tokenizer, group, frames, *layout)]
         beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=seed)
-        task = WithCTC(distillation, beside, settings.ctc_weight)
+        task = Together(task, [Side("ctc", beside, settings.ctc_weight)])
     rates = {"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm}
     schedule = Schedule.of(settings, rates)
     probe = _probe(run, model, teacher, tokenizer, settings, bf16)
@@ -132,9 +133,9 @@ def train_stage(
 
 
 def _is_small(plan: Sequence[Sequence[Example]], base: SaladForConditionalGeneration) -> bool:
-    """Whether the teacher's states of all documents fit CACHE_BYTES: then each is read once."""
+    """Whether the teacher's states of all documents fit SMALL_BYTES: then each is read once."""
     tokens = {e.token_ids.tobytes(): 1 + len(e.token_ids) for batch in plan for e in batch}
-    return bool(sum(tokens.values()) * base.config.llm_config.hidden_size * 4 <= CACHE_BYTES)
+    return bool(sum(tokens.values()) * base.config.llm_config.hidden_size * 4 <= SMALL_BYTES)
 
 
 def _placed(

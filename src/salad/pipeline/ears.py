@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from rapidfuzz.distance import Levenshtein
 
 from salad import config
 from salad.engine import Joined, Made
 from salad.engine.machine import default_device
 from salad.files import write_json
+from salad.measure.hearing import phone_errors
 from salad.model import SaladForConditionalGeneration
 from salad.model.freeze import freeze
 from salad.pipeline.ears_data import (
@@ -35,7 +35,7 @@ from salad.pipeline.stages.align import load_aligned, load_frames, stream_aligne
 from salad.sequence import Frames
 from salad.sequence.simulate import Noise
 from salad.sequence.spelling import SpelledText, load_spelled, save_spelled, spell
-from salad.text.phonemes import BOUNDARY, Symbols
+from salad.text.phonemes import Symbols
 from salad.training.checkpoint import latest_checkpoint
 from salad.training.distributed import ProcessGroup
 from salad.training.ears_tasks import HeardSpellTask, LowerTask, SpellTask, SymbolSpan
@@ -243,9 +243,8 @@ def _phone_errors(
         part = spans[start : start + HEARD_AT_ONCE]
         runs = runs_of(model, part)
         for span, own in zip(part, runs.posteriors.argmax(-1).split(runs.lengths), strict=True):
-            truth, heard = ([int(s) for s in ids if int(s) != BOUNDARY] for ids in (span.symbols, own))
-            errors += Levenshtein.distance(truth, heard)
-            said += len(truth)
+            edits, length = phone_errors(span.symbols.tolist(), own.tolist())
+            errors, said = errors + edits, said + length
             if len(samples) < 8:
                 names = [" ".join(symbols.names[int(i)] for i in ids) for ids in (span.symbols, own)]
                 samples.append({"reference": names[0], "decoded": names[1]})

@@ -12,7 +12,7 @@ import numpy as np
 
 from salad.align.transcribe import cer, wer
 from salad.data.withheld import read_withheld
-from salad.evaluation.figures import UNSEEN
+from salad.evaluation.figures import is_seen
 from salad.files import read_json, write_jsonl
 from salad.measure.hearing import (
     HeardSpan,
@@ -61,8 +61,8 @@ def hearing_figures(evaluator: HeldoutEvaluator, spans: Sequence[HeardSpan]) -> 
         return exposure_of(word, counts, read)
 
     groups = {
-        "trained": [s for s in spans if not s.speaker.endswith(UNSEEN)],
-        "unseen": [s for s in spans if s.speaker.endswith(UNSEEN)],
+        "trained": [s for s in spans if is_seen(s.speaker)],
+        "unseen": [s for s in spans if not is_seen(s.speaker)],
     }
     recall = {name: word_recall(own, exposure) for name, own in groups.items() if own}
     met = tuple(sorted(word for word in withheld if exposure(word) != "neither"))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from salad.engine.machine import default_device
-from salad.evaluation.figures import UNSEEN
+from salad.evaluation.figures import UNSEEN, is_seen
 from salad.measure.controls import Spoken, others_frames
 from salad.model import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
@@ -45,9 +45,7 @@ class HeldoutEvaluator:
         self.documents = [d for d in documents if d.id in seen]
         self.by_document = seen
         measured = _first_of_each(self.documents, recipe.evaluate.documents)
-        self.examples = [
-            e for e in self.examples if e.speaker.endswith(UNSEEN) or e.id in {seen[i].id for i in measured}
-        ]
+        self.examples = [e for e in self.examples if not is_seen(e.speaker) or e.id in {seen[i].id for i in measured}]
         self.texts = text_examples(self.tokenizer, [d for d in self.documents if d.id in measured])
         self.device = default_device()
         self.model, self.base = model_and_base(run, device=self.device)
@@ -71,7 +69,7 @@ class HeldoutEvaluator:
     def fewer(self, number: int) -> list[Example]:
         """The examples of the first `number` documents of each domain, in the voices that were trained on."""
         kept = _first_of_each(self.documents, number)
-        return [e for e in self.examples if not e.speaker.endswith(UNSEEN) and self.document_of[e.id] in kept]
+        return [e for e in self.examples if is_seen(e.speaker) and self.document_of[e.id] in kept]
 
     def another(self) -> tuple[list[Example], dict[str, list[np.ndarray]]]:
         """Examples for which there is another document's recording, and its frames by example (see `others_frames`)."""

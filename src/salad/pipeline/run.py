@@ -227,7 +227,7 @@ def check_above(run: Run, stage: str) -> dict[str, str]:
     parts, recipe = dict[str, str](), run.recipe
     for before in STAGES[: STAGES.index(stage)]:
         parts |= _inputs(before, recipe) | _found(before, run.folder(before))
-        if before == "assets" or skips(recipe, before):
+        if before == "assets" or _skips(before, recipe):
             continue
         note = _state(run.folder(before)) or StageNote()
         mend = f"run `salad stage {before} RECIPE` first, or `salad run RECIPE`, which runs all that is missing"
@@ -239,11 +239,10 @@ def check_above(run: Run, stage: str) -> dict[str, str]:
     return parts
 
 
-def skips(recipe: Recipe, stage: str) -> str:
-    """Why the recipe leaves a stage out; "" where it does not."""
-    if stage == "warm_start" and not recipe.warm_start.enabled:
-        return "warm_start.enabled is false"
-    return "model.ears is not symbols" if stage == "spell" and recipe.model.ears != "symbols" else ""
+def _skips(stage: str, recipe: Recipe) -> str:
+    """Why the recipe leaves a stage out, as its file declares with `skips(recipe)`; "" where it does not."""
+    module = _module(stage)
+    return module.skips(recipe) if hasattr(module, "skips") else ""
 
 
 def _same_elsewhere(stage: str, parts: dict[str, str], runs: Sequence[Path]) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,11 @@ def model_and_base(
     return model, base
 
 
+def ctc_vocabulary(tokenizer: Any, texts: Iterable[str]) -> list[int]:
+    """The classes of a single adapter's CTC head: every token of these texts."""
+    return sorted({i for text in texts for i in tokenise(tokenizer, text).token_ids.tolist()})
+
+
 def load_symbols(run: Run) -> Symbols:
     """The alphabet that the warm start chose."""
     return Symbols.from_dict(read_json(run.folder("warm_start") / "symbols.json"))
@@ -131,7 +136,7 @@ def speech_examples(
 def transcript_tokens(
     tokenizer: Any, utterances: Sequence[Utterance], interleaved: Sequence[Example], transcripts: dict[str, str]
 ) -> dict[str, list[list[int]]]:
-    """Token ids of what the ASR wrote for each spoken span, by example; `heard`: transcripts of whole utterances."""
+    """Token ids of what the ASR wrote for each spoken span, by example; transcripts: of whole utterances, by id."""
     out, by_id = {}, {u.id: u for u in utterances}
     for example in interleaved:
         utterance = by_id[example.id]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from salad.evaluation.figures import UNSEEN
+from salad.evaluation.figures import is_seen
 from salad.report.contents import CurvePoint, Evidence, Report
 from salad.report.values import (
     STAGES,
@@ -119,8 +119,8 @@ def _domains(report: Report) -> Numbers:
 def _voices(report: Report) -> Numbers:
     voices = pick(report, f"misalignment.{(measured_stages(report) or ['stage2'])[-1]}.by_voice") or {}
     groups = {
-        "mean M, voices trained on": [m for key, m in voices.items() if m is not None and not key.endswith(UNSEEN)],
-        "voices never trained on": [m for key, m in voices.items() if m is not None and key.endswith(UNSEEN)],
+        "mean M, voices trained on": [m for key, m in voices.items() if m is not None and is_seen(key)],
+        "voices never trained on": [m for key, m in voices.items() if m is not None and not is_seen(key)],
     }
     return [(name, nats(np.mean(group))) for name, group in groups.items() if group]
 

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from salad.files import write_json, write_text
-from salad.measure.format import Z95, least_told
+from salad.measure.format import Z95
 from salad.measure.results import Clip
+from salad.measure.statistics import detectable
 from salad.records import from_json, to_json
 from salad.report.contents import Report
 from salad.report.page import render
@@ -132,7 +133,7 @@ def _headline_misalignment(report: Report) -> Markup:
         verb, m(first), STAGES[first], m(last), STAGES[last], against
     )
     if "not clearly" in verb:
-        least = nats(least_told(_reach(report, first, last)))
+        least = nats(detectable(_reach(report, first, last)))
         told += f" (cannot tell: a change of {least} would have been found with probability 0.8)"
     return told
 

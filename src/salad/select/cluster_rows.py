@@ -11,7 +11,7 @@ from typing import Any
 from salad.measure.results import PurchaseRow
 from salad.records import null
 from salad.select.looks import Look
-from salad.types import Cluster, Utterance
+from salad.types import Cluster
 
 KEPT = ("size", "misalignment", "misalignment_se", "cer", "quota_s", "top_words", "dropped", "reason")
 
@@ -119,10 +119,3 @@ def purchase_rows(
             )
         )
     return sorted(rows, key=lambda r: -(r.misalignment or 0.0))
-
-
-def coincidence(first: Sequence[Utterance], second: Sequence[Utterance]) -> float:
-    """Share of the seconds of two purchases, 0 to 1, that both hold: 1 where they bought the same documents."""
-    own, other = ({u.document_id: u.duration_s for u in purchase} for purchase in (first, second))
-    both = sum(own[i] + other[i] for i in own.keys() & other.keys())
-    return both / max(sum(own.values()) + sum(other.values()), 1e-9)

@@ -35,7 +35,7 @@ def tokenise(tokenizer: Any, text: str) -> TokenisedDocument:
 
     A token belongs to the word that holds its last non-space character; a token of white space alone
     belongs to the word after it. So a span of words is a run of tokens, and the runs joined are exactly
-    the tokens of the document (DESIGN, invariant 1). The name of a control token in the text is characters like
+    the tokens of the document. The name of a control token in the text is characters like
     any others. Raises SaladError for a tokenizer without character offsets (one that is not "fast"), or no word.
     """
     if not getattr(tokenizer, "is_fast", False):

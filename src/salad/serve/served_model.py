@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from salad import assets
-from salad.evaluation.saved_model import load_saved
+from salad.evaluation.saved_model import load_saved, model_place
 from salad.files import JsonObject
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.ends import ends_of
@@ -48,15 +48,9 @@ class ServedModel:
     def load(cls, place: str, *, device: str = "cpu", bf16: bool = False) -> ServedModel:
         """An asset of kind "ears", a run directory, a model's folder, or OWNER/NAME on the hub. Raises SaladError where
         it is none of them, or its LLM writes from more than keys and values."""
-        folder = Path(place).expanduser()
-        if (folder / "stage2" / "model").is_dir():
-            folder, name = folder / "stage2" / "model", folder.resolve().name
-        elif place in assets.ASSETS:
-            folder, name = assets.model_folder(place), place
-        elif assets.is_hub_name(place):
-            folder, name = assets.model_folder(assets.hub_folder(place)), place
-        else:
-            folder, name = assets.model_folder(folder), folder.resolve().name
+        named = place in assets.ASSETS or assets.is_hub_name(place)
+        name = place if named else Path(place).expanduser().resolve().name
+        folder = assets.model_folder(model_place(place))
         model = load_saved(folder).to(device)
         require_going_on(model.llm, name)
         freeze(model, "frozen", bf16=bf16)

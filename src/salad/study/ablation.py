@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from salad.evaluation.figures import is_seen
 from salad.files import read_json, read_jsonl
 from salad.measure.format import Z95, with_detectable, with_interval
 from salad.measure.results import RunFigures
@@ -83,7 +84,7 @@ def document_sums(run_dir: Path, of: str = "stage2") -> Sums:
 
 def _seen_rows(run_dir: Path, of: str = "stage2") -> list[Seen]:
     rows = read_records(Seen, Path(run_dir) / "evaluate" / "divergence.jsonl")
-    found = [r for r in rows if r.of == of and not r.speaker.endswith("(unseen)")]
+    found = [r for r in rows if r.of == of and is_seen(r.speaker)]
     if not found:
         raise SaladError(
             f"{run_dir}: its evaluate stage has no M of {of}; finish the run, or name {of} in evaluate.only"
@@ -194,7 +195,8 @@ def table(rows: Sequence[CellRun], reference: str | None = None) -> tuple[list[s
             lines.append([*line, "" if arm == name else "no replicate in common", "", ""])
             continue
         sides = [[Path(r.run_dir) for r in side] for side in zip(*pairs, strict=True)]
-        places = bought_more(*sides), bought_more(*reversed(sides))
+        words, others = map(_words_bought, sides)
+        places = bought_more(words, others), bought_more(others, words)
         lines.append([*line, told(pairs, None), *(told(pairs, domains) if domains else "" for domains in places)])
     return header, lines
 
@@ -232,18 +234,18 @@ def _average(values: Sequence[float | None], spec: str = ".3f") -> str:
     return f"{np.mean(known):{spec}}" if known else ""
 
 
-def bought_more(arm: Sequence[Path], reference: Sequence[Path]) -> set[str]:
-    """Domains of which the arm's purchases hold a larger share of words than the reference's."""
-    own, other = (_shares(runs) for runs in (arm, reference))
-    return {domain for domain, share in own.items() if share > other.get(domain, 0.0)}
+def bought_more(arm: Counter[str], reference: Counter[str]) -> set[str]:
+    """Domains of which the arm's purchases hold a larger share of words than the reference's; words by domain."""
+    whole, other = arm.total(), max(1, reference.total())
+    return {domain for domain, number in arm.items() if number / whole > reference[domain] / other}
 
 
-def _shares(runs: Sequence[Path]) -> dict[str, float]:
+def _words_bought(runs: Sequence[Path]) -> Counter[str]:
     words: Counter[str] = Counter()
     for run in runs:
         for row in read_jsonl(run / "select" / "documents.jsonl"):
             words[row["domain"]] += len(row["text"].split())
-    return {domain: number / words.total() for domain, number in words.items()}
+    return words
 
 
 def difference_text(found: Difference) -> str:

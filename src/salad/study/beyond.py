@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from salad.measure.format import with_interval
-from salad.study.cell_figures import BaseFigures, DocumentSum, DoneCell, GridRow
+from salad.study.cell_figures import BaseFigures, DocumentSum, DoneCell, GridRow, mean
 from salad.study.cells import MAIN
 from salad.study.regression import regress
 from salad.study.scaling_law import hours_at
@@ -18,7 +18,6 @@ from salad.study.verdicts import (
     done,
     finished,
     judged,
-    mean,
     missing,
     names,
     paired_cells,

@@ -19,16 +19,16 @@ from salad.assets import get
 from salad.audio import read_audio
 from salad.config import Recipe
 from salad.data.manifest import read_utterances, write_utterances
-from salad.files import read_json, write_json
+from salad.files import write_json
 from salad.pipeline.buying import excluded, market_of
 from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.run import Run, run_pipeline
 from salad.pipeline.speech_jobs import align, encode, open_frames, speak, training_pieces
-from salad.pipeline.speechlm import load_tokenizer
+from salad.pipeline.speechlm import ctc_vocabulary, load_tokenizer
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.stages.corpus import load_documents
 from salad.select.choose import choose
-from salad.sequence import Frames, tokenise
+from salad.sequence import Frames
 from salad.study.cells import Cell
 from salad.study.locks import alone
 from salad.synthesize.speak import assign_voices
@@ -209,6 +209,15 @@ class CellData:
         utterances = read_utterances(folder / "spoken.jsonl")
         return utterances, open_frames(self.base, folder / "frames", utterances, **training_pieces(self.base))
 
+    def write_vocabulary(self) -> None:
+        """The classes of a single adapter's CTC head: the tokens of all texts and recordings, where its stages look."""
+        base = self.base
+        path = base.folder("warm_start") / "vocabulary.json"
+        if not path.exists():
+            texts = [d.text for name in ("speech", "web") for d in load_documents(base, name)]
+            texts += [u.text for u in load_aligned(base, "speech")]
+            write_json(path, ctc_vocabulary(load_tokenizer(base), texts))
+
 
 def base_recipe(recipe: Recipe) -> Recipe:
     """The recipe of the run that cells share. Its own lower part is a stub: each cell trains one of its own."""
@@ -216,17 +225,6 @@ def base_recipe(recipe: Recipe) -> Recipe:
     probed = {"steps": 1, "warmup_steps": 0, "llm": "frozen", "ctc_steps": PROBE_CTC_STEPS, "probe_documents": 1}
     stage = recipe.stage1.model_copy(update=probed)
     return recipe.model_copy(update={"run_dir": recipe.run_dir / "base", "warm_start": stub, "stage1": stage})
-
-
-def vocabulary_of(base: Run) -> None:
-    """The classes of a single adapter's CTC head: the tokens of all texts and recordings, where its stages look."""
-    path = base.folder("warm_start") / "vocabulary.json"
-    if not path.exists():
-        texts = [d.text for name in ("speech", "web") for d in load_documents(base, name)]
-        texts += [u.text for u in load_aligned(base, "speech")]
-        tokenizer = load_tokenizer(base)
-        write_json(path, sorted({int(i) for text in texts for i in tokenise(tokenizer, text).token_ids}))
-    read_json(path)
 
 
 def _of_purchase(cell: Cell) -> str:

@@ -141,5 +141,6 @@ def rows_of(own: Sequence[DocumentSum]) -> list[DocumentKL]:
     return [DocumentKL(d.id, d.domain, d.speaker, d.kl, d.count) for d in own]
 
 
-def is_seen(speaker: str) -> bool:
-    return not speaker.endswith("(unseen)")
+def mean(own: Sequence[DocumentSum]) -> float:
+    """Nats per token over all tokens of these documents."""
+    return sum(d.kl for d in own) / max(1, sum(d.count for d in own))

@@ -26,7 +26,7 @@ from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.stages.warm_start import train_ctc
 from salad.sequence import Frames
 from salad.sequence.spelling import spell
-from salad.study.cell_data import CellData, vocabulary_of
+from salad.study.cell_data import CellData
 from salad.study.cells import Cell
 from salad.study.locks import alone
 from salad.training.checkpoint import last_checkpoint, latest_checkpoint
@@ -141,7 +141,7 @@ def _two_parts(data: CellData, cell: Cell, folder: Path) -> Path:
 
 def _single(data: CellData, cell: Cell, folder: Path) -> Path:
     """One adapter by CTC onto the LLM's tokens."""
-    vocabulary_of(data.base)
+    data.write_vocabulary()
     run, (utterances, frames) = run_of(data, cell), data.share_of(cell)
     grows, always = SINGLE_STEPS
     steps = max(4, round(data.recipe.warm_start.steps * (grows * cell.effort + always)))
@@ -166,7 +166,7 @@ def train_cell(data: CellData, cell: Cell, folder: Path, warm: Warm) -> Trained:
     pairs = [(own, frames) for _, own, frames in spoken]
     if cell.speech == "simulated":
         assert warm.weights is not None
-        _train_simulated(run, cell, folder, warm.weights)
+        _train_simulated(data, cell, folder, warm.weights)
     else:
         train_stage(
             run, "stage1", settings, sources, lambda: pairs, weights=warm.weights, folder=folder, seed=cell.seed
@@ -175,9 +175,10 @@ def train_cell(data: CellData, cell: Cell, folder: Path, warm: Warm) -> Trained:
     return Trained(last_checkpoint(folder), settings.steps, last["positions"], last["seconds"], hours, utterances)
 
 
-def _train_simulated(base: Run, cell: Cell, folder: Path, weights: Path) -> None:
+def _train_simulated(data: CellData, cell: Cell, folder: Path, weights: Path) -> None:
     """The stage on texts whose spoken words are symbols with made-up mistakes, as many positions a step as spoken."""
-    settings, seed = base.recipe.stage1, cell.seed
+    base, seed = run_of(data, cell), cell.seed
+    settings = base.recipe.stage1
     bf16, tokenizer, symbols = base.uses_bf16("train"), load_tokenizer(base), load_symbols(base)
     model, teacher = build_model(base, weights, lora=True), build_model(base)
     freeze(model, "lora", bf16=bf16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,9 +11,9 @@ import numpy as np
 
 from salad.measure.format import Z95, with_interval
 from salad.measure.statistics import detectable, two_sided_p
-from salad.study.ablation import FEW, paired
+from salad.study.ablation import FEW, bought_more, paired
 from salad.study.beyond import beyond, without_hearing
-from salad.study.cell_figures import BaseFigures, DocumentSum, DoneCell, GridRow
+from salad.study.cell_figures import BaseFigures, DocumentSum, DoneCell, GridRow, mean
 from salad.study.regression import Regression, partial_r2, regress, regress_within
 from salad.study.scaling_law import Interval, Law, fit_law
 from salad.study.verdicts import (
@@ -22,7 +23,6 @@ from salad.study.verdicts import (
     done,
     finished,
     judged,
-    mean,
     missing,
     names,
     paired_cells,
@@ -34,7 +34,6 @@ from salad.types import SaladError
 
 TEXT_MARGIN = 2.0  # points
 M_MARGIN = 0.03  # nats: M that falls by less has not been helped
-POWER = 0.8416  # of a normal, for a chance of 0.8 to tell what is there
 RAISES = "M rises with more data, accuracy falls"  # the paper has no warm start
 WRITTEN = (  # scripts/make_demo_corpus.py
     "Likelihood is trained on text that the LLM itself wrote, at temperature 0.8 and 0.9: a part of this may be that "
@@ -254,7 +253,8 @@ def _active(rows: Sequence[GridRow]) -> Finding:
     ours = f"M active minus uniform: {with_interval(found, '+.3f')} ({found.documents} documents, pairs of cells: "
     ours += f"{len(active)})"
     why = ""
-    for size, domains in zip(("larger", "smaller"), _bought_more(active, uniform), strict=True):
+    own, other = _words_bought(active), _words_bought(uniform)
+    for size, domains in (("larger", bought_more(own, other)), ("smaller", bought_more(other, own))):
         inside = paired_documents(first, second, domains) if domains else None
         if inside is not None and inside.documents:
             why += (
@@ -264,21 +264,8 @@ def _active(rows: Sequence[GridRow]) -> Finding:
     return judged("4", claim, paper, ours, found, [*active, *uniform], why, rising=False)
 
 
-def _bought_more(active: Sequence[DoneCell], uniform: Sequence[DoneCell]) -> tuple[set[str], set[str]]:
-    """Domains of which the active purchases hold a larger, and a smaller, share of words than the uniform ones."""
-    shares = []
-    for own in (active, uniform):
-        words: dict[str, int] = {}
-        for row in own:
-            for domain, number in (row.bought or {}).items():
-                words[domain] = words.get(domain, 0) + number
-        shares.append({domain: number / sum(words.values()) for domain, number in words.items()})
-    first, second = shares
-    every = {*first, *second}
-    return (
-        {d for d in every if first.get(d, 0.0) > second.get(d, 0.0)},
-        {d for d in every if first.get(d, 0.0) < second.get(d, 0.0)},
-    )
+def _words_bought(own: Sequence[DoneCell]) -> Counter[str]:
+    return sum((Counter(row.bought or {}) for row in own), Counter())
 
 
 def _text_stays(rows: Sequence[GridRow], base: BaseFigures) -> Finding:
@@ -297,7 +284,7 @@ def _text_stays(rows: Sequence[GridRow], base: BaseFigures) -> Finding:
     found = replace(change, **ends)
     items = len(base.text_right)
     flips = float(np.mean([np.mean([a != b for a, b in zip(r.text_right, base.text_right, strict=True)]) for r in own]))
-    needed = math.ceil(flips * (100 * (Z95 + POWER) / TEXT_MARGIN) ** 2)
+    needed = math.ceil(flips * (100 * detectable(Z95) / TEXT_MARGIN) ** 2)
     ours = (
         f"{with_interval(found, '+.1f', unit=' points')} ({items} items, {len(own)} cells); "
         f"F = {np.mean([r.forgetting for r in own]):.4f} nats a token"

@@ -24,12 +24,12 @@ from salad.pipeline.stages.align import load_aligned
 from salad.progress import console
 from salad.records import from_json, read_record, to_json
 from salad.study.cell_data import CellData
-from salad.study.cell_figures import BaseFigures, CellFigures, DoneCell, DroppedCell, GridRow, Sums
-from salad.study.cell_training import UPPER_SHARE, recipe_of, run_of, train_cell, warm_folder, warmed
+from salad.study.cell_figures import BaseFigures, CellFigures, DoneCell, DroppedCell, GridRow, Sums, mean
+from salad.study.cell_training import UPPER_SHARE, recipe_of, train_cell, warm_folder, warmed
 from salad.study.cells import MAIN, Cell, Times, grid
 from salad.study.grid_page import write_reproduction
 from salad.study.locks import alone
-from salad.study.measuring import Measuring, mean_of
+from salad.study.measuring import Measuring
 from salad.study.verdicts import Finding
 
 VERSION = 1  # of how cells are trained and measured: another one makes kept rows void
@@ -121,8 +121,8 @@ class Grid:
                 found = self.cell(cell)
                 times.note(cell, found.seconds, found.warm_start_seconds if warms else 0.0)
             console.print(
-                f"{cell.name}: M {found.misalignment:.3f} (before {mean_of(found.before):.3f}, deaf "
-                f"{mean_of(self.base_figures().deaf):.3f}), F {found.forgetting:.4f}, speech "
+                f"{cell.name}: M {found.misalignment:.3f} (before {mean(found.before):.3f}, deaf "
+                f"{mean(self.base_figures().deaf):.3f}), F {found.forgetting:.4f}, speech "
                 f"{found.speech_accuracy.value:.2f}, silence {found.silence_accuracy.value:.2f}; "
                 f"{found.seconds:.0f} s", highlight=False,
             )  # fmt: skip
@@ -165,7 +165,7 @@ class Grid:
 
     def measuring(self, cell: Cell) -> Measuring:
         if cell.ears not in self._measuring:
-            self._measuring[cell.ears] = Measuring(run_of(self.data, cell), self.data.natural(cell.ears))
+            self._measuring[cell.ears] = Measuring(self.data, cell)
         return self._measuring[cell.ears]
 
     def cell(self, cell: Cell) -> CellFigures:

@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from salad.measure.format import Z95
 from salad.report.style import AFTER, BEFORE, GREEN, PLUM, QUIET, WARM, new_figure, svg_figure
-from salad.study.cell_figures import BaseFigures, GridRow
+from salad.study.cell_figures import BaseFigures, GridRow, mean
 from salad.study.findings import TEXT_MARGIN, law_of
-from salad.study.verdicts import done, finished, mean, paired_cells
+from salad.study.verdicts import done, finished, paired_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

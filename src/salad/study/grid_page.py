@@ -13,9 +13,9 @@ from salad.measure.format import with_error, with_interval
 from salad.measure.statistics import pooled_spread
 from salad.report.page import template
 from salad.study import grid_figures as draw
-from salad.study.cell_figures import BaseFigures, DoneCell, GridRow
+from salad.study.cell_figures import BaseFigures, DoneCell, GridRow, mean
 from salad.study.findings import findings
-from salad.study.verdicts import FAILS, HOLDS, Finding, finished, five, mean, percent, process_seconds
+from salad.study.verdicts import FAILS, HOLDS, Finding, finished, five, percent, process_seconds
 
 SAID = {HOLDS: "This holds here.", FAILS: "This does not hold here."}
 UNTOLD = "These cells cannot tell."

@@ -11,6 +11,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from salad.evaluation.benchmark import BenchmarkOptions, prepare
+from salad.evaluation.figures import is_seen
 from salad.evaluation.next_sentence import NextSentenceItem, build_items
 from salad.evaluation.prompt import Request, request, segments
 from salad.evaluation.score import score
@@ -34,12 +35,13 @@ from salad.model.teacher import Teacher
 from salad.pipeline.choices import answer
 from salad.pipeline.hearing import listen, read_words
 from salad.pipeline.heldout import HeldoutEvaluator
-from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import transcribe
 from salad.pipeline.speechlm import speech_examples, transcript_tokens
 from salad.pipeline.stages.align import load_aligned
-from salad.sequence import Frames
-from salad.study.cell_figures import BaseFigures, DocumentSum, Measured, Sums, is_seen, rows_of, sums
+from salad.study.cell_data import CellData
+from salad.study.cell_figures import BaseFigures, Measured, Sums, rows_of, sums
+from salad.study.cell_training import run_of
+from salad.study.cells import Cell
 from salad.training.checkpoint import load_weights
 from salad.types import Example, Result, Utterance
 
@@ -50,16 +52,17 @@ CONTROL_ITEMS = 0.5  # of those that are heard, so many are answered on silence 
 
 
 class Measuring:
-    """One kind of ears over one held-out set; what its cells share is loaded once."""
+    """The kind of ears of a cell over one held-out set; what its cells share is loaded once."""
 
-    def __init__(self, setting: Run, natural: tuple[list[Utterance], Frames]) -> None:
-        self.setting, self.settings = setting, setting.recipe.evaluate
+    def __init__(self, data: CellData, cell: Cell) -> None:
+        self.setting = setting = run_of(data, cell)
+        self.settings = setting.recipe.evaluate
+        self.people, frames = data.natural(cell.ears)
         self.evaluator = HeldoutEvaluator(setting)
         own = self.evaluator
         seen = [e for e in own.examples if is_seen(e.speaker)]
         unseen = sorted((e for e in own.examples if not is_seen(e.speaker)), key=lambda e: (e.speaker, e.id))
         self.seen, self.unseen = seen, unseen[::UNSEEN_EVERY]
-        self.people, frames = natural
         self.natural = speech_examples(setting, own.tokenizer, self.people, frames)
         others, frames_of = own.another()
         self.controlled = [e for e in others if is_seen(e.speaker)][:: max(1, len(seen) // CONTROLLED)][:CONTROLLED]
@@ -217,8 +220,3 @@ class Measuring:
 def _interval(results: Sequence[Result], items: Sequence[NextSentenceItem]) -> Interval:
     found = accuracy(results, [item.document_id for item in items])
     return Interval(found.value, found.low, found.high, len(items))
-
-
-def mean_of(own: Sequence[DocumentSum]) -> float:
-    """Nats per token over all tokens of these documents."""
-    return sum(d.kl for d in own) / max(1, sum(d.count for d in own))

@@ -188,8 +188,3 @@ def names(rows: Sequence[DoneCell]) -> tuple[str, ...]:
 def percent(value: Interval) -> str:
     """An accuracy with its interval: 45 % [33, 58]."""
     return with_interval(value, ".0f", scale=100, unit=" %")
-
-
-def mean(documents: Documents) -> float:
-    """Nats per token over all documents' tokens."""
-    return sum(d.kl for d in documents) / sum(d.count for d in documents)

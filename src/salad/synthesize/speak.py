@@ -23,7 +23,7 @@ from salad.files import file_name, read_json, read_jsonl, write_json, write_json
 from salad.synthesize.delivery import NEUTRAL, STEADY, Delivery, SpokenItem, delivery_of, number_of
 from salad.synthesize.endpoint import EndpointDown
 from salad.synthesize.piper import PackageMissing, PiperVoice
-from salad.synthesize.voices import Voice, library_of, load_voice
+from salad.synthesize.voices import Voice, engine_of, library_of, load_voice
 from salad.text.sentences import sayable, split_sentences
 from salad.text.speakable import number_words, speakable, spoken_bounds
 from salad.types import Document, SaladError, Utterance, Word
@@ -77,9 +77,8 @@ def assign_voices(documents: Sequence[Document], shares: dict[str, float], seed:
     pool = [name for name in names for _ in range(max(1, counts[name]))]
     order = random.Random(f"{seed}/voices").sample(range(len(documents)), len(documents))
     assigned = {i: pool[n % len(pool)] for n, i in enumerate(order)}
-    return sorted(
-        ((document, assigned[i]) for i, document in enumerate(documents)), key=lambda pair: pair[1].startswith("piper")
-    )
+    spoken = ((document, assigned[i]) for i, document in enumerate(documents))
+    return sorted(spoken, key=lambda pair: engine_of(pair[1]).fast)
 
 
 def speak_all(

@@ -6,6 +6,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,9 +111,33 @@ def onnx_network(run: Callable[..., Any]) -> Network:
     return network
 
 
+@dataclass(frozen=True)
+class Engine:
+    """What speaks. library: what it computes with on a GPU, where it can; fast: its documents are spoken last, so that
+    no worker idles at the end; tells_words: its voices have `speak_timed`, so that nothing need be aligned."""
+
+    name: str
+    library: Library | None = None
+    fast: bool = False
+    tells_words: bool = False
+
+
+ENGINES = (
+    Engine("piper", fast=True, tells_words=True),
+    Engine("kokoro"),
+    Engine("kokoro-torch", library="torch", tells_words=True),
+    Engine("openai"),
+)
+
+
+def engine_of(voice: str) -> Engine:
+    name = "piper" if voice.startswith("piper") else voice.partition(":")[0]
+    return next((engine for engine in ENGINES if engine.name == name), Engine(name))
+
+
 def library_of(voices: Iterable[str]) -> Library | None:
-    """What the voices of one job compute with on a GPU; only kokoro-torch can."""
-    return "torch" if any(voice.startswith("kokoro-torch:") for voice in voices) else None
+    """What the voices of one job compute with on a GPU."""
+    return next((library for voice in voices if (library := engine_of(voice).library)), None)
 
 
 @functools.cache

@@ -128,7 +128,9 @@ def save_batch(folder: Path, step: int, packs: list[Any], why: Mapping[str, floa
     frames: dict[str, np.ndarray] = {}
     members: list[Any] = []
     for pack in packs:
-        for example in pack[1] if isinstance(pack, tuple) else pack:
+        while isinstance(pack, tuple):  # a task beside others gives its pack last
+            pack = pack[-1]
+        for example in [pack] if isinstance(pack, int) else pack:
             if not isinstance(example, Example):
                 members.append({"piece": example})
                 continue

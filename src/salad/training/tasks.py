@@ -229,41 +229,6 @@ class CTCTask:
         return loss, {"positions": sum(lengths), "targets": count, "flops": 6.0 * adapter * sum(lengths)}
 
 
-class WithCTC:
-    """Distillation, and beside it `weight` times the mean CTC loss of a batch of pieces (ours; off in the paper).
-
-    It keeps the text-rate positions where the warm start put them, and teaches the words of newly bought speech
-    without a pass through the LLM. Both means are over their own targets of the global batch.
-    """
-
-    def __init__(self, distillation: DistillTask, ctc_task: CTCTask, weight: float) -> None:
-        self.distillation, self.ctc, self.weight = distillation, ctc_task, weight
-
-    def packs(self, step: int) -> list[tuple[float | None, list[Any]]]:
-        """(None, examples) for distillation; (factor on the CTC sum, pieces) for CTC."""
-        packs = self.distillation.packs(step)
-        (pieces,) = self.ctc.packs(step)
-        targets = sum(self.distillation.count(pack) for pack in packs)
-        factor = self.weight * targets / max(1, self.ctc.count(pieces))  # the loop divides by `targets`
-        return [*((None, pack) for pack in packs), (factor, pieces)]
-
-    def count(self, pack: tuple[float | None, list[Any]]) -> int:
-        return self.distillation.count(pack[1]) if pack[0] is None else 0
-
-    def shares(self, pack: tuple[float | None, list[Any]]) -> bool:
-        return pack[0] is None and self.distillation.shares(pack[1])
-
-    def idle(self) -> torch.Tensor:
-        return self.distillation.idle()
-
-    def loss(self, pack: tuple[float | None, list[Any]]) -> tuple[torch.Tensor | None, dict[str, Figure]]:
-        factor, members = pack
-        if factor is None:
-            return self.distillation.loss(members)
-        loss, logs = self.ctc.loss(members)
-        return factor * loss, {"ctc_sum": loss.detach(), "ctc_targets": logs["targets"], "flops": logs["flops"]}
-
-
 @dataclass(frozen=True)
 class Side:
     """A task beside the main one: `weight` times the mean of its own loss is added from step `first` on."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from salad.data.readers.columns import need_pyarrow, open_arrow, short
 from salad.data.readers.detect import holds_json, kind_of, refuse_table, walk
 from salad.data.readers.rows import check_text, label, pick, utf8
 from salad.files import JsonObject, json_lines, read_lines
+from salad.text.sentences import ENDS
 from salad.types import Document, SaladError
 
 FIELDS = ("text", "content", "raw_content", "document")
 BATCH_ROWS = 512
-SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*$")
 
 
 def read_text(entry: Text, fits: Callable[[str], bool]) -> tuple[list[Document], list[dict[str, str]]]:
@@ -131,7 +130,7 @@ def cut_text(text: str, fits: Callable[[str], bool]) -> list[str]:
             low, high = (middle, high) if fits(" ".join(words[start:middle])) else (low, middle - 1)
         end = low
         if end < len(words):
-            ends = (k for k in range(end, start + (end - start) // 2, -1) if SENTENCE_END.search(words[k - 1]))
+            ends = (k for k in range(end, start + (end - start) // 2, -1) if ENDS.search(words[k - 1]))
             end = next(ends, end)
         parts.append(" ".join(words[start:end]))
         start = end

@@ -16,7 +16,7 @@ from salad.model.ears.upper import Upper
 from salad.model.llm import embedding_width
 from salad.text.phonemes import Symbols
 
-SHARPEN = 2.0  # what the LLM reads is sharper than what was learnt (EARS: 1 worse, 4 no better)
+SHARPEN = 2.0  # what the LLM reads is sharper than what was learnt (1 was worse, 4 no better)
 BEST = 64  # classes that a read-out mixes
 CHUNK = 512  # positions scored against all classes at a time
 

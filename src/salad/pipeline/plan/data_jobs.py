@@ -19,12 +19,11 @@ from salad.model.encoders.job import encode_pieces
 from salad.pipeline.plan.card import Figure
 from salad.pipeline.plan.steps import embedder
 from salad.pipeline.plan.timing import is_here, measured
-from salad.pipeline.plan.workload import engine_of
 from salad.progress import console
 from salad.select.embed import embed_documents
 from salad.sequence.examples import all_pieces
 from salad.synthesize.speak import speak_documents
-from salad.synthesize.voices import assets_of_voice, library_of
+from salad.synthesize.voices import assets_of_voice, engine_of, library_of
 from salad.synthesize.word_times import align_spoken
 from salad.training.estimate import TOKENS_PER_WORD
 from salad.types import Document, Utterance
@@ -58,7 +57,7 @@ def time_jobs(recipe: Recipe, folder: Path, cores: int, busy: bool = False) -> d
             )
             continue
         items: list[Any] = [{"document": vars(d), "voice": voice, "licence": "", "simulated": True} for d in documents]
-        job = _Job(f"speak {engine_of(voice)}", folder / "speak", workers, busy)
+        job = _Job(f"speak {engine_of(voice).name}", folder / "speak", workers, busy)
         places = job.run(functools.partial(speak_documents, seed=0), items, library_of([voice]))
         spoken = load_spoken(places)
         seconds = [u.duration_s for u, _ in spoken]

@@ -13,15 +13,15 @@ from salad.files import size_of
 from salad.model.encoders.load import shape_of
 from salad.pipeline.plan.card import MARKS, Card, Figure, total
 from salad.pipeline.plan.steps import Steps, embedder
-from salad.pipeline.plan.workload import Amount, Workload, engine_of, task_words, tells_words, workload
+from salad.pipeline.plan.workload import Amount, Workload, task_words, workload
 from salad.pipeline.run import STAGES
-from salad.synthesize.voices import library_of
+from salad.synthesize.voices import engine_of, library_of
 from salad.training.estimate import make_plan
 
 FLAC, OPUS = 17_600.0, 2_500.0  # bytes a second of recordings at 16 kHz, and of voices by Opus
 HELD = 100.0  # bytes that align and encode hold of a document: where its lines and frames lie, and hashes
 HELD_TEXT = 300.0  # bytes of a document of D_web: where it lies, and the hashes that tell near-duplicates, docs/log.md
-ALIGNED_WORD, TEXT_WORD = 78.0, 6.0  # bytes of a word with its times (SCALE.md), and of a word of text
+ALIGNED_WORD, TEXT_WORD = 78.0, 6.0  # bytes of a word with its times, as was measured, and of a word of text
 READ_SYSTEMS, HEARD_SYSTEMS = 2, 3  # that answer each item: text, cascade; own speech, silence, another's speech
 READING, HEARING = 3.0, 3.5  # passes of held-out documents: Q, cascade, deaf; the model, its words, another's, silence
 ORACLES, OPTION_WORDS = 3, 15  # rows of true symbols; words of an option that is a next sentence
@@ -101,13 +101,17 @@ class Forecast:
         for voice, share in shares.items():
             part = amount.seconds * share / sum(shares.values())
             gpu = library_of([voice]) is not None
-            self.job(stage, "speak", engine_of(voice), part, on_gpu=gpu, starts=starts / len(shares))
+            self.job(stage, "speak", engine_of(voice).name, part, on_gpu=gpu, starts=starts / len(shares))
 
     def align(
         self, stage: StageForecast, seconds: float, shares: Mapping[str, float] | None = None, starts: float = 1.0
     ) -> None:
         """shares: of the voices that say it, some of which tell when; None: recordings of people."""
-        told = sum(s for voice, s in shares.items() if tells_words(voice)) / sum(shares.values()) if shares else 0.0
+        told = (
+            sum(s for voice, s in shares.items() if engine_of(voice).tells_words) / sum(shares.values())
+            if shares
+            else 0.0
+        )
         method = "whisper" if shares and self.recipe.align.method == "given" else self.recipe.align.method
         for kind, share in (("told", told), (method, 1 - told)):
             self.job(stage, "align", kind, seconds * share, on_gpu=kind != "told", starts=starts * share)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from salad.assets import ASSETS, is_cached
+from salad.assets import ASSETS, BUILT_IN, is_cached
 from salad.pipeline.plan.card import Figure
 
 ROUNDS, BUDGET_S = 7, 4.0  # of each thing: whatever else runs only slows it
@@ -66,4 +66,4 @@ def measured(value: float, what: str) -> Figure:
 
 def is_here(names: Sequence[str]) -> bool:
     """Whether all of these assets or folders can be read without fetching anything."""
-    return all(is_cached(name) if name in ASSETS else name == "log-mel" or Path(name).exists() for name in names)
+    return all(is_cached(name) if name in ASSETS else name in BUILT_IN or Path(name).exists() for name in names)

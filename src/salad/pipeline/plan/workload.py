@@ -149,13 +149,3 @@ def task_words(recipe: Recipe) -> tuple[float, float, float]:
         choices += sum(len(choice.split()) for item in loaded.items for choice in item.choices)
         number += len(loaded.items)
     return questions, choices, number
-
-
-def tells_words(voice: str) -> bool:
-    """Whether a voice tells when it says each word, so that nothing is aligned."""
-    return engine_of(voice) in ("piper", "kokoro-torch")
-
-
-def engine_of(voice: str) -> str:
-    """What speaks: piper, kokoro, kokoro-torch or openai."""
-    return "piper" if voice.startswith("piper") else voice.partition(":")[0]

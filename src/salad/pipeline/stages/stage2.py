@@ -10,6 +10,7 @@ from typing import Any
 from salad.model import SaladProcessor
 from salad.pipeline.corpus_needs import against_forgetting, stream_documents
 from salad.pipeline.distillation import train_stage
+from salad.pipeline.ears_data import text_weights
 from salad.pipeline.model_card import write_model_card
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import build_model, load_tokenizer, speech_source, text_source
@@ -67,7 +68,8 @@ def run(run: Run) -> Summary:
         ]
 
     seed = run.recipe.seed + run.round if run.recipe.sequence.stream or run.round > 1 else None  # an order of its own
-    summary = train_stage(run, "stage2", settings, sources, spoken, resume=resume, seed=seed)
+    texts = text_weights(run) if run.recipe.model.ears == "symbols" else None
+    summary = train_stage(run, "stage2", settings, sources, spoken, resume=resume, seed=seed, weights_of_texts=texts)
     if world.is_first:
         _save(run)
     return summary

@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from salad.config import WarmStart
+from salad.config import Recipe, WarmStart
 from salad.engine.machine import default_device
 from salad.files import write_json
 from salad.model import SaladForConditionalGeneration
 from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.ears import lower_part
-from salad.pipeline.run import Run, Summary, skips
-from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer
+from salad.pipeline.run import Run, Summary
+from salad.pipeline.speechlm import build_model, ctc_spans, ctc_vocabulary, load_tokenizer
 from salad.pipeline.stages.align import load_aligned, load_frames, stream_aligned
-from salad.sequence import Frames, tokenise
+from salad.sequence import Frames
 from salad.training.checkpoint import load_weights
 from salad.training.loop import Schedule, autocast, train
 from salad.training.tasks import CTCTask
@@ -27,9 +27,13 @@ from salad.types import Utterance
 SECTIONS = ("model", "warm_start")
 
 
+def skips(recipe: Recipe) -> str:
+    return "" if recipe.warm_start.enabled else "warm_start.enabled is false"
+
+
 def run(run: Run) -> Summary:
     settings, folder = run.recipe.warm_start, run.folder("warm_start")
-    if why := skips(run.recipe, "warm_start"):
+    if why := skips(run.recipe):
         return {"skipped": why}
     run.use_threads()
     if run.recipe.model.ears == "symbols":
@@ -37,8 +41,7 @@ def run(run: Run) -> Summary:
     tokenizer = load_tokenizer(run)
     utterances = stream_aligned(run, "speech")
     texts = (d.text for d in chain(*(stream_documents(run, name) for name in ("speech", "web")), utterances))
-    seen = {i for text in texts for i in tokenise(tokenizer, text).token_ids.tolist()}
-    write_json(folder / "vocabulary.json", sorted(seen))
+    write_json(folder / "vocabulary.json", seen := ctc_vocabulary(tokenizer, texts))
     model, task, last = train_ctc(run, utterances, load_frames(run, "speech", utterances), folder, settings)
     device = next(model.parameters()).device.type
     heldout = load_aligned(run, "heldout")
