@@ -10,6 +10,7 @@ import torch
 
 from salad.align.transcribe import cer
 from salad.data.manifest import read_utterances
+from salad.engine import shards_in
 from salad.files import read_jsonl
 from salad.measure.divergence import deaf_ears, speech_ears, token_divergence, transcript_ears
 from salad.model.teacher import Teacher
@@ -28,7 +29,7 @@ ProbeRows = list[tuple[Utterance, Evidence, float, float]]
 def probed_speech(run: Run) -> list[tuple[Path, list[Utterance]]]:
     """The folder of each look of a probe, and its aligned recordings; what could not be measured is among them."""
     return [
-        (look, [u for path in sorted(look.glob("aligned/shard-*/utterances.jsonl")) for u in read_utterances(path)])
+        (look, [u for path in shards_in(look / "aligned") for u in read_utterances(path / "utterances.jsonl")])
         for look in sorted(run.folder("probe").glob("look-*"))
     ]
 

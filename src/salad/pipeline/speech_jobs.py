@@ -13,7 +13,7 @@ from salad.align.transcribe import transcribe_all
 from salad.config import Recipe, Variation
 from salad.data.deduplicate import sound_key
 from salad.data.manifest import spoken_in, utterance_from_dict, utterance_to_dict
-from salad.engine import Made
+from salad.engine import Made, shards_in
 from salad.files import Rows, read_json, write_json, write_jsonl
 from salad.model.encoders.base import Encoder
 from salad.model.encoders.job import FlyFrames, encode_all, items_of, kind_of, shared_encoder
@@ -95,7 +95,7 @@ def keep_sizes(folder: Path, aligned: Sequence[Utterance]) -> None:
 
 def restore_rows(folder: Path, last: Path) -> None:
     """Give the shards of the last result of `folder`, which lie in `last`, back their rows out of its manifest."""
-    manifest, shards = last.with_suffix(".jsonl"), sorted(last.glob("shard-*"))
+    manifest, shards = last.with_suffix(".jsonl"), shards_in(last)
     if all((shard / "utterances.jsonl").exists() for shard in shards):
         return
     sizes = read_json(last / SIZES) if (last / SIZES).exists() and manifest.exists() else []
@@ -175,12 +175,12 @@ def reencode_stale(
     world = world or ProcessGroup()
     if world.is_first:
         held, wanted = 0, expected(run)[:2]
-        for path in sorted(folder.glob("shard-*")):
+        for path in shards_in(folder):
             held += 0 if check_shard(path, *wanted) else FrameShard(path).num_utterances
         if held != num_utterances:
             encode(run, folder, utterances(), f"encode {folder.name} again", layouts=layouts, whole=whole)
     world.barrier()
-    return sorted(folder.glob("shard-*"))
+    return shards_in(folder)
 
 
 def encoder_of(run: Run) -> Encoder:
