@@ -25,6 +25,7 @@ from salad.types import SaladError, Utterance
 
 SECTIONS = ("align", "sequence")
 SPENT = ("speech/shard-*/utterances.jsonl", "heldout/shard-*/utterances.jsonl")  # all are in the manifests
+REUSES = True  # shards of the last result
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:

@@ -24,6 +24,7 @@ from salad.types import Document, SaladError
 
 SECTIONS = ("corpus",)
 SPENT = (TEXTS,)  # web.jsonl has what was kept of them
+REUSES = True  # shards of the last result
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:
