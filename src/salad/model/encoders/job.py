@@ -54,7 +54,7 @@ def _features(encoder: Encoder, cut: Sequence[tuple[list[np.ndarray], list[int]]
     """Of all pieces of some recordings, whose waveforms the encoder is given together."""
     waves = [wave for own, _ in cut for wave in own]
     arrays = encoder.encode_codes(waves) if kind == "codes" else encoder.encode(waves)
-    kept = iter(arrays if kind == "codes" else [array.astype(np.float16) for array in arrays])
+    kept = iter(arrays if kind == "codes" else [array.astype(np.float16, copy=False) for array in arrays])
     out: list[np.ndarray] = []
     for own, places in cut:
         mine = [next(kept) for _ in own]
