@@ -113,6 +113,23 @@ def test_more_devices_and_fewer_hours_take_less(large, eight):
     assert "--speech-hours" in eight.load.source and "--speech-hours" not in few.load.source
 
 
+def test_texts_are_read_by_one_process_each_as_often_as_its_own_every(large, eight):
+    load, rate = eight.load, H100.get("texts rate").value
+    wanted = (load.web.words * 10 + load.plain.words * 24) * 6 / rate
+    parts = [
+        part.value for part in stage(eight, "corpus").parts if part.source == f"texts: {H100.get('texts rate').source}"
+    ]
+    assert sum(parts) == pytest.approx(wanted)
+
+
+def test_a_worker_that_encodes_holds_its_shard(large, eight):
+    """Mimi's float16: 12,800 bytes a second of sound, twice, in each of eight workers."""
+    more = large.model_copy(update={"engine": large.engine.model_copy(update={"shard_items": 1024})})
+    each = eight.load.narrow.seconds / eight.load.narrow.documents
+    added = stage(Forecast(more, H100, 8), "align").memory.value - stage(eight, "align").memory.value
+    assert added == pytest.approx(512 * each * 12_800 * 2 * 8)
+
+
 def test_a_measured_figure_takes_the_place_of_an_assumed_one(large, eight):
     rates = {name: Figure(100.0, "measured", "a shard") for name in ("align whisper rate", "encode rate")}
     card = replace(H100, figures={**rates, "start": Figure(1.0, "measured", "a start")})

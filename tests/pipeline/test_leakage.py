@@ -107,6 +107,17 @@ def test_text_that_is_bought_or_read_against_forgetting_passes_the_same_screen(s
     assert (plain["documents"], plain["words"], plain["leaked"]) == (7, 2 * 24 + 5 * 20, 2)
 
 
+def test_a_corpus_that_was_killed_does_not_read_the_text_against_forgetting_again(start, monkeypatch, capsys):
+    run, summary = start()
+    card, told = read_json(run.folder("corpus") / "data_card.json"), reasons(run, "corpus")
+    inode = (run.folder("corpus") / "plain.jsonl").stat().st_ino
+    capsys.readouterr()
+    _, counts = start()
+    assert "reads all of plain_text once" not in capsys.readouterr().err and counts == summary
+    assert read_json(run.folder("corpus") / "data_card.json") == card and reasons(run, "corpus") == told
+    assert (run.folder("corpus") / "plain.jsonl").stat().st_ino == inode
+
+
 def test_broad_text_is_held_out_spoken_and_neither_bought_nor_trained_on(start, monkeypatch, tmp_path):
     class Tone:
         sample_rate_hz = RATE_HZ
