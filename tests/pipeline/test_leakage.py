@@ -12,7 +12,7 @@ from salad.config import Recipe, load_recipe
 from salad.data.manifest import read_utterances
 from salad.data.user_data import hold_out
 from salad.files import read_json, read_jsonl
-from salad.pipeline import corpus_needs
+from salad.pipeline import corpus_needs, speech_jobs
 from salad.pipeline.leakage import evaluation_texts, screen_of, without_leaks
 from salad.pipeline.run import Run
 from salad.pipeline.stages import align, corpus
@@ -129,7 +129,8 @@ def test_broad_text_is_held_out_spoken_and_neither_bought_nor_trained_on(start, 
             return np.sin(np.arange(4000) / 7).astype(np.float32)
 
     monkeypatch.setattr(speak, "load_voice", Tone)
-    monkeypatch.setattr(corpus_needs, "assets_of_voice", lambda name: ())
+    for module in (corpus_needs, speech_jobs):
+        monkeypatch.setattr(module, "assets_of_voice", lambda name: ())
     run, summary = start(heldout_text=2, unseen_documents=1)
     folder = run.folder("corpus")
     held = [row for row in read_jsonl(folder / "heldout.jsonl") if row["source"] == "web"]

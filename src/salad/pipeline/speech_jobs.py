@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -23,6 +23,7 @@ from salad.sequence import FrameShard, FrameStore, check_shard
 from salad.sequence.frames import Decode
 from salad.synthesize.delivery import STEADY
 from salad.synthesize.speak import speak_all
+from salad.synthesize.voices import assets_of_voice
 from salad.synthesize.word_times import align_all
 from salad.training.distributed import ProcessGroup
 from salad.types import Document, SaladError, Utterance
@@ -40,10 +41,18 @@ def speak(
     audio: str = "flac",
 ) -> Sequence[tuple[Utterance, Any]]:
     """Speak whole documents, varied where they are for training; utterances with their sentences' times, which are
-    read when they are asked for."""
+    read when they are asked for. In the corpus stage, what its last result has of the same text is taken from it."""
     recipe = run.recipe
+    own = folder.parent == run.folder("corpus")  # later stages finish without the rows of their shards
     folders = speak_all(
-        spoken, folder, seed=recipe.seed, workers=recipe.engine.workers, title=title, variation=variation, audio=audio
+        spoken,
+        folder,
+        seed=recipe.seed,
+        workers=recipe.engine.workers,
+        title=title,
+        variation=variation,
+        audio=audio,
+        made_from=spoken_by(voice for _, voice in spoken) if own else None,
     )
     return spoken_in(folders)
 
@@ -78,6 +87,12 @@ def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title
         listen=settings.listen,
         made_from=made_from,
     )
+
+
+def spoken_by(voices: Iterable[str]) -> str:
+    """What speech comes from beside its text, voice and seed: the voices' models, versions."""
+    models = {asset for voice in voices for asset in assets_of_voice(voice)}
+    return fingerprint([[assets.fingerprint(name) for name in sorted(models)], versions()])
 
 
 def aligned_with(recipe: Recipe) -> str:
