@@ -20,6 +20,7 @@ from salad.pipeline.plan.forecast import Forecast, StageForecast
 from salad.pipeline.plan.steps import piece_words
 from salad.pipeline.plan.workload import task_words, tells_words
 from salad.pipeline.run import STAGES
+from salad.testing.corpora import make_utterances
 from salad.training.estimate import TOKENS_PER_WORD
 from salad.types import SaladError
 
@@ -128,6 +129,15 @@ def test_a_worker_that_encodes_holds_its_shard(large, eight):
     each = eight.load.narrow.seconds / eight.load.narrow.documents
     added = stage(Forecast(more, H100, 8), "align").memory.value - stage(eight, "align").memory.value
     assert added == pytest.approx(512 * each * 12_800 * 2 * 8)
+
+
+@pytest.mark.parametrize(("encode", "whole"), [("recordings", True), ("spans", False)])
+def test_encoding_is_timed_as_the_recipe_does_it(large, tmp_path, encode, whole):
+    (utterance,) = make_utterances(tmp_path, 1)
+    spans = {"encode": encode, "text_words": (1, 2), "speech_words": (1, 2)}
+    recipe = large.model_copy(update={"sequence": large.sequence.model_copy(update=spans)})
+    pieces = data_jobs._heard(recipe, utterance)
+    assert ([(p.start_word, p.end_word) for p in pieces] == [(0, len(utterance.words))]) == whole
 
 
 def test_a_measured_figure_takes_the_place_of_an_assumed_one(large, eight):
