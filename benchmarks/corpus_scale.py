@@ -30,7 +30,7 @@ from salad.data.ingest import ingest_documents
 from salad.data.ingest_plan import IngestLimits, make_plan, read_plan
 from salad.data.manifest import spoken_in, utterance_from_dict, utterances_in, write_utterances
 from salad.data.readers.rows import Row
-from salad.engine import Made, Shard, run_shards
+from salad.engine import Made, Shard, run_shards, shards_in
 from salad.files import Rows, num_bytes
 from salad.select.embed import join_embeddings, top_words
 from salad.select.kmeans.balanced import balanced_kmeans
@@ -77,7 +77,7 @@ def ingest(folder: Path, num: int) -> None:
 
 
 def align(folder: Path, num: int) -> None:
-    spoken = spoken_in(sorted((folder / "ingest").glob("shard-*")))
+    spoken = spoken_in(shards_in(folder / "ingest"))
     how = {"asset": "none", "min_score": 0.0, "method": "given", "made_from": SOURCE}
     aligned = align_all(spoken, folder / "align", workers=workers, title="align", **how)
     assert len(aligned) == num, f"{num - len(aligned)} were refused; see align/*/quarantine.jsonl"
@@ -131,7 +131,7 @@ def screen(folder: Path, num: int) -> None:
 
 def batch(folder: Path, num: int) -> None:
     tokenizer, manifest = make_tokenizer(), folder / "aligned.jsonl"
-    folders = sorted((folder / "frames").glob("shard-*"))
+    folders = shards_in(folder / "frames")
     lines = Lines(manifest, SHARD)
 
     def read(shard: int) -> list[tuple[bytes, FrameShard]]:

@@ -24,6 +24,7 @@ from salad.data.ingest import ingest_documents
 from salad.data.ingest_plan import IngestLimits, make_plan, read_plan
 from salad.data.manifest import load_spoken
 from salad.data.sources import open_source
+from salad.engine import shards_in
 
 RATE_HZ, SHARD = 16_000, 64
 DOOR = IngestLimits(min_s=0.1, max_s=1200.0, context=2048, rate_hz=12.5, speech_share=0.6)
@@ -119,7 +120,7 @@ def main() -> None:
             },
             rounds=arguments.rounds,
         )
-        same = agree(sorted((folder / "ours").glob("shard-*")), folder / "peer")
+        same = agree(shards_in(folder / "ours"), folder / "peer")
         small_mb, large_mb = (peak_mb(folder / source, folder / "measured") for source in ("few", "all"))
     line(
         "ingest",

@@ -15,6 +15,10 @@ class SaladError(ValueError):
     """A problem the user can mend: says the field, the value it got, and how to fix it."""
 
 
+class Stopped(SaladError):
+    """The work was asked to stop (SIGTERM) and kept what it had: the same command goes on from there."""
+
+
 @dataclass(frozen=True)
 class Word:
     """One word in time. `score`: how sure its aligner was, in [0, 1]; nan where nobody says."""

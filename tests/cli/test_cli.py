@@ -18,7 +18,7 @@ from salad.cli import app
 from salad.config import load_recipe
 from salad.files import write_json
 from salad.pipeline import run as stages
-from salad.types import SaladError
+from salad.types import SaladError, Stopped
 
 runner = CliRunner()
 
@@ -219,6 +219,12 @@ def test_debug_shows_where_an_error_was_raised(salad, pipeline, recipe_values, w
     pipeline.error = SaladError("told")
     result = salad("run", write_recipe(recipe_values), "--debug")
     assert result.exception is pipeline.error
+
+
+def test_a_training_that_sigterm_stopped_has_an_exit_code_of_its_own(salad, pipeline, recipe_values, write_recipe):
+    pipeline.error = Stopped("stage1: stopped by SIGTERM")
+    result = salad("run", write_recipe(recipe_values))
+    assert result.exit_code == 75 and result.stderr == "Error: stage1: stopped by SIGTERM\n"
 
 
 def test_ctrl_c_says_how_to_resume(salad, pipeline, recipe_values, write_recipe):

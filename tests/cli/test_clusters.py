@@ -13,10 +13,11 @@ EVERY = sorted([*SCRIPTS.rglob("*.sh"), *SCRIPTS.rglob("*.sbatch")])
 STAND_INS = {
     "scontrol": 'echo "scontrol $*" >> "$LOG"; if [[ $1 == show ]]; then echo node-1; fi',
     "scancel": 'echo "scancel $*" >> "$LOG"; kill -TERM "$(cat "$PIDS")"',
-    "srun": 'export SLURM_PROCID=1 SLURM_LOCALID=1 SLURM_NTASKS=2; shift; exec "$@"',
+    "srun": """echo "cpus=${SRUN_CPUS_PER_TASK:-}" >> "$LOG"
+export SLURM_PROCID=1 SLURM_LOCALID=1 SLURM_NTASKS=2; shift; exec "$@\"""",
     "salad": """echo "salad $* rank=${RANK:-} of ${WORLD_SIZE:-}" >> "$LOG"
 if [[ ${ENDS:-} ]]; then exit "$ENDS"; fi
-trap 'echo checkpoint >> "$LOG"; exit 2' TERM
+trap 'echo checkpoint >> "$LOG"; exit 75' TERM
 echo $$ > "$PIDS"
 for _ in {1..200}; do sleep 0.05; done""",
 }
@@ -38,6 +39,14 @@ def cluster(tmp_path):
     return {**os.environ, **own, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node-[1-2]", "SALAD": "salad"}
 
 
+def pid_of(path):
+    """Of the run, once it says so."""
+    deadline = time.monotonic() + 10
+    while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return int(path.read_text())
+
+
 @pytest.mark.parametrize("script", EVERY, ids=lambda path: path.name)
 def test_syntax(script):
     assert subprocess.run(["bash", "-n", script], capture_output=True, text=True).stderr == ""
@@ -52,14 +61,22 @@ def test_there_are_scripts():
 def test_a_signal_reaches_the_run_and_the_job_is_requeued(cluster, tmp_path, name, sent):
     script = SCRIPTS / "slurm" / f"{name}.sbatch"
     job = subprocess.Popen(["bash", script, "my.yaml", "stage1", "--", "--set", "a=b"], env=cluster)
-    deadline = time.monotonic() + 10
-    while not (tmp_path / "p").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    pid_of(tmp_path / "p")
     job.send_signal(sent)
     assert job.wait(10) == 0
     log = (tmp_path / "log").read_text()
     assert "salad stage stage1 my.yaml --set a=b" in log and "checkpoint" in log and "scontrol requeue 7" in log
     assert ("rank=1 of 2" in log) == ("scancel --signal=TERM 7.0" in log) == (name == "train")
+
+
+def test_a_preemption_that_reaches_the_step_alone_requeues_the_job(cluster, tmp_path):
+    own = {**cluster, "SLURM_CPUS_PER_TASK": "6"}
+    job = subprocess.Popen(["bash", SCRIPTS / "slurm" / "train.sbatch", "my.yaml", "stage1", "stage2"], env=own)
+    os.kill(pid_of(tmp_path / "p"), signal.SIGTERM)
+    assert job.wait(10) == 0
+    log = (tmp_path / "log").read_text()
+    assert "checkpoint" in log and "scontrol requeue 7" in log and "scancel" not in log and "stage2" not in log
+    assert "cpus=6" in log  # srun takes it from nowhere else
 
 
 @pytest.mark.parametrize("name", ["train", "data"])

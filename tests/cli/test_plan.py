@@ -50,6 +50,20 @@ def test_sharding_takes_memory_off_each_device():
     assert sum(make_plan(load_recipe(RECIPES / "salad-3b-lora.yaml")).memory.values()) < 40e9 < sum(one.values())
 
 
+def test_memory_has_what_the_pass_holds_for_a_moment():
+    """By hand, of a pack of 16,384 positions on a GPU: SCALE.md's terms that were left out."""
+    settings = load_recipe(RECIPES / "salad-3b.yaml")
+    memory, head = make_plan(settings, 8).memory, 151_936 * 2048
+    assert memory["loss: logits of a chunk, gradient of the head"] == 1024 * 151_936 * (8 * 4 + 2) + 2 * 4 * head
+    assert memory["loss: heads in bf16 parts"] == 5 * 2 * head == pytest.approx(3.1e9, rel=0.01)
+    assert memory["activations of the adapter"] == pytest.approx(7000 * 430e3, rel=0.01)
+    assert memory["activations of one layer, formed again"] == pytest.approx(16384 * 29.5 * 2048 * 2, rel=0.01)
+    stage1 = settings.stage1.model_copy(update={"compile": True, "checkpoint_activations": False})
+    other = make_plan(settings.model_copy(update={"stage1": stage1}), 8).memory
+    assert other["activations of one layer, formed again"] == 0
+    assert other["loss: logits of a chunk, gradient of the head"] == 1024 * 151_936 * 3 * 4 + 2 * 4 * head
+
+
 def test_command():
     result = CliRunner().invoke(app, ["plan", str(RECIPES / "salad-3b.yaml"), "--devices", "8"])
     assert result.exit_code == 0, result.output

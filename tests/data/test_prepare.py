@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from salad.audio import resample
 from salad.cli import app
 from salad.config import Recipe, Speech, load_recipe
-from salad.data import ingest
+from salad.data import ingest, ingest_plan
 from salad.data.card import is_non_commercial
 from salad.data.ingest_plan import Planned, choose_heldout, num_positions
 from salad.data.manifest import load_spoken
@@ -222,6 +222,12 @@ def test_what_is_held_out_shares_no_speaker_or_else_no_recording(speakers, recor
     )
     assert choose_heldout(documents, 0.2, 100, seed=1)[0] == chosen
     assert len(choose_heldout(documents, 0.2, 4, seed=1)[0]) <= 5
+
+
+def test_recordings_are_grouped_only_where_speakers_do_not_part_them(monkeypatch):
+    monkeypatch.setattr(ingest_plan, "_by_recording", None)
+    documents = [Planned(n, "s", f"r{n}", f"p{n % 10}") for n in range(40)]
+    assert choose_heldout(documents, 0.2, 100, seed=1)[1] == {"s": "speaker"}
 
 
 # Faults

@@ -172,7 +172,8 @@ def tones(monkeypatch):
         return voice
 
     monkeypatch.setattr(speak, "load_voice", load)
-    monkeypatch.setattr(corpus_needs, "assets_of_voice", lambda name: ())
+    for module in (corpus_needs, speech):
+        monkeypatch.setattr(module, "assets_of_voice", lambda name: ())
     monkeypatch.setattr(corpus, "generate_corpus", lambda *_, **__: pytest.fail("the teacher was asked to write"))
     return asked
 

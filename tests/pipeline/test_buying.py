@@ -1,6 +1,7 @@
 """What the probe spoke is bought, counts in the budget, and is not spoken again."""
 
 from collections import Counter
+from contextlib import nullcontext
 from string import ascii_lowercase
 from types import SimpleNamespace
 
@@ -135,6 +136,19 @@ def test_two_prices_buys_speech_and_text(make_run, recipe_values, monkeypatch):
     assert text_weights(make_run()) is None
 
 
+def test_units_of_the_speech_are_a_set_and_are_read_one_recording_at_a_time(make_run, monkeypatch):
+    run, asked = make_run(), []
+    monkeypatch.setattr(buying, "_spoken", lambda run: [SimpleNamespace(text="a b a"), SimpleNamespace(text="b c")])
+    plain = buying.units_of
+    monkeypatch.setattr(buying, "units_of", lambda texts, symbols: plain(asked.append(t) or t for t in texts))
+    found, heard = buying.units_of_run(run)
+    assert heard == {"a", "b", "c"} and len(found) == 40
+    calls = []
+    monkeypatch.setattr(buying, "units_of", lambda texts, symbols: calls.append(len(list(texts))) or [Counter()])
+    buying.units_of_run(run)
+    assert calls == [1, 1, 40]
+
+
 def test_nothing_is_bought_from_an_empty_probe(make_run):
     run = make_run()
     write_json(
@@ -175,8 +189,9 @@ def test_prices_are_measured_on_the_recordings_of_the_probe(make_run, recipe_val
     run = make_run(score="two_prices", keep_probed=False)
     torch.manual_seed(0)
     model = small_ears(tokenizer)
+    reader = SimpleNamespace(tokenizer=tokenizer, load=lambda: (model, model), reading=nullcontext)
     monkeypatch.setattr(examples, "start_token_id", lambda tokenizer: 0)
-    monkeypatch.setattr(buying, "Prober", lambda run: SimpleNamespace(tokenizer=tokenizer, load=lambda: (model, model)))
+    monkeypatch.setattr(buying, "Prober", lambda run: reader)
     monkeypatch.setattr(buying, "open_frames", lambda run, folder, own, layouts: Noise())
     rows = buying._priced(run, {"aw0x0": 3}, Counter({"bw93x30": 4}))
     assert [row.cluster for row in rows] == [0, 0, 1]  # d25 was spoken in vain

@@ -21,6 +21,7 @@ from salad.pipeline.plan.steps import piece_words
 from salad.pipeline.plan.workload import task_words
 from salad.pipeline.run import STAGES
 from salad.synthesize.voices import engine_of
+from salad.testing.corpora import make_utterances
 from salad.training.estimate import TOKENS_PER_WORD
 from salad.types import SaladError
 
@@ -112,6 +113,32 @@ def test_more_devices_and_fewer_hours_take_less(large, eight):
     ratio = stage(eight, "align").seconds.value / stage(few, "align").seconds.value
     assert 50 < ratio < 142
     assert "--speech-hours" in eight.load.source and "--speech-hours" not in few.load.source
+
+
+def test_texts_are_read_by_one_process_each_as_often_as_its_own_every(large, eight):
+    load, rate = eight.load, H100.get("texts rate").value
+    wanted = (load.web.words * 10 + load.plain.words * 24) * 6 / rate
+    parts = [
+        part.value for part in stage(eight, "corpus").parts if part.source == f"texts: {H100.get('texts rate').source}"
+    ]
+    assert sum(parts) == pytest.approx(wanted)
+
+
+def test_a_worker_that_encodes_holds_its_shard(large, eight):
+    """Mimi's float16: 12,800 bytes a second of sound, twice, in each of eight workers."""
+    more = large.model_copy(update={"engine": large.engine.model_copy(update={"shard_items": 1024})})
+    each = eight.load.narrow.seconds / eight.load.narrow.documents
+    added = stage(Forecast(more, H100, 8), "align").memory.value - stage(eight, "align").memory.value
+    assert added == pytest.approx(512 * each * 12_800 * 2 * 8)
+
+
+@pytest.mark.parametrize(("encode", "whole"), [("recordings", True), ("spans", False)])
+def test_encoding_is_timed_as_the_recipe_does_it(large, tmp_path, encode, whole):
+    (utterance,) = make_utterances(tmp_path, 1)
+    spans = {"encode": encode, "text_words": (1, 2), "speech_words": (1, 2)}
+    recipe = large.model_copy(update={"sequence": large.sequence.model_copy(update=spans)})
+    pieces = data_jobs._heard(recipe, utterance)
+    assert ([(p.start_word, p.end_word) for p in pieces] == [(0, len(utterance.words))]) == whole
 
 
 def test_a_measured_figure_takes_the_place_of_an_assumed_one(large, eight):

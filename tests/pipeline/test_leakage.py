@@ -12,7 +12,7 @@ from salad.config import Recipe, load_recipe
 from salad.data.manifest import read_utterances
 from salad.data.user_data import hold_out
 from salad.files import read_json, read_jsonl
-from salad.pipeline import corpus_needs
+from salad.pipeline import corpus_needs, speech_jobs
 from salad.pipeline.leakage import evaluation_texts, screen_of, without_leaks
 from salad.pipeline.run import Run
 from salad.pipeline.stages import align, corpus
@@ -107,6 +107,17 @@ def test_text_that_is_bought_or_read_against_forgetting_passes_the_same_screen(s
     assert (plain["documents"], plain["words"], plain["leaked"]) == (7, 2 * 24 + 5 * 20, 2)
 
 
+def test_a_corpus_that_was_killed_does_not_read_the_text_against_forgetting_again(start, monkeypatch, capsys):
+    run, summary = start()
+    card, told = read_json(run.folder("corpus") / "data_card.json"), reasons(run, "corpus")
+    inode = (run.folder("corpus") / "plain.jsonl").stat().st_ino
+    capsys.readouterr()
+    _, counts = start()
+    assert "reads all of plain_text once" not in capsys.readouterr().err and counts == summary
+    assert read_json(run.folder("corpus") / "data_card.json") == card and reasons(run, "corpus") == told
+    assert (run.folder("corpus") / "plain.jsonl").stat().st_ino == inode
+
+
 def test_broad_text_is_held_out_spoken_and_neither_bought_nor_trained_on(start, monkeypatch, tmp_path):
     class Tone:
         sample_rate_hz = RATE_HZ
@@ -118,7 +129,8 @@ def test_broad_text_is_held_out_spoken_and_neither_bought_nor_trained_on(start, 
             return np.sin(np.arange(4000) / 7).astype(np.float32)
 
     monkeypatch.setattr(speak, "load_voice", Tone)
-    monkeypatch.setattr(corpus_needs, "assets_of_voice", lambda name: ())
+    for module in (corpus_needs, speech_jobs):
+        monkeypatch.setattr(module, "assets_of_voice", lambda name: ())
     run, summary = start(heldout_text=2, unseen_documents=1)
     folder = run.folder("corpus")
     held = [row for row in read_jsonl(folder / "heldout.jsonl") if row["source"] == "web"]

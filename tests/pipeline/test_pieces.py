@@ -2,16 +2,18 @@
 
 import random
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
 from salad.engine import Joined, Made
-from salad.pipeline import ears_data, speechlm
+from salad.pipeline import distillation, ears_data, speechlm
 from salad.pipeline.ears_data import kept_back
 from salad.pipeline.speechlm import Pieces
 from salad.training import ears_tasks
+from salad.training.distributed import ProcessGroup
 from salad.training.ears_tasks import drawn
-from salad.types import Utterance
+from salad.types import SaladError, Utterance
 
 
 class Piece:
@@ -62,6 +64,25 @@ def test_of_many_recordings_a_few_are_in_memory(monkeypatch):
     for n in random.Random(0).sample(range(600), 100):
         assert pieces[n]
         assert len(alive) <= 9 * 3
+
+
+def test_what_the_ctc_loss_reads_beside_the_distillation_is_not_all_held(monkeypatch):
+    asked = []
+    monkeypatch.setattr(distillation, "ctc_spans", lambda tokenizer, own, *_: Pieces(lambda u: [asked.append(u)], own))
+    run = SimpleNamespace(recipe=SimpleNamespace(sequence=None, seed=0))
+    spans = distillation._ctc_spans(run, None, [(utterances(3), None), (utterances(2), None)])
+    assert not asked and len(spans) == len(asked) == 5
+
+
+def test_lanes_that_cannot_be_dealt_are_refused_before_a_model_is_loaded(monkeypatch):
+    monkeypatch.setattr(ProcessGroup, "join", lambda: ProcessGroup(rank=0, size=16))
+    monkeypatch.setattr(distillation, "load_tokenizer", lambda run: None)
+    monkeypatch.setattr(distillation, "_placed", None)
+    sequence = SimpleNamespace(context=2048, stream=True, lanes=8)
+    run = SimpleNamespace(recipe=SimpleNamespace(sequence=sequence), use_threads=lambda: None)
+    run.uses_bf16 = lambda use, device: False
+    with pytest.raises(SaladError, match="sequence.lanes: 8, but 16 processes train; set it to a multiple of 16"):
+        distillation.train_stage(run, "stage1", SimpleNamespace(reshard=True), None, None)
 
 
 def test_joined_is_its_parts_one_after_the_other():

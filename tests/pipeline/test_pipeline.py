@@ -15,6 +15,7 @@ import pytest
 
 from salad.config import Recipe, load_recipe
 from salad.files import read_json, sha256_json, write_text
+from salad.pipeline import replaced
 from salad.pipeline import run as pipeline
 from salad.pipeline.lock import one_owner, owned
 from salad.training.schedule import of_round
@@ -101,7 +102,7 @@ def test_a_changed_section_reruns_from_there(calls, recipe_values, tmp_path, cap
 
 
 def test_large_results_that_no_longer_fit_are_asked_about(calls, recipe_values, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(pipeline, "KEPT_BYTES", 2000)
+    monkeypatch.setattr(replaced, "KEPT_BYTES", 2000)
     made, folder = recipe(recipe_values, tmp_path), tmp_path / "run"
     pipeline.run_pipeline(made)
     (folder / "stage2" / "weights").write_bytes(bytes(3000))
@@ -122,6 +123,26 @@ def test_large_results_that_no_longer_fit_are_asked_about(calls, recipe_values, 
     assert (folder / "replaced" / "stage2" / "weights").stat().st_size == 3000
     with pytest.raises(SaladError, match="--replaced: got 'yes'"):
         pipeline.run_pipeline(made, replaced="yes")
+
+
+def test_what_is_to_be_removed_is_there_to_take_from_until_the_new_result_is_done(
+    calls, recipe_values, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(replaced, "KEPT_BYTES", 2000)
+    made, last = recipe(recipe_values, tmp_path), tmp_path / "run" / "replaced" / "align"
+    pipeline.run_pipeline(made)
+    (made.run_dir / "align" / "frames").write_bytes(bytes(3000))
+    calls[1].add("align")
+    changed = recipe(recipe_values, tmp_path, align__min_score=0.11)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_pipeline(changed, replaced="remove")
+    assert (last / "frames").stat().st_size == 3000  # run_shards takes from it
+    calls[1].clear()
+    pipeline.run_pipeline(changed, only="align")  # remembers what was said
+    assert not last.exists() and (made.run_dir / "align" / "out.txt").exists()
+    told = " ".join(capsys.readouterr().err.split())
+    assert "is removed once the new one is done, which takes from it what still fits" in told
+    assert "replaced/align: removed, 3" in told
 
 
 def test_a_result_that_fits_again_is_taken_back(calls, recipe_values, tmp_path, capsys):
@@ -156,7 +177,7 @@ def test_what_was_cut_short_takes_no_finished_results_place(tmp_path):
     target = tmp_path / "replaced" / "stage1"
     for folder, status in ((target, "done"), (tmp_path / "stage1", "running")):
         pipeline.write_json(folder / "stage.json", {"status": status})
-    said = pipeline.move_to_replaced(tmp_path / "stage1", target)
+    said = replaced.move_to_replaced(tmp_path / "stage1", target)
     assert "was not finished and is removed; replaced/stage1 holds a finished one" in said
     assert read_json(target / "stage.json")["status"] == "done" and not (tmp_path / "stage1").exists()
 

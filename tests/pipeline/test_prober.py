@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from salad.data.manifest import write_utterances
 from salad.files import write_jsonl
 from salad.measure.divergence import speech_ears
 from salad.pipeline import prober
+from salad.pipeline.probe_rows import PARTS
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import encode
 from salad.pipeline.speechlm import build_model, speech_examples
@@ -23,6 +25,7 @@ from salad.select.explain import explain
 from salad.sequence import assemble
 from salad.testing.corpora import WORDS, make_utterances
 from salad.training.checkpoint import latest_checkpoint
+from salad.types import Document
 
 
 @pytest.fixture(params=["full", "lora"])
@@ -97,6 +100,37 @@ def test_the_probe_holds_p_on_speech_against_q_on_text(run, monkeypatch, tokeniz
         assert parts[cluster].misalignment == pytest.approx(tokens.mean(), abs=2e-4)
         whole = parts[cluster].voice + parts[cluster].difficulty + parts[cluster].domain
         assert whole == pytest.approx(parts[cluster].misalignment)
+
+
+def test_a_probe_that_was_killed_measures_no_look_twice(run, monkeypatch):
+    run, utterances = run
+    monkeypatch.setattr(prober, "transcribe", lambda run, folder, own, title: {u.id: u.text[:-1] for u in own})
+    monkeypatch.setattr(prober, "speak", lambda *_: None)
+    monkeypatch.setattr(prober, "align", lambda *_: own)
+    own, documents = utterances[:3], [(Document(u.id, u.text, "s"), n) for n, u in enumerate(utterances[:3])]
+    look = run.folder("probe") / "look-00"
+    look.mkdir(parents=True)
+    first = prober.Prober(run).measure(look, documents)
+    monkeypatch.setattr(prober, "token_divergence", None)
+    again = prober.Prober(run).measure(look, documents)
+    for (u, e, *figures), (v, f, *kept) in zip(first, again, strict=True):
+        assert u == v and e.cluster == f.cluster and figures == kept
+        assert all(np.array_equal(getattr(e, part), getattr(f, part)) for part in PARTS)
+    own = utterances[1:3]
+    with pytest.raises(TypeError):  # of other recordings: measured anew
+        prober.Prober(run).measure(look, documents)
+
+
+def test_the_probe_measures_where_the_evaluation_does(run, monkeypatch):
+    run, asked = run[0], []
+    monkeypatch.setattr(prober, "default_device", lambda: "cuda")
+    monkeypatch.setattr(prober, "model_and_base", lambda run, checkpoint, device: asked.append(device))
+    monkeypatch.setattr(prober, "autocast", lambda bf16, device: asked.append((bf16, device)) or nullcontext())
+    run = replace(run, recipe=run.recipe.model_copy(update={"precision": "auto"}))
+    one = prober.Prober(run)
+    one.load()
+    with one.reading():
+        assert asked == ["cuda", (True, "cuda")] and not torch.is_grad_enabled()
 
 
 def test_a_transcript_without_an_error_costs_q_nothing_and_the_stakes_are_qs_own(run, monkeypatch):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from salad import engine
 from salad.config import Recipe
 from salad.data import ingest, manifest
 from salad.data.manifest import read_utterances, write_utterances
@@ -130,6 +131,18 @@ def test_another_sound_under_the_same_name_is_aligned_and_heard_again(corpus, ma
     made.clear()
     assert held(corpus(recordings)) == held(corpus(recordings, "fresh"))
     assert [len(made[job]) for job in ("ingest", "align_spoken", "encode_pieces")] == [1 + 6, 1 + 6, 1 + 10]
+
+
+def test_rows_return_to_their_own_shards_where_numbers_outgrow_their_digits(corpus, made, monkeypatch, tmp_path):
+    for module in (engine.shards, engine.run):
+        monkeypatch.setattr(module, "shard_name", "shard-{}".format)
+    monkeypatch.setattr(word_times, "SHARD_GIVEN", 3)
+    recordings = [recording(tmp_path, number) for number in range(NUM)]
+    corpus(recordings[:-1])
+    made.clear()
+    again = corpus(recordings)
+    assert len(list((again.folder("align") / "speech").glob("shard-*"))) > 10 and len(made["align_spoken"]) == 1
+    assert held(again) == held(corpus(recordings, "fresh"))
 
 
 def test_other_layouts_align_nothing_again(corpus, made, tmp_path):

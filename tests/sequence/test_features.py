@@ -1,6 +1,7 @@
 """The feature cache: mapped and never loaded, keyed by its encoder, damage found; and equal to encoding on the fly."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,17 @@ def pieces_with_frames(lengths, dim=3):
     rng = np.random.default_rng(1)
     pieces = [Piece(f"ü{i // 3}", i, i + 1, 0, 1) for i in range(len(lengths))]
     return pieces, [rng.normal(size=(n, dim)).astype(np.float16) for n in lengths]
+
+
+def test_frames_are_copied_once_on_their_way_to_disk(tmp_path):
+    pieces = [Piece(f"u{n}", 0, 1, 0, 1) for n in range(64)]
+    frames = [np.full((200, 256), n, np.float16) for n in range(64)]
+    tracemalloc.start()
+    write_frames(tmp_path, pieces, frames)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * sum(one.nbytes for one in frames)  # of which a megabyte hashes the file
+    assert all(np.array_equal(FrameShard(tmp_path).get(p.key), own) for p, own in zip(pieces, frames, strict=True))
 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=5))

@@ -32,7 +32,7 @@ from salad.audio import read_audio, write_opus
 from salad.cli import app
 from salad.config import Variation
 from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
-from salad.engine import Shard, run_shards
+from salad.engine import Shard, run_shards, using
 from salad.files import read_jsonl, write_jsonl
 from salad.synthesize import speak, voices
 from salad.synthesize.asr_filter import split_by_cer
@@ -598,6 +598,29 @@ def test_only_what_varies_is_varied(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(set(plain)) == 1 and lengths("noise", noise=1.0) == plain  # it has none that could be seeded
     assert lengths("pitch", pitch_jitter=0.2) == pytest.approx(plain, rel=0.04)
     assert len(set(lengths("speed", speed_jitter=0.2))) == 4
+
+
+def test_one_document_more_speaks_one_shard_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the last result, as it would be spoken fresh; by another voice's files all is spoken again."""
+    asked: list[str] = []
+
+    class Noted(Tone):
+        def speak(self, text: str, speed: float = 1.0) -> np.ndarray:
+            asked.append(text)
+            return super().speak(text)
+
+    monkeypatch.setattr(speak, "load_voice", lambda name: Noted())
+    spoken = [(Document(f"d{n}", f"It is said by somebody, number {n}.", "t"), "v") for n in range(9)]
+    sums = {}
+    steps = [("last", spoken[:4] + spoken[5:], "a", 8), ("new", spoken, "a", 3), ("other", spoken, "b", 9)]
+    for name, own, made_from, wanted in steps:
+        asked.clear()
+        with using(spare=(tmp_path / name, tmp_path / "last")):
+            folders = speak_all(own, tmp_path / name / "s", seed=0, workers=1, title="t", made_from=made_from)
+        said = [path for folder in folders for path in sorted((folder / "audio").iterdir())]
+        sums[name] = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in said]
+        assert len(asked) == wanted, name
+    assert sums["new"] == sums["other"] and len(sums["new"]) == 9
 
 
 def test_words_are_found_in_a_sentences_phonemes() -> None:

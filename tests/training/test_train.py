@@ -30,7 +30,7 @@ from salad.training.checkpoint import Saved, latest_checkpoint, load_weights, tr
 from salad.training.loop import Schedule, train
 from salad.training.schedule import before_decay, wsd
 from salad.training.tasks import CTCTask, DistillTask, OneBatch, Side, Source, Together, plan_batches
-from salad.types import Example, SaladError, Span
+from salad.types import Example, SaladError, Span, Stopped
 
 SCHEDULE = Schedule(steps=9, lr={"adapter": 1e-2, "ctc": 1e-2, "llm": 1e-3}, warmup_steps=2, checkpoint_every=2)
 
@@ -96,7 +96,7 @@ def test_sigterm_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
     task = make_task(model)
     packs = task.packs
     task.packs = lambda step: (step == 2 and signal.raise_signal(signal.SIGTERM)) or packs(step)
-    with pytest.raises(SaladError, match="SIGTERM after step 3 of 9.*checkpoint-000003"):
+    with pytest.raises(Stopped, match="SIGTERM after step 3 of 9.*checkpoint-000003"):
         train(model, task, SCHEDULE, tmp_path / "parts", title="t", bf16=False)
     assert signal.getsignal(signal.SIGTERM) == before
     parts = run(tmp_path / "parts")

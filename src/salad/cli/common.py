@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from salad import api
 
 USER_ERROR = 2
+STOPPED = 75  # EX_TEMPFAIL: SIGTERM ended the training, and the same command goes on
 INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 BEGIN, MAKE, MEASURE, LOOK = "Begin here", "Make a model", "Measure and compare", "Look at what is there"  # of --help
 
@@ -135,8 +136,9 @@ def _is_file(name: str) -> bool:
 
 @contextmanager
 def plain_errors(debug: bool) -> Iterator[None]:
-    """A user's error is one red message and exit code 2; Ctrl-C is 130. A bug keeps its traceback."""
-    from salad.types import SaladError
+    """A user's error is one red message and exit code 2, a training that SIGTERM stopped 75; Ctrl-C is 130. A bug keeps
+    its traceback."""
+    from salad.types import SaladError, Stopped
 
     try:
         yield
@@ -144,7 +146,7 @@ def plain_errors(debug: bool) -> Iterator[None]:
         if debug:
             raise
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
-        raise typer.Exit(USER_ERROR) from None
+        raise typer.Exit(STOPPED if isinstance(error, Stopped) else USER_ERROR) from None
     except KeyboardInterrupt:
         if debug:
             raise

@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -339,19 +339,28 @@ def choose_heldout(
     for source, places in sources.items():
         own = pick(documents, places)
         target = max(1, min(round(share * len(own)), at_most // len(sources)))
-        for level, groups in (("speaker", _by_speaker(own)), ("recording", _by_recording(own)), ("document", None)):
-            groups = groups if groups is not None else {p.name or str(p.number): [p.number] for p in own}
-            taken: list[int] = []
-            for key in sorted(groups, key=lambda k: hashlib.sha256(f"{seed}/{source}/{k}".encode()).digest()):
-                if len(taken) + len(groups[key]) <= max(target, round(1.25 * target)):
-                    taken += groups[key]
-                if len(taken) >= target:
-                    break
+        for level, grouped in (("speaker", _by_speaker), ("recording", _by_recording), ("document", _by_document)):
+            taken = _taken(grouped(own), target, f"{seed}/{source}")  # one kind at a time: names of a whole corpus
             if taken and len(taken) >= target / 2 and len(taken) < len(own):
                 chosen |= set(taken)
                 kept_by[source] = level
                 break
     return chosen, kept_by
+
+
+def _taken(groups: Mapping[str, Sequence[int]], target: int, seed: str) -> list[int]:
+    """Numbers of whole groups, drawn by their names, that come near to the target."""
+    taken: list[int] = []
+    for key in sorted(groups, key=lambda k: hashlib.sha256(f"{seed}/{k}".encode()).digest()):
+        if len(taken) + len(groups[key]) <= max(target, round(1.25 * target)):
+            taken += groups[key]
+        if len(taken) >= target:
+            break
+    return taken
+
+
+def _by_document(documents: Iterable[Planned]) -> dict[str, list[int]]:
+    return {p.name or str(p.number): [p.number] for p in documents}
 
 
 def _by_recording(documents: Iterable[Planned]) -> dict[str, list[int]]:

@@ -22,8 +22,9 @@ from salad.data.quarantine import gather_quarantine
 from salad.data.readers.text import stream_text, unique_text
 from salad.data.sources import open_source
 from salad.engine import pick
-from salad.files import JsonObject, Rows, json_objects, write_jsonl
+from salad.files import JsonObject, Rows, json_objects, read_jsonl, write_jsonl
 from salad.progress import console
+from salad.records import read_records
 from salad.types import Document, SaladError, Utterance
 
 TEXTS = "own_text-*.jsonl"
@@ -150,9 +151,12 @@ def own_plain_text(
 ) -> tuple[list[TextSource], list[dict[str, str]]]:
     """Write `plain_text` to `path`, one document in memory at a time; its rows of the data card, and what is left out.
 
-    refuses: why a text may not be trained on, "" where it may.
+    refuses: why a text may not be trained on, "" where it may. What is whole, with both beside it, is not read again.
     """
     rows, quarantined = list[TextSource](), list[dict[str, str]]()
+    told, left_out = path.with_suffix(".card.jsonl"), path.with_suffix(".quarantine.jsonl")
+    if told.exists():  # written last, and gone with the stage's folder where its settings change
+        return read_records(TextSource, told), read_jsonl(left_out)
 
     def passed() -> Iterator[JsonObject]:
         for entry in settings.plain_text:
@@ -172,6 +176,8 @@ def own_plain_text(
         write_jsonl(path, passed())
         if not any(row.documents for row in rows):
             raise SaladError("corpus.plain_text: no text can be used; check its path and text_field")
+        write_jsonl(left_out, quarantined)
+        write_jsonl(told, map(asdict, rows))
     return rows, quarantined
 
 

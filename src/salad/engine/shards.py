@@ -114,6 +114,11 @@ def shard_name(index: int) -> str:
     return f"shard-{index:05d}"
 
 
+def shards_in(folder: Path) -> list[Path]:
+    """The shards that lie in `folder`, in the order of their numbers: that of names is another from shard 100000 on."""
+    return sorted(folder.glob("shard-*"), key=lambda path: (len(path.name), path.name))
+
+
 def cut(items: Sequence[Any], bounds: Bounds, number: int) -> Shard:
     """Shard number `number` of a job."""
     first, start, end = bounds.numbers[number], bounds.starts[number], bounds.starts[number + 1]

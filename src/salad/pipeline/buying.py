@@ -26,7 +26,6 @@ from salad.select.choose import Market, Units
 from salad.select.coverage import units_of
 from salad.select.prices import PricedDocument, Prices, exposure, two_prices
 from salad.select.screen import near_duplicates, overlapping
-from salad.training.loop import autocast
 from salad.types import SaladError, Utterance
 
 
@@ -69,8 +68,8 @@ def excluded(run: Run) -> list[dict[str, str]]:
 def units_of_run(run: Run) -> Units:
     """Words, and where the ears hear phones diphones, of every document of D_web, and those of the speech so far."""
     symbols = load_symbols(run) if run.recipe.model.ears == "symbols" else None
-    spoken = units_of((u.text for u in _spoken(run)), symbols)
-    return units_of((d.text for d in stream_documents(run, "web")), symbols), {unit for own in spoken for unit in own}
+    spoken = {unit for u in _spoken(run) for unit in units_of([u.text], symbols)[0]}  # not counted, and not all at once
+    return units_of((d.text for d in stream_documents(run, "web")), symbols), spoken
 
 
 def price(run: Run, market: Market) -> Prices:
@@ -102,7 +101,7 @@ def _priced(run: Run, heard: Mapping[str, int], read: Mapping[str, int]) -> list
         examples += speech_examples(run, prober.tokenizer, usable, frames)
     said = {u.id: true_symbols(u.text, symbols, e) for u, e in zip(utterances, examples, strict=True)}
     teacher = Teacher(base, cache=True)
-    with autocast(run.uses_bf16("score")):
+    with prober.reading():
         by_ear = divergence(model, teacher, examples, speech_ears(model))
         by_truth = divergence(model, teacher, examples, symbol_ears(model, lambda e: said[e.id], len(symbols)))
         spans = heard_of_utterances(model, prober.tokenizer.decode, examples, utterances)

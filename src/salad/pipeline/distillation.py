@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from salad import config
+from salad.engine import Joined
 from salad.engine.machine import default_device
 from salad.files import read_json
 from salad.measure.divergence import divergence, forgetting, speech_ears, summary
@@ -24,7 +26,7 @@ from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.streaming import count_left_out, open_stream
 from salad.sequence import Frames
 from salad.sequence.examples import text_examples
-from salad.sequence.stream import ShardSource
+from salad.sequence.stream import ShardSource, check_lanes
 from salad.training.distributed import ProcessGroup, shard
 from salad.training.loop import Schedule, SharedTask, autocast, train
 from salad.training.start import place
@@ -60,6 +62,8 @@ def train_stage(
     run.use_threads()
     tokenizer, device = load_tokenizer(run), default_device()
     world, context = ProcessGroup.join(), run.recipe.sequence.context
+    if run.recipe.sequence.stream:
+        check_lanes(run.recipe.sequence.lanes, world.size)  # before hours of loading
     bf16 = run.uses_bf16("train", device)
     spread = partial(shard, world=world, reshard=settings.reshard, bf16=bf16)
     model = _placed(run, world, settings.llm, bf16, spread if settings.shard else None, weights)
@@ -99,8 +103,7 @@ def train_stage(
     if run.recipe.model.ears == "symbols":
         task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed, weights_of_texts))
     elif settings.ctc_weight:
-        layout = run.recipe.sequence, run.recipe.seed
-        spans = [span for group, frames in spoken() for span in ctc_spans(tokenizer, group, frames, *layout)]
+        spans = _ctc_spans(run, tokenizer, spoken())
         beside = CTCTask(model, spans, steps=settings.steps, batch=settings.ctc_batch, seed=seed)
         task = Together(task, [Side("ctc", beside, settings.ctc_weight)])
     rates = {"adapter": settings.lr_adapter, "ctc": settings.lr_adapter, "llm": settings.lr_llm}
@@ -130,6 +133,14 @@ def train_stage(
     lanes = read_json(last / "state.json")["stream"]["lanes"].values()
     drawn = sum(source["documents"] for lane in lanes for source in lane.values())
     return {**summary, "documents": drawn, "left_out": count_left_out(folder) if world.is_first else 0}
+
+
+def _ctc_spans(
+    run: Run, tokenizer: Any, spoken: Sequence[tuple[Sequence[Utterance], Frames]]
+) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+    """What the CTC loss reads of these recordings, made when it is asked for: every process has it."""
+    layout = run.recipe.sequence, run.recipe.seed
+    return Joined([ctc_spans(tokenizer, group, frames, *layout) for group, frames in spoken])
 
 
 def _is_small(plan: Sequence[Sequence[Example]], base: SaladForConditionalGeneration) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import torch
 
 from salad.align.transcribe import cer
 from salad.data.manifest import read_utterances
+from salad.engine import shards_in
+from salad.engine.machine import default_device
 from salad.files import read_jsonl
 from salad.measure.divergence import deaf_ears, speech_ears, token_divergence, transcript_ears
 from salad.model.teacher import Teacher
+from salad.pipeline.probe_rows import ProbeRows, keep_rows, kept_rows
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, speak, transcribe
 from salad.pipeline.speechlm import load_tokenizer, model_and_base, speech_examples, transcript_tokens
@@ -21,14 +25,11 @@ from salad.training.checkpoint import latest_checkpoint
 from salad.training.loop import autocast
 from salad.types import Document, Utterance
 
-# (utterance, evidence, CER, the model's own loss summed) of each probe document that could be used
-ProbeRows = list[tuple[Utterance, Evidence, float, float]]
-
 
 def probed_speech(run: Run) -> list[tuple[Path, list[Utterance]]]:
     """The folder of each look of a probe, and its aligned recordings; what could not be measured is among them."""
     return [
-        (look, [u for path in sorted(look.glob("aligned/shard-*/utterances.jsonl")) for u in read_utterances(path)])
+        (look, [u for path in shards_in(look / "aligned") for u in read_utterances(path / "utterances.jsonl")])
         for look in sorted(run.folder("probe").glob("look-*"))
     ]
 
@@ -48,6 +49,7 @@ class Prober:
 
     def __init__(self, run: Run) -> None:
         self.run, self.tokenizer = run, load_tokenizer(run)
+        self.device = default_device()
         self._models: tuple[Any, Any] | None = None
 
     def measure(self, folder: Path, chosen: Sequence[tuple[Document, int]], title: str = "the probe") -> ProbeRows:
@@ -55,7 +57,12 @@ class Prober:
         run, voice = self.run, self.run.recipe.probe.voice
         spoken = speak(run, folder / "speech", [(document, voice) for document, _ in chosen], f"speak {title}")
         utterances = align(run, folder / "aligned", spoken, f"align {title}")
-        return self.measure_aligned(folder, utterances, {document.id: cluster for document, cluster in chosen}, title)
+        cluster_of = {document.id: cluster for document, cluster in chosen}
+        rows = kept_rows(folder, utterances, cluster_of)
+        if rows is None:
+            rows = self.measure_aligned(folder, utterances, cluster_of, title)
+            keep_rows(folder, rows)
+        return rows
 
     def measure_aligned(
         self, folder: Path, utterances: Sequence[Utterance], cluster_of: dict[str, int], title: str
@@ -70,7 +77,7 @@ class Prober:
         examples = speech_examples(run, self.tokenizer, utterances, frames)
         tokens = transcript_tokens(self.tokenizer, utterances, examples, transcripts)
         teacher = Teacher(base, cache=True)
-        with torch.no_grad(), autocast(run.uses_bf16("score")):
+        with self.reading():
             by_ear = token_divergence(model, teacher, examples, speech_ears(model))
             by_asr = token_divergence(base, teacher, examples, transcript_ears(base, lambda e: tokens[e.id]))
             without = token_divergence(base, teacher, examples, deaf_ears(base))
@@ -88,5 +95,11 @@ class Prober:
             run = self.run
             run.use_threads()
             trained = run.folder("stage1") if run.round == 1 else run.rounds[-2].folder("stage2")
-            self._models = model_and_base(run, latest_checkpoint(trained))
+            self._models = model_and_base(run, latest_checkpoint(trained), self.device)
         return self._models
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Without gradients, in the recipe's precision."""
+        with torch.no_grad(), autocast(self.run.uses_bf16("score", self.device), self.device):
+            yield

@@ -9,10 +9,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from salad import assets
 from salad.config import Recipe
@@ -21,14 +21,21 @@ from salad.data.readers.detect import check_places
 from salad.engine import using
 from salad.engine.memory import keep_freed_memory
 from salad.engine.precision import Timing, Use, decide, measured
-from salad.files import num_bytes, size_of, write_json
+from salad.files import write_json
 from salad.pipeline.fingerprints import of_section, versions
 from salad.pipeline.lock import one_owner
+from salad.pipeline.replaced import (
+    Replaced,
+    StageNote,
+    move_to_replaced,
+    refuse_large,
+    remove_marked,
+    state_of,
+    take_back,
+)
 from salad.progress import console
-from salad.records import read_record
 from salad.types import SaladError
 
-Replaced = Literal["ask", "keep", "remove"]
 Summary = Mapping[str, Any]  # what a stage tells of itself, in JSON's own types: counts, hours, names
 
 # in order; the file of a stage declares what it is made from (see `_inputs`)
@@ -49,25 +56,7 @@ STAGES = (
     "report",
 )
 MEASURED, RECORDINGS = "measured precision", "your recordings"
-KEPT_BYTES = 10**10  # of results that no longer fit: so much is kept in replaced/ without asking
 ROUND = ("probe", "select", "synthesize", "stage2")  # what a further round of buying does again
-
-
-@dataclass(frozen=True)
-class StageNote:
-    """stage.json: what a stage was made from (fingerprints, seed, versions), whether it is done, how long it took."""
-
-    stage: str = ""
-    inputs: dict[str, str] | None = None
-    seed: int | None = None
-    versions: dict[str, str] | None = None
-    status: str = ""
-    seconds: float = 0.0
-    summary: Summary = field(default_factory=dict)
-
-    @property
-    def done(self) -> bool:
-        return self.status == "done"
 
 
 @dataclass(frozen=True)
@@ -137,7 +126,7 @@ class Run:
         return note
 
     def _note(self, stage: str) -> StageNote:
-        return _state(self.folder(stage)) or StageNote()
+        return state_of(self.folder(stage)) or StageNote()
 
 
 @one_owner
@@ -177,7 +166,7 @@ def run_pipeline(
     for above, stage in itertools.pairwise(("", only) if only else ("", *STAGES)):
         meet()  # what the first process wrote about the stage before is there for all
         parts |= _found(above, run.folder(above)) | _inputs(stage, recipe)
-        state, last = _state(run.folder(stage)), _fitting(stage, run.last_result(stage), parts)
+        state, last = state_of(run.folder(stage)), _fitting(stage, run.last_result(stage), parts)
         changed = _changed(state.inputs, parts | _found(stage, run.folder(stage))) if state else []
         meet()  # and nobody writes before all have read
         if changed and not ran and last:
@@ -198,7 +187,8 @@ def run_pipeline(
                 below = STAGES[STAGES.index(stage) : STAGES.index(only or until or STAGES[-1]) + 1]
                 refuse_large([run.folder(name) for name in below], replaced)
             if first:
-                done = move_to_replaced(run.folder(stage), run.last_result(stage), replaced)
+                reuses = getattr(_module(stage), "REUSES", False)
+                done = move_to_replaced(run.folder(stage), run.last_result(stage), replaced, reuses=reuses)
                 console.print(f"{stage}: runs again, because {why}; its last result{done}", highlight=False)
             meet()
             above_ran = stage
@@ -229,7 +219,7 @@ def check_above(run: Run, stage: str) -> dict[str, str]:
         parts |= _inputs(before, recipe) | _found(before, run.folder(before))
         if before == "assets" or _skips(before, recipe):
             continue
-        note = _state(run.folder(before)) or StageNote()
+        note = state_of(run.folder(before)) or StageNote()
         mend = f"run `salad stage {before} RECIPE` first, or `salad run RECIPE`, which runs all that is missing"
         if note.done and (changed := _changed(note.inputs, parts)):
             why = f"no longer fits the recipe ({', '.join(changed)} changed)"
@@ -252,7 +242,7 @@ def _same_elsewhere(stage: str, parts: dict[str, str], runs: Sequence[Path]) -> 
 
 def _fitting(stage: str, folder: Path, parts: dict[str, str]) -> StageNote | None:
     """The note of a finished result in `folder` that was made from `parts`, and from what it found as it is now."""
-    state = _state(folder)
+    state = state_of(folder)
     return state if state and state.done and state.inputs in (parts, parts | _found(stage, folder)) else None
 
 
@@ -267,7 +257,7 @@ def _others() -> tuple[bool, Callable[[], None]]:
 
 
 def _module(stage: str) -> ModuleType:
-    """The file of a stage: SECTIONS, `inputs`, SPENT, TOGETHER and `run`. Its imports are large, so it comes late."""
+    """The file of a stage: SECTIONS, `inputs`, SPENT, REUSES, TOGETHER and `run`. It comes late, being large."""
     return importlib.import_module(f"salad.pipeline.stages.{stage}")
 
 
@@ -282,7 +272,7 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
     SPENT of its file: patterns of files that only a resumed stage reads. They go once it is finished.
     """
     folder = run.folder(stage)
-    before = _state(folder)
+    before = state_of(folder)
     seconds = before.seconds if before else 0.0
     header = {"stage": stage, "inputs": parts, "seed": run.recipe.seed, "versions": versions()}
     write_json(folder / "stage.json", {**header, "status": "running", "seconds": seconds})
@@ -302,6 +292,7 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
     for pattern in getattr(_module(stage), "SPENT", ()):
         for path in folder.glob(pattern):
             path.unlink()
+    remove_marked(run.last_result(stage))
     shown = ", ".join(f"{key} {_short(value)}" for key, value in summary.items() if not isinstance(value, (dict, list)))
     console.print(f"{stage}: {seconds:.0f} s; {shown}", highlight=False)
 
@@ -338,59 +329,6 @@ def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
         if name not in before:  # made before that was known: a run that goes on is not made anew for it
             now = {key: value for key, value in now.items() if key != name}
     return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-
-
-def move_to_replaced(folder: Path, target: Path, replaced: Replaced = "ask") -> str:
-    """A result that no longer fits the recipe moves to `target` in replaced/, the one there goes; says what was done.
-
-    One that was cut short goes itself where the one there is finished: hours of training are not given for minutes.
-    replaced: whether a result over 10 GB is kept or removed; nobody having said so, it raises SaladError, for beside
-    the new result it would take as much of the disk again.
-    """
-    refuse_large([folder], replaced)
-    size, older = num_bytes(folder), num_bytes(target)
-    if size > KEPT_BYTES and replaced == "remove":
-        shutil.rmtree(folder)
-        return f" ({size_of(size)}) is removed"
-    if _is_done(target) and not _is_done(folder):
-        shutil.rmtree(folder)
-        return f" ({size_of(size)}) was not finished and is removed; replaced/{target.name} holds a finished one"
-    shutil.rmtree(target, ignore_errors=True)
-    target.parent.mkdir(exist_ok=True)
-    folder.rename(target)
-    gone = f", in place of an older one ({size_of(older)})" if older else ""
-    return f" ({size_of(size)}) is kept in replaced/{target.name}{gone}"
-
-
-def take_back(folder: Path, target: Path, replaced: Replaced = "ask") -> str:
-    """The result in replaced/ fits the recipe again: it and what lies in `folder` change places; says what was done."""
-    refuse_large([folder], replaced)
-    aside = target.with_name(f".{target.name}.back")
-    target.rename(aside)
-    done = move_to_replaced(folder, target, replaced)
-    aside.rename(folder)
-    return f"the result of the other recipe{done}"
-
-
-def _is_done(folder: Path) -> bool:
-    return (_state(folder) or StageNote()).done
-
-
-def refuse_large(folders: Sequence[Path], replaced: Replaced = "ask") -> None:
-    """Raise SaladError where results that no longer fit hold over 10 GB and nobody said what becomes of them."""
-    sizes = {folder: num_bytes(folder) for folder in folders}
-    if replaced == "ask" and (total := sum(sizes.values())) > KEPT_BYTES:
-        named = ", ".join(f"{folder} ({size_of(size)})" for folder, size in sizes.items() if size)
-        raise SaladError(
-            f"run_dir: the results in {named} no longer fit the recipe, and kept in replaced/ beside the new ones they "
-            f"take {size_of(total)} of disk: give `salad run` --replaced keep or --replaced remove, or remove them "
-            "yourself, or name another run_dir"
-        )
-
-
-def _state(folder: Path) -> StageNote | None:
-    path = folder / "stage.json"
-    return read_record(StageNote, path) if path.exists() else None
 
 
 def _short(value: Any) -> str:

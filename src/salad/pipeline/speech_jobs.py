@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -13,7 +13,7 @@ from salad.align.transcribe import transcribe_all
 from salad.config import Recipe, Variation
 from salad.data.deduplicate import sound_key
 from salad.data.manifest import spoken_in, utterance_from_dict, utterance_to_dict
-from salad.engine import Made
+from salad.engine import Made, shards_in
 from salad.files import Rows, read_json, write_json, write_jsonl
 from salad.model.encoders.base import Encoder
 from salad.model.encoders.job import FlyFrames, encode_all, items_of, kind_of, shared_encoder
@@ -23,6 +23,7 @@ from salad.sequence import FrameShard, FrameStore, check_shard
 from salad.sequence.frames import Decode
 from salad.synthesize.delivery import STEADY
 from salad.synthesize.speak import speak_all
+from salad.synthesize.voices import assets_of_voice
 from salad.synthesize.word_times import align_all
 from salad.training.distributed import ProcessGroup
 from salad.types import Document, SaladError, Utterance
@@ -40,10 +41,18 @@ def speak(
     audio: str = "flac",
 ) -> Sequence[tuple[Utterance, Any]]:
     """Speak whole documents, varied where they are for training; utterances with their sentences' times, which are
-    read when they are asked for."""
+    read when they are asked for. In the corpus stage, what its last result has of the same text is taken from it."""
     recipe = run.recipe
+    own = folder.parent == run.folder("corpus")  # later stages finish without the rows of their shards
     folders = speak_all(
-        spoken, folder, seed=recipe.seed, workers=recipe.engine.workers, title=title, variation=variation, audio=audio
+        spoken,
+        folder,
+        seed=recipe.seed,
+        workers=recipe.engine.workers,
+        title=title,
+        variation=variation,
+        audio=audio,
+        made_from=spoken_by(voice for _, voice in spoken) if own else None,
     )
     return spoken_in(folders)
 
@@ -80,6 +89,12 @@ def align(run: Run, folder: Path, spoken: Sequence[tuple[Utterance, Any]], title
     )
 
 
+def spoken_by(voices: Iterable[str]) -> str:
+    """What speech comes from beside its text, voice and seed: the voices' models, versions."""
+    models = {asset for voice in voices for asset in assets_of_voice(voice)}
+    return fingerprint([[assets.fingerprint(name) for name in sorted(models)], versions()])
+
+
 def aligned_with(recipe: Recipe) -> str:
     """What word times come from beside the sound and its text: the recipe's settings, models and files, versions."""
     settings = recipe.align
@@ -95,7 +110,7 @@ def keep_sizes(folder: Path, aligned: Sequence[Utterance]) -> None:
 
 def restore_rows(folder: Path, last: Path) -> None:
     """Give the shards of the last result of `folder`, which lie in `last`, back their rows out of its manifest."""
-    manifest, shards = last.with_suffix(".jsonl"), sorted(last.glob("shard-*"))
+    manifest, shards = last.with_suffix(".jsonl"), shards_in(last)
     if all((shard / "utterances.jsonl").exists() for shard in shards):
         return
     sizes = read_json(last / SIZES) if (last / SIZES).exists() and manifest.exists() else []
@@ -175,12 +190,12 @@ def reencode_stale(
     world = world or ProcessGroup()
     if world.is_first:
         held, wanted = 0, expected(run)[:2]
-        for path in sorted(folder.glob("shard-*")):
+        for path in shards_in(folder):
             held += 0 if check_shard(path, *wanted) else FrameShard(path).num_utterances
         if held != num_utterances:
             encode(run, folder, utterances(), f"encode {folder.name} again", layouts=layouts, whole=whole)
     world.barrier()
-    return sorted(folder.glob("shard-*"))
+    return shards_in(folder)
 
 
 def encoder_of(run: Run) -> Encoder:

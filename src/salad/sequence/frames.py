@@ -76,11 +76,10 @@ def write_frames(
         array = features[i]
         if id(array) not in seen:
             seen[id(array)] = at
-            rows.append(array if array.dtype == np.uint16 else array.astype(np.float16))
+            rows.append(array)
             at += len(array)
         offsets.append(seen[id(array)])
-    # safetensors writes memory as it lies: transposed arrays must be laid out row by row first
-    stacked = np.ascontiguousarray(np.concatenate(rows)) if rows else np.zeros((0, 1), np.float16)
+    stacked = _stacked(rows, at)
     save_file({_kind(stacked): stacked}, folder / DATA, {"encoder": encoder})
     raw = [utterance_id.encode() for utterance_id in ids]
     counts = np.bincount([place[pieces[i].utterance_id] for i in order], minlength=len(ids))
@@ -98,6 +97,17 @@ def write_frames(
         index["bound_starts"] = _starts([len(one) for one in word_frames])
     note = {"encoder": encoder, "num_frames": at, "sha256": sha256_file(folder / DATA)}
     save_file(index, folder / INDEX, {"salad": json.dumps(note)})  # one key: safetensors keeps no order of several
+
+
+def _stacked(arrays: Sequence[np.ndarray], num: int) -> np.ndarray:
+    """[num, width]: all rows in the one array that is written, of uint16 codes or float16; laid out row by row."""
+    first = arrays[0] if arrays else np.zeros((0, 1))
+    out = np.empty((num, first.shape[1]), np.uint16 if first.dtype == np.uint16 else np.float16)
+    at = 0
+    for array in arrays:
+        out[at : at + len(array)] = array
+        at += len(array)
+    return out
 
 
 def _kind(array: np.ndarray) -> str:

@@ -133,8 +133,7 @@ class Stream:
         sources = [source for source in sources if source.share > 0 and any(source.sizes)]
         if not sources:
             raise SaladError("training: no examples left to train on; see quarantine.jsonl for what was set aside")
-        if lanes % size:
-            raise SaladError(f"sequence.lanes: {lanes}, but {size} processes train; set it to a multiple of {size}")
+        check_lanes(lanes, size)
         few = min(sources, key=lambda source: sum(source.sizes))
         if sum(few.sizes) < lanes:
             raise SaladError(f"sequence.lanes: {lanes}, but {few.name!r} has only {sum(few.sizes)} documents; lower it")
@@ -194,6 +193,12 @@ class Stream:
         """One state out of those of all processes."""
         lanes = {lane: value for state in states for lane, value in state["lanes"].items()}
         return {**states[0], "lanes": dict(sorted(lanes.items(), key=lambda item: int(item[0])))}
+
+
+def check_lanes(lanes: int, size: int) -> None:
+    """Raise SaladError where lanes cannot be dealt to `size` processes."""
+    if lanes % size:
+        raise SaladError(f"sequence.lanes: {lanes}, but {size} processes train; set it to a multiple of {size}")
 
 
 class StreamBatches:

@@ -19,7 +19,7 @@ from salad.config import Recipe
 from salad.engine.machine import machine
 from salad.evaluation.benchmark_task import task_files
 from salad.files import read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
-from salad.pipeline.run import move_to_replaced
+from salad.pipeline.replaced import move_to_replaced
 from salad.pipeline.stages.align import load_aligned
 from salad.progress import console
 from salad.records import from_json, read_record, to_json

@@ -11,6 +11,7 @@ from salad.align.transcribe import transcribe_all
 from salad.config import Variation
 from salad.data.manifest import load_spoken, write_lhotse, write_utterances
 from salad.data.readers.text import read_local_text
+from salad.engine import shards_in
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.synthesize.asr_filter import split_by_cer
 from salad.synthesize.delivery import STEADY
@@ -96,9 +97,9 @@ def synthesize_texts(
         parts.append(f"transcripts-{heard_by}")
         transcripts = transcribe_all(kept, out / parts[-1], asset=asr, workers=workers, title="transcribe")
         kept, garbled = split_by_cer(kept, transcripts, max_cer)
-    shards = [path for part in parts for path in sorted((out / part).glob("shard-*/quarantine.jsonl"))]
+    shards = [shard / "quarantine.jsonl" for part in parts for shard in shards_in(out / part)]
     quarantined = [row | {"stage": "synthesize"} for row in unread]
-    quarantined += [row for path in shards for row in read_jsonl(path)] + garbled
+    quarantined += [row for path in shards if path.exists() for row in read_jsonl(path)] + garbled
     write_jsonl(out / "quarantine.jsonl", [{"stage": "synthesize", **row} for row in quarantined])
     write_utterances(out / "utterances.jsonl", kept)
     write_lhotse(kept, out / "cuts.jsonl.gz")

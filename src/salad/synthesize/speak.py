@@ -90,10 +90,12 @@ def speak_all(
     title: str,
     variation: Variation = STEADY,
     audio: str = "flac",
+    made_from: str | None = None,
 ) -> list[Path]:
     """Speak (document, voice) pairs shard by shard (see `speak_documents`); returns the shards' folders.
 
-    variation: of the documents' speed, pitch and noise (default: none).
+    variation: of the documents' speed, pitch and noise (default: none). made_from: names what the voices are, contents
+    of files too; given, one document more speaks one shard anew, and what an earlier result has is taken from it.
 
     Killed, it goes on where it was: at most one document of each worker is spoken again.
     """
@@ -116,6 +118,7 @@ def speak_all(
         unit="documents",
         quarantine=True,
         library=library_of(voice for _, voice in spoken),
+        key=(lambda item: f"{made_from} {seed} {item!r}") if made_from is not None else None,
     )
 
 

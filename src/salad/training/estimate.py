@@ -161,14 +161,20 @@ def _parameters(model: SaladForConditionalGeneration, llm: str) -> dict[str, tup
     return parts
 
 
-def _stage(name: str, stage: config.Stage, settings: Recipe, llm: int, adapter: int, head: int) -> StagePlan:
-    """A spoken document alternates spans of mean length; plain text has none."""
+def _span(settings: Recipe) -> tuple[float, float, float]:
+    """Positions of a mean speech span in the adapter, of the text behind it, and of the span that the LLM reads."""
     spans, parts = settings.sequence, settings.model
     rate = shape_of(settings.assets.encoder).frame_rate_hz / parts.stride
     words = sum(spans.speech_words) / 2
-    text = sum(spans.text_words) / 2 * TOKENS_PER_WORD
-    sounded = words * SECONDS_PER_WORD * rate  # adapter positions of a span
-    heard = sounded if parts.rate == "fixed" else words * TOKENS_PER_WORD  # those of them that the LLM reads
+    sounded = words * SECONDS_PER_WORD * rate
+    heard = sounded if parts.rate == "fixed" else words * TOKENS_PER_WORD
+    return sounded, sum(spans.text_words) / 2 * TOKENS_PER_WORD, heard
+
+
+def _stage(name: str, stage: config.Stage, settings: Recipe, llm: int, adapter: int, head: int) -> StagePlan:
+    """A spoken document alternates spans of mean length; plain text has none."""
+    words = sum(settings.sequence.speech_words) / 2
+    sounded, text, heard = _span(settings)
     positions = stage.steps * stage.positions
     spoken = positions * (1 - stage.text_share)
     num_spans = spoken / (text + heard)
@@ -200,7 +206,12 @@ def _memory(
         teacher = layers * 2 // (processes if stage.shard_teacher else 1) + tables * 4
     config = model.config.llm_config
     width = config.hidden_size
-    kept = 1 if stage.checkpoint_activations else 8 + 4 * config.intermediate_size / width
+    layer, parts, head = _kept(width, config.intermediate_size), settings.model, config.vocab_size * width
+    kept = 1 if stage.checkpoint_activations else layer
+    formed_again = pack * width * layer * 2 * stage.checkpoint_activations
+    adapter = parts.adapter_width * _kept(parts.adapter_width, parts.adapter_mlp) * 2 * parts.adapter_layers
+    halves = (2 if stage.llm == "frozen" else 4) * head * 2 + head * 2  # bf16 parts of one or two heads; the gradient's
+    chunk = 1024 * config.vocab_size * (3 * 4 if stage.compile else 8 * 4 + 2)
     return {
         "trained weights": here * 4,
         "gradients": here * 4,
@@ -211,7 +222,19 @@ def _memory(
         "sharded layers, whole (reshard, reduce_once)": (sharded > 1)
         * (layers * 2 * (not stage.reshard) + layers_trained * 4 * stage.reduce_once),
         "activations of one pack": int(pack * width * config.num_hidden_layers * kept * 2),
-        "loss: logits of a chunk, gradient of the head": (
-            3 * 1024 * config.vocab_size * 4 + 2 * 4 * config.vocab_size * width * (tables_trained > 0)
-        ),
+        "activations of one layer, formed again": int(formed_again),
+        "activations of the adapter": int(_sounded(settings, stage) * pack * adapter),
+        "loss: logits of a chunk, gradient of the head": chunk + 2 * 4 * head * (tables_trained > 0),
+        "loss: heads in bf16 parts": halves,
     }
+
+
+def _kept(width: int, inner: int) -> float:
+    """Numbers a position and width that a layer keeps for its backward pass."""
+    return 8 + 4 * inner / width
+
+
+def _sounded(settings: Recipe, stage: config.Stage) -> float:
+    """Positions of the adapter for each one of a pack, on average."""
+    sounded, text, heard = _span(settings)
+    return (1 - stage.text_share) * sounded / (text + heard)

@@ -32,7 +32,7 @@ from salad.training.distributed import Figure, ProcessGroup, before_pack, is_sha
 from salad.training.monitor import Spikes, Terminated, on_host, perf, save_batch
 from salad.training.optimizer import Kind, MuonAdamW, make_optimizer
 from salad.training.schedule import before_decay, wsd
-from salad.types import SaladError
+from salad.types import SaladError, Stopped
 
 
 class Task(Protocol):
@@ -220,7 +220,7 @@ def train(
             if stop:
                 saver.wait()
                 world.barrier()  # torchrun ends all processes as soon as one has failed
-                raise SaladError(
+                raise Stopped(
                     f"{title}: stopped by SIGTERM after step {step} of {schedule.steps}; the checkpoint {last} is "
                     "written. The same command goes on from there"
                 )

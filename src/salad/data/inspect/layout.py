@@ -14,6 +14,7 @@ from salad.data.inspect.result import SetAside
 from salad.data.readers.detect import find_files, walk
 from salad.data.readers.rows import Row
 from salad.data.sources import READERS
+from salad.engine import shards_in
 from salad.files import json_lines
 from salad.types import SaladError
 
@@ -86,7 +87,7 @@ def _shards(files: list[Path], place: Path, below: str) -> list[Part]:
     for group in list(groups):
         if group.name == "aligned":  # the same recordings with their word times
             groups.pop(group.parent / "speech", None)
-    lost = {group: sorted(p for p in group.glob("shard-*") if p.is_dir() and p / "utterances.jsonl" not in found)
+    lost = {group: [p for p in shards_in(group) if p.is_dir() and p / "utterances.jsonl" not in found]
             for group, found in groups.items()}  # fmt: skip
     return [
         Part(_name(group, place), "utterances", tuple(found), tuple(lost[group])) for group, found in groups.items()

@@ -13,7 +13,7 @@ import numpy as np
 
 from salad import config
 from salad.audio import read_audio, resample
-from salad.engine import Made, Shard, run_shards
+from salad.engine import Made, Shard, run_shards, shards_in
 from salad.engine.devices import worker_device
 from salad.model.encoders.base import Encoder
 from salad.model.encoders.load import load_encoder
@@ -54,7 +54,7 @@ def _features(encoder: Encoder, cut: Sequence[tuple[list[np.ndarray], list[int]]
     """Of all pieces of some recordings, whose waveforms the encoder is given together."""
     waves = [wave for own, _ in cut for wave in own]
     arrays = encoder.encode_codes(waves) if kind == "codes" else encoder.encode(waves)
-    kept = iter(arrays if kind == "codes" else [array.astype(np.float16) for array in arrays])
+    kept = iter(arrays if kind == "codes" else [array.astype(np.float16, copy=False) for array in arrays])
     out: list[np.ndarray] = []
     for own, places in cut:
         mine = [next(kept) for _ in own]
@@ -146,7 +146,7 @@ def encode_all(
     damaged, are encoded again. key: names what an item is made from, so that shards with the same are kept."""
     loaded = shared_encoder(encoder)
     fits = loaded.fingerprint(), kind_of(loaded, stored)
-    for shard in sorted(folder.glob("shard-*")):
+    for shard in shards_in(folder):
         if why := check_shard(shard, *fits):
             console.print(f"encoded again: {why}", highlight=False)
             shutil.rmtree(shard)

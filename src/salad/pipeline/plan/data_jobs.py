@@ -21,7 +21,8 @@ from salad.pipeline.plan.steps import embedder
 from salad.pipeline.plan.timing import is_here, measured
 from salad.progress import console
 from salad.select.embed import embed_documents
-from salad.sequence.examples import all_pieces
+from salad.sequence.examples import all_pieces, recording_piece
+from salad.sequence.frames import Piece
 from salad.synthesize.speak import speak_documents
 from salad.synthesize.voices import assets_of_voice, engine_of, library_of
 from salad.synthesize.word_times import align_spoken
@@ -84,9 +85,7 @@ def time_jobs(recipe: Recipe, folder: Path, cores: int, busy: bool = False) -> d
         figures |= job.figures(seconds)
         aligned = [u for place in places for u in read_utterances(place / "utterances.jsonl")]
         if is_here([encoder]) and len(aligned) == len(spoken):
-            items = [
-                (u.audio, all_pieces(u, recipe.sequence, seed=0, layouts=1, whole=True), {"id": u.id}) for u in aligned
-            ]
+            items = [(u.audio, _heard(recipe, u), {"id": u.id}) for u in aligned]
             job = _Job(f"encode {encoder}", folder / "encode", workers, busy)
             job.run(functools.partial(encode_pieces, encoder=encoder), items, "torch")
             figures |= job.figures(seconds)
@@ -109,6 +108,13 @@ def _embedded(
     job.run(functools.partial(embed_documents, asset=name, batch=recipe.cluster.batch), texts, "torch")
     parameters, _ = embedder(name)
     return job.figures([2.0 * parameters * TOKENS_PER_WORD * len(text.split()) for text in texts])
+
+
+def _heard(recipe: Recipe, utterance: Utterance) -> list[Piece]:
+    """All of a recording, as `sequence.encode` has it encoded: whole, or in spans."""
+    if recipe.sequence.encode == "recordings":
+        return [recording_piece(utterance)]
+    return all_pieces(utterance, recipe.sequence, seed=0, layouts=1, whole=True)
 
 
 def _document(number: int) -> Document:

@@ -19,6 +19,7 @@ from salad.synthesize.voices import engine_of, library_of
 from salad.training.estimate import make_plan
 
 FLAC, OPUS = 17_600.0, 2_500.0  # bytes a second of recordings at 16 kHz, and of voices by Opus
+COPIES = 2  # of the frames of a shard in the worker that encodes it: one by one, and as they are written
 HELD = 100.0  # bytes that align and encode hold of a document: where its lines and frames lie, and hashes
 HELD_TEXT = 300.0  # bytes of a document of D_web: where it lies, and the hashes that tell near-duplicates, docs/log.md
 ALIGNED_WORD, TEXT_WORD = 78.0, 6.0  # bytes of a word with its times, as was measured, and of a word of text
@@ -82,18 +83,32 @@ class Forecast:
         return self.card.get(next(name for name in names if self.card.knows(name)))
 
     def job(
-        self, stage: StageForecast, job: str, kind: str, amount: float, *, on_gpu: bool, starts: float = 1.0
+        self,
+        stage: StageForecast,
+        job: str,
+        kind: str,
+        amount: float,
+        *,
+        on_gpu: bool,
+        starts: float = 1.0,
+        held: float = 0.0,
+        spread: bool = True,
     ) -> None:
-        """A data job over `amount` (seconds of sound, bytes, operations), begun so many times; its workers' memory."""
+        """A data job over `amount` (seconds of sound, bytes, operations), begun so many times; its workers' memory.
+
+        held: bytes of a shard that a worker holds besides. spread: over the workers, or in the first process alone.
+        """
         if not amount:
             return
         gpu = on_gpu and self.card.gpu and self.recipe.engine.device != "cpu"
         workers = self.devices if gpu else self.recipe.engine.workers * (1 if self.card.gpu else self.devices)
+        workers = workers if spread else 1
         busy = workers if self.card.cores is None or gpu else min(workers, self.card.cores * self.devices)
         rate = self._known(job, kind, "rate")
         spent = Figure(amount / rate.value / busy, rate.mark, f"{job} {kind}".strip() + f": {rate.source}")
         stage.parts += [spent, self._known(job, kind, "start").times(starts)]
-        memory = self._known(job, kind, "worker").times(workers)
+        shards = [Figure(held * workers, "assumed", "a shard in each worker")] if held else []
+        memory = total([self._known(job, kind, "worker").times(workers), *shards])
         if memory.value > stage.memory.value:
             stage.memory = memory
 
@@ -129,11 +144,13 @@ class Forecast:
         each = (way or self.recipe.sequence.encode) == "spans"
         share = layouts * self.heard + (1 - self.heard) * whole if each else 1.0
         encoder = self.recipe.assets.encoder
-        self.job(stage, "encode", encoder, amount.seconds * share, on_gpu=True, starts=starts)
         per_s = self.shape.frame_rate_hz * self.shape.frame_dim * 2
         _, _, codes = self.recipe.assets.encoder.partition(":codes")
         if codes and self.recipe.sequence.stored == "auto":
             per_s = self.shape.frame_rate_hz * int(codes) * 2
+        shard = min(self.recipe.engine.shard_items, amount.documents) * amount.seconds / max(1.0, amount.documents)
+        held = COPIES * shard * share * per_s
+        self.job(stage, "encode", encoder, amount.seconds * share, on_gpu=True, starts=starts, held=held)
         if self.recipe.sequence.features == "cache":
             stage.kept.append(Figure(amount.seconds * share * per_s, "assumed", f"frames: {COUNTED}"))
 
@@ -185,10 +202,10 @@ class Forecast:
     def _corpus(self, stage: StageForecast) -> None:
         load, settings = self.load, self.recipe.corpus
         self.job(stage, "ingest", "", load.own.seconds, on_gpu=False)
-        texts = (load.web.words + load.plain.words) * TEXT_WORD
-        every = max([text.every for text in (*settings.text, *settings.plain_text)], default=1)
-        if settings.text or settings.plain_text:
-            self.job(stage, "texts", "", texts * every, on_gpu=False)
+        for amount, entries in ((load.web, settings.text), (load.plain, settings.plain_text)):
+            if entries:  # all of it is read, by the first process, to keep one in `every`
+                read = amount.words * TEXT_WORD * max(text.every for text in entries)
+                self.job(stage, "texts", "", read, on_gpu=False, spread=False)
         if not settings.prepared and settings.speech_documents:
             words = load.told.words + (load.web.words if settings.web_documents_per_topic else 0.0)
             stage.parts.append(self.steps.written(words))

@@ -9,6 +9,7 @@ from salad import assets
 from salad.config import Recipe
 from salad.data.manifest import read_utterances, spoken_in, summed, utterances_in, write_utterances
 from salad.data.quarantine import gather_quarantine
+from salad.engine import shards_in
 from salad.files import Rows
 from salad.pipeline.corpus_needs import PREPARED_HELDOUT
 from salad.pipeline.fingerprints import of_folder
@@ -24,6 +25,7 @@ from salad.types import SaladError, Utterance
 
 SECTIONS = ("align", "sequence")
 SPENT = ("speech/shard-*/utterances.jsonl", "heldout/shard-*/utterances.jsonl")  # all are in the manifests
+REUSES = True  # shards of the last result
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:
@@ -40,12 +42,12 @@ def inputs(recipe: Recipe) -> dict[str, str]:
 
 def run(run: Run) -> Summary:
     folder, corpus = run.folder("align"), run.folder("corpus")
-    every = spoken_in(sorted((corpus / "speech").glob("shard-*")) + sorted((corpus / "own").glob("shard-*")))
+    every = spoken_in(shards_in(corpus / "speech") + shards_in(corpus / "own"))
     screen = screen_of(run.recipe, load_documents(run, "heldout"))
     spoken, leaks = without_leaks(screen, every, "D_speech", lambda pair: pair[0])
     speech = align(run, folder / "speech", spoken, "align D_speech")
     places = ("heldout", "own-heldout", PREPARED_HELDOUT)
-    kept = spoken_in([shard for place in places for shard in sorted((corpus / place).glob("shard-*"))])
+    kept = spoken_in([shard for place in places for shard in shards_in(corpus / place)])
     heldout = align(run, folder / "heldout", kept, "align held-out")
     quarantined = gather_quarantine(folder, leaks)
     if not speech:

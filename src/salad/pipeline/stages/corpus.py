@@ -25,6 +25,7 @@ from salad.types import Document, SaladError
 SECTIONS = ("corpus",)
 SPENT = (TEXTS,)  # web.jsonl has what was kept of them
 FOUND = {RECORDINGS: ("plan.sqlite", stamp_recordings)}  # `inputs` knows their manifests alone
+REUSES = True  # shards of the last result
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:

@@ -10,7 +10,8 @@ import numpy as np
 from salad.data.quarantine import gather_quarantine
 from salad.files import read_jsonl, write_json, write_jsonl
 from salad.pipeline.corpus_needs import stream_documents
-from salad.pipeline.prober import Prober, ProbeRows
+from salad.pipeline.probe_rows import ProbeRows
+from salad.pipeline.prober import Prober
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.stages.cluster import load_clusters
 from salad.records import read_record, to_json
@@ -21,6 +22,7 @@ from salad.select.looks import Probed, probe_in_looks
 from salad.types import Cluster
 
 SECTIONS = ("probe",)
+REUSES = True  # shards of the last result
 
 
 def run(run: Run) -> Summary:

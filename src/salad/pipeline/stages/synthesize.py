@@ -22,6 +22,7 @@ from salad.types import Document, SaladError, Utterance
 
 SECTIONS = ("synthesize",)
 SPENT = ("speech/shard-*/utterances.jsonl", "aligned/shard-*/utterances.jsonl")  # bought.jsonl has what was kept
+REUSES = True  # shards of the last result
 
 
 def run(run: Run) -> Summary:

@@ -1,0 +1,105 @@
+"""What a stage was made from, and what becomes of results that no longer fit the recipe."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from salad.files import num_bytes, size_of
+from salad.progress import console
+from salad.records import read_record
+from salad.types import SaladError
+
+Replaced = Literal["ask", "keep", "remove"]
+KEPT_BYTES = 10**10  # of results that no longer fit: so much is kept in replaced/ without asking
+MARK = "remove-when-done"  # a file in a replaced result that is only to be taken from
+
+
+@dataclass(frozen=True)
+class StageNote:
+    """stage.json: what a stage was made from (fingerprints, seed, versions), whether it is done, how long it took."""
+
+    stage: str = ""
+    inputs: dict[str, str] | None = None
+    seed: int | None = None
+    versions: dict[str, str] | None = None
+    status: str = ""
+    seconds: float = 0.0
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        return self.status == "done"
+
+
+def state_of(folder: Path) -> StageNote | None:
+    """The note of a stage's folder; None where it never ran."""
+    path = folder / "stage.json"
+    return read_record(StageNote, path) if path.exists() else None
+
+
+def move_to_replaced(folder: Path, target: Path, replaced: Replaced = "ask", *, reuses: bool = False) -> str:
+    """A result that no longer fits the recipe moves to `target` in replaced/, the one there goes; says what was done.
+
+    One that was cut short goes itself where the one there is finished: hours of training are not given for minutes.
+    replaced: whether a result over 10 GB is kept or removed; nobody having said so, it raises SaladError, for beside
+    the new result it would take as much of the disk again. reuses: the stage takes what still fits from its last result
+    (as hard links, which take no room): that is removed once the new one is done (`remove_marked`).
+    """
+    refuse_large([folder], replaced)
+    size, older = num_bytes(folder), num_bytes(target)
+    removed = size > KEPT_BYTES and replaced == "remove"
+    if removed and not reuses:
+        shutil.rmtree(folder)
+        return f" ({size_of(size)}) is removed"
+    if _is_done(target) and not _is_done(folder):
+        shutil.rmtree(folder)
+        return f" ({size_of(size)}) was not finished and is removed; replaced/{target.name} holds a finished one"
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(exist_ok=True)
+    folder.rename(target)
+    if removed:
+        (target / MARK).touch()
+        return f" ({size_of(size)}) is removed once the new one is done, which takes from it what still fits"
+    gone = f", in place of an older one ({size_of(older)})" if older else ""
+    return f" ({size_of(size)}) is kept in replaced/{target.name}{gone}"
+
+
+def take_back(folder: Path, target: Path, replaced: Replaced = "ask") -> str:
+    """The result in replaced/ fits the recipe again: it and what lies in `folder` change places; says what was done."""
+    refuse_large([folder], replaced)
+    aside = target.with_name(f".{target.name}.back")
+    target.rename(aside)
+    (aside / MARK).unlink(missing_ok=True)
+    done = move_to_replaced(folder, target, replaced)
+    aside.rename(folder)
+    return f"the result of the other recipe{done}"
+
+
+def remove_marked(target: Path) -> None:
+    """Remove a replaced result that was kept only until the new one was done."""
+    if (target / MARK).exists():
+        size = size_of(num_bytes(target))
+        shutil.rmtree(target)
+        console.print(
+            f"replaced/{target.name}: removed, {size}; what the new result took from it stays", highlight=False
+        )
+
+
+def _is_done(folder: Path) -> bool:
+    return (state_of(folder) or StageNote()).done
+
+
+def refuse_large(folders: Sequence[Path], replaced: Replaced = "ask") -> None:
+    """Raise SaladError where results that no longer fit hold over 10 GB and nobody said what becomes of them."""
+    sizes = {folder: num_bytes(folder) for folder in folders}
+    if replaced == "ask" and (total := sum(sizes.values())) > KEPT_BYTES:
+        named = ", ".join(f"{folder} ({size_of(size)})" for folder, size in sizes.items() if size)
+        raise SaladError(
+            f"run_dir: the results in {named} no longer fit the recipe, and kept in replaced/ beside the new ones they "
+            f"take {size_of(total)} of disk: give `salad run` --replaced keep or --replaced remove, or remove them "
+            "yourself, or name another run_dir"
+        )
