@@ -20,7 +20,7 @@ from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import encode
 from salad.pipeline.speechlm import build_model, speech_examples
 from salad.pipeline.stages import stage1
-from salad.pipeline.stages.align import _heard
+from salad.pipeline.stages.align import pieces_of
 from salad.select.explain import explain
 from salad.sequence import assemble
 from salad.testing.corpora import WORDS, make_utterances
@@ -57,7 +57,7 @@ def run(request, recipe_values, write_recipe, tmp_path, tokenizer):
     utterances = [replace(u, document_id=u.id) for u in make_utterances(tmp_path, 12)]
     for group, own in (("speech", utterances[:8]), ("heldout", utterances[8:])):
         write_utterances(run.folder("align") / f"{group}.jsonl", own)
-        encode(run, run.folder("align") / f"frames-{group}", own, "t", **_heard(run, group))
+        encode(run, run.folder("align") / f"frames-{group}", own, "t", **pieces_of(run, group))
     rows = [{"id": f"t{i}", "text": " ".join(WORDS[i:]), "source": "s", "domain": "d"} for i in range(9)]
     write_jsonl(run.folder("corpus") / "web.jsonl", rows)
     stage1.run(run)

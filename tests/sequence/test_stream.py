@@ -18,7 +18,7 @@ from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import encode
 from salad.pipeline.speechlm import speech_examples
 from salad.pipeline.stages import stage1, stage2
-from salad.pipeline.stages.align import _heard, load_frames, speech_stream
+from salad.pipeline.stages.align import load_frames, pieces_of, speech_stream
 from salad.pipeline.streaming import text_shards
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
 from salad.testing.corpora import WORDS, make_utterances
@@ -236,7 +236,7 @@ def make_run(recipe_values, write_recipe, tmp_path, tokenizer):
         align = run.folder("align")
         for group, own in (("speech", utterances[:17]), ("heldout", utterances[17:])):
             write_utterances(align / f"{group}.jsonl", own)
-            encode(run, align / f"frames-{group}", own, "t", **_heard(run, group))
+            encode(run, align / f"frames-{group}", own, "t", **pieces_of(run, group))
         rows = [{"id": f"t{i}", "text": " ".join(WORDS[i:]), "source": "s", "domain": "d"} for i in range(9)]
         write_jsonl(run.folder("corpus") / "web.jsonl", rows)
         return run

@@ -64,8 +64,8 @@ def run(run: Run) -> Summary:
         found = dict[str, Any]()
         write_utterances(folder / f"{name}.jsonl", summed(group, found))
         keep_sizes(folder / name, group)
-    store = encode(run, folder / "frames-speech", speech, "encode D_speech", **_pieces(run, "speech"))
-    encode(run, folder / "frames-heldout", heldout, "encode held-out", **_pieces(run, "heldout"))
+    store = encode(run, folder / "frames-speech", speech, "encode D_speech", **pieces_of(run, "speech"))
+    encode(run, folder / "frames-heldout", heldout, "encode held-out", **pieces_of(run, "heldout"))
     counts = {"pieces": len(store), "leaked": len(leaks), "quarantined": len(quarantined)}
     return {"utterances": len(speech), **found, **counts}
 
@@ -82,7 +82,7 @@ def stream_aligned(run: Run, name: str) -> Rows:
 
 def load_frames(run: Run, name: str, utterances: Sequence[Utterance], world: ProcessGroup | None = None) -> Frames:
     """Frames of the aligned utterances of `speech` or `heldout`."""
-    return open_frames(run, run.folder("align") / f"frames-{name}", utterances, world=world, **_pieces(run, name))
+    return open_frames(run, run.folder("align") / f"frames-{name}", utterances, world=world, **pieces_of(run, name))
 
 
 def speech_stream(run: Run, tokenizer: Any, share: float, world: ProcessGroup) -> ShardSource:
@@ -93,6 +93,6 @@ def speech_stream(run: Run, tokenizer: Any, share: float, world: ProcessGroup) -
     )
 
 
-def _pieces(run: Run, name: str) -> Pieces:
+def pieces_of(run: Run, name: str) -> Pieces:
     """Which pieces of `speech` or `heldout` training and measuring hear."""
     return {"layouts": 1} if name == "heldout" else training_pieces(run)
