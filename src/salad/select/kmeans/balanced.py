@@ -18,15 +18,15 @@ import torch
 
 from salad.progress import progress
 from salad.select.kmeans.min_cost_flow import fill, price_of_sizes
-from salad.select.kmeans.row_blocks import Rows, check_rows, sums_of
+from salad.select.kmeans.row_blocks import BLOCK, Rows, check_rows, sums_of
 from salad.select.kmeans.sinkhorn_newton import settle
 from salad.types import SaladError
 
 EXACT_POINTS, EXACT_CELLS = 4096, 1 << 20
 SAMPLE_POINTS, SAMPLE_EACH = 1 << 15, 256  # points to learn on, or so many for each cluster
 SAMPLE_CELLS = 1 << 27  # of their distances: 512 MB in float32
-BOUNDARY_POINTS, BOUNDARY_CELLS = 1 << 17, 1 << 25  # points to settle exactly at first
-FULL_PASSES = 3
+BOUNDARY_POINTS, BOUNDARY_CELLS = 1 << 16, 1 << 24  # points to settle exactly at first
+FULL_PASSES, PRICE_PASSES = 3, 2  # over all points: that move centroids and prices, and that move prices alone
 HOT, COLD = 0.4, 0.03  # first and last temperature of the centroids, as shares of the mean margin between two clusters
 WARM = 0.05  # the temperature that the prices are first learned at, as a share of the mean square
 WIDE_GAP = 1e-3  # a larger gap has twice as many points settled
@@ -74,7 +74,7 @@ def balanced_kmeans(
         check_rows(x)
         return _exact(np.array(x, dtype=np.float64), k, rng, iterations)
     sample = min(num, max(SAMPLE_POINTS, SAMPLE_EACH * k), max(2 * k, SAMPLE_CELLS // k))
-    passes = 3 + FULL_PASSES * (sample < num)  # first look, assignment, means
+    passes = 3 + (FULL_PASSES + PRICE_PASSES) * (sample < num)  # first look, assignment, means
     with progress("balanced k-means", passes * num + iterations * sample, "rows") as bar, torch.no_grad():
         rows = Rows(x, torch.device(device), bar)
         return _Large(rows, k, rng).run(sample, iterations)
@@ -91,6 +91,7 @@ class _Large:
             raise SaladError(f"x: mean square {self.scale:.1e} is too large for float32; divide x by a constant")
         self.prices = torch.zeros(k, dtype=torch.float64, device=self.device)
         self.unseen = torch.zeros_like(self.prices)  # load [k] that the sample lacks, or minus what it has too much
+        self.excess, self.damping = torch.zeros_like(self.prices), 0.5  # of the last pass over all points
         self.temperature = self.scale
 
     def run(self, num_sample: int, iterations: int) -> BalancedClusters:
@@ -104,18 +105,30 @@ class _Large:
             share = self._price(sample, cost, iteration / max(1, iterations - 1))
             self.centroids = (share.T @ sample) / share.sum(0)[:, None].clamp(min=1e-6)
             self.rows.bar.advance(num_sample)
-        for _ in range(0 if everything else FULL_PASSES):
+        for done in range(0 if everything else FULL_PASSES + PRICE_PASSES):
             self._price(sample, cost, 1.0)
-            here = torch.bincount((cost + self.prices.to(cost.dtype)).argmin(1), minlength=self.k)
             labels, _, _, total = self._cheapest(self.prices)
             load = torch.from_numpy(np.bincount(labels, minlength=self.k)).to(self.device)
-            self.unseen = load * (num_sample / num) - here.double()
-            self.centroids = torch.where(load[:, None] > 0, total / load[:, None], self.centroids).float()
+            self._correct((load * self.k / num - 1).double() * (num_sample / self.k))
+            if done < FULL_PASSES:
+                self.centroids = torch.where(load[:, None] > 0, total / load[:, None], self.centroids).float()
         self._price(sample, cost, 1.0)
         del sample, cost
         labels, gap = self._assign()
         centroids, inertia = self.rows.means(labels, self.k)
         return BalancedClusters(labels, centroids, inertia, gap)
+
+    def _correct(self, excess: torch.Tensor) -> None:
+        """Move `unseen` by the excess [k] that all points show over even loads, in points of the sample.
+
+        The sample lies nearer to centroids that it taught, so that the loads of all points give way to prices two or
+        three times as much as its own do: a whole step would swing, and each is as long as the last one says.
+        """
+        if bool((last := self.excess).any()):
+            brought = 1 - float(excess @ last) / float(last @ last)  # of what the last step should have brought
+            self.damping = min(1.0, max(0.1, self.damping / max(brought, 0.1)))
+        self.unseen = self.unseen + self.damping * excess
+        self.excess = excess
 
     def _price(self, x: torch.Tensor, cost: torch.Tensor, progress: float) -> torch.Tensor:
         """Temperature and prices for the centroids, learned on rows x [n, dim]; returns the rows' shares [n, k]."""
@@ -152,7 +165,7 @@ class _Large:
             cold, fixed = self.temperature / 5, torch.from_numpy(outside)
             prices = settle(cost, start, warm=warm, cold=cold, outside=fixed)[0].cpu().numpy()
             costs: np.ndarray = cost.cpu().numpy()
-            filled = fill(costs, (costs + prices).argmin(1), prices, outside, slack=SLACK * self.scale)
+            filled = fill(costs, _cheapest_of(costs, prices)[0], prices, outside, slack=SLACK * self.scale)
             part = min(1.0, 2 * part)
             if filled is None:
                 prices, found = old, None
@@ -163,7 +176,7 @@ class _Large:
             kept = best - float(old @ np.bincount(labels, minlength=k)) - _cost_of(costs, labels[near])
             primal = kept + _cost_of(costs, moved)
             dual = kept + float(prices @ outside) - short
-            dual += float((costs + prices).min(1).sum(dtype=np.float64)) - price_of_sizes(num, prices)
+            dual += _cheapest_of(costs, prices)[1] - price_of_sizes(num, prices)
             labels[near] = moved
             found = labels
             if _gap(primal, dual) <= WIDE_GAP or len(near) == num:
@@ -199,6 +212,16 @@ class _Large:
 
 def _gap(primal: float, dual: float) -> float:
     return float(max(primal - dual, 0.0) / max(dual, 1e-30))
+
+
+def _cheapest_of(costs: np.ndarray, prices: np.ndarray) -> tuple[np.ndarray, float]:
+    """The cheapest cluster [n] by `costs` [n, k] and `prices` [k], and the sum of what it takes; float64, by blocks."""
+    labels, total = np.empty(len(costs), np.int64), 0.0
+    for at in range(0, len(costs), BLOCK):
+        priced = costs[at : at + BLOCK] + prices
+        labels[at : at + BLOCK] = priced.argmin(1)
+        total += float(priced.min(1).sum(dtype=np.float64))
+    return labels, total
 
 
 def _nearest(labels: np.ndarray, margin: np.ndarray, k: int, part: float) -> np.ndarray:
