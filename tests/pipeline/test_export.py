@@ -186,7 +186,7 @@ def test_our_own_door_hears_with_the_encoder_inside_and_saves_it(models, wave, w
     again = salad.load(ears.save(tmp_path / "again"))
     for own in (ears, again):
         assert torch.equal(own.processor("<|audio|>", [wave])["frames"][0], wanted["frames"][0])
-        assert own.listening.encoder.fingerprint() == load_encoder(str(whisper)).fingerprint()
+        assert own.loaded.encoder.fingerprint() == load_encoder(str(whisper)).fingerprint()
     assert (tmp_path / "again" / "processing_salad.py").is_file()
     assert read_json(tmp_path / "again" / "processor_config.json") == read_json(out / "processor_config.json")
     found = salad.divergence(again, save_corpus(tmp_path / "corpus", documents=2), tmp_path / "m", workers=1)
