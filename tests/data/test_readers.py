@@ -583,6 +583,20 @@ def test_the_third_column_of_ljspeech_is_no_text_that_spilled(tmp_path):
     assert [(row.text, row.problem) for row in rows_of(folder)[1]] == [("In 1866", ""), ("Yes", "")]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["0.wav, hello world, speaker1", "1.wav, good bye, speaker1"],
+        ["0.wav,hello world,speaker1", "1.wav,good bye,speaker1", "2.wav,yes"],
+    ],
+)
+def test_a_speaker_behind_the_text_is_no_text_that_spilled(tmp_path, lines):
+    folder = folder_of(tmp_path, len(lines))
+    (folder / "m.csv").write_text("\n".join(lines) + "\n")
+    rows = rows_of(folder)[1]
+    assert [(row.text, row.problem) for row in rows][:2] == [("hello world", ""), ("good bye", "")]
+
+
 def test_an_empty_line_may_stand_above_a_manifest(tmp_path):
     (recorded(tmp_path, "a.wav") / "metadata.jsonl").write_text('\n \n{"file_name": "a.wav", "text": "hello"}\n')
     assert texts_of(tmp_path) == {"a.wav": "hello"}
@@ -612,6 +626,13 @@ def test_a_time_in_a_table_that_is_no_number_costs_its_row(tmp_path):
     (recorded(tmp_path, "a.wav") / "m.csv").write_text("path,text,offset\na.wav,one,0:25\na.wav,two,0.5\n")
     one, two = rows_of(tmp_path)[1]
     assert one.problem.startswith("offset: '0:25', expected seconds as a number") and not two.problem
+
+
+@pytest.mark.parametrize("duration", ["00:01", "1.0s", "nan", "1000"])
+def test_a_length_in_a_unit_of_its_own_costs_nothing(tmp_path, duration):
+    (recorded(tmp_path, "a.wav") / "m.csv").write_text(f"path,text,duration\na.wav,one,{duration}\n")
+    (row,) = rows_of(tmp_path)[1]
+    assert (row.text, row.problem, row.duration_s) == ("one", "", None)
 
 
 def test_a_json_array_may_begin_with_what_is_no_row(tmp_path):

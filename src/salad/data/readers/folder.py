@@ -169,7 +169,8 @@ def _row(value: JsonObject, name: str, *, path: Path, entry: Speech, before: str
         language=language_of(value),
     )
     try:
-        row = part_of_file(row, value, str(given), before)
+        if label(value.get("offset")):  # without one the recording itself tells how long it is, in a unit of its own
+            row = part_of_file(row, value, str(given), before)
         yield replace(row, audio=find_audio(given, entry.audio_root or path.parent, entry.trusted))
     except SaladError as error:
         yield row.broken(str(error))

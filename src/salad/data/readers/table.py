@@ -91,7 +91,8 @@ def _records(lines: list[str], delimiter: str, quoted: bool) -> list[list[str]]:
 def _width(lines: list[str], delimiter: str, quoted: bool, column: int, root: Path) -> int:
     """Cells in a row of a table without a header, by those on one line, else by those that go on below it.
 
-    As in most rows; with commas or semicolons, which a text holds too, as in the shortest.
+    As in most rows; with commas or semicolons, which a text holds too, only where what stands behind the text in more
+    than half of the rows are single words; else as in the shortest.
     """
     parted = [_cells(line, delimiter, quoted) for line in lines[:SAMPLE_LINES]]
     whole, joined = list[int](), list[int]()
@@ -103,7 +104,10 @@ def _width(lines: list[str], delimiter: str, quoted: bool, column: int, root: Pa
         if opened:
             joined.append(len(_records(lines[n:], delimiter, quoted)[0]))
     counts = whole or joined or [max(2, len(parted[0][0]))]
-    return min(counts) if delimiter in ",;" else Counter(counts).most_common(1)[0][0]
+    most, times = Counter(counts).most_common(1)[0]
+    rest = [cell for cells, _ in parted if len(cells) == most for cell in cells[max(2, column + 1) :]]
+    words = 2 * times > len(counts) and not any(" " in cell for cell in rest)
+    return most if delimiter not in ",;" or words else min(counts)
 
 
 def table_rows(path: Path, table: Table, root: Path) -> Iterator[tuple[int, list[str] | str]]:
@@ -149,12 +153,15 @@ def table_rows(path: Path, table: Table, root: Path) -> Iterator[tuple[int, list
 def _too_many(cells: list[str], table: Table) -> int:
     """How many columns are expected where a row has more that are not empty; else 0.
 
-    Without a header, a further cell that begins with a space is taken for the rest of a text.
+    Without a header, a further cell that begins with a space is taken for the rest of a text, unless the cells before
+    it begin with one too.
     """
     if table.width and any(cells[table.width :]):
         return table.width
-    rest = cells[len(table.columns) :] if table.delimiter in ",;" and not table.header else []
-    return len(table.columns) if any(cell.startswith(" ") and cell.strip() for cell in rest) else 0
+    known = len(table.columns)
+    spaced = any(cell.startswith(" ") for cell in cells[1:known])
+    rest = cells[known:] if table.delimiter in ",;" and not table.header and not spaced else []
+    return known if any(cell.startswith(" ") and cell.strip() for cell in rest) else 0
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, str]]:
