@@ -277,8 +277,8 @@ def test_a_batch_gives_what_its_rows_give_alone_padded_on_either_side(model, pro
         assert float(out.loss) == pytest.approx(sums / count, rel=1e-5)
         labels = labels.masked_fill(labels == VOCABULARY, -100)
         told = int((labels[:, 1:] != -100).sum())  # as Trainer counts: start tokens behind padding, too
-        halved = model(**batch, labels=labels, num_items_in_batch=2 * told)
-        assert float(halved.loss) == pytest.approx(sums / count / 2, rel=1e-5)
+        two = model(**batch, labels=labels, num_items_in_batch=2 * told)  # of this batch and another
+        assert float(two.loss) == pytest.approx(sums / (2 * told), rel=1e-5)
     how = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     together = model.generate(**batch, **how)
     for row, (text, sounds) in enumerate(singles):

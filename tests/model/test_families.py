@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import re
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from salad.evaluation.open_ended import answer_alike
 from salad.evaluation.score import score, score_one_by_one
 from salad.evaluation.scorer_model import Reader
 from salad.measure.divergence import divergence, token_divergence
-from salad.model import SaladConfig, SaladForConditionalGeneration, SaladProcessor, attention, check
+from salad.model import SaladConfig, SaladForConditionalGeneration, SaladProcessor, attention, check, going_on
 from salad.model.check import check_folder, check_llm, load_llm
+from salad.model.freeze import freeze
 from salad.model.going_on import goes_on
 from salad.model.llm import EXACT, as_inputs, build_llm, decoder_of, hidden_states, measure_packing, packs
 from salad.model.teacher import Teacher
@@ -464,6 +466,22 @@ def test_an_llm_with_states_of_its_own_answers_and_is_not_served(family, tmp_pat
     model.save_pretrained(tmp_path)
     with pytest.raises(SaladError, match=f"its LLM .{family}. keeps states beside the keys and values of attention"):
         ServedModel.load(str(tmp_path))
+
+
+def test_an_llm_of_keys_and_values_goes_on_in_bf16_too(monkeypatch):
+    model = make_model("llama", **HEAD_DIM)
+    freeze(model, "frozen", bf16=True)
+    assert next(model.llm.parameters()).dtype == torch.float32  # the table's; the linear layers are bf16
+    monkeypatch.setattr(going_on, "_difference", lambda llm: 2 * EXACT)  # as bf16 has it on a GPU
+    assert goes_on(model.llm)
+
+
+def test_want_of_memory_says_nothing_of_an_llm(monkeypatch):
+    llm = make_llm("llama")
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(going_on, "_difference", Mock(side_effect=torch.OutOfMemoryError("all is used")))
+        goes_on(llm)
+    assert goes_on(llm)
 
 
 def test_ids_that_are_read_otherwise_than_their_rows_are_found(monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from salad.model.llm import EXACT, ROUGH, decoder_layers, decoder_of, head_of, probe_documents, reading
+from salad.model.llm import EXACT, ROUGH, decoder_layers, decoder_of, head_of, precision_of, probe_documents, reading
 from salad.objective.distill import kl_per_position
 from salad.types import SaladError
 
@@ -25,7 +25,9 @@ def goes_on(llm: PreTrainedModel) -> bool:
     if known is None:
         with reading(llm), torch.no_grad():
             try:
-                known = _difference(llm) <= (EXACT if next(llm.parameters()).dtype == torch.float32 else ROUGH[0])
+                known = _difference(llm) <= (EXACT if precision_of(llm) is None else ROUGH[0])
+            except torch.OutOfMemoryError:
+                raise
             except FAULTS:
                 known = False
         cast(Any, llm)._salad_goes_on = known

@@ -267,7 +267,7 @@ def remember_packing(llm: PreTrainedModel, known: bool) -> None:
 
 def fits(packed: Packed, llm: PreTrainedModel) -> bool:
     """Whether what packing changes is rounding."""
-    nats, share = ROUGH if _precision(llm) is not None else (EXACT, STATES)
+    nats, share = ROUGH if precision_of(llm) is not None else (EXACT, STATES)
     return (
         not packed.fault
         and max(packed.kl, packed.window_kl or 0.0) <= nats
@@ -324,7 +324,7 @@ def _difference(llm: PreTrainedModel) -> tuple[float, float]:
     return max(nats), max(shares)
 
 
-def _precision(llm: PreTrainedModel) -> torch.dtype | None:
+def precision_of(llm: PreTrainedModel) -> torch.dtype | None:
     """bf16 or half where some weights are held in it, else None."""
     return next((p.dtype for p in llm.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
 
@@ -334,7 +334,7 @@ def reading(llm: PreTrainedModel) -> Iterator[None]:
     """Without dropout, in float32 where all weights are; the modes of the modules come back."""
     training = [module for module in llm.modules() if module.training]
     llm.eval()
-    low, device = _precision(llm), next(llm.parameters()).device.type
+    low, device = precision_of(llm), next(llm.parameters()).device.type
     try:
         with torch.autocast(device, low or torch.bfloat16, enabled=low is not None):
             yield

@@ -95,12 +95,12 @@ def read_prompt(
 
 
 def items_asked(number: Any, given: torch.Tensor | None, kept: torch.Tensor) -> Any:
-    """How many labels the loss is divided by: those that a Trainer counted in `given` (None: it did not), less the
-    share of them that `read_prompt` does not ask for."""
+    """How many labels the loss is divided by: where a Trainer counted those of `given` alone, those of them that
+    `read_prompt` asks for. A number over several batches stays as it is, so that each token of each weighs the same."""
     if number is None or given is None:
         return number
-    told, asked = ((labels[..., 1:] != IGNORED).sum().clamp(min=1) for labels in (given, kept))
-    return number * (asked / told)
+    told, asked = ((labels[..., 1:] != IGNORED).sum() for labels in (given, kept))
+    return torch.where(torch.as_tensor(number, device=told.device) == told, asked.clamp(min=1), number)
 
 
 def _recounted(

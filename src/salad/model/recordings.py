@@ -109,8 +109,10 @@ def samples_of(recording: Any, rate_hz: int, own_hz: int | None = None) -> np.nd
     if not np.isfinite(channels).all():
         raise SaladError(f"audio: {NAME} holds NaN or infinite samples; give it without")
     check_range(channels, NAME)
-    mono = channels.mean(axis=1, dtype=np.float64)
-    check_mix(channels.astype(np.float64), mono, NAME)
+    mono = channels[:, 0]
+    if channels.shape[1] > 1:
+        mono = channels.mean(axis=1, dtype=np.float64)
+        check_mix(channels.astype(np.float64), mono, NAME)
     return resample(mono.astype(np.float32), own_hz or rate_hz, rate_hz)
 
 

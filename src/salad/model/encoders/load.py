@@ -43,6 +43,7 @@ def load_encoder(name: str, threads: int = 1, device: str = "cpu") -> Encoder:
     if (told := _exported(Path(name).expanduser())) is not None:
         from salad.model.encoders.inside import FOLDER, encoder_inside
 
+        _check_device(device)
         return encoder_inside(told["encoder_inside"], Path(name).expanduser() / FOLDER, told["encoder"], device)
     base, setting = assets.split_setting(name)
     if setting and not (setting.startswith("codes") and setting[5:].isdecimal()):
