@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from salad.files import read_json, sha256_json, write_text
 from salad.pipeline import replaced
 from salad.pipeline import run as pipeline
 from salad.pipeline.lock import one_owner, owned
+from salad.training.distributed import ProcessGroup
 from salad.training.schedule import of_round
 from salad.types import SaladError
 
@@ -68,6 +70,68 @@ def test_runs_all_stages_in_order_then_none(calls, recipe_values, tmp_path):
     calls[0].clear()
     pipeline.run_pipeline(recipe(recipe_values, tmp_path))
     assert calls[0] == []
+
+
+class Two:
+    """Two processes of one launch, as threads; gather and barrier are those of `ProcessGroup`."""
+
+    def __init__(self, monkeypatch):
+        self._barrier, self._values, self._own = threading.Barrier(2, timeout=5), [None, None], threading.local()
+        for name, value in (("WORLD_SIZE", "2"), ("RANK", "1")):  # threads cannot both hold the lock, nor need to
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(ProcessGroup, "join", lambda: self)
+
+    @property
+    def is_first(self):
+        return self._own.rank == 0
+
+    def barrier(self):
+        self._barrier.wait()
+
+    def gather(self, value):
+        self._values[self._own.rank] = value
+        self.barrier()
+        values = list(self._values)
+        self.barrier()
+        return values
+
+    def run(self, function):
+        """What both give or raise."""
+
+        def one(rank):
+            self._own.rank = rank
+            try:
+                return function()
+            except Exception as error:
+                return error
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(one, (0, 1)))
+
+
+def test_the_first_process_alone_looks_at_the_recordings_once_and_decides(calls, recipe_values, tmp_path, monkeypatch):
+    made, asked, load = recipe(recipe_values, tmp_path), [], pipeline._module
+    world = Two(monkeypatch)
+
+    def stamp(path):
+        asked.append(world.is_first)
+        return "here" if world.is_first else "of another disk"
+
+    def with_recordings(stage):
+        own = {"FOUND": {pipeline.RECORDINGS: ("out.txt", stamp)}} if stage == "corpus" else {}
+        return types.SimpleNamespace(**{**vars(load(stage)), **own})
+
+    monkeypatch.setattr(pipeline, "_module", with_recordings)
+    for _ in range(2):
+        asked.clear()
+        assert world.run(lambda: pipeline.run_pipeline(made)) == [made.run_dir] * 2
+        assert asked == [True]
+    assert sorted(calls[0]) == sorted([*pipeline.STAGES, "stage1", "stage2"])  # both train, and each stage ran once
+    asked.clear()
+    assert world.run(lambda: pipeline.run_pipeline(made, only="align")) == [made.run_dir] * 2 and asked == [True]
+    other = recipe(recipe_values, tmp_path, corpus__web_documents=7)
+    told = world.run(lambda: pipeline.run_pipeline(other, only="align"))
+    assert [type(one) for one in told] == [SaladError] * 2 and "corpus changed" in str(told[1])
 
 
 def test_rows_that_only_a_resumed_stage_reads_go_once_it_is_finished(calls, recipe_values, tmp_path):
