@@ -246,6 +246,56 @@ def test_what_was_cut_short_takes_no_finished_results_place(tmp_path):
     assert read_json(target / "stage.json")["status"] == "done" and not (tmp_path / "stage1").exists()
 
 
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """Write a finished result of 3 kB, which is large here; its folder."""
+    monkeypatch.setattr(replaced, "KEPT_BYTES", 2000)
+
+    def write(name, made_as):
+        pipeline.write_json(tmp_path / name / "stage.json", {"status": "done"})
+        (tmp_path / name / made_as).write_bytes(bytes(3000))
+        return tmp_path / name
+
+    return write
+
+
+def test_what_is_to_be_removed_takes_no_kept_results_place(results):
+    target, folder = results("replaced/align", "kept"), results("align", "current")
+    assert "is removed" in replaced.move_to_replaced(folder, target, "remove", reuses=True)
+    assert (target / "kept").exists() and not (target / replaced.MARK).exists() and not folder.exists()
+
+
+def test_a_kill_while_a_result_moves_leaves_none_for_good(results, monkeypatch):
+    target, folder = results("replaced/align", "old"), results("align", "current")
+    (target / replaced.MARK).touch()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "touch", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        replaced.move_to_replaced(folder, target, "remove", reuses=True)
+    assert folder.exists() and not target.exists()
+    replaced.move_to_replaced(folder, target, "remove", reuses=True)
+    assert (target / replaced.MARK).exists()
+    folder = results("align", "next")
+    (folder / replaced.MARK).touch()  # killed between the mark and the move; now it is to be kept
+    replaced.move_to_replaced(folder, target, "keep", reuses=True)
+    assert (target / "next").exists() and not (target / replaced.MARK).exists()
+
+
+def test_a_kill_just_before_the_last_result_goes_leaves_it_to_the_next_run(calls, recipe_values, tmp_path, monkeypatch):
+    monkeypatch.setattr(replaced, "KEPT_BYTES", 2000)
+    made, changed = recipe(recipe_values, tmp_path), recipe(recipe_values, tmp_path, align__min_score=0.11)
+    pipeline.run_pipeline(made)
+    (made.run_dir / "align" / "frames").write_bytes(bytes(3000))
+    with pytest.raises(SaladError, match=r"of align the old result goes only once the new one is done"):
+        pipeline.run_pipeline(changed)
+    last = made.run_dir / "replaced" / "align"
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "remove_marked", lambda target: None)
+        pipeline.run_pipeline(changed, replaced="remove")
+    assert (last / "frames").exists()
+    pipeline.run_pipeline(changed)
+    assert not last.exists()
+
+
 def test_an_interrupted_stage_resumes_in_its_folder(calls, recipe_values, tmp_path):
     calls[1].add("cluster")
     r = recipe(recipe_values, tmp_path)

@@ -179,6 +179,7 @@ def run_pipeline(
         if state and state.done and not changed and not above_ran:
             if first:
                 console.print(f"[dim]{stage}: finished before, unchanged[/]")
+                remove_marked(run.last_result(stage))  # the run may have been killed just before it was
             if stage in (only, until):
                 break
             continue
@@ -187,7 +188,8 @@ def run_pipeline(
             why = f"{', '.join(changed)} changed" if changed else f"{above_ran} ran again"
             if first and not above_ran:  # what lies below runs again too: asked about now, and not hours later
                 below = STAGES[STAGES.index(stage) : STAGES.index(only or until or STAGES[-1]) + 1]
-                refuse_large([run.folder(name) for name in below], replaced)
+                reused = [run.folder(name) for name in below if getattr(_module(name), "REUSES", False)]
+                refuse_large([run.folder(name) for name in below], replaced, reused=reused)
             if first:
                 reuses = getattr(_module(stage), "REUSES", False)
                 done = move_to_replaced(run.folder(stage), run.last_result(stage), replaced, reuses=reuses)
