@@ -328,7 +328,7 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
         write_json(folder / "stage.json", {**header, "status": "running", "seconds": spent})
         raise
     seconds += time.monotonic() - start_s
-    done = {"inputs": parts | _found(stage, folder), "status": "done", "seconds": round(seconds, 2)}
+    done = {"inputs": parts | _found(stage, folder, read=True), "status": "done", "seconds": round(seconds, 2)}
     write_json(folder / "stage.json", {**header, **done, "summary": summary})
     for pattern in getattr(_module(stage), "SPENT", ()):
         for path in folder.glob(pattern):
@@ -349,13 +349,15 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
     return parts | (module.inputs(recipe) if hasattr(module, "inputs") else {})
 
 
-def _found(stage: str, folder: Path) -> dict[str, str]:
+def _found(stage: str, folder: Path, *, read: bool = False) -> dict[str, str]:
     """Fingerprints of what the result in `folder` was made from that only its stage could tell, once it had read.
 
-    FOUND of its file: by the names that a user is told, a file in the folder, and what makes a fingerprint of it.
+    FOUND of its file: by the names that a user is told, a file in the folder, what makes a fingerprint of all that it
+    names as that is now, and as it was when the stage began to read. read: that of then.
     """
     own = getattr(_module(stage), "FOUND", {})
-    told = {name: stamp(folder / file) for name, (file, stamp) in own.items() if (folder / file).exists()}
+    there = {name: (folder / file, now, then) for name, (file, now, then) in own.items() if (folder / file).exists()}
+    told = {name: (then if read else now)(path) for name, (path, now, then) in there.items()}
     return {name: value for name, value in told.items() if value}
 
 
