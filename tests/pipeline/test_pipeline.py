@@ -227,6 +227,31 @@ def test_a_result_that_fits_again_is_taken_back(calls, recipe_values, tmp_path, 
     assert not list((folder / "replaced").glob(".*"))
 
 
+def test_a_recipe_with_other_lanes_does_not_begin_a_training_again(calls, recipe_values, tmp_path):
+    def made(lanes, **more):
+        return recipe(recipe_values, tmp_path, sequence={"stream": True, "lanes": lanes, "buffer_shards": 2}, **more)
+
+    def trained(lanes):
+        path = tmp_path / "run" / "stage1" / "checkpoint-000002" / "state.json"
+        pipeline.write_json(path, {"stream": {"lanes": {str(lane): {} for lane in range(lanes)}}})
+
+    calls[1].add("stage1")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_pipeline(made(8))
+    trained(8)
+    calls[1].clear()
+    pipeline.run_pipeline(made(32))
+    assert not (tmp_path / "run" / "replaced").exists() and (tmp_path / "run" / "stage1" / "checkpoint-000002").exists()
+    calls[0].clear()
+    changed = made(32, stage1__steps=77)
+    pipeline.run_pipeline(changed)
+    assert calls[0][0] == "stage1" and not (tmp_path / "run" / "stage1" / "checkpoint-000002").exists()
+    trained(32)
+    calls[0].clear()
+    pipeline.run_pipeline(changed)
+    assert calls[0] == []
+
+
 def test_below_a_stage_that_ran_anew_nothing_is_taken_back(calls, recipe_values, tmp_path):
     made, other = recipe(recipe_values, tmp_path), recipe(recipe_values, tmp_path, select__gamma=2.0)
     pipeline.run_pipeline(made)

@@ -193,6 +193,7 @@ def run_pipeline(
             if first:
                 reuses = getattr(_module(stage), "REUSES", False)
                 done = move_to_replaced(run.folder(stage), run.last_result(stage), replaced, reuses=reuses)
+                parts |= _inputs(stage, recipe)  # nothing there goes on any more
                 console.print(f"{stage}: runs again, because {why}; its last result{done}", highlight=False)
             meet()
             above_ran = stage
