@@ -9,8 +9,9 @@ import soundfile
 from salad.audio import copy_flac, read_audio, write_flac
 from salad.config import Speech
 from salad.data.ingest import ingest_documents
-from salad.data.ingest_plan import IngestLimits, PlannedRows, make_plan, open_plan, read_plan
+from salad.data.ingest_plan import IngestLimits, PlannedRows, make_plan, read_plan
 from salad.data.manifest import utterances_in
+from salad.data.plan_stamps import open_plan
 from salad.data.readers.rows import Row
 
 LIMITS = IngestLimits(min_s=0.1, max_s=60.0, context=1000, rate_hz=12.5, speech_share=0.6)

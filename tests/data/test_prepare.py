@@ -599,6 +599,38 @@ def test_another_sound_behind_the_same_manifest_is_read(tmp_path, monkeypatch):
         check_above(run, "align")
 
 
+def test_a_recording_exported_again_after_it_was_read_is_read_by_the_next_run(tmp_path, monkeypatch):
+    """The stage still speaks for days then; what it is stamped with is what it read, also after a kill."""
+    monkeypatch.chdir(tmp_path)
+    manifest = nemo(tmp_path / "data" / "nemo", lines=4)
+    write_jsonl(tmp_path / "web.jsonl", web_rows(10))
+    data = ['corpus.prepared=""', "corpus.text=[{path: web.jsonl}]", f"corpus.speech=[{{path: {manifest}}}]"]
+    recipe = load_recipe(RECIPES / "nemo.yaml", [*NO_WEIGHTS, "precision=fp32", *data])
+    read, texts, last = [], corpus.user_text, max(manifest.parent.rglob("*.wav"))
+    monkeypatch.setattr(corpus, "run", lambda run, real=corpus.run: read.append(run) or real(run))
+
+    def killed(*arguments):
+        soundfile.write(last, sound(2.0, 77), RATE_HZ)
+        raise KeyboardInterrupt
+
+    def exported(*arguments):
+        soundfile.write(last, sound(2.5, 78), RATE_HZ)
+        return texts(*arguments)
+
+    monkeypatch.setattr(corpus, "user_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(recipe, until="corpus")
+    for now, num in ((texts, 2), (texts, 2), (exported, 2)):  # the second attempt reads it as it is by then
+        monkeypatch.setattr(corpus, "user_text", now)
+        run_pipeline(recipe, until="corpus")
+        assert len(read) == num
+    soundfile.write(last, sound(2.0, 79), RATE_HZ)
+    for now, num in ((exported, 3), (texts, 4), (texts, 4)):
+        monkeypatch.setattr(corpus, "user_text", now)
+        run_pipeline(recipe, until="corpus")
+        assert len(read) == num
+
+
 def test_recordings_added_after_a_kill_are_read(tmp_path, monkeypatch):
     """The plan of a stage that was cut off is of the files that were there then."""
     monkeypatch.chdir(tmp_path)

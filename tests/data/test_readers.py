@@ -15,8 +15,9 @@ import soundfile
 
 from salad.audio import read_audio
 from salad.config import Speech, Text
-from salad.data.ingest_plan import IngestLimits, make_plan, read_plan, stamp_recordings
+from salad.data.ingest_plan import IngestLimits, make_plan, read_plan
 from salad.data.ingest_plan import rows_of as rows_of_plan
+from salad.data.plan_stamps import stamp_recordings
 from salad.data.readers.columns import need_pyarrow
 from salad.data.readers.detect import find_files, kind_of
 from salad.data.readers.rows import Row, check_text, locate, read_row

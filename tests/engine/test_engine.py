@@ -1,5 +1,6 @@
 """Shards are whole or absent, and the same whatever the number of workers."""
 
+import errno
 import functools
 import hashlib
 import json
@@ -94,6 +95,21 @@ def test_one_item_more_or_less_makes_one_shard_anew(job, tmp_path, items, held, 
     here = job(items)
     assert here == there == (held, made)
     assert job(items) == (held, [])
+
+
+def full(shard: Shard, folder: Path) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_names_the_last_result_that_waits_to_be_removed(tmp_path):
+    last, options = tmp_path / "replaced" / "align", {"shard_items": 4, "workers": 1, "title": "t"}
+    last.mkdir(parents=True)
+    with using(spare=(tmp_path, last)):
+        with pytest.raises(SaladError, match="then give the same command again$"):
+            run_shards(full, TEN, tmp_path / "out", **options)
+        (last / shards.MARK).write_bytes(bytes(3000))
+        with pytest.raises(SaladError, match=r"replaced/align \(3.*\) is kept only so .*, and may be removed now"):
+            run_shards(full, TEN, tmp_path / "out", **options)
 
 
 def test_a_last_result_is_taken_where_a_key_says_that_it_fits(job, tmp_path):

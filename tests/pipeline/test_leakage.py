@@ -116,6 +116,11 @@ def test_a_corpus_that_was_killed_does_not_read_the_text_against_forgetting_agai
     assert "reads all of plain_text once" not in capsys.readouterr().err and counts == summary
     assert read_json(run.folder("corpus") / "data_card.json") == card and reasons(run, "corpus") == told
     assert (run.folder("corpus") / "plain.jsonl").stat().st_ino == inode
+    for name in ("plain.jsonl", "plain.quarantine.jsonl"):  # removed by hand
+        path = run.folder("corpus") / name
+        before = path.read_text()
+        path.unlink()
+        assert start()[1] == summary and path.read_text() == before
 
 
 def test_broad_text_is_held_out_spoken_and_neither_bought_nor_trained_on(start, monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from salad.engine import Joined, Made
+from salad.files import write_json
 from salad.pipeline import distillation, ears_data, speechlm
 from salad.pipeline.ears_data import kept_back
 from salad.pipeline.speechlm import Pieces
@@ -74,14 +75,18 @@ def test_what_the_ctc_loss_reads_beside_the_distillation_is_not_all_held(monkeyp
     assert not asked and len(spans) == len(asked) == 5
 
 
-def test_lanes_that_cannot_be_dealt_are_refused_before_a_model_is_loaded(monkeypatch):
+def test_lanes_that_cannot_be_dealt_are_refused_before_a_model_is_loaded(monkeypatch, tmp_path):
     monkeypatch.setattr(ProcessGroup, "join", lambda: ProcessGroup(rank=0, size=16))
     monkeypatch.setattr(distillation, "load_tokenizer", lambda run: None)
     monkeypatch.setattr(distillation, "_placed", None)
     sequence = SimpleNamespace(context=2048, stream=True, lanes=8)
     run = SimpleNamespace(recipe=SimpleNamespace(sequence=sequence), use_threads=lambda: None)
-    run.uses_bf16 = lambda use, device: False
+    run.uses_bf16, run.folder = lambda use, device: False, lambda name: tmp_path / name
     with pytest.raises(SaladError, match="sequence.lanes: 8, but 16 processes train; set it to a multiple of 16"):
+        distillation.train_stage(run, "stage1", SimpleNamespace(reshard=True), None, None)
+    sequence.lanes, lanes = 16, {str(lane): {} for lane in range(8)}
+    write_json(tmp_path / "stage1" / "checkpoint-000002" / "state.json", {"stream": {"lanes": lanes}})
+    with pytest.raises(SaladError, match="sequence.lanes: 8, .* begun with that many, train with a number of"):
         distillation.train_stage(run, "stage1", SimpleNamespace(reshard=True), None, None)
 
 

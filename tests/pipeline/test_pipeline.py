@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from salad.files import read_json, sha256_json, write_text
 from salad.pipeline import replaced
 from salad.pipeline import run as pipeline
 from salad.pipeline.lock import one_owner, owned
+from salad.training.distributed import ProcessGroup
 from salad.training.schedule import of_round
 from salad.types import SaladError
 
@@ -68,6 +70,70 @@ def test_runs_all_stages_in_order_then_none(calls, recipe_values, tmp_path):
     calls[0].clear()
     pipeline.run_pipeline(recipe(recipe_values, tmp_path))
     assert calls[0] == []
+
+
+class Two:
+    """Two processes of one launch, as threads; gather and barrier are those of `ProcessGroup`."""
+
+    def __init__(self, monkeypatch):
+        self._barrier, self._values, self._own = threading.Barrier(2, timeout=60), [None, None], threading.local()
+        for name, value in (("WORLD_SIZE", "2"), ("RANK", "1")):  # threads cannot both hold the lock, nor need to
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(ProcessGroup, "join", lambda: self)
+
+    @property
+    def is_first(self):
+        return self._own.rank == 0
+
+    def barrier(self):
+        self._barrier.wait()
+
+    def gather(self, value):
+        self._values[self._own.rank] = value
+        self.barrier()
+        values = list(self._values)
+        self.barrier()
+        return values
+
+    def run(self, function):
+        """What both give or raise."""
+
+        def one(rank):
+            self._own.rank = rank
+            try:
+                return function()
+            except Exception as error:
+                return error
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(one, (0, 1)))
+
+
+def test_the_first_process_alone_looks_at_the_recordings_once_and_decides(calls, recipe_values, tmp_path, monkeypatch):
+    made, asked, load = recipe(recipe_values, tmp_path), [], pipeline._module
+    world = Two(monkeypatch)
+
+    def stamp(path):
+        asked.append(world.is_first)
+        return "here" if world.is_first else "of another disk"
+
+    def with_recordings(stage):
+        own = {"FOUND": {pipeline.RECORDINGS: ("out.txt", stamp, lambda path: "here")}} if stage == "corpus" else {}
+        if not world.is_first:  # in a thread it would write to the same temporary file
+            own["run"] = lambda run: calls[0].append(stage)
+        return types.SimpleNamespace(**{**vars(load(stage)), **own})
+
+    monkeypatch.setattr(pipeline, "_module", with_recordings)
+    for looked in ([], [True]):
+        asked.clear()
+        assert world.run(lambda: pipeline.run_pipeline(made)) == [made.run_dir] * 2
+        assert asked == looked
+    assert sorted(calls[0]) == sorted([*pipeline.STAGES, "stage1", "stage2"])  # both train, and each stage ran once
+    asked.clear()
+    assert world.run(lambda: pipeline.run_pipeline(made, only="align")) == [made.run_dir] * 2 and asked == [True]
+    other = recipe(recipe_values, tmp_path, corpus__web_documents=7)
+    told = world.run(lambda: pipeline.run_pipeline(other, only="align"))
+    assert [type(one) for one in told] == [SaladError] * 2 and "corpus changed" in str(told[1])
 
 
 def test_rows_that_only_a_resumed_stage_reads_go_once_it_is_finished(calls, recipe_values, tmp_path):
@@ -163,6 +229,31 @@ def test_a_result_that_fits_again_is_taken_back(calls, recipe_values, tmp_path, 
     assert not list((folder / "replaced").glob(".*"))
 
 
+def test_a_recipe_with_other_lanes_does_not_begin_a_training_again(calls, recipe_values, tmp_path):
+    def made(lanes, **more):
+        return recipe(recipe_values, tmp_path, sequence={"stream": True, "lanes": lanes, "buffer_shards": 2}, **more)
+
+    def trained(lanes):
+        path = tmp_path / "run" / "stage1" / "checkpoint-000002" / "state.json"
+        pipeline.write_json(path, {"stream": {"lanes": {str(lane): {} for lane in range(lanes)}}})
+
+    calls[1].add("stage1")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run_pipeline(made(8))
+    trained(8)
+    calls[1].clear()
+    pipeline.run_pipeline(made(32))
+    assert not (tmp_path / "run" / "replaced").exists() and (tmp_path / "run" / "stage1" / "checkpoint-000002").exists()
+    calls[0].clear()
+    changed = made(32, stage1__steps=77)
+    pipeline.run_pipeline(changed)
+    assert calls[0][0] == "stage1" and not (tmp_path / "run" / "stage1" / "checkpoint-000002").exists()
+    trained(32)
+    calls[0].clear()
+    pipeline.run_pipeline(changed)
+    assert calls[0] == []
+
+
 def test_below_a_stage_that_ran_anew_nothing_is_taken_back(calls, recipe_values, tmp_path):
     made, other = recipe(recipe_values, tmp_path), recipe(recipe_values, tmp_path, select__gamma=2.0)
     pipeline.run_pipeline(made)
@@ -180,6 +271,56 @@ def test_what_was_cut_short_takes_no_finished_results_place(tmp_path):
     said = replaced.move_to_replaced(tmp_path / "stage1", target)
     assert "was not finished and is removed; replaced/stage1 holds a finished one" in said
     assert read_json(target / "stage.json")["status"] == "done" and not (tmp_path / "stage1").exists()
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """Write a finished result of 3 kB, which is large here; its folder."""
+    monkeypatch.setattr(replaced, "KEPT_BYTES", 2000)
+
+    def write(name, made_as):
+        pipeline.write_json(tmp_path / name / "stage.json", {"status": "done"})
+        (tmp_path / name / made_as).write_bytes(bytes(3000))
+        return tmp_path / name
+
+    return write
+
+
+def test_what_is_to_be_removed_takes_no_kept_results_place(results):
+    target, folder = results("replaced/align", "kept"), results("align", "current")
+    assert "is removed" in replaced.move_to_replaced(folder, target, "remove", reuses=True)
+    assert (target / "kept").exists() and not (target / replaced.MARK).exists() and not folder.exists()
+
+
+def test_a_kill_while_a_result_moves_leaves_none_for_good(results, monkeypatch):
+    target, folder = results("replaced/align", "old"), results("align", "current")
+    (target / replaced.MARK).touch()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "touch", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        replaced.move_to_replaced(folder, target, "remove", reuses=True)
+    assert folder.exists() and not target.exists()
+    replaced.move_to_replaced(folder, target, "remove", reuses=True)
+    assert (target / replaced.MARK).exists()
+    folder = results("align", "next")
+    (folder / replaced.MARK).touch()  # killed between the mark and the move; now it is to be kept
+    replaced.move_to_replaced(folder, target, "keep", reuses=True)
+    assert (target / "next").exists() and not (target / replaced.MARK).exists()
+
+
+def test_a_kill_just_before_the_last_result_goes_leaves_it_to_the_next_run(calls, recipe_values, tmp_path, monkeypatch):
+    monkeypatch.setattr(replaced, "KEPT_BYTES", 2000)
+    made, changed = recipe(recipe_values, tmp_path), recipe(recipe_values, tmp_path, align__min_score=0.11)
+    pipeline.run_pipeline(made)
+    (made.run_dir / "align" / "frames").write_bytes(bytes(3000))
+    with pytest.raises(SaladError, match=r"of align the old result goes only once the new one is done"):
+        pipeline.run_pipeline(changed)
+    last = made.run_dir / "replaced" / "align"
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "remove_marked", lambda target: None)
+        pipeline.run_pipeline(changed, replaced="remove")
+    assert (last / "frames").exists()
+    pipeline.run_pipeline(changed)
+    assert not last.exists()
 
 
 def test_an_interrupted_stage_resumes_in_its_folder(calls, recipe_values, tmp_path):

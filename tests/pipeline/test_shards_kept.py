@@ -15,6 +15,7 @@ from salad.data import ingest, manifest
 from salad.data.manifest import read_utterances, write_utterances
 from salad.files import read_json, read_jsonl
 from salad.model.encoders import job
+from salad.pipeline import speech_jobs
 from salad.pipeline.run import Run, _inputs, run_pipeline
 from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.sequence.examples import all_pieces
@@ -102,6 +103,14 @@ def held(run):
         heard = [[np.array(frames.get(p.key)).tobytes() for p in each] for each in pieces]
         out[name] = [(u.id, u.text, u.words, sound) for u, sound in zip(own, heard, strict=True)]
     return out
+
+
+def test_an_update_of_a_library_keeps_what_was_spoken(monkeypatch):
+    monkeypatch.setattr(speech_jobs.assets, "fingerprint", lambda name: name)
+    voices = ["piper-joe", "openai:tts:alloy@http://localhost:1/v1"]
+    before = speech_jobs.spoken_by(voices)
+    monkeypatch.setattr(speech_jobs, "versions", lambda: {"torch": "99"})
+    assert speech_jobs.spoken_by(voices) == before != speech_jobs.spoken_by(["kokoro:af_heart"])
 
 
 def test_one_recording_more_makes_one_shard_of_each_job_anew(corpus, made, tmp_path):

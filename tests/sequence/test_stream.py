@@ -4,6 +4,7 @@ import itertools
 import json
 from collections import Counter
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +14,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from salad.config import Text, load_recipe
 from salad.data.manifest import read_utterances, write_utterances
-from salad.files import read_json, read_jsonl, sha256_file, write_jsonl
+from salad.files import read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import encode
 from salad.pipeline.speechlm import speech_examples
 from salad.pipeline.stages import stage1, stage2
 from salad.pipeline.stages.align import load_frames, pieces_of, speech_stream
-from salad.pipeline.streaming import text_shards
+from salad.pipeline.streaming import open_stream, text_shards
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
 from salad.testing.corpora import WORDS, make_utterances
 from salad.testing.forks import Fork, run_alone, run_together
@@ -171,6 +172,21 @@ def test_refusals_name_the_setting():
             stream.load_state_dict(state)
     with pytest.raises(SaladError, match="other shards"):
         stream.load_state_dict({})
+
+
+def test_a_checkpoint_goes_on_with_the_lanes_it_was_begun_with(tmp_path):
+    sources, stage = [make_source("a", [5] * 6)], SimpleNamespace(positions=56, steps=4)
+
+    def opened(lanes):
+        layout = SimpleNamespace(lanes=lanes, buffer_shards=2)
+        return open_stream(tmp_path, stage, layout, sources, ProcessGroup(), seed=1)
+
+    batches = opened(2)
+    first, state = batches[0], batches.state_dict()
+    write_json(tmp_path / "checkpoint-000001" / "state.json", {"stream": state})
+    again = opened(4)
+    again.load_state_dict(state)
+    assert first and [again[step] for step in (1, 2, 3)] == [batches[step] for step in (1, 2, 3)]
 
 
 def test_batches_ahead_do_not_show_in_the_state():

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from salad.audio import copy_flac, to_samples, to_seconds, write_flac
-from salad.data.ingest_plan import IngestLimits, Planned, PlannedRows, open_plan, stamp_of
+from salad.data.ingest_plan import IngestLimits, Planned, PlannedRows
 from salad.data.manifest import Sentence, write_utterances
+from salad.data.plan_stamps import open_plan, stamp_of
 from salad.data.readers.rows import Row, read_row, utf8
 from salad.engine import Made, Shard, run_shards
 from salad.files import write_jsonl

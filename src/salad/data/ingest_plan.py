@@ -13,13 +13,14 @@ import re
 import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from salad.config import Speech
+from salad.data.plan_stamps import open_plan, stamp_of
 from salad.data.readers.detect import unread_files, walk
 from salad.data.readers.rows import AUDIO_SUFFIXES, Row, check_text, times_fault, to_row, utf8
 from salad.engine import pick
@@ -172,30 +173,6 @@ def _named(files: Iterable[Path], what: str) -> str:
     return f"{what}, not read: {num} ({', '.join(first)}{', ...' if num > MAX_NAMED else ''})" if num else ""
 
 
-def stamp_of(path: str) -> tuple[int, int]:
-    """Size and time of a file; zeros where there is none, nor can be by that name."""
-    try:
-        state = os.stat(path)
-    except (OSError, ValueError):
-        return 0, 0
-    return state.st_size, state.st_mtime_ns
-
-
-def stamp_recordings(path: Path) -> str:
-    """16 hex digits of the sizes and times of the files that the rows of a plan name; none of them is read.
-
-    A file that is gone counts as it was: what was made of it stays. "" for a plan of old, which does not tell.
-    """
-    digest = hashlib.sha256()
-    with open_plan(path) as plan:
-        if not plan.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchone():
-            return ""
-        for audio, *then in plan.execute("SELECT audio, size, time FROM files ORDER BY source, audio"):
-            now = stamp_of(json.loads(audio))
-            digest.update(f"{audio} {list(now) if any(now) else then}\n".encode())
-    return digest.hexdigest()[:16]
-
-
 def _checked(row: Row, entry: Speech) -> Row:
     """The row with clean text; or with its problem, and then with no text that could not be written as UTF-8."""
     problem, text = row.problem, ""
@@ -313,13 +290,6 @@ def rows_of(path: Path, document: int) -> list[Row]:
     """The rows of one document, in order."""
     with open_plan(path) as plan:
         return PlannedRows(plan).rows(document)
-
-
-@contextmanager
-def open_plan(path: Path) -> Iterator[sqlite3.Connection]:
-    """The plan, to be read."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as plan:
-        yield plan
 
 
 def choose_heldout(

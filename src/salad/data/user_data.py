@@ -18,6 +18,7 @@ from salad.data.deduplicate import quarantine_duplicates
 from salad.data.ingest import ingest_documents
 from salad.data.ingest_plan import CHARS_PER_S, IngestLimits, choose_heldout, make_plan, read_plan
 from salad.data.manifest import utterances_in
+from salad.data.plan_stamps import stamp_again
 from salad.data.quarantine import gather_quarantine
 from salad.data.readers.text import stream_text, unique_text
 from salad.data.sources import open_source
@@ -43,7 +44,9 @@ def user_recordings(
         return [], [], []
     assert limits is not None, "there is something to read"
     plan = folder / "plan.sqlite"
-    if not plan.exists():  # a resumed stage goes on with its own
+    if plan.exists():  # a resumed stage goes on with its own
+        stamp_again(plan)
+    else:
         make_plan(plan, ((entry, *open_source(entry)) for entry in settings.own_speech), limits)
     documents, sources = read_plan(plan)
     chosen, kept_by = set[int](), dict[str, str]()
@@ -155,7 +158,7 @@ def own_plain_text(
     """
     rows, quarantined = list[TextSource](), list[dict[str, str]]()
     told, left_out = path.with_suffix(".card.jsonl"), path.with_suffix(".quarantine.jsonl")
-    if told.exists():  # written last, and gone with the stage's folder where its settings change
+    if all(file.exists() for file in (path, left_out, told)):  # and gone with the stage's folder where settings change
         return read_records(TextSource, told), read_jsonl(left_out)
 
     def passed() -> Iterator[JsonObject]:

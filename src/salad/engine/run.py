@@ -13,7 +13,19 @@ from typing import Any, Literal, Protocol
 
 from salad.engine.devices import Library, Setting, environment, gpus_here, no_gpu, plan_workers, told
 from salad.engine.local import LocalPool, single_threaded, torch_threads
-from salad.engine.shards import Attempt, Outcome, Shard, cut, item_name, keep_only, perform, remove_halves, shard_name
+from salad.engine.shards import (
+    MARK,
+    Attempt,
+    Outcome,
+    Shard,
+    cut,
+    item_name,
+    keep_only,
+    perform,
+    remove_halves,
+    shard_name,
+)
+from salad.files import num_bytes, size_of
 from salad.progress import Bar, console, progress
 from salad.types import SaladError
 
@@ -153,8 +165,17 @@ def _full_disk_told(out_dir: Path) -> Iterator[None]:
             raise
         raise SaladError(
             f"disk: no space left for {out_dir} ({error.strerror}); finished shards stay: free some space, then give "
-            "the same command again"
+            f"the same command again{_removable()}"
         ) from error
+
+
+def _removable() -> str:
+    """Of a last result that waits to be removed: that it need not wait."""
+    spare = _settings.get().spare
+    if spare is None or not (spare[1] / MARK).exists():
+        return ""
+    size = size_of(num_bytes(spare[1]))
+    return f"; {spare[1]} ({size}) is kept only so that shards are taken from it, and may be removed now"
 
 
 def _pool(

@@ -20,6 +20,7 @@ from salad.engine.machine import flushed
 from salad.files import read_jsonl, write_jsonl, write_lines
 
 KEPT = ".kept-"
+MARK = "remove-when-done"  # a file in a last result that is kept only until the new one took its shards
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from salad.pipeline.ears import ears_sides, lower_part_again
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer, speech_examples
 from salad.pipeline.stages.align import load_aligned, load_frames
-from salad.pipeline.streaming import count_left_out, open_stream
+from salad.pipeline.streaming import count_left_out, lanes_of, open_stream
 from salad.sequence import Frames
 from salad.sequence.examples import text_examples
 from salad.sequence.stream import ShardSource, check_lanes
@@ -60,10 +60,11 @@ def train_stage(
     weights_of_texts: how often ears in two parts read each of their texts (`text_weights`); None: all alike.
     """
     run.use_threads()
+    folder = overfit or folder or run.folder(name)
     tokenizer, device = load_tokenizer(run), default_device()
     world, context = ProcessGroup.join(), run.recipe.sequence.context
     if run.recipe.sequence.stream:
-        check_lanes(run.recipe.sequence.lanes, world.size)  # before hours of loading
+        check_lanes(lanes_of(folder, run.recipe.sequence), world.size)  # before hours of loading
     bf16 = run.uses_bf16("train", device)
     spread = partial(shard, world=world, reshard=settings.reshard, bf16=bf16)
     model = _placed(run, world, settings.llm, bf16, spread if settings.shard else None, weights)
@@ -74,7 +75,6 @@ def train_stage(
         model.llm.gradient_checkpointing_enable({"use_reentrant": False})
         model.llm.train()  # transformers forms activations again only while training; its dropout is 0
     seed = run.recipe.seed if seed is None else seed
-    folder = overfit or folder or run.folder(name)
     stream, plan = None, list[list[Example]]()
     found = sources(load_tokenizer(run))  # of its own, for a stream reads in a thread
     if isinstance(found[0], ShardSource):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from salad.engine.shards import MARK
 from salad.files import num_bytes, size_of
 from salad.progress import console
 from salad.records import read_record
@@ -15,7 +16,6 @@ from salad.types import SaladError
 
 Replaced = Literal["ask", "keep", "remove"]
 KEPT_BYTES = 10**10  # of results that no longer fit: so much is kept in replaced/ without asking
-MARK = "remove-when-done"  # a file in a replaced result that is only to be taken from
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,13 @@ def move_to_replaced(folder: Path, target: Path, replaced: Replaced = "ask", *, 
     One that was cut short goes itself where the one there is finished: hours of training are not given for minutes.
     replaced: whether a result over 10 GB is kept or removed; nobody having said so, it raises SaladError, for beside
     the new result it would take as much of the disk again. reuses: the stage takes what still fits from its last result
-    (as hard links, which take no room): that is removed once the new one is done (`remove_marked`).
+    (as hard links, which take no room): that is removed once the new one is done (`remove_marked`), but at once where
+    it would take the place of a finished one that is kept.
     """
     refuse_large([folder], replaced)
     size, older = num_bytes(folder), num_bytes(target)
     removed = size > KEPT_BYTES and replaced == "remove"
-    if removed and not reuses:
+    if removed and (not reuses or (_is_done(target) and not (target / MARK).exists())):
         shutil.rmtree(folder)
         return f" ({size_of(size)}) is removed"
     if _is_done(target) and not _is_done(folder):
@@ -60,9 +61,12 @@ def move_to_replaced(folder: Path, target: Path, replaced: Replaced = "ask", *, 
         return f" ({size_of(size)}) was not finished and is removed; replaced/{target.name} holds a finished one"
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
+    if removed:
+        (folder / MARK).touch()  # before it moves: whoever is killed here leaves nothing that stays for good
+    else:
+        (folder / MARK).unlink(missing_ok=True)
     folder.rename(target)
     if removed:
-        (target / MARK).touch()
         return f" ({size_of(size)}) is removed once the new one is done, which takes from it what still fits"
     gone = f", in place of an older one ({size_of(older)})" if older else ""
     return f" ({size_of(size)}) is kept in replaced/{target.name}{gone}"
@@ -93,13 +97,18 @@ def _is_done(folder: Path) -> bool:
     return (state_of(folder) or StageNote()).done
 
 
-def refuse_large(folders: Sequence[Path], replaced: Replaced = "ask") -> None:
-    """Raise SaladError where results that no longer fit hold over 10 GB and nobody said what becomes of them."""
+def refuse_large(folders: Sequence[Path], replaced: Replaced = "ask", *, reused: Collection[Path] = ()) -> None:
+    """Raise SaladError where results that no longer fit hold over 10 GB and nobody said what becomes of them.
+
+    reused: those of `folders` whose stage takes from its last result, so that they go late (see `move_to_replaced`).
+    """
     sizes = {folder: num_bytes(folder) for folder in folders}
     if replaced == "ask" and (total := sum(sizes.values())) > KEPT_BYTES:
         named = ", ".join(f"{folder} ({size_of(size)})" for folder, size in sizes.items() if size)
+        late = ", ".join(folder.name for folder, size in sizes.items() if folder in reused and size > KEPT_BYTES)
+        later = f" (of {late} the old result goes only once the new one is done, which takes shards from it)"
         raise SaladError(
             f"run_dir: the results in {named} no longer fit the recipe, and kept in replaced/ beside the new ones they "
-            f"take {size_of(total)} of disk: give `salad run` --replaced keep or --replaced remove, or remove them "
-            "yourself, or name another run_dir"
+            f"take {size_of(total)} of disk: give `salad run` --replaced keep or --replaced remove"
+            f"{later if late else ''}, or remove them yourself, or name another run_dir"
         )

@@ -154,29 +154,32 @@ def run_pipeline(
         raise SaladError(f"--replaced: got {replaced!r}, expected keep or remove")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
     run = Run(recipe)
-    first, meet = _others()
-    if not reuse and only in (None, "assets", "corpus") and not run.finished("corpus"):
-        check_places(recipe.corpus)  # before models are fetched
-    parts = check_above(run, only) if only else {}
+    first, meet, told = _others()
+
+    def check() -> dict[str, str]:
+        if not reuse and only in (None, "assets", "corpus") and not run.finished("corpus"):
+            check_places(recipe.corpus)  # before models are fetched
+        return check_above(run, only) if only else {}
+
+    parts, known = told(check), dict[str, dict[str, str]]()
     if first:
         run.dir.mkdir(parents=True, exist_ok=True)
         apart = [asdict(departure) for departure in departures(recipe)]
         write_json(run.dir / "recipe.json", {**recipe.model_dump(mode="json"), "departures": apart})
     above_ran, ran = "", False
     for above, stage in itertools.pairwise(("", only) if only else ("", *STAGES)):
-        meet()  # what the first process wrote about the stage before is there for all
-        parts |= _found(above, run.folder(above)) | _inputs(stage, recipe)
-        state, last = state_of(run.folder(stage)), _fitting(stage, run.last_result(stage), parts)
-        changed = _changed(state.inputs, parts | _found(stage, run.folder(stage))) if state else []
-        meet()  # and nobody writes before all have read
+        parts |= known.get(above, {})
+        parts, state, last, changed = told(functools.partial(_standing, run, stage, parts, known))
         if changed and not ran and last:
             if first:
                 done = take_back(run.folder(stage), run.last_result(stage), replaced)
+                known[stage] = _noted(stage, run.folder(stage))
                 console.print(f"{stage}: fits again and is taken back from replaced/; {done}", highlight=False)
             state, changed = last, []
         if state and state.done and not changed and not above_ran:
             if first:
                 console.print(f"[dim]{stage}: finished before, unchanged[/]")
+                remove_marked(run.last_result(stage))  # the run may have been killed just before it was
             if stage in (only, until):
                 break
             continue
@@ -185,10 +188,12 @@ def run_pipeline(
             why = f"{', '.join(changed)} changed" if changed else f"{above_ran} ran again"
             if first and not above_ran:  # what lies below runs again too: asked about now, and not hours later
                 below = STAGES[STAGES.index(stage) : STAGES.index(only or until or STAGES[-1]) + 1]
-                refuse_large([run.folder(name) for name in below], replaced)
+                reused = [run.folder(name) for name in below if getattr(_module(name), "REUSES", False)]
+                refuse_large([run.folder(name) for name in below], replaced, reused=reused)
             if first:
                 reuses = getattr(_module(stage), "REUSES", False)
                 done = move_to_replaced(run.folder(stage), run.last_result(stage), replaced, reuses=reuses)
+                parts |= _inputs(stage, recipe)  # nothing there goes on any more
                 console.print(f"{stage}: runs again, because {why}; its last result{done}", highlight=False)
             meet()
             above_ran = stage
@@ -202,10 +207,25 @@ def run_pipeline(
             run_stage(run, stage, parts)
         elif getattr(_module(stage), "TOGETHER", False):  # the first process runs the others alone
             _function(stage)(run)
+        if first:
+            known[stage] = _noted(stage, run.folder(stage))
         if stage in (only, until):
             break
     meet()
     return run.dir
+
+
+def _standing(
+    run: Run, stage: str, parts: dict[str, str], known: dict[str, dict[str, str]]
+) -> tuple[dict[str, str], StageNote | None, StageNote | None, list[str]]:
+    """How a stage stands: what it is made from, its note, that of its last result where it fits, and what changed.
+
+    parts: of the stages above. known: takes what its result was found to be made from, for those below.
+    """
+    state, parts = state_of(run.folder(stage)), parts | _inputs(stage, run.recipe)
+    known[stage] = _found(stage, run.folder(stage)) if state and state.done else {}
+    changed = _changed(state.inputs, parts | known[stage]) if state else []
+    return parts, state, _fitting(stage, run.last_result(stage), parts) if changed else None, changed
 
 
 def check_above(run: Run, stage: str) -> dict[str, str]:
@@ -243,17 +263,39 @@ def _same_elsewhere(stage: str, parts: dict[str, str], runs: Sequence[Path]) -> 
 def _fitting(stage: str, folder: Path, parts: dict[str, str]) -> StageNote | None:
     """The note of a finished result in `folder` that was made from `parts`, and from what it found as it is now."""
     state = state_of(folder)
-    return state if state and state.done and state.inputs in (parts, parts | _found(stage, folder)) else None
+    if state is None or not state.done:
+        return None
+    inputs, found = state.inputs or {}, _noted(stage, folder)
+    if {**parts, **found} != inputs:  # known without a look at every file of a corpus
+        return None
+    return state if not found or parts | _found(stage, folder) == inputs else None
 
 
-def _others() -> tuple[bool, Callable[[], None]]:
-    """Whether this process is the first, and how to wait for the others; alone unless torchrun started more."""
+def _others() -> tuple[bool, Callable[[], None], Callable[[Callable[[], Any]], Any]]:
+    """Whether this process is the first, how to wait for the others, and how all take what the first one alone finds.
+
+    Alone unless torchrun started more. The others read no file to decide: they may see another state of a shared disk,
+    and a corpus that only one machine has. What the first one raises as SaladError is raised in all.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return True, lambda: None
+        return True, lambda: None, lambda find: find()
     from salad.training.distributed import ProcessGroup
 
     world = ProcessGroup.join()
-    return world.is_first, world.barrier
+
+    def told(find: Callable[[], Any]) -> Any:
+        found = None
+        try:
+            found = find() if world.is_first else None
+        except SaladError as error:
+            found = error
+        world.barrier()  # which waits for days, where a gather waits for minutes
+        found = world.gather(found)[0]
+        if isinstance(found, SaladError):
+            raise found
+        return found
+
+    return world.is_first, world.barrier, told
 
 
 def _module(stage: str) -> ModuleType:
@@ -287,7 +329,7 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
         write_json(folder / "stage.json", {**header, "status": "running", "seconds": spent})
         raise
     seconds += time.monotonic() - start_s
-    done = {"inputs": parts | _found(stage, folder), "status": "done", "seconds": round(seconds, 2)}
+    done = {"inputs": parts | _found(stage, folder, read=True), "status": "done", "seconds": round(seconds, 2)}
     write_json(folder / "stage.json", {**header, **done, "summary": summary})
     for pattern in getattr(_module(stage), "SPENT", ()):
         for path in folder.glob(pattern):
@@ -308,14 +350,22 @@ def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
     return parts | (module.inputs(recipe) if hasattr(module, "inputs") else {})
 
 
-def _found(stage: str, folder: Path) -> dict[str, str]:
+def _found(stage: str, folder: Path, *, read: bool = False) -> dict[str, str]:
     """Fingerprints of what the result in `folder` was made from that only its stage could tell, once it had read.
 
-    FOUND of its file: by the names that a user is told, a file in the folder, and what makes a fingerprint of it.
+    FOUND of its file: by the names that a user is told, a file in the folder, what makes a fingerprint of all that it
+    names as that is now, and as it was when the stage began to read. read: that of then.
     """
-    own = getattr(_module(stage), "FOUND", {}) if stage else {}
-    told = {name: stamp(folder / file) for name, (file, stamp) in own.items() if (folder / file).exists()}
+    own = getattr(_module(stage), "FOUND", {})
+    there = {name: (folder / file, now, then) for name, (file, now, then) in own.items() if (folder / file).exists()}
+    told = {name: (then if read else now)(path) for name, (path, now, then) in there.items()}
     return {name: value for name, value in told.items() if value}
+
+
+def _noted(stage: str, folder: Path) -> dict[str, str]:
+    """The same, as the note of the result in `folder` has it."""
+    inputs = (state_of(folder) or StageNote()).inputs or {}
+    return {name: inputs[name] for name in getattr(_module(stage), "FOUND", {}) if name in inputs}
 
 
 def kept_precision(run_dir: Path) -> Path:

@@ -13,13 +13,14 @@ import numpy as np
 from salad.config import Sequence as Layout
 from salad.config import Stage
 from salad.data.manifest import utterance_from_dict, utterances_in
-from salad.files import read_jsonl, write_jsonl
+from salad.files import read_json, read_jsonl, write_jsonl
 from salad.model.encoders.job import FlyFrames
 from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import encoder_of, expected, reencode_stale
 from salad.sequence import Frames, FrameShard
 from salad.sequence.examples import num_positions, speech_examples, text_examples
 from salad.sequence.stream import LeftOut, Lines, ShardSource, Stream, StreamBatches
+from salad.training.checkpoint import latest_checkpoint
 from salad.training.distributed import ProcessGroup
 from salad.types import Document, Example, Utterance
 
@@ -29,7 +30,7 @@ def open_stream(
 ) -> StreamBatches:
     """A stage's batches out of `sources`; what is left out goes to quarantine.jsonl in the stage's folder.
 
-    settings: how many lanes fill a batch, and how far a stream shuffles.
+    settings: how many lanes fill a batch (see `lanes_of`), and how far a stream shuffles.
     """
     path = folder / "quarantine.jsonl"
     known: set[str] = set()
@@ -47,13 +48,20 @@ def open_stream(
         sources,
         positions=stage.positions,
         seed=seed,
-        lanes=settings.lanes,
+        lanes=lanes_of(folder, settings),
         buffer=settings.buffer_shards,
         rank=world.rank,
         size=world.size,
         left_out=left_out,
     )
     return StreamBatches(stream, stage.steps)
+
+
+def lanes_of(folder: Path, settings: Layout) -> int:
+    """Lanes of a stage's stream: those that its newest checkpoint was begun with; the recipe's where there is none."""
+    newest = latest_checkpoint(folder)
+    state = read_json(newest / "state.json") if newest and (newest / "state.json").exists() else {}
+    return len(state.get("stream", {}).get("lanes", ())) or settings.lanes
 
 
 def count_left_out(folder: Path) -> int:

@@ -180,8 +180,9 @@ class Stream:
         """Go on where the state of any number of processes stood. Raises SaladError where it is of another stream."""
         if state.get("plan") != self._plan or not {str(lane) for lane in self._lanes} <= set(state.get("lanes", {})):
             raise SaladError(
-                "stream: the checkpoint was written while other shards, shares, lanes or another seed were read; "
-                "restore them, or remove the stage's checkpoints to begin again"
+                "stream: the checkpoint was written while other shards, shares, lanes or another seed were read "
+                f"(it has --set sequence.lanes={len(state.get('lanes', {}))}); restore them, or "
+                "remove the stage's checkpoints to begin again"
             )
         for lane, readers in self._lanes.items():
             for reader in readers:
@@ -198,7 +199,10 @@ class Stream:
 def check_lanes(lanes: int, size: int) -> None:
     """Raise SaladError where lanes cannot be dealt to `size` processes."""
     if lanes % size:
-        raise SaladError(f"sequence.lanes: {lanes}, but {size} processes train; set it to a multiple of {size}")
+        raise SaladError(
+            f"sequence.lanes: {lanes}, but {size} processes train; set it to a multiple of {size}, "
+            "or, where a checkpoint was begun with that many, train with a number of processes that divides it"
+        )
 
 
 class StreamBatches:

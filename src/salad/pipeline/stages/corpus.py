@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import chain
 
 from salad import assets
 from salad.config import Recipe
 from salad.data.card import write_card
 from salad.data.generate_text import generate_corpus
-from salad.data.ingest_plan import stamp_recordings
+from salad.data.plan_stamps import stamp_recordings
 from salad.data.prepared import chosen_documents, read_prepared
 from salad.data.quarantine import gather_quarantine
 from salad.data.readers.text import read_local_text
@@ -24,7 +25,9 @@ from salad.types import Document, SaladError
 
 SECTIONS = ("corpus",)
 SPENT = (TEXTS,)  # web.jsonl has what was kept of them
-FOUND = {RECORDINGS: ("plan.sqlite", stamp_recordings)}  # `inputs` knows their manifests alone
+FOUND = {  # `inputs` knows their manifests alone
+    RECORDINGS: ("plan.sqlite", stamp_recordings, functools.partial(stamp_recordings, planned=True)),
+}
 REUSES = True  # shards of the last result
 
 

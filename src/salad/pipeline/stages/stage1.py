@@ -14,7 +14,7 @@ from salad.pipeline.fingerprints import fingerprint
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import ears_checkpoint, speech_source, text_source
 from salad.pipeline.stages.align import load_frames, speech_stream, stream_aligned
-from salad.pipeline.streaming import text_shards
+from salad.pipeline.streaming import lanes_of, text_shards
 from salad.sequence import Frames
 from salad.sequence.stream import ShardSource
 from salad.training.distributed import ProcessGroup
@@ -26,9 +26,13 @@ TOGETHER = True  # under torchrun all processes run it
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:
-    """How a stream shuffles, where there is one: it orders the documents of both stages."""
+    """How a stream shuffles, where there is one: it orders the documents of both stages.
+
+    What was begun goes on with its lanes, whatever the recipe says by then.
+    """
     sequence = recipe.sequence
-    return {"stream": fingerprint([sequence.lanes, sequence.buffer_shards])} if sequence.stream else {}
+    lanes = lanes_of(recipe.run_dir / "stage1", sequence)
+    return {"stream": fingerprint([lanes, sequence.buffer_shards])} if sequence.stream else {}
 
 
 def run(run: Run, overfit: Path | None = None) -> Summary:
