@@ -319,3 +319,12 @@ def test_a_broken_line_is_set_aside_and_the_others_are_read(adapted, tmp_path):
         "utterances.jsonl:1",
         "utterances.jsonl:6",
     ]
+
+
+def test_an_utterance_whose_audio_no_disk_could_name_is_set_aside(adapted, tmp_path):
+    shutil.copytree(adapted[2].parent, tmp_path / "corpus")
+    path = tmp_path / "corpus" / "utterances.jsonl"
+    rows = read_jsonl(path)
+    write_jsonl(path, [{**rows[0], "audio": "x" * 300 + ".wav"}, *rows[1:]])
+    found = read_corpus(path)
+    assert len(found.utterances) == 3 and found.quarantined[0]["reason"].endswith("does not exist")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -249,7 +250,7 @@ def read_corpus(path: Path, trusted: bool = False) -> MeasuredCorpus:
                 u = to_utterance(row)
                 if not u.words:
                     raise SaladError(NO_TIMES)
-                if not Path(u.audio).is_file():
+                if not os.path.isfile(u.audio):  # Path would raise for a name too long
                     raise SaladError(f"{u.audio} does not exist")
                 kept[u.id] = replace(u, document_id=u.document_id or u.id)
             except SaladError as error:
