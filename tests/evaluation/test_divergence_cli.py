@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
+import salad
 from salad import assets
 from salad.cli import app
 from salad.config import Recipe
@@ -22,6 +23,7 @@ from salad.evaluation.saved_model import LoadedModel, read_corpus
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
+from salad.pipeline.lock import OWNER, owned
 from salad.pipeline.noisy import noise_rows
 from salad.pipeline.run import Run
 from salad.records import from_json, to_json
@@ -234,6 +236,16 @@ def test_the_command_prints_the_table(adapted, tmp_path):
     assert "domain-1" in done.output and "divergence.json" in done.output
     refused = CliRunner().invoke(app, ["divergence", str(llm), "--corpus", str(corpus)])
     assert refused.exit_code == 2 and "no saved SALAD model" in refused.output
+
+
+def test_two_measurements_do_not_write_to_one_folder(adapted, tmp_path, monkeypatch):
+    model, _, corpus = adapted
+    with owned(tmp_path / "d"), pytest.raises(SaladError, match="in use by process"):
+        salad.divergence(model, corpus, tmp_path / "d", workers=1)
+    held = []
+    monkeypatch.setattr(LoadedModel, "encode", lambda *_, **__: held.append((tmp_path / "f" / OWNER).exists()))
+    monkeypatch.setattr(LoadedModel, "examples", lambda *_, **__: [])
+    assert salad.load(model).examples(corpus, tmp_path / "f") == [] and held == [True]
 
 
 def test_ears_apart_are_joined_with_their_llm_once(tmp_path, monkeypatch):
