@@ -340,3 +340,14 @@ def test_an_utterance_whose_audio_no_disk_could_name_is_set_aside(adapted, tmp_p
     write_jsonl(path, [{**rows[0], "audio": "x" * 300 + ".wav"}, *rows[1:]])
     found = read_corpus(path)
     assert len(found.utterances) == 3 and found.quarantined[0]["reason"].endswith("does not exist")
+
+
+def test_an_utterance_of_another_rate_than_its_file_is_set_aside(adapted, tmp_path):
+    shutil.copytree(adapted[2].parent, tmp_path / "corpus")
+    path = tmp_path / "corpus" / "utterances.jsonl"
+    rows = read_jsonl(path)
+    half = {"sample_rate_hz": 8_000, "num_samples": rows[0]["num_samples"] // 2}
+    write_jsonl(path, [{**rows[0], **half}, *rows[1:]])
+    found = read_corpus(path)
+    assert len(found.utterances) == 3 and [row["id"] for row in found.quarantined] == ["u0"]
+    assert "sample_rate_hz: got 8000, but" in found.quarantined[0]["reason"]
