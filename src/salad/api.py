@@ -95,11 +95,16 @@ class Model:
         return str(processor.decode(ids)).strip()
 
     def examples(self, corpus: str | Path, out: str | Path = Path("runs/frames"), *, workers: int = 1) -> list[Example]:
-        """Interleaved examples of an aligned corpus for `salad.DistillTask`; frames are kept in `out`."""
+        """Interleaved examples of an aligned corpus for `salad.DistillTask`; frames are kept in `out`.
+
+        Who has `out` already is waited for.
+        """
         from salad.evaluation.saved_model import read_corpus
+        from salad.pipeline.lock import owned
 
         spoken = read_corpus(Path(corpus)).utterances
-        return self.loaded.examples(spoken, self.loaded.encode(spoken, Path(out), workers=workers))
+        with owned(Path(out), wait=True):
+            return self.loaded.examples(spoken, self.loaded.encode(spoken, Path(out), workers=workers))
 
     def save(self, folder: str | Path) -> Path:
         """The whole model in a folder of its own, which may be moved: weights, processor and where they come from."""
@@ -190,23 +195,27 @@ def divergence(
     device: str = "cpu",
     workers: int = 2,
     trusted: bool = False,
+    wait: bool = False,
 ) -> Divergence:
     """M (eq. 2), its controls, the teacher's divergence and F (eq. 3) of a saved model on aligned speech, nats a token.
 
     corpus: utterances with word times, such as a run's align/heldout.jsonl, or a folder that holds them. out: where
     divergence.json and a row for each document are written. teacher: the text LLM that the model came from, where the
     model does not say. precision: fp32, bf16, or auto, which times both. workers: processes that encode the speech.
-    trusted: a manifest may name files outside its folder. Raises SaladError where the model does not hear, or no
-    utterance can be used. See `salad.evaluation.divergence.measure_divergence`.
+    trusted: a manifest may name files outside its folder. wait: for another process that writes to `out`. Raises
+    SaladError where there is one, the model does not hear, or no utterance can be used. See
+    `salad.evaluation.divergence.measure_divergence`.
     """
     from salad.evaluation.divergence import measure_divergence
+    from salad.pipeline.lock import owned
 
     place = model_place(model)
-    bf16 = takes_bf16(precision, place, device)
-    figures = measure_divergence(
-        Path(place), Path(corpus), Path(out), teacher=teacher, bf16=bf16, device=device, workers=workers,
-        trusted=trusted,
-    )  # fmt: skip
+    with owned(Path(out), wait=wait):
+        bf16 = takes_bf16(precision, place, device)
+        figures = measure_divergence(
+            Path(place), Path(corpus), Path(out), teacher=teacher, bf16=bf16, device=device, workers=workers,
+            trusted=trusted,
+        )  # fmt: skip
     return Divergence(Path(out), figures)
 
 

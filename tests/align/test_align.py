@@ -49,6 +49,17 @@ def utterance(folder: Path, name: str = "u1", text: str = "hello big world") -> 
     )  # fmt: skip
 
 
+def test_the_name_of_a_control_token_is_aligned_as_characters() -> None:
+    aligner = load_aligner(ASR)
+    end = aligner._tokenizer.eot
+    for word in ("<|endoftext|>", "so<|endoftext|>,<|endoftext|>"):
+        tokens = aligner._tokens_of(word)
+        assert (
+            end not in tokens and aligner._tokenizer.tokenizer.decode(tokens, skip_special_tokens=False) == f" {word}"
+        )
+    assert aligner._tokens_of("hello") == aligner._tokenizer.encode(" hello")
+
+
 # Manifests
 
 

@@ -97,3 +97,17 @@ def test_a_table_is_no_prose(tmp_path):
         assert not documents and "is a table" in aside[0]["reason"]
     (tmp_path / "b.csv").write_text('{"text": "One."}\n')  # what it holds decides, and not what it is called
     assert [d.text for d in read_local_text([tmp_path / "b.csv"], [])] == ["One."]
+
+
+def test_text_of_a_folder_of_parquet_is_of_its_split(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    names = ["train-00000-of-00001", "test-00000-of-00001", "test-drives", "birds"]
+    for name in names:
+        parquet.write_table(pyarrow.table({"text": [name]}), tmp_path / f"{name}.parquet")
+    (tmp_path / "a.jsonl").write_text('{"text": "lines"}\n')
+    documents, aside = read_text(Text(path=tmp_path), lambda text: True)
+    assert {d.text for d in documents} == {"lines", "train-00000-of-00001", "birds"}
+    assert [row["id"] for row in aside] == ["test-drives.parquet"] and "outside the split" in aside[0]["reason"]
+    documents, _ = read_text(Text(path=tmp_path, split="test"), lambda text: True)
+    assert {d.text for d in documents} == {"lines", "test-00000-of-00001", "test-drives"}

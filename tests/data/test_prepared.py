@@ -258,6 +258,7 @@ def test_a_broken_row_is_named(own, row):
         ({"audio": "../x.flac"}, "lies outside"),
         ({"audio": "/etc/hostname"}, "lies outside"),
         ({"audio": "gone.flac"}, "without its audio"),
+        ({"audio": "x" * 300}, "without its audio"),
         ({"audio": None}, "expected the path of a file, got None"),
         ({"document_id": []}, "a field is not as expected"),
         ({"sentences": 3}, "a field is not as expected"),

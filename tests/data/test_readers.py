@@ -724,6 +724,23 @@ def test_parquet_files_are_of_a_split_by_the_rules_of_datasets(tmp_path, names, 
     assert {int(row.text) for row in rows_of(tmp_path, split=split)[1]} == read
 
 
+@pytest.mark.parametrize(
+    ("names", "split", "left"),
+    [
+        (["test-drives", "birds", "rivers"], "test", ["birds", "rivers"]),
+        (["test-drives", "birds", "rivers"], "train", ["test-drives"]),
+        (["train-00000-of-00001-a1b2c3", "test-00000-of-00001", "dev/birds"], "test", []),
+    ],
+)
+def test_files_that_a_split_passes_over_are_named(tmp_path, names, split, left):
+    pytest.importorskip("pyarrow")
+    for name in names:
+        write_parquet(tmp_path / "d" / f"{name}.parquet", [{"audio": {"bytes": b"x", "path": ""}, "text": "a"}])
+    note = note_of(tmp_path / "d", split=split)
+    told = f"not read: {len(left)} ({', '.join(f'{name}.parquet' for name in left)})"
+    assert told in note if left else note == ""
+
+
 def test_a_split_that_is_not_there_is_named(tmp_path):
     pytest.importorskip("pyarrow")
     write_parquet(tmp_path / "test.parquet", [{"audio": {"bytes": b"x", "path": ""}, "text": "a"}])

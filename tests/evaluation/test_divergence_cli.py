@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
+import salad
 from salad import assets
 from salad.cli import app
 from salad.config import Recipe
@@ -22,6 +23,7 @@ from salad.evaluation.saved_model import LoadedModel, read_corpus
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
+from salad.pipeline.lock import OWNER, owned
 from salad.pipeline.noisy import noise_rows
 from salad.pipeline.run import Run
 from salad.records import from_json, to_json
@@ -236,6 +238,16 @@ def test_the_command_prints_the_table(adapted, tmp_path):
     assert refused.exit_code == 2 and "no saved SALAD model" in refused.output
 
 
+def test_two_measurements_do_not_write_to_one_folder(adapted, tmp_path, monkeypatch):
+    model, _, corpus = adapted
+    with owned(tmp_path / "d"), pytest.raises(SaladError, match="in use by process"):
+        salad.divergence(model, corpus, tmp_path / "d", workers=1)
+    held = []
+    monkeypatch.setattr(LoadedModel, "encode", lambda *_, **__: held.append((tmp_path / "f" / OWNER).exists()))
+    monkeypatch.setattr(LoadedModel, "examples", lambda *_, **__: [])
+    assert salad.load(model).examples(corpus, tmp_path / "f") == [] and held == [True]
+
+
 def test_ears_apart_are_joined_with_their_llm_once(tmp_path, monkeypatch):
     """The joined folder is the saved model but for float16; ears of an LLM of another shape are refused."""
     monkeypatch.setenv("SALAD_CACHE", str(tmp_path / "cache"))
@@ -319,3 +331,23 @@ def test_a_broken_line_is_set_aside_and_the_others_are_read(adapted, tmp_path):
         "utterances.jsonl:1",
         "utterances.jsonl:6",
     ]
+
+
+def test_an_utterance_whose_audio_no_disk_could_name_is_set_aside(adapted, tmp_path):
+    shutil.copytree(adapted[2].parent, tmp_path / "corpus")
+    path = tmp_path / "corpus" / "utterances.jsonl"
+    rows = read_jsonl(path)
+    write_jsonl(path, [{**rows[0], "audio": "x" * 300 + ".wav"}, *rows[1:]])
+    found = read_corpus(path)
+    assert len(found.utterances) == 3 and found.quarantined[0]["reason"].endswith("does not exist")
+
+
+def test_an_utterance_of_another_rate_than_its_file_is_set_aside(adapted, tmp_path):
+    shutil.copytree(adapted[2].parent, tmp_path / "corpus")
+    path = tmp_path / "corpus" / "utterances.jsonl"
+    rows = read_jsonl(path)
+    half = {"sample_rate_hz": 8_000, "num_samples": rows[0]["num_samples"] // 2}
+    write_jsonl(path, [{**rows[0], **half}, *rows[1:]])
+    found = read_corpus(path)
+    assert len(found.utterances) == 3 and [row["id"] for row in found.quarantined] == ["u0"]
+    assert "sample_rate_hz: got 8000, but" in found.quarantined[0]["reason"]

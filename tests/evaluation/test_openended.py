@@ -208,3 +208,12 @@ def test_prompts_of_another_kind_are_named_by_line(tmp_path, change, words):
     write_jsonl(tmp_path / "p.jsonl", [good, {**good, "id": "b", "audio": "none.wav"}, {**good, "audio": "../a.wav"}])
     found, aside = load_prompts(tmp_path / "p.jsonl")
     assert [p.id for p in found] == ["a"] and [row["id"] for row in aside] == ["b", "a"]
+
+
+def test_a_prompt_whose_audio_no_disk_could_name_is_set_aside(tmp_path):
+    (tmp_path / "a.wav").touch()
+    good = {"id": "a", "text": "t", "audio": "a.wav"}
+    write_jsonl(tmp_path / "p.jsonl", [good, {**good, "id": "b", "audio": "x" * 300 + ".wav"}])
+    found, aside = load_prompts(tmp_path / "p.jsonl")
+    assert [p.id for p in found] == ["a"] and [row["id"] for row in aside] == ["b"]
+    assert aside[0]["reason"].endswith("does not exist")

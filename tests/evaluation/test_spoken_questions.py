@@ -60,6 +60,17 @@ def test_a_benchmarks_answers_are_read_as_in_tasks(tmp_path, right):
     assert [row["id"] for row in skipped] == ["q3"] and "answer: got 'purple'" in skipped[0]["reason"]
 
 
+def test_a_lone_benchmark_row_that_is_bad_costs_itself(tmp_path):
+    bad = {"id": "a", "context": "Who?", "choices": ["x", "y"], "answer": "z"}
+    write_jsonl(tmp_path / "q.jsonl", [bad, {"id": "b", "question": "How many?", "answers": [3.5]}])
+    found, skipped = load_questions([str(tmp_path / "q.jsonl")])
+    assert [(q.id, q.answers) for q in found] == [("b", ("3.5",))]
+    assert [row["id"] for row in skipped] == ["a"] and "answer: got 'z'" in skipped[0]["reason"]
+    write_jsonl(tmp_path / "q.jsonl", [bad])
+    with pytest.raises(SaladError, match=r"hold no question that can be used \(a: answer: got 'z'"):
+        load_questions([str(tmp_path / "q.jsonl")])
+
+
 @pytest.mark.parametrize(("answer", "right"), [("Paris", ("Paris",)), (["Paris", "Lutetia"], ("Paris", "Lutetia")),
                                                (8, ("8",)), ("", ()), (None, ())])  # fmt: skip
 def test_an_answer_without_choices_is_a_text(tmp_path, answer, right):

@@ -799,6 +799,12 @@ def test_half_a_letter_costs_its_row(change):
     assert [row["id"] for row in found.skipped] == ["1"] and "half of a letter" in found.skipped[0]["reason"]
 
 
+@pytest.mark.parametrize(("context", "reason"), [(7, "context: got 7, expected a text"), (" ", "the context is empty")])
+def test_what_is_wrong_with_a_context_is_said(context, reason):
+    found = items_of(Task(task="t"), [item(id="0"), item(id="1", context=context)], "mine")
+    assert found.skipped == ({"id": "1", "reason": reason},)
+
+
 def test_answers_from_one_are_found_beside_one_that_is_none():
     four = ["a", "b", "c", "d"]
     found = items_of(Task(task="t"), choices((four, 1), (four, 4), (four, 5)), "mine")

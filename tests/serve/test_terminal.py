@@ -63,6 +63,20 @@ def test_the_command(tmp_path, recording):
     assert lines.stdout.splitlines() == wanted
 
 
+def test_a_line_longer_than_any_file_name_is_read(monkeypatch):
+    class Talk:
+        def ask(self, text, files=()):
+            yield f"{len(text)} read, {len(files)} heard"
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(ServedModel, "load", lambda *_, **__: None)
+    monkeypatch.setattr("salad.serve.terminal.Conversation", lambda *_, **__: Talk())
+    done = CliRunner().invoke(app, ["chat", "salad-smollm2-135m-ears"], input="word " * 1000 + "\n")
+    assert done.exit_code == 0 and done.stdout == "4999 read, 0 heard\n"
+
+
 class Microphone(types.ModuleType):
     """sounddevice with a microphone that plays `blocks`."""
 

@@ -424,6 +424,30 @@ def test_a_key_does_not_follow_a_redirect(monkeypatch: pytest.MonkeyPatch, code:
     assert Elsewhere.seen == []
 
 
+def sounding(kind: str, seconds: float) -> bytes:
+    file = io.BytesIO()
+    sound = 0.3 * np.sin(np.arange(int(24_000 * seconds)) * 0.1)
+    soundfile.write(file, sound, 24_000, format=kind, subtype="VORBIS" if kind == "OGG" else "PCM_16")
+    return file.getvalue()
+
+
+def test_an_answer_is_read_whole_whatever_its_header_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    voice = EndpointVoice("openai:m:v@http://localhost/v1")
+    flac, stale = bytearray(sounding("FLAC", 0.5)), bytearray(sounding("WAV", 0.5))
+    flac[21:26] = bytes([flac[21] & 0xF0, 0, 0, 0, 0])  # the number of its samples, not known
+    stale[40:44] = (4_800).to_bytes(4, "little")  # as after the first 0.1 s
+    for answer, seconds in [(bytes(flac), 0.5), (sounding("OGG", 0.5) * 2, 1.0), (bytes(stale), 0.5)]:
+        monkeypatch.setattr(voice, "_post", lambda body, answer=answer: answer)
+        assert len(voice.speak("A text.")) == pytest.approx(24_000 * seconds, rel=0.02)
+    monkeypatch.setattr(voice, "_post", lambda body: b"<html>")
+    with pytest.raises(EndpointDown, match="answered b'<html>', expected WAV"):
+        voice.speak("A text.")
+    monkeypatch.setattr(voice, "_post", lambda body: sounding("WAV", 0))
+    with pytest.raises(SaladError, match="the answer of http://localhost/v1 holds no samples") as caught:
+        voice.speak("...")
+    assert not isinstance(caught.value, EndpointDown)  # another text may pass
+
+
 def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("salad.synthesize.endpoint.MAX_ANSWER_BYTES", 1 << 20)
     with served(Odd) as url, pytest.raises(EndpointDown, match="and goes on, expected at most 1048576"):

@@ -8,6 +8,7 @@ boundaries to the pauses, and the known times of sentences clamp their words.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,8 @@ class WhisperAligner:
         self._tokenizer = Tokenizer(
             self._model.hf_tokenizer, self._model.model.is_multilingual, task="transcribe", language="en"
         )
+        added = self._tokenizer.tokenizer.get_added_tokens_decoder().values()
+        self._control = re.compile("|".join(re.escape(token.content) for token in added if len(token.content) > 1))
 
     def align(
         self, samples: np.ndarray, words: Sequence[str], sentences: Sequence[Sentence] | None
@@ -62,7 +65,7 @@ class WhisperAligner:
             )
         if sentences is not None:
             check_sentences(sentences, len(words), duration_s)
-        tokens = [self._tokenizer.encode(f" {word}") for word in words]
+        tokens = [self._tokens_of(word) for word in words]
         known = sentences is not None
         silences = find_silences(samples)
         aligned: list[Word] = []
@@ -83,6 +86,13 @@ class WhisperAligner:
         scores = np.add.reduceat(probabilities, firsts) / [len(word) for word in tokens]
         scored = [replace(word, score=round(float(score), 4)) for word, score in zip(aligned, scores, strict=True)]
         return tuple(scored), float(np.mean(probabilities))
+
+    def _tokens_of(self, word: str) -> list[int]:
+        """Its tokens as characters: the name of a control token in it is cut behind its first character."""
+        cuts = [match.start() + 1 for match in self._control.finditer(word)]
+        bounds = zip([0, *cuts], [*cuts, len(word)], strict=True)
+        parts = [(" " if start == 0 else "") + word[start:end] for start, end in bounds]
+        return [token for part in parts for token in self._tokenizer.encode(part)]
 
     def _align_window(self, samples: np.ndarray, tokens: Sequence[Sequence[int]]) -> tuple[np.ndarray, list[float]]:
         """Start of each word and end of the last, float64 [num_words + 1], in seconds from the window's start; and the

@@ -276,13 +276,10 @@ def divergence(
     wait: Wait = False,
 ) -> None:
     """Measure M, F and the divergence from the teacher by domain, with the blind and deaf controls."""
-    from salad.pipeline.lock import owned
-
-    with owned(out, wait=wait):
-        found = api.divergence(
-            model, corpus, out, teacher=teacher, precision=precision, device=device, workers=workers,
-            trusted=trusted,
-        )  # fmt: skip
+    found = api.divergence(
+        model, corpus, out, teacher=teacher, precision=precision, device=device, workers=workers, trusted=trusted,
+        wait=wait,
+    )  # fmt: skip
     print_table(*found.rows())
     figures = found.measured
     if figures.teacher is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -106,7 +107,7 @@ def chat(
                     typer.secho("Speak; Enter ends it.", err=True)
                     _say(talk.ask("", [record(talk.rate_hz, lambda: next(lines, ""))]))
                 elif line:
-                    _say(talk.ask("", [Path(line)]) if Path(line).is_file() else talk.ask(line))
+                    _say(talk.ask("", [Path(line)]) if os.path.isfile(line) else talk.ask(line))
             except SaladError as error:
                 typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
     finally:

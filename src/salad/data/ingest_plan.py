@@ -21,7 +21,7 @@ from typing import Any
 
 from salad.config import Speech
 from salad.data.plan_stamps import open_plan, stamp_of
-from salad.data.readers.detect import unread_files, walk
+from salad.data.readers.detect import outside_split, unread_files, walk
 from salad.data.readers.rows import AUDIO_SUFFIXES, Row, check_text, times_fault, to_row, utf8
 from salad.engine import pick
 from salad.types import SaladError
@@ -154,6 +154,9 @@ def _unread(plan: sqlite3.Connection, entry: Speech, found: str, whole: bool) ->
     if entry.format == "auto":
         others = unread_files(entry.path, found, (entry.audio_field, entry.text_field))
         yield _named(others, "data of another format (give it an entry of its own)")
+    if found == "parquet":
+        others = outside_split(entry.path, entry.split)
+        yield _named(others, f"parquet outside the split {entry.split!r} (set split, or give it an entry of its own)")
     if whole and found != "folder":
         seen = "SELECT 1 FROM files WHERE source = ? AND audio = ?"
         left = (

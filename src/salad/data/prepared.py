@@ -7,6 +7,7 @@ sample_rate_hz, sentences, words, score, licence}, audio relative to the folder)
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import unicodedata
@@ -152,7 +153,7 @@ def _recordings(folder: Path, documents: dict[str, Document]) -> Iterator[Record
 def _recording(folder: Path, row: JsonObject, documents: dict[str, Document]) -> Recording:
     document = documents.get(row["document_id"])
     audio = locate(row["audio"], folder, trusted=False)
-    if document is None or not Path(audio).is_file():
+    if document is None or not os.path.isfile(audio):
         why = f"of {row['document_id']}, which is not held out" if document is None else "without its audio"
         raise SaladError(f"{row['id']} is {why}")
     utterance = Utterance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -129,7 +130,7 @@ def load_prompts(path: Path, trusted: bool = False) -> tuple[list[Prompt], list[
             continue
         if name in prompts:
             quarantined.append({"id": name, "reason": "its id was there before"})
-        elif not Path(audio).is_file():
+        elif not os.path.isfile(audio):  # Path would raise for a name too long
             quarantined.append({"id": name, "reason": f"{audio} does not exist"})
         else:
             text = unicodedata.normalize("NFC", str(row["text"]))

@@ -179,8 +179,8 @@ def load_items(
     )
 
 
-def items_of(task: Task, rows: Sequence[JsonObject], where: str) -> Loaded:
-    """Check and map rows. One without a usable answer, or with an empty context or choice, is skipped with a reason."""
+def items_of(task: Task, rows: Sequence[JsonObject], where: str, *, some: bool = True) -> Loaded:
+    """Check and map rows. One that cannot be used is skipped with a reason; all may be, unless `some` are wanted."""
     if not rows:
         raise SaladError(f"tasks: {where} holds no rows; expected one JSON object a line with {', '.join(FIELDS)}")
     mapped = [_map(task, row, index, where) for index, row in enumerate(rows)]
@@ -223,7 +223,7 @@ def items_of(task: Task, rows: Sequence[JsonObject], where: str) -> Loaded:
             skipped.append({"id": row["id"], "reason": item})
         else:
             items.append(item)
-    if not items:
+    if some and not items:
         raise SaladError(f"tasks: no row of {where} can be used; the first one: {skipped[0]['reason']}")
     if alike := [item.id for item in items if len(item.right) > 1]:
         notes.append(
@@ -296,7 +296,9 @@ def _item(row: JsonObject, first: int = 0, digits: bool = False) -> TaskItem | s
     """The item, or why it is none. first: the number of the first choice, 0 or 1; digits: the file writes such numbers
     as texts."""
     context, choices, answer = (row[name] for name in FIELDS)
-    if not isinstance(context, str) or not context.strip():
+    if not isinstance(context, str):
+        return f"context: got {context!r:.60}, expected a text"
+    if not context.strip():
         return "the context is empty"
     if not isinstance(choices, (list, tuple)) or len(choices) < 2:
         return f"choices: got {choices!r}, expected a list of two or more"

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 from transformers import AutoTokenizer
 
@@ -230,8 +232,8 @@ def read_corpus(path: Path, trusted: bool = False) -> MeasuredCorpus:
     """Utterances with word times from our JSON lines, a Lhotse manifest, or a folder that holds one (a run's too).
 
     Lines with text and no audio are documents that are only read. Set aside, with the reason: a line that cannot be
-    read, no word times, a missing file, a file outside the manifest's folder unless `trusted`, an id that was there
-    already.
+    read, no word times, a missing file or one of another rate, a file outside the manifest's folder unless `trusted`,
+    an id that was there already.
     """
     kept: dict[str, Utterance] = {}
     documents: dict[str, Document] = {}
@@ -249,8 +251,9 @@ def read_corpus(path: Path, trusted: bool = False) -> MeasuredCorpus:
                 u = to_utterance(row)
                 if not u.words:
                     raise SaladError(NO_TIMES)
-                if not Path(u.audio).is_file():
+                if not os.path.isfile(u.audio):  # Path would raise for a name too long
                     raise SaladError(f"{u.audio} does not exist")
+                _check_rate(u)
                 kept[u.id] = replace(u, document_id=u.document_id or u.id)
             except SaladError as error:
                 quarantined.append({"id": row.id, "reason": str(error)})
@@ -259,6 +262,20 @@ def read_corpus(path: Path, trusted: bool = False) -> MeasuredCorpus:
         what = f"none of {len(quarantined)} utterances can be used{first}" if quarantined else "it holds nothing"
         raise SaladError(f"corpus: {path}: {what}; expected aligned utterances, such as RUN/align/heldout.jsonl")
     return MeasuredCorpus(list(kept.values()), list(documents.values()), quarantined)
+
+
+def _check_rate(utterance: Utterance) -> None:
+    """Raises SaladError where the file has another rate than its manifest says: it would be cut at wrong places."""
+    try:
+        with soundfile.SoundFile(os.fsencode(utterance.audio)) as file:
+            rate_hz = file.samplerate
+    except (soundfile.LibsndfileError, RuntimeError, OSError):
+        return  # of a kind that soundfile does not know, or broken, which its reader says
+    if rate_hz != utterance.sample_rate_hz:
+        raise SaladError(
+            f"sample_rate_hz: got {utterance.sample_rate_hz}, but {utterance.audio} has {rate_hz}; correct it, and "
+            "num_samples with it"
+        )
 
 
 def _manifests(path: Path) -> list[Path]:

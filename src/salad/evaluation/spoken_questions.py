@@ -135,7 +135,10 @@ def load_questions(specs: Sequence[str], limit: int | None = None) -> tuple[list
                 found[own.id] = own
                 taken += 1
     if not found:
-        raise SaladError(f"--questions: {', '.join(specs)} hold no question that can be used; expected lines {FORM}")
+        first = f" ({skipped[0]['id']}: {skipped[0]['reason']})" if skipped else ""
+        raise SaladError(
+            f"--questions: {', '.join(specs)} hold no question that can be used{first}; expected lines {FORM}"
+        )
     return list(found.values()), skipped
 
 
@@ -148,7 +151,7 @@ def _right_choices(rows: Sequence[JsonObject], where: str) -> tuple[dict[int, st
     ]
     if not items:
         return {}, {}
-    loaded = items_of(Task(task="questions"), items, where)
+    loaded = items_of(Task(task="questions"), items, where, some=False)
     for note in loaded.notes:
         console.print(f"--questions: {note}", highlight=False)
     right = {int(item.id): item.choices[item.answer] for item in loaded.items}
@@ -163,7 +166,8 @@ def _question(row: JsonObject, right: str | None, where: str) -> Question:
     if answers is None:
         answers = [] if right is None else [right]
     texts = [row.get("id"), text, *answers] if isinstance(answers, list) else []
-    if not texts or not all(isinstance(t, (str, int)) and str(t).strip() for t in texts):
+    named = all(isinstance(t, (str, int)) for t in texts[:2]) and all(isinstance(t, (str, int, float)) for t in texts)
+    if not texts or not named or not all(str(t).strip() for t in texts):
         raise SaladError(f"{where}: expected {FORM}, each with something in it")
     return Question(str(row["id"]), str(text).strip(), tuple(map(str, answers)))
 

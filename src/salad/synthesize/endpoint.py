@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import ipaddress
 import json
 import os
@@ -14,9 +13,9 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 import numpy as np
-import soundfile
 
-from salad.audio import resample
+from salad.audio import read_audio
+from salad.data.readers.detect import AUDIO_MARK
 from salad.types import SaladError
 
 KEY = "SALAD_SPEECH_KEY"  # environment variable: sent as a bearer token to the endpoint that the recipe names
@@ -72,10 +71,11 @@ class EndpointVoice:
         body = {"model": self._model, "voice": self._voice, "input": text, "response_format": "wav", "speed": speed}
         answer = self._post(json.dumps(body).encode())
         try:
-            samples, rate_hz = soundfile.read(io.BytesIO(answer), dtype="float32", always_2d=True)
-        except (soundfile.LibsndfileError, RuntimeError) as error:
+            return read_audio(answer, self.sample_rate_hz, name=f"the answer of {self._url}")[0]
+        except SaladError as error:
+            if AUDIO_MARK.match(answer):  # sound of this one text, such as none at all; another text may pass
+                raise
             raise EndpointDown(f"voice: {self._url} answered {answer[:40]!r}, expected WAV ({error})") from None
-        return resample(samples.mean(axis=1), rate_hz, self.sample_rate_hz)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}

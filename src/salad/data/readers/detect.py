@@ -59,7 +59,7 @@ def find_files(
     picks the part; `fields` are the columns of audio and text that the user named. Raises
     SaladError where there is nothing, or nothing that is known.
     """
-    if path.is_dir() and (saved := _saved_dataset(path, split)):
+    if path.is_dir() and (saved := saved_dataset(path, split)):
         return "arrow", saved
     files = walk(path)
     if not files:
@@ -89,7 +89,7 @@ def find_files(
                 f"corpus: {path} holds no file of format {wanted} (found {_summary(by_format)}); correct `format:`, "
                 "or leave it out"
             )
-    return wanted, _of_split(path, found, split) if wanted == "parquet" and path.is_dir() else found
+    return wanted, of_split(path, found, split) if wanted == "parquet" and path.is_dir() else found
 
 
 def unread_files(path: Path, found: str, fields: tuple[str, str] = ("", "")) -> list[Path]:
@@ -104,6 +104,23 @@ def unread_files(path: Path, found: str, fields: tuple[str, str] = ("", "")) -> 
         for file in files
         if kind not in own | {"folder"} and (kind != "table" or names_audio(file, *fields))
     ]
+
+
+def outside_split(path: Path, split: str) -> list[Path]:
+    """Parquet of a folder that `split` passes over, though no name says plainly that it is of another one.
+
+    train-00000-of-00002 and test/a do; test-drives may be a table of test drives.
+    """
+    files = [file for file in walk(path) if file.suffix.lower() == ".parquet"] if path.is_dir() else []
+    read = set(of_split(path, files, split)) if files else set()
+    return [file for file in files if file not in read and not _tells_split(path, file)]
+
+
+def _tells_split(place: Path, file: Path) -> bool:
+    *folders, _ = file.relative_to(place).parts
+    part = next((part for part in (*folders, file.stem) if _split_in(part)), "")
+    known = {"of", *itertools.chain(*SPLITS.values())}
+    return bool(part) and all(word in known or not word.strip("abcdef") for word in _words(part))  # letters of a hash
 
 
 def _by_format(files: list[Path], fields: tuple[str, str] | None) -> dict[str, list[Path]]:
@@ -256,7 +273,7 @@ def _kind_of_object(value: JsonObject) -> str:
     return "json"
 
 
-def _saved_dataset(path: Path, split: str) -> list[Path]:
+def saved_dataset(path: Path, split: str) -> list[Path]:
     """The files of what `datasets` wrote by save_to_disk; [] where `path` is not that."""
     named = path / "dataset_dict.json"
     try:
@@ -296,7 +313,7 @@ def walk(path: Path) -> list[Path]:
     return found
 
 
-def _of_split(place: Path, files: list[Path], split: str) -> list[Path]:
+def of_split(place: Path, files: list[Path], split: str) -> list[Path]:
     """Files of a split, as `datasets` tells them: by a folder or a part of the name, such as train-00000-of-00002.
 
     A file that names none is of "train", and where no file names one, all are read for any split.
@@ -323,8 +340,12 @@ def _of_split(place: Path, files: list[Path], split: str) -> list[Path]:
 
 def _split_in(name: str) -> str:
     """The split that a file's or folder's name tells of, between its beginning, end, digits and signs; "" for none."""
-    words = re.split(r"[-._ 0-9]+", name)
+    words = _words(name)
     return next((split for split, known in SPLITS.items() if set(known) & set(words)), "")
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[-._ 0-9]+", name)
 
 
 def _summary(by_format: dict[str, list[Path]]) -> str:

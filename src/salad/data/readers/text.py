@@ -11,7 +11,15 @@ from typing import Any
 from salad.config import Text
 from salad.data.readers.arrow import hub_files, table_rows
 from salad.data.readers.columns import need_pyarrow, open_arrow, short
-from salad.data.readers.detect import holds_json, kind_of, refuse_table, walk
+from salad.data.readers.detect import (
+    holds_json,
+    kind_of,
+    of_split,
+    outside_split,
+    refuse_table,
+    saved_dataset,
+    walk,
+)
 from salad.data.readers.rows import check_text, label, pick, utf8
 from salad.files import JsonObject, json_lines, read_lines
 from salad.text.sentences import ENDS
@@ -41,6 +49,9 @@ def stream_text(entry: Text, fits: Callable[[str], bool], quarantined: list[dict
 
 
 def _documents(entry: Text, fits: Callable[[str], bool], quarantined: list[dict[str, str]]) -> Iterator[Document]:
+    for file in outside_split(entry.path, entry.split) if entry.path else ():
+        why = f"{file}: is outside the split {entry.split!r} by its name, and not read; set split, or rename it"
+        quarantined.append(_left_out(file.name, why))
     for file in _files(entry):
         try:
             for name, value in itertools.islice(_values(file, entry), 0, None, entry.every):
@@ -157,7 +168,13 @@ def _files(entry: Text) -> list[Path]:
     if not files:
         what = "holds no file" if entry.path.exists() else "does not exist"
         raise SaladError(f"corpus.text: {entry.path} {what}; check the path")
-    return files
+    if not entry.path.is_dir():
+        return files
+    if saved := saved_dataset(entry.path, entry.split):
+        return saved
+    parquet = [file for file in files if file.suffix.lower() == ".parquet"]
+    other = set(parquet) - set(of_split(entry.path, parquet, entry.split) if parquet else ())
+    return [file for file in files if file not in other]
 
 
 def _values(path: Path, entry: Text) -> Iterator[tuple[str, Any]]:
