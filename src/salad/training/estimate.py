@@ -16,6 +16,7 @@ from salad import config
 from salad.assets import ASSETS, hub_folder, is_cached, is_hub_name, llm_folder
 from salad.config import Recipe
 from salad.config.paper import measured
+from salad.engine.precision import mlp_width
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.encoders.load import shape_of
 from salad.model.llm import decoder_layers
@@ -204,9 +205,9 @@ def _memory(
     teacher = 0
     if stage.llm != "frozen":
         teacher = layers * 2 // (processes if stage.shard_teacher else 1) + tables * 4
-    config = model.config.llm_config
+    config = model.config.get_text_config()
     width = config.hidden_size
-    layer, parts, head = _kept(width, config.intermediate_size), settings.model, config.vocab_size * width
+    layer, parts, head = _kept(width, mlp_width(config)), settings.model, config.vocab_size * width
     kept = 1 if stage.checkpoint_activations else layer
     formed_again = pack * width * layer * 2 * stage.checkpoint_activations
     adapter = parts.adapter_width * _kept(parts.adapter_width, parts.adapter_mlp) * 2 * parts.adapter_layers
