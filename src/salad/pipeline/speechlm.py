@@ -23,6 +23,7 @@ from salad.model.check import load_llm
 from salad.model.ears import Lexicon
 from salad.model.empty import WeightsOnMeta
 from salad.model.freeze import freeze
+from salad.model.llm import causal_config
 from salad.model.processor import placeholder_id
 from salad.pipeline.run import Run
 from salad.sequence import Frames, examples, start_token_id, token_ids, tokenise
@@ -62,7 +63,7 @@ def build_model(
     ctc = run.folder("warm_start") / "vocabulary.json"
     two_parts = recipe.model.ears == "symbols"
     config = SaladConfig(
-        llm_config=AutoConfig.from_pretrained(folder),
+        llm_config=causal_config(AutoConfig.from_pretrained(folder)),
         encoder=recipe.assets.encoder,
         frame_rate_hz=encoder.frame_rate_hz,
         frame_dim=encoder.frame_dim,

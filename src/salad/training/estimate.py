@@ -19,7 +19,7 @@ from salad.config.paper import measured
 from salad.engine.precision import mlp_width
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.encoders.load import shape_of
-from salad.model.llm import decoder_layers
+from salad.model.llm import causal_config, decoder_layers
 from salad.text.phonemes import Symbols
 from salad.types import SaladError
 
@@ -134,13 +134,13 @@ def llm_config(settings: Recipe) -> Any:
                 f"model.llm_config: got {', '.join(values)}, but no model_type; copy the LLM's config.json, or add "
                 "such as model_type: qwen2"
             )
-        return AutoConfig.for_model(**values)
+        return causal_config(AutoConfig.for_model(**values))
     name = settings.assets.llm
     if name in ASSETS and not is_cached(name):
         raise SaladError(f"assets.llm: {name} is not in the cache; run `salad assets get {name}` first")
     if is_hub_name(name):  # a plan downloads nothing
-        return AutoConfig.from_pretrained(hub_folder(name, download=False))
-    return AutoConfig.from_pretrained(llm_folder(name))
+        return causal_config(AutoConfig.from_pretrained(hub_folder(name, download=False)))
+    return causal_config(AutoConfig.from_pretrained(llm_folder(name)))
 
 
 def _parameters(model: SaladForConditionalGeneration, llm: str) -> dict[str, tuple[int, int]]:
