@@ -20,7 +20,6 @@ from salad.model.attention import NAME
 from salad.model.llm import (
     EXACT,
     ROUGH,
-    UNNEST,
     Packed,
     as_inputs,
     attention_layers,
@@ -29,13 +28,13 @@ from salad.model.llm import (
     head_of,
     measure_packing,
     narrow_windows,
-    nests_text,
     probe_documents,
     probe_ids,
     reading,
     remember_packing,
     use_packed_attention,
 )
+from salad.model.nested import UNNEST, nests_text
 from salad.objective.distill import kl_per_position
 from salad.sequence import start_token_id
 from salad.text.chat import writes_words

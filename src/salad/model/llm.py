@@ -29,7 +29,6 @@ CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  
 # how many positions sparse attention picks.
 WINDOWS = ("sliding_window", "attention_chunk_size", "floor_scale", "index_topk")
 NARROW = 4  # each of them in the second reading: its documents go beyond it
-UNNEST = "save its text LLM alone (model.language_model of it), with the tokenizer, and give that folder"
 logger = logging.getLogger(__name__)
 
 
@@ -42,23 +41,6 @@ def build_llm(config: PreTrainedConfig) -> PreTrainedModel:
     options = {} if own is not None and not _asks_by_name(own) else {"attn_implementation": NAME}
     llm: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
     return llm
-
-
-def causal_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration that `AutoModelForCausalLM` gives the LLM of a folder with this one: its text LLM's, where the
-    family has a causal LLM of the text alone (Llama 4, Qwen 3.5). Raises SaladError where it has none."""
-    own: Any = cast(Any, AutoModelForCausalLM)._model_mapping.get(type(config), None)
-    nested = (config.sub_configs or {}).get("text_config")
-    if own is not None and nested is not None and own.config_class is nested:
-        return config.get_text_config()
-    if nests_text(config):
-        raise SaladError(f"llm: {config.model_type}: its configuration nests the text LLM's; {UNNEST}")
-    return config
-
-
-def nests_text(config: PreTrainedConfig) -> bool:
-    """Whether the sizes of the text LLM stand in a configuration inside this one (Gemma 3 from 4B on)."""
-    return config.get_text_config() is not config and not hasattr(config, "hidden_size")
 
 
 def use_packed_attention(llm: PreTrainedModel) -> bool:
@@ -160,6 +142,8 @@ def hidden_states(
     document is long (see `rope_limit`), beside such a document.
     """
     decoder = decoder_of(llm)
+    longest = max(_lengths(starts, prefixes), default=0) + (head[0][0].shape[-2] if head else 0)
+    require_positions(llm, longest, "a document", "give shorter ones, or another LLM")
     if packs(llm) and (head or not _turns_otherwise(llm, starts, prefixes)):
         arguments = packed_arguments(starts, embeddings.device, prefixes, head)
         packed: torch.Tensor = decoder(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
@@ -178,6 +162,7 @@ def hidden_states(
 def layer_states(llm: PreTrainedModel, embeddings: torch.Tensor, starts: Sequence[int]) -> list[torch.Tensor]:
     """What goes into the first layer and comes out of each, [L, width] each, of documents laid end to end."""
     decoder = decoder_of(llm)
+    require_positions(llm, max(_lengths(starts), default=0), "a document", "give shorter ones, or another LLM")
     if packs(llm) and not _turns_otherwise(llm, starts, None):
         arguments = packed_arguments(starts, embeddings.device)
         found = decoder(inputs_embeds=embeddings[None], output_hidden_states=True, **arguments).hidden_states
@@ -229,10 +214,34 @@ def _limits(module: nn.Module) -> Iterator[int]:
 
 
 def _turns_otherwise(llm: PreTrainedModel, starts: Sequence[int], prefixes: Sequence[tuple[int, int]] | None) -> bool:
-    limit = rope_limit(llm)
-    seen = [last - first for first, last in prefixes] if prefixes else [0] * (len(starts) - 1)
-    lengths = [before + int(b) - int(a) for (a, b), before in zip(itertools.pairwise(starts), seen, strict=True)]
+    limit, lengths = rope_limit(llm), _lengths(starts, prefixes)
     return limit is not None and len(lengths) > 1 and max(lengths) > limit
+
+
+def _lengths(starts: Sequence[int], prefixes: Sequence[tuple[int, int]] | None = None) -> list[int]:
+    """Positions of each document, what it continues included."""
+    seen = [last - first for first, last in prefixes] if prefixes else [0] * (len(starts) - 1)
+    return [before + int(b) - int(a) for (a, b), before in zip(itertools.pairwise(starts), seen, strict=True)]
+
+
+def most_positions(llm: PreTrainedModel) -> int | None:
+    """Rows of the LLM's table of positions (GPT-2, OPT, GPT-J), beyond which it reads nothing; None: it has none."""
+    known = getattr(llm, "_salad_most_positions", -1)
+    if known == -1:
+        tokens, found = llm.get_input_embeddings(), [llm.config.max_seq_len] if llm.config.model_type == "mpt" else []
+        for name, part in decoder_of(llm).named_modules():
+            own = isinstance(part, nn.Embedding) and part is not tokens and name.endswith(("wpe", "positions"))
+            found += [part.num_embeddings - getattr(part, "offset", 0)] if own else []
+            found += [len(table) for key, table in part.named_buffers(recurse=False) if key == "embed_positions"]
+        known = cast(Any, llm)._salad_most_positions = min(found, default=None)
+    return cast(int | None, known)
+
+
+def require_positions(llm: PreTrainedModel, number: int, what: str, cure: str) -> None:
+    """Raises SaladError where `what` takes more positions than the LLM's table has."""
+    most = most_positions(llm)
+    if most is not None and number > most:
+        raise SaladError(f"{what}: {number} positions, but {llm.config.model_type} has a table of {most}; {cure}")
 
 
 def _forget_longest(decoder: nn.Module) -> None:

@@ -19,7 +19,8 @@ from salad.config.paper import measured
 from salad.engine.precision import mlp_width
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.encoders.load import shape_of
-from salad.model.llm import causal_config, decoder_layers
+from salad.model.llm import decoder_layers
+from salad.model.nested import causal_config
 from salad.text.phonemes import Symbols
 from salad.types import SaladError
 
