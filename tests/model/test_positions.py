@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from salad.config import load_recipe
 from salad.evaluation.open_ended import Sampling, answer, answer_alike
 from salad.model import SaladConfig, SaladForConditionalGeneration
-from salad.model.llm import hidden_states, layer_states, most_positions
+from salad.model.llm import hidden_states, layer_states, most_positions, window_of
 from salad.pipeline.run import Run
 from salad.pipeline.speechlm import build_model
 from salad.types import SaladError
@@ -36,6 +36,7 @@ def test_a_document_may_fill_the_table_and_no_more(family):
     llm = make_llm(family)
     rows = llm.get_input_embeddings().weight[:34].detach()
     assert most_positions(llm) == (None if family == "llama" else 32)
+    assert window_of(llm) == 32
     with torch.no_grad():
         assert hidden_states(llm, rows, [0, 32, 34]).isfinite().all()
         if family == "llama":

@@ -237,6 +237,11 @@ def most_positions(llm: PreTrainedModel) -> int | None:
     return cast(int | None, known)
 
 
+def window_of(llm: PreTrainedModel) -> int:
+    """Positions that the LLM says it reads; 2048 where it says nothing (Bloom)."""
+    return int(most_positions(llm) or getattr(llm.config, "max_position_embeddings", None) or 2048)
+
+
 def require_positions(llm: PreTrainedModel, number: int, what: str, cure: str) -> None:
     """Raises SaladError where `what` takes more positions than the LLM's table has."""
     most = most_positions(llm)

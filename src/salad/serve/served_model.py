@@ -16,6 +16,7 @@ from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.ends import ends_of
 from salad.model.freeze import freeze
 from salad.model.going_on import require_going_on
+from salad.model.llm import window_of
 from salad.model.splice import splice
 from salad.serve.transcript import Segment, words_of
 from salad.types import SaladError
@@ -42,7 +43,7 @@ class ServedModel:
     ) -> None:
         self.model, self.processor, self.names, self.bf16 = model, processor, (name, ALIAS), bf16
         self.ends = frozenset(ends_of(model, processor))
-        self.context = int(getattr(model.config.llm_config, "max_position_embeddings", None) or 2048)
+        self.context = window_of(model.llm)
 
     @classmethod
     def load(cls, place: str, *, device: str = "cpu", bf16: bool = False) -> ServedModel:
