@@ -76,18 +76,15 @@ class Model:
 
         from salad.evaluation.open_ended import Sampling, answer
         from salad.model.ends import ends_of
-        from salad.model.processor import AUDIO, ChatPrompt
-        from salad.sequence.tokens import marked
 
         processor = self.processor
+        parts = [{"type": "audio", "audio": audio}, *([{"type": "text", "text": f" {text}"}] if text else [])]
+        messages = [{"role": "user", "content": parts}]
         if processor.tokenizer.chat_template:
-            parts = [{"type": "audio", "audio": audio}, *([{"type": "text", "text": f" {text}"}] if text else [])]
-            inputs = processor.apply_chat_template(
-                [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=True
-            )
+            inputs = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
         else:
-            typed = marked(processor.tokenizer, text, (AUDIO,))
-            inputs = processor(ChatPrompt(f"{AUDIO} {typed}" if text else AUDIO), [audio], add_start=True)
+            prompt, add_start = processor.turns(messages)
+            inputs = processor(prompt, [audio], add_start=add_start)
         inputs = inputs.to(self.model.device)
         with torch.no_grad():
             rows = self.model.expand(**inputs)

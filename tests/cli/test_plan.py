@@ -91,3 +91,16 @@ def test_the_papers_recipes_measure_all_heldout_documents_and_buy_by_m_as_measur
     assert recipe.evaluate.documents >= recipe.corpus.heldout_text >= 400
     assert {*recipe.evaluate.tasks} == {*TASKS} == {*recipe.select.evaluation} and recipe.evaluate.num_fewshot == 5
     assert (recipe.select.rule, recipe.select.score, recipe.select.gamma) == ("raw", "misalignment", 5)
+
+
+@pytest.mark.parametrize(("family", "inner"), [("gpt2", 128), ("opt", 96), ("bloom", 128), ("mpt", 128)])
+def test_a_family_with_names_of_its_own_is_laid_out(family, inner):
+    """GPT-2 says nothing of its MLP's width, OPT calls it ffn_dim; MPT's hidden size is d_model."""
+    sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    own = {"ffn_dim": inner, "word_embed_proj_dim": 32} if family == "opt" else {}
+    recipe = load_recipe(RECIPES / "salad-3b.yaml")
+    llm = {"model_type": family, **sizes, **own}
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"llm_config": llm})})
+    pack = max(recipe.sequence.context, recipe.stage1.pack_positions)
+    kept = 1 if recipe.stage1.checkpoint_activations else 8 + 4 * inner / 32
+    assert make_plan(recipe).memory["activations of one pack"] == int(pack * 32 * 2 * kept * 2)

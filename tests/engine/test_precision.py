@@ -54,6 +54,24 @@ def test_the_shape_is_read_from_a_text_llm_and_from_a_model_that_hears():
     assert Shape.of({"model_type": "salad", "llm_config": SMALL}) == shape
 
 
+OWN_NAMES = {
+    "gpt2": {"n_embd": 32, "n_head": 4, "n_layer": 2},
+    "gpt_bigcode": {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_inner": 128},
+    "bloom": {"hidden_size": 32, "n_head": 4, "n_layer": 2},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2},
+    "gpt_neo": {"hidden_size": 32, "num_heads": 4, "num_layers": 2, "attention_types": [[["global"], 2]]},
+    "xglm": {"d_model": 32, "attention_heads": 4, "num_layers": 2, "ffn_dim": 128},
+    "opt": {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "ffn_dim": 128},
+}
+
+
+@pytest.mark.parametrize("family", OWN_NAMES)
+def test_the_shape_is_read_by_the_names_of_each_family(family):
+    found = Shape.of({"model_type": family, "vocab_size": 300, **OWN_NAMES[family]})
+    assert (found.hidden, found.mlp, found.layers, found.heads, found.head_dim) == (32, 128, 2, 4, 8)
+    assert Shape.of({"model_type": "salad", "llm_config": {"model_type": family, **OWN_NAMES[family]}}).hidden == 32
+
+
 @pytest.fixture
 def run(recipe_values, tmp_path, monkeypatch):
     llm = tmp_path / "llm"

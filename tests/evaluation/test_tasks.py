@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from salad.cli import app
 from salad.cli.common import names
-from salad.evaluation.benchmark import BenchmarkOptions, System, _load, infer, score_samples
+from salad.evaluation.benchmark import BenchmarkOptions, Prepared, System, _fit, _load, infer, score_samples
 from salad.evaluation.benchmark_task import Say, Task, TaskItem, find_task, items_of, load_items, task_names
 from salad.evaluation.prompt import Segment, Sound, num_shots, request, segments
 from salad.evaluation.results import comparisons, gap_interval, results_table, sample_row
@@ -351,6 +352,22 @@ def test_a_line_that_is_no_json_is_named(tmp_path):
     (tmp_path / "bad.jsonl").write_text(json.dumps(item()) + "\n{oops\n")
     with pytest.raises(SaladError, match="line 2"):
         load_items(Task(task="bad"), tmp_path / "bad.jsonl")
+
+
+@pytest.mark.parametrize(
+    "window, told",
+    [
+        (128, "fits the 128 positions that the LLM reads; take shorter items, or another LLM"),
+        (4096, "fits the context of 2048 positions; raise --context"),
+    ],
+)
+def test_what_is_too_short_is_named(monkeypatch, window, told):
+    """A larger --context does not help where the LLM's own window is the limit."""
+    monkeypatch.setattr("salad.evaluation.benchmark._longest_length", lambda systems: lambda segments: 5000)
+    long = TaskItem("1", "c", ("a", "b"), 0)
+    systems = [SimpleNamespace(reader=SimpleNamespace(window=window))]
+    with pytest.raises(SaladError, match=f"context: no item of salad_howto {told}"):
+        _fit(Prepared(find_task("salad_howto")[0], (long,), (), (), 1, ()), systems, BenchmarkOptions())
 
 
 def test_rows_that_cannot_be_used_are_counted(llm_folder, tmp_path):

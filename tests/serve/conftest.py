@@ -81,8 +81,8 @@ def alone(tiny: ServedModel) -> Callable[..., str]:
     """What `model.generate` answers, outside the server."""
 
     def answer(messages: list[dict[str, Any]], audio: list[np.ndarray], max_new_tokens: int) -> str:
-        prompt = tiny.processor.apply_chat_template(messages, add_generation_prompt=True)
-        read = tiny.processor(prompt, audio=audio)
+        prompt, add_start = tiny.processor.turns(messages)
+        read = tiny.processor(prompt, audio=audio, add_start=add_start)
         with torch.no_grad():
             ids = tiny.model.generate(
                 **read, max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=sorted(tiny.ends), pad_token_id=0

@@ -71,7 +71,7 @@ def test_sigterm_drains(tmp_path):
                 "model": "salad",
                 "stream": True,
                 "max_tokens": 400,
-                "messages": [{"role": "user", "content": "w1 w2"}],
+                "messages": [{"role": "user", "content": "w3"}],
             }
             with client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
                 lines = answer.iter_lines()

@@ -158,6 +158,14 @@ def refuse(text: str, min_words: int) -> str:
     return ""
 
 
+def _name_padding(tokenizer: Any) -> None:
+    """Any token does: what is padded is masked. Some name none of them, and have but the one that opens documents."""
+    if tokenizer.pad_token_id is not None:
+        return
+    opens = "<|endoftext|>" if "<|endoftext|>" in tokenizer.get_vocab() else None
+    tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or opens or tokenizer.unk_token
+
+
 @functools.cache
 def _writer(llm: str, bf16: bool) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -166,7 +174,6 @@ def _writer(llm: str, bf16: bool) -> tuple[Any, Any]:
 
     folder = assets.llm_folder(llm)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
+    _name_padding(tokenizer)
     dtype = torch.bfloat16 if bf16 else torch.float32
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval(), tokenizer

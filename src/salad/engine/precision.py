@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, get_args
 
 from salad.engine.local import torch_threads
@@ -32,6 +33,7 @@ TRAIN_POSITIONS, SCORE_POSITIONS, FEWEST = 256, 1000, 32
 LAYER_PRODUCTS = 10**9  # multiplications in a layer of TRAIN_POSITIONS; larger layers are timed on fewer positions
 TARGETS = 128  # rows of logits at a time, as the loss forms them
 HEAD_ROWS = 8192  # of the vocabulary, for products that are bound by arithmetic
+MLP_NAMES = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
 WRITTEN, BEFORE = 48, 128  # documents written side by side, and positions before the new one
 
 
@@ -50,21 +52,36 @@ class Shape:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
         """From a config.json, a text LLM's or a SALAD model's."""
-        values = config.get("llm_config") or config.get("text_config") or config
-        hidden, heads = values["hidden_size"], values["num_attention_heads"]
+        found = _text_config(config.get("llm_config") or config)
+        hidden, heads = found.hidden_size, found.num_attention_heads
         return cls(
             hidden,
-            values.get("intermediate_size") or 4 * hidden,
-            values["num_hidden_layers"],
+            mlp_width(found),
+            found.num_hidden_layers,
             heads,
-            values.get("num_key_value_heads") or heads,
-            values.get("head_dim") or hidden // heads,
-            values["vocab_size"],
+            getattr(found, "num_key_value_heads", None) or heads,
+            getattr(found, "head_dim", None) or hidden // heads,
+            found.vocab_size,
         )
 
     @property
     def layer_parameters(self) -> int:
         return self.hidden * (2 * self.head_dim * (self.heads + self.kv_heads) + 3 * self.mlp)
+
+
+def _text_config(values: Mapping[str, Any]) -> Any:
+    """By the names that all families share: a config.json has its family's own, such as GPT-2's n_embd."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    if values.get("model_type") in CONFIG_MAPPING:
+        return AutoConfig.for_model(**values).get_text_config()
+    return SimpleNamespace(**(values.get("text_config") or values))
+
+
+def mlp_width(config: Any) -> int:
+    """Of a text LLM's configuration; families call it by many names, and some by none: 4 widths then."""
+    found = (getattr(config, name, None) for name in MLP_NAMES)
+    return int(next(filter(None, found), 4 * config.hidden_size))
 
 
 @dataclass(frozen=True)

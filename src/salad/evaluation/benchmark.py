@@ -199,17 +199,20 @@ def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, setti
 def _fit(prepared: Prepared, systems: Sequence[System], settings: BenchmarkOptions) -> Prepared:
     """Give each item as many few-shot examples as fit its spoken version; set aside what fits with none."""
     length = _longest_length(systems)
-    context = min([settings.context, *(system.reader.window for system in systems)])
+    context, window = settings.context, min(system.reader.window for system in systems)
+    limit, cure = f"context of {context} positions", "raise --context"
+    if window < context:
+        context, limit, cure = window, f"{window} positions that the LLM reads", "take shorter items, or another LLM"
     kept, numbers, skipped = [], [], list(prepared.skipped)
     for item in prepared.items:
         number = num_shots(prepared.task, prepared.shots, item, length, context)
         if number is None:
-            skipped.append({"id": item.id, "reason": f"longer than the context of {context} positions"})
+            skipped.append({"id": item.id, "reason": f"longer than the {limit}"})
         else:
             kept.append(item)
             numbers.append(number)
     if not kept:
-        raise SaladError(f"context: no item of {prepared.task.task} fits {context} positions; raise --context")
+        raise SaladError(f"context: no item of {prepared.task.task} fits the {limit}; {cure}")
     return replace(prepared, items=tuple(kept), num_shots=tuple(numbers), skipped=tuple(skipped))
 
 

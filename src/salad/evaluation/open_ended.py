@@ -15,6 +15,7 @@ import torch
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from salad.model.going_on import goes_on
+from salad.model.llm import require_positions
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.objective.distill import kl_per_position
 
@@ -89,6 +90,7 @@ def answer(
         each = zip(prompts, indices or range(len(prompts)), strict=True)
         return [answer(model, [prompt], sampling, end_ids, [index])[0] for prompt, index in each]
     longest = max(len(prompt) for prompt in prompts)
+    _require_room(model, longest, sampling.max_new_tokens)
     device = prompts[0].device
     embeds = torch.stack([torch.nn.functional.pad(p, (0, 0, longest - len(p), 0)) for p in prompts])
     mask = torch.stack([(torch.arange(longest, device=device) >= longest - len(p)).long() for p in prompts])
@@ -121,6 +123,7 @@ def answer_alike(
     """The greedy answers of `answer`; what all prompts begin with is read once for all of them, where the LLM can."""
     if not goes_on(model.llm):
         return answer(model, prompts, Sampling(max_new_tokens), end_ids)
+    _require_room(model, max(map(len, prompts)), max_new_tokens)
     decoder, device = model.decoder(), prompts[0].device
     takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
     least = min(map(len, prompts))
@@ -160,6 +163,12 @@ def answer_alike(
         embeds = model.get_input_embeddings()(ids[:, None])
         mask, positions = torch.nn.functional.pad(mask, (0, 1), value=1), positions[:, -1:] + 1
     return answers
+
+
+def _require_room(model: SaladForConditionalGeneration, prompt: int, max_new_tokens: int) -> None:
+    """The last token of an answer is written, and not read."""
+    what, cure = f"a prompt of {prompt} and max_new_tokens={max_new_tokens}", "ask for fewer tokens, or send less"
+    require_positions(model.llm, prompt + max_new_tokens - 1, what, cure)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from salad import assets
 from salad.evaluation.prompt import Sound, Start, Unit
 from salad.files import read_json
 from salad.model.check import load_llm
-from salad.model.llm import head_of, use_packed_attention
+from salad.model.llm import head_of, use_packed_attention, window_of
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.splice import splice
 from salad.objective.head import Head
@@ -48,7 +48,7 @@ class Reader:
         self.tokenizer, self.bf16, self.name = tokenizer, bf16, name
         self.start: Start = start or ("document" if self.hears else "tokenizer")
         self.together = together  # sounds heard in one pass; above 1 their last bits depend on what is beside them
-        self.window = int(getattr(self.llm.config, "max_position_embeddings", None) or 2048)
+        self.window = window_of(self.llm)
 
     @property
     def device(self) -> torch.device:

@@ -34,6 +34,7 @@ from salad.model.llm import (
     remember_packing,
     use_packed_attention,
 )
+from salad.model.nested import UNNEST, nests_text
 from salad.objective.distill import kl_per_position
 from salad.sequence import start_token_id
 from salad.text.chat import writes_words
@@ -42,7 +43,7 @@ from salad.types import SaladError
 KEPT_FROM = 10_000_000  # parameters: a smaller LLM is read faster than a file is worth
 # What transformers and its families raise on what they are not made for.
 FAULTS = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ImportError)
-VERSION = 3  # of what is checked: an older result is measured again
+VERSION = 4  # of what is checked: an older result is measured again
 PLAIN = "none: prompts are plain text"
 Verdict = Literal["right", "one by one", "stated", "refused"]
 
@@ -156,6 +157,10 @@ def check_llm(llm: PreTrainedModel, tokenizer: Any = None) -> SelfCheck:
 
     Where the LLM takes the attention by which documents are packed, it is put in. tokenizer: None checks none.
     """
+    if nests_text(llm.config):
+        found, expected = f"{llm.config.model_type}, which nests the text LLM's", "the text LLM's own"
+        nested = Check("configuration", found, expected, "refused", UNNEST)
+        return SelfCheck(llm.config.model_type, (nested,), False)
     checks = [_tried("attention", _attention, llm)]
     if checks[0].verdict == "refused":
         return SelfCheck(llm.config.model_type, tuple(checks), False)

@@ -142,6 +142,8 @@ def hidden_states(
     document is long (see `rope_limit`), beside such a document.
     """
     decoder = decoder_of(llm)
+    longest = max(_lengths(starts, prefixes), default=0) + (head[0][0].shape[-2] if head else 0)
+    require_positions(llm, longest, "a document", "give shorter ones, or another LLM")
     if packs(llm) and (head or not _turns_otherwise(llm, starts, prefixes)):
         arguments = packed_arguments(starts, embeddings.device, prefixes, head)
         packed: torch.Tensor = decoder(inputs_embeds=embeddings[None], **arguments).last_hidden_state[0]
@@ -160,6 +162,7 @@ def hidden_states(
 def layer_states(llm: PreTrainedModel, embeddings: torch.Tensor, starts: Sequence[int]) -> list[torch.Tensor]:
     """What goes into the first layer and comes out of each, [L, width] each, of documents laid end to end."""
     decoder = decoder_of(llm)
+    require_positions(llm, max(_lengths(starts), default=0), "a document", "give shorter ones, or another LLM")
     if packs(llm) and not _turns_otherwise(llm, starts, None):
         arguments = packed_arguments(starts, embeddings.device)
         found = decoder(inputs_embeds=embeddings[None], output_hidden_states=True, **arguments).hidden_states
@@ -211,10 +214,39 @@ def _limits(module: nn.Module) -> Iterator[int]:
 
 
 def _turns_otherwise(llm: PreTrainedModel, starts: Sequence[int], prefixes: Sequence[tuple[int, int]] | None) -> bool:
-    limit = rope_limit(llm)
-    seen = [last - first for first, last in prefixes] if prefixes else [0] * (len(starts) - 1)
-    lengths = [before + int(b) - int(a) for (a, b), before in zip(itertools.pairwise(starts), seen, strict=True)]
+    limit, lengths = rope_limit(llm), _lengths(starts, prefixes)
     return limit is not None and len(lengths) > 1 and max(lengths) > limit
+
+
+def _lengths(starts: Sequence[int], prefixes: Sequence[tuple[int, int]] | None = None) -> list[int]:
+    """Positions of each document, what it continues included."""
+    seen = [last - first for first, last in prefixes] if prefixes else [0] * (len(starts) - 1)
+    return [before + int(b) - int(a) for (a, b), before in zip(itertools.pairwise(starts), seen, strict=True)]
+
+
+def most_positions(llm: PreTrainedModel) -> int | None:
+    """Rows of the LLM's table of positions (GPT-2, OPT, GPT-J), beyond which it reads nothing; None: it has none."""
+    known = getattr(llm, "_salad_most_positions", -1)
+    if known == -1:
+        tokens, found = llm.get_input_embeddings(), [llm.config.max_seq_len] if llm.config.model_type == "mpt" else []
+        for name, part in decoder_of(llm).named_modules():
+            own = isinstance(part, nn.Embedding) and part is not tokens and name.endswith(("wpe", "positions"))
+            found += [part.num_embeddings - getattr(part, "offset", 0)] if own else []
+            found += [len(table) for key, table in part.named_buffers(recurse=False) if key == "embed_positions"]
+        known = cast(Any, llm)._salad_most_positions = min(found, default=None)
+    return cast(int | None, known)
+
+
+def window_of(llm: PreTrainedModel) -> int:
+    """Positions that the LLM says it reads; 2048 where it says nothing (Bloom)."""
+    return int(most_positions(llm) or getattr(llm.config, "max_position_embeddings", None) or 2048)
+
+
+def require_positions(llm: PreTrainedModel, number: int, what: str, cure: str) -> None:
+    """Raises SaladError where `what` takes more positions than the LLM's table has."""
+    most = most_positions(llm)
+    if most is not None and number > most:
+        raise SaladError(f"{what}: {number} positions, but {llm.config.model_type} has a table of {most}; {cure}")
 
 
 def _forget_longest(decoder: nn.Module) -> None:

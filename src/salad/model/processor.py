@@ -211,6 +211,14 @@ class SaladProcessor(ProcessorMixin):
         made = self(prompts, audio, **called)
         return made if return_dict else made["input_ids"]
 
+    def turns(self, messages: Sequence[Any]) -> tuple[ChatPrompt, bool]:
+        """Messages for the LLM to answer, and `add_start` of `__call__` for them: in its own chat template, which opens
+        the document itself; plain text behind the start token where a base LLM has none, for it has seen no ChatML.
+        """
+        if self.tokenizer.chat_template:
+            return self._prompt(messages, None, add_generation_prompt=True), False
+        return ChatPrompt("\n\n".join(filter(None, (self._content(message) for message in messages)))), True
+
     def _prompt(self, messages: Sequence[Message], chat_template: str | None, **kwargs: Any) -> ChatPrompt:
         flat = [{**message, "content": self._content(message)} for message in messages]
         if chat_template is None and not self.tokenizer.chat_template:

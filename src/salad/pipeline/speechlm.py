@@ -23,6 +23,8 @@ from salad.model.check import load_llm
 from salad.model.ears import Lexicon
 from salad.model.empty import WeightsOnMeta
 from salad.model.freeze import freeze
+from salad.model.llm import most_positions, require_positions
+from salad.model.nested import causal_config
 from salad.model.processor import placeholder_id
 from salad.pipeline.run import Run
 from salad.sequence import Frames, examples, start_token_id, token_ids, tokenise
@@ -62,7 +64,7 @@ def build_model(
     ctc = run.folder("warm_start") / "vocabulary.json"
     two_parts = recipe.model.ears == "symbols"
     config = SaladConfig(
-        llm_config=AutoConfig.from_pretrained(folder),
+        llm_config=causal_config(AutoConfig.from_pretrained(folder)),
         encoder=recipe.assets.encoder,
         frame_rate_hz=encoder.frame_rate_hz,
         frame_dim=encoder.frame_dim,
@@ -78,8 +80,11 @@ def build_model(
     torch.manual_seed(recipe.seed if seed is None else seed)
     if empty:
         with WeightsOnMeta(draw=False):
-            return SaladForConditionalGeneration(config).eval()
+            laid_out = SaladForConditionalGeneration(config).eval()
+        _require_context(laid_out.llm, recipe.sequence.context)
+        return laid_out
     llm = load_llm(folder)
+    _require_context(llm, recipe.sequence.context)
     model = SaladForConditionalGeneration.from_llm(llm, config)
     if model.ctc is not None:
         model.ctc.token_ids.copy_(torch.tensor(read_json(ctc)))
@@ -89,6 +94,11 @@ def build_model(
         load_weights(checkpoint, model, averaged=averaged)
     model.eval()
     return model
+
+
+def _require_context(llm: Any, context: int) -> None:
+    """Before anything is trained: documents may take as many positions as sequence.context says."""
+    require_positions(llm, context, "sequence.context", f"set sequence.context={most_positions(llm)}, or less")
 
 
 def model_and_base(

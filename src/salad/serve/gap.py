@@ -23,17 +23,16 @@ from salad.text.normalise import normalise
 
 def cost_of_words(served: ServedModel, samples: np.ndarray, said: str) -> list[JsonObject]:
     """For each word of `said`: the word that was heard in its place (None: none was), and KL(read || heard) in nats of
-    the next token behind the two, both in the LLM's own chat prompt (eq. 2, at the spoken words themselves).
+    the next token behind the two, both in the prompt of a chat (eq. 2, at the spoken words themselves).
 
     samples: float32 [num_samples]; said: one word at least. Raises ApiError where one of the two is more than the LLM
     reads.
     """
     model, processor = served.model, served.processor
-    written = processor.apply_chat_template(
-        [{"role": "user", "content": [{"type": "audio"}]}], add_generation_prompt=True
-    )
+    written, add_start = processor.turns([{"role": "user", "content": [{"type": "audio"}]}])
     before, after = written.marked.split(AUDIO, 1)
     before_ids, after_ids = prompt_ids(processor.tokenizer, before), prompt_ids(processor.tokenizer, after, after=True)
+    before_ids = [processor.start_token_id] * add_start + before_ids
     around = len(before_ids) + len(after_ids)
     said_ids = token_ids(processor.tokenizer, said)
     _check(served, around + len(said_ids), "said")

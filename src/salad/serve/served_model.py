@@ -16,6 +16,7 @@ from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.ends import ends_of
 from salad.model.freeze import freeze
 from salad.model.going_on import require_going_on
+from salad.model.llm import window_of
 from salad.model.splice import splice
 from salad.serve.transcript import Segment, words_of
 from salad.types import SaladError
@@ -42,7 +43,7 @@ class ServedModel:
     ) -> None:
         self.model, self.processor, self.names, self.bf16 = model, processor, (name, ALIAS), bf16
         self.ends = frozenset(ends_of(model, processor))
-        self.context = int(getattr(model.config.llm_config, "max_position_embeddings", None) or 2048)
+        self.context = window_of(model.llm)
 
     @classmethod
     def load(cls, place: str, *, device: str = "cpu", bf16: bool = False) -> ServedModel:
@@ -76,20 +77,20 @@ class ServedModel:
         *,
         goes_on: bool = False,
     ) -> torch.Tensor:
-        """Embeddings [positions, width] of a chat, by the LLM's own template; audio: float32 [num_samples] each, or the
-        embeddings of its spans where it was heard before. goes_on: only up to where further spans of the last recording
-        will stand, which may have none yet.
+        """Embeddings [positions, width] of a chat, as `SaladProcessor.turns` writes it; audio: float32 [num_samples]
+        each, or the embeddings of its spans where it was heard before. goes_on: only up to where further spans of the
+        last recording will stand, which may have none yet.
 
         Raises SaladError where the template refuses the messages, and for more than the LLM reads.
         """
         if (fresh := sum(not isinstance(a, list) for a in audio)) > RECORDINGS:
             raise SaladError(f"messages: {fresh} recordings, expected at most {RECORDINGS}; send fewer")
-        written = self.processor.apply_chat_template(messages, add_generation_prompt=True)
+        written, add_start = self.processor.turns(messages)
         table = self.model.get_input_embeddings()
         heard = [a if isinstance(a, list) else self._features(a) for a in audio]
         if goes_on:
             heard[-1] = [*heard[-1], table.weight.new_zeros(0, table.weight.shape[1])]
-        ids = self.processor(written, audio=heard)["input_ids"][0]
+        ids = self.processor(written, audio=heard, add_start=add_start)["input_ids"][0]
         at = (ids == self.processor.audio_token_id).nonzero().flatten().tolist()
         first, *rest = ids.to(self.device).tensor_split(at)
         spans = [span for recording in heard for span in recording]

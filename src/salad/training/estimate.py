@@ -16,9 +16,11 @@ from salad import config
 from salad.assets import ASSETS, hub_folder, is_cached, is_hub_name, llm_folder
 from salad.config import Recipe
 from salad.config.paper import measured
+from salad.engine.precision import mlp_width
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.encoders.load import shape_of
 from salad.model.llm import decoder_layers
+from salad.model.nested import causal_config
 from salad.text.phonemes import Symbols
 from salad.types import SaladError
 
@@ -133,13 +135,13 @@ def llm_config(settings: Recipe) -> Any:
                 f"model.llm_config: got {', '.join(values)}, but no model_type; copy the LLM's config.json, or add "
                 "such as model_type: qwen2"
             )
-        return AutoConfig.for_model(**values)
+        return causal_config(AutoConfig.for_model(**values))
     name = settings.assets.llm
     if name in ASSETS and not is_cached(name):
         raise SaladError(f"assets.llm: {name} is not in the cache; run `salad assets get {name}` first")
     if is_hub_name(name):  # a plan downloads nothing
-        return AutoConfig.from_pretrained(hub_folder(name, download=False))
-    return AutoConfig.from_pretrained(llm_folder(name))
+        return causal_config(AutoConfig.from_pretrained(hub_folder(name, download=False)))
+    return causal_config(AutoConfig.from_pretrained(llm_folder(name)))
 
 
 def _parameters(model: SaladForConditionalGeneration, llm: str) -> dict[str, tuple[int, int]]:
@@ -204,9 +206,9 @@ def _memory(
     teacher = 0
     if stage.llm != "frozen":
         teacher = layers * 2 // (processes if stage.shard_teacher else 1) + tables * 4
-    config = model.config.llm_config
+    config = model.config.get_text_config()
     width = config.hidden_size
-    layer, parts, head = _kept(width, config.intermediate_size), settings.model, config.vocab_size * width
+    layer, parts, head = _kept(width, mlp_width(config)), settings.model, config.vocab_size * width
     kept = 1 if stage.checkpoint_activations else layer
     formed_again = pack * width * layer * 2 * stage.checkpoint_activations
     adapter = parts.adapter_width * _kept(parts.adapter_width, parts.adapter_mlp) * 2 * parts.adapter_layers

@@ -29,7 +29,7 @@ from salad.sequence.simulate import Noise
 from salad.sequence.spelling import SpelledText
 from salad.text.phonemes import BOUNDARY
 from salad.training.ears_tasks import LowerTask, SpellTask, SymbolSpan
-from salad.training.estimate import SECONDS_PER_WORD, TOKENS_PER_WORD, model_config
+from salad.training.estimate import SECONDS_PER_WORD, TOKENS_PER_WORD, llm_config, model_config
 from salad.training.loop import autocast
 from salad.training.optimizer import make_optimizer
 from salad.training.tasks import DistillTask
@@ -242,8 +242,6 @@ def time_load(recipe: Recipe) -> dict[str, Figure]:
     del llm
 
     def load() -> None:
-        SaladForConditionalGeneration.from_llm(
-            load_llm(folder), model_config(recipe, AutoConfig.from_pretrained(folder))
-        )
+        SaladForConditionalGeneration.from_llm(load_llm(folder), model_config(recipe, llm_config(recipe)))
 
     return {"load": measured(quickest(load) / number, f"{name} from the disk")}

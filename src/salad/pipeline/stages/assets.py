@@ -31,8 +31,15 @@ def run(run: Run) -> Summary:
         folder = assets.get(name)
         if assets.is_hub_name(name) and (revision := assets.hub_revision(folder)):
             revisions[name] = revision  # a name without one is what the hub calls main on that day
-    assets.llm_folder(recipe.assets.llm)
+    _check_llm(recipe)
     return {"assets": sorted(names), **({"revisions": revisions} if revisions else {}), "precision": _precision(run)}
+
+
+def _check_llm(recipe: Recipe) -> None:
+    """Raises SaladError for an LLM that training would refuse: here it has cost minutes, behind the corpus hours."""
+    from salad.model.check import check_folder
+
+    check_folder(assets.llm_folder(recipe.assets.llm)).require(recipe.assets.llm)
 
 
 def _named(recipe: Recipe) -> set[str]:
