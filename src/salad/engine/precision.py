@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 from salad.engine.local import torch_threads
 from salad.engine.machine import machine
 from salad.engine.memory import keep_freed_memory
-from salad.files import read_json, write_json
+from salad.files import JsonObject, read_json, write_json
 
 Precision = Literal["auto", "fp32", "bf16"]
 Use = Literal["train", "score", "write"]
@@ -50,7 +50,7 @@ class Shape:
     vocab: int
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Shape:
+    def of(cls, config: JsonObject) -> Shape:
         """From a config.json, a text LLM's or a SALAD model's."""
         found = _text_config(config.get("llm_config") or config)
         hidden, heads = found.hidden_size, found.num_attention_heads
@@ -69,7 +69,7 @@ class Shape:
         return self.hidden * (2 * self.head_dim * (self.heads + self.kv_heads) + 3 * self.mlp)
 
 
-def _text_config(values: Mapping[str, Any]) -> Any:
+def _text_config(values: JsonObject) -> Any:
     """By the names that all families share: a config.json has its family's own, such as GPT-2's n_embd."""
     from transformers import CONFIG_MAPPING, AutoConfig
 

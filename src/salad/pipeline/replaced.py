@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from salad.engine.shards import MARK
-from salad.files import num_bytes, size_of
+from salad.files import JsonObject, num_bytes, size_of
 from salad.progress import console
 from salad.records import read_record
 from salad.types import SaladError
@@ -28,7 +28,7 @@ class StageNote:
     versions: dict[str, str] | None = None
     status: str = ""
     seconds: float = 0.0
-    summary: Mapping[str, Any] = field(default_factory=dict)
+    summary: JsonObject = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
