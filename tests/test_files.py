@@ -6,8 +6,11 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 
+import numpy as np
 import pytest
+from safetensors import safe_open
 
 from salad.files import (
     Rows,
@@ -20,6 +23,7 @@ from salad.files import (
     size_of,
     write_json,
     write_jsonl,
+    write_tensors,
     write_text,
 )
 from salad.types import SaladError
@@ -145,3 +149,13 @@ def test_rows_are_read_when_they_are_asked_for(tmp_path):
     paths[2].write_text('{"n": 7\n')
     with pytest.raises(SaladError, match=r"c\.jsonl: a line is no JSON .*; run the stage that wrote it again"):
         rows[2]
+
+
+def test_arrays_are_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "a.safetensors"
+    write_tensors(path, {"x": np.arange(3)}, {"ids": "[1]"})
+    with pytest.raises(AttributeError):
+        write_tensors(path, {"x": "no array"})
+    with safe_open(path, "numpy") as file:
+        assert file.get_tensor("x").tolist() == [0, 1, 2] and file.metadata() == {"ids": "[1]"}
+    assert os.listdir(path.parent) == [path.name]

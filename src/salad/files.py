@@ -19,10 +19,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from salad.types import SaladError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 JsonObject = dict[str, Any]  # of a file or a request that others made: what it holds is checked where it is read
 PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
@@ -33,20 +36,26 @@ BETWEEN = re.compile(r"[\s,]*")
 
 
 @contextmanager
-def _whole_file(path: str | Path) -> Iterator[IO[bytes]]:
-    """Written aside, flushed to disk, renamed: a reader sees the old file or the new one, never a part."""
+def _aside(path: str | Path) -> Iterator[Path]:
+    """A name beside `path` to write to, which is then renamed: a reader sees the old file or the new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(aside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield aside
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _whole_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Written aside, flushed to disk, renamed: a reader sees the old file or the new one, never a part."""
+    with _aside(path) as aside, open(aside, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def writable_folder(path: Path, field: str) -> None:
@@ -78,6 +87,14 @@ def write_lines(path: str | Path, lines: Iterable[str]) -> None:
     """One line after the other, atomic; they are not held together."""
     with _whole_file(path) as file:
         file.writelines(f"{line}\n".encode() for line in lines)
+
+
+def write_tensors(path: str | Path, arrays: dict[str, np.ndarray], told: dict[str, str] | None = None) -> None:
+    """Arrays as one safetensors file, atomic. told: what its header says besides."""
+    from safetensors.numpy import save_file
+
+    with _aside(path) as aside:
+        save_file(arrays, aside, told)
 
 
 def write_json(path: str | Path, value: Any) -> None:

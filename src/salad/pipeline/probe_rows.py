@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
+from salad.files import write_tensors
 from salad.select.explain import Evidence
 from salad.types import Utterance
 
@@ -26,9 +25,7 @@ def keep_rows(folder: Path, rows: ProbeRows) -> None:
     tensors = {part: np.concatenate([getattr(e, part) for _, e, *_ in rows]) for part in PARTS if rows}
     tensors["count"] = np.array([len(e.heard) for _, e, *_ in rows], np.int64)
     tensors["cer"], tensors["nll"] = (np.array([row[at] for row in rows], np.float64) for at in (2, 3))
-    aside = folder / f".{FILE}.tmp"
-    save_file(tensors, aside, {"ids": json.dumps([u.id for u, *_ in rows])})
-    os.replace(aside, folder / FILE)
+    write_tensors(folder / FILE, tensors, {"ids": json.dumps([u.id for u, *_ in rows])})
 
 
 def kept_rows(folder: Path, utterances: Sequence[Utterance], cluster_of: Mapping[str, int]) -> ProbeRows | None:

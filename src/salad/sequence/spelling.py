@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from salad.files import write_tensors
 from salad.sequence.tokens import TokenisedDocument, tokenise
 from salad.text.phonemes import BOUNDARY, Symbols
 from salad.text.speakable import speakable
@@ -89,10 +89,7 @@ def save_spelled(path: Path, texts: Sequence[SpelledText]) -> None:
     columns = {name: [getattr(text, name) for text in texts] for name in names}
     tensors = {name: np.concatenate([np.zeros(0, np.int64), *column]) for name, column in columns.items()}
     tensors["sizes"] = np.array([[len(part) for part in astuple(text)] for text in texts], np.int64).reshape(-1, 6)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, aside)
-    os.replace(aside, path)
+    write_tensors(path, tensors)
 
 
 def load_spelled(path: Path) -> list[SpelledText]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from salad.engine import Made, run_shards
-from salad.files import read_json, write_json
+from salad.files import read_json, write_json, write_tensors
 from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.run import Run, Summary
 from salad.select.embed import embed_documents, join_embeddings, top_words
@@ -38,9 +37,7 @@ def run(run: Run) -> Summary:
     embeddings = join_embeddings(folders, folder / "embeddings.npy")
     clusters = balanced_kmeans(embeddings, settings.k, seed=run.recipe.seed)
     tensors = {"labels": clusters.labels, "centroids": clusters.centroids}
-    aside = folder / ".clusters.tmp"
-    save_file(tensors, aside)
-    os.replace(aside, folder / "clusters.safetensors")
+    write_tensors(folder / "clusters.safetensors", tensors)
     write_json(folder / "top_words.json", top_words(texts, clusters.labels))
     sizes = clusters.sizes
     return {
