@@ -229,7 +229,9 @@ class Stage(Section):
         description="With divergence: jsd, the teacher's share of the mixture that both are held against.",
     )
     compile: bool = Field(
-        False, description="Fuses the loss between its matrix products by torch.compile, which needs a C++ compiler."
+        False,
+        description="Fuses the loss between its matrix products by torch.compile, which needs a C++ compiler, "
+        "and on a GPU the LLM's layers.",
     )
     checkpoint_activations: bool = Field(
         False, description="Forms the LLM's activations again in the backward pass: less memory, more time."

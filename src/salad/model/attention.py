@@ -124,7 +124,7 @@ def packed_attention(
         )
     window = packing.window(sliding_window) if sliding_window else None
     head = [part.to(key.dtype) for part in packing.head[cast(int, module.layer_idx)]] if packing.head else None
-    if query.is_cuda and not special and query.shape[-1] >= 16:  # smaller heads (tests): its GPU kernels take none
+    if by_blocks(query.device, query.shape[-1], special):
         if head:
             key, value = (torch.cat(pair, dim=2) for pair in zip(head, (key, value), strict=True))
         return blockwise(query, key, value, packing.block(window), scaling), None
@@ -160,11 +160,16 @@ def packed_attention(
     return torch.cat(outs, dim=2).transpose(1, 2).to(out_dtype), None
 
 
+def by_blocks(device: torch.device, head_size: int, special: bool) -> bool:
+    """Whether FlexAttention attends. special: with sinks or a soft cap. Its kernels take no heads under 16 (tests)."""
+    return device.type == "cuda" and not special and head_size >= 16
+
+
 def blockwise(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: BlockMask, scaling: float | None
 ) -> torch.Tensor:
     """The same by FlexAttention: keys of the common head stand before all others."""
-    attend = _compiled() if query.is_cuda else flex_attention
+    attend = _compiled() if query.is_cuda and not torch.compiler.is_compiling() else flex_attention
     grouped = query.shape[1] != key.shape[1]
     out: torch.Tensor = attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
     return out.transpose(1, 2)

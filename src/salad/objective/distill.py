@@ -250,12 +250,12 @@ def _compiled() -> Callable[..., Any]:
     return compiled(_between, fullgraph=True)
 
 
-def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`function` compiled for any shape, with room for RECOMPILE_LIMIT graphs of it."""
+def compiled(function: Callable[..., Any], dynamic: bool | None = True, **options: Any) -> Callable[..., Any]:
+    """`function` compiled for any shape (dynamic: None for those alone that change), RECOMPILE_LIMIT graphs at most."""
     from torch._dynamo import config
 
     config.recompile_limit = max(config.recompile_limit, RECOMPILE_LIMIT)
-    return torch.compile(function, dynamic=True, **options)
+    return torch.compile(function, dynamic=dynamic, **options)
 
 
 def _check(

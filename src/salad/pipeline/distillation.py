@@ -27,6 +27,7 @@ from salad.pipeline.streaming import count_left_out, lanes_of, open_stream
 from salad.sequence import Frames
 from salad.sequence.examples import text_examples
 from salad.sequence.stream import ShardSource, check_lanes
+from salad.training.compiled_layers import compile_layers
 from salad.training.distributed import ProcessGroup, shard
 from salad.training.loop import Schedule, SharedTask, autocast, train
 from salad.training.start import place
@@ -71,6 +72,9 @@ def train_stage(
     base = model
     if settings.llm != "frozen":  # the original LLM on its own: training changes the student's
         base = _placed(run, world, "frozen", bf16, partial(shard, world=world) if settings.shard_teacher else None)
+    if settings.compile:
+        for one in dict.fromkeys((model, base)):
+            compile_layers(one)
     if settings.checkpoint_activations:
         model.llm.gradient_checkpointing_enable({"use_reentrant": False})
         model.llm.train()  # transformers forms activations again only while training; its dropout is 0
