@@ -16,6 +16,7 @@ from salad.evaluation.scorer_model import Reader
 from salad.model.attention import Head, read_head
 from salad.model.llm import decoder_of, hidden_states, packs, rope_limit
 from salad.sequence import best_fit
+from salad.types import Result
 
 POSITIONS = 4096  # in one forward pass
 MIN_HEAD = 16  # a shorter common beginning is not worth keeping
@@ -31,6 +32,11 @@ class OptionScore:
     logprob: float
     num_tokens: int
     greedy: bool
+
+
+def per_token(name: str, answer: int, options: Sequence[OptionScore]) -> Result:
+    """An item's Result by nats per token of each option, `acc_token` of `salad eval`; answer: the right one's index."""
+    return Result(name, answer, tuple(option.logprob / option.num_tokens for option in options))
 
 
 def score(

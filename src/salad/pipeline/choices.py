@@ -18,7 +18,7 @@ from salad.evaluation.prompt import Request, Segment, Sound, request
 from salad.evaluation.recordings import SHUFFLED, SILENCE
 from salad.evaluation.results import chance_of, pool_metric, result_of
 from salad.evaluation.sample import Sample
-from salad.evaluation.score import OptionScore, score
+from salad.evaluation.score import OptionScore, per_token, score
 from salad.evaluation.scorer_model import Reader
 from salad.evaluation.spoken_benchmark import SpeechInput
 from salad.files import write_jsonl
@@ -73,10 +73,7 @@ def answer(
             known |= dict(zip(new, score(reader, new, advance=bar.advance), strict=True))
             scores[name] = [known[one] for one in requests]
     results = {
-        name: [
-            Result(item.id, item.answer, tuple(option.logprob / option.num_tokens for option in own))
-            for item, own in zip(items, found, strict=True)
-        ]
+        name: [per_token(item.id, item.answer, own) for item, own in zip(items, found, strict=True)]
         for name, found in scores.items()
     }
     if evaluator.frozen and "text_base" in results:

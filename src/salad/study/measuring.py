@@ -14,7 +14,7 @@ from salad.evaluation.benchmark import BenchmarkOptions, prepare
 from salad.evaluation.figures import is_seen
 from salad.evaluation.next_sentence import NextSentenceItem, build_items
 from salad.evaluation.prompt import Request, request, segments
-from salad.evaluation.score import score
+from salad.evaluation.score import per_token, score
 from salad.evaluation.scorer_model import Reader
 from salad.measure.controls import silence
 from salad.measure.divergence import (
@@ -204,10 +204,7 @@ class Measuring:
                     results.append((f"{task.task.task}/{asked.id}", asked.answer, asked.choices))
         reader = Reader(model, own.tokenizer, start="document", bf16=run.uses_bf16("score", own.device))
         scores = score(reader, requests)
-        found = [
-            Result(name, right, tuple(option.logprob / option.num_tokens for option in options))
-            for (name, right, _), options in zip(results, scores, strict=True)
-        ]
+        found = [per_token(name, right, own) for (name, right, _), own in zip(results, scores, strict=True)]
         return found, [name for name, *_ in results[len(self.items) :]]  # of the tasks
 
     def _request(self, context: str, item: NextSentenceItem) -> Request:
