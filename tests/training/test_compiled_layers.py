@@ -1,4 +1,4 @@
-"""Decoder layers compiled by torch.compile: no break of the graph, one graph for packs of any documents."""
+"""Decoder layers compiled by torch.compile: no break of the graph, few graphs for packs of any documents."""
 
 from types import SimpleNamespace
 
@@ -43,7 +43,7 @@ def blocks(monkeypatch):
 
 
 @pytest.mark.parametrize("config", [LlamaConfig(**SIZES), MistralConfig(**SIZES, sliding_window=64)])
-def test_layers_and_packs_share_a_graph_and_give_what_they_gave(blocks, config):
+def test_layers_and_packs_share_graphs_and_give_what_they_gave(blocks, config):
     torch.manual_seed(0)
     decoder = AutoModel.from_config(config).eval()
     wanted = [read(decoder, starts) for starts in PACKS]
@@ -52,7 +52,7 @@ def test_layers_and_packs_share_a_graph_and_give_what_they_gave(blocks, config):
     found = [read(decoder, starts) for starts in PACKS]
     for one, other in zip(found, wanted, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
-    assert counter.frame_count <= 3  # of the first pack, and of any
+    assert 1 <= counter.frame_count <= 3  # of the first pack, and of any
 
 
 def test_on_a_cpu_layers_stay_as_they_are():

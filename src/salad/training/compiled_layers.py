@@ -1,4 +1,4 @@
-"""Decoder layers fused by torch.compile, on a GPU: one graph for all layers, and for packs of any documents."""
+"""Decoder layers fused by torch.compile, on a GPU: all layers share graphs, for packs of any documents."""
 
 from __future__ import annotations
 
