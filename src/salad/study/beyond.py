@@ -90,7 +90,10 @@ def _divided(found: object, by: float) -> dict[str, float]:
 
 def _mixtures(rows: Sequence[GridRow]) -> Finding:
     """M against alpha between likelihood and distillation."""
-    claim, paper = "Between: M against alpha, narrow speech", "alpha above 0: M falls, then saturates"
+    claim, paper = (
+        "Between: M falls with alpha, in a straight line, narrow speech",
+        "alpha above 0: M falls, then saturates",
+    )
     own = done(rows, speech="narrow", share=MAIN)
     between = [r for r in own if 0 < r.alpha < 1]
     if not between:
@@ -134,8 +137,8 @@ def without_hearing(likelihood: Sequence[DoneCell], distilled: Sequence[DoneCell
         [w.value for r in own if (w := r.wer) is not None and w.value is not None] for own in (likelihood, distilled)
     ]
     told = f"On silence alpha 0 less alpha 1 is {silent[0] - silent[1]:+.3f}, on the same {len(names)} documents heard "
-    told += f"{spoken[0] - spoken[1]:+.3f}: what is no larger than on silence is no difference in hearing. Heard: "
-    told += f"{_heard(likelihood)} and {_heard(distilled)}"
+    told += f"{spoken[0] - spoken[1]:+.3f}: what is there on silence as well need not be hearing; "
+    told += f"these two have no interval. Heard: {_heard(likelihood)} and {_heard(distilled)}"
     if all(wer):
         told += f"; WER {100 * sum(wer[0]) / len(wer[0]):.0f} and {100 * sum(wer[1]) / len(wer[1]):.0f} %"
     return f"{told}."
@@ -210,7 +213,8 @@ def _voices(rows: Sequence[GridRow], base: BaseFigures) -> list[Finding]:
             told = f"{less.value:+.3f} (one recording, {sum(d.count for d in sides[0])} tokens, {len(best)} cells); "
         told += f"M {sum(map(mean, sides)) / len(sides):.3f}, deaf {mean(deaf):.3f}, cascade {mean(cascade):.3f}"
         told += f"; WER {100 * sum(errors) / len(errors):.0f} %" if errors else ""
-        why = f"Of the cells that hear most: {best[0].speech} speech."
+        why = f"The cells with the lowest M, of three trainings or more where there are any: {best[0].speech} speech, "
+        why += f"share {best[0].share:g}."
         if of == "natural":
             why += f" Recordings of people: {less.documents}. A look, whatever an interval says."
         row = judged(number, claim, "-", told, less, best, why, rising=False)
@@ -247,7 +251,7 @@ def _ablations(rows: Sequence[GridRow]) -> list[Finding]:
 
 
 def _best(rows: Sequence[GridRow]) -> list[DoneCell]:
-    """The cells of ours at alpha 1 that heard most, all seeds of them."""
+    """The cells of ours at alpha 1 with the lowest M, all seeds of them; three trainings go before fewer."""
     own = [r for r in done(rows, alpha=1.0) if not r.buys]
     groups: dict[tuple[str, float], list[DoneCell]] = {}
     for row in own:
