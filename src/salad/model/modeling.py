@@ -21,6 +21,7 @@ from salad.model.ears.lower import pool_runs
 from salad.model.ears.symbol_ears import Readout, token_places
 from salad.model.empty import build_from
 from salad.model.ends import TOKENS, take_over_tokens
+from salad.model.fresh import fill_missing, fill_module
 from salad.model.llm import (
     as_inputs,
     build_llm,
@@ -56,6 +57,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _skip_keys_device_placement = ["past_key_values"]
+    _built = False  # until `__init__` is over
     # The ears, as they were trained: neither rounded nor cast; but for tables of integers.
     _keep_in_fp32_modules_strict = [r"^adapter\.(?!upper\.(?:sounds|traits|sayable)$)", r"^ctc\.(?!token_ids$)"]
 
@@ -70,6 +72,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
             self.symbol_ears.reset()
         if config.lora_rank:  # after the initialisation above, which would make LoRA's zeros random
             self._add_lora(config.lora_rank)
+        self._built = True
 
     @classmethod
     def from_llm(cls, llm: PreTrainedModel, config: SaladConfig) -> SaladForConditionalGeneration:
@@ -121,14 +124,14 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         def eval(self) -> Self: ...
         def post_init(self) -> None: ...
 
+    def initialize_weights(self) -> None:
+        """As transformers has it; what no checkpoint has brought begins as in a fresh model."""
+        cast(Any, super()).initialize_weights()
+        if self._built:
+            fill_missing(self.llm, self.adapter, self.ctc)
+
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear) and module.weight is not None:
-            nn.init.normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        if isinstance(module, CTCHead):
-            nn.init.zeros_(module.residual.weight)
-            nn.init.constant_(module.scale, 20.0)
+        fill_module(module)
 
     def _add_lora(self, rank: int) -> None:
         from peft import LoraConfig, inject_adapter_in_model

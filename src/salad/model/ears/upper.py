@@ -70,6 +70,14 @@ class Upper(nn.Module):
         nn.init.normal_(self.in_proj.weight)
         nn.init.normal_(self.row.weight, std=self.row.in_features**-0.5)
 
+    def reset_constants(self) -> None:
+        """What `__init__` gives by itself: where symbols lie, prices, and the tables of a lexicon not yet learnt."""
+        nn.init.normal_(self.symbol, std=PLACE**-0.5)
+        nn.init.constant_(self.length, 0.5)
+        nn.init.constant_(self.sharpness, SHARPNESS)
+        for zeros in (self.trait_prior, self.sounds, self.traits, self.sayable):
+            nn.init.zeros_(zeros)
+
     def resize(self, rows: int) -> None:
         """As many classes as the LLM's table has rows; no sound says one that is added until a lexicon is learnt."""
         for name in ("sounds", "traits", "sayable"):
