@@ -213,8 +213,8 @@ def test_a_card_of_this_machine(large, tmp_path, monkeypatch, recipe_values, wri
     assert result.exit_code == 0, result.output
     (path,) = tmp_path.glob("*.card.json")
     card = Card.read(path)
-    split = [f"{what} {part}" for what in ("step frozen", "hear", "read") for part in ("layer", "rest")]
-    assert card.figures.keys() == {"layer_forward", "layer_train", "head", *split, "lower piece", "spell"}
+    split = [f"{what} {part}" for what in ("step frozen", "hear", "read", "write") for part in ("layer", "rest")]
+    assert card.figures.keys() == {"layer_forward", "layer_train", "head", *split, "lower piece", "spell", "start"}
     assert all(f.mark == "measured" and math.isfinite(f.value) and f.value >= 0 for f in card.figures.values())
     assert card.about["hidden"] == 16 and path.name in result.output
 

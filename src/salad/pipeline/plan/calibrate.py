@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +37,7 @@ from salad.training.loop import autocast
 
 POSITIONS = 512
 TARGETS = 256
+LIBRARIES = ("salad.pipeline.stages.report", "transformers.models.llama.modeling_llama", "peft")
 SENT = 2**26  # bytes of an all-reduce
 
 
@@ -80,8 +84,8 @@ def calibrate(recipe: Recipe) -> Card:
         for what, found in jobs:
             console.print(f"calibrate: {what}", highlight=False)
             figures |= found()
-    console.print("calibrate: a collective of two processes", highlight=False)
-    figures |= time_collective()
+    console.print("calibrate: a process and its libraries, a collective of two", highlight=False)
+    figures |= time_start() | time_collective()
     counted = processor_seconds(1) if busy else nullcontext()
     with tempfile.TemporaryDirectory(prefix="salad-calibrate-") as folder, counted:
         figures |= time_jobs(recipe, Path(folder), here["cores"] or 1, busy)
@@ -146,6 +150,17 @@ def time_head(shape: Shape, device: str) -> dict[str, Figure]:
 
     seconds = quickest(loss, device)
     return {"head": measured(6.0 * head.numel() * TARGETS / seconds, f"the KL of {TARGETS} targets")}
+
+
+def time_start() -> dict[str, Figure]:
+    """Processor seconds until a process has the libraries of a stage, the lesser of two."""
+    times = []
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", f"import {', '.join(LIBRARIES)}"], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return {"start": measured(min(times), "a process with the libraries of a stage")}
 
 
 def time_collective() -> dict[str, Figure]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from salad.config import Recipe
 from salad.config import Stage as Training
+from salad.evaluation.clips import CONTINUATION_TOKENS, NUM_CLIPS
 from salad.files import size_of
 from salad.model.encoders.load import shape_of
 from salad.pipeline.plan.card import MARKS, Card, Figure, total
@@ -16,7 +17,7 @@ from salad.pipeline.plan.steps import Steps, embedder
 from salad.pipeline.plan.workload import Amount, Workload, task_words, workload
 from salad.pipeline.run import STAGES
 from salad.synthesize.voices import engine_of, library_of
-from salad.training.estimate import make_plan
+from salad.training.estimate import TOKENS_PER_WORD, make_plan
 
 FLAC, OPUS = 17_600.0, 2_500.0  # bytes a second of recordings at 16 kHz, and of voices by Opus
 COPIES = 2  # of the frames of a shard in the worker that encodes it: one by one, and as they are written
@@ -196,7 +197,7 @@ class Forecast:
     def _assets(self, stage: StageForecast) -> None:
         weights = 4.0 * sum(n for n, _ in self.plan.parameters.values())
         spent = weights / self.card.get("hash").value
-        stage.parts += [Figure(spent, "assumed", "hashes of weights; no download"), self._figure("start", 0.5)]
+        stage.parts += [Figure(spent, "assumed", "hashes of weights; no download"), self._figure("start", 0.25)]
         stage.kept.append(Figure(weights, "assumed", f"weights in float32, in the cache: {COUNTED}"))
 
     def _corpus(self, stage: StageForecast) -> None:
@@ -300,6 +301,7 @@ class Forecast:
     def _select(self, stage: StageForecast) -> None:
         words = self.load.web.words
         stage.parts.append(Figure(words * 2e-6, "assumed", "1.2 ms a text of 560 words, docs/log.md"))
+        stage.parts.append(self._figure("start", 0.2))
         self.held(stage, HELD_TEXT, self.load.web.documents, WEB_HELD)
         self.words(stage, self.load.bought.words, TEXT_WORD, "text")
 
@@ -343,7 +345,8 @@ class Forecast:
         self.sound(stage, tasks.seconds)
 
     def _report(self, stage: StageForecast) -> None:
-        stage.parts.append(self._figure("start", 2.5))
+        clips = 2 * NUM_CLIPS * CONTINUATION_TOKENS / TOKENS_PER_WORD  # words, of the model and of the text LLM
+        stage.parts += [self.steps.loaded(2), self.steps.written(clips, together=1), self._figure("start")]
         stage.kept.append(Figure(2e6, "assumed", "a page with its clips"))
 
     # --- for people to read -----------------------------------------------------------------------------

@@ -39,15 +39,16 @@ DEPTHS = (2, 4)  # of the decoder: their difference is a layer, what is left is 
 DOCUMENT_WORDS = 62
 CPU_POSITIONS, GPU_POSITIONS = 2048, 16384  # at most, in a step that is timed
 READ_POSITIONS = 1024  # of documents that are heard and read, on a CPU
+WRITTEN = 8  # tokens of a continuation that is timed
 WORD_SYMBOLS, TOKEN_SYMBOLS = 5, 4  # phones of a word with the boundary behind it, and of a token
 SYMBOL_S = SECONDS_PER_WORD / WORD_SYMBOLS
 MILLION = 1e6
 
 
 def time_steps(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str, Figure]:
-    """Seconds of a position in training, in hearing (M of speech) and in reading (M of a transcript, whose tokens are
-    the text's), by a million parameters of the layers and of the rest."""
-    sizes, train, hear, read = [], [], [], []
+    """Seconds of a position in training, in hearing (M of speech), in reading (M of a transcript, whose tokens are
+    the text's) and in writing (one by one), by a million parameters of the layers and of the rest."""
+    sizes, train, hear, read, write = [], [], [], [], []
     positions = min(recipe.stage1.positions, GPU_POSITIONS if device == "cuda" else CPU_POSITIONS)
     looked = made_up(recipe, GPU_POSITIONS if device == "cuda" else READ_POSITIONS, config.vocab_size)
     tokens, heard = sum(1 + len(e.token_ids) for e in looked), sum(word_positions(recipe) * _words(e) for e in looked)
@@ -83,13 +84,22 @@ def time_steps(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str
         train.append(quickest(step, device) / count)
         hear.append(quickest(partial(look, speech_ears(model)), device) / heard)
         read.append(quickest(partial(look, transcript_ears(model, _said)), device) / tokens)
+        prompt = torch.ones(1, DOCUMENT_WORDS, dtype=torch.long, device=device)
+        one_by_one: dict[str, Any] = {
+            "min_new_tokens": WRITTEN,
+            "max_new_tokens": WRITTEN,
+            "do_sample": False,
+            "pad_token_id": 0,
+        }
+        write.append(quickest(partial(model.generate, prompt, **one_by_one), device) / WRITTEN)
     kind, out = recipe.stage1.llm, dict[str, Figure]()
     for name, times, number in (
-        (f"step {kind}", train, count), ("hear", hear, round(heard)), ("read", read, tokens)
+        (f"step {kind}", train, count), ("hear", hear, round(heard)), ("read", read, tokens),
+        ("write", write, WRITTEN),
     ):  # fmt: skip
         layer = max(0.0, (times[1] - times[0]) / (sizes[1][0] - sizes[0][0]))
         rest = max(0.0, (times[0] - layer * sizes[0][0]) / sizes[0][1])
-        what = {"hear": "M of speech", "read": "M of text"}.get(name, "steps")
+        what = {"hear": "M of speech", "read": "M of text", "write": "generate"}.get(name, "steps")
         said = f"{what}, {number} positions at depths {DEPTHS[0]} and {DEPTHS[1]}"
         out |= {f"{name} layer": measured(layer, said), f"{name} rest": measured(rest, said)}
     return out

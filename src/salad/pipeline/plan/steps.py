@@ -169,8 +169,10 @@ class Steps:
         operations = positions * (2.0 * (self.layers + self.adapter) + 2.0 * self.tables)
         return Figure(operations / rate.value, rate.mark, f"{operations:.1e} operations: {rate.source}")
 
-    def written(self, words: float) -> Figure:
-        """Words that the teacher writes, one position at a time."""
+    def written(self, words: float, together: int = 16) -> Figure:
+        """Words that a model writes, one position at a time, `together` texts in a batch."""
+        if self.card.knows("write layer") and together == 1:
+            return self.measured("write layer", "write rest").times(self.tokens(words))
         rate = self.card.get("layer_forward")
         operations = 2.0 * self.tokens(words) * (self.layers + self.tables)
         return Figure(operations / (0.25 * rate.value), "assumed", f"written at a quarter of {rate.source}")
