@@ -21,8 +21,9 @@ from typing import Any
 
 from salad.config import Speech
 from salad.data.plan_stamps import open_plan, stamp_of
-from salad.data.readers.detect import outside_split, unread_files, walk
+from salad.data.readers.detect import find_files, saved_dataset, unread_files, walk
 from salad.data.readers.rows import AUDIO_SUFFIXES, Row, check_text, times_fault, to_row, utf8
+from salad.data.readers.splits import outside_split, splits_of
 from salad.engine import pick
 from salad.types import SaladError
 
@@ -32,7 +33,7 @@ MAX_ROWS = 512  # in one document, whatever their length
 MAX_NAMED = 3  # files that are not read, in a note
 BLOCK = 1024  # documents that are read at once
 BLOCK_ROWS = 128  # documents whose rows are read at once
-TIMED = re.compile(r"\d\d:\d\d[.,]\d{3} --> |^(?:\d+ \d+ \S+ ){2}")  # subtitles (SRT, VTT), HTK's labels
+TIMED = re.compile(r"\d\d:\d\d[.,]\d{3} --> |^(?:\d+ \d+ \S+ ){2}|^0 \d{4,} (?=\D)")  # subtitles (SRT, VTT), HTK, TIMIT
 
 DEFAULTS = {one.name: one.default for one in fields(Row)}
 
@@ -139,6 +140,10 @@ def _store(plan: sqlite3.Connection, entry: Speech, found: str, rows: Iterator[R
         try:
             plan.execute(insert, values)
         except sqlite3.IntegrityError:
+            if row.part and found in ("parquet", "arrow", "hub"):  # an id of the sentence; the cell is another
+                row = replace(row, id="-".join(map(str, (f"{row.id}~{Path(row.audio).stem}", *row.part[1:-1]))))
+                plan.execute(insert, (n, entry.title, row.id, *values[3:10], _to_json(row)))
+                continue
             twin = row.broken(f"id: {row.id!r} is there before; give every row its own")
             copy = f"{row.id} (again, {n})"
             plan.execute(insert, (n, entry.title, copy, *values[3:8], True, n, _to_json(twin)))
@@ -155,8 +160,12 @@ def _unread(plan: sqlite3.Connection, entry: Speech, found: str, whole: bool) ->
         others = unread_files(entry.path, found, (entry.audio_field, entry.text_field))
         yield _named(others, "data of another format (give it an entry of its own)")
     if found == "parquet":
-        others = outside_split(entry.path, entry.split)
+        others = outside_split(walk(entry.path), entry.path, entry.split)
         yield _named(others, f"parquet outside the split {entry.split!r} (set split, or give it an entry of its own)")
+    elif entry.path.is_dir() and any(walk(entry.path)) and not saved_dataset(entry.path, entry.split):
+        _, files = find_files(entry.path, entry.format, entry.split, (entry.audio_field, entry.text_field))
+        if len(told := splits_of(entry.path, files)) > 1:
+            yield f"splits read together: {', '.join(told)} (give the path of one to read it alone)"
     if whole and found != "folder":
         seen = "SELECT 1 FROM files WHERE source = ? AND audio = ?"
         left = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,7 +39,17 @@ def open_source(entry: Speech) -> tuple[str, Iterator[Row]]:
     if entry.path is None:
         return "hub", read_arrow(hub_files(entry.hub, entry.subset, entry.split), entry)
     found, files = find_files(entry.path, entry.format, entry.split, (entry.audio_field, entry.text_field))
-    if found == "nemo" and entry.format == "auto" and len(files) > 1 and entry.path.is_dir():
+    if entry.format == "auto" and entry.path.is_dir() and _several(found, files):
         names = ", ".join(file.name for file in files[:4]) + (" ..." if len(files) > 4 else "")
-        raise SaladError(f"corpus: {entry.path} holds several manifests ({names}); give the path of one, or a pattern")
+        kind = "manifests" if found == "nemo" else "tables"
+        raise SaladError(f"corpus: {entry.path} holds several {kind} ({names}); give the path of one, or a pattern")
     return found, READERS[found](files, entry)
+
+
+def _several(found: str, files: list[Path]) -> bool:
+    """Whether there are several manifests, or a folder holds several tables that are not the parts of one: Common
+    Voice keeps its splits so, beside what its listeners rejected."""
+    if found == "nemo":
+        return len(files) > 1
+    names = {(file.parent, re.sub(r"\d+", "", file.name)) for file in files}
+    return found == "table" and len({folder for folder, _ in names}) < len(names)

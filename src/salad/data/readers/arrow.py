@@ -12,9 +12,11 @@ from salad.config import Speech
 from salad.data.readers.columns import StreamEnd, is_bytes, is_text, need_pyarrow, open_arrow, short
 from salad.data.readers.rows import (
     AUDIO_FIELDS,
+    ENDS,
     LANGUAGE_FIELDS,
     LICENCE_FIELDS,
     SPEAKER_FIELDS,
+    STARTS,
     TEXT_FIELDS,
     Row,
     broken_file,
@@ -23,6 +25,7 @@ from salad.data.readers.rows import (
     language_of,
     licence_of,
     number,
+    part_of_file,
     pick,
     placed,
 )
@@ -30,7 +33,7 @@ from salad.files import JsonObject
 from salad.types import SaladError
 
 BATCH_ROWS = 256
-OTHER_FIELDS = ("id", "duration", "audio_duration", *LICENCE_FIELDS, *LANGUAGE_FIELDS)
+OTHER_FIELDS = ("id", "duration", "audio_duration", "offset", *STARTS, *ENDS, *LICENCE_FIELDS, *LANGUAGE_FIELDS)
 
 
 def hub_files(name: str, subset: str, split: str) -> list[Path]:
@@ -60,6 +63,7 @@ def read_parquet(files: list[Path], entry: Speech) -> Iterator[Row]:
         try:
             file = pyarrow.parquet.ParquetFile(path)
             audio, others = _columns(file.schema_arrow, entry, path)
+            silent = _without_text(file.schema_arrow.names, entry, path)
             names_files = is_text(file.schema_arrow.field(audio).type)
             inside = not (names_files or _only_paths(file, audio))
             leaves = others + ([] if inside else [audio if names_files else f"{audio}.path"])
@@ -75,7 +79,7 @@ def read_parquet(files: list[Path], entry: Speech) -> Iterator[Row]:
                     for value in table_rows(batch):
                         name = f"{called}-{count + index:06d}"
                         part = ("parquet", group, index, audio) if inside else ()
-                        yield _row(value, name, path, entry, audio, part)
+                        yield _row(value, name, path, entry, audio, part, silent)
                         index, left = index + 1, left - 1
             except (pyarrow.ArrowException, OSError) as error:
                 why = f"{left} rows of row group {group} cannot be read: {short(error)}; copy it again"
@@ -91,6 +95,7 @@ def read_arrow(files: list[Path], entry: Speech) -> Iterator[Row]:
             count = 0
             schema, batches = open_arrow(path)
             audio, others = _columns(schema, entry, path)
+            silent = _without_text(schema.names, entry, path)
             for batch in batches:
                 own = batch.column(audio)
                 struct, names_files = pyarrow.types.is_struct(own.type), is_text(own.type)
@@ -99,7 +104,7 @@ def read_arrow(files: list[Path], entry: Speech) -> Iterator[Row]:
                     part: tuple[Any, ...] = ("arrow", count, audio)
                     if names_files or (struct and empty[index].as_py()):
                         value, part = {**value, audio: own[index].as_py()}, ()
-                    yield _row(value, f"{called}-{count:06d}", path, entry, audio, part)
+                    yield _row(value, f"{called}-{count:06d}", path, entry, audio, part, silent)
                     count += 1
         except StreamEnd as error:
             yield broken_file(path, str(error))
@@ -132,6 +137,9 @@ def _columns(schema: Any, entry: Speech, path: Path) -> tuple[str, list[str]]:
     audio = [name for name, feature in told.items() if isinstance(feature, dict) and feature.get("_type") == "Audio"]
     audio = [name for name in audio if name in schema.names]  # a column may have been renamed below the note
     audio += [f.name for f in schema if pyarrow.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    audio = sorted(dict.fromkeys(audio), key=lambda name: name not in AUDIO_FIELDS)
+    if len(audio) > 1 and audio[0] not in AUDIO_FIELDS and not entry.audio_field:
+        raise SaladError(f"corpus: {path} has the recordings {', '.join(audio)} in each row; set audio_field to one")
     for holds in (is_bytes, is_text):  # recordings, or their paths
         audio += [n for n in AUDIO_FIELDS if n in schema.names and holds(schema.field(n).type)]
     if entry.audio_field:
@@ -143,6 +151,14 @@ def _columns(schema: Any, entry: Speech, path: Path) -> tuple[str, list[str]]:
     named = (entry.text_field, entry.speaker_field, entry.recording_field)
     wanted = {*TEXT_FIELDS, *SPEAKER_FIELDS, *OTHER_FIELDS, *named, *(field.split(".")[0] for field in named)}
     return audio[0], [name for name in schema.names if name != audio[0] and name in wanted]
+
+
+def _without_text(names: list[str], entry: Speech, path: Path) -> str:
+    """What is wrong with every row where no column is the text; "" where one is."""
+    wanted = (entry.text_field, entry.text_field.split(".")[0]) if entry.text_field else TEXT_FIELDS
+    if set(wanted) & set(names):
+        return ""
+    return f"text: none of the columns {', '.join(names)} of {path} is known as the text; set text_field"
 
 
 def _only_paths(file: Any, audio: str) -> bool:
@@ -158,7 +174,9 @@ def _only_paths(file: Any, audio: str) -> bool:
     return bool(file.num_row_groups > 0)
 
 
-def _row(value: JsonObject, name: str, path: Path, entry: Speech, audio: str, part: tuple[Any, ...]) -> Row:
+def _row(
+    value: JsonObject, name: str, path: Path, entry: Speech, audio: str, part: tuple[Any, ...], problem: str
+) -> Row:
     given = value.get("id")
     told_s = number(value.get("duration", value.get("audio_duration")))
     duration_s = told_s if told_s is not None and told_s > 0 else None
@@ -173,8 +191,15 @@ def _row(value: JsonObject, name: str, path: Path, entry: Speech, audio: str, pa
         recording=label(pick(value, entry.recording_field, ())),
         licence=licence_of(value),
         language=language_of(value),
+        problem=problem,
     )
-    if part:
+    if part or problem:
         return row
     cell = value.get(audio)
-    return placed(row, cell.get("path") if isinstance(cell, dict) else cell, path.parent, entry)
+    given = cell.get("path") if isinstance(cell, dict) else cell
+    try:
+        if any(label(value.get(field)) for field in ("offset", *ENDS)):
+            row = part_of_file(row, value, str(given), f"{path.stem}/")
+    except SaladError as error:
+        return row.broken(str(error))
+    return placed(row, given, path.parent, entry)

@@ -9,9 +9,11 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from salad.config import Corpus
-from salad.data.readers.rows import AUDIO_SUFFIXES, BAD_ROW, decode_text
+from salad.data.readers.rows import AUDIO_FIELDS, AUDIO_SUFFIXES, BAD_ROW, TEXT_FIELDS, decode_text
+from salad.data.readers.splits import of_split
 from salad.data.readers.table import names_audio
 from salad.files import JsonObject, first_bytes, json_lines, read_json
 from salad.types import SaladError
@@ -20,6 +22,8 @@ from salad.types import SaladError
 FORMATS = ("shar", "lhotse", "utterances", "webdataset", "parquet", "arrow", "nemo", "table", "folder")
 SIDECARS = {".txt", ".lab"}
 PACKED = {".gz", ".xz", ".bz2"}
+PACKS = {b"\x28\xb5\x2f\xfd": "zstd", b"PK\3\4": "zip", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
+NULS = 100  # one byte in so many may be 0 in a text
 TAR_MARK = slice(257, 262)  # where POSIX tars say "ustar"
 HEAD_BYTES = 1 << 16
 NOT_DATA = {"__MACOSX", "@eaDir"}  # what a Mac's zip or a disk station puts beside
@@ -31,12 +35,8 @@ AUDIO_MARK = re.compile(  # with what stands behind the letters, as prose may be
     re.DOTALL,
 )
 SAMPLE_LINES = 5  # of a manifest, of which the first may be damaged
+NAMED = re.compile(rf'"({"|".join(AUDIO_FIELDS)})"\s*:\s*"([^"]*)"')
 KEYS = ("supervisions", "num_samples", "sample_rate_hz", "audio_filepath", "file_name")  # that give a kind away
-SPLITS = {  # as `datasets` knows them by the names of files and folders
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "dev", "val"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
 
 
 def check_places(settings: Corpus) -> None:
@@ -75,6 +75,10 @@ def find_files(
                     f"corpus: {halves[0]} is a Lhotse manifest of recordings or supervisions alone; make cuts of both "
                     "(`lhotse cut simple`), and give those"
                 )
+            if packed := next((own[0] for kind, own in by_format.items() if kind in PACKS.values()), None):
+                raise SaladError(
+                    f"corpus: {packed} is a packed file, which is not read; unpack it first (unzip, unzstd)"
+                )
             raise SaladError(
                 f"corpus: {path} is of no known format (found {_summary(by_format)}); expected one of "
                 f"{', '.join(FORMATS)}, or say which with `format:`"
@@ -89,7 +93,9 @@ def find_files(
                 f"corpus: {path} holds no file of format {wanted} (found {_summary(by_format)}); correct `format:`, "
                 "or leave it out"
             )
-    return wanted, of_split(path, found, split) if wanted == "parquet" and path.is_dir() else found
+    if wanted == "arrow":  # what `datasets` keeps of a map or a filter lies beside what it was made of
+        found = [file for file in found if not file.name.startswith("cache-")] or found
+    return wanted, of_split(path, found, split) if wanted in ("parquet", "arrow") and path.is_dir() else found
 
 
 def unread_files(path: Path, found: str, fields: tuple[str, str] = ("", "")) -> list[Path]:
@@ -97,30 +103,15 @@ def unread_files(path: Path, found: str, fields: tuple[str, str] = ("", "")) -> 
     if path.is_dir() and any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
         return []  # what `datasets` saved
     own = {"lhotse", "webdataset", "shar"} if found == "shar" else {found}
-    others = [(kind, files) for kind, files in _by_format(walk(path), fields).items() if kind in FORMATS]
+    others = [
+        (kind, files) for kind, files in _by_format(walk(path), fields).items() if kind in (*FORMATS, *PACKS.values())
+    ]
     return [
         file
         for kind, files in others
         for file in files
         if kind not in own | {"folder"} and (kind != "table" or names_audio(file, *fields))
     ]
-
-
-def outside_split(path: Path, split: str) -> list[Path]:
-    """Parquet of a folder that `split` passes over, though no name says plainly that it is of another one.
-
-    train-00000-of-00002 and test/a do; test-drives may be a table of test drives.
-    """
-    files = [file for file in walk(path) if file.suffix.lower() == ".parquet"] if path.is_dir() else []
-    read = set(of_split(path, files, split)) if files else set()
-    return [file for file in files if file not in read and not _tells_split(path, file)]
-
-
-def _tells_split(place: Path, file: Path) -> bool:
-    *folders, _ = file.relative_to(place).parts
-    part = next((part for part in (*folders, file.stem) if _split_in(part)), "")
-    known = {"of", *itertools.chain(*SPLITS.values())}
-    return bool(part) and all(word in known or not word.strip("abcdef") for word in _words(part))  # letters of a hash
 
 
 def _by_format(files: list[Path], fields: tuple[str, str] | None) -> dict[str, list[Path]]:
@@ -183,7 +174,8 @@ def _lists(recordings: list[Path], texts: list[Path]) -> list[Path]:
 
 
 def kind_of(path: Path) -> str:
-    """One of FORMATS but shar; or recordings (of Lhotse, without cuts), json, text or empty (nothing can be read)."""
+    """One of FORMATS but shar; or recordings (of Lhotse, without cuts), json, text, a kind of PACKS, binary, or empty
+    (nothing can be read)."""
     try:
         head = first_bytes(path, HEAD_BYTES)
     except OSError:  # a link to nothing, no right to read
@@ -202,10 +194,14 @@ def kind_of(path: Path) -> str:
         return "webdataset"
     if AUDIO_MARK.match(head):
         return "folder"
+    if head[:4] in PACKS:
+        return PACKS[head[:4]]
+    if head[:2] not in (b"\xff\xfe", b"\xfe\xff") and NULS * head.count(b"\0") > len(head):
+        return "binary"
     text = decode_text(head).lstrip()
     if not text:  # a byte order mark, or white space of other alphabets
         return "empty"
-    told = {key: None for key in KEYS if f'"{key}"' in text}
+    told = _keys_in(text)
     if re.match(r"\[\s*\{", text) or (told and text.startswith("[")):  # a JSON array; its first item may be damaged
         return _kind_of_object(told)
     lines = [line for line in text.split("\n", SAMPLE_LINES)[:SAMPLE_LINES] if line.strip()]
@@ -256,7 +252,18 @@ def _object(line: str) -> JsonObject:
         found: JsonObject = json.loads(line)
         return found
     except (ValueError, RecursionError):  # damaged, longer than the head, or one object over many lines
-        return {key: None for key in KEYS if f'"{key}"' in line}
+        return _keys_in(line)
+
+
+def _keys_in(text: str) -> JsonObject:
+    """What gives a kind away in JSON that does not parse as a line."""
+    named: JsonObject = {key: value for key, value in NAMED.findall(text) if _is_recording(value)}
+    return named | {key: None for key in (*KEYS, *TEXT_FIELDS) if f'"{key}"' in text}
+
+
+def _is_recording(value: Any) -> bool:
+    name = value.get("path") if isinstance(value, dict) else value
+    return isinstance(name, str) and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
 
 
 def _kind_of_object(value: JsonObject) -> str:
@@ -268,6 +275,8 @@ def _kind_of_object(value: JsonObject) -> str:
         return "nemo"
     if "file_name" in value:
         return "table"
+    if any(_is_recording(value.get(name)) for name in AUDIO_FIELDS) and any(name in value for name in TEXT_FIELDS):
+        return "nemo"  # under other names
     if ("sources" in value and "sampling_rate" in value) or {"recording_id", "channel"} <= value.keys():
         return "recordings"
     return "json"
@@ -311,41 +320,6 @@ def walk(path: Path) -> list[Path]:
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NOT_DATA)
         found += [Path(root) / name for name in sorted(names) if not name.startswith(".")]
     return found
-
-
-def of_split(place: Path, files: list[Path], split: str) -> list[Path]:
-    """Files of a split, as `datasets` tells them: by a folder or a part of the name, such as train-00000-of-00002.
-
-    A file that names none is of "train", and where no file names one, all are read for any split.
-    """
-    if split not in SPLITS:
-        named = re.compile(rf"{re.escape(split)}(-\d+(-of-\d+)?)?")
-        own = [f for f in files if split and (f.parent.name == split or named.fullmatch(f.stem))]
-        return own or files
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        *folders, name = file.relative_to(place).parts
-        known = [_split_in(part) for part in (*folders, name)]
-        by_split.setdefault(next(filter(None, known), ""), []).append(file)
-    if by_split.keys() == {""}:
-        return files
-    if split == "train":
-        told_so = {*by_split.get("train", ()), *by_split.get("", ())}
-        by_split["train"] = [file for file in files if file in told_so]
-    if not by_split.get(split):
-        told = ", ".join(name for name, own in by_split.items() if name and own)
-        raise SaladError(f"corpus: {place} has the splits {told}, but split is {split!r}; set `split:` to one of them")
-    return by_split[split]
-
-
-def _split_in(name: str) -> str:
-    """The split that a file's or folder's name tells of, between its beginning, end, digits and signs; "" for none."""
-    words = _words(name)
-    return next((split for split, known in SPLITS.items() if set(known) & set(words)), "")
-
-
-def _words(name: str) -> list[str]:
-    return re.split(r"[-._ 0-9]+", name)
 
 
 def _summary(by_format: dict[str, list[Path]]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from salad.config import Speech
 from salad.data.readers.rows import (
     AUDIO_FIELDS,
+    ENDS,
     SPEAKER_FIELDS,
     TEXT_FIELDS,
     Row,
@@ -32,7 +33,7 @@ from salad.data.readers.table import Table, find_audio, first_line, read_head, t
 from salad.files import JsonObject, read_lines
 from salad.types import SaladError
 
-TEXT_ENDINGS = (".txt", ".lab", ".TXT", ".LAB", ".Txt", ".Lab")
+TEXT_ENDINGS = (".txt", ".lab", ".TXT", ".LAB", ".Txt", ".Lab", ".normalized.txt", ".original.txt")  # LibriTTS
 TEXT_FOLDERS = ("txt", "text", "texts", "transcripts", "transcriptions", "labels")  # beside wav48 in VCTK
 LOSSLESS = (".wav", ".flac", ".aiff", ".aif", ".WAV", ".FLAC")
 
@@ -169,7 +170,7 @@ def _row(value: JsonObject, name: str, *, path: Path, entry: Speech, before: str
         language=language_of(value),
     )
     try:
-        if label(value.get("offset")):  # without one the recording itself tells how long it is, in a unit of its own
+        if any(label(value.get(name)) for name in ("offset", *ENDS)):  # else the recording tells how long it is
             row = part_of_file(row, value, str(given), before)
         yield replace(row, audio=find_audio(given, entry.audio_root or path.parent, entry.trusted))
     except SaladError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,6 +36,7 @@ from salad.types import SaladError
 
 OURS = (("recipe.json",), ("settings.json", "utterances.jsonl"))  # a run's folder; what `salad synthesize` wrote
 TEXT_ALONE = "a text alone: this line names no audio"  # what `salad divergence` reads as a document
+ROUND_S = 0.1  # so far may a supervision reach beyond a cut that was made for it
 
 
 def read_utterance_rows(files: list[Path], entry: Speech) -> Iterator[Row]:
@@ -101,7 +103,7 @@ def read_nemo(files: list[Path], entry: Speech) -> Iterator[Row]:
 
 def _nemo_row(value: JsonObject, name: str, *, path: Path, entry: Speech, before: str) -> Iterator[Row]:
     given = pick(value, entry.audio_field, AUDIO_FIELDS)
-    called = name if given is None else str(given)
+    called = name if given is None or isinstance(given, dict) else str(given)
     row = Row(
         id=label(value.get("id")) or before + called,
         text=pick(value, entry.text_field, TEXT_FIELDS),
@@ -111,7 +113,15 @@ def _nemo_row(value: JsonObject, name: str, *, path: Path, entry: Speech, before
         language=language_of(value),
         source=label(value.get("source")),
     )
-    yield placed(part_of_file(row, value, called, before), given, path.parent, entry)
+    if isinstance(given, dict):  # a row of `datasets` as JSON
+        given = given.get("path")
+    row = placed(part_of_file(row, value, called, before), given, path.parent, entry)
+    if "shard_id" in value and not row.problem and not os.path.exists(row.audio):
+        row = row.broken(
+            f"audio: {given!r} lies in shard {value['shard_id']} of NeMo's tarred form, which is not read; unpack "
+            "audio_*.tar beside the manifest"
+        )
+    yield row
 
 
 def read_lhotse(files: list[Path], entry: Speech) -> Iterator[Row]:
@@ -163,11 +173,12 @@ def _cut_rows(
         channel=channel,
     )
     rows = [_supervised(base, cut, n, value, entry, tar is not None) for n in range(len(cut.supervisions))]
-    for row in rows or [base]:
+    for n, row in enumerate(rows or [base]):
         if tar is None:
             row = _with_recording(row, cut, path, entry, home)
         elif cut.id in (members or {}):
             row = replace(row, audio=str(tar), part=("bytes", *(members or {})[cut.id]))
+            row = _inside(row, cut, n) if rows else row
         else:
             row = row.broken(f"{name}: {tar.name} holds no audio of cut {cut.id!r}; is the tar cut off?")
         if not rows and not row.problem:
@@ -198,6 +209,17 @@ def _supervised(base: Row, cut: Any, n: int, value: JsonObject, entry: Speech, a
         domain=label(custom.get("domain")),
         words=tuple(_timed(i.symbol, i.start - start, i.start + i.duration - start, i.score) for i in items),
         score=number(custom.get("score")),
+    )
+
+
+def _inside(row: Row, cut: Any, n: int) -> Row:
+    """The row of a cut with audio of its own; broken where the cut was made in the middle of what it says."""
+    start, end = cut.supervisions[n].start, cut.supervisions[n].end
+    if start > -ROUND_S and end < cut.duration + ROUND_S:
+        return row
+    return row.broken(
+        f"its supervision ({start:.2f} to {end:.2f} s) goes beyond the cut, which is {cut.duration:.2f} s long; cut "
+        "with keep_excessive_supervisions=False, or trim_to_supervisions() before to_shar"
     )
 
 

@@ -26,6 +26,7 @@ AUDIO_SUFFIXES = (
 TEXT_FIELDS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_text", "raw_transcription")
 AUDIO_FIELDS = ("audio_filepath", "audio", "file_name", "path", "file", "wav", "audio_path", "filename")
 SPEAKER_FIELDS = ("speaker", "speaker_id", "client_id", "spk")
+STARTS, ENDS = ("start", "start_time", "begin_time"), ("end", "end_time")  # of a row in its recording, in seconds
 LICENCE_FIELDS = ("license", "licence")
 LANGUAGE_FIELDS = ("lang", "language", "locale")
 ROUNDED_S = 1.0  # so much longer than a row tells may its file be, whose seconds somebody rounded
@@ -185,9 +186,15 @@ def placed(row: Row, given: Any, folder: Path, entry: Any, within: Path | None =
 def part_of_file(row: Row, value: JsonObject, called: str, before: str = "") -> Row:
     """The row with the `offset` and `duration` of NeMo, in seconds: with an offset it is a part of its file `called`.
 
-    Raises SaladError where one of them is no number.
+    Without a duration, `end` less `start` is it (also end_time, start_time). Raises SaladError where one of them is no
+    number.
     """
     offset_s, duration_s = _seconds(value, "offset"), _seconds(value, "duration")
+    end = next((name for name in ENDS if label(value.get(name))), "")
+    if duration_s is None and end:
+        begins = (_seconds(value, name) for name in STARTS)
+        offset_s = next((begin for begin in (offset_s, *begins) if begin is not None), 0.0)
+        duration_s = (_seconds(value, end) or 0.0) - offset_s
     if offset_s is None:
         return replace(row, duration_s=duration_s, file_s=duration_s)
     return replace(

@@ -62,7 +62,8 @@ def read_head(path: Path, root: Path, audio_field: str = "", text_field: str = "
             names = head if header else ["" for _ in head]
             if not header and column == 0:
                 names[1] = "text"
-            if len(names) == 2 and not any(name in names for name in (*own, *TEXT_FIELDS)):
+            numbers = header and all(NUMBER.fullmatch(row[1 - column].strip()) for row in rows[1:] if len(row) == 2)
+            if len(names) == 2 and not numbers and not any(name in names for name in (*own, *TEXT_FIELDS)):
                 names[1 - column] = "text"
             names[column] = "audio"
             known = names if header else names[: max(2, column + 1)]

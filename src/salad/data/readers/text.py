@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,20 @@ from salad.data.readers.columns import need_pyarrow, open_arrow, short
 from salad.data.readers.detect import (
     holds_json,
     kind_of,
-    of_split,
-    outside_split,
     refuse_table,
     saved_dataset,
     walk,
 )
 from salad.data.readers.rows import check_text, label, pick, utf8
-from salad.files import JsonObject, json_lines, read_lines
+from salad.data.readers.splits import of_split, outside_split
+from salad.files import JsonObject, first_bytes, json_lines, read_lines
 from salad.text.sentences import ENDS
 from salad.types import Document, SaladError
 
 FIELDS = ("text", "content", "raw_content", "document")
 BATCH_ROWS = 512
+ABOUT = re.compile(r"(?:readme|licen[cs]e|notice|changelog|citation|md5sums?|sha256sums?|checksums?)(?:\W|$)", re.I)
+PAGE = re.compile(rb"\s*(?:%PDF|<!doctype html|<html|<\?xml)", re.I)  # no prose, though it decodes as text
 
 
 def read_text(entry: Text, fits: Callable[[str], bool]) -> tuple[list[Document], list[dict[str, str]]]:
@@ -49,10 +51,17 @@ def stream_text(entry: Text, fits: Callable[[str], bool], quarantined: list[dict
 
 
 def _documents(entry: Text, fits: Callable[[str], bool], quarantined: list[dict[str, str]]) -> Iterator[Document]:
-    for file in outside_split(entry.path, entry.split) if entry.path else ():
+    for file in outside_split(walk(entry.path), entry.path, entry.split) if entry.path else ():
         why = f"{file}: is outside the split {entry.split!r} by its name, and not read; set split, or rename it"
         quarantined.append(_left_out(file.name, why))
-    for file in _files(entry):
+    files = _files(entry)
+    about = [file for file in files if ABOUT.match(file.name)] if len(files) > 1 and entry.format == "auto" else []
+    for file in about:
+        why = f"{file}: tells about the data, and is not read; rename it if it is text"
+        quarantined.append(_left_out(file.name, why))
+    for file in files:
+        if file in about:
+            continue
         try:
             for name, value in itertools.islice(_values(file, entry), 0, None, entry.every):
                 row = _fields(value)
@@ -188,6 +197,8 @@ def _values(path: Path, entry: Text) -> Iterator[tuple[str, Any]]:
             name = f"{path.stem}-{int(where.rpartition(' ')[2]):07d}"
             yield name, value
     elif kind in ("text", "table"):
+        if PAGE.match(head := first_bytes(path, 1 << 10)):
+            raise SaladError(f"{path}: begins with {head[:9].strip()!r}, which is no plain text; convert it")
         for n, text in enumerate(_paragraphs(path, "surrogateescape")):
             yield f"{path.stem}-{n:07d}", {"text": text}
     elif kind != "empty":

@@ -6,7 +6,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from salad.config import Speech
 from salad.data.readers.rows import (
@@ -27,6 +27,7 @@ from salad.files import JsonObject
 from salad.types import SaladError
 
 MAX_JSON_BYTES = 1 << 20
+SCANNED = 1 << 20  # bytes at once, behind an end mark
 DESCRIPTIONS = (".json", ".txt", ".lab")  # the text is of the first that holds one
 
 Members = dict[str, tuple[int, int]]  # ending -> where its bytes begin, how many
@@ -39,19 +40,36 @@ def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
     """
     try:
         size = path.stat().st_size
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.isfile():
-                    if member.offset_data + member.size > size:
-                        raise SaladError(f"{path}: is cut off in the middle of {member.name}; copy it again")
-                    yield member.name, member.offset_data, member.size
-                cast(Any, tar).members = []  # else every member ever read is kept
+        start: int | None = 0
+        with open(path, "rb") as file:
+            while start is not None:  # tars may have been joined one behind the other
+                file.seek(start)
+                tar = tarfile.open(fileobj=file, mode="r:")
+                for member in tar:
+                    if member.isfile():
+                        if member.offset_data + member.size > size:
+                            raise SaladError(f"{path}: is cut off in the middle of {member.name}; copy it again")
+                        yield member.name, member.offset_data, member.size
+                    cast(Any, tar).members = []  # else every member ever read is kept
+                begun, start = start, _next_archive(file, tar.offset)
+                if start == begun:
+                    raise tarfile.ReadError(f"what stands behind its end mark, at byte {start}, is none")
         if not _ends_well(path, size):
             raise SaladError(f"{path}: has no end mark, so it is cut off; copy it again")
     except tarfile.TarError as error:
         raise SaladError(f"{path}: is not a whole, uncompressed tar ({error}); unpack or copy it again") from None
     except OSError as error:
         raise SaladError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
+
+
+def _next_archive(file: BinaryIO, start: int) -> int | None:
+    """Where the next block that is not empty begins; None where there is none."""
+    file.seek(start)
+    while block := file.read(SCANNED):
+        if rest := block.lstrip(b"\0"):
+            return start + (len(block) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        start += len(block)
+    return None
 
 
 def _ends_well(path: Path, size: int) -> bool:
@@ -103,6 +121,10 @@ def _samples(key: str, group: Members) -> Iterator[tuple[str, Members]]:
         by_middle.setdefault(middle, {})[dot + suffix] = where
     recorded = [own for own in by_middle.values() if _audio(own)]
     shared = by_middle.get("", {})
+    texts = [own for own in by_middle.values() if set(own) & set(DESCRIPTIONS)]
+    if len(recorded) == 1 and len(texts) > 1 and not set(shared) & set(DESCRIPTIONS):
+        yield key, group  # no text is its own more than another
+        return
     if shared and len(recorded) < 2:
         merged = {ending: where for own in by_middle.values() for ending, where in own.items()}
         yield key, merged | shared | (recorded[0] if recorded else {})
@@ -154,7 +176,8 @@ def _described(path: Path, group: Members, text_field: str) -> tuple[JsonObject,
     """The fields of a key's .json, and its text: from there, or else its .txt or .lab."""
     found = [ending for ending in DESCRIPTIONS if ending in group]
     if not found:
-        raise SaladError(f"has no .json or .txt beside {', '.join(group)}")
+        several = "; keep one text, by its name alone" if len(group) > 2 else ""
+        raise SaladError(f"has no .json or .txt beside {', '.join(group)}{several}")
     value = _fields(_member(path, group, found.pop(0))) if found[0] == ".json" else {}
     text = pick(value, text_field, TEXT_FIELDS)
     if found and not str(text or "").strip():
