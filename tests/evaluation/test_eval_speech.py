@@ -19,13 +19,14 @@ from salad.audio import write_flac
 from salad.cli import app
 from salad.config import Recipe
 from salad.config.conditions import condition
-from salad.evaluation.benchmark_task import TaskItem, find_task
+from salad.evaluation.benchmark_task import find_task
 from salad.evaluation.degrade import disturbed
 from salad.evaluation.next_sentence import NextSentenceItem
 from salad.evaluation.prompt import segments
 from salad.evaluation.recordings import everything_spoken, find_recordings, others
 from salad.evaluation.spoken_benchmark import _places
 from salad.evaluation.spoken_results import error_rates
+from salad.evaluation.task_items import TaskItem
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.results import Accuracies
 from salad.model import SaladConfig, SaladForConditionalGeneration

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from salad.cli import app
 from salad.cli.common import names
 from salad.evaluation.benchmark import BenchmarkOptions, Prepared, System, _fit, _load, infer, score_samples
-from salad.evaluation.benchmark_task import Say, Task, TaskItem, find_task, items_of, load_items, task_names
+from salad.evaluation.benchmark_task import Say, Task, find_task, items_of, load_items, task_names
 from salad.evaluation.prompt import Segment, Sound, num_shots, request, segments
 from salad.evaluation.results import comparisons, gap_interval, results_table, sample_row
 from salad.evaluation.sample import PlannedSystem, SpokenInputs
@@ -22,6 +22,7 @@ from salad.evaluation.scorer_model import Reader
 from salad.evaluation.spoken_benchmark import SpeechInput
 from salad.evaluation.spoken_questions import ask_spoken
 from salad.evaluation.spoken_results import spoken_figures, spoken_tables
+from salad.evaluation.task_items import TaskItem
 from salad.files import read_json, read_jsonl, write_jsonl
 from salad.measure.results import McNemar, PairedGap
 from salad.testing.tokenizers import prepending

@@ -6,11 +6,8 @@ text and the spoken version are made from. Rows that already have those fields a
 
 from __future__ import annotations
 
-import math
 import os
 import re
-import string
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,37 +21,14 @@ from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field
 
 from salad.config.recipe import parse_yaml
-from salad.data.readers.rows import utf8
 from salad.evaluation.rows import hub_rows, read_rows
+from salad.evaluation.task_items import FIELDS, LETTERS, TaskItem, counts_from_one, item_of, never_the_first, numbered
 from salad.files import JsonObject
 from salad.types import SaladError
 
 FOLDER = Path(__file__).parent / "tasks"
-FIELDS = ("context", "choices", "answer")
-LETTERS = string.ascii_uppercase
-FEW = 3  # answers from which it is told that none of them is 0
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet")
 Metric = Literal["acc", "acc_norm", "acc_bytes", "acc_token"]
-
-
-@dataclass(frozen=True)
-class TaskItem:
-    """One question: `choices[answer]` is right."""
-
-    id: str
-    context: str
-    choices: tuple[str, ...]
-    answer: int
-
-    @property
-    def right(self) -> tuple[int, ...]:
-        """Every choice with the right one's text: where one is written twice, both are right."""
-        return tuple(i for i, c in enumerate(self.choices) if as_read(c) == as_read(self.choices[self.answer]))
-
-
-def as_read(choice: str) -> str:
-    """What of a choice tells it from others: its words, whatever spaces stand between them."""
-    return " ".join(choice.split())
 
 
 @dataclass(frozen=True)
@@ -195,13 +169,13 @@ def items_of(task: Task, rows: Sequence[JsonObject], where: str, *, some: bool =
         raise SaladError(f"tasks: {where} has {len(twice)} ids more than once ({shown}); give each row its own id")
     notes = []
     first = 1 if task.counting == "one-based" else 0
-    if task.counting == "auto" and _counts_from_one(mapped):
+    if task.counting == "auto" and counts_from_one(mapped):
         first = 1
         notes.append(
             f"{where}: answers are taken to count from 1, for none is 0 and the highest is the number of choices; "
             'say so in a task file (answers: one-based), or "answers: zero-based" if they count from 0'
         )
-    elif task.counting == "auto" and _never_the_first(mapped):
+    elif task.counting == "auto" and never_the_first(mapped):
         notes.append(
             f"{where}: no answer is 0, so the first choice is never right; if answers count from 1, say so in a task "
             "file (answers: one-based)"
@@ -209,16 +183,16 @@ def items_of(task: Task, rows: Sequence[JsonObject], where: str, *, some: bool =
     elif (
         task.counting == "auto"
         and not first
-        and (beyond := sum(number == len(row["choices"]) for row, number in _numbered(mapped)))
+        and (beyond := sum(number == len(row["choices"]) for row, number in numbered(mapped)))
     ):
         notes.append(
             f"{where}: {beyond} answers are the number of choices, as where they count from 1, and are left out; one "
             "is 0: correct them, for the file may be of two kinds"
         )
     items, skipped = [], []
-    digits = any(isinstance(row["answer"], str) for row, _ in _numbered(mapped))
+    digits = any(isinstance(row["answer"], str) for row, _ in numbered(mapped))
     for row in mapped:
-        item = _too_many(task, row) or _item(row, first, digits)
+        item = _too_many(task, row) or item_of(row, first, digits)
         if isinstance(item, str):
             skipped.append({"id": row["id"], "reason": item})
         else:
@@ -269,98 +243,6 @@ def _too_many(task: Task, row: JsonObject) -> str | None:
     if task.options == "choices" or number <= len(LETTERS):
         return None
     return f"choices: got {number}, expected at most {len(LETTERS)}, for the letter of the choice is scored"
-
-
-def _numbered(rows: Sequence[JsonObject]) -> list[tuple[JsonObject, int]]:
-    """Rows whose answer is a number, as a number or as a text that no choice has, and that number."""
-    listed = [row for row in rows if isinstance(row["choices"], (list, tuple))]
-    found = [(row, _number(row["answer"], [_text(choice) for choice in row["choices"]])) for row in listed]
-    return [(row, number) for row, number in found if number is not None]
-
-
-def _counts_from_one(rows: Sequence[JsonObject]) -> bool:
-    """Whether the answers of a whole file are numbers of choices from 1: none is 0, and more of them are choices so."""
-    numbers = [(number, len(row["choices"])) for row, number in _numbered(rows)]
-    if len(numbers) < 2 or any(number == 0 for number, _ in numbers):
-        return False
-    return sum(1 <= number <= most for number, most in numbers) > sum(number < most for number, most in numbers)
-
-
-def _never_the_first(rows: Sequence[JsonObject]) -> bool:
-    """Whether so many answers are numbers, and none of them 0, that they may count from 1 all the same."""
-    numbers = [number for _, number in _numbered(rows)]
-    return len(numbers) >= FEW and 0 not in numbers
-
-
-def _item(row: JsonObject, first: int = 0, digits: bool = False) -> TaskItem | str:
-    """The item, or why it is none. first: the number of the first choice, 0 or 1; digits: the file writes such numbers
-    as texts."""
-    context, choices, answer = (row[name] for name in FIELDS)
-    if not isinstance(context, str):
-        return f"context: got {context!r:.60}, expected a text"
-    if not context.strip():
-        return "the context is empty"
-    if not isinstance(choices, (list, tuple)) or len(choices) < 2:
-        return f"choices: got {choices!r}, expected a list of two or more"
-    for number, choice in enumerate(choices, start=1):
-        if choice is None or (isinstance(choice, str) and not choice.strip()):
-            return f"choices: number {number} is empty"
-        if not isinstance(choice, str) and not _is_number(choice):
-            return f"choices: number {number} is {choice!r:.60}, expected a text or a number"
-    texts = [_text(choice) for choice in choices]
-    if (held := "".join([context, *texts])) != utf8(held):
-        return "context or choices hold half of a letter (a lone surrogate), which no tokenizer reads; write it whole"
-    index = _place(answer, texts, first, digits)
-    if isinstance(index, str):
-        return index
-    return TaskItem(row["id"], unicodedata.normalize("NFC", context), tuple(texts), index)
-
-
-def _place(answer: Any, texts: Sequence[str], first: int, digits: bool) -> int | str:
-    """The index of the choice that an answer names, or why it names none."""
-    told = _text(answer) if isinstance(answer, str) or _is_number(answer) else None
-    named = texts.index(told) if told in texts else None
-    number = int(answer) if digits and _is_digits(answer) else _number(answer, texts)
-    place = _letter(answer) if number is None else number - first
-    if named is not None:
-        if place is not None and 0 <= place < len(texts) and texts[place] != texts[named]:
-            what, instead = ("letter", "number") if number is None else ("number", "letter")
-            example = f"{first} is the first" if number is None else "A is the first"
-            return (
-                f"answer: got {answer!r}, which is a choice and a choice's {what} too; write the answer as the "
-                f"{instead} of its choice ({example})"
-            )
-        place = named
-    if place is None or not 0 <= place < len(texts):
-        last = len(texts) - 1 + first
-        return f"answer: got {answer!r:.60}, expected the number of one of {len(texts)} choices, {first} to {last}"
-    return place
-
-
-def _letter(answer: Any) -> int | None:
-    """The index of the choice that an answer names by its letter."""
-    letter = answer.strip(" ().:").upper() if isinstance(answer, str) else ""
-    return LETTERS.index(letter) if len(letter) == 1 and letter in LETTERS else None
-
-
-def _number(answer: Any, choices: Sequence[str]) -> int | None:
-    """The number that an answer is, if it is one and no choice's text."""
-    if isinstance(answer, str):
-        return int(answer) if answer not in choices and _is_digits(answer) else None
-    return int(answer) if _is_number(answer) and answer == int(answer) else None
-
-
-def _is_digits(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().isdecimal() and len(value) < 10
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
-
-
-def _text(choice: Any) -> str:
-    """A choice as it is read: a number of a table is a text as well."""
-    return unicodedata.normalize("NFC", choice) if isinstance(choice, str) else str(choice)
 
 
 def _read(path: Path) -> Task:
