@@ -701,6 +701,14 @@ def test_options_that_differ_in_spaces_alone_are_right_together():
     assert figures.chance["t"] == pytest.approx(2 / 3)
 
 
+def test_an_answer_that_differs_in_spaces_alone_is_its_choice():
+    given = choices((["red ", "blue"], "red"), (["red", "blue"], " blue"), (["New  York", "Rome"], "New York"),
+                    (["2 ", "4", "8"], "2"), (["red", "blue"], "green"))  # fmt: skip
+    found = items_of(Task(task="t"), given, "mine")
+    assert [item.answer for item in found.items] == [0, 1, 0, 0]
+    assert found.skipped[0]["reason"].endswith("2 choices, 0 to 1, its letter, A to B, or its text")
+
+
 def test_as_many_letters_as_the_alphabet_has():
     task = Task(task="t", options="letters")
     many = [[f"c{n}" for n in range(number)] for number in (11, 26, 27)]

@@ -40,7 +40,7 @@ def as_read(choice: str) -> str:
 def numbered(rows: Sequence[JsonObject]) -> list[tuple[JsonObject, int]]:
     """Rows whose answer is a number, as a number or as a text that no choice has, and that number."""
     listed = [row for row in rows if isinstance(row["choices"], (list, tuple))]
-    found = [(row, _number(row["answer"], [_text(choice) for choice in row["choices"]])) for row in listed]
+    found = [(row, _number(row["answer"], [as_read(_text(choice)) for choice in row["choices"]])) for row in listed]
     return [(row, number) for row, number in found if number is not None]
 
 
@@ -84,12 +84,13 @@ def item_of(row: JsonObject, first: int = 0, digits: bool = False) -> TaskItem |
 
 def _place(answer: Any, texts: Sequence[str], first: int, digits: bool) -> int | str:
     """The index of the choice that an answer names, or why it names none."""
-    told = _text(answer) if isinstance(answer, str) or _is_number(answer) else None
-    named = texts.index(told) if told in texts else None
-    number = int(answer) if digits and _is_digits(answer) else _number(answer, texts)
+    told = as_read(_text(answer)) if isinstance(answer, str) or _is_number(answer) else None
+    read = [as_read(text) for text in texts]
+    named = read.index(told) if told in read else None
+    number = int(answer) if digits and _is_digits(answer) else _number(answer, read)
     place = _letter(answer) if number is None else number - first
     if named is not None:
-        if place is not None and 0 <= place < len(texts) and texts[place] != texts[named]:
+        if place is not None and 0 <= place < len(texts) and read[place] != read[named]:
             what, instead = ("letter", "number") if number is None else ("number", "letter")
             example = f"{first} is the first" if number is None else "A is the first"
             return (
@@ -98,8 +99,11 @@ def _place(answer: Any, texts: Sequence[str], first: int, digits: bool) -> int |
             )
         place = named
     if place is None or not 0 <= place < len(texts):
-        last = len(texts) - 1 + first
-        return f"answer: got {answer!r:.60}, expected the number of one of {len(texts)} choices, {first} to {last}"
+        last, letter = len(texts) - 1 + first, LETTERS[: len(texts)][-1]
+        return (
+            f"answer: got {answer!r:.60}, expected the number of one of {len(texts)} choices, {first} to {last}, its "
+            f"letter, A to {letter}, or its text"
+        )
     return place
 
 
@@ -109,10 +113,10 @@ def _letter(answer: Any) -> int | None:
     return LETTERS.index(letter) if len(letter) == 1 and letter in LETTERS else None
 
 
-def _number(answer: Any, choices: Sequence[str]) -> int | None:
-    """The number that an answer is, if it is one and no choice's text."""
+def _number(answer: Any, read: Sequence[str]) -> int | None:
+    """The number that an answer is, if it is one and no choice's text. read: choices `as_read`."""
     if isinstance(answer, str):
-        return int(answer) if answer not in choices and _is_digits(answer) else None
+        return int(answer) if as_read(_text(answer)) not in read and _is_digits(answer) else None
     return int(answer) if _is_number(answer) and answer == int(answer) else None
 
 
