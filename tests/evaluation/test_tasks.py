@@ -738,6 +738,22 @@ def test_few_answers_that_never_name_the_first_choice_are_told():
     assert not items_of(Task(task="t"), choices((four, 1), (four, 2)), "mine").notes
 
 
+@pytest.mark.parametrize("name", ["sciq", "arc_easy", "openbookqa", "storycloze", "voicebench_mmsu"])
+def test_what_a_task_of_ours_computes_counts_from_0(name):
+    """Its last choice is always right here; plain rows by the same task tell themselves how they count."""
+    task, _ = find_task(name)
+    row = HUB_ROWS[name][0] | {
+        "answerKey": {"arc_easy": "2"}.get(name, "B"),
+        "answer_right_ending": 2,
+        "reference": "D",
+    }
+    own = {task.fields.get("id", "id"): None}
+    hub = items_of(task, [row | own for _ in range(5)], "mine")
+    assert len({item.answer for item in hub.items}) == 1 and hub.items[0].answer > 0 and not hub.notes
+    plain = items_of(task, choices(*((["a", "b", "c", "d"], answer) for answer in (1, 4, 2, 4))), "mine")
+    assert [item.answer for item in plain.items] == [0, 3, 1, 3] and "count from 1" in plain.notes[0]
+
+
 @pytest.mark.parametrize("name", ["a=b.jsonl", "a,b.jsonl", "a, b=c,d.jsonl"])
 def test_a_path_may_hold_what_parts_names(tmp_path, name):
     write_jsonl(tmp_path / name, rows())

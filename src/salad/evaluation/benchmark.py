@@ -174,8 +174,8 @@ def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, setti
     shots: tuple[TaskItem, ...] = ()
     wanted = min(settings.num_fewshot, MAX_SHOTS)
     if wanted:
-        alike = task.model_copy(update={"counting": found.counting})  # too few to tell from where their answers count
-        own = load_items(alike, data_dir=data_dir, hub=hub and path is None, fewshot=True)
+        counting = found.counting  # the examples are too few to tell from where their answers count
+        own = load_items(task, data_dir=data_dir, hub=hub and path is None, fewshot=True, counting=counting)
         shots = (own.items if own else items)[:wanted]
         if own is None:
             if len(items) <= wanted:

@@ -29,6 +29,7 @@ from salad.types import SaladError
 FOLDER = Path(__file__).parent / "tasks"
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet")
 Metric = Literal["acc", "acc_norm", "acc_bytes", "acc_token"]
+Counting = Literal["auto", "zero-based", "one-based"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Task(_Part):
     option_delimiter: str = " "
     shot_delimiter: str = "\n\n"
     metric: Metric = "acc_norm"
-    counting: Literal["auto", "zero-based", "one-based"] = Field("auto", alias="answers", exclude=True)
+    counting: Counting = Field("auto", alias="answers", exclude=True)
     folder: Path = Field(Path(), exclude=True)
 
     def answers(self, item: TaskItem) -> tuple[str, ...]:
@@ -127,12 +128,19 @@ def task_files(specs: Sequence[str], data_dir: Path | None) -> list[Path]:
 
 
 def load_items(
-    task: Task, path: Path | None = None, *, data_dir: Path | None = None, hub: bool = False, fewshot: bool = False
+    task: Task,
+    path: Path | None = None,
+    *,
+    data_dir: Path | None = None,
+    hub: bool = False,
+    fewshot: bool = False,
+    counting: Counting = "auto",
 ) -> Loaded | None:
     """The task's items, or its few-shot items; None where it has no few-shot split here.
 
     Looked for in `path`, in the task's own path, as NAME.jsonl (.json, .parquet) in `data_dir`, then, only if `hub`, on
-    the hub. Raises SaladError where nothing is found, no row has an answer, or two have one id.
+    the hub. `counting`: see `items_of`. Raises SaladError where nothing is found, no row has an answer, or two have one
+    id.
     """
     own = task.source.fewshot_path if fewshot else task.source.path
     stem = f"{task.task}_fewshot" if fewshot else task.task
@@ -140,11 +148,11 @@ def load_items(
     if data_dir is not None and not places:
         places = [data_dir / f"{stem}{suffix}" for suffix in DATA_SUFFIXES if (data_dir / f"{stem}{suffix}").is_file()]
     if places:
-        return items_of(task, read_rows(places[0]), str(places[0]))
+        return items_of(task, read_rows(places[0]), str(places[0]), counting=counting)
     split = task.source.fewshot_split if fewshot else task.source.split
     if hub and task.source.hub and split:
         rows = hub_rows(task.source.hub, task.source.config, split)
-        return items_of(task, rows, f"{task.source.hub} {task.source.config} {split}")
+        return items_of(task, rows, f"{task.source.hub} {task.source.config} {split}", counting=counting)
     if fewshot:
         return None
     raise SaladError(
@@ -153,8 +161,13 @@ def load_items(
     )
 
 
-def items_of(task: Task, rows: Sequence[JsonObject], where: str, *, some: bool = True) -> Loaded:
-    """Check and map rows. One that cannot be used is skipped with a reason; all may be, unless `some` are wanted."""
+def items_of(
+    task: Task, rows: Sequence[JsonObject], where: str, *, some: bool = True, counting: Counting = "auto"
+) -> Loaded:
+    """Check and map rows. One that cannot be used is skipped with a reason; all may be, unless `some` are wanted.
+
+    counting: how answers count where neither the task nor the file says so.
+    """
     if not rows:
         raise SaladError(f"tasks: {where} holds no rows; expected one JSON object a line with {', '.join(FIELDS)}")
     mapped = [_map(task, row, index, where) for index, row in enumerate(rows)]
@@ -167,28 +180,7 @@ def items_of(task: Task, rows: Sequence[JsonObject], where: str, *, some: bool =
     if twice:
         shown = ", ".join(map(repr, twice[:3]))
         raise SaladError(f"tasks: {where} has {len(twice)} ids more than once ({shown}); give each row its own id")
-    notes = []
-    first = 1 if task.counting == "one-based" else 0
-    if task.counting == "auto" and counts_from_one(mapped):
-        first = 1
-        notes.append(
-            f"{where}: answers are taken to count from 1, for none is 0 and the highest is the number of choices; "
-            'say so in a task file (answers: one-based), or "answers: zero-based" if they count from 0'
-        )
-    elif task.counting == "auto" and never_the_first(mapped):
-        notes.append(
-            f"{where}: no answer is 0, so the first choice is never right; if answers count from 1, say so in a task "
-            "file (answers: one-based)"
-        )
-    elif (
-        task.counting == "auto"
-        and not first
-        and (beyond := sum(number == len(row["choices"]) for row, number in numbered(mapped)))
-    ):
-        notes.append(
-            f"{where}: {beyond} answers are the number of choices, as where they count from 1, and are left out; one "
-            "is 0: correct them, for the file may be of two kinds"
-        )
+    first, notes = _first(mapped, where, _told(task, rows, counting))
     items, skipped = [], []
     digits = any(isinstance(row["answer"], str) for row, _ in numbered(mapped))
     for row in mapped:
@@ -207,11 +199,47 @@ def items_of(task: Task, rows: Sequence[JsonObject], where: str, *, some: bool =
     return Loaded(tuple(items), tuple(skipped), tuple(notes), "one-based" if first else "zero-based")
 
 
+def _is_plain(task: Task, row: JsonObject) -> bool:
+    """Whether a row is taken as it is, without the task's fields."""
+    return not task.fields or ("context" in row and isinstance(row.get("choices"), (list, tuple)))
+
+
+def _told(task: Task, rows: Sequence[JsonObject], before: Counting) -> Counting:
+    """From where answers count, as far as it is told: what a task of ours says is of its fields, not of plain rows.
+
+    before: how the task's other rows count.
+    """
+    plain = task.folder == FOLDER and all(_is_plain(task, row) for row in rows)
+    told = "auto" if plain else task.counting
+    return before if told == "auto" else told
+
+
+def _first(mapped: Sequence[JsonObject], where: str, counting: Counting) -> tuple[int, list[str]]:
+    """The number of the first choice, 0 or 1, and what a user should be told of it."""
+    if counting != "auto":
+        return int(counting == "one-based"), []
+    if counts_from_one(mapped):
+        return 1, [
+            f"{where}: answers are taken to count from 1, for none is 0 and the highest is the number of choices; "
+            'say so in a task file (answers: one-based), or "answers: zero-based" if they count from 0'
+        ]
+    if never_the_first(mapped):
+        return 0, [
+            f"{where}: no answer is 0, so the first choice is never right; if answers count from 1, say so in a task "
+            "file (answers: one-based)"
+        ]
+    if beyond := sum(number == len(row["choices"]) for row, number in numbered(mapped)):
+        return 0, [
+            f"{where}: {beyond} answers are the number of choices, as where they count from 1, and are left out; one "
+            "is 0: correct them, for the file may be of two kinds"
+        ]
+    return 0, []
+
+
 def _map(task: Task, row: JsonObject, index: int, where: str) -> JsonObject:
     """{id, context, choices, answer} of a row, any of them None where the row lacks it."""
-    ours = "context" in row and isinstance(row.get("choices"), (list, tuple))
     out = dict.fromkeys(FIELDS)
-    if ours or not task.fields:
+    if _is_plain(task, row):
         missing = [name for name in ("context", "choices") if name not in row]
         if missing:
             raise SaladError(
