@@ -738,6 +738,21 @@ def test_few_answers_that_never_name_the_first_choice_are_told():
     assert not items_of(Task(task="t"), choices((four, 1), (four, 2)), "mine").notes
 
 
+def test_true_and_false_name_a_yes_and_a_no():
+    row = {"question": "is it", "passage": "It is."}
+    found = items_of(
+        find_task("boolq")[0], [row | {"answer": True}, row | {"answer": False}, row | {"label": 1}], "mine"
+    )
+    assert [found.items[0].choices[item.answer] for item in found.items] == ["yes", "no", "yes"]
+    plain = items_of(
+        Task(task="t"), choices((["no", "yes"], True), (["True ", "False"], False), (["a", "b"], True)), "mine"
+    )
+    assert [item.answer for item in plain.items] == [1, 1]
+    assert "answer: got true, which names a choice only where" in plain.skipped[0]["reason"]
+    with pytest.raises(SaladError, match="as label if label is defined else answer, but the .* are question, passage"):
+        items_of(find_task("boolq")[0], [row], "mine")
+
+
 @pytest.mark.parametrize("name", ["sciq", "arc_easy", "openbookqa", "storycloze", "voicebench_mmsu"])
 def test_what_a_task_of_ours_computes_counts_from_0(name):
     """Its last choice is always right here; plain rows by the same task tell themselves how they count."""

@@ -172,8 +172,10 @@ def items_of(
         raise SaladError(f"tasks: {where} holds no rows; expected one JSON object a line with {', '.join(FIELDS)}")
     mapped = [_map(task, row, index, where) for index, row in enumerate(rows)]
     if all(row["answer"] is None for row in mapped):
+        wanted = "answer" if _is_plain(task, rows[0]) else task.fields.get("answer", "answer")
         raise SaladError(
             f"tasks: no row of {where} has an answer; expected in each the index of the right choice (0 for the first)"
+            f" as {wanted}, but the first row's fields are {', '.join(rows[0])}"
         )
     counts = Counter(row["id"] for row in mapped)
     twice = [key for key, number in counts.items() if number > 1]

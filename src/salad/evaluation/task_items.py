@@ -84,6 +84,8 @@ def item_of(row: JsonObject, first: int = 0, digits: bool = False) -> TaskItem |
 
 def _place(answer: Any, texts: Sequence[str], first: int, digits: bool) -> int | str:
     """The index of the choice that an answer names, or why it names none."""
+    if isinstance(answer, bool):
+        return _true_or_false(answer, texts)
     told = as_read(_text(answer)) if isinstance(answer, str) or _is_number(answer) else None
     read = [as_read(text) for text in texts]
     named = read.index(told) if told in read else None
@@ -105,6 +107,17 @@ def _place(answer: Any, texts: Sequence[str], first: int, digits: bool) -> int |
             f"letter, A to {letter}, or its text"
         )
     return place
+
+
+def _true_or_false(answer: bool, texts: Sequence[str]) -> int | str:
+    """The index of the yes or the no that true or false names, or why it names none."""
+    read = [as_read(text).lower() for text in texts]
+    if sorted(read) not in (["no", "yes"], ["false", "true"]):
+        return (
+            f"answer: got {str(answer).lower()}, which names a choice only where the two are yes and no, or true and "
+            "false; write the number of the choice, its letter or its text"
+        )
+    return read.index(("yes" if answer else "no") if "yes" in read else str(answer).lower())
 
 
 def _letter(answer: Any) -> int | None:
