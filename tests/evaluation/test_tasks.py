@@ -16,6 +16,7 @@ from salad.evaluation.benchmark import BenchmarkOptions, Prepared, System, _fit,
 from salad.evaluation.benchmark_task import Say, Task, find_task, items_of, load_items, task_names
 from salad.evaluation.prompt import Segment, Sound, num_shots, request, segments
 from salad.evaluation.results import comparisons, gap_interval, results_table, sample_row
+from salad.evaluation.rows import read_rows
 from salad.evaluation.sample import PlannedSystem, SpokenInputs
 from salad.evaluation.score import OptionScore
 from salad.evaluation.scorer_model import Reader
@@ -238,6 +239,24 @@ def test_parquet_gives_the_rows_of_json_lines(tmp_path):
 
 
 # Prompts
+
+
+def test_a_float32_of_parquet_is_as_short_as_it_was_written(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    inner = pyarrow.struct({"text": pyarrow.list_(pyarrow.float32())})
+    table = pyarrow.table(
+        {
+            "context": ["How much?", "How much?"],
+            "choices": pyarrow.array([[0.1, 0.2], [1e10, None]], pyarrow.list_(pyarrow.float32())),
+            "answer": pyarrow.array([0.2, None], pyarrow.float32()),
+            "nested": pyarrow.array([{"text": [0.1]}, None], inner),
+        }
+    )
+    parquet.write_table(table, tmp_path / "t.parquet")
+    first, second = read_rows(tmp_path / "t.parquet")
+    assert (first["choices"], first["answer"], first["nested"]) == ([0.1, 0.2], 0.2, {"text": [0.1]})
+    assert (second["choices"], second["answer"], second["nested"]) == ([1e10, None], None, None)
+    assert items_of(Task(task="t"), [first], "mine").items[0].choices == ("0.1", "0.2")
 
 
 def test_text_and_speech_are_made_from_one_template():
