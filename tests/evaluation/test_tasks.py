@@ -912,6 +912,21 @@ def test_a_field_that_a_row_lacks_costs_its_row_alone():
         items_of(task, rows[1:2], "mine")
 
 
+def test_a_null_costs_its_row_alone():
+    for name, field in (("sciq", "support"), ("hellaswag", "ctx_b")):
+        task, _ = find_task(name)
+        good = {**HUB_ROWS[name][0], "ind": 1}
+        found = items_of(task, [good, {**good, "ind": 2, field: None}], "mine")
+        [skipped] = found.skipped
+        assert len(found.items) == 1 and f"{name}: field context (" in skipped["reason"]
+        assert "cannot be read from row 2: " in skipped["reason"] and f"{field}," in skipped["reason"]
+        with pytest.raises(SaladError, match="(?s)no row of mine can be read; the first one: .* from row 1"):
+            items_of(task, [{**good, field: None}], "mine")
+    found = items_of(Task(task="t"), [item(id="0"), {"id": "x", "choices": ["a", "b"], "answer": 1}], "mine")
+    assert [row["id"] for row in found.skipped] == ["x"] and len(found.items) == 1
+    assert "row 2 has no field 'context', only id, choices, answer" in found.skipped[0]["reason"]
+
+
 @pytest.mark.parametrize("text", ["task: 2024-13-45\n", "[1, 2]", "task: null\n", "a: &a [*a]\n", "task: [" * 3000,
                                   "task: a\nmetric: acc\ntask: b\n"])  # fmt: skip
 def test_a_file_that_is_no_task_is_named(tmp_path, text):

@@ -170,7 +170,9 @@ def items_of(
     """
     if not rows:
         raise SaladError(f"tasks: {where} holds no rows; expected one JSON object a line with {', '.join(FIELDS)}")
-    mapped = [_map(task, row, index, where) for index, row in enumerate(rows)]
+    mapped = [_map(task, row, index) for index, row in enumerate(rows)]
+    if all("problem" in row for row in mapped):
+        raise SaladError(f"tasks: no row of {where} can be read; the first one: {mapped[0]['problem']}")
     if all(row["answer"] is None for row in mapped):
         wanted = "answer" if _is_plain(task, rows[0]) else task.fields.get("answer", "answer")
         raise SaladError(
@@ -186,7 +188,7 @@ def items_of(
     items, skipped = [], []
     digits = any(isinstance(row["answer"], str) for row, _ in numbered(mapped))
     for row in mapped:
-        item = _too_many(task, row) or item_of(row, first, digits)
+        item = row.get("problem") or _too_many(task, row) or item_of(row, first, digits)
         if isinstance(item, str):
             skipped.append({"id": row["id"], "reason": item})
         else:
@@ -238,16 +240,15 @@ def _first(mapped: Sequence[JsonObject], where: str, counting: Counting) -> tupl
     return 0, []
 
 
-def _map(task: Task, row: JsonObject, index: int, where: str) -> JsonObject:
-    """{id, context, choices, answer} of a row, any of them None where the row lacks it."""
-    out = dict.fromkeys(FIELDS)
+def _map(task: Task, row: JsonObject, index: int) -> JsonObject:
+    """{id, context, choices, answer} of a row, any of them None where the row lacks it; or {problem} beside them."""
+    out: JsonObject = dict.fromkeys(FIELDS)
     if _is_plain(task, row):
         missing = [name for name in ("context", "choices") if name not in row]
         if missing:
-            raise SaladError(
-                f"tasks: row {index + 1} of {where} has no field {missing[0]!r}, only {', '.join(row)}; "
-                f"expected {', '.join(FIELDS)} and an id"
-            )
+            expected = f"only {', '.join(row)}; expected {', '.join(FIELDS)} and an id"
+            problem = f"row {index + 1} has no field {missing[0]!r}, {expected}"
+            return {**out, "id": _id(row.get("id"), index), "problem": problem}
         out |= {name: row.get(name) for name in FIELDS}
         return {**out, "id": _id(row.get("id"), index)}
     for name, expression in task.fields.items():
@@ -256,10 +257,10 @@ def _map(task: Task, row: JsonObject, index: int, where: str) -> JsonObject:
             out[name] = None if isinstance(value, Undefined) else value
         except (TemplateError, ValueError, TypeError, LookupError) as error:
             if name != "answer":
-                raise SaladError(
-                    f"tasks: {task.task}: field {name} ({expression}) cannot be read from row {index + 1} of {where}: "
-                    f"{error}; its fields are {', '.join(row)}"
-                ) from error
+                told = f"{error}; its fields are {', '.join(row)}"
+                problem = f"{task.task}: field {name} ({expression}) cannot be read from row {index + 1}: {told}"
+                empty = dict.fromkeys(FIELDS)
+                return {**empty, "id": _id(out.get("id"), index), "problem": problem}
     return {**out, "id": _id(out.get("id"), index)}
 
 
