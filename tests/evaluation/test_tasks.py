@@ -912,6 +912,20 @@ def test_a_field_that_a_row_lacks_costs_its_row_alone():
         items_of(task, rows[1:2], "mine")
 
 
+@pytest.mark.parametrize(("text", "wrong"), [
+    ("task: mmlu\ndataset_path: a/b\ndoc_to_text: '{{q}}'\n", "unknown: dataset_path, doc_to_text; expected"),
+    ("dataset_path: a/b\n", "unknown: dataset_path; task is missing; expected"),
+    ("# nothing\n", "got nothing; expected"),
+    ("- task\n", r"got \['task'\]; expected"),
+])  # fmt: skip
+def test_what_a_task_file_needs_is_said_in_one_line(tmp_path, text, wrong):
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(SaladError, match=f"t.yaml is no task file: {wrong}") as caught:
+        find_task(str(tmp_path / "t.yaml"))
+    told = str(caught.value)
+    assert "\n" not in told and "expected `task: NAME`" in told and "fields, prompt" in told and "answers" in told
+
+
 def test_a_null_costs_its_row_alone():
     for name, field in (("sciq", "support"), ("hellaswag", "ctx_b")):
         task, _ = find_task(name)

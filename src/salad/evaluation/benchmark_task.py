@@ -18,7 +18,7 @@ from typing import Any, Literal
 import yaml
 from jinja2 import StrictUndefined, TemplateError, Undefined
 from jinja2.sandbox import SandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from salad.config.recipe import parse_yaml
 from salad.evaluation.rows import hub_rows, read_rows
@@ -279,9 +279,31 @@ def _too_many(task: Task, row: JsonObject) -> str | None:
 def _read(path: Path) -> Task:
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"got {'nothing' if values is None else f'{values!r:.60}'}; {_needed()}")
         return Task(**values, folder=path.parent)
+    except ValidationError as error:
+        raise SaladError(f"tasks: {path} is no task file: {_wrong(error)}; {_needed()}") from None
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise SaladError(f"tasks: {path} is no task file: {error}") from error
+
+
+def _wrong(error: ValidationError) -> str:
+    """What pydantic found, in one line: what is unknown together, the rest one by one."""
+    found = [(".".join(map(str, problem["loc"])), problem) for problem in error.errors()]
+    unknown = [name for name, problem in found if problem["type"] == "extra_forbidden"]
+    missing = [name for name, problem in found if problem["type"] == "missing"]
+    told = [f"{name} is missing" for name in missing]
+    told += [f"{name}: {p['msg']}, got {p['input']!r:.60}" for name, p in found if name not in (*unknown, *missing)]
+    return "; ".join([f"unknown: {', '.join(unknown)}", *told] if unknown else told)
+
+
+def _needed() -> str:
+    fields = [field.alias or name for name, field in Task.model_fields.items() if name not in ("task", "folder")]
+    return (
+        f"expected `task: NAME`, and of {', '.join(fields)} what differs from the default (lm-eval's files are of "
+        f"another form); write it as {FOLDER / 'arc_easy.yaml'} is written"
+    )
 
 
 @cache
