@@ -18,11 +18,12 @@ from bench import DEVICE, in_turn, line, set_threads
 from transformers import AutoConfig
 
 from salad import assets
-from salad.evaluation.benchmark_task import Task, TaskItem, find_task, load_items
+from salad.evaluation.benchmark_task import Task, find_task, load_items
 from salad.evaluation.prompt import Request, Segment, Sound, request, segments
 from salad.evaluation.results import METRICS
 from salad.evaluation.score import OptionScore, score, score_one_by_one
 from salad.evaluation.scorer_model import Reader, load_reader
+from salad.evaluation.task_items import TaskItem
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.llm import hidden_states
 

@@ -19,13 +19,14 @@ from salad.audio import write_flac
 from salad.cli import app
 from salad.config import Recipe
 from salad.config.conditions import condition
-from salad.evaluation.benchmark_task import TaskItem, find_task
+from salad.evaluation.benchmark_task import find_task
 from salad.evaluation.degrade import disturbed
 from salad.evaluation.next_sentence import NextSentenceItem
 from salad.evaluation.prompt import segments
-from salad.evaluation.recordings import everything_spoken, others
+from salad.evaluation.recordings import everything_spoken, find_recordings, others
 from salad.evaluation.spoken_benchmark import _places
 from salad.evaluation.spoken_results import error_rates
+from salad.evaluation.task_items import TaskItem
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.results import Accuracies
 from salad.model import SaladConfig, SaladForConditionalGeneration
@@ -241,6 +242,14 @@ def test_missing_and_unreadable_recordings_are_counted(run_dir, items):
     kept = [row["doc"]["id"] for row in samples(items, "text_base")]
     assert kept == ["q0", "q2", "q3", "q5", "q6", "q7"]
     assert read_json(items / "out" / "figures.json")["skipped"] == {"mine": 2}
+
+
+@pytest.mark.parametrize(("own", "name"), [("4", "4.WAV"), ("é", "é.wav"), ("é", "%C3%A9.wav"), ("7?x", "7?x.wav"),
+                                           ("a/b", "a%2Fb.FLAC"), ("50%", "50%.flac")])  # fmt: skip
+def test_a_recording_is_found_by_the_id_itself_or_quoted(tmp_path, own, name):
+    soundfile.write(tmp_path / name, tone(300), RATE_HZ)
+    found, why = find_recordings(tmp_path, [f"mine/{own}", "mine/" + 300 * "é"])
+    assert found[f"mine/{own}"].path.name == name and list(why) == ["mine/" + 300 * "é"]
 
 
 def test_a_cache_that_cannot_be_written_gives_way_to_another_folder(run_dir, items, asr_folder, monkeypatch):

@@ -82,6 +82,27 @@ def test_an_answer_without_choices_is_a_text(tmp_path, answer, right):
         load_questions([str(tmp_path / "q.jsonl")])
 
 
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"answer": True}, "answer: got true, expected"),
+        ({"answer": float("nan")}, "answer: got NaN, expected"),
+        ({"answers": ["Paris", False], "choices": ["Paris", "Rome"]}, "answers: got false, expected"),
+        (
+            {"choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"},
+            "choices: this is a line of another",
+        ),
+        ({"choices": ["a", "b"], "answerKey": "B"}, "answerKey: this is a line of another form"),
+    ],
+)
+def test_what_only_looks_like_an_answer_is_set_aside(tmp_path, odd, reason):
+    good = {"id": "good", "question": "Is it?", "choices": ["no", "yes"], "answer": True}
+    write_jsonl(tmp_path / "q.jsonl", [good, {"id": "odd", "question": "What is it?", **odd}])
+    [found], [skipped] = load_questions([str(tmp_path / "q.jsonl")])
+    assert found.answers == ("yes",)
+    assert skipped["id"] == "odd" and skipped["reason"].startswith(reason)
+
+
 def test_half_a_letter_is_set_aside(tmp_path):
     half = r'{"id": "a", "question": "Who \ud83d?"}' + "\n" + r'{"id": "b", "question": "w?", "answers": ["\ude00"]}'
     (tmp_path / "q.jsonl").write_text(half + '\n{"id": "c", "question": "w1?"}\n')

@@ -13,15 +13,17 @@ from typer.testing import CliRunner
 from salad.cli import app
 from salad.cli.common import names
 from salad.evaluation.benchmark import BenchmarkOptions, Prepared, System, _fit, _load, infer, score_samples
-from salad.evaluation.benchmark_task import Say, Task, TaskItem, find_task, items_of, load_items, task_names
+from salad.evaluation.benchmark_task import Say, Task, find_task, items_of, load_items, task_names
 from salad.evaluation.prompt import Segment, Sound, num_shots, request, segments
 from salad.evaluation.results import comparisons, gap_interval, results_table, sample_row
+from salad.evaluation.rows import read_rows
 from salad.evaluation.sample import PlannedSystem, SpokenInputs
 from salad.evaluation.score import OptionScore
 from salad.evaluation.scorer_model import Reader
 from salad.evaluation.spoken_benchmark import SpeechInput
 from salad.evaluation.spoken_questions import ask_spoken
 from salad.evaluation.spoken_results import spoken_figures, spoken_tables
+from salad.evaluation.task_items import TaskItem
 from salad.files import read_json, read_jsonl, write_jsonl
 from salad.measure.results import McNemar, PairedGap
 from salad.testing.tokenizers import prepending
@@ -237,6 +239,24 @@ def test_parquet_gives_the_rows_of_json_lines(tmp_path):
 
 
 # Prompts
+
+
+def test_a_float32_of_parquet_is_as_short_as_it_was_written(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    inner = pyarrow.struct({"text": pyarrow.list_(pyarrow.float32())})
+    table = pyarrow.table(
+        {
+            "context": ["How much?", "How much?"],
+            "choices": pyarrow.array([[0.1, 0.2], [1e10, None]], pyarrow.list_(pyarrow.float32())),
+            "answer": pyarrow.array([0.2, None], pyarrow.float32()),
+            "nested": pyarrow.array([{"text": [0.1]}, None], inner),
+        }
+    )
+    parquet.write_table(table, tmp_path / "t.parquet")
+    first, second = read_rows(tmp_path / "t.parquet")
+    assert (first["choices"], first["answer"], first["nested"]) == ([0.1, 0.2], 0.2, {"text": [0.1]})
+    assert (second["choices"], second["answer"], second["nested"]) == ([1e10, None], None, None)
+    assert items_of(Task(task="t"), [first], "mine").items[0].choices == ("0.1", "0.2")
 
 
 def test_text_and_speech_are_made_from_one_template():
@@ -700,6 +720,14 @@ def test_options_that_differ_in_spaces_alone_are_right_together():
     assert figures.chance["t"] == pytest.approx(2 / 3)
 
 
+def test_an_answer_that_differs_in_spaces_alone_is_its_choice():
+    given = choices((["red ", "blue"], "red"), (["red", "blue"], " blue"), (["New  York", "Rome"], "New York"),
+                    (["2 ", "4", "8"], "2"), (["red", "blue"], "green"))  # fmt: skip
+    found = items_of(Task(task="t"), given, "mine")
+    assert [item.answer for item in found.items] == [0, 1, 0, 0]
+    assert found.skipped[0]["reason"].endswith("2 choices, 0 to 1, its letter, A to B, or its text")
+
+
 def test_as_many_letters_as_the_alphabet_has():
     task = Task(task="t", options="letters")
     many = [[f"c{n}" for n in range(number)] for number in (11, 26, 27)]
@@ -727,6 +755,37 @@ def test_few_answers_that_never_name_the_first_choice_are_told():
     never = items_of(Task(task="t"), choices(*[(four, n) for n in (1, 2, 3, 2, 1)]), "mine")
     assert "no answer is 0" in never.notes[0] and "answers: one-based" in never.notes[0]
     assert not items_of(Task(task="t"), choices((four, 1), (four, 2)), "mine").notes
+
+
+def test_true_and_false_name_a_yes_and_a_no():
+    row = {"question": "is it", "passage": "It is."}
+    found = items_of(
+        find_task("boolq")[0], [row | {"answer": True}, row | {"answer": False}, row | {"label": 1}], "mine"
+    )
+    assert [found.items[0].choices[item.answer] for item in found.items] == ["yes", "no", "yes"]
+    plain = items_of(
+        Task(task="t"), choices((["no", "yes"], True), (["True ", "False"], False), (["a", "b"], True)), "mine"
+    )
+    assert [item.answer for item in plain.items] == [1, 1]
+    assert "answer: got true, which names a choice only where" in plain.skipped[0]["reason"]
+    with pytest.raises(SaladError, match="as label if label is defined else answer, but the .* are question, passage"):
+        items_of(find_task("boolq")[0], [row], "mine")
+
+
+@pytest.mark.parametrize("name", ["sciq", "arc_easy", "openbookqa", "storycloze", "voicebench_mmsu"])
+def test_what_a_task_of_ours_computes_counts_from_0(name):
+    """Its last choice is always right here; plain rows by the same task tell themselves how they count."""
+    task, _ = find_task(name)
+    row = HUB_ROWS[name][0] | {
+        "answerKey": {"arc_easy": "2"}.get(name, "B"),
+        "answer_right_ending": 2,
+        "reference": "D",
+    }
+    own = {task.fields.get("id", "id"): None}
+    hub = items_of(task, [row | own for _ in range(5)], "mine")
+    assert len({item.answer for item in hub.items}) == 1 and hub.items[0].answer > 0 and not hub.notes
+    plain = items_of(task, choices(*((["a", "b", "c", "d"], answer) for answer in (1, 4, 2, 4))), "mine")
+    assert [item.answer for item in plain.items] == [0, 3, 1, 3] and "count from 1" in plain.notes[0]
 
 
 @pytest.mark.parametrize("name", ["a=b.jsonl", "a,b.jsonl", "a, b=c,d.jsonl"])
@@ -851,6 +910,35 @@ def test_a_field_that_a_row_lacks_costs_its_row_alone():
     assert [i.id for i in found.items] == ["0"] and [row["id"] for row in found.skipped] == ["1", "2"]
     with pytest.raises(SaladError, match="no row of mine has an answer"):
         items_of(task, rows[1:2], "mine")
+
+
+@pytest.mark.parametrize(("text", "wrong"), [
+    ("task: mmlu\ndataset_path: a/b\ndoc_to_text: '{{q}}'\n", "unknown: dataset_path, doc_to_text; expected"),
+    ("dataset_path: a/b\n", "unknown: dataset_path; task is missing; expected"),
+    ("# nothing\n", "got nothing; expected"),
+    ("- task\n", r"got \['task'\]; expected"),
+])  # fmt: skip
+def test_what_a_task_file_needs_is_said_in_one_line(tmp_path, text, wrong):
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(SaladError, match=f"t.yaml is no task file: {wrong}") as caught:
+        find_task(str(tmp_path / "t.yaml"))
+    told = str(caught.value)
+    assert "\n" not in told and "expected `task: NAME`" in told and "fields, prompt" in told and "answers" in told
+
+
+def test_a_null_costs_its_row_alone():
+    for name, field in (("sciq", "support"), ("hellaswag", "ctx_b")):
+        task, _ = find_task(name)
+        good = {**HUB_ROWS[name][0], "ind": 1}
+        found = items_of(task, [good, {**good, "ind": 2, field: None}], "mine")
+        [skipped] = found.skipped
+        assert len(found.items) == 1 and f"{name}: field context (" in skipped["reason"]
+        assert "cannot be read from row 2: " in skipped["reason"] and f"{field}," in skipped["reason"]
+        with pytest.raises(SaladError, match="(?s)no row of mine can be read; the first one: .* from row 1"):
+            items_of(task, [{**good, field: None}], "mine")
+    found = items_of(Task(task="t"), [item(id="0"), {"id": "x", "choices": ["a", "b"], "answer": 1}], "mine")
+    assert [row["id"] for row in found.skipped] == ["x"] and len(found.items) == 1
+    assert "row 2 has no field 'context', only id, choices, answer" in found.skipped[0]["reason"]
 
 
 @pytest.mark.parametrize("text", ["task: 2024-13-45\n", "[1, 2]", "task: null\n", "a: &a [*a]\n", "task: [" * 3000,

@@ -1,5 +1,6 @@
 """What is finished is skipped, what changed runs again and says why, what was cut short resumes."""
 
+import errno
 import os
 import platform
 import re
@@ -461,6 +462,25 @@ def test_a_run_directory_that_is_a_file_is_told(calls, recipe_values, tmp_path):
     made.run_dir.write_text("")
     with pytest.raises(SaladError, match="run_dir: .*/run is no folder that can be written to .*; name another one"):
         pipeline.run_pipeline(made)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_told_and_used(monkeypatch, tmp_path, capsys, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with owned(tmp_path / "run"):
+        assert "has no locks; start no second run" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_lock_file_that_cannot_be_opened_is_told(tmp_path):
+    (tmp_path / ".owner.lock").mkdir()
+    with (
+        pytest.raises(SaladError, match=r"run_dir: .* cannot be locked \(.*Is a directory.*; let .owner.lock in it be"),
+        owned(tmp_path),
+    ):
+        pass
 
 
 def test_an_error_frees_the_directory(calls, recipe_values, tmp_path):

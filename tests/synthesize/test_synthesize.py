@@ -480,6 +480,13 @@ def test_a_key_goes_to_its_host_alone(monkeypatch: pytest.MonkeyPatch) -> None:
             EndpointVoice(f"openai:m:v@{url}")
 
 
+@pytest.mark.parametrize("url", ["http://[::1/v1", "http://localhost:9/vé1", "http://a..b/v1", "http://localhost:abc/v1",
+                                 "http://localhost:99999", "http://é.example/v1", "http://localhost/\x01"])  # fmt: skip
+def test_a_url_that_cannot_be_asked_is_told_at_once(url: str) -> None:
+    with pytest.raises(SaladError, match=r"voice: got the URL '.*' \(.*\); correct host, port and path"):
+        EndpointVoice(f"openai:m:v@{url}")
+
+
 @pytest.mark.slow
 def test_double_brackets_are_text_to_every_voice() -> None:
     piper, kokoro = load_voice("piper-joe"), load_voice("kokoro:af_heart")

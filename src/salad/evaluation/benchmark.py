@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from salad import assets
 from salad.engine.memory import keep_freed_memory
-from salad.evaluation.benchmark_task import Task, TaskItem, find_task, load_items
+from salad.evaluation.benchmark_task import Task, find_task, load_items
 from salad.evaluation.prompt import MAX_SHOTS, Request, Segment, Sound, num_shots, read_out, request, segments
 from salad.evaluation.recordings import everything_spoken
 from salad.evaluation.results import comparisons, results_of, results_table, sample_row
@@ -24,6 +24,7 @@ from salad.evaluation.sample import Plan, PlannedSystem, PlannedTask, Sample, Sp
 from salad.evaluation.score import score
 from salad.evaluation.scorer_model import Reader, load_reader
 from salad.evaluation.spoken_results import clean_systems, spoken_figures, spoken_tables
+from salad.evaluation.task_items import TaskItem
 from salad.files import LONGEST_NAME, sha256_json, writable_folder, write_json, write_jsonl, write_text
 from salad.model import SaladForConditionalGeneration
 from salad.progress import console, progress
@@ -173,8 +174,8 @@ def _load(task: Task, data_dir: Path | None, hub: bool, path: Path | None, setti
     shots: tuple[TaskItem, ...] = ()
     wanted = min(settings.num_fewshot, MAX_SHOTS)
     if wanted:
-        alike = task.model_copy(update={"counting": found.counting})  # too few to tell from where their answers count
-        own = load_items(alike, data_dir=data_dir, hub=hub and path is None, fewshot=True)
+        counting = found.counting  # the examples are too few to tell from where their answers count
+        own = load_items(task, data_dir=data_dir, hub=hub and path is None, fewshot=True, counting=counting)
         shots = (own.items if own else items)[:wanted]
         if own is None:
             if len(items) <= wanted:

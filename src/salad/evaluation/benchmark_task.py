@@ -6,11 +6,8 @@ text and the spoken version are made from. Rows that already have those fields a
 
 from __future__ import annotations
 
-import math
 import os
 import re
-import string
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,40 +18,18 @@ from typing import Any, Literal
 import yaml
 from jinja2 import StrictUndefined, TemplateError, Undefined
 from jinja2.sandbox import SandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from salad.config.recipe import parse_yaml
-from salad.data.readers.rows import utf8
 from salad.evaluation.rows import hub_rows, read_rows
+from salad.evaluation.task_items import FIELDS, LETTERS, TaskItem, counts_from_one, item_of, never_the_first, numbered
 from salad.files import JsonObject
 from salad.types import SaladError
 
 FOLDER = Path(__file__).parent / "tasks"
-FIELDS = ("context", "choices", "answer")
-LETTERS = string.ascii_uppercase
-FEW = 3  # answers from which it is told that none of them is 0
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet")
 Metric = Literal["acc", "acc_norm", "acc_bytes", "acc_token"]
-
-
-@dataclass(frozen=True)
-class TaskItem:
-    """One question: `choices[answer]` is right."""
-
-    id: str
-    context: str
-    choices: tuple[str, ...]
-    answer: int
-
-    @property
-    def right(self) -> tuple[int, ...]:
-        """Every choice with the right one's text: where one is written twice, both are right."""
-        return tuple(i for i, c in enumerate(self.choices) if as_read(c) == as_read(self.choices[self.answer]))
-
-
-def as_read(choice: str) -> str:
-    """What of a choice tells it from others: its words, whatever spaces stand between them."""
-    return " ".join(choice.split())
+Counting = Literal["auto", "zero-based", "one-based"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +84,7 @@ class Task(_Part):
     option_delimiter: str = " "
     shot_delimiter: str = "\n\n"
     metric: Metric = "acc_norm"
-    counting: Literal["auto", "zero-based", "one-based"] = Field("auto", alias="answers", exclude=True)
+    counting: Counting = Field("auto", alias="answers", exclude=True)
     folder: Path = Field(Path(), exclude=True)
 
     def answers(self, item: TaskItem) -> tuple[str, ...]:
@@ -153,12 +128,19 @@ def task_files(specs: Sequence[str], data_dir: Path | None) -> list[Path]:
 
 
 def load_items(
-    task: Task, path: Path | None = None, *, data_dir: Path | None = None, hub: bool = False, fewshot: bool = False
+    task: Task,
+    path: Path | None = None,
+    *,
+    data_dir: Path | None = None,
+    hub: bool = False,
+    fewshot: bool = False,
+    counting: Counting = "auto",
 ) -> Loaded | None:
     """The task's items, or its few-shot items; None where it has no few-shot split here.
 
     Looked for in `path`, in the task's own path, as NAME.jsonl (.json, .parquet) in `data_dir`, then, only if `hub`, on
-    the hub. Raises SaladError where nothing is found, no row has an answer, or two have one id.
+    the hub. `counting`: see `items_of`. Raises SaladError where nothing is found, no row has an answer, or two have one
+    id.
     """
     own = task.source.fewshot_path if fewshot else task.source.path
     stem = f"{task.task}_fewshot" if fewshot else task.task
@@ -166,11 +148,11 @@ def load_items(
     if data_dir is not None and not places:
         places = [data_dir / f"{stem}{suffix}" for suffix in DATA_SUFFIXES if (data_dir / f"{stem}{suffix}").is_file()]
     if places:
-        return items_of(task, read_rows(places[0]), str(places[0]))
+        return items_of(task, read_rows(places[0]), str(places[0]), counting=counting)
     split = task.source.fewshot_split if fewshot else task.source.split
     if hub and task.source.hub and split:
         rows = hub_rows(task.source.hub, task.source.config, split)
-        return items_of(task, rows, f"{task.source.hub} {task.source.config} {split}")
+        return items_of(task, rows, f"{task.source.hub} {task.source.config} {split}", counting=counting)
     if fewshot:
         return None
     raise SaladError(
@@ -179,46 +161,34 @@ def load_items(
     )
 
 
-def items_of(task: Task, rows: Sequence[JsonObject], where: str, *, some: bool = True) -> Loaded:
-    """Check and map rows. One that cannot be used is skipped with a reason; all may be, unless `some` are wanted."""
+def items_of(
+    task: Task, rows: Sequence[JsonObject], where: str, *, some: bool = True, counting: Counting = "auto"
+) -> Loaded:
+    """Check and map rows. One that cannot be used is skipped with a reason; all may be, unless `some` are wanted.
+
+    counting: how answers count where neither the task nor the file says so.
+    """
     if not rows:
         raise SaladError(f"tasks: {where} holds no rows; expected one JSON object a line with {', '.join(FIELDS)}")
-    mapped = [_map(task, row, index, where) for index, row in enumerate(rows)]
+    mapped = [_map(task, row, index) for index, row in enumerate(rows)]
+    if all("problem" in row for row in mapped):
+        raise SaladError(f"tasks: no row of {where} can be read; the first one: {mapped[0]['problem']}")
     if all(row["answer"] is None for row in mapped):
+        wanted = "answer" if _is_plain(task, rows[0]) else task.fields.get("answer", "answer")
         raise SaladError(
             f"tasks: no row of {where} has an answer; expected in each the index of the right choice (0 for the first)"
+            f" as {wanted}, but the first row's fields are {', '.join(rows[0])}"
         )
     counts = Counter(row["id"] for row in mapped)
     twice = [key for key, number in counts.items() if number > 1]
     if twice:
         shown = ", ".join(map(repr, twice[:3]))
         raise SaladError(f"tasks: {where} has {len(twice)} ids more than once ({shown}); give each row its own id")
-    notes = []
-    first = 1 if task.counting == "one-based" else 0
-    if task.counting == "auto" and _counts_from_one(mapped):
-        first = 1
-        notes.append(
-            f"{where}: answers are taken to count from 1, for none is 0 and the highest is the number of choices; "
-            'say so in a task file (answers: one-based), or "answers: zero-based" if they count from 0'
-        )
-    elif task.counting == "auto" and _never_the_first(mapped):
-        notes.append(
-            f"{where}: no answer is 0, so the first choice is never right; if answers count from 1, say so in a task "
-            "file (answers: one-based)"
-        )
-    elif (
-        task.counting == "auto"
-        and not first
-        and (beyond := sum(number == len(row["choices"]) for row, number in _numbered(mapped)))
-    ):
-        notes.append(
-            f"{where}: {beyond} answers are the number of choices, as where they count from 1, and are left out; one "
-            "is 0: correct them, for the file may be of two kinds"
-        )
+    first, notes = _first(mapped, where, _told(task, rows, counting))
     items, skipped = [], []
-    digits = any(isinstance(row["answer"], str) for row, _ in _numbered(mapped))
+    digits = any(isinstance(row["answer"], str) for row, _ in numbered(mapped))
     for row in mapped:
-        item = _too_many(task, row) or _item(row, first, digits)
+        item = row.get("problem") or _too_many(task, row) or item_of(row, first, digits)
         if isinstance(item, str):
             skipped.append({"id": row["id"], "reason": item})
         else:
@@ -233,17 +203,52 @@ def items_of(task: Task, rows: Sequence[JsonObject], where: str, *, some: bool =
     return Loaded(tuple(items), tuple(skipped), tuple(notes), "one-based" if first else "zero-based")
 
 
-def _map(task: Task, row: JsonObject, index: int, where: str) -> JsonObject:
-    """{id, context, choices, answer} of a row, any of them None where the row lacks it."""
-    ours = "context" in row and isinstance(row.get("choices"), (list, tuple))
-    out = dict.fromkeys(FIELDS)
-    if ours or not task.fields:
+def _is_plain(task: Task, row: JsonObject) -> bool:
+    """Whether a row is taken as it is, without the task's fields."""
+    return not task.fields or ("context" in row and isinstance(row.get("choices"), (list, tuple)))
+
+
+def _told(task: Task, rows: Sequence[JsonObject], before: Counting) -> Counting:
+    """From where answers count, as far as it is told: what a task of ours says is of its fields, not of plain rows.
+
+    before: how the task's other rows count.
+    """
+    plain = task.folder == FOLDER and all(_is_plain(task, row) for row in rows)
+    told = "auto" if plain else task.counting
+    return before if told == "auto" else told
+
+
+def _first(mapped: Sequence[JsonObject], where: str, counting: Counting) -> tuple[int, list[str]]:
+    """The number of the first choice, 0 or 1, and what a user should be told of it."""
+    if counting != "auto":
+        return int(counting == "one-based"), []
+    if counts_from_one(mapped):
+        return 1, [
+            f"{where}: answers are taken to count from 1, for none is 0 and the highest is the number of choices; "
+            'say so in a task file (answers: one-based), or "answers: zero-based" if they count from 0'
+        ]
+    if never_the_first(mapped):
+        return 0, [
+            f"{where}: no answer is 0, so the first choice is never right; if answers count from 1, say so in a task "
+            "file (answers: one-based)"
+        ]
+    if beyond := sum(number == len(row["choices"]) for row, number in numbered(mapped)):
+        return 0, [
+            f"{where}: {beyond} answers are the number of choices, as where they count from 1, and are left out; one "
+            "is 0: correct them, for the file may be of two kinds"
+        ]
+    return 0, []
+
+
+def _map(task: Task, row: JsonObject, index: int) -> JsonObject:
+    """{id, context, choices, answer} of a row, any of them None where the row lacks it; or {problem} beside them."""
+    out: JsonObject = dict.fromkeys(FIELDS)
+    if _is_plain(task, row):
         missing = [name for name in ("context", "choices") if name not in row]
         if missing:
-            raise SaladError(
-                f"tasks: row {index + 1} of {where} has no field {missing[0]!r}, only {', '.join(row)}; "
-                f"expected {', '.join(FIELDS)} and an id"
-            )
+            expected = f"only {', '.join(row)}; expected {', '.join(FIELDS)} and an id"
+            problem = f"row {index + 1} has no field {missing[0]!r}, {expected}"
+            return {**out, "id": _id(row.get("id"), index), "problem": problem}
         out |= {name: row.get(name) for name in FIELDS}
         return {**out, "id": _id(row.get("id"), index)}
     for name, expression in task.fields.items():
@@ -252,10 +257,10 @@ def _map(task: Task, row: JsonObject, index: int, where: str) -> JsonObject:
             out[name] = None if isinstance(value, Undefined) else value
         except (TemplateError, ValueError, TypeError, LookupError) as error:
             if name != "answer":
-                raise SaladError(
-                    f"tasks: {task.task}: field {name} ({expression}) cannot be read from row {index + 1} of {where}: "
-                    f"{error}; its fields are {', '.join(row)}"
-                ) from error
+                told = f"{error}; its fields are {', '.join(row)}"
+                problem = f"{task.task}: field {name} ({expression}) cannot be read from row {index + 1}: {told}"
+                empty = dict.fromkeys(FIELDS)
+                return {**empty, "id": _id(out.get("id"), index), "problem": problem}
     return {**out, "id": _id(out.get("id"), index)}
 
 
@@ -271,104 +276,34 @@ def _too_many(task: Task, row: JsonObject) -> str | None:
     return f"choices: got {number}, expected at most {len(LETTERS)}, for the letter of the choice is scored"
 
 
-def _numbered(rows: Sequence[JsonObject]) -> list[tuple[JsonObject, int]]:
-    """Rows whose answer is a number, as a number or as a text that no choice has, and that number."""
-    listed = [row for row in rows if isinstance(row["choices"], (list, tuple))]
-    found = [(row, _number(row["answer"], [_text(choice) for choice in row["choices"]])) for row in listed]
-    return [(row, number) for row, number in found if number is not None]
-
-
-def _counts_from_one(rows: Sequence[JsonObject]) -> bool:
-    """Whether the answers of a whole file are numbers of choices from 1: none is 0, and more of them are choices so."""
-    numbers = [(number, len(row["choices"])) for row, number in _numbered(rows)]
-    if len(numbers) < 2 or any(number == 0 for number, _ in numbers):
-        return False
-    return sum(1 <= number <= most for number, most in numbers) > sum(number < most for number, most in numbers)
-
-
-def _never_the_first(rows: Sequence[JsonObject]) -> bool:
-    """Whether so many answers are numbers, and none of them 0, that they may count from 1 all the same."""
-    numbers = [number for _, number in _numbered(rows)]
-    return len(numbers) >= FEW and 0 not in numbers
-
-
-def _item(row: JsonObject, first: int = 0, digits: bool = False) -> TaskItem | str:
-    """The item, or why it is none. first: the number of the first choice, 0 or 1; digits: the file writes such numbers
-    as texts."""
-    context, choices, answer = (row[name] for name in FIELDS)
-    if not isinstance(context, str):
-        return f"context: got {context!r:.60}, expected a text"
-    if not context.strip():
-        return "the context is empty"
-    if not isinstance(choices, (list, tuple)) or len(choices) < 2:
-        return f"choices: got {choices!r}, expected a list of two or more"
-    for number, choice in enumerate(choices, start=1):
-        if choice is None or (isinstance(choice, str) and not choice.strip()):
-            return f"choices: number {number} is empty"
-        if not isinstance(choice, str) and not _is_number(choice):
-            return f"choices: number {number} is {choice!r:.60}, expected a text or a number"
-    texts = [_text(choice) for choice in choices]
-    if (held := "".join([context, *texts])) != utf8(held):
-        return "context or choices hold half of a letter (a lone surrogate), which no tokenizer reads; write it whole"
-    index = _place(answer, texts, first, digits)
-    if isinstance(index, str):
-        return index
-    return TaskItem(row["id"], unicodedata.normalize("NFC", context), tuple(texts), index)
-
-
-def _place(answer: Any, texts: Sequence[str], first: int, digits: bool) -> int | str:
-    """The index of the choice that an answer names, or why it names none."""
-    told = _text(answer) if isinstance(answer, str) or _is_number(answer) else None
-    named = texts.index(told) if told in texts else None
-    number = int(answer) if digits and _is_digits(answer) else _number(answer, texts)
-    place = _letter(answer) if number is None else number - first
-    if named is not None:
-        if place is not None and 0 <= place < len(texts) and texts[place] != texts[named]:
-            what, instead = ("letter", "number") if number is None else ("number", "letter")
-            example = f"{first} is the first" if number is None else "A is the first"
-            return (
-                f"answer: got {answer!r}, which is a choice and a choice's {what} too; write the answer as the "
-                f"{instead} of its choice ({example})"
-            )
-        place = named
-    if place is None or not 0 <= place < len(texts):
-        last = len(texts) - 1 + first
-        return f"answer: got {answer!r:.60}, expected the number of one of {len(texts)} choices, {first} to {last}"
-    return place
-
-
-def _letter(answer: Any) -> int | None:
-    """The index of the choice that an answer names by its letter."""
-    letter = answer.strip(" ().:").upper() if isinstance(answer, str) else ""
-    return LETTERS.index(letter) if len(letter) == 1 and letter in LETTERS else None
-
-
-def _number(answer: Any, choices: Sequence[str]) -> int | None:
-    """The number that an answer is, if it is one and no choice's text."""
-    if isinstance(answer, str):
-        return int(answer) if answer not in choices and _is_digits(answer) else None
-    return int(answer) if _is_number(answer) and answer == int(answer) else None
-
-
-def _is_digits(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().isdecimal() and len(value) < 10
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
-
-
-def _text(choice: Any) -> str:
-    """A choice as it is read: a number of a table is a text as well."""
-    return unicodedata.normalize("NFC", choice) if isinstance(choice, str) else str(choice)
-
-
 def _read(path: Path) -> Task:
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"got {'nothing' if values is None else f'{values!r:.60}'}; {_needed()}")
         return Task(**values, folder=path.parent)
+    except ValidationError as error:
+        raise SaladError(f"tasks: {path} is no task file: {_wrong(error)}; {_needed()}") from None
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise SaladError(f"tasks: {path} is no task file: {error}") from error
+
+
+def _wrong(error: ValidationError) -> str:
+    """What pydantic found, in one line: what is unknown together, the rest one by one."""
+    found = [(".".join(map(str, problem["loc"])), problem) for problem in error.errors()]
+    unknown = [name for name, problem in found if problem["type"] == "extra_forbidden"]
+    missing = [name for name, problem in found if problem["type"] == "missing"]
+    told = [f"{name} is missing" for name in missing]
+    told += [f"{name}: {p['msg']}, got {p['input']!r:.60}" for name, p in found if name not in (*unknown, *missing)]
+    return "; ".join([f"unknown: {', '.join(unknown)}", *told] if unknown else told)
+
+
+def _needed() -> str:
+    fields = [field.alias or name for name, field in Task.model_fields.items() if name not in ("task", "folder")]
+    return (
+        f"expected `task: NAME`, and of {', '.join(fields)} what differs from the default (lm-eval's files are of "
+        f"another form); write it as {FOLDER / 'arc_easy.yaml'} is written"
+    )
 
 
 @cache

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from salad.evaluation.benchmark_task import Say, Task, TaskItem, render
+from salad.evaluation.benchmark_task import Say, Task, render
+from salad.evaluation.task_items import TaskItem
 from salad.sequence import start_token_id, token_ids
 from salad.types import Modality
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -93,7 +94,8 @@ def _speak_shard(shard: Shard, folder: Path, *, voice: str, seed: int) -> None:
 def find_recordings(folder: Path, owners: Iterable[str]) -> tuple[dict[str, Recording], dict[str, str]]:
     """The recording of each owner (task/id) in `folder`, TASK/ID.wav or ID.wav (.flac, .mp3, ...); and what is wrong.
 
-    Ids are percent-quoted in names where they hold a slash. Raises SaladError where there is no such folder.
+    A name is the id itself, or the id percent-quoted, as it must be where it holds a slash; endings may be written in
+    capitals. Raises SaladError where there is no such folder.
     """
     if not folder.is_dir():
         raise SaladError(f"recordings: {folder} is no folder; give one with ID.wav (or .flac) for each item")
@@ -101,15 +103,27 @@ def find_recordings(folder: Path, owners: Iterable[str]) -> tuple[dict[str, Reco
     why: dict[str, str] = {}
     for owner in dict.fromkeys(owners):
         task, _, own = owner.partition("/")
-        name = file_name(own)
-        places = [place / f"{name}{suffix}" for place in (folder / task, folder) for suffix in AUDIO_SUFFIXES]
-        path = next((Path(place) for place in map(existing, places) if Path(place).is_file()), None)
-        entry = _opened(path) if path else f"no recording: expected {name}.wav or .flac in {folder}"
+        names = _names(own)
+        path = next((p for place in (folder / task, folder) for name in names if (p := _sound(place, name))), None)
+        entry = _opened(path) if path else f"no recording: expected {names[0]}.wav or .flac in {folder}"
         if isinstance(entry, str):
             why[owner] = entry
         else:
             found[owner] = entry
     return found, why
+
+
+def _names(own: str) -> tuple[str, ...]:
+    """What the file of an id may be called, without its ending."""
+    quoted = file_name(own)
+    return (quoted,) if "/" in own or "\0" in own or own == quoted else (own, quoted)
+
+
+def _sound(folder: Path, name: str) -> Path | None:
+    """The file of that name with the first ending that is there, in small letters or in capitals."""
+    endings = (written for suffix in AUDIO_SUFFIXES for written in (suffix, suffix.upper()))
+    places = (existing(folder / f"{name}{ending}") for ending in endings)
+    return next((Path(place) for place in places if os.path.isfile(place)), None)  # also where a name is too long
 
 
 def _opened(path: Path) -> Recording | str:

@@ -12,10 +12,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from salad.evaluation.benchmark_task import Task, TaskItem, as_read
+from salad.evaluation.benchmark_task import Task
 from salad.evaluation.prompt import Segment
 from salad.evaluation.sample import Doc, PlannedSystem, PlannedTask, Sample
 from salad.evaluation.score import OptionScore
+from salad.evaluation.task_items import TaskItem, as_read
 from salad.files import JsonObject
 from salad.measure.format import with_detectable, with_interval
 from salad.measure.results import Interval, PairedGap

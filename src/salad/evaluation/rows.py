@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from salad.data.readers.arrow import table_rows
 from salad.data.readers.columns import need_pyarrow
@@ -48,4 +51,22 @@ def _parquet(path: Path) -> list[JsonObject]:
     except (pyarrow.ArrowException, OSError) as error:
         raise SaladError(f"tasks: {path} cannot be read as Parquet ({error}); is it cut off? Copy it again") from error
     keep = [name for name in table.column_names if name != "audio"]  # sound is read where it is wanted
-    return [row for batch in table.select(keep).to_batches() for row in table_rows(batch)]
+    table = table.select(keep)
+    coarse = {field.name: field.type for field in table.schema if _holds_float32(field.type)}
+    rows = (row for batch in table.to_batches() for row in table_rows(batch))
+    return [{**row, **{name: _short(row[name], kind) for name, kind in coarse.items()}} for row in rows]
+
+
+def _holds_float32(kind: Any) -> bool:
+    """Whether an Arrow type is float32, or a list or a struct with one in it."""
+    inner = [kind.field(number).type for number in range(kind.num_fields)]
+    return str(kind) == "float" or any(map(_holds_float32, inner))
+
+
+def _short(value: Any, kind: Any) -> Any:
+    """The value with each float32 as it was written: 0.1, not 0.10000000149011612."""
+    if isinstance(value, dict):
+        return {name: _short(own, kind.field(name).type) for name, own in value.items()}
+    if isinstance(value, list) and hasattr(kind, "value_type"):
+        return [_short(own, kind.value_type) for own in value]
+    return float(str(np.float32(value))) if str(kind) == "float" and value is not None else value

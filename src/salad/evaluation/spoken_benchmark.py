@@ -17,7 +17,6 @@ from salad.align.asr import RATE_HZ, Transcripts, load_asr
 from salad.audio import resample, split_at_quiet
 from salad.config.conditions import condition
 from salad.evaluation.benchmark import Prepared, System
-from salad.evaluation.benchmark_task import TaskItem
 from salad.evaluation.degrade import REVISION
 from salad.evaluation.prompt import Segment, Sound, segments
 from salad.evaluation.recordings import (
@@ -31,6 +30,7 @@ from salad.evaluation.recordings import (
 )
 from salad.evaluation.sample import KnownAsr, SpokenInputs
 from salad.evaluation.scorer_model import Reader
+from salad.evaluation.task_items import TaskItem
 from salad.files import sha256_json
 from salad.model import load_encoder
 from salad.model.encoders.base import Encoder

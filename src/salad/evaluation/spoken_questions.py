@@ -7,6 +7,8 @@ first sentence; two are the same where `normalise_answer` makes them equal.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -123,6 +125,9 @@ def load_questions(specs: Sequence[str], limit: int | None = None) -> tuple[list
             ) from None
         taken, (right, no_answer) = 0, _right_choices(rows, str(path))
         for number, row in enumerate(rows, 1):
+            if odd := _odd(row):
+                skipped.append({"stage": "questions", "id": str(row.get("id", number)), "reason": odd})
+                continue
             own = _question(row, right.get(number), f"--questions: {path} line {number}")
             why = "its id was there before" if own.id in found else no_answer.get(number, "")
             if (held := "".join([own.id, own.text, *own.answers])) != utf8(held):
@@ -140,6 +145,19 @@ def load_questions(specs: Sequence[str], limit: int | None = None) -> tuple[list
             f"--questions: {', '.join(specs)} hold no question that can be used{first}; expected lines {FORM}"
         )
     return list(found.values()), skipped
+
+
+def _odd(row: JsonObject) -> str:
+    """Why the right answer of a line cannot be told, where it only looks like one; "" where it does not."""
+    listed, keyed = row.get("choices"), "answerKey" in row and row.get("answer") is None
+    if row.get("answers") is None and (keyed or isinstance(listed, dict)):
+        field = "choices" if isinstance(listed, dict) else "answerKey"
+        return f"{field}: this is a line of another form; write choices as a list and answer as the number of one"
+    for field in ("answers",) if isinstance(listed, list) else ("answers", "answer"):  # --tasks reads that of a list
+        for told in row[field] if isinstance(row.get(field), list) else [row.get(field)]:
+            if isinstance(told, bool) or (isinstance(told, float) and not math.isfinite(told)):
+                return f"{field}: got {json.dumps(told)}, expected a text or a number; write what is right to say"
+    return ""
 
 
 def _right_choices(rows: Sequence[JsonObject], where: str) -> tuple[dict[int, str], dict[int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import platform
@@ -21,6 +22,7 @@ from salad.progress import console
 from salad.types import SaladError
 
 LOCK, OWNER = ".owner.lock", ".owner.json"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # some network disks answer so
 
 
 def one_owner(pipeline: Callable[..., Path]) -> Callable[..., Path]:
@@ -43,8 +45,8 @@ def one_owner(pipeline: Callable[..., Path]) -> Callable[..., Path]:
 def owned(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold `folder` against other processes. The system frees it when this process ends, however it ends.
 
-    Raises SaladError where nothing can be written to it, and one that names the process that has it, unless `wait`,
-    which waits until it is done. On a disk that knows no locks, this says so and goes on.
+    Raises SaladError where nothing can be written to it or it cannot be locked, and one that names the process that has
+    it, unless `wait`, which waits until it is done. On a disk that knows no locks, this says so and goes on.
     """
     writable_folder(folder, "run_dir")
     lock = FileLock(folder / LOCK)
@@ -58,7 +60,12 @@ def owned(folder: Path, *, wait: bool = False) -> Iterator[None]:
             ) from None
         console.print(f"{folder} is in use by {_owner(folder)}; waiting", highlight=False)
         lock.acquire()
-    except NotImplementedError:
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise SaladError(
+                f"run_dir: {folder} cannot be locked ({error}); let {LOCK} in it be a file that can be written to, "
+                "remove it once no run uses the directory, or give another run_dir"
+            ) from None
         console.print(f"[yellow]run_dir: the disk of {folder} has no locks; start no second run[/]", highlight=False)
         yield
         return

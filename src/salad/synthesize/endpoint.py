@@ -9,7 +9,7 @@ import re
 import time
 from http.client import HTTPException, HTTPResponse
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 import numpy as np
@@ -56,7 +56,7 @@ class EndpointVoice:
             )
         self.name = name
         self._model, self._voice, self._url = match["model"], match["voice"], match["url"].rstrip("/")
-        place = urlsplit(self._url)
+        place = _checked(self._url)
         if not place.hostname or place.username is not None or place.query or place.fragment:
             raise SaladError(
                 f"voice: got the URL {self._url!r}, expected https://HOST/PATH without user, query or fragment; put the"
@@ -139,6 +139,23 @@ class EndpointVoice:
         if answer.length:  # it told of more
             raise OSError(f"the answer ends {answer.length} bytes early")
         return bytes(data)
+
+
+def _checked(url: str) -> SplitResult:
+    """The parts of a URL that can be asked. Raises SaladError for one that only a request would stumble over."""
+    try:
+        place = urlsplit(url)
+        _ = place.port  # read, for it is checked where it is
+        (place.hostname or "").encode("idna")
+        url.encode("ascii")
+        if not url.isprintable():
+            raise ValueError("it holds control characters")
+    except ValueError as error:
+        raise SaladError(
+            f"voice: got the URL {url!r} ({error}); correct host, port and path, with letters beyond ASCII"
+            " percent-encoded (in the host: xn--...)"
+        ) from None
+    return place
 
 
 def _is_this_machine(host: str) -> bool:
