@@ -546,3 +546,28 @@ def test_a_part_of_an_ogg_with_a_page_less_is_not_read_shifted(fault):
     cut = data[: places[-1] + 40]  # what stands before a cut is where it was
     part, wanted = (read_audio(each, offset_s=1.0, duration_s=2.0)[0] for each in (cut, data))
     assert np.array_equal(part, wanted)
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("WAV", "GSM610"), ("AU", "G721_32"), ("AIFF", "GSM610")])
+def test_what_has_no_places_to_go_to_is_read_from_its_beginning(kind, subtype):
+    tone = (0.3 * np.sin(np.arange(24000) / 5)).astype(np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, tone, 8000, format=kind, subtype=subtype)
+    samples, rate = read_audio(file.getvalue())
+    assert rate == 8000 and len(samples) >= 24000 and np.abs(samples[:24000] - tone).mean() < 0.05
+    part, _ = read_audio(file.getvalue(), offset_s=1.0, duration_s=0.5)
+    assert np.array_equal(part, samples[8000:12000])
+
+
+def test_a_start_behind_the_end_of_an_m4a_is_the_offset_s_fault(tmp_path):
+    with pytest.raises(SaladError, match=r"ends at 3\.\d\d s, before 3\.50 s where it is to be read from"):
+        read_audio(m4a(tmp_path, 3.0), offset_s=3.5, duration_s=1.0)
+
+
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("name", ["offset_s", "duration_s"])
+def test_a_time_that_is_none_is_named(tmp_path, name, time):
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(8000, np.float32), 8000, format="WAV")
+    with pytest.raises(SaladError, match=f"seconds: got {time}, expected a time of 0 or more"):
+        read_audio(file.getvalue(), **{name: time})

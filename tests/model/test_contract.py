@@ -179,6 +179,7 @@ def test_a_message_of_a_tool_call_says_nothing_and_masks_of_answers_are_refused(
     [
         lambda x: torch.from_numpy(x),
         lambda x: x.astype(np.float64).tolist(),
+        lambda x: list(x),
         lambda x: np.stack([x + 0.01, x - 0.01], axis=1),
         lambda x: torch.from_numpy(x)[None],
         lambda x: np.round(x * 32768).astype(np.int16),
@@ -186,7 +187,17 @@ def test_a_message_of_a_tool_call_says_nothing_and_masks_of_answers_are_refused(
         lambda x: {"array": x, "sampling_rate": RATE_HZ, "path": None},
         lambda x: Decoder(torch.from_numpy(x)[None], RATE_HZ),
     ],
-    ids=["tensor", "list", "two channels", "one channel", "int16", "int32", "a row", "a decoder"],
+    ids=[
+        "tensor",
+        "list",
+        "list of numpy's numbers",
+        "two channels",
+        "one channel",
+        "int16",
+        "int32",
+        "a row",
+        "a decoder",
+    ],
 )
 def test_samples_of_any_kind_are_one_recording(processor, given):
     wanted = processor(f"w1 {AUDIO}", [noise()])
@@ -212,6 +223,9 @@ def test_recordings_may_be_given_text_by_text_and_what_is_none_is_refused(proces
         (np.where(np.arange(len(a)) == 5, np.nan, a), "the array holds NaN or infinite samples"),
         (np.zeros((20, 16000), np.float32), r"shape \[20, 16000\]"),
         ([1, 2, 3], "samples of int64"),
+        ({"array": a, "sampling_rate": float("nan")}, "sampling_rate: got nan, expected a number of Hz"),
+        ({"array": a, "sampling_rate": "24000"}, "sampling_rate: got '24000', expected a number of Hz"),
+        ({"array": a, "sampling_rate": -8000}, "says a rate of -8000 Hz, expected at least"),
         ({"sampling_rate": 8000}, 'expected "array", "bytes" or "path"'),
     ):
         with pytest.raises(SaladError, match=message):

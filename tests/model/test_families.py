@@ -219,6 +219,7 @@ MORE_FAMILIES = {  # as the check finds them, without a training
         },
         "one by one",
     ),
+    "modernbert-decoder": ({"pad_token_id": 0}, "refused"),  # a layer lies between its states and its logits
     "mixtral": ({"num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 8}, "packed"),
     "jamba": (
         {"num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
@@ -261,13 +262,14 @@ def test_a_document_beside_one_that_turns_otherwise_is_what_it_is_alone(family):
         assert_equal(score(reader, requests), score_one_by_one(reader, requests), 1e-3)
 
 
-def test_what_has_no_attention_is_refused_with_figure_and_check():
-    mamba = make_llm("mamba")
+@pytest.mark.parametrize(("family", "settings"), [("mamba", {}), ("rwkv", {"attention_hidden_size": 64})])
+def test_what_has_no_attention_is_refused_with_figure_and_check(family, settings):
+    mamba = make_llm(family, **settings)
     found = check_llm(mamba)
     assert found.how == "refused"
     with pytest.raises(SaladError, match="check `attention`: got 0 of 2 layers attend to tokens before, expected 1"):
         found.require("tiny-mamba")
-    with pytest.raises(SaladError, match="check `attention`: 0 of 2 layers of mamba"):
+    with pytest.raises(SaladError, match=f"check `attention`: 0 of 2 layers of {family}"):
         SaladForConditionalGeneration.from_llm(mamba, SaladConfig(llm_config=mamba.config, frame_dim=DIM))
 
 
@@ -543,3 +545,9 @@ def test_a_folder_that_holds_no_causal_llm_is_refused(tmp_path, config):
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(SaladError, match="cannot be loaded as a causal text LLM"):
         load_llm(tmp_path)
+
+
+def test_a_table_of_positions_is_known_by_the_name_of_gpt_1():
+    llm = make_llm("openai-gpt", max_position_embeddings=32, n_embd=64, n_layer=2, n_head=4)
+    with pytest.raises(SaladError, match="32"), torch.no_grad():
+        hidden_states(llm, torch.randn(50, 64), [0, 50])

@@ -47,7 +47,11 @@ four seven six, five three zero nine or eight zero zero, five five five, one two
 May first twenty twenty-four minus five about ten alpha helix twenty-four seven
 said no. He is 5.
 said no. He is five.
-"""
+19th-century 2nd-place 20,000th 21ST mid-1990s 1920s–1930s 10am-5pm 1990s-style
+nineteenth century second place twenty thousandth twenty-first mid nineteen nineties nineteen twenties to nineteen thirties ten a m to five p m nineteen nineties style
+-$20 –5 5¢ $5-10 7½ $5-a-day post-9/11 COVID-19
+minus twenty dollars minus five five cents five to ten dollars seven and a half five dollars a day post nine slash eleven COVID nineteen
+"""  # noqa: E501
 
 LINES = CASES.strip().split("\n")
 PAIRS = list(zip(LINES[::2], LINES[1::2], strict=True))

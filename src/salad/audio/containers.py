@@ -97,6 +97,8 @@ def read_av(
                         f"audio: {name} lasts more than {max_s:g} s, expected at most that; cut it, each part with its "
                         "text"
                     )
+            if start and start >= at:
+                raise ended(name, at / rate, offset_s)
             if end is None and at / rate < whole_s - CUT_OFF_S - 2 * CUT_OFF_SHARE * whole_s:
                 raise SaladError(
                     f"audio: {name} is cut off: {at / rate:.2f} s of {whole_s:.2f} s can be read; copy it again"
@@ -106,6 +108,13 @@ def read_av(
     except (av.FFmpegError, *LOST) as error:
         raise SaladError(f"audio: {name} cannot be decoded ({error}); replace or remove the file") from error
     return np.concatenate(parts or [np.zeros((0, 1), np.float32)]), rate
+
+
+def ended(name: str, seconds: float, offset_s: float) -> SaladError:
+    return SaladError(
+        f"audio: {name} ends at {seconds:.2f} s, before {offset_s:.2f} s where it is to be read from; correct the "
+        "offset, or copy the file again"
+    )
 
 
 def _told_s(container: Any) -> float:

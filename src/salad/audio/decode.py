@@ -23,6 +23,7 @@ from salad.audio.containers import (
     check_rate,
     check_size,
     container_of,
+    ended,
     opened,
     read_av,
 )
@@ -224,13 +225,6 @@ def _layout_of(source: str | Path | bytes, head: bytes) -> _Layout:
     return _Layout()
 
 
-def _ended(name: str, seconds: float, offset_s: float) -> SaladError:
-    return SaladError(
-        f"audio: {name} ends at {seconds:.2f} s, before {offset_s:.2f} s where it is to be read from; correct the "
-        "offset, or copy the file again"
-    )
-
-
 def _read(
     source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, max_s: float | None
 ) -> tuple[np.ndarray, int]:
@@ -283,7 +277,7 @@ def _read_links(
     whole = np.concatenate(parts)
     start = to_samples(offset_s, rate)
     if start and start >= len(whole):
-        raise _ended(name, len(whole) / rate, offset_s)
+        raise ended(name, len(whole) / rate, offset_s)
     end = None if duration_s is None else start + max(1, to_samples(duration_s, rate))
     return whole[start:end], rate
 
@@ -335,12 +329,15 @@ def _read_soundfile(
             check_rate(name, rate)
             start = to_samples(offset_s, rate)
             if start and start >= file.frames:
-                raise _ended(name, file.frames / rate, offset_s)
+                raise ended(name, file.frames / rate, offset_s)
             left = told - start
             wanted = left if duration_s is None else min(left, max(1, to_samples(duration_s, rate)))
             check_length(name, before_s + wanted / rate, max_s)
             check_size(name, wanted * file.channels, max_s)
-            file.seek(start)
+            if start and file.seekable():
+                file.seek(start)
+            elif start:  # GSM and its like, which are read from their beginning on
+                _read_blocks(file, start)
             samples = _read_blocks(file, wanted)
     except SaladError:
         raise

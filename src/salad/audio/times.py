@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from salad.types import SaladError
@@ -9,7 +11,7 @@ from salad.types import SaladError
 
 def to_samples(seconds: float, sample_rate_hz: int) -> int:
     """Nearest sample to a time in seconds."""
-    if seconds < 0:
+    if not 0 <= seconds < math.inf:
         raise SaladError(f"seconds: got {seconds}, expected a time of 0 or more")
     return round(seconds * sample_rate_hz)
 

@@ -59,6 +59,8 @@ def _asks_by_name(family: type) -> bool:
 def decoder_of(llm: PreTrainedModel) -> nn.Module:
     """An LLM without its head: what makes its last hidden states. Llama 4 does not name it."""
     found: nn.Module = llm.get_decoder()
+    if not isinstance(found, PreTrainedModel):  # ModernBERT calls its head so
+        found = llm.base_model
     inner: nn.Module = llm.model if found is llm and hasattr(llm, "model") else found
     return inner
 
@@ -86,6 +88,8 @@ def _can_attend(layer: nn.Module) -> bool:
 
 def _attends(name: str, module: nn.Module) -> bool:
     """By the name of its class, or by its own in the layer (LongCat's is called MLA)."""
+    if type(module).__name__.lower().startswith("rwkv"):
+        return False  # calls its recurrence an attention
     return "attention" in type(module).__name__.lower() or name.rpartition(".")[2] in ("self_attn", "attn")
 
 
@@ -230,7 +234,11 @@ def most_positions(llm: PreTrainedModel) -> int | None:
     if known == -1:
         tokens, found = llm.get_input_embeddings(), [llm.config.max_seq_len] if llm.config.model_type == "mpt" else []
         for name, part in decoder_of(llm).named_modules():
-            own = isinstance(part, nn.Embedding) and part is not tokens and name.endswith(("wpe", "positions"))
+            own = (
+                isinstance(part, nn.Embedding)
+                and part is not tokens
+                and name.endswith(("wpe", "positions", "positions_embed"))
+            )
             found += [part.num_embeddings - getattr(part, "offset", 0)] if own else []
             found += [len(table) for key, table in part.named_buffers(recurse=False) if key == "embed_positions"]
         known = cast(Any, llm)._salad_most_positions = min(found, default=None)

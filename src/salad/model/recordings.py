@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from salad.audio import read_audio, resample
+from salad.audio.containers import check_rate
 from salad.audio.decode import check_mix, check_range
 from salad.types import SaladError
 
@@ -71,7 +73,7 @@ def is_frames(given: Any) -> bool:
 
 
 def _is_one(given: Any) -> bool:
-    numbers = isinstance(given, list | tuple) and len(given) > 0 and isinstance(given[0], int | float)
+    numbers = isinstance(given, list | tuple) and len(given) > 0 and isinstance(given[0], int | float | np.number)
     whole = isinstance(given, str | Path | bytes | np.ndarray | torch.Tensor | Mapping)
     return whole or numbers or hasattr(given, "get_all_samples")
 
@@ -85,7 +87,8 @@ def samples_of(recording: Any, rate_hz: int, own_hz: int | None = None) -> np.nd
     """
     if isinstance(recording, Mapping):
         if recording.get("array") is not None:
-            return samples_of(recording["array"], rate_hz, recording.get("sampling_rate", own_hz))
+            told = recording.get("sampling_rate")
+            return samples_of(recording["array"], rate_hz, own_hz if told is None else told)
         found = [recording[name] for name in ("bytes", "path") if recording.get(name) is not None]
         if not found:
             raise SaladError(f'audio: got a recording with {", ".join(recording)}; expected "array", "bytes" or "path"')
@@ -113,7 +116,17 @@ def samples_of(recording: Any, rate_hz: int, own_hz: int | None = None) -> np.nd
     if channels.shape[1] > 1:
         mono = channels.mean(axis=1, dtype=np.float64)
         check_mix(channels.astype(np.float64), mono, NAME)
-    return resample(mono.astype(np.float32), own_hz or rate_hz, rate_hz)
+    return resample(mono.astype(np.float32), _rate(own_hz, rate_hz), rate_hz)
+
+
+def _rate(given: Any, rate_hz: int) -> int:
+    """The rate in Hz that samples are given at; `rate_hz` where nobody says. Raises SaladError where it is none."""
+    if given is None:
+        return rate_hz
+    if isinstance(given, bool) or not isinstance(given, int | float | np.number) or not math.isfinite(given):
+        raise SaladError(f"sampling_rate: got {given!r:.40}, expected a number of Hz")
+    check_rate(NAME, round(float(given)))
+    return round(float(given))
 
 
 def _is_float(recording: Any) -> bool:

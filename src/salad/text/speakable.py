@@ -40,6 +40,7 @@ LONE_GREEK = re.compile(f"(?<!{GREEK_LETTER}){GREEK_LETTER}(?!{GREEK_LETTER})")
 TOKEN = re.compile(rf"{NUM}|{GREEK_LETTER}{{2,}}|[^\W\d_{SIGNS}]+|\S")
 RARE = re.compile("[\u0180-\u024f\u1e00-\u1eff]")  # Latin letters that English voices do not know
 FULL_WIDTH = re.compile("[\uff01-\uff5e]")
+FRACTIONS = {"¼": "a quarter", "½": "a half", "¾": "three quarters", "⅓": "a third", "⅔": "two thirds"}
 LONGEST = 15  # digits of a number that is said as one
 
 
@@ -67,14 +68,27 @@ def _speak(word: str, before: str, after: str) -> str:
         return f"{opening}{core} {CURRENCIES[before[0]][1]}{closing}"
     if _is_plain(core):
         return word
-    for pattern, say in RULES:
-        if match := pattern.fullmatch(core):
-            said = say(match, after)
-            break
-    else:
-        said = _piece_by_piece(core)
+    if not (said := _by_rule(core, after)):
+        said = _joined(core, after) or _piece_by_piece(core)
     said = " ".join(said.split())
     return f"{opening}{said}{closing}" if said else word
+
+
+def _by_rule(core: str, after: str) -> str:
+    """What the first rule says that reads all of it; "" where none does."""
+    found = ((say, match) for pattern, say in RULES if (match := pattern.fullmatch(core)))
+    return next((say(match, after) for say, match in found), "")
+
+
+def _joined(core: str, after: str) -> str:
+    """ "19th-century", "mid-1990s", "10am–5pm": ordinals, decades, hours and prices joined to something, each as it is
+    said alone; "" where there is none."""
+    parts = re.split("[-–—]", core)
+    known = [bool(ALONE.fullmatch(part)) for part in parts]
+    if len(parts) < 2 or not all(parts) or not any(known):
+        return ""
+    joint = " to " if len(parts) == 2 and all(known) else " "
+    return joint.join(_by_rule(part, after) or _piece_by_piece(part) for part in parts)
 
 
 def _base(letter: str) -> str:
@@ -152,14 +166,23 @@ def number_words() -> Callable[..., str]:
 
 def _number_or_year(match: re.Match[str], after: str) -> str:
     sign, digits = match["sign"], match["n"]
-    said = {"-": "minus ", "−": "minus ", "+": "plus ", "~": "about ", "≈": "about ", "±": "plus or minus ",
-            "<": "less than ", ">": "more than ", "": ""}[sign]  # fmt: skip
+    said = {"-": "minus ", "−": "minus ", "–": "minus ", "+": "plus ", "~": "about ", "≈": "about ",
+            "±": "plus or minus ", "<": "less than ", ">": "more than ", "": ""}[sign]  # fmt: skip
     if not sign and re.fullmatch(YEAR, digits) and after not in UNITS and after not in MAGNITUDES.values():
         return year(digits)
     return said + number(digits)
 
 
 def _money(match: re.Match[str], after: str) -> str:
+    fewer = match.groupdict().get("fewer")
+    return (
+        f"{number(fewer)} to {_amount(match, after)}"
+        if fewer
+        else "minus " * bool(match["minus"]) + _amount(match, after)
+    )
+
+
+def _amount(match: re.Match[str], after: str) -> str:
     one, many, cent, cents = CURRENCIES[match["sign"]]
     amount, suffix = match["n"], match["suffix"]
     if suffix:
@@ -225,23 +248,33 @@ def _digits(match: re.Match[str], _: str) -> str:
 Rule = tuple[re.Pattern[str], Callable[[re.Match[str], str], str]]
 _CURRENCY = "".join(re.escape(sign) for sign in CURRENCIES)
 _UNIT = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
+_ORDINAL = r"(?P<n>\d{1,3}(?:,\d{3})+|\d{1,9})(?:st|nd|rd|th|ST|ND|RD|TH)"
+_DECADE = r"['’]?(?P<n>1[1-9]\d0|20\d0|[2-9]0)['’]?s"
+ALONE = re.compile(
+    "|".join(re.sub(r"\?P<\w+>", "?:", one) for one in (_ORDINAL, _DECADE))
+    + rf"|(?:1[0-2]|[1-9])(?::[0-5]\d)?[aApP]\.?[mM]|[{_CURRENCY}](?:{NUM})(?:k|K|m|M|bn|B|T)?",
+    re.ASCII,
+)
 RULES: tuple[Rule, ...] = tuple(
     (re.compile(pattern, re.ASCII), say)
     for pattern, say in (
         (URL.pattern, _address),
         (rf"(?P<y>{YEAR})-(?P<m>0[1-9]|1[0-2])-(?P<d>0[1-9]|[12]\d|3[01])", _date),
-        (rf"(?P<sign>[{_CURRENCY}])(?P<n>{NUM})(?P<suffix>k|K|m|M|bn|B|T)?", _money),
+        (rf"(?P<minus>[-−–]?)(?P<sign>[{_CURRENCY}])(?P<n>{NUM})(?P<suffix>k|K|m|M|bn|B|T)?", _money),
+        (rf"(?P<sign>[{_CURRENCY}])(?P<fewer>{NUM})[-–—][{_CURRENCY}]?(?P<n>{NUM})(?P<suffix>k|K|m|M|bn|B|T)?", _money),
+        (rf"(?P<n>{NUM})¢", lambda m, _: f"{number(m['n'])} {'cent' if m['n'] == '1' else 'cents'}"),
+        (rf"(?P<n>\d{{1,9}})(?P<f>[{''.join(FRACTIONS)}])", lambda m, _: f"{integer(m['n'])} and {FRACTIONS[m['f']]}"),
         (r"(?P<h>[01]?\d|2[0-3]):(?P<m>[0-5]\d)(?P<half>[aApP]\.?[mM])?", _clock),
         (r"(?P<h>1[0-2]|[1-9])(?P<m>)(?P<half>[aApP]\.?[mM])", _clock),
-        (r"(?P<n>\d{1,9})(?:st|nd|rd|th)", lambda m, _: _words(int(m["n"]), "ordinal")),
-        (r"['’]?(?P<n>1[1-9]\d0|20\d0|[2-9]0)['’]?s", _decade),
+        (_ORDINAL, lambda m, _: _words(int(m["n"].replace(",", "")), "ordinal")),
+        (_DECADE, _decade),
         (r"(?:\+?\d{1,2}[-.])?\(?\d{3}\)?[-.]\d{3}[-.]\d{4}", _digits),
         (rf"(?:\+?\d{{1,2}}-)?(?:555-|\d{{3}}-(?!{YEAR}))\d{{4}}", _digits),  # 299.7925 and 476-1453 are none
         (r"(?P<a>\d{1,9})[/⁄](?P<b>\d{1,9})", _fraction),
         (rf"(?P<a>{NUM})[-–—](?P<b>{NUM})(?P<u>{_UNIT})?", _range),
-        (rf"(?P<sign>[-−+~≈±<>]?)(?P<n>{NUM})(?P<u>{_UNIT})",
+        (rf"(?P<sign>[-−–+~≈±<>]?)(?P<n>{NUM})(?P<u>{_UNIT})",
          lambda m, after: f"{_number_or_year(m, m['u'])} {_unit(m['u'], m['n'])}"),
-        (rf"(?P<sign>[-−+~≈±<>]?)(?P<n>{NUM})", _number_or_year),
+        (rf"(?P<sign>[-−–+~≈±<>]?)(?P<n>{NUM})", _number_or_year),
         (r"v?\d+(?:\.\d+){2,}", lambda m, _: " point ".join(
             " ".join(filter(None, (p.rstrip("0123456789"), integer(p.lstrip("v"))))) for p in m[0].split("."))),
     )
