@@ -571,3 +571,19 @@ def test_a_time_that_is_none_is_named(tmp_path, name, time):
     soundfile.write(file, np.zeros(8000, np.float32), 8000, format="WAV")
     with pytest.raises(SaladError, match=f"seconds: got {time}, expected a time of 0 or more"):
         read_audio(file.getvalue(), **{name: time})
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "run `git lfs pull`"),
+        (b"\n<!DOCTYPE html><html></html>", "it is a web page"),
+        (b"<HTML></HTML>" * 9, "it is a web page"),
+        (b"\x1f\x8b\x08" + bytes(99), "it is gzipped; gunzip it"),
+        (b'{"message": "not found"}', "it is JSON"),
+        (b"RIFF", "is it cut off"),
+    ],
+)
+def test_what_lies_in_the_place_of_a_recording_is_named(data, told):
+    with pytest.raises(SaladError, match=f"cannot be decoded .*{told}"):
+        read_audio(data)

@@ -23,6 +23,15 @@ LOST = (OSError, RuntimeError, TypeError, ValueError, ArithmeticError, LookupErr
 KNOW_THEIR_LENGTH = ("mp4", "matroska", "asf", "flac")
 CONTAINERS = {b"\x1aE\xdf\xa3": "matroska", b"\x30\x26\xb2\x75": "asf", b"#!AMR": "amr"}
 
+NO_SOUND = {  # first bytes of what lies in the place of recordings -> what it is
+    b"version https:/": "it is a pointer of Git LFS; run `git lfs pull` where the dataset was cloned",
+    b"<!doctype html": "it is a web page; download the recording again",
+    b"<html": "it is a web page; download the recording again",
+    b"\x1f\x8b": "it is gzipped; gunzip it",
+    b"pk\x03\x04": "it is zipped; unzip it",
+    b"{": "it is JSON; give the recording that it tells of",
+}
+
 
 def opened(source: str | Path | bytes) -> BinaryIO:
     return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
@@ -108,6 +117,14 @@ def read_av(
     except (av.FFmpegError, *LOST) as error:
         raise SaladError(f"audio: {name} cannot be decoded ({error}); replace or remove the file") from error
     return np.concatenate(parts or [np.zeros((0, 1), np.float32)]), rate
+
+
+def no_sound(head: bytes) -> str:
+    """What a file is that is plainly no recording, by its first bytes, with the cure; "" for all else."""
+    for mark, told in NO_SOUND.items():
+        if head.lstrip().lower().startswith(mark):
+            return told
+    return ""
 
 
 def ended(name: str, seconds: float, offset_s: float) -> SaladError:

@@ -24,6 +24,7 @@ from salad.audio.containers import (
     check_size,
     container_of,
     ended,
+    no_sound,
     opened,
     read_av,
 )
@@ -343,9 +344,8 @@ def _read_soundfile(
         raise
     except LOST as error:
         why = getattr(error, "error_string", str(error)).rstrip(" .:") or "the decoder lost its way"
-        raise SaladError(
-            f"audio: {name} cannot be decoded ({why}): is it cut off? Replace or remove the file"
-        ) from error
+        instead = no_sound(_head(source, name)) or "is it cut off? Replace or remove the file"
+        raise SaladError(f"audio: {name} cannot be decoded ({why}): {instead}") from error
     slack_s = CUT_OFF_S if told > frames else max(CUT_OFF_S, CUT_OFF_SHARE * wanted / rate)
     if (wanted - len(samples)) / rate > slack_s:
         raise SaladError(
