@@ -57,10 +57,8 @@ def _asks_by_name(family: type) -> bool:
 
 
 def decoder_of(llm: PreTrainedModel) -> nn.Module:
-    """An LLM without its head: what makes its last hidden states. Llama 4 does not name it."""
-    found: nn.Module = llm.get_decoder()
-    if not isinstance(found, PreTrainedModel):  # ModernBERT calls its head so
-        found = llm.base_model
+    """An LLM without its head: what makes its last hidden states. Llama 4 does not name it; ModernBERT its head."""
+    found: nn.Module = llm.get_decoder() if isinstance(llm.get_decoder(), PreTrainedModel) else llm.base_model
     inner: nn.Module = llm.model if found is llm and hasattr(llm, "model") else found
     return inner
 
@@ -87,10 +85,9 @@ def _can_attend(layer: nn.Module) -> bool:
 
 
 def _attends(name: str, module: nn.Module) -> bool:
-    """By the name of its class, or by its own in the layer (LongCat's is called MLA)."""
-    if type(module).__name__.lower().startswith("rwkv"):
-        return False  # calls its recurrence an attention
-    return "attention" in type(module).__name__.lower() or name.rpartition(".")[2] in ("self_attn", "attn")
+    """By the name of its class, or by its own in the layer (LongCat's is MLA); RWKV's recurrence is called so, too."""
+    kind = type(module).__name__.lower()
+    return ("attention" in kind and "rwkv" not in kind) or name.rpartition(".")[2] in ("self_attn", "attn")
 
 
 def require_attention(llm: PreTrainedModel) -> None:
