@@ -20,8 +20,8 @@ from salad import assets, config
 from salad.data.manifest import to_utterance
 from salad.data.readers.detect import kind_of as kind_of_file
 from salad.data.readers.manifests import TEXT_ALONE
+from salad.data.readers.registry import READERS, open_source
 from salad.data.readers.rows import check_text
-from salad.data.sources import READERS, open_source
 from salad.files import read_json, sha256_json
 from salad.measure.controls import silence
 from salad.model import SaladForConditionalGeneration
