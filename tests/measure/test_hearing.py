@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from salad.data.manifest import write_utterances
 from salad.files import write_json, write_jsonl
+from salad.measure.accuracy import margin, margin_over
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.divergence import BETWEEN, WITHOUT_CASCADE, DocumentKL, difference, heard, speech_ears, summary
 from salad.measure.hearing import (
@@ -32,7 +33,7 @@ from salad.measure.hearing import (
     word_recall,
 )
 from salad.measure.oracle import disturbed_symbols, oracle_rows, symbol_ears, symbols_of_model
-from salad.measure.statistics import margin, margin_over, ratio
+from salad.measure.statistics import ratio
 from salad.pipeline.hearing import heard_counts, read_words, transcript_errors
 from salad.types import Example, Result, SaladError, Span, Utterance
 

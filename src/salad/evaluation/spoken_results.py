@@ -19,8 +19,8 @@ from salad.evaluation.results import (
     result_of,
 )
 from salad.evaluation.sample import PlannedSystem, Sample
+from salad.measure.accuracy import accuracy, gap, pooled_gap
 from salad.measure.results import ErrorRates, Interval, PairedGap
-from salad.measure.statistics import accuracy, gap, pooled_gap
 from salad.text.normalise import normalise, wer_words
 from salad.text.speakable import speakable
 from salad.types import Result

@@ -22,9 +22,9 @@ from salad.evaluation.score import OptionScore, per_token, score
 from salad.evaluation.scorer_model import Reader
 from salad.evaluation.spoken_benchmark import SpeechInput
 from salad.files import write_jsonl
+from salad.measure.accuracy import accuracy, chance, gap, margin, margin_over, pooled_gap
 from salad.measure.controls import Spoken, others_frames
 from salad.measure.results import Accuracies, Interval, SystemAccuracies, TaskAccuracies
-from salad.measure.statistics import accuracy, chance, gap, margin, margin_over, pooled_gap
 from salad.model import load_encoder
 from salad.model.processor import MAX_SPAN_S
 from salad.pipeline.heldout import HeldoutEvaluator

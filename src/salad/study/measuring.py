@@ -16,6 +16,7 @@ from salad.evaluation.next_sentence import NextSentenceItem, build_items
 from salad.evaluation.prompt import Request, request, segments
 from salad.evaluation.score import per_token, score
 from salad.evaluation.scorer_model import Reader
+from salad.measure.accuracy import accuracy, chance, margin, margin_over
 from salad.measure.controls import silence
 from salad.measure.divergence import (
     DocumentKL,
@@ -29,7 +30,6 @@ from salad.measure.divergence import (
 )
 from salad.measure.hearing import HeardSpan, exposure_of, heard_of_utterances, spoken_words, voice_errors, word_recall
 from salad.measure.results import Interval, Share
-from salad.measure.statistics import accuracy, chance, margin, margin_over
 from salad.model import load_encoder
 from salad.model.teacher import Teacher
 from salad.pipeline.choices import answer
