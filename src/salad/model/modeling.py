@@ -175,7 +175,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         kept_lengths = lengths
         place = torch.cat([torch.arange(length, device=hidden.device) for length in lengths])
         if self.config.rate == "text":
-            keep, kept_lengths = self.ctc.kept(best, lengths)
+            keep, kept_lengths = self.ctc.positions_to_keep(best, lengths)
             hidden, scores, best, place = hidden[keep], logits[keep], best[keep], place[keep]
         else:
             scores = logits

@@ -53,7 +53,7 @@ class Prompt:
 
 
 def read_prompt(
-    table: nn.Module,
+    table: nn.Embedding,
     audio_token_id: int,
     input_ids: torch.Tensor,
     mask: torch.Tensor | None,

@@ -27,7 +27,7 @@ from salad.data.readers.rows import (
     number,
     part_of_file,
     pick,
-    placed,
+    with_path,
 )
 from salad.files import JsonObject
 from salad.types import SaladError
@@ -202,4 +202,4 @@ def _row(
             row = part_of_file(row, value, str(given), f"{path.stem}/")
     except SaladError as error:
         return row.broken(str(error))
-    return placed(row, given, path.parent, entry)
+    return with_path(row, given, path.parent, entry)

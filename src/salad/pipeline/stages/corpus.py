@@ -26,9 +26,8 @@ from salad.types import Document, SaladError
 
 SECTIONS = ("corpus",)
 SPENT = (TEXTS,)  # web.jsonl has what was kept of them
-FOUND = {  # `inputs` knows their manifests alone
-    RECORDINGS: ("plan.sqlite", stamp_recordings, functools.partial(stamp_recordings, planned=True)),
-}
+# `inputs` knows their manifests alone
+FOUND = {RECORDINGS: ("plan.sqlite", stamp_recordings, functools.partial(stamp_recordings, planned=True))}
 REUSES = True  # shards of the last result
 
 

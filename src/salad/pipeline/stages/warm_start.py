@@ -93,7 +93,7 @@ def _decode(model: Any, tokenizer: Any, spans: list[Any], bf16: bool) -> list[di
         with autocast(bf16, device.type):
             logits, lengths = model.ctc_logits([torch.from_numpy(frames).float().to(device)])
         best = logits.argmax(-1)
-        keep, _ = model.ctc.kept(best, lengths)
+        keep, _ = model.ctc.positions_to_keep(best, lengths)
         classes = best[keep & (best > 0)]
         decoded = tokenizer.decode(model.ctc.token_ids[classes - 1])
         out.append({"reference": tokenizer.decode(ids), "decoded": decoded})
