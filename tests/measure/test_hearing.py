@@ -21,7 +21,7 @@ from salad.measure.hearing import (
     exposure_of,
     exposure_parts,
     heard_of_utterances,
-    heard_text,
+    heard_tokens,
     marked,
     phone_errors,
     pooled_errors,
@@ -211,10 +211,9 @@ def test_spans_to_look_at_come_from_all_voices():
 
 
 def test_text_of_the_likeliest_tokens():
-    decode = lambda ids: "".join("abc"[i] for i in ids)  # noqa: E731
-    assert heard_text([0, 0, -1, 0, 1], decode, runs=True) == "aab"
-    assert heard_text([0, 0, 1, -1], decode, runs=False) == "aab"
-    assert heard_text([-1], decode, runs=False) == ""
+    fixed, kept = (SimpleNamespace(config=SimpleNamespace(rate=rate), ctc=object()) for rate in ("fixed", "text"))
+    assert heard_tokens(fixed, [0, 0, -1, 0, 1]) == [0, -1, -1, 0, 1]
+    assert heard_tokens(kept, [0, 0, 1, -1]) == [0, 0, 1, -1]
 
 
 # Another's recording
