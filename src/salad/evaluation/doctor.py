@@ -14,8 +14,8 @@ import torch
 
 from salad.align.silence import MIN_WORD_S
 from salad.audio import read_audio, to_samples, to_seconds
-from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpus, silent_spans, trained_in
-from salad.measure.controls import Spoken, others_frames
+from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpus, trained_in
+from salad.measure.controls import Silence, Spoken, others_frames
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.hearing import heard_of_utterances, voice_errors
 from salad.measure.oracle import symbol_ears, symbols_of_model
@@ -203,8 +203,9 @@ def _model(loaded: LoadedModel, utterances: Sequence[Utterance]) -> Iterator[lis
         m["deaf"] = _mean(divergence(model, reader, examples, deaf_ears(model)))
         yield _upper(loaded, reader, examples, utterances, m["deaf"])
         yield _llm(loaded, reader, examples, utterances)
-        silent_frames = silent_spans(loaded.encoder, examples)
-        m["silence"] = _mean(divergence(model, reader, examples, speech_ears(model, lambda e: silent_frames[e.id])))
+        silence = Silence(loaded.encoder)
+        still = speech_ears(model, lambda e: silence.like(e.speech_frames))
+        m["silence"] = _mean(divergence(model, reader, examples, still))
         if all(instead.values()):
             other = speech_ears(model, lambda e: instead[e.id] or [])
             m["another's recording"] = _mean(divergence(model, reader, examples, other))
