@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from typer.testing import CliRunner
 
 from salad.cli import app
 from salad.data.manifest import read_utterances, write_utterances
+from salad.evaluation import doctor
 from salad.evaluation.doctor import PARTS, _whole, examine, verdict
 from salad.files import read_jsonl, write_jsonl
 from salad.model import SaladForConditionalGeneration
 from salad.model.encoders.log_mel import LogMel
 from salad.testing.listeners import save_corpus, save_listener
-from salad.types import SaladError
+from salad.types import Example, SaladError, Span, Utterance
 
 
 @pytest.fixture
@@ -110,6 +112,19 @@ def test_a_batch_is_not_single_in_the_ears(listener, monkeypatch):
     checks = checks_of(listener)
     assert checks["encoder", "batch = single"].ok and not checks["lower part", "batch = single"].ok
     assert "depends on what is heard beside it" in checks["lower part", "batch = single"].cure
+
+
+def test_the_true_symbols_are_those_that_the_ears_learn_from(monkeypatch):
+    read = []
+    monkeypatch.setattr(doctor, "symbol_ears", lambda model, said, size: read.append(said))
+    monkeypatch.setattr(doctor, "divergence", lambda *given: [])
+    monkeypatch.setattr(doctor, "_mean", lambda rows: 0.0)
+    alphabet = {"kind": "letters", "names": list("#abcd"), "language": "en-us"}
+    model = SimpleNamespace(config=SimpleNamespace(symbols=alphabet), hear_symbols=len)
+    frames = (np.zeros((3, 1), np.float32),)
+    example = Example("u", (Span("speech", 0, 2),), np.array([1, 1]), ((0, 2),), 0, frames)
+    doctor._upper(SimpleNamespace(model=model), None, [example], [Utterance("u", "ab cd", "u.wav", 16_000, 1)], 1.0)
+    assert read[0](example) == [[1, 2, 0, 3, 4]]  # a boundary between two words, none behind them
 
 
 def test_recordings_and_alignment_alone(listener, tmp_path):

@@ -18,12 +18,11 @@ from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpu
 from salad.measure.controls import Silence, Spoken, others_frames
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.hearing import heard_of_utterances, voice_errors
-from salad.measure.oracle import symbol_ears, symbols_of_model
+from salad.measure.oracle import symbol_ears, symbols_of_model, true_symbols
 from salad.model.encoders.base import Encoder
 from salad.model.teacher import Teacher
 from salad.progress import progress
 from salad.text.aligner_forms import spoken_pieces
-from salad.text.speakable import speakable
 from salad.types import Document, Example, SaladError, Utterance
 
 PARTS = ("recordings", "alignment", "encoder", "lower part", "upper part", "LLM", "the whole")
@@ -288,17 +287,9 @@ def _upper(
     symbols = symbols_of_model(loaded.model)
     if symbols is None:
         return []
-    said = {u.id: symbols.of_text(speakable(u.text.split())) for u in utterances}
-
-    def of(example: Example) -> list[list[int]]:
-        own = said[example.id]
-        return [
-            [symbol for word in own[s.start_word : s.end_word] for symbol in (*word, 0)]
-            for s in example.spans
-            if s.modality == "speech"
-        ]
-
-    m = _mean(divergence(loaded.model, reader, examples, symbol_ears(loaded.model, of, len(symbols))))
+    said = {u.id: true_symbols(u.text, symbols, e) for u, e in zip(utterances, examples, strict=True)}
+    ears = symbol_ears(loaded.model, lambda e: said[e.id], len(symbols))
+    m = _mean(divergence(loaded.model, reader, examples, ears))
     cure = "Even true phones do not become words: train the upper part (spell) longer, or check its vocabulary."
     limit = 0.5 * deaf
     return [Check("upper part", "M with the true phones", m <= limit, f"{m:.2f} nats", f"at most {limit:.2f}", cure)]
