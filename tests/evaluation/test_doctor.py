@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from salad.cli import app
+from salad.data.inspect.inspection import inspect_data
 from salad.data.manifest import read_utterances, write_utterances
 from salad.evaluation import doctor
 from salad.evaluation.doctor import PARTS, _whole, examine, verdict
@@ -143,6 +144,20 @@ def test_recordings_and_alignment_alone(listener, tmp_path):
         examine(tmp_path / "nowhere")
     with pytest.raises(SaladError, match="name aligned speech with --corpus"):
         examine(listener[0])
+
+
+def test_what_the_doctor_calls_spoilt_is_what_inspect_names(listener):
+    corpus = listener[2]
+    rows = read_utterances(corpus)
+    for u, level in zip(rows, (0.5, 0.0014, 0.1, 0.1), strict=True):  # one is faint, -57 dB, and not silent
+        soundfile.write(u.audio, np.tile([level, -level], 16_000), 16_000)
+    clipped = np.tile([0.5, -0.5], 16_000)
+    clipped[:100] = 1.0
+    soundfile.write(rows[0].audio, clipped, 16_000, subtype="FLOAT")
+    heard = next(c for c in examine(corpus) if c.what == "can be heard")
+    faults = inspect_data(corpus).faults
+    assert "1 of 4 spoilt" in heard.figure and "u0: 0.31 % of samples at full scale" in heard.cure
+    assert [item.id.split()[0] for item in faults["clipped"].worst] == ["u0"] and not faults["silent"].count
 
 
 def test_words_laid_where_nothing_is_said(listener):

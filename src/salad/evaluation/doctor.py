@@ -14,6 +14,7 @@ import torch
 
 from salad.align.silence import MIN_WORD_S
 from salad.audio import read_audio, to_samples, to_seconds
+from salad.data.inspect.audio_stats import measure_audio, spoilt
 from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpus, trained_in
 from salad.measure.controls import Silence, Spoken, others_frames
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
@@ -32,7 +33,6 @@ LEGEND = (
 )
 LIMIT = 8  # utterances: a minute of one core for the demo's model
 RATE_HZ = 16_000
-QUIET_DB, CLIPPED, FULL = -55.0, 0.01, 0.999
 SQUEEZED, LOUDER_DB, GAPS_S, BEYOND_S = 0.1, 3.0, 0.5, 0.1
 SAME, APART = 1e-3, 0.01  # relative distances: of what must be equal, and of what must not
 PHONES, WORDS = 0.5, 0.9  # error rates beyond which a part hears next to nothing
@@ -125,23 +125,21 @@ def _set_aside(found: MeasuredCorpus) -> list[Check]:
 
 
 def _recordings(utterances: Sequence[Utterance]) -> tuple[list[Check], list[Utterance]]:
-    """The check, and the utterances whose recordings can be read."""
+    """The check, by the limits of `salad data inspect`, and the utterances whose recordings can be read."""
     bad: list[str] = []
     readable: list[Utterance] = []
     levels: list[float] = []
     for u in utterances:
         try:
-            samples, _ = read_audio(u.audio)
+            read_audio(u.audio)  # as the encoder does
+            stats = measure_audio(u.audio)
         except SaladError as error:
             bad.append(str(error))
             continue
         readable.append(u)
-        level = 10 * np.log10(max(float(np.square(samples, dtype=np.float64).mean()), 1e-20))
-        levels.append(level)
-        if level < QUIET_DB:
-            bad.append(f"{u.id}: {level:.0f} dB")
-        elif (clipped := float((np.abs(samples) >= FULL).mean())) > CLIPPED:
-            bad.append(f"{u.id}: {100 * clipped:.0f} % of the samples clipped")
+        levels.append(stats.level_db)
+        if found := [seen for _, (_, seen) in spoilt(stats)]:
+            bad.append(f"{u.id}: {', '.join(found)}")
     median = f"median level {np.median(levels):.0f} dB, " if levels else ""
     cure = f"Export these recordings again ({'; '.join(bad[:2])}); `salad data inspect` names them all."
     figure = f"{median}{len(bad)} of {len(utterances)} spoilt"
