@@ -76,6 +76,8 @@ def test_a_run_is_loaded_hears_and_answers(run_dir, tmp_path):
     assert (
         model.answer(noise(), max_new_tokens=5) != said or model.answer(noise(2.0, 1), "w9", max_new_tokens=5) != said
     )
+    own = model.answer(tmp_path / "x.wav", "w5", max_new_tokens=3)
+    assert model.answer((tmp_path / "x.wav").as_uri(), "w5", max_new_tokens=3) == own  # the LLM has no chat template
     fixed, _ = save_listener(tmp_path / "fixed")
     with pytest.raises(SaladError, match="score no tokens"):
         salad.load(fixed).transcribe(noise())

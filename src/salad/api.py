@@ -77,16 +77,14 @@ class Model:
 
         from salad.evaluation.open_ended import Sampling, answer
         from salad.model.ends import ends_of
+        from salad.model.recordings import audio_parts, recording_of
 
         processor = self.processor
         parts = [{"type": "audio", "audio": audio}, *([{"type": "text", "text": f" {text}"}] if text else [])]
         messages = [{"role": "user", "content": parts}]
-        if processor.tokenizer.chat_template:
-            inputs = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
-        else:
-            prompt, add_start = processor.turns(messages)
-            inputs = processor(prompt, [audio], add_start=add_start)
-        inputs = inputs.to(self.model.device)
+        prompt, add_start = processor.turns(messages)
+        heard = [recording_of(part) for part in audio_parts(messages)]
+        inputs = processor(prompt, heard, add_start=add_start).to(self.model.device)
         with torch.no_grad():
             rows = self.model.expand(**inputs)
         ids = answer(self.model, rows, Sampling(max_new_tokens, **sampling), ends_of(self.model, processor))[0]
