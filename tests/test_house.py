@@ -14,7 +14,7 @@ import salad
 SOURCE = Path(salad.__file__).parent
 # Each room may import those before it (docs/architecture.md).
 ORDER = (
-    "types", "config", "audio", "files", "records", "progress", "assets", "engine", "text", "data", "align",
+    "types", "config", "files", "audio", "records", "progress", "locks", "assets", "engine", "text", "data", "align",
     "synthesize", "sequence", "objective", "model", "measure", "select", "training", "evaluation", "testing", "report",
     "pipeline", "study", "serve", "api", "cli",
 )  # fmt: skip

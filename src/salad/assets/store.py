@@ -10,13 +10,12 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from filelock import FileLock
-
 from salad.assets.hub import hub_folder, is_hub_name
 from salad.assets.pins import Asset, Kind
 from salad.assets.registry import ASSETS
 from salad.assets.sources import collect
 from salad.files import sha256_file, sha256_json
+from salad.locks import held
 from salad.progress import progress
 from salad.types import SaladError
 
@@ -145,12 +144,11 @@ def building(folder: Path, is_ready: Callable[[], bool]) -> Iterator[Path | None
         raise SaladError(
             f"cache: {folder.parent} cannot be written ({error}); set SALAD_CACHE to a folder of yours"
         ) from error
-    with ExitStack() as held:
-        alone = True
+    with ExitStack() as stack:
         try:
-            held.enter_context(FileLock(folder.parent / f".{folder.name}.lock"))
-        except (OSError, NotImplementedError):  # the disk has no locks: the last rename wins, which is as correct
-            alone = False
+            alone = stack.enter_context(held(folder.parent / f".{folder.name}.lock")) == "ours"
+        except OSError:  # another user's lock file
+            alone = False  # as where the disk has no locks: the last rename wins, which is as correct
         if is_ready():
             yield None
             return

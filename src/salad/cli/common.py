@@ -28,7 +28,8 @@ EngineKind = Annotated[
     typer.Option("--engine", metavar="KIND", help="Who runs the data jobs: local or ray. The files are the same."),
 ]
 SavedModel = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A saved model's folder, such as RUN/stage2/model, or the name of ears.")
+    str,
+    typer.Argument(metavar="MODEL", help="A saved model's or a run's folder, the name of ears, or OWNER/NAME."),
 ]
 AlignedCorpus = Annotated[
     Path,

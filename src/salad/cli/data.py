@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,16 +21,12 @@ data_app = typer.Typer(help="Look speech data over.", no_args_is_help=True, cls=
 @command(app, "salad version", LOOK)
 def version() -> None:
     """Print the versions of salad, Python and the libraries that decide results."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
+    from salad.pipeline.fingerprints import LIBRARIES, versions
 
-    typer.echo(f"salad {__version__}")
-    typer.echo(f"python {sys.version.split()[0]}")
-    for library in ("torch", "transformers", "lhotse", "ctranslate2", "onnxruntime"):
-        try:
-            typer.echo(f"{library} {installed(library)}")
-        except PackageNotFoundError:
-            typer.echo(f"{library} not installed")
+    known = versions()
+    typer.echo(f"salad {__version__}\npython {known['python']}")
+    for library in LIBRARIES:
+        typer.echo(f"{library} {known.get(library, 'not installed')}")
 
 
 @command(assets_app, "salad assets list", name="list")

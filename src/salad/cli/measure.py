@@ -51,11 +51,12 @@ def evaluate(
     context: Annotated[int, typer.Option("--context", min=16, help="Positions that an item may take.")] = 2048,
     start: Annotated[str, typer.Option("--start", help="What opens a prompt: auto, tokenizer or document.")] = "auto",
     precision: Precision = "fp32",
-    device: Annotated[str, typer.Option("--device", help="Such as cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     infer_only: Annotated[bool, typer.Option("--infer-only", help="Write raw scores, no results.")] = False,
     score_only: Annotated[
         bool, typer.Option("--score-only", help="Results from the samples in --out; no model.")
     ] = False,
+    wait: Wait = False,
     resamples: Annotated[int, typer.Option("--resamples", min=1, help="Draws of the bootstrap.")] = 10_000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.")] = 0,
     speech: Annotated[bool, typer.Option("--speech", help="Also speak the items to MODEL, and to a cascade.")] = False,
@@ -99,8 +100,10 @@ def evaluate(
         raise SaladError("eval: --voices, --recordings, --noise and --control are about speech; add --speech")
     if score_only:
         from salad.evaluation.benchmark import score_samples
+        from salad.pipeline.lock import owned
 
-        typer.echo(score_samples(out), nl=False)
+        with owned(out, wait=wait, field="--out"):
+            typer.echo(score_samples(out), nl=False)
         return
     heard = None
     if speech or questions:
@@ -120,11 +123,11 @@ def evaluate(
         from salad.evaluation.spoken_questions import ask_spoken
 
         assert heard is not None
-        place = api.model_place(model or "")
-        bf16 = takes_bf16(precision, place, device, writes=True)
-        asked = ask_spoken(
-            Path(place), names(questions), out, heard, base=base, limit=limit, seed=seed, bf16=bf16, device=device
-        )
+        with api.measuring(model or "", out, wait=wait) as place:
+            bf16 = takes_bf16(precision, place, device, writes=True)
+            asked = ask_spoken(
+                Path(place), names(questions), out, heard, base=base, limit=limit, seed=seed, bf16=bf16, device=device
+            )
         typer.echo(asked.table(), nl=False)
     if not tasks:
         return
@@ -145,6 +148,7 @@ def evaluate(
         context=context,
         resamples=resamples,
         seed=seed,
+        wait=wait,
     )
     typer.echo(found.table(), nl=False)
 
@@ -264,10 +268,7 @@ def analyze_scaling(
 def divergence(
     model: SavedModel,
     corpus: AlignedCorpus,
-    teacher: Annotated[
-        str | None,
-        typer.Option("--teacher", metavar="LLM", help="The text LLM that MODEL came from; default: its run's."),
-    ] = None,
+    teacher: Teacher = None,
     out: Figures = Path("runs/divergence"),
     precision: Precision = "fp32",
     device: Device = "cpu",
@@ -307,12 +308,11 @@ def retention(
 ) -> None:
     """Probe every layer for voice and speaking rate, and say what distillation has erased of them."""
     from salad.evaluation.retention import measure_retention, table_of
-    from salad.pipeline.lock import owned
 
-    bf16 = takes_bf16(precision, model, device)
-    with owned(out, wait=wait):
+    with api.measuring(model, out, wait=wait) as place:
+        bf16 = takes_bf16(precision, place, device)
         figures = measure_retention(
-            model, corpus, out, before=before, teacher=teacher, layouts=layouts, bf16=bf16, device=device,
+            Path(place), corpus, out, before=before, teacher=teacher, layouts=layouts, bf16=bf16, device=device,
             workers=workers, trusted=trusted,
         )  # fmt: skip
     print_table(*table_of(figures))
@@ -337,14 +337,16 @@ def answer(
     precision: Precision = "fp32",
     device: Device = "cpu",
     trusted: Trusted = False,
+    wait: Wait = False,
 ) -> None:
     """Answer open prompts, once read and once heard, and say how far the two answers are apart."""
     from salad.evaluation.answers import answer_prompts, table_of
     from salad.evaluation.open_ended import Sampling
 
     sampling = Sampling(max_new_tokens, top_k, temperature, seed)
-    bf16 = takes_bf16(precision, model, device, writes=True)
-    figures = answer_prompts(model, prompts, out, sampling, bf16=bf16, device=device, trusted=trusted)
+    with api.measuring(model, out, wait=wait) as place:
+        bf16 = takes_bf16(precision, place, device, writes=True)
+        figures = answer_prompts(Path(place), prompts, out, sampling, bf16=bf16, device=device, trusted=trusted)
     print_table(*table_of(figures))
     if figures.prompts.quarantined:
         typer.echo(f"{figures.prompts.quarantined} prompts set aside: see {out / 'quarantine.jsonl'}")

@@ -21,7 +21,7 @@ from salad.data.manifest import utterances_in
 from salad.data.plan_stamps import stamp_again
 from salad.data.quarantine import gather_quarantine
 from salad.data.readers.registry import open_source
-from salad.data.readers.text import stream_text, unique_text
+from salad.data.readers.text import read_local_text, stream_text, unique_text
 from salad.engine import pick
 from salad.files import JsonObject, Rows, json_objects, read_jsonl, write_jsonl
 from salad.progress import console
@@ -182,6 +182,11 @@ def own_plain_text(
         write_jsonl(left_out, quarantined)
         write_jsonl(told, map(asdict, rows))
     return rows, quarantined
+
+
+def local_documents(settings: Corpus, limits: IngestLimits | None, quarantined: list[dict[str, str]]) -> list[Document]:
+    """Those of `local_text`. What is left out is added to `quarantined`."""
+    return read_local_text(settings.local_text, quarantined, fits=_fits(limits)) if settings.local_text else []
 
 
 def _fits(limits: IngestLimits | None) -> Callable[[str], bool]:

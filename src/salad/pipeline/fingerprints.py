@@ -15,7 +15,8 @@ from salad.files import sha256_file, sha256_json
 
 # They change no file of align, nor any frame; but `encode` (see stages/align.py), which older recipes do not have.
 LOADING = {"sequence": ("features", "stream", "lanes", "buffer_shards", "encode")}
-VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
+LIBRARIES = ("torch", "transformers", "lhotse", "ctranslate2", "onnxruntime", "piper-tts", "sentence-transformers")
+READING = ("lhotse",)  # what it reads is looked at by itself: no word time that was found depends on it
 
 
 def fingerprint(value: Any) -> str:
@@ -62,9 +63,9 @@ def of_user_data(recipe: Recipe) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of this package, Python and the libraries that results depend on."""
+    """Of this package, Python and the libraries that decide results; what is not installed is left out."""
     versions = {"salad-speech": importlib.import_module("salad").__version__, "python": platform.python_version()}
-    for name in VERSIONS:
+    for name in LIBRARIES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

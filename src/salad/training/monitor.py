@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 
-from salad.files import write_json
+from salad.files import write_json, write_tensors
 from salad.types import Example
 
 PERF = "perf/"  # figures that differ from run to run begin with this
@@ -136,8 +135,7 @@ def save_batch(folder: Path, step: int, packs: list[Any], why: Mapping[str, floa
                 continue
             members.append({"id": example.id, "token_ids": example.token_ids.tolist()})
             frames |= {f"{len(members) - 1}.{i}": np.ascontiguousarray(f) for i, f in enumerate(example.speech_frames)}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(frames, folder / "bad-batch.safetensors")
+    write_tensors(folder / "bad-batch.safetensors", frames)
     path = folder / "bad-batch.json"
     write_json(path, {"step": step, **why, "members": members})
     return path

@@ -15,10 +15,9 @@ from salad.config import Speech
 from salad.data.manifest import utterance_from_dict
 from salad.data.readers.rows import (
     AUDIO_FIELDS,
-    SPEAKER_FIELDS,
-    TEXT_FIELDS,
     Row,
     broken_file,
+    described,
     label,
     labels,
     language_of,
@@ -104,15 +103,7 @@ def read_nemo(files: list[Path], entry: Speech) -> Iterator[Row]:
 def _nemo_row(value: JsonObject, name: str, *, path: Path, entry: Speech, before: str) -> Iterator[Row]:
     given = pick(value, entry.audio_field, AUDIO_FIELDS)
     called = name if given is None or isinstance(given, dict) else str(given)
-    row = Row(
-        id=label(value.get("id")) or before + called,
-        text=pick(value, entry.text_field, TEXT_FIELDS),
-        speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
-        recording=str(pick(value, entry.recording_field, ()) or ""),
-        licence=licence_of(value),
-        language=language_of(value),
-        source=label(value.get("source")),
-    )
+    row = described(value, entry, before + called)
     if isinstance(given, dict):  # a row of `datasets` as JSON
         given = given.get("path")
     row = with_path(part_of_file(row, value, called, before), given, path.parent, entry)
