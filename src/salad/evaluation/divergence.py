@@ -34,6 +34,7 @@ from salad.measure.hearing import (
     voice_errors,
 )
 from salad.measure.results import Share
+from salad.measure.statistics import DRAWS
 from salad.model.teacher import Teacher
 from salad.progress import progress
 from salad.records import null, to_json
@@ -41,7 +42,6 @@ from salad.training.loop import autocast
 from salad.types import Estimate, Example
 
 COLUMNS = ("misalignment", "blind", "deaf", "teacher", "forgetting")
-RESAMPLES = 2000
 Rows = dict[str, list[DocumentKL]]
 
 
@@ -202,8 +202,8 @@ def _measure(
 def _hearing(spans: Sequence[HeardSpan], seed: int) -> HearingErrors | None:
     if not spans:
         return None
-    by_voice = {row.voice: row for row in voice_errors(spans, RESAMPLES, seed)}
-    return HearingErrors(pooled_errors(spans, RESAMPLES, seed), by_voice)
+    by_voice = {row.voice: row for row in voice_errors(spans, DRAWS, seed)}
+    return HearingErrors(pooled_errors(spans, DRAWS, seed), by_voice)
 
 
 def _figures(rows: Rows, documents: Mapping[str, str], seed: int) -> Parts:
