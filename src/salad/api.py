@@ -77,11 +77,11 @@ class Model:
 
         from salad.evaluation.open_ended import Sampling, answer
         from salad.model.ends import ends_of
-        from salad.model.recordings import audio_parts, recording_of
+        from salad.model.recordings import Message, Part, audio_parts, recording_of
 
         processor = self.processor
-        parts = [{"type": "audio", "audio": audio}, *([{"type": "text", "text": f" {text}"}] if text else [])]
-        messages: list[dict[str, Any]] = [{"role": "user", "content": parts}]
+        parts = [Part(type="audio", audio=audio), *([Part(type="text", text=f" {text}")] if text else [])]
+        messages = [Message(role="user", content=parts)]
         prompt, add_start = processor.turns(messages)
         heard = [recording_of(part) for part in audio_parts(messages)]
         inputs = processor(prompt, heard, add_start=add_start).to(self.model.device)
@@ -142,7 +142,7 @@ class Divergence:
         return table_of(self.measured)
 
     def table(self) -> str:
-        """The same as a table of Markdown."""
+        """The table as Markdown."""
         header, lines = self.rows()
         return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ("---",) * len(header), *lines))
 

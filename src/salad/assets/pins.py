@@ -60,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True)
 class HubFile:
-    """The same bytes on the Hugging Face hub."""
+    """Where the same bytes lie on the Hugging Face hub."""
 
     repo: str
     path: str

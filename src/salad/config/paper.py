@@ -164,7 +164,7 @@ def _sizes(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _data(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
-    """Of what a recipe reads, and measures on: sources are known by their names."""
+    """What departs in the data that a recipe reads, and measures on: sources are known by their names."""
     corpus = recipe.corpus
     speech = [e.title + (f" ({e.max_hours:g} h)" if e.max_hours else "") for e in corpus.own_speech]
     speech += [f"{corpus.speech_documents} documents spoken by a voice"] * (corpus.speech_documents > 0)

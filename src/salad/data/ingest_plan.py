@@ -283,7 +283,7 @@ class PlannedRows:
         return self._block(document // BLOCK_ROWS).get(document, [])
 
     def rows(self, document: int) -> list[Row]:
-        """The same, as rows."""
+        """The same as rows."""
         return [to_row(json.loads(row)) for row in self.texts(document)]
 
     def _read(self, block: int) -> dict[int, list[str]]:

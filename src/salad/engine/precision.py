@@ -51,7 +51,7 @@ class Shape:
 
     @classmethod
     def of(cls, config: JsonObject) -> Shape:
-        """From a config.json, a text LLM's or a SALAD model's."""
+        """Read the shape from a config.json, a text LLM's or a SALAD model's."""
         found = _text_config(config.get("llm_config") or config)
         hidden, heads = found.hidden_size, found.num_attention_heads
         return cls(
@@ -70,7 +70,7 @@ class Shape:
 
 
 def _text_config(values: JsonObject) -> Any:
-    """By the names that all families share: a config.json has its family's own, such as GPT-2's n_embd."""
+    """The configuration under names that all families share: a config.json has its family's, as GPT-2's n_embd."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
     if values.get("model_type") in CONFIG_MAPPING:
@@ -79,7 +79,7 @@ def _text_config(values: JsonObject) -> Any:
 
 
 def mlp_width(config: Any) -> int:
-    """Of a text LLM's configuration; families call it by many names, and some by none: 4 widths then."""
+    """The MLP's width in a text LLM's configuration; families name it in many ways, some not at all: 4 widths then."""
     found = (getattr(config, name, None) for name in MLP_NAMES)
     return int(next(filter(None, found), 4 * config.hidden_size))
 

@@ -170,7 +170,7 @@ def _full_disk_told(out_dir: Path) -> Iterator[None]:
 
 
 def _removable() -> str:
-    """Of a last result that waits to be removed: that it need not wait."""
+    """The sentence that says a last result, which waits to be removed, need not wait."""
     spare = _settings.get().spare
     if spare is None or not (spare[1] / MARK).exists():
         return ""

@@ -141,9 +141,9 @@ class Bounds:
 
     @staticmethod
     def near(keys: np.ndarray, plan: Plan, shard_items: int) -> Bounds:
-        """As an earlier plan cut them: an item that is new joins the shard of the one before it, so that one shard is
-        another and not all. New items behind the last shard fill it and begin further ones. Where that would make a
-        shard of twice `shard_items`, all are cut anew.
+        """Cut the items as an earlier plan did: an item that is new joins the shard of the one before it, so that one
+        shard is another and not all. New items behind the last shard fill it and begin further ones. Where that would
+        make a shard of twice `shard_items`, all are cut anew.
         """
         owner = np.repeat(np.arange(len(plan.numbers)), np.diff(plan.starts))
         order = np.argsort(plan.keys, kind="stable")

@@ -281,7 +281,7 @@ def _errors(loaded: LoadedModel, examples: Sequence[Example], utterances: Sequen
 def _upper(
     loaded: LoadedModel, reader: Teacher, examples: Sequence[Example], utterances: Sequence[Utterance], deaf: float
 ) -> list[Check]:
-    """With the true symbols in place of those heard; nothing where the ears are one part."""
+    """M with the true symbols in place of those heard; nothing where the ears are one part."""
     symbols = symbols_of_model(loaded.model)
     if symbols is None:
         return []

@@ -52,7 +52,7 @@ class Figures:
         return {name: self._share(name) for name in ("init", "warm_start", "stage1", "stage2") if name in self.rows}
 
     def heard_by_domain(self) -> dict[str, Share]:
-        """Of Stage II; a domain of which `heard` means nothing is left out."""
+        """What Stage II heard, by domain; a domain of which `heard` means nothing is left out."""
         domains = sorted({row.domain for row in self.rows["stage2"] if row.domain})
         shares = {d: self._share("stage2", domain=d) for d in domains}
         return {d: share for d, share in shares.items() if share}
@@ -91,7 +91,7 @@ class Figures:
         return out
 
     def _share(self, name: str, **of: str) -> Share | None:
-        """Of the rows whose `domain` or `speaker` is the one given."""
+        """The share over the rows whose `domain` or `speaker` is the one given."""
         rows: dict[str, Sequence[DocumentKL]] = {
             key: [row for row in group if all(getattr(row, field) == value for field, value in of.items())]
             for key, group in self.rows.items()

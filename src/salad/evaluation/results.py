@@ -146,7 +146,7 @@ class Lost:
     mean_of_tasks: PairedGap
 
     def pooled(self) -> dict[str, PairedGap]:
-        """By their names in tables and files."""
+        """The pooled gaps by their names in tables and files."""
         return {"all items": self.all_items, "mean of tasks": self.mean_of_tasks}
 
 
@@ -160,7 +160,7 @@ class EvalFigures:
     lost: Mapping[str, Lost]
 
     def json(self) -> JsonObject:
-        """As figures.json has them."""
+        """The figures as figures.json has them."""
         lost = {name: {"tasks": own.tasks, **own.pooled()} for name, own in self.lost.items()}
         return dict(to_json({**vars(self), "lost": lost}))
 

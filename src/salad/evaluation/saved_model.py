@@ -81,7 +81,7 @@ class LoadedModel:
 
     @functools.cached_property
     def encoder_name(self) -> str:
-        """Of the frozen encoder, as `load_encoder` takes it; an exported model's folder, which holds its own."""
+        """The frozen encoder's name, as `load_encoder` takes it; an exported model's folder, which holds its own."""
         return encoder_name(self.folder, self.model.config.encoder)
 
     @property

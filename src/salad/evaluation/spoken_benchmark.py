@@ -94,7 +94,7 @@ def with_speech(
     device: str,
     reads: bool,
 ) -> tuple[list[System], list[Prepared]]:
-    """With those that hear the items, or read a transcript; and the items that all voices can say.
+    """Add the systems that hear the items, or read a transcript; and the items that all voices can say.
 
     speech: checked. reads: whether the adapted model reads the items, too.
     """

@@ -48,7 +48,7 @@ class SpokenRow:
 
 @dataclass(frozen=True)
 class Spread:
-    """Of accuracies over voices, without noise."""
+    """How accuracies spread over voices, without noise."""
 
     mean: float
     lowest: float
@@ -66,14 +66,14 @@ class SpokenFigures:
 
 
 def clean_systems(systems: Mapping[str, PlannedSystem]) -> list[str]:
-    """Those of the main table: nothing was done to what they hear."""
+    """The systems of the main table: nothing was done to what they hear."""
     return [name for name, system in systems.items() if not (system.spoken and system.spoken.condition)]
 
 
 def spoken_figures(
     systems: Mapping[str, PlannedSystem], samples: Samples, metrics: Mapping[str, str], resamples: int, seed: int
 ) -> SpokenFigures | None:
-    """Of each system that hears or reads a transcript; None where there is none."""
+    """The figures of each system that hears or reads a transcript; None where there is none."""
     metric = pool_metric(metrics.values())
     results = {
         name: {task: [result_of(row, metric) for row in rows] for task, rows in by_task.items()}
@@ -126,7 +126,7 @@ def error_rates(tasks: Mapping[str, Sequence[Sample]]) -> ErrorRates:
 
 
 def _spread(rows: Mapping[str, SpokenRow]) -> dict[str, Spread]:
-    """Of the kinds that have more than one voice."""
+    """The spread of each kind that has more than one voice."""
     out = {}
     for kind in dict.fromkeys(row.kind for row in rows.values()):
         own = (row.accuracy.value for row in rows.values() if row.kind == kind and not row.condition)

@@ -154,7 +154,7 @@ def voice_errors(spans: Sequence[HeardSpan], resamples: int, seed: int) -> list[
 
 
 def pooled_errors(spans: Sequence[HeardSpan], resamples: int, seed: int) -> VoiceErrors:
-    """The same of the voice `all`: a document that several voices read counts once, as the mean of its recordings."""
+    """The errors of the voice `all`: a document that several voices read counts once, as the mean of its recordings."""
     voices = Counter(document for document, _ in {(span.document, span.speaker) for span in spans})
     return _errors("all", spans, [1 / voices[span.document] for span in spans], resamples, seed)
 

@@ -168,7 +168,7 @@ def by_blocks(device: torch.device, head_size: int, special: bool) -> bool:
 def blockwise(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: BlockMask, scaling: float | None
 ) -> torch.Tensor:
-    """The same by FlexAttention: keys of the common head stand before all others."""
+    """The attention of `blockwise` masks by FlexAttention: keys of the common head stand before all others."""
     attend = _compiled() if query.is_cuda and not torch.compiler.is_compiling() else flex_attention
     grouped = query.shape[1] != key.shape[1]
     out: torch.Tensor = attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)

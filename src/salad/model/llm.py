@@ -389,7 +389,7 @@ def _windows(llm: PreTrainedModel) -> list[tuple[Any, str, float]]:
 
 @contextmanager
 def narrow_windows(llm: PreTrainedModel) -> Iterator[None]:
-    """For a while windows so small that a few tokens go beyond them."""
+    """Make windows for a while so narrow that a few tokens go beyond them."""
     before = _windows(llm)
     try:
         for holder, name, size in before:

@@ -154,7 +154,7 @@ def _encoded(evaluator: HeldoutEvaluator, encoder: Any, item: NextSentenceItem) 
 
 
 def accuracies(run: Run, items: list[NextSentenceItem], results: dict[str, list[Result]], folder: Path) -> Accuracies:
-    """The same items read, heard, and read from a transcript; `tasks`: those of the recipe beside them, and all.
+    """Accuracies on items read, heard, and read from a transcript; `tasks`: those of the recipe beside them, and all.
 
     The gap over all has one length normalisation: that of the next sentences (nats a token) where there are some.
     """
@@ -214,7 +214,7 @@ def _results(samples: dict[str, list[Sample]], metric: str) -> dict[str, list[Re
 
 
 def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Sample]], str]]:
-    """Of each of the recipe's tasks: samples by system, heard in the held-out voice, and its metric.
+    """Answers to each of the recipe's tasks: samples by system, heard in the held-out voice, and its metric.
 
     `blind` hears silence: what the options alone give away; `other` the question of another item.
     """

@@ -72,7 +72,7 @@ def export_model(source: str | Path, to: str | Path, *, merge_lora: bool = False
 def export_to_hub(
     source: str | Path, name: str, *, merge_lora: bool = False, dtype: str = "float32", public: bool = False
 ) -> str:
-    """The same, uploaded as OWNER/NAME; nothing of it stays on this machine. Returns the address of the commit."""
+    """Upload the exported model as OWNER/NAME; nothing stays on this machine. Returns the address of the commit."""
     if HUB_NAME.fullmatch(name) is None or "@" in name:
         raise SaladError(f"--to: got {name!r}, expected OWNER/NAME of a model on the hub, since --push uploads it")
     with tempfile.TemporaryDirectory() as scratch:

@@ -36,22 +36,22 @@ def of_section(recipe: Recipe, name: str) -> str:
 
 
 def of_content(files: Iterable[Path]) -> str:
-    """Of files by their bytes; in the order given."""
+    """The fingerprint of files by their bytes, in the order given."""
     return fingerprint([[str(path), sha256_file(path)] for path in files])
 
 
 def of_folder(folder: Path | None) -> str:
-    """Of all files in a folder by their bytes; "" for none."""
+    """The fingerprint of all files in a folder by their bytes; "" for none."""
     return of_content(sorted(p for p in folder.rglob("*") if p.is_file())) if folder is not None else ""
 
 
 def of_stamps(files: Iterable[Path]) -> str:
-    """Of files by their sizes and times: corpora are too large to read for it."""
+    """The fingerprint of files by their sizes and times: corpora are too large to read for it."""
     return fingerprint([_stamp(path) for path in files])
 
 
 def of_user_data(recipe: Recipe) -> dict[str, str]:
-    """Of the user's files, and of how long a document of them may be; {} where there are none."""
+    """Fingerprints of the user's files, and of how long a document of them may be; {} where there are none."""
     places = [data.path for data in recipe.corpus.user_data if data.path is not None]
     if not places:
         return {}

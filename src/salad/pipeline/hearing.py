@@ -88,7 +88,7 @@ def read_words(run: Run) -> set[str]:
 
 
 def transcript_errors(utterances: Sequence[Utterance], written: Mapping[str, str]) -> ErrorRates:
-    """Of the cascade's transcripts, mean over documents (not edits pooled, as speech.json has them): each
+    """Errors of the cascade's transcripts, mean over documents (not edits pooled, as speech.json has them): each
     counts alike, however long it is and however many voices read it."""
     found: dict[str, list[tuple[float, float]]] = {}
     for u in utterances:

@@ -49,7 +49,7 @@ def reason_of(screen: Screen, text: str) -> str:
 def without_leaks(
     screen: Screen, items: Sequence[Item], what: str, of: Callable[[Item], Any] = lambda item: item
 ) -> tuple[Sequence[Item], list[dict[str, str]]]:
-    """Those that may be trained on, and the rest as rows {id, reason} of a quarantine; how many they are is printed.
+    """Texts that may be trained on, and the rest as rows {id, reason} of a quarantine; how many they are is printed.
 
     of: gives what has an `id` and a `text`. A recording of a held-out text by another reader is among the rest. What
     reads its items when they are asked for goes on doing so.

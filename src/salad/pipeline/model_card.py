@@ -70,7 +70,7 @@ def write_model_card(run: Run) -> None:
 
 
 def licence_of(name: str) -> str:
-    """Of a part by its name, as far as we know it."""
+    """The licence of a part by its name, as far as we know it."""
     licence = ASSETS[name].licence if name in ASSETS else "see its own page"
     return f"{licence} (not commercial)" if is_non_commercial(licence) else licence
 

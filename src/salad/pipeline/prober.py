@@ -67,7 +67,7 @@ class Prober:
     def measure_aligned(
         self, folder: Path, utterances: Sequence[Utterance], cluster_of: dict[str, int], title: str
     ) -> ProbeRows:
-        """The same for recordings that are aligned already."""
+        """Measure recordings that are aligned already."""
         run = self.run
         frames = encode(run, folder / "frames", utterances, f"encode {title}", layouts=1)
         transcripts = transcribe(run, folder / "transcripts", utterances, f"transcribe {title}")

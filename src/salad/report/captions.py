@@ -58,7 +58,7 @@ def caption_numbers(report: Report) -> dict[str, Numbers]:
 
 
 def _moves(name: str, rows: Sequence[CurvePoint] | None, key: str, show: Callable[[float], str]) -> Numbers:
-    """From the first to the last of the rows that hold `key`."""
+    """The change from the first to the last of the rows that hold `key`."""
     values = [value for row in rows or () if (value := getattr(row, key)) is not None]
     return [(name, f"{show(values[0])} → {show(values[-1])}")] if values else []
 

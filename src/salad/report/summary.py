@@ -57,7 +57,7 @@ def write_report(report: Report, clips: Sequence[Clip], out_dir: Path) -> None:
 
 
 def finite(report: Report) -> Report:
-    """The same report with None for every NaN and infinity."""
+    """The report with None for every NaN and infinity."""
     return from_json(Report, plain(to_json(report)), "report")
 
 
@@ -79,7 +79,7 @@ def compare(report: Report, first: str, second: str) -> str:
 
 
 def _reach(report: Report, first: str, second: str) -> float:
-    """Of the 95 % interval of the difference of two M, to a side."""
+    """Half the 95 % interval of the difference of two M, to a side."""
     return Z95 * math.hypot(*(pick(report, f"misalignment.{key}.se") or 0.0 for key in (first, second)))
 
 

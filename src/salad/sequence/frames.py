@@ -166,7 +166,7 @@ class FrameShard:
         raise missing(key)
 
     def at(self, row: int, key: Key) -> np.ndarray:
-        """The same, where the utterance's row is known. Raises SaladError where the index is damaged, too."""
+        """Frames of an utterance whose row is known. Raises SaladError where the index is damaged, too."""
         start, end = self._index.map("piece_starts")[row : row + 2]
         if "bounds" in self._index.shapes and end > start:
             own = slice(*self._index.map("bound_starts")[row : row + 2])

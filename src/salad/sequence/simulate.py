@@ -47,7 +47,7 @@ class Noise:
 
     @classmethod
     def of_runs(cls, pairs: Sequence[tuple[Sequence[int], np.ndarray]], num_symbols: int, smooth: float = 2.0) -> Noise:
-        """From recordings: (true symbols, posteriors float [n, S] of the runs that were heard) of each span.
+        """Learn the noise from recordings: (true symbols, posteriors float [n, S] of the runs heard) of each span.
 
         A symbol that was seldom said borrows the mean rates, and a clear posterior of its own.
         """

@@ -117,7 +117,7 @@ def make_router(service: Service) -> APIRouter:
     @router.post("/compare", openapi_extra={"requestBody": {"content": {"application/json": {
         "schema": CompareRequest.model_json_schema()}}}})  # fmt: skip
     async def compare(request: Request) -> Any:
-        """The same question to the ears, to the LLM that reads what they heard, and to a cascade."""
+        """Put one question to the ears, to the LLM that reads what they heard, and to a cascade."""
         service.check_room()
         asked = parse_compare(await json_body(request))
         check_model(service, asked.model)

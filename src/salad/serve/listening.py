@@ -205,7 +205,7 @@ class Listener:
 
     @property
     def seconds(self) -> float:
-        """Of what `commit` would take."""
+        """Seconds of what `commit` would take."""
         return self._buffer.seconds + to_seconds(len(self._unseen), self._rate_hz)
 
     @property

@@ -14,7 +14,7 @@ SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
 class Metrics:
-    """Of one server; no label holds anything that a client wrote."""
+    """The metrics of one server; no label holds anything that a client wrote."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -352,7 +352,7 @@ class Talk:
 
 
 async def _forget(item: Item) -> None:
-    """Of an answer outside the conversation."""
+    """Forget what belongs to an answer outside the conversation."""
 
 
 def make_router(service: Service) -> APIRouter:

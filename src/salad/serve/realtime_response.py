@@ -42,7 +42,7 @@ class Item:
                 "content": content}  # fmt: skip
 
     def message(self) -> dict[str, Any]:
-        """As a chat template takes it."""
+        """The item as a chat template takes it."""
         sound = {"type": "audio"}
         parts = [sound if p["type"] == "input_audio" else {"type": "text", "text": p["text"]} for p in self.content]
         return {"role": self.role, "content": parts}

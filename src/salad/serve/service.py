@@ -30,14 +30,14 @@ class Ticket:
         self._thread: asyncio.Task[Any] | None = None
 
     def part(self) -> Ticket:
-        """For one of several generations of this request: its end gives nothing back."""
+        """A ticket for one of several generations of this request: its end gives nothing back."""
         own = Ticket(self._service)
         own._held, own.started = False, self.started
         return own
 
     @property
     def left_s(self) -> float:
-        """Of the time that the request may take."""
+        """Seconds left of the time that the request may take."""
         return max(0.0, self.started + self.limit_s - time.monotonic())
 
     def keep_for(self, thread: asyncio.Task[Any]) -> None:

@@ -33,7 +33,7 @@ class Unheard:
 
     @property
     def seconds(self) -> float:
-        """Of sound that waits."""
+        """Seconds of sound that waits."""
         return to_seconds(sum(list(self._waiting.values())), self._service.model.rate_hz)
 
     async def room(self) -> None:

@@ -260,14 +260,14 @@ class Grid:
         return sha256_json([VERSION, _named(cell), self._of(cell), bought])[:16]
 
     def warm_key(self, cell: Cell) -> str:
-        """The same of a warm start, which knows nothing of alpha, of the stage, or of what is bought beside."""
+        """The key of a warm start, which knows nothing of alpha, of the stage, or of what is bought beside."""
         values = self._of(cell)
         for name in ("stage1", "evaluate"):
             values.pop(name, None)
         return sha256_json([VERSION, cell.kind, cell.share, cell.seed, cell.ears, values])[:16]
 
     def base_key(self) -> str:
-        """Of what all cells are held against, the items of tasks among it."""
+        """The key of what all cells are held against, the items of tasks among it."""
         values, settings = self._of(Cell("narrow", 1.0, MAIN)), self.recipe.evaluate
         files = [sha256_file(path) for path in task_files(settings.tasks, settings.task_data)]
         about = {name: values.get(name) for name in ("seed", "assets", "corpus", "sequence", "evaluate")}

@@ -55,7 +55,7 @@ class Delivery:
 
     @staticmethod
     def of(item: SpokenItem) -> Delivery:
-        """From those of its fields that `item` holds; the rest are as by default."""
+        """Build a delivery from those of its fields that `item` holds; the rest are as by default."""
         speed, pitch = item.get("speed", 1.0), item.get("pitch", 1.0)
         return Delivery(speed, pitch, item.get("noise", 0.0), item.get("seed", 0))
 

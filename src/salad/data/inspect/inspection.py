@@ -184,7 +184,7 @@ def _audio_faults(row: Row, stats: AudioStats, min_s: float, max_s: float) -> It
 
 
 def _utf8(value: Any) -> Any:
-    """The same with what no file can hold (bytes of a name that are not UTF-8) written out."""
+    """The text with what no file can hold (bytes of a name that are not UTF-8) written out."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):

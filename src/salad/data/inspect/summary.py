@@ -214,7 +214,7 @@ def _amounts(counts: dict[str, Count]) -> dict[str, Amount]:
 
 
 def _repeated(values: array[int]) -> set[int]:
-    """Those there more than once."""
+    """The values that are there more than once."""
     unique, counts = np.unique(np.asarray(values), return_counts=True)
     return set(unique[counts > 1].tolist())
 

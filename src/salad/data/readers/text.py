@@ -41,7 +41,7 @@ def read_text(entry: Text, fits: Callable[[str], bool]) -> tuple[list[Document],
 
 
 def unique_text(entry: Text, fits: Callable[[str], bool], quarantined: list[dict[str, str]]) -> Iterator[Document]:
-    """The same one by one, none of them held. What is left out is added to `quarantined`."""
+    """Yields the documents one by one, none of them held. What is left out is added to `quarantined`."""
     return _unique(stream_text(entry, fits, quarantined))
 
 

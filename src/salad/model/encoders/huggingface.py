@@ -71,7 +71,7 @@ class TorchEncoder(Encoder):
                 yield members, frames
 
     def _load(self, folder: Path) -> nn.Module:
-        """From safetensors alone. Refuses a folder that lacks weights: transformers would draw them at random."""
+        """Load from safetensors alone. Refuses a folder that lacks weights: transformers would draw them at random."""
         from transformers import AutoModel
 
         if not any(folder.glob("*.safetensors")):

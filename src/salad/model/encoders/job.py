@@ -51,7 +51,7 @@ def _waves(encoder: Encoder, audio: str | Path, pieces: Sequence[Piece]) -> tupl
 
 
 def _features(encoder: Encoder, cut: Sequence[tuple[list[np.ndarray], list[int]]], kind: str) -> list[np.ndarray]:
-    """Of all pieces of some recordings, whose waveforms the encoder is given together."""
+    """Features of all pieces of some recordings, whose waveforms the encoder is given together."""
     waves = [wave for own, _ in cut for wave in own]
     arrays = encoder.encode_codes(waves) if kind == "codes" else encoder.encode(waves)
     kept = iter(arrays if kind == "codes" else [array.astype(np.float16, copy=False) for array in arrays])

@@ -76,7 +76,7 @@ def load_aligned(run: Run, name: str) -> list[Utterance]:
 
 
 def stream_aligned(run: Run, name: str) -> Rows:
-    """The same, read when they are asked for."""
+    """The aligned utterances, read when they are asked for."""
     return utterances_in([run.folder("align") / f"{name}.jsonl"])
 
 
