@@ -59,9 +59,15 @@ class Figures:
 
     def over(self, control: str) -> Estimate:
         """M of a control less M of the model, paired: the test of whether the recording itself told anything."""
-        return difference(
-            self.rows[control], self.rows["stage2"], documents=self.documents, resamples=self.resamples, seed=self.seed
-        )
+        return self._less(control, "stage2")
+
+    def change(self, before: str) -> Estimate:
+        """M of Stage II less M of the stage `before`, on the documents that both were measured on."""
+        return self._less("stage2", before)
+
+    def _less(self, first: str, second: str) -> Estimate:
+        one, other = self.rows[first], self.rows[second]
+        return difference(one, other, documents=self.documents, resamples=self.resamples, seed=self.seed)
 
     def voices(self, errors: Mapping[str, VoiceErrors]) -> list[VoiceFigures]:
         """One row a voice, those trained on first: M and what it is held against, heard, word and phone errors.

@@ -233,7 +233,8 @@ class RunFigures:
     """figures.json of a run's `evaluate`.
 
     misalignment, forgetting: by stage and control. heard_by_stage, heard_by_domain: shares. over: M of a control less M
-    of the model, paired. oracle: M with true symbols in place of heard ones. left_out: what was not measured.
+    of the model, paired; change: M of Stage II less M of an earlier stage, paired. oracle: M with true symbols in place
+    of heard ones. left_out: what was not measured.
     """
 
     misalignment: Mapping[str, MeanKL | None] | None = null()
@@ -242,6 +243,7 @@ class RunFigures:
     heard_by_stage: Mapping[str, Share | None] | None = null()
     heard_by_domain: Mapping[str, Share | None] | None = null()
     over: Mapping[str, Interval | None] | None = null()
+    change: Mapping[str, Interval | None] | None = null()
     voices: tuple[VoiceFigures, ...] | None = null()
     hearing: Hearing | None = null()
     noise: tuple[NoiseFigures, ...] | None = null()

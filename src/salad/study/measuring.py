@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,15 @@ from salad.measure.divergence import (
     summary,
     transcript_ears,
 )
-from salad.measure.hearing import HeardSpan, exposure_of, heard_of_utterances, spoken_words, voice_errors, word_recall
+from salad.measure.hearing import (
+    HeardSpan,
+    exposure_of,
+    heard_of_utterances,
+    pooled_errors,
+    spoken_words,
+    voice_errors,
+    word_recall,
+)
 from salad.measure.results import Interval, Share
 from salad.model import load_encoder
 from salad.model.teacher import Teacher
@@ -178,11 +185,8 @@ class Measuring:
         return heard(rows, {"deaf": deaf, "blind": blind}, cascade, resamples=resamples, seed=seed)
 
     def _wer(self, spans: Sequence[HeardSpan]) -> Interval | None:
-        """Over all voices together."""
-        if not spans:
-            return None
-        (errors,) = voice_errors([replace(s, speaker="all") for s in spans], self.settings.bootstrap, 0)
-        return Interval.of(errors.wer)
+        """Over all voices together, each document once."""
+        return Interval.of(pooled_errors(spans, self.settings.bootstrap, 0).wer) if spans else None
 
     def _read(self, model: PreTrainedModel, everything: bool) -> tuple[list[Result], list[str]]:
         """Our next sentences, and with `everything` the recipe's tasks, as a model reads them; ids of the latter."""

@@ -13,7 +13,7 @@ from salad.measure.divergence import summary
 from salad.measure.results import Interval, RunFigures
 from salad.model import load_encoder
 from salad.pipeline.choices import accuracies, answer, items_of
-from salad.pipeline.divergences import divergences, not_measured, oracles, wanted
+from salad.pipeline.divergences import BEFORE, divergences, not_measured, oracles, wanted
 from salad.pipeline.fingerprints import of_content
 from salad.pipeline.hearing import hearing_figures, listen, transcript_errors
 from salad.pipeline.heldout import HeldoutEvaluator
@@ -67,6 +67,7 @@ def run(run: Run) -> Summary:
         heard_by_stage=of_rows.heard_by_stage(),
         heard_by_domain=of_rows.heard_by_domain(),
         over={name: Interval.of(of_rows.over(name)) for name in ("other", "blind", "deaf") if name in rows},
+        change={name: Interval.of(of_rows.change(name)) for name in BEFORE if name in rows},
         voices=tuple(of_rows.voices(errors)),
         hearing=hearing,
         noise=tuple(noise) or None,
