@@ -63,7 +63,7 @@ def overlapping(texts: Sequence[str], evaluation: Iterable[str], n: int = 13) ->
     return [screen.found(text) is not None for text in texts]
 
 
-def near_duplicates(texts: Sequence[str], threshold: float, seed: int = 0) -> list[int | None]:
+def near_duplicates(texts: Sequence[str], threshold: float) -> list[int | None]:
     """For each text the earlier one that it repeats (Jaccard of its five-word shingles over `threshold`), or None.
 
     MinHash with locality-sensitive hashing finds the candidates (datasketch's permutations and bands), the exact
@@ -71,7 +71,7 @@ def near_duplicates(texts: Sequence[str], threshold: float, seed: int = 0) -> li
     where a band of it is another text's too, but not its shingles: those of candidates are made again from `texts`.
     """
     out = list[int | None](itertools.repeat(None, len(texts)))
-    shared, buckets = _buckets(texts, threshold, seed)
+    shared, buckets = _buckets(texts, threshold)
     last = np.full(buckets.max(initial=-1) + 1, -1)  # the latest text of each bucket that stays
     before = np.full_like(buckets, -1)  # the one before it there
     for i, row in enumerate(buckets):
@@ -90,7 +90,7 @@ def near_duplicates(texts: Sequence[str], threshold: float, seed: int = 0) -> li
     return out
 
 
-def _buckets(texts: Sequence[str], threshold: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _buckets(texts: Sequence[str], threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """The texts [S] that share a bucket with another, in order, and the number of their bucket in each band, int64
     [S, bands]; no two bands share a bucket.
 
@@ -98,7 +98,7 @@ def _buckets(texts: Sequence[str], threshold: float, seed: int) -> tuple[np.ndar
     """
     from datasketch import MinHash, MinHashLSH
 
-    blank = MinHash(num_perm=PERMUTATIONS, seed=seed)
+    blank = MinHash(num_perm=PERMUTATIONS, seed=0)
     index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS)
     weights = _weights(index.r)
     keys = np.empty((len(texts), index.b), np.uint32)
