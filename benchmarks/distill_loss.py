@@ -15,7 +15,7 @@ import argparse
 import torch
 from bench import DEVICE, in_turn, line, set_threads
 
-from salad.objective.distill import CPU_CHUNK, GPU_CHUNK, distill, kl_per_position
+from salad.objective.distill import CPU_CHUNK, GPU_CHUNK, Objective, distill, kl_per_position
 from salad.training.loop import autocast
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     def ours() -> torch.Tensor:
         student.grad = None
         with autocast(bf16, DEVICE):
-            loss = distill(student, teacher, head, head, targets, compile=arguments.compile)
+            loss = distill(student, teacher, head, head, targets, objective=Objective(compile=arguments.compile))
         loss.total.backward()
         return loss.total.detach()
 

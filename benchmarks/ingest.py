@@ -23,7 +23,7 @@ from salad.config import Speech
 from salad.data.ingest import ingest_documents
 from salad.data.ingest_plan import IngestLimits, make_plan, read_plan
 from salad.data.manifest import load_spoken
-from salad.data.sources import open_source
+from salad.data.readers.registry import open_source
 from salad.engine import shards_in
 
 RATE_HZ, SHARD = 16_000, 64

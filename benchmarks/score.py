@@ -88,8 +88,9 @@ def token_ratio(requests: Sequence[Request], lengths: Sequence[int]) -> float:
 def speech_case(text: Reader, number: int, seconds: float) -> tuple[Reader, list[Request], list[int]]:
     """An untrained SpeechLM over the same LLM: recordings of about `seconds` s at 12.5 positions a second."""
     rng = np.random.default_rng(0)
+    ears = {"adapter_layers": 2, "adapter_width": 576, "adapter_mlp": 1536, "adapter_heads": 9, "adapter_kv_heads": 3}
     config = SaladConfig(llm_config=AutoConfig.from_pretrained(assets.llm_folder(LLM)), frame_rate_hz=50.0,
-                         frame_dim=384, stride=4, start_token_id=0)  # fmt: skip
+                         frame_dim=384, stride=4, start_token_id=0, **ears)  # fmt: skip
     reader = Reader(SaladForConditionalGeneration.from_llm(text.llm, config).to(DEVICE), text.tokenizer)
     requests, lengths = [], []
     for (task, item), frames in zip(

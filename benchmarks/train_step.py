@@ -59,7 +59,8 @@ def main() -> None:
     torch.manual_seed(0)
     llm = LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
                       num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True)  # fmt: skip
-    config = SaladConfig(llm_config=llm, frame_dim=384, stride=4)
+    ears = {"adapter_layers": 2, "adapter_width": 576, "adapter_mlp": 1536, "adapter_heads": 9, "adapter_kv_heads": 3}
+    config = SaladConfig(llm_config=llm, frame_dim=384, stride=4, **ears)
     model = SaladForConditionalGeneration(config).to(DEVICE).eval()
     base = SaladForConditionalGeneration(config).to(DEVICE).eval()
     base.load_state_dict(model.state_dict())

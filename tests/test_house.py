@@ -100,12 +100,12 @@ import salad.audio
 from salad import __version__, assets
 from salad.types import SaladError
 def lazy(stage):
-    from salad.cli.common import plain_errors
+    from salad.cli.exits import plain_errors
     importlib.import_module(f"salad.pipeline.stages.{stage}")
     importlib.import_module("salad.study.grid")
     importlib.import_module(stage), importlib.import_module("torch"), importlib.import_module(f"{stage}.x")
 """
-    names = {"salad.audio", "salad.assets", "salad.types", "salad.cli.common", "salad.pipeline.stages."}
+    names = {"salad.audio", "salad.assets", "salad.types", "salad.cli.exits", "salad.pipeline.stages."}
     assert imported(source) == {*names, "salad.study.grid"}
     assert circle([("data", "text"), ("text", "align"), ("align", "data")]) and not circle([("data", "text")])
     assert upward([("text", "data"), ("data", "text")]) == {("text", "data")}

@@ -17,7 +17,7 @@ from salad.assets import ASSETS
 from salad.cli import app
 from salad.config import load_recipe
 from salad.files import write_json
-from salad.pipeline import run as stages
+from salad.pipeline import up_to_date
 from salad.pipeline.fingerprints import versions
 from salad.types import SaladError, Stopped
 
@@ -145,7 +145,7 @@ def test_overfitting_one_batch_needs_every_stage_above(salad, recipe_values, wri
     assert "stage stage1: corpus is not finished" in " ".join(_user_error(salad(*command)).split())
     recipe, parts = load_recipe(path, settings), {}
     for stage in ("assets", "corpus", "align", "warm_start"):
-        parts |= stages._inputs(stage, recipe)
+        parts |= up_to_date.stage_inputs(stage, recipe)
         write_json(tmp_path / "run" / stage / "stage.json", {"stage": stage, "inputs": parts, "status": "done"})
     assert "stage stage1: spell is not finished" in " ".join(_user_error(salad(*command)).split())
 

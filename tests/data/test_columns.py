@@ -8,9 +8,9 @@ import pytest
 import soundfile
 
 from salad.config import Speech, Text
+from salad.data.readers.registry import open_source
 from salad.data.readers.rows import read_row
 from salad.data.readers.text import read_text
-from salad.data.sources import open_source
 from salad.testing.corpora import RATE_HZ, encoded, sound
 from salad.types import SaladError
 

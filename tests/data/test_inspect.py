@@ -24,8 +24,8 @@ from salad.data.inspect.result import Histogram, Inspection, Looked
 from salad.data.inspect.summary import FAULTS, Summary
 from salad.data.inspect.text_checks import failed_text_checks
 from salad.data.manifest import write_lhotse, write_utterances
+from salad.data.readers.registry import open_source
 from salad.data.readers.rows import read_row
-from salad.data.sources import open_source
 from salad.files import read_json, write_jsonl
 from salad.records import from_json, to_json
 from salad.report.data_page import draw_histogram

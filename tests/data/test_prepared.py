@@ -20,8 +20,9 @@ from salad.evaluation.benchmark_task import find_task, load_items
 from salad.files import read_jsonl, write_jsonl, write_text
 from salad.pipeline import corpus_needs
 from salad.pipeline import speech_jobs as speech
-from salad.pipeline.run import Run, _inputs
+from salad.pipeline.run import Run
 from salad.pipeline.stages import corpus
+from salad.pipeline.up_to_date import stage_inputs
 from salad.select.screen import near_duplicates, overlapping
 from salad.synthesize import speak
 from salad.types import Document, SaladError, Utterance, Word
@@ -218,9 +219,9 @@ def test_the_seed_draws_and_the_order_is_kept_without_a_cap(recipe_values, own, 
 
 
 def test_other_bytes_are_another_corpus(recipe_values, own):
-    before = _inputs("corpus", recipe_of(recipe_values, own))["prepared corpus"]
+    before = stage_inputs("corpus", recipe_of(recipe_values, own))["prepared corpus"]
     write_text(own / "withheld.txt", "glacier\n")
-    assert _inputs("corpus", recipe_of(recipe_values, own))["prepared corpus"] != before
+    assert stage_inputs("corpus", recipe_of(recipe_values, own))["prepared corpus"] != before
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from salad.config import Speech, Text
 from salad.data.ingest_plan import IngestLimits, make_plan, read_plan, rows_of
 from salad.data.readers.columns import need_pyarrow
+from salad.data.readers.registry import open_source
 from salad.data.readers.text import read_text
-from salad.data.sources import open_source
 from salad.testing.corpora import RATE_HZ, encoded, sound, write_jsonl, write_tar
 from salad.types import SaladError
 

@@ -20,9 +20,9 @@ from salad.data.ingest_plan import rows_of as rows_of_plan
 from salad.data.plan_stamps import stamp_recordings
 from salad.data.readers.columns import need_pyarrow
 from salad.data.readers.detect import find_files, kind_of
+from salad.data.readers.registry import open_source
 from salad.data.readers.rows import Row, check_text, locate, read_row
 from salad.data.readers.text import cut_text, read_text
-from salad.data.sources import open_source
 from salad.testing.corpora import (
     RATE_HZ,
     TEXTS,

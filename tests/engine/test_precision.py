@@ -11,6 +11,7 @@ from salad.engine import precision
 from salad.engine.precision import Shape, Timing, decide, measure, summary, takes_bf16
 from salad.files import read_json, write_json
 from salad.pipeline import run as pipeline
+from salad.pipeline import up_to_date
 from salad.types import SaladError
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -90,27 +91,29 @@ def test_a_run_keeps_what_it_decided_whatever_another_machine_would(run, monkeyp
     kept = read_json(run.dir / "assets" / "precision.json")
     assert kept["uses"]["write"] == {"bf16": False, "fp32_s": 1.0, "bf16_s": 1.6}
     assert {"cpu", "torch"} <= set(kept["machine"]) and kept["threads"] == run.recipe.threads
-    before = pipeline._inputs("corpus", run.recipe)
+    before = up_to_date.stage_inputs("corpus", run.recipe)
     monkeypatch.setattr(precision, "measure", lambda *_, **__: timings(train=SLOWER))
     assert run.uses_bf16("train") and not run.uses_bf16("write")
-    assert pipeline._inputs("corpus", run.recipe) == before
+    assert up_to_date.stage_inputs("corpus", run.recipe) == before
     assert other_precision(run, "bf16").uses_bf16("write") and not other_precision(run, "fp32").uses_bf16("train")
 
 
 def test_precision_and_what_was_decided_are_in_the_fingerprint(run, monkeypatch):
-    inputs = [pipeline._inputs("assets", other_precision(run, p).recipe)["precision"] for p in ("auto", "fp32", "bf16")]
+    inputs = [
+        up_to_date.stage_inputs("assets", other_precision(run, p).recipe)["precision"] for p in ("auto", "fp32", "bf16")
+    ]
     assert len(set(inputs)) == 3
-    old = pipeline._inputs("corpus", run.recipe)  # of a run from before anything was measured
+    old = up_to_date.stage_inputs("corpus", run.recipe)  # of a run from before anything was measured
     parts = []
     for found in (timings(), timings(train=SLOWER), timings(train=Timing(1.0, 0.6))):
         (run.dir / "assets" / "precision.json").unlink(missing_ok=True)
         monkeypatch.setattr(precision, "measure", lambda *_, found=found, **__: found)
         run.timings()
-        parts.append(pipeline._inputs("corpus", run.recipe))
-    assert pipeline._changed(parts[0], parts[1]) == [pipeline.MEASURED]
-    assert pipeline._changed(parts[0], parts[2]) == []  # other seconds, the same decision
-    assert pipeline._changed(old, parts[0]) == []
-    assert pipeline.MEASURED not in pipeline._inputs("corpus", other_precision(run, "fp32").recipe)
+        parts.append(up_to_date.stage_inputs("corpus", run.recipe))
+    assert up_to_date.changed_inputs(parts[0], parts[1]) == [up_to_date.MEASURED]
+    assert up_to_date.changed_inputs(parts[0], parts[2]) == []  # other seconds, the same decision
+    assert up_to_date.changed_inputs(old, parts[0]) == []
+    assert up_to_date.MEASURED not in up_to_date.stage_inputs("corpus", other_precision(run, "fp32").recipe)
 
 
 def test_a_command_outside_a_run_takes_precision(tmp_path, monkeypatch):

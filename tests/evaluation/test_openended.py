@@ -199,7 +199,7 @@ def test_the_command_counts_what_it_sets_aside(listener, tmp_path):
     ],
 )
 def test_prompts_of_another_kind_are_named_by_line(tmp_path, change, words):
-    """An evaluation that cannot be read whole is none: its lines are reencode_stale, not passed over."""
+    """An evaluation that cannot be read whole is none: its lines are repaired, not passed over."""
     (tmp_path / "a.wav").touch()
     good = {"id": "a", "text": "t", "audio": "a.wav", "prompt": None, "answers": None}
     write_jsonl(tmp_path / "p.jsonl", [good, {**good, "id": "b", **change}])

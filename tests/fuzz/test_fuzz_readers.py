@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 from salad.config import Speech, Text
 from salad.data.ingest_plan import IngestLimits, make_plan, read_plan, rows_of
+from salad.data.readers.registry import READERS, open_source
 from salad.data.readers.text import read_text
-from salad.data.sources import READERS, open_source
 from salad.evaluation.benchmark_task import Task, items_of
 from salad.evaluation.rows import read_rows
 from salad.types import SaladError

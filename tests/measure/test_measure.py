@@ -7,19 +7,21 @@ from hypothesis import strategies as st
 
 from salad.align.transcript_match import words_for_ranges
 from salad.evaluation.next_sentence import build_items
+from salad.measure.accuracy import (
+    accuracy,
+    chance,
+    gap,
+    mcnemar,
+    minimum_detectable_gap,
+    pooled_gap,
+)
 from salad.measure.divergence import DocumentKL, summary
 from salad.measure.format import bounds, with_detectable, with_error, with_interval
 from salad.measure.results import McNemar
 from salad.measure.statistics import (
-    accuracy,
     blocked_spread,
-    chance,
     detectable,
-    gap,
     holm,
-    mcnemar,
-    minimum_detectable_gap,
-    pooled_gap,
     pooled_spread,
     proportion,
     replicate_reach,

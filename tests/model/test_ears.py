@@ -418,7 +418,9 @@ def test_both_parts_learn_letters_and_go_on_after_a_stop(tokenizer, tmp_path, ra
     lower = LowerTask(model, [span for span, _ in spans], steps=steps, batch=12, seed=0)
     with torch.no_grad():
         before = float(lower.loss((steps, list(range(12))))[0])
-    schedule = Schedule(steps, {"adapter": 1e-2}, decay_share=0.3, optimizer="muon" if causal else "adamw")
+    schedule = Schedule(
+        steps, {"adapter": 1e-2}, warmup_steps=0, decay_share=0.3, optimizer="muon" if causal else "adamw"
+    )
     train(model, lower, schedule, tmp_path / "lower", title="t", bf16=False)
     with torch.no_grad():
         assert float(lower.loss((steps, list(range(12))))[0]) < 0.7 * before
@@ -434,7 +436,9 @@ def test_both_parts_learn_letters_and_go_on_after_a_stop(tokenizer, tmp_path, ra
     kl = DistillTask(model, Teacher(model, cache=False), batches, alpha=1.0, context=256, hear=model.hear_symbols)
     heard = HeardSpellTask(model, spans, steps=12, batch=4, seed=0)
     task = Together(read, [Side("kl", kl, 1.0, 8), Side("heard", heard, 0.5)])
-    schedule = Schedule(12, {"adapter": 5e-3}, checkpoint_every=4, keep=9, optimizer="adamw" if causal else "muon")
+    schedule = Schedule(
+        12, {"adapter": 5e-3}, warmup_steps=0, checkpoint_every=4, keep=9, optimizer="adamw" if causal else "muon"
+    )
     with torch.no_grad():
         before = float(read.loss(0)[0])
     start = {k: v.clone() for k, v in model.state_dict().items()}
@@ -468,7 +472,7 @@ def test_a_loss_that_is_not_finite_names_its_batch(tokenizer, letters, tmp_path,
         lower = LowerTask(model, [span] * 3, steps=2, batch=3, seed=0, by_word=0.0)
         task = Together(Together(read, []), [Side("lower", lower, 1.0)])
     with pytest.raises(SaladError, match="bad-batch.json names the documents"):
-        train(model, task, Schedule(2, {"adapter": 1e-3}), tmp_path, title="t", bf16=False)
+        train(model, task, Schedule(2, {"adapter": 1e-3}, warmup_steps=0), tmp_path, title="t", bf16=False)
     members = [member["piece"] for member in read_json(tmp_path / "bad-batch.json")["members"]]
     assert sorted(members) == ([0, 0, 1, 2] if beside else [0])
 
@@ -489,7 +493,7 @@ def test_a_mask_leaves_something_to_hear(tokenizer, letters, tmp_path):
     frames = rng.normal(size=(64, 4, DIM)).astype(np.float16)
     spans = [SymbolSpan(own, np.array([1, 2]), ((0, 2, 0.0, 0.1),)) for own in frames]
     task = LowerTask(model, spans, steps=2, batch=64, seed=0)
-    train(model, task, Schedule(steps=2, lr={"adapter": 1e-3}), tmp_path, title="t", bf16=False)
+    train(model, task, Schedule(steps=2, lr={"adapter": 1e-3}, warmup_steps=0), tmp_path, title="t", bf16=False)
     norms = [row["grad_norm"] for row in read_jsonl(tmp_path / "metrics.jsonl")]
     assert max(norms) < 100
 

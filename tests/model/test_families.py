@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from salad.data.generate_text import _asked
+from salad.data.generate_text import _chat_prompt
 from salad.evaluation.open_ended import answer_alike
 from salad.evaluation.score import score, score_one_by_one
 from salad.evaluation.scorer_model import Reader
@@ -343,7 +343,7 @@ def test_a_tokenizer_that_does_not_fit_is_refused_with_both_figures():
     with pytest.raises(SaladError, match="check `chat template`: got it raises TemplateError: a system turn"):
         check_llm(llm, own).require("x")
     with pytest.raises(SaladError, match="does not write one user's turn .a system turn comes first"):
-        _asked(own, "Write.")
+        _chat_prompt(own, "Write.")
 
 
 def test_a_folder_is_checked_once_until_it_changes(tmp_path, monkeypatch):
@@ -508,7 +508,7 @@ def test_a_chat_template_that_takes_parts_gets_them_and_one_without_words_is_ref
     llm, own = make_llm("llama"), tokenizer_of(ROWS)
     own.chat_template = "<s>" + PARTS
     assert verdicts(check_llm(llm, own))["chat template"] == "right"
-    assert _asked(own, "w5 w6") == "<s>w5 w6"
+    assert _chat_prompt(own, "w5 w6") == "<s>w5 w6"
     processor = SaladProcessor(own, "log-mel", ROWS, 1)
     assert processor.apply_chat_template([{"role": "user", "content": "w5 w6"}]) == "<s>w5 w6"
     parts = [{"type": "text", "text": "w7 "}, {"type": "audio"}]

@@ -5,6 +5,7 @@ Their text is not in transformers' wheel. docs/transformers.md lists those that 
 
 import copy
 import inspect
+import json
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from transformers import (
     TextIteratorStreamer,
 )
 
+from salad.config import Model
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.testing.listeners import tokenizer
 from salad.testing.models import DIM, VOCABULARY, make_model
@@ -46,7 +48,9 @@ def make_symbol_model():
     shape = dict(lower_layers=1, lower_width=16, upper_layers=1, upper_width=16, upper_heads=2, depth=9)
     symbols = Symbols.found_in(["abcdefgh"], "letters").to_dict()
     return SaladForConditionalGeneration(
-        SaladConfig(llm_config=llm, frame_dim=DIM, rate="text", ears="symbols", symbols=symbols, ears_shape=shape)
+        SaladConfig(
+            llm_config=llm, frame_dim=DIM, stride=4, rate="text", ears="symbols", symbols=symbols, ears_shape=shape
+        )
     )
 
 
@@ -87,6 +91,14 @@ def test_config(tmp_path):
     assert again.to_dict() == config.to_dict() | config.to_dict()
     assert again.get_text_config() is again.llm_config and again.get_text_config(decoder=True).vocab_size == VOCABULARY
     assert SaladConfig().llm_config.model_type == "llama" and copy.deepcopy(config).to_dict() == config.to_dict()
+
+
+def test_defaults_of_the_ears_are_those_of_the_recipe(tmp_path):
+    section, config = Model(), SaladConfig()
+    shape = section.shape()
+    assert {name: getattr(config, name) for name in shape} == shape and config.prior == section.prior
+    config.save_pretrained(tmp_path)  # and what is saved leaves no size to a default
+    assert not {*shape, "prior"} - set(json.loads((tmp_path / "config.json").read_text()))
 
 
 def test_save_load(model, inputs, tmp_path):

@@ -1,5 +1,6 @@
 """The loss: exact against the naive form, zero where it must be, gradients checked in double precision."""
 
+import dataclasses
 import itertools
 import sys
 
@@ -8,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salad.config import Stage
 from salad.objective.ctc import ctc, ctc_fits
-from salad.objective.distill import distill, kl_per_position
+from salad.objective.distill import Objective, distill, kl_per_position
 from salad.objective.head import Head
 from salad.types import SaladError
 
@@ -37,8 +39,8 @@ def test_gradients(divergence, alpha, temperature, beta):
     s, t, hs, ht, y = case()
     s.requires_grad_()
     hs.requires_grad_()
-    settings = {"divergence": divergence, "temperature": temperature, "beta": beta, "chunk": 3}
-    assert torch.autograd.gradcheck(lambda a, b: distill(a, t, b, ht, y, alpha, **settings).total, (s, hs))
+    objective = Objective(divergence, temperature, beta)
+    assert torch.autograd.gradcheck(lambda a, b: distill(a, t, b, ht, y, alpha, objective, chunk=3).total, (s, hs))
 
 
 @pytest.mark.parametrize("divergence", ["kl", "reverse_kl"])
@@ -57,7 +59,7 @@ def test_a_head_s_bias_scale_and_cap_are_applied_chunk_by_chunk(divergence, bias
         return 0.6 * kl - 0.4 * log_s.gather(1, y[:, None]).sum()
 
     parts = [x.requires_grad_() for x in (s, hs, *([bias] if biased else []))]
-    settings = {"divergence": divergence, "chunk": 3}
+    settings = {"objective": Objective(divergence), "chunk": 3}
     ours = lambda s, w, b=None: distill(s, t, Head(w, b, scale, cap), teacher, y, 0.6, **settings).total  # noqa: E731
     wanted = naive(s, hs, bias)
     assert torch.allclose(ours(*parts), wanted)
@@ -70,10 +72,10 @@ def test_other_divergences_equal_their_definitions():
     s, t, hs, ht, y = case()
     log_s, log_t = ((x / 2).log_softmax(-1) for x in (s @ hs.T, t @ ht.T))
     kl = lambda log_p, log_q: (log_p.exp() * (log_p - log_q)).sum()  # noqa: E731
-    reverse = distill(s, t, hs, ht, y, divergence="reverse_kl", temperature=2.0)
+    reverse = distill(s, t, hs, ht, y, objective=Objective("reverse_kl", 2.0))
     assert torch.allclose(reverse.kl, 4 * kl(log_s, log_t))
     log_m = (0.3 * log_t.exp() + 0.7 * log_s.exp()).log()
-    jsd = distill(s, t, hs, ht, y, divergence="jsd", temperature=2.0, beta=0.3)
+    jsd = distill(s, t, hs, ht, y, objective=Objective("jsd", 2.0, 0.3))
     assert torch.allclose(jsd.kl, 4 * (0.3 * kl(log_t, log_m) + 0.7 * kl(log_s, log_m)))
 
 
@@ -125,7 +127,7 @@ def test_compiled_equals_eager():
     for divergence in ("kl", "jsd"):
         losses, grads = [], []
         for compile in (False, True):
-            loss = distill(s, t, hs, ht, y, 0.5, divergence=divergence, compile=compile)
+            loss = distill(s, t, hs, ht, y, 0.5, Objective(divergence, compile=compile))
             (grad,) = torch.autograd.grad(loss.total, s)
             losses.append(loss.total)
             grads.append(grad)
@@ -137,12 +139,18 @@ def test_compiled_equals_eager():
     [
         ({"divergence": "tv"}, "divergence: 'tv'"),
         ({"temperature": 0.0}, "temperature 0.0"),
-        ({"divergence": "jsd", "beta": 1.0}, "beta 1.0"),
+        ({"divergence": "jsd", "jsd_beta": 1.0}, "jsd_beta 1.0"),
     ],
 )
 def test_settings_that_do_not_fit(change, message):
     with pytest.raises(SaladError, match=message):
-        distill(*case(), **change)
+        Objective(**change)
+
+
+def test_an_objective_is_what_the_section_says():
+    settings = Stage(steps=1, divergence="jsd", temperature=2, jsd_beta=0.25, compile=True)
+    made = Objective.of(settings)
+    assert all(getattr(made, own.name) == getattr(settings, own.name) for own in dataclasses.fields(Objective))
 
 
 def test_shapes_that_do_not_fit():

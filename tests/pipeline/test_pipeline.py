@@ -17,7 +17,7 @@ import pytest
 
 from salad.config import Recipe, load_recipe
 from salad.files import read_json, sha256_json, write_text
-from salad.pipeline import replaced
+from salad.pipeline import replaced, up_to_date
 from salad.pipeline import run as pipeline
 from salad.pipeline.lock import one_owner, owned
 from salad.training.distributed import ProcessGroup
@@ -31,7 +31,7 @@ STAGE_FILES = sorted((Path(pipeline.__file__).parent / "stages").glob("*.py"))
 @pytest.fixture
 def calls(monkeypatch):
     """Stages that note their names in place of the real ones; the order and the skipping are the pipeline's own."""
-    noted, real = [], pipeline._module
+    noted, real = [], up_to_date.stage_module
 
     def load(stage):
         def run(run):
@@ -44,7 +44,8 @@ def calls(monkeypatch):
         return types.SimpleNamespace(**{**vars(real(stage)), "run": run})
 
     noted_failures = set()
-    monkeypatch.setattr(pipeline, "_module", load)
+    for part in (pipeline, up_to_date):
+        monkeypatch.setattr(part, "stage_module", load)
     return noted, noted_failures
 
 
@@ -111,7 +112,7 @@ class Two:
 
 
 def test_the_first_process_alone_looks_at_the_recordings_once_and_decides(calls, recipe_values, tmp_path, monkeypatch):
-    made, asked, load = recipe(recipe_values, tmp_path), [], pipeline._module
+    made, asked, load = recipe(recipe_values, tmp_path), [], up_to_date.stage_module
     world = Two(monkeypatch)
 
     def stamp(path):
@@ -119,12 +120,13 @@ def test_the_first_process_alone_looks_at_the_recordings_once_and_decides(calls,
         return "here" if world.is_first else "of another disk"
 
     def with_recordings(stage):
-        own = {"FOUND": {pipeline.RECORDINGS: ("out.txt", stamp, lambda path: "here")}} if stage == "corpus" else {}
+        own = {"FOUND": {up_to_date.RECORDINGS: ("out.txt", stamp, lambda path: "here")}} if stage == "corpus" else {}
         if not world.is_first:  # in a thread it would write to the same temporary file
             own["run"] = lambda run: calls[0].append(stage)
         return types.SimpleNamespace(**{**vars(load(stage)), **own})
 
-    monkeypatch.setattr(pipeline, "_module", with_recordings)
+    for part in (pipeline, up_to_date):
+        monkeypatch.setattr(part, "stage_module", with_recordings)
     for looked in ([], [True]):
         asked.clear()
         assert world.run(lambda: pipeline.run_pipeline(made)) == [made.run_dir] * 2
@@ -535,7 +537,7 @@ def test_a_finished_run_stays_finished(name, tmp_path):
     values = made.model_dump(mode="json")
     loading = [values["sequence"].pop(key) for key in ("features", "stream", "lanes", "buffer_shards", "encode")]
     for stage, sections in NAMED.items():
-        found = pipeline._inputs(stage, made)
+        found = up_to_date.stage_inputs(stage, made)
         assert {key: found.pop(key) for key in sections} == {key: sha256_json(values[key])[:16] for key in sections}
         more = {key.split()[0] if key.startswith("asset ") else key for key in found}
         assert more == ({"asset"} if stage == "assets" else FURTHER[name].get(stage, set()))
@@ -544,9 +546,10 @@ def test_a_finished_run_stays_finished(name, tmp_path):
 
 
 def test_every_stage_declares_what_it_is_made_from():
-    found = [stage for stage in pipeline.STAGES for name in pipeline._module(stage).SECTIONS if name not in SETTINGS]
+    files = {stage: up_to_date.stage_module(stage) for stage in pipeline.STAGES}
+    found = [stage for stage, file in files.items() for name in file.SECTIONS if name not in SETTINGS]
     assert not found and {path.stem for path in STAGE_FILES} == {*pipeline.STAGES, "__init__"}
-    assert [stage for stage in pipeline.STAGES if getattr(pipeline._module(stage), "TOGETHER", False)] == [
+    assert [stage for stage, file in files.items() if getattr(file, "TOGETHER", False)] == [
         "stage1",
         "stage2",
     ]

@@ -16,8 +16,9 @@ from salad.data.manifest import read_utterances, write_utterances
 from salad.files import read_json, read_jsonl
 from salad.model.encoders import job
 from salad.pipeline import speech_jobs
-from salad.pipeline.run import Run, _inputs, run_pipeline
+from salad.pipeline.run import Run, run_pipeline
 from salad.pipeline.stages.align import load_aligned, load_frames
+from salad.pipeline.up_to_date import stage_inputs
 from salad.sequence.examples import all_pieces
 from salad.synthesize import word_times
 from salad.testing.corpora import RATE_HZ, sound, write_jsonl
@@ -168,7 +169,7 @@ def test_other_layouts_align_nothing_again(corpus, made, tmp_path):
     first = corpus(recordings)
     made.clear()
     three = corpus(recordings, stages=("align",), layouts=3)
-    assert _inputs("corpus", three.recipe) == _inputs("corpus", first.recipe)
+    assert stage_inputs("corpus", three.recipe) == stage_inputs("corpus", first.recipe)
     assert set(made) == {"encode_pieces"} and sum(made["encode_pieces"]) == NUM - 4  # what is measured on hears one
     made.clear()
     assert held(three) == held(corpus(recordings, "fresh", layouts=3))

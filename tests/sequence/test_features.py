@@ -16,8 +16,9 @@ from salad.model.encoders import job as encoding
 from salad.model.encoders.job import FlyFrames
 from salad.model.teacher import Teacher
 from salad.pipeline import speech_jobs as speech
-from salad.pipeline.run import Run, _inputs
+from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import encode, open_frames
+from salad.pipeline.up_to_date import stage_inputs
 from salad.sequence import FrameShard, FrameStore, check_shard, tokenise
 from salad.sequence.examples import all_pieces, build_example, draw_layout
 from salad.sequence.frames import Piece, write_frames
@@ -316,7 +317,7 @@ def test_how_frames_are_loaded_runs_no_data_stage_again(setting):
     run, _, _ = setting
 
     def inputs(stage, **sequence):
-        return _inputs(stage, with_sequence(run, **sequence).recipe)
+        return stage_inputs(stage, with_sequence(run, **sequence).recipe)
 
     for change in ({"stream": True}, {"features": "fly"}, {"stream": True, "lanes": 2}):
         assert inputs("align", **change) == inputs("align")
@@ -381,7 +382,7 @@ def test_more_layouts_of_whole_recordings_encode_nothing(whole, monkeypatch):
     monkeypatch.setattr("salad.model.encoders.job.encode_pieces", lambda *_, **__: pytest.fail("encoded again"))
     store = encode(with_sequence(run, layouts=9), folder, utterances, "t", layouts=9, whole=True)
     assert frames_of(run, store, utterances, 8)
-    assert _inputs("align", run.recipe) != _inputs("align", with_sequence(run, encode="spans").recipe)
+    assert stage_inputs("align", run.recipe) != stage_inputs("align", with_sequence(run, encode="spans").recipe)
 
 
 def test_an_encoder_that_is_not_causal_hears_no_whole_recordings(setting):

@@ -68,7 +68,8 @@ def test_vllm_writes_what_generate_writes(tmp_path, monkeypatch):
     torch.manual_seed(0)
     shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     llm = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, initializer_range=0.3, **shape))
-    config = SaladConfig(llm_config=llm.config, frame_dim=80, rate="text", ctc_vocab_size=20)
+    ears = {"adapter_layers": 2, "adapter_width": 576, "adapter_mlp": 1536, "adapter_heads": 9, "adapter_kv_heads": 3}
+    config = SaladConfig(llm_config=llm.config, frame_dim=80, stride=4, rate="text", ctc_vocab_size=20, **ears)
     model = SaladForConditionalGeneration.from_llm(llm, config).eval()
     model.ctc.token_ids.copy_(torch.arange(1, 21))
     model.save_pretrained(tmp_path)

@@ -9,6 +9,7 @@ import yaml
 
 from salad.files import read_json, write_json, write_jsonl
 from salad.pipeline import run as pipeline
+from salad.pipeline import up_to_date
 from salad.records import to_json
 from salad.study import sweep
 from salad.study.ablation import CellRun, compare, table
@@ -36,7 +37,7 @@ def recipe(tmp_path, recipe_values, monkeypatch):
     """A recipe whose stages note where they ran; order, sharing and budget are the real ones."""
     ran: list[str] = []
 
-    real = pipeline._module
+    real = up_to_date.stage_module
 
     def noting(stage):
         def run(run):
@@ -46,7 +47,8 @@ def recipe(tmp_path, recipe_values, monkeypatch):
 
         return types.SimpleNamespace(**{**vars(real(stage)), "run": run})
 
-    monkeypatch.setattr(pipeline, "_module", noting)
+    for part in (pipeline, up_to_date):
+        monkeypatch.setattr(part, "stage_module", noting)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({**recipe_values, "run_dir": str(tmp_path / "run")}))
     return path, ran

@@ -111,7 +111,7 @@ def make_task(
 
 def schedule(steps: int = 2, **options) -> Schedule:
     rates = {"adapter": 1e-3, "ctc": 1e-3, "llm": 1e-4}
-    return Schedule(steps=steps, lr=rates, decay_share=0.0, checkpoint_every=2, keep=9, **options)
+    return Schedule(steps=steps, lr=rates, warmup_steps=0, decay_share=0.0, checkpoint_every=2, keep=9, **options)
 
 
 def metrics(folder: Path) -> list[list[float]]:

@@ -15,7 +15,7 @@ from salad.training.checkpoint import latest_checkpoint
 from salad.training.loop import Schedule, train
 from salad.types import SaladError
 
-SCHEDULE = Schedule(steps=4, lr={"adapter": 1e-2}, decay_share=0.0, checkpoint_every=2)
+SCHEDULE = Schedule(steps=4, lr={"adapter": 1e-2}, warmup_steps=0, decay_share=0.0, checkpoint_every=2)
 
 
 class Model(torch.nn.Module):

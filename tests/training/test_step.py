@@ -54,7 +54,7 @@ def test_the_host_waits_once_a_step_before_the_optimiser(tmp_path, monkeypatch, 
     task = DistillTask(model, Teacher(base, cache=False), [make_examples(5, num=6)] * 5, alpha=0.5, context=context)
     packs = task.packs
     task.packs = lambda step: at_packs.append(waits.count) or packs(step)
-    schedule = Schedule(steps=5, lr={"adapter": 1e-3, "llm": 1e-4}, decay_share=0.0, checkpoint_every=5)
+    schedule = Schedule(steps=5, lr={"adapter": 1e-3, "llm": 1e-4}, warmup_steps=0, decay_share=0.0, checkpoint_every=5)
     with waits:
         train(model, task, schedule, tmp_path, title="t", bf16=False)
     assert (len(packs(0)) > 1) == (context == 24)
@@ -69,7 +69,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_p
     next(model.adapter.parameters()).register_hook(lambda gradient: gradient * float("inf"))
     before = [p.clone() for p in model.parameters()]
     with pytest.raises(SaladError, match="grad_norm: got (inf|nan) at step 0"):
-        train(model, task, Schedule(steps=1, lr={"adapter": 1e-3}), tmp_path, title="t", bf16=False)
+        train(model, task, Schedule(steps=1, lr={"adapter": 1e-3}, warmup_steps=0), tmp_path, title="t", bf16=False)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
@@ -97,7 +97,9 @@ def test_a_fused_optimiser_goes_on_from_a_checkpoint(tmp_path, monkeypatch):
         monkeypatch.setattr(loop, "make_optimizer", lambda *given, **_: made(*given, fused=fused))
         model, base = make_model(), make_model()
         task = DistillTask(model, Teacher(base, cache=False), [make_examples(5, num=6)] * 6, alpha=0.5, context=2048)
-        schedule = Schedule(steps=steps, lr={"adapter": 1e-3, "llm": 1e-4}, decay_share=0.0, checkpoint_every=2, keep=9)
+        schedule = Schedule(
+            steps=steps, lr={"adapter": 1e-3, "llm": 1e-4}, warmup_steps=0, decay_share=0.0, checkpoint_every=2, keep=9
+        )
         saved = Saved(train(model, task, schedule, folder, title="t", bf16=False), ["weights"])
         return {name: saved.read(name) for name in saved}
 

@@ -275,7 +275,7 @@ def test_a_leap_of_the_loss_stops_and_keeps_its_batch(tmp_path):
 
     task.loss = leaping
     task.batches = [task.batches[0]] * 40
-    schedule = Schedule(steps=40, lr={"adapter": 1e-3}, spike_factor=5.0, checkpoint_every=40)
+    schedule = Schedule(steps=40, lr={"adapter": 1e-3}, warmup_steps=0, spike_factor=5.0, checkpoint_every=40)
     with pytest.raises(SaladError, match="spike_factor 5"):
         train(model, task, schedule, tmp_path, title="t", bf16=False)
     saved = json.loads((tmp_path / "bad-batch.json").read_text())
@@ -311,7 +311,9 @@ def test_the_log_tells_rates_and_norms_of_every_group(tmp_path):
 
 def test_one_batch_is_overfitted(tmp_path):
     model = make_model("text", 30)
-    schedule = Schedule(steps=60, lr={"adapter": 1e-2, "ctc": 1e-2}, decay_share=0.0, checkpoint_every=60)
+    schedule = Schedule(
+        steps=60, lr={"adapter": 1e-2, "ctc": 1e-2}, warmup_steps=0, decay_share=0.0, checkpoint_every=60
+    )
     train(model, OneBatch(make_task(model)), schedule, tmp_path, title="t", bf16=False)
     losses = [row["loss"] for row in read_jsonl(tmp_path / "metrics.jsonl")]
     assert losses[-1] < 0.3 * losses[0]
@@ -390,11 +392,20 @@ def test_killed_twenty_times_equals_uninterrupted(tmp_path):
     assert sha256_file(whole / "weights.safetensors") == sha256_file(parts / "weights.safetensors")
 
 
+def test_a_schedule_of_its_own_has_the_defaults_of_a_stage():
+    assert Schedule(steps=1, lr={"llm": 1e-4}) == Schedule.of(Stage(steps=1), {"llm": 1e-4})
+
+
 def test_a_schedule_takes_every_setting_of_its_section():
     settings = Stage(steps=7, warmup_steps=3, probe_every=4, keep=5, ema=0.5, spike_factor=9, optimizer="muon")
     made = Schedule.of(settings, {"llm": 1e-4})
     names = {own.name for own in dataclasses.fields(Schedule)} - {"lr"}
     assert {name: getattr(made, name) for name in names} == {name: getattr(settings, name) for name in names}
     part = Schedule.of(WarmStart(warmup_steps=2), {"adapter": 1e-3}, weight_decay=0.01)
-    assert (part.steps, part.warmup_steps, part.weight_decay, part.probe_every) == (400, 2, 0.01, 0)
+    assert (part.steps, part.warmup_steps, part.weight_decay, part.probe_every) == (
+        400,
+        2,
+        0.01,
+        Stage(steps=1).probe_every,
+    )
     assert part.grad_clip == Stage(steps=1).grad_clip  # the section has none: a stage's default

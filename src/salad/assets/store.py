@@ -52,13 +52,13 @@ def get(name_or_path: str | Path, *, kind: Kind | None = None) -> Path:
 
 def is_cached(name: str) -> bool:
     """Whether `get(name)` would return at once (names and sizes are looked at, hashes only by `verify`)."""
-    asset = known(name)
+    asset = asset_named(name)
     return _is_whole(asset, asset_folder(asset))
 
 
 def verify(name: str) -> list[tuple[str, str]]:
     """(file, "ok" | "missing" | "wrong hash: ...") for each file of a known asset; reads every byte again."""
-    asset = known(name)
+    asset = asset_named(name)
     folder, rows = asset_folder(asset), []
     with progress(f"verify {name}", total=max(1, asset.num_bytes // 1_000_000), unit="MB") as bar:
         for file in asset.files:
@@ -101,7 +101,7 @@ def sha256_once(path: Path, stamp: tuple[int, ...]) -> str:
     return sha256_file(path)
 
 
-def known(name: str) -> Asset:
+def asset_named(name: str) -> Asset:
     if name not in ASSETS:
         raise SaladError(f"asset: got {name!r}, expected one of {', '.join(sorted(ASSETS))}; use one of these names")
     return ASSETS[name]

@@ -38,7 +38,7 @@ class _Sound:
     fields: tuple[tuple[int, int, int, int], ...]
 
 
-def reencode_stale(file: BinaryIO) -> bytes | None:
+def with_true_length(file: BinaryIO) -> bytes | None:
     """A WAV, AIFF, CAF or AU whose samples go on behind the length that it tells, with their length; else None.
 
     Recorders that are killed leave 0, or what there was when they last wrote the header. (Lengths that go beyond the

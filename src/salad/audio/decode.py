@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from salad.audio.chunks import CHUNKED, joined_chunked, joined_mp4, reencode_stale, sphere_fault, wav_fault
+from salad.audio.chunks import CHUNKED, joined_chunked, joined_mp4, sphere_fault, wav_fault, with_true_length
 from salad.audio.containers import (
     CUT_OFF_S,
     CUT_OFF_SHARE,
@@ -210,7 +210,7 @@ def _layout_of(source: str | Path | bytes, head: bytes) -> _Layout:
             return _Layout("" if flac_is_right(file, tag) else "flac", fault=fault, partly=False)
         if head[:4] in CHUNKED:
             fault = JOINED if joined_chunked(file) else wav_fault(file)
-            return _Layout(late=not fault and reencode_stale(file) is not None, fault=fault, partly=False)
+            return _Layout(late=not fault and with_true_length(file) is not None, fault=fault, partly=False)
         if head[:4] == b"NIST":
             return _Layout(fault=sphere_fault(file))
         if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
@@ -240,7 +240,7 @@ def _read(
         return read_av(source, name, offset_s, duration_s, max_s, layout.kind)
     if layout.late:
         with opened(source) as file:
-            source = reencode_stale(file) or source
+            source = with_true_length(file) or source
     return _read_soundfile(source, name, offset_s, duration_s, max_s)
 
 

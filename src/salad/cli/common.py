@@ -1,14 +1,12 @@
-"""What the commands share: their options, plain errors, tables."""
+"""What the commands share: their options, how they are registered, tables."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import os
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +14,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from salad import api
+from salad.cli.exits import plain_errors
 
-USER_ERROR = 2
-STOPPED = 75  # EX_TEMPFAIL: SIGTERM ended the training, and the same command goes on
-INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 BEGIN, MAKE, MEASURE, LOOK = "Begin here", "Make a model", "Measure and compare", "Look at what is there"  # of --help
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/demo.yaml.")]
@@ -133,27 +129,6 @@ def names(listed: str) -> tuple[str, ...]:
 def _is_file(name: str) -> bool:
     own, _, path = name.partition("=")
     return os.path.isfile(name) or ("," not in own and os.path.isfile(path))
-
-
-@contextmanager
-def plain_errors(debug: bool) -> Iterator[None]:
-    """A user's error is one red message and exit code 2, a training that SIGTERM stopped 75; Ctrl-C is 130. A bug keeps
-    its traceback."""
-    from salad.types import SaladError, Stopped
-
-    try:
-        yield
-    except SaladError as error:
-        if debug:
-            raise
-        typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
-        raise typer.Exit(STOPPED if isinstance(error, Stopped) else USER_ERROR) from None
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        again = shlex.join(["salad", *sys.argv[1:]])
-        typer.secho(f"\nInterrupted. The same command resumes: {again}", fg=typer.colors.YELLOW, err=True)
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -68,13 +68,13 @@ def assets_get(
 ) -> None:
     """Fetch assets into the cache, check their sha256 and print where they are."""
     from salad.assets import ASSETS, get
-    from salad.assets.store import known
+    from salad.assets.store import asset_named
     from salad.types import SaladError
 
     if bool(names) == everything:
         raise SaladError("assets get: expected names from `salad assets list`, or --all (and not both)")
     for name in names or []:
-        known(name)
+        asset_named(name)
     wanted = list(ASSETS) if everything else names or []
     print_table(("name", "path"), [(name, str(get(name))) for name in wanted])
 
@@ -85,10 +85,10 @@ def assets_verify(
 ) -> None:
     """Compare cached files with their pinned sha256; exit code 1 where one differs or is missing."""
     from salad.assets import ASSETS, is_cached, verify
-    from salad.assets.store import known
+    from salad.assets.store import asset_named
 
     for name in names or []:
-        known(name)
+        asset_named(name)
     rows = [
         (name, file, status)
         for name in names or [name for name in ASSETS if is_cached(name)]

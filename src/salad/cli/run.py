@@ -236,7 +236,7 @@ def plan(
         header = ("run", "stage", "forecast", "took", "difference")
         print_table(header, [row for found in checks for row in check.rows(found)])
     for found in (*known.checks, *checks):
-        typer.echo(check.said(found))
+        typer.echo(check.sentence(found))
     print_table(("not the paper's", "paper", "this recipe", "what for"), [astuple(d) for d in departures(settings)])
 
 

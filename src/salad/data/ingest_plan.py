@@ -319,7 +319,7 @@ def choose_heldout(
         own = pick(documents, places)
         target = max(1, min(round(share * len(own)), at_most // len(sources)))
         for level, grouped in (("speaker", _by_speaker), ("recording", _by_recording), ("document", _by_document)):
-            taken = _taken(grouped(own), target, f"{seed}/{source}")  # one kind at a time: names of a whole corpus
+            taken = _drawn(grouped(own), target, f"{seed}/{source}")  # one kind at a time: names of a whole corpus
             if taken and len(taken) >= target / 2 and len(taken) < len(own):
                 chosen |= set(taken)
                 kept_by[source] = level
@@ -327,7 +327,7 @@ def choose_heldout(
     return chosen, kept_by
 
 
-def _taken(groups: Mapping[str, Sequence[int]], target: int, seed: str) -> list[int]:
+def _drawn(groups: Mapping[str, Sequence[int]], target: int, seed: str) -> list[int]:
     """Numbers of whole groups, drawn by their names, that come near to the target."""
     taken: list[int] = []
     for key in sorted(groups, key=lambda k: hashlib.sha256(f"{seed}/{k}".encode()).digest()):

@@ -34,7 +34,7 @@ class Recording:
     sentences: tuple[Sentence, ...]
 
     @property
-    def said(self) -> tuple[str, str]:
+    def reading(self) -> tuple[str, str]:
         """(document id, voice)"""
         return self.utterance.document_id, self.utterance.speaker
 

@@ -20,8 +20,8 @@ from salad.data.ingest_plan import CHARS_PER_S, IngestLimits, choose_heldout, ma
 from salad.data.manifest import utterances_in
 from salad.data.plan_stamps import stamp_again
 from salad.data.quarantine import gather_quarantine
+from salad.data.readers.registry import open_source
 from salad.data.readers.text import read_local_text, stream_text, unique_text
-from salad.data.sources import open_source
 from salad.engine import pick
 from salad.files import JsonObject, Rows, json_objects, read_jsonl, write_jsonl
 from salad.progress import console

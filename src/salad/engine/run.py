@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from salad.engine.devices import Library, Setting, environment, gpus_here, no_gpu, plan_workers, told
+from salad.engine.devices import Library, Setting, devices_line, environment, gpus_here, no_gpu, plan_workers
 from salad.engine.local import LocalPool, single_threaded, torch_threads
 from salad.engine.shards import (
     MARK,
@@ -188,7 +188,7 @@ def _pool(
 
 def _tell(library: Library | None, title: str, devices: Sequence[str | None]) -> None:
     if library:
-        console.print(told(title, devices), highlight=False)
+        console.print(devices_line(title, devices), highlight=False)
 
 
 class _Drive:

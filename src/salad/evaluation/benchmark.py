@@ -26,6 +26,7 @@ from salad.evaluation.scorer_model import Reader, load_reader
 from salad.evaluation.spoken_results import clean_systems, spoken_figures, spoken_tables
 from salad.evaluation.task_items import TaskItem
 from salad.files import LONGEST_NAME, sha256_json, writable_folder, write_json, write_jsonl, write_text
+from salad.measure.statistics import DRAWS_OF_ITEMS
 from salad.model import SaladForConditionalGeneration
 from salad.progress import console, progress
 from salad.records import read_record, read_records, to_json
@@ -46,7 +47,7 @@ class BenchmarkOptions:
     num_fewshot: int = 0
     limit: int | None = None
     context: int = 2048
-    resamples: int = 10_000
+    resamples: int = DRAWS_OF_ITEMS
     seed: int = 0
 
 

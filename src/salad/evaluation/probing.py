@@ -18,7 +18,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from salad.measure.results import Interval
-from salad.measure.statistics import middle_95
+from salad.measure.statistics import DRAWS_REFITTED, middle_95
 from salad.model.llm import layer_states as llm_layer_states
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.sequence import assemble, best_fit
@@ -86,7 +86,7 @@ def probe(
     recordings: Sequence[str] | None = None,
     folds: int = 5,
     shuffles: int = 20,
-    resamples: int = 1000,
+    resamples: int = DRAWS_REFITTED,
     seed: int = 0,
 ) -> Probed:
     """Probe `states` [n, d] for `labels`: strings are classes, floats a number. `groups`: the document of each row.

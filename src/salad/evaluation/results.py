@@ -18,9 +18,9 @@ from salad.evaluation.sample import Doc, PlannedSystem, PlannedTask, Sample
 from salad.evaluation.score import OptionScore
 from salad.evaluation.task_items import TaskItem, as_read
 from salad.files import JsonObject
+from salad.measure.accuracy import accuracy, chance, gap, mcnemar, minimum_detectable_gap, pooled_gap
 from salad.measure.format import with_detectable, with_interval
 from salad.measure.results import Interval, PairedGap
-from salad.measure.statistics import accuracy, chance, gap, mcnemar, minimum_detectable_gap, pooled_gap
 from salad.records import to_json
 from salad.types import Gap, Result
 

@@ -19,10 +19,9 @@ from salad.evaluation.results import (
     result_of,
 )
 from salad.evaluation.sample import PlannedSystem, Sample
+from salad.measure.accuracy import accuracy, gap, pooled_gap
 from salad.measure.results import ErrorRates, Interval, PairedGap
-from salad.measure.statistics import accuracy, gap, pooled_gap
-from salad.text.normalise import normalise, wer_words
-from salad.text.speakable import speakable
+from salad.text.error_rates import pooled_cer, pooled_wer
 from salad.types import Result
 
 
@@ -121,18 +120,9 @@ def _difference(
 
 
 def error_rates(tasks: Mapping[str, Sequence[Sample]]) -> ErrorRates:
-    """Of transcripts, each text once: edits over words in Whisper's normal form, and over characters with numbers
-    spelled out."""
-    import jiwer
-
-    heard = {pair for rows in tasks.values() for row in rows for pair in zip(row.said, row.heard or (), strict=True)}
-    words = [tuple(" ".join(wer_words(text)) for text in pair) for pair in sorted(heard)]
-    spelled = [tuple(normalise(" ".join(speakable(text.split()))) for text in pair) for pair in sorted(heard)]
-    rates = {}
-    for name, measure, rows in (("wer", jiwer.wer, words), ("cer", jiwer.cer, spelled)):
-        said, got = zip(*(pair for pair in rows if pair[0]), strict=True)
-        rates[name] = float(measure(list(said), list(got)))
-    return ErrorRates(**rates)
+    """Of transcripts, each text once, all edits pooled: long texts weigh more than short ones."""
+    heard = {pair for rows in tasks.values() for row in rows for pair in zip(row.heard or (), row.said, strict=True)}
+    return ErrorRates(wer=pooled_wer(heard), cer=pooled_cer(heard))
 
 
 def _spread(rows: Mapping[str, SpokenRow]) -> dict[str, Spread]:

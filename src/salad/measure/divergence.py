@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from salad.measure.results import MeasuredKL, Share
-from salad.measure.statistics import middle_95
+from salad.measure.statistics import DRAWS, middle_95
 from salad.model.ears.symbol_ears import Readout
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
@@ -229,7 +229,7 @@ def heard(
     cascade: Sequence[DocumentKL] | None,
     *,
     documents: Mapping[str, str] | None = None,
-    resamples: int = 2000,
+    resamples: int = DRAWS,
     seed: int = 0,
 ) -> Share | None:
     """heard = (M_ref - M) / (M_ref - M_cascade): 0 at the reference, 1 at the cascade's transcript.
@@ -260,7 +260,7 @@ def difference(
     second: Sequence[DocumentKL],
     *,
     documents: Mapping[str, str] | None = None,
-    resamples: int = 2000,
+    resamples: int = DRAWS,
     seed: int = 0,
 ) -> Estimate:
     """M of `first` less M of `second`, in nats a token, on the documents that both have, which are resampled together.

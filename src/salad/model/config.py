@@ -24,6 +24,8 @@ class SaladConfig(PreTrainedConfig):
     `causal`: whether a position may see those after it in its span; `prior`: weight of the LLM's own judgement in what
     it reads). lora_rank: 0 unless the LLM carries LoRA weights.
     audio_token_id: placeholder in `input_ids`, never embedded and never generated; by default outside the LLM's table.
+    Defaults of the ears are those of a recipe's `Model` section, held to it by a test: `salad export` copies this class
+    into a file that stands without ours. A saved config.json names every size itself.
     origin: what the model was made by, as `salad.assets.origin_of` gives it. format_version: of the folder; an older
     one is read as it was meant, a newer one is refused.
     """
@@ -35,13 +37,13 @@ class SaladConfig(PreTrainedConfig):
     encoder: str = "log-mel"
     frame_rate_hz: float = 100.0
     frame_dim: int = 80
-    stride: int = 4
+    stride: int = 1
     rate: str = "fixed"
-    adapter_layers: int = 2
-    adapter_width: int = 576
-    adapter_mlp: int = 1536
-    adapter_heads: int = 9
-    adapter_kv_heads: int = 3
+    adapter_layers: int = 12
+    adapter_width: int = 960
+    adapter_mlp: int = 2560
+    adapter_heads: int = 15
+    adapter_kv_heads: int = 5
     ctc_vocab_size: int = 0
     ears: str = "single"
     symbols: dict[str, Any] | None = None

@@ -34,6 +34,7 @@ from salad.model.llm import (
 )
 from salad.model.prompt import Prompt, items_asked, read_prompt
 from salad.model.span_lengths import span_lengths
+from salad.model.splice import splice_at
 from salad.model.text_side import TextSide, refuse_lora
 from salad.objective.head import Head
 
@@ -174,7 +175,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         kept_lengths = lengths
         place = torch.cat([torch.arange(length, device=hidden.device) for length in lengths])
         if self.config.rate == "text":
-            keep, kept_lengths = self.ctc.kept(best, lengths)
+            keep, kept_lengths = self.ctc.positions_to_keep(best, lengths)
             hidden, scores, best, place = hidden[keep], logits[keep], best[keep], place[keep]
         else:
             scores = logits
@@ -259,8 +260,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
 
     def merge(self, ids: torch.Tensor, speech: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Token embeddings of `ids` [L] (any value at speech rows) with `speech` put in at `rows`."""
-        embedded: torch.Tensor = self.get_input_embeddings()(ids.clamp(min=0))
-        return embedded.index_copy(0, rows, speech.to(embedded.dtype)) if len(rows) else embedded
+        return splice_at(self.get_input_embeddings(), ids, rows, speech)
 
     # --- Hugging Face's interface ---------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from salad.model.splice import splice_at
 from salad.types import SaladError
 
 IGNORED = -100  # a label that the loss does not ask for
@@ -52,7 +53,7 @@ class Prompt:
 
 
 def read_prompt(
-    table: nn.Module,
+    table: nn.Embedding,
     audio_token_id: int,
     input_ids: torch.Tensor,
     mask: torch.Tensor | None,
@@ -82,10 +83,9 @@ def read_prompt(
     if counted != lengths:
         input_ids, mask, labels = _recounted(input_ids, mask, labels, heard, counted, lengths)
         heard = input_ids == audio_token_id
-    embeddings = table(input_ids.masked_fill(heard, 0))
-    if spans:
-        speech = torch.cat(list(spans)).to(embeddings.dtype)
-        embeddings = embeddings.index_put(heard.nonzero(as_tuple=True), speech)
+    places, width = heard.reshape(-1).nonzero().squeeze(1), table.weight.shape[1]
+    speech = torch.cat(list(spans)) if spans else table.weight.new_zeros(0, width)
+    embeddings = splice_at(table, input_ids, places, speech)
     if labels is not None:
         labels = labels.masked_fill(heard, IGNORED)
         if mask is not None and mask.dim() == 2:  # neither padding nor what stands behind it, which nothing predicts

@@ -38,7 +38,7 @@ def span_lengths(
     if config.rate == "fixed":
         return [-(-len(span) // config.stride) for span in frames]
     hidden, lengths = adapter(frames)
-    counts: list[int] = ctc.kept(ctc(hidden, table).argmax(dim=-1), lengths)[1]
+    counts: list[int] = ctc.positions_to_keep(ctc(hidden, table).argmax(dim=-1), lengths)[1]
     return counts
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 
+from salad.config import Stage
 from salad.objective.head import Head
 from salad.types import SaladError
 
@@ -24,6 +25,40 @@ Divergence = Literal["kl", "reverse_kl", "jsd"]
 CPU_CHUNK, CPU_ROWS, GPU_CHUNK = 128, 8, 1024
 SPLITS = ("cuda",)  # devices that multiply bf16 several times as fast as float32, and can add it up in float32
 RECOMPILE_LIMIT = 32  # graphs of one function: two a shape of head; beyond dynamo's 8 it would run slowly, unsaid
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What distillation brings down, by the names of a recipe's section (`of`). Without settings it is
+    KL(teacher || student), by which M is measured whatever a recipe trains on.
+
+    divergence: "kl" is KL(teacher || student), the paper's; "reverse_kl" is KL(student || teacher) (MiniLLM, Gu et al.
+    2023); "jsd" is the generalised Jensen-Shannon divergence beta * KL(teacher || m) + (1 - beta) * KL(student || m),
+    m = beta * teacher + (1 - beta) * student (GKD, Agarwal et al. 2023), where beta is `jsd_beta`. temperature: both
+    logits are divided by it and the divergence is multiplied by its square (Hinton et al. 2015); the NLL has
+    temperature 1. compile: what lies between the matrix products is fused with `torch.compile`.
+    Raises SaladError on settings that do not fit.
+    """
+
+    divergence: Divergence = "kl"
+    temperature: float = 1.0
+    jsd_beta: float = 0.5
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.divergence not in get_args(Divergence):
+            raise SaladError(f"divergence: {self.divergence!r}; expected one of {', '.join(get_args(Divergence))}")
+        if not self.temperature > 0 or not 0 < self.jsd_beta < 1:
+            got = f"temperature {self.temperature} and jsd_beta {self.jsd_beta}"
+            raise SaladError(f"distill: got {got}, expected a temperature above 0 and a jsd_beta between 0 and 1")
+
+    @classmethod
+    def of(cls, section: Stage) -> Objective:
+        """What a stage of a recipe asks for."""
+        return cls(section.divergence, section.temperature, section.jsd_beta, section.compile)
+
+
+PLAIN_KL = Objective()
 
 
 @dataclass(frozen=True)
@@ -54,11 +89,8 @@ def distill(
     teacher_head: Head | torch.Tensor,
     targets: torch.Tensor,
     alpha: float = 1.0,
+    objective: Objective = PLAIN_KL,
     *,
-    divergence: Divergence = "kl",
-    temperature: float = 1.0,
-    beta: float = 0.5,
-    compile: bool = False,
     chunk: int | None = None,
 ) -> Loss:
     """Loss at N paired positions.
@@ -68,30 +100,14 @@ def distill(
     targets int64 [N]: the token both predict. No [N, V] tensor is kept: gradients are formed with the chunk's
     logits. Gradients flow to `student` and, where they are trained, to weight and bias of `student_head`. N = 0: zero.
 
-    divergence: "kl" is KL(teacher || student), the paper's; "reverse_kl" is KL(student || teacher) (MiniLLM, Gu et al.
-    2023); "jsd" is the generalised Jensen-Shannon divergence beta * KL(teacher || m) + (1 - beta) * KL(student || m),
-    m = beta * teacher + (1 - beta) * student (GKD, Agarwal et al. 2023). temperature: both logits are divided by it
-    and the divergence is multiplied by its square (Hinton et al. 2015); the NLL has temperature 1.
-    compile: fuse what lies between the matrix products with `torch.compile`.
-    Raises SaladError on shapes or settings that do not fit.
+    chunk: rows whose logits are formed at a time. Raises SaladError on shapes that do not fit.
     """
     own, other = (h if isinstance(h, Head) else Head(h) for h in (student_head, teacher_head))
-    settings = _Settings(alpha, divergence, temperature, beta, compile, chunk)
-    _check(student, teacher, own.weight, other.weight, targets, settings)
+    _check(student, teacher, own.weight, other.weight, targets)
     heads = own.detach(), other.detach()
-    given = student, teacher.detach(), own.weight, own.bias, heads, targets, settings
+    given = student, teacher.detach(), own.weight, own.bias, heads, targets, alpha, objective, chunk
     total, kl, nll = cast(Any, _Distill).apply(*given)
     return Loss(total, kl, nll, len(targets))
-
-
-@dataclass(frozen=True)
-class _Settings:
-    alpha: float
-    divergence: str
-    temperature: float
-    beta: float
-    compile: bool
-    chunk: int | None
 
 
 class _Distill(torch.autograd.Function):
@@ -106,7 +122,9 @@ class _Distill(torch.autograd.Function):
         bias_s: torch.Tensor | None,
         heads: tuple[Head, Head],
         targets: torch.Tensor,
-        settings: _Settings,
+        alpha: float,
+        objective: Objective,
+        chunk: int | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         wide = torch.promote_types(student.dtype, torch.float32)
         ctx.dtypes = student.dtype, head_s.dtype, None if bias_s is None else bias_s.dtype
@@ -118,10 +136,10 @@ class _Distill(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias_s, dtype=wide) if bias_s is not None and ctx.needs_input_grad[3] else None
         wants_gradient = any(ctx.needs_input_grad[i] for i in (0, 2, 3))
         sums = torch.zeros(2, dtype=wide, device=student.device)
-        chunk = settings.chunk or (CPU_CHUNK if device == "cpu" else GPU_CHUNK)
-        rows = chunk if device != "cpu" or settings.compile else CPU_ROWS
-        between = _compiled() if settings.compile else _between
-        how = settings.alpha, settings.divergence, settings.temperature, settings.beta
+        chunk = chunk or (CPU_CHUNK if device == "cpu" else GPU_CHUNK)
+        rows = chunk if device != "cpu" or objective.compile else CPU_ROWS
+        between = _compiled() if objective.compile else _between
+        how = alpha, objective.divergence, objective.temperature, objective.jsd_beta
         with torch.autocast(device, enabled=False):
             halves = low == torch.bfloat16 and device in SPLITS
             trains = ctx.needs_input_grad[2]
@@ -150,7 +168,7 @@ class _Distill(torch.autograd.Function):
         kl, nll = sums
         ctx.save_for_backward(grad_student, grad_head, grad_bias)
         ctx.mark_non_differentiable(kl, nll)
-        return settings.alpha * kl + (1.0 - settings.alpha) * nll, kl, nll
+        return alpha * kl + (1.0 - alpha) * nll, kl, nll
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[torch.Tensor | None, ...]:
@@ -159,7 +177,7 @@ class _Distill(torch.autograd.Function):
         to_student = None if grad_student is None else (grad_student * grad_total).to(ctx.dtypes[0])
         to_head = None if grad_head is None else (grad_head * grad_total).to(ctx.dtypes[1])
         to_bias = None if grad_bias is None else (grad_bias * grad_total).to(ctx.dtypes[2])
-        return to_student, None, to_head, to_bias, None, None, None
+        return to_student, None, to_head, to_bias, *(None,) * 5
 
 
 class _Product:
@@ -264,7 +282,6 @@ def _check(
     head_s: torch.Tensor,
     head_t: torch.Tensor,
     targets: torch.Tensor,
-    settings: _Settings,
 ) -> None:
     n = len(targets)
     if len(student) != n or len(teacher) != n:
@@ -281,8 +298,3 @@ def _check(
         raise SaladError(
             f"distill: the student has {len(head_s)} tokens, the teacher {len(head_t)}; both need one vocabulary"
         )
-    if settings.divergence not in get_args(Divergence):
-        raise SaladError(f"divergence: {settings.divergence!r}; expected one of {', '.join(get_args(Divergence))}")
-    if not settings.temperature > 0 or not 0 < settings.beta < 1:
-        got = f"temperature {settings.temperature} and beta {settings.beta}"
-        raise SaladError(f"distill: got {got}, expected a temperature above 0 and a beta between 0 and 1")

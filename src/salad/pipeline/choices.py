@@ -22,9 +22,9 @@ from salad.evaluation.score import OptionScore, per_token, score
 from salad.evaluation.scorer_model import Reader
 from salad.evaluation.spoken_benchmark import SpeechInput
 from salad.files import write_jsonl
-from salad.measure.controls import Spoken, others_frames
+from salad.measure.accuracy import accuracy, chance, gap, margin, margin_over, pooled_gap
+from salad.measure.controls import Silence, Spoken, others_frames
 from salad.measure.results import Accuracies, Interval, SystemAccuracies, TaskAccuracies
-from salad.measure.statistics import accuracy, chance, gap, margin, margin_over, pooled_gap
 from salad.model import load_encoder
 from salad.model.processor import MAX_SPAN_S
 from salad.pipeline.heldout import HeldoutEvaluator
@@ -50,12 +50,12 @@ def answer(
     items: list[NextSentenceItem],
     transcripts: dict[str, str],
     systems: tuple[str, ...] = (),
-    silence: np.ndarray | None = None,
+    silence: Silence | None = None,
 ) -> dict[str, list[Result]]:
     """What each system answers; `systems` names those that are asked, all of them if none is named.
 
-    transcripts: by utterance, which the cascade reads. silence: frames that `blind` hears; without them it is not
-    asked. Scores are nats per token of each option, from the scorer of `salad eval`.
+    transcripts: by utterance, which the cascade reads. silence: what `blind` hears; without it that
+    is not asked. Scores are nats per token of each option, from the scorer of `salad eval`.
     """
     wanted = [name for name in HEARING if not systems or name in systems]
     frames = _frames(evaluator, items, wanted, silence) if wanted else {}
@@ -118,7 +118,7 @@ def _transcripts(
 
 
 def _frames(
-    evaluator: HeldoutEvaluator, items: Sequence[NextSentenceItem], wanted: Sequence[str], silence: np.ndarray | None
+    evaluator: HeldoutEvaluator, items: Sequence[NextSentenceItem], wanted: Sequence[str], silence: Silence | None
 ) -> dict[str, dict[str, Frames]]:
     """For each way of hearing, the frames of each item's context: its own, as much silence, as much of another's."""
     encoder = load_encoder(evaluator.run.recipe.assets.encoder, evaluator.run.recipe.threads)
@@ -129,7 +129,7 @@ def _frames(
             bar.advance()
     found = {"speech_adapted": own}
     if silence is not None:
-        found["blind"] = {i: tuple(silence[: len(span)] for span in spans) for i, spans in own.items()}
+        found["blind"] = {i: tuple(silence.like(spans)) for i, spans in own.items()}
     spoken = [
         Spoken(item.document_id, item.domain, evaluator.by_document[item.document_id].speaker, own[item.id])
         for item in items

@@ -104,9 +104,9 @@ def heldout_speech(
 ) -> tuple[list[Utterance], int]:
     """Recordings of these documents in the held-out voices, and how many of them came with a prepared corpus."""
     wanted = heldout_voices(run.recipe.corpus, heldout)
-    ready = [r for r in prepared.recordings if r.said in {(d.id, voice) for d, voice in wanted}] if prepared else []
+    ready = [r for r in prepared.recordings if r.reading in {(d.id, voice) for d, voice in wanted}] if prepared else []
     measured = copy_recordings(ready, folder / PREPARED_HELDOUT / "shard-00000") if ready else []
-    said = {recording.said for recording in ready}
+    said = {recording.reading for recording in ready}
     missing = [(d, voice) for d, voice in wanted if (d.id, voice) not in said]
     return [*measured, *without_times(speak(run, folder / "heldout", missing, "speak held-out"))], len(ready)
 

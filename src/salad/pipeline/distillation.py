@@ -19,6 +19,7 @@ from salad.measure.divergence import divergence, forgetting, speech_ears, summar
 from salad.model import SaladForConditionalGeneration
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
+from salad.objective.distill import Objective
 from salad.pipeline.ears import ears_sides, lower_part_again
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speechlm import build_model, ctc_spans, load_tokenizer, speech_examples
@@ -95,14 +96,8 @@ def train_stage(
     most = (lambda number: max(world.gather(number))) if together else (lambda number: number)
     room = max(context, settings.pack_positions)
     teacher = Teacher(base, cache=small, context=room, alone=small, most=most)
-    objective = {
-        "divergence": settings.divergence,
-        "temperature": settings.temperature,
-        "beta": settings.jsd_beta,
-        "compile": settings.compile,
-    }
     task: SharedTask = DistillTask(
-        model, teacher, stream or plan, alpha=settings.alpha, context=room, objective=objective
+        model, teacher, stream or plan, alpha=settings.alpha, context=room, objective=Objective.of(settings)
     )
     if run.recipe.model.ears == "symbols":
         task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed, weights_of_texts))

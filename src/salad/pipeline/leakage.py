@@ -42,7 +42,7 @@ def screen_of(recipe: Recipe, heldout: Iterable[Document]) -> Screen:
 
 def reason_of(screen: Screen, text: str) -> str:
     """Why a text may not be trained on; "" where it may."""
-    found = screen.found(text)
+    found = screen.overlap(text)
     return f"text: shares {screen.n} words in a row with {found}, which is measured on" if found else ""
 
 

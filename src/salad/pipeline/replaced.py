@@ -1,44 +1,20 @@
-"""What a stage was made from, and what becomes of results that no longer fit the recipe."""
+"""What becomes of results that no longer fit the recipe: replaced/ of a run."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from salad.engine.shards import MARK
-from salad.files import JsonObject, num_bytes, size_of
+from salad.files import num_bytes, size_of
+from salad.pipeline.up_to_date import StageNote, state_of
 from salad.progress import console
-from salad.records import read_record
 from salad.types import SaladError
 
 Replaced = Literal["ask", "keep", "remove"]
 KEPT_BYTES = 10**10  # of results that no longer fit: so much is kept in replaced/ without asking
-
-
-@dataclass(frozen=True)
-class StageNote:
-    """stage.json: what a stage was made from (fingerprints, seed, versions), whether it is done, how long it took."""
-
-    stage: str = ""
-    inputs: dict[str, str] | None = None
-    seed: int | None = None
-    versions: dict[str, str] | None = None
-    status: str = ""
-    seconds: float = 0.0
-    summary: JsonObject = field(default_factory=dict)
-
-    @property
-    def done(self) -> bool:
-        return self.status == "done"
-
-
-def state_of(folder: Path) -> StageNote | None:
-    """The note of a stage's folder; None where it never ran."""
-    path = folder / "stage.json"
-    return read_record(StageNote, path) if path.exists() else None
 
 
 def move_to_replaced(folder: Path, target: Path, replaced: Replaced = "ask", *, reuses: bool = False) -> str:

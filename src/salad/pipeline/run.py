@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
 import os
 import shutil
@@ -11,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 from salad import assets
@@ -22,23 +20,27 @@ from salad.engine import using
 from salad.engine.memory import keep_freed_memory
 from salad.engine.precision import Timing, Use, decide, measured
 from salad.files import write_json
-from salad.pipeline.fingerprints import of_section, versions
+from salad.pipeline.fingerprints import versions
 from salad.pipeline.lock import one_owner
-from salad.pipeline.replaced import (
-    Replaced,
+from salad.pipeline.replaced import Replaced, move_to_replaced, refuse_large, remove_marked, take_back
+from salad.pipeline.up_to_date import (
     StageNote,
-    move_to_replaced,
-    refuse_large,
-    remove_marked,
+    changed_inputs,
+    fitting,
+    found_inputs,
+    noted_inputs,
+    same_elsewhere,
+    stage_inputs,
+    stage_module,
     state_of,
-    take_back,
+    why_skipped,
 )
 from salad.progress import console
 from salad.types import SaladError
 
 Summary = Mapping[str, Any]  # what a stage tells of itself, in JSON's own types: counts, hours, names
 
-# in order; the file of a stage declares what it is made from (see `_inputs`)
+# in order; the file of a stage declares what it is made from (see `up_to_date`)
 STAGES = (
     "assets",
     "corpus",
@@ -55,7 +57,6 @@ STAGES = (
     "evaluate",
     "report",
 )
-MEASURED, RECORDINGS = "measured precision", "your recordings"
 ROUND = ("probe", "select", "synthesize", "stage2")  # what a further round of buying does again
 
 
@@ -173,7 +174,7 @@ def run_pipeline(
         if changed and not ran and last:
             if first:
                 done = take_back(run.folder(stage), run.last_result(stage), replaced)
-                known[stage] = _noted(stage, run.folder(stage))
+                known[stage] = noted_inputs(stage, run.folder(stage))
                 console.print(f"{stage}: fits again and is taken back from replaced/; {done}", highlight=False)
             state, changed = last, []
         if state and state.done and not changed and not above_ran:
@@ -188,27 +189,27 @@ def run_pipeline(
             why = f"{', '.join(changed)} changed" if changed else f"{above_ran} ran again"
             if first and not above_ran:  # what lies below runs again too: asked about now, and not hours later
                 below = STAGES[STAGES.index(stage) : STAGES.index(only or until or STAGES[-1]) + 1]
-                reused = [run.folder(name) for name in below if getattr(_module(name), "REUSES", False)]
+                reused = [run.folder(name) for name in below if getattr(stage_module(name), "REUSES", False)]
                 refuse_large([run.folder(name) for name in below], replaced, reused=reused)
             if first:
-                reuses = getattr(_module(stage), "REUSES", False)
+                reuses = getattr(stage_module(stage), "REUSES", False)
                 done = move_to_replaced(run.folder(stage), run.last_result(stage), replaced, reuses=reuses)
-                parts |= _inputs(stage, recipe)  # nothing there goes on any more
+                parts |= stage_inputs(stage, recipe)  # nothing there goes on any more
                 console.print(f"{stage}: runs again, because {why}; its last result{done}", highlight=False)
             meet()
             above_ran = stage
         elif not state:
             above_ran = ""  # nothing below can be finished: it never ran
-        if first and not state and (found := _same_elsewhere(stage, parts, reuse)):
+        if first and not state and (found := same_elsewhere(stage, parts, reuse)):
             shutil.rmtree(run.folder(stage), ignore_errors=True)  # what a stage run before it left there is no result
             shutil.copytree(found, run.folder(stage), copy_function=os.link)
             console.print(f"[dim]{stage}: taken from {found.parent}[/]")
         elif first:
             run_stage(run, stage, parts)
-        elif getattr(_module(stage), "TOGETHER", False):  # the first process runs the others alone
+        elif getattr(stage_module(stage), "TOGETHER", False):  # the first process runs the others alone
             _function(stage)(run)
         if first:
-            known[stage] = _noted(stage, run.folder(stage))
+            known[stage] = noted_inputs(stage, run.folder(stage))
         if stage in (only, until):
             break
     meet()
@@ -222,10 +223,10 @@ def _standing(
 
     parts: of the stages above. known: takes what its result was found to be made from, for those below.
     """
-    state, parts = state_of(run.folder(stage)), parts | _inputs(stage, run.recipe)
-    known[stage] = _found(stage, run.folder(stage)) if state and state.done else {}
-    changed = _changed(state.inputs, parts | known[stage]) if state else []
-    return parts, state, _fitting(stage, run.last_result(stage), parts) if changed else None, changed
+    state, parts = state_of(run.folder(stage)), parts | stage_inputs(stage, run.recipe)
+    known[stage] = found_inputs(stage, run.folder(stage)) if state and state.done else {}
+    changed = changed_inputs(state.inputs, parts | known[stage]) if state else []
+    return parts, state, fitting(stage, run.last_result(stage), parts) if changed else None, changed
 
 
 def check_above(run: Run, stage: str) -> dict[str, str]:
@@ -236,39 +237,17 @@ def check_above(run: Run, stage: str) -> dict[str, str]:
     """
     parts, recipe = dict[str, str](), run.recipe
     for before in STAGES[: STAGES.index(stage)]:
-        parts |= _inputs(before, recipe) | _found(before, run.folder(before))
-        if before == "assets" or _skips(before, recipe):
+        parts |= stage_inputs(before, recipe) | found_inputs(before, run.folder(before))
+        if before == "assets" or why_skipped(before, recipe):
             continue
         note = state_of(run.folder(before)) or StageNote()
         mend = f"run `salad stage {before} RECIPE` first, or `salad run RECIPE`, which runs all that is missing"
-        if note.done and (changed := _changed(note.inputs, parts)):
+        if note.done and (changed := changed_inputs(note.inputs, parts)):
             why = f"no longer fits the recipe ({', '.join(changed)} changed)"
             raise SaladError(f"stage {stage}: {before} in {run.dir} {why}; {mend}")
         if not note.done:
             raise SaladError(f"stage {stage}: {before} is not finished in {run.dir}; {mend}")
     return parts
-
-
-def _skips(stage: str, recipe: Recipe) -> str:
-    """Why the recipe leaves a stage out, as its file declares with `skips(recipe)`; "" where it does not."""
-    module = _module(stage)
-    return module.skips(recipe) if hasattr(module, "skips") else ""
-
-
-def _same_elsewhere(stage: str, parts: dict[str, str], runs: Sequence[Path]) -> Path | None:
-    """The finished folder of this stage in another run, made from the same inputs."""
-    return next((other / stage for other in runs if _fitting(stage, other / stage, parts)), None)
-
-
-def _fitting(stage: str, folder: Path, parts: dict[str, str]) -> StageNote | None:
-    """The note of a finished result in `folder` that was made from `parts`, and from what it found as it is now."""
-    state = state_of(folder)
-    if state is None or not state.done:
-        return None
-    inputs, found = state.inputs or {}, _noted(stage, folder)
-    if {**parts, **found} != inputs:  # known without a look at every file of a corpus
-        return None
-    return state if not found or parts | _found(stage, folder) == inputs else None
 
 
 def _others() -> tuple[bool, Callable[[], None], Callable[[Callable[[], Any]], Any]]:
@@ -298,13 +277,8 @@ def _others() -> tuple[bool, Callable[[], None], Callable[[Callable[[], Any]], A
     return world.is_first, world.barrier, told
 
 
-def _module(stage: str) -> ModuleType:
-    """The file of a stage: SECTIONS, `inputs`, SPENT, REUSES, TOGETHER and `run`. It comes late, being large."""
-    return importlib.import_module(f"salad.pipeline.stages.{stage}")
-
-
 def _function(stage: str) -> Callable[[Run], Summary]:
-    run: Callable[[Run], Summary] = _module(stage).run
+    run: Callable[[Run], Summary] = stage_module(stage).run
     return run
 
 
@@ -329,9 +303,9 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
         write_json(folder / "stage.json", {**header, "status": "running", "seconds": spent})
         raise
     seconds += time.monotonic() - start_s
-    done = {"inputs": parts | _found(stage, folder, read=True), "status": "done", "seconds": round(seconds, 2)}
+    done = {"inputs": parts | found_inputs(stage, folder, read=True), "status": "done", "seconds": round(seconds, 2)}
     write_json(folder / "stage.json", {**header, **done, "summary": summary})
-    for pattern in getattr(_module(stage), "SPENT", ()):
+    for pattern in getattr(stage_module(stage), "SPENT", ()):
         for path in folder.glob(pattern):
             path.unlink()
     remove_marked(run.last_result(stage))
@@ -339,46 +313,9 @@ def run_stage(run: Run, stage: str, parts: dict[str, str]) -> None:
     console.print(f"{stage}: {seconds:.0f} s; {shown}", highlight=False)
 
 
-def _inputs(stage: str, recipe: Recipe) -> dict[str, str]:
-    """Fingerprints of what the stage depends on beyond the stages above it, as its file declares them.
-
-    SECTIONS: names of the recipe's sections, or of settings at its top, that change what the stage makes.
-    inputs(recipe), where there is one: fingerprints of anything else, such as files, by the names that a user is told.
-    """
-    module = _module(stage)
-    parts = {name: of_section(recipe, name) for name in module.SECTIONS}
-    return parts | (module.inputs(recipe) if hasattr(module, "inputs") else {})
-
-
-def _found(stage: str, folder: Path, *, read: bool = False) -> dict[str, str]:
-    """Fingerprints of what the result in `folder` was made from that only its stage could tell, once it had read.
-
-    FOUND of its file: by the names that a user is told, a file in the folder, what makes a fingerprint of all that it
-    names as that is now, and as it was when the stage began to read. read: that of then.
-    """
-    own = getattr(_module(stage), "FOUND", {})
-    there = {name: (folder / file, now, then) for name, (file, now, then) in own.items() if (folder / file).exists()}
-    told = {name: (then if read else now)(path) for name, (path, now, then) in there.items()}
-    return {name: value for name, value in told.items() if value}
-
-
-def _noted(stage: str, folder: Path) -> dict[str, str]:
-    """The same, as the note of the result in `folder` has it."""
-    inputs = (state_of(folder) or StageNote()).inputs or {}
-    return {name: inputs[name] for name in getattr(_module(stage), "FOUND", {}) if name in inputs}
-
-
 def kept_precision(run_dir: Path) -> Path:
     """Where the run's own timings of precision lie, once they were taken."""
     return run_dir / "assets" / "precision.json"
-
-
-def _changed(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
-    before = before or {}
-    for name in (MEASURED, RECORDINGS):
-        if name not in before:  # made before that was known: a run that goes on is not made anew for it
-            now = {key: value for key, value in now.items() if key != name}
-    return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
 
 
 def _short(value: Any) -> str:

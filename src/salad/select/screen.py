@@ -40,7 +40,7 @@ class Screen:
         self._long, last = np.unique(np.concatenate(hashes)[::-1], return_index=True)
         self._name_of = np.concatenate(names)[::-1][last]
 
-    def found(self, text: str) -> str | None:
+    def overlap(self, text: str) -> str | None:
         """The name of an evaluation text that `text` shares words with; None where there is none."""
         words = tuple(_words(text))
         if len(self._long) and len(words) >= self.n:
@@ -60,7 +60,7 @@ class Screen:
 def overlapping(texts: Sequence[str], evaluation: Iterable[str], n: int = 13) -> list[bool]:
     """Whether each text shares `n` words in a row with any evaluation text, as `Screen` finds it."""
     screen = Screen((("", text) for text in evaluation), n)
-    return [screen.found(text) is not None for text in texts]
+    return [screen.overlap(text) is not None for text in texts]
 
 
 def near_duplicates(texts: Sequence[str], threshold: float) -> list[int | None]:

@@ -162,10 +162,10 @@ class Written:
             yield rest, logprobs
 
     def _logprob(self, token: Token) -> JsonObject:
-        top = [self._one(i, value) for i, value in token.top]
-        return {**self._one(token.id, token.logprob or 0.0), "top_logprobs": top}
+        top = [self._token_logprob(i, value) for i, value in token.top]
+        return {**self._token_logprob(token.id, token.logprob or 0.0), "top_logprobs": top}
 
-    def _one(self, token_id: int, value: float) -> JsonObject:
+    def _token_logprob(self, token_id: int, value: float) -> JsonObject:
         text = self._service.model.decode([token_id])
         return {"token": text, "logprob": max(value, -9999.0), "bytes": list(text.encode())}
 

@@ -87,10 +87,10 @@ class Buffer:
             return
         *closed, self._pending = split_at_quiet(np.concatenate([self._pending, samples]), self._rate_hz, MAX_SPAN_S)
         for span in closed:
-            self._spans.append(self._heard(span))
+            self._spans.append(self._hear_now(span))
             self._closed += len(span)
 
-    def _heard(self, span: np.ndarray) -> Future[Heard]:
+    def _hear_now(self, span: np.ndarray) -> Future[Heard]:
         return self._hear(span, to_seconds(self._closed, self._rate_hz))
 
     def keep(self, num_samples: int) -> None:
@@ -99,7 +99,7 @@ class Buffer:
 
     def mark(self) -> None:
         """It may end here: its last span is heard at once, and what comes next waits."""
-        self._tail = self._heard(self._pending)
+        self._tail = self._hear_now(self._pending)
 
     def unmark(self) -> None:
         """It did not."""
@@ -110,7 +110,7 @@ class Buffer:
 
     def take(self) -> Sound:
         """All up to the mark, or to the end where there is none; what is behind the mark stays."""
-        last = self._heard(self._pending) if self._tail is None else self._tail
+        last = self._hear_now(self._pending) if self._tail is None else self._tail
         seconds = to_seconds(self._closed + len(self._pending), self._rate_hz)
         sound = Sound([*self._spans, last], seconds)
         self._tail, behind, self._behind = None, self._behind, NOTHING

@@ -72,7 +72,7 @@ class Talk:
 
     async def run(self) -> None:
         """Until the client leaves. Whatever it sends ends in an event."""
-        await self.send("session.created", session=self._told())
+        await self.send("session.created", session=self._session_json())
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
@@ -104,7 +104,7 @@ class Talk:
 
     # --- the session ----------------------------------------------------------------------------------
 
-    def _told(self) -> dict[str, Any]:
+    def _session_json(self) -> dict[str, Any]:
         return {"id": self.id, "object": "realtime.session", **self._session.model_dump()}
 
     async def _update(self, event: events.SessionUpdate) -> None:
@@ -127,7 +127,7 @@ class Talk:
         self._check_room(characters=len(new.instructions) - len(self._session.instructions))
         self._session = new
         await run_in_threadpool(self._listener.configure, self._input.format.rate, self._input.turn_detection)
-        await self.send("session.updated", session=self._told())
+        await self.send("session.updated", session=self._session_json())
 
     # --- what is heard --------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class Talk:
             raise
         await self._commit_sound(change.sound)
         if turns is not None and turns.create_response:
-            await self._respond(events.Wanted())
+            await self._respond(events.ResponseOptions())
 
     async def _commit(self, event: events.Commit) -> None:
         self._check_room(items=1, seconds=self._listener.seconds)  # first: what was taken cannot be committed later
@@ -247,7 +247,7 @@ class Talk:
         self._items.insert(at, item)
         before = self._items[at - 1].id if at else None
         for kind in ("added", "done"):
-            await self.send(f"conversation.item.{kind}", previous_item_id=before, item=item.told())
+            await self.send(f"conversation.item.{kind}", previous_item_id=before, item=item.as_json())
 
     def _place_of(self, item_id: str, field: str) -> int:
         for place, item in enumerate(self._items):
@@ -304,9 +304,9 @@ class Talk:
     # --- answers --------------------------------------------------------------------------------------
 
     async def _create_response(self, event: events.ResponseCreate) -> None:
-        await self._respond(event.response or events.Wanted())
+        await self._respond(event.response or events.ResponseOptions())
 
-    async def _respond(self, wanted: events.Wanted) -> None:
+    async def _respond(self, wanted: events.ResponseOptions) -> None:
         if self._response is not None:
             if self._response.stopped is None:
                 message = f"response: {self._response.id} is being written; cancel it first, or wait for response.done"
@@ -341,7 +341,7 @@ class Talk:
             kind = "added"
         at = self._items.index(item)
         before = self._items[at - 1].id if at else None
-        await self.send(f"conversation.item.{kind}", previous_item_id=before, item=item.told())
+        await self.send(f"conversation.item.{kind}", previous_item_id=before, item=item.as_json())
 
     async def _cancel_response(self, event: events.ResponseCancel) -> None:
         response = self._response

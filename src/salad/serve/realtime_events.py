@@ -226,7 +226,7 @@ class ItemDelete(Event):
     item_id: Text
 
 
-class Wanted(Answering):
+class ResponseOptions(Answering):
     """What one response is to be; `conversation` none: it is no part of what is said after it."""
 
     conversation: Literal["auto", "none"] = "auto"
@@ -238,7 +238,7 @@ class Wanted(Answering):
 
 
 class ResponseCreate(Event):
-    response: Wanted | None = None
+    response: ResponseOptions | None = None
 
 
 class ResponseCancel(Event):

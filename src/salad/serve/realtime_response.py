@@ -16,7 +16,7 @@ from salad.serve.chat_request import ChatRequest, Message
 from salad.serve.engine import Sampling
 from salad.serve.errors import ApiError, error_body, refusal
 from salad.serve.listening import Sound
-from salad.serve.realtime_events import Session, Wanted
+from salad.serve.realtime_events import ResponseOptions, Session
 from salad.serve.service import Running, Service, Ticket, timed_out
 
 Send = Callable[..., Awaitable[None]]  # an event's type, and its fields
@@ -36,7 +36,7 @@ class Item:
     status: str = "completed"
     id: str = field(default_factory=lambda: new_id("item"))
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         content = [dict(part) for part in self.content]
         return {"id": self.id, "object": "realtime.item", "type": "message", "status": self.status, "role": self.role,
                 "content": content}  # fmt: skip
@@ -63,7 +63,13 @@ class Response:
     """An answer to `items`; its own item is `item`. `run` it as a task; `stop` it at any time."""
 
     def __init__(
-        self, service: Service, session: Session, wanted: Wanted, items: Sequence[Item], ticket: Ticket, send: Send
+        self,
+        service: Service,
+        session: Session,
+        wanted: ResponseOptions,
+        items: Sequence[Item],
+        ticket: Ticket,
+        send: Send,
     ) -> None:
         self._service, self._ticket, self._send = service, ticket, send
         self.wanted, self._items = wanted, list(items)
@@ -91,7 +97,7 @@ class Response:
         error: ApiError | None = None
         reason = "stop"
         try:
-            await self._send("response.created", response=self._told("in_progress"))
+            await self._send("response.created", response=self._response_json("in_progress"))
             reason = await self._answer(added)
         except WebSocketDisconnect:
             raise
@@ -116,7 +122,7 @@ class Response:
             await self._end(added)
         if details is not None:
             details = {"type": status, **details}
-        await self._send("response.done", response=self._told(status, details))
+        await self._send("response.done", response=self._response_json(status, details))
 
     async def _answer(self, added: Callable[[Item], Awaitable[None]]) -> str:
         """Why it ended."""
@@ -160,7 +166,7 @@ class Response:
         return {"response_id": self.id, "item_id": self.item.id, "output_index": 0, "content_index": 0}
 
     async def _begin(self, added: Callable[[Item], Awaitable[None]]) -> None:
-        await self._send("response.output_item.added", response_id=self.id, output_index=0, item=self.item.told())
+        await self._send("response.output_item.added", response_id=self.id, output_index=0, item=self.item.as_json())
         await added(self.item)
         self.item.content.append({"type": "output_text", "text": ""})
         await self._send("response.content_part.added", **self._place, part={"type": "text", "text": ""})
@@ -169,16 +175,16 @@ class Response:
         text = self.item.content[0]["text"]
         await self._send("response.output_text.done", **self._place, text=text)
         await self._send("response.content_part.done", **self._place, part={"type": "text", "text": text})
-        await self._send("response.output_item.done", response_id=self.id, output_index=0, item=self.item.told())
+        await self._send("response.output_item.done", response_id=self.id, output_index=0, item=self.item.as_json())
         await added(self.item)
 
-    def _told(self, status: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _response_json(self, status: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
         return {
             "object": "realtime.response",
             "id": self.id,
             "status": status,
             "status_details": details,
-            "output": [self.item.told()] if self.item.content else [],
+            "output": [self.item.as_json()] if self.item.content else [],
             "conversation_id": self._conversation,
             "output_modalities": ["text"],
             "max_output_tokens": self._most,

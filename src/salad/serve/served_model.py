@@ -12,6 +12,7 @@ import torch
 from salad import assets
 from salad.evaluation.saved_model import load_saved, model_place
 from salad.files import JsonObject
+from salad.measure.hearing import heard_tokens
 from salad.model import SaladForConditionalGeneration, SaladProcessor
 from salad.model.ends import ends_of
 from salad.model.freeze import freeze
@@ -126,9 +127,7 @@ class ServedModel:
         heard = self.model.hear(self.frames([samples]))
         if heard.token_ids is None or heard.sure is None or heard.places is None:
             return Heard(heard.embeddings, None)
-        ids, scale = heard.token_ids.tolist(), duration_s / max(1, heard.all_lengths[0])
-        if self.model.config.rate == "fixed" and self.model.config.ears == "single":  # nothing was dropped yet
-            ids = [-1 if i and ids[i - 1] == token else token for i, token in enumerate(ids)]
+        ids, scale = heard_tokens(self.model, heard.token_ids.tolist()), duration_s / max(1, heard.all_lengths[0])
         times = [(start_s + a * scale, start_s + b * scale) for a, b in heard.places.tolist()]
         words = words_of(self.decode, ids, times, heard.sure.tolist())
         return Heard(heard.embeddings, Segment(start_s, start_s + duration_s, words))

@@ -78,11 +78,11 @@ def record(rate_hz: int, wait: Callable[[], object]) -> np.ndarray:
         ) from None
     blocks: list[np.ndarray] = []
 
-    def heard(block: np.ndarray, *_: object) -> None:
+    def keep_block(block: np.ndarray, *_: object) -> None:
         blocks.append(block[:, 0].copy())
 
     try:
-        with sounddevice.InputStream(samplerate=rate_hz, channels=1, dtype="float32", callback=heard):
+        with sounddevice.InputStream(samplerate=rate_hz, channels=1, dtype="float32", callback=keep_block):
             wait()
     except sounddevice.PortAudioError as error:
         raise SaladError(f"--microphone: it cannot be opened ({error}); plug one in, or name a file") from None

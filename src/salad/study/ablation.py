@@ -15,7 +15,7 @@ from salad.evaluation.figures import is_seen
 from salad.files import read_json, read_jsonl
 from salad.measure.format import Z95, with_detectable, with_interval
 from salad.measure.results import RunFigures
-from salad.measure.statistics import blocked_spread, detectable, pooled_spread, two_sources_reach
+from salad.measure.statistics import DRAWS_OF_ARMS, blocked_spread, detectable, pooled_spread, two_sources_reach
 from salad.records import read_records
 from salad.types import SaladError
 
@@ -108,7 +108,7 @@ def compare(
     *,
     domains: Everywhere = lambda _: True,
     spread: tuple[float, int] | None = None,
-    resamples: int = 4000,
+    resamples: int = DRAWS_OF_ARMS,
     seed: int = 0,
 ) -> Difference:
     """Paired difference of M, arm k with reference k, over the documents of `domains` that all runs measured.
@@ -128,7 +128,7 @@ def paired(
     domains: Everywhere = lambda _: True,
     cells: Sequence[Any] | None = None,
     spread: tuple[float, int] | None = None,
-    resamples: int = 4000,
+    resamples: int = DRAWS_OF_ARMS,
     seed: int = 0,
 ) -> Difference:
     """The same of tables {document: (summed KL, tokens, domain)}, training by training.

@@ -88,7 +88,7 @@ class Grid:
         if NOTHING in only:
             self.base_figures()
             for cell in cells:
-                self.data.spoken(cell)
+                self.data.speech_of(cell)
                 self.data.natural(cell.ears)
         for cell in cells:
             if (known := self.figures(cell)) is not None:
@@ -172,7 +172,7 @@ class Grid:
         """Train and measure one cell, and keep its cell.json."""
         folder, base = self.begin(cell), self.base_figures()
         self.data.base.use_threads()
-        self.data.spoken(cell)  # what it is the first to need is not a part of what it takes
+        self.data.speech_of(cell)  # what it is the first to need is not a part of what it takes
         warm = warmed(self.data, cell, self.warm_key(cell))
         began_s = time.monotonic()
         trained = train_cell(self.data, cell, folder, warm)

@@ -13,6 +13,7 @@ from scipy import stats
 
 from salad.files import read_jsonl
 from salad.measure.format import with_interval
+from salad.measure.statistics import DRAWS_REFITTED
 from salad.types import SaladError
 
 BETAS = np.geomspace(0.02, 4.0, 160)
@@ -57,7 +58,9 @@ class Law:
         return self.e.value + self.b.value * np.asarray(d, dtype=float) ** -self.beta.value
 
 
-def fit_law(data: Sequence[float], misalignment: Sequence[float], *, resamples: int = 1000, seed: int = 0) -> Law:
+def fit_law(
+    data: Sequence[float], misalignment: Sequence[float], *, resamples: int = DRAWS_REFITTED, seed: int = 0
+) -> Law:
     """Fit by relative residuals with Huber weights; residual bootstrap, widened for few points.
 
     data: D > 0 (hours, positions) [n]; misalignment: M > 0 in nats [n]; replicates of one D are points of their own.
@@ -104,7 +107,12 @@ def fit_law(data: Sequence[float], misalignment: Sequence[float], *, resamples: 
 
 
 def hours_at(
-    data: Sequence[float], misalignment: Sequence[float], target: float, *, resamples: int = 1000, seed: int = 0
+    data: Sequence[float],
+    misalignment: Sequence[float],
+    target: float,
+    *,
+    resamples: int = DRAWS_REFITTED,
+    seed: int = 0,
 ) -> Interval:
     """D at which the law of these points comes to M = `target`, with its 95 % bootstrap interval, infinite ends where
     resampled laws never do. Raises SaladError as `fit_law`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from salad.measure.format import with_interval
 from salad.measure.results import Interval
-from salad.measure.statistics import detectable, holm, two_sided_p
+from salad.measure.statistics import DRAWS_OF_ARMS, detectable, holm, two_sided_p
 from salad.study.ablation import FEW, Difference, paired
 from salad.study.cell_figures import DocumentSum, DoneCell, GridRow
 from salad.study.regression import Regression
@@ -75,7 +75,7 @@ def paired_documents(
     domains: set[str] | None = None,
     *,
     shares: Sequence[float] | None = None,
-    resamples: int = 4000,
+    resamples: int = DRAWS_OF_ARMS,
 ) -> Difference:
     """M of cells minus M of others on the same documents, as `paired`: from FEW pairs of cells on a t interval, whose
     spread is pooled over cells of one share (None: all alike). nan of 0 documents where none is in these domains.

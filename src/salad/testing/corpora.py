@@ -14,7 +14,7 @@ import soundfile
 
 from salad.config import Speech
 from salad.data.manifest import to_utterance
-from salad.data.sources import open_source
+from salad.data.readers.registry import open_source
 from salad.files import JsonObject
 from salad.types import Utterance, Word
 

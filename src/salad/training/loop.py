@@ -71,18 +71,18 @@ class Schedule:
 
     lr: highest learning rates by the first part of parameter names ("adapter", "ctc", "llm"). steps, warmup_steps, and
     those between checkpoints and probes: optimiser steps; decay_share: of all steps. The recipe reference explains each
-    name. Without a section there is no warm-up and no live measurement; every other default is that of a `Stage`.
+    name. Every default is that of a `Stage`: 500 steps of warm-up among them, so a short training states its own.
     """
 
     steps: int
     lr: dict[str, float]
     weight_decay: float = STAGE.weight_decay
     grad_clip: float = STAGE.grad_clip
-    warmup_steps: int = 0
+    warmup_steps: int = STAGE.warmup_steps
     decay_share: float = STAGE.decay_share
     checkpoint_every: int = STAGE.checkpoint_every
     keep: int = STAGE.keep
-    probe_every: int = 0
+    probe_every: int = STAGE.probe_every
     spike_factor: float = STAGE.spike_factor
     ema: float = STAGE.ema
     optimizer: Kind = STAGE.optimizer

@@ -18,12 +18,12 @@ from salad.model.modeling import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
 from salad.model.transfer import to_device
 from salad.objective.ctc import ctc, ctc_fits
-from salad.objective.distill import distill
+from salad.objective.distill import PLAIN_KL, Objective, distill
 from salad.sequence import assemble, best_fit
 from salad.sequence.examples import num_positions
 from salad.sequence.stream import StreamBatches
 from salad.training.distributed import Figure, is_sharded
-from salad.training.ears_tasks import SimulatedBatches, drawn
+from salad.training.ears_tasks import SimulatedBatches, batch_indices
 from salad.training.loop import SharedTask, Task
 from salad.training.monitor import step_flops
 from salad.types import Example, SaladError
@@ -78,8 +78,8 @@ def _stream(source: Source, rng: random.Random) -> Iterator[tuple[Example, int]]
 class DistillTask:
     """alpha * divergence + (1 - alpha) * NLL at the text tokens of interleaved documents (eqs. 5 and 6), in nats.
 
-    batches: the examples of each step. context: positions that one pass reads at most. objective: further
-    settings of `salad.objective.distill`, such as divergence and temperature. hear: what makes the student's embeddings
+    batches: the examples of each step. context: positions that one pass reads at most. objective: which divergence,
+    at which temperature. hear: what makes the student's embeddings
     of the spoken spans; None: `model.hear`, of frames. Raises SaladError where `model.prior` and sharding meet.
     """
 
@@ -91,12 +91,12 @@ class DistillTask:
         *,
         alpha: float,
         context: int,
-        objective: dict[str, Any] | None = None,
+        objective: Objective = PLAIN_KL,
         hear: Callable[[Sequence[torch.Tensor]], SpeechEmbeddings] | None = None,
     ) -> None:
         self.hear = hear or model.hear
         self.model, self.teacher, self.batches = model, teacher, batches
-        self.alpha, self.context, self.objective = alpha, context, objective or {}
+        self.alpha, self.context, self.objective = alpha, context, objective
         self.llm_frozen = not any(p.requires_grad for p in model.llm.parameters())
         if model.config.prior and any(is_sharded(p) for p in model.llm.parameters()):
             raise SaladError(
@@ -163,7 +163,7 @@ class DistillTask:
         read_before = self.teacher.positions_read
         teacher = self.teacher.hidden(pack)
         out = distill(
-            student[student_pos], teacher[teacher_pos], head, self.teacher.head, targets, self.alpha, **self.objective
+            student[student_pos], teacher[teacher_pos], head, self.teacher.head, targets, self.alpha, self.objective
         )
         flops = step_flops(
             len(packed.student_ids),
@@ -207,7 +207,7 @@ class CTCTask:
         if not possible:
             raise SaladError("warm_start: no speech span is long enough for its tokens; lower model.stride")
         self.spans: Sequence[tuple[np.ndarray, np.ndarray]] = pick(spans, possible)
-        self.batch, self._plan = batch, drawn(len(possible), steps, batch, f"{seed}/ctc")
+        self.batch, self._plan = batch, batch_indices(len(possible), steps, batch, f"{seed}/ctc")
 
     def _fits(self, frames: np.ndarray, ids: np.ndarray) -> bool:
         num_positions = -(-len(frames) // self.model.config.stride)

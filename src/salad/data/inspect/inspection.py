@@ -18,10 +18,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from salad.data.inspect.audio_stats import AudioStats, measure_audio
+from salad.data.inspect.audio_stats import AudioStats, measure_audio, spoilt
 from salad.data.inspect.layout import count_quarantine, find_parts, read_parts
 from salad.data.inspect.result import Inspection, LengthLimits, Looked, PartAmount
-from salad.data.inspect.summary import CLIPPED_SHARE, SILENT_DB, Count, Summary
+from salad.data.inspect.summary import Count, Summary
 from salad.data.inspect.text_checks import failed_text_checks
 from salad.data.readers.rows import Row, check_text, source_of, times_fault, to_row
 from salad.engine import Shard, run_shards
@@ -30,7 +30,6 @@ from salad.records import from_json, to_json
 from salad.types import SaladError
 
 BLOCK_ROWS = 64
-CANCEL_DB = 20.0
 TOLD_SLACK_S, WORD_SLACK_S = 0.1, 0.1
 SUFFIXES = {
     "WAV": {".wav"}, "WAVEX": {".wav"}, "FLAC": {".flac"}, "MP3": {".mp3"}, "OGG": {".ogg", ".oga", ".opus"},
@@ -161,15 +160,7 @@ def _inspect_row(part: str, row: Row, decode: bool, min_s: float, max_s: float) 
 
 
 def _audio_faults(row: Row, stats: AudioStats, min_s: float, max_s: float) -> Iterator[tuple[str, tuple[float, str]]]:
-    if stats.missing_s:
-        yield "truncated", (stats.missing_s, f"{stats.missing_s:.2f} s of its length are not there")
-    if stats.level_db < SILENT_DB:
-        yield "silent", (-stats.level_db, f"{stats.level_db:.0f} dB over {stats.duration_s:.1f} s")
-    elif stats.level_db - stats.mixed_db > CANCEL_DB:
-        drop = stats.level_db - stats.mixed_db
-        yield "cancels", (drop, f"{stats.channels} channels, mixed {drop:.0f} dB quieter")
-    if stats.clipped > CLIPPED_SHARE:
-        yield "clipped", (stats.clipped, f"{100 * stats.clipped:.2f} % of samples at full scale")
+    yield from spoilt(stats)
     if stats.duration_s > max_s:
         yield "too_long", (stats.duration_s, f"{stats.duration_s:.1f} s, over {max_s:g} s")
     if stats.duration_s < min_s:

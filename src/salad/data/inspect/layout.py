@@ -12,8 +12,8 @@ from pathlib import Path
 from salad.config import Speech
 from salad.data.inspect.result import SetAside
 from salad.data.readers.detect import find_files, walk
+from salad.data.readers.registry import READERS
 from salad.data.readers.rows import Row
-from salad.data.sources import READERS
 from salad.engine import shards_in
 from salad.files import json_lines
 from salad.types import SaladError

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from salad.data.inspect.audio_stats import CLIPPED_SHARE, SILENT_DB
 from salad.data.inspect.result import Amount, Fault, FoundItem, Histogram, Looked, SourceAmount, SpeakerTime, Totals
 from salad.data.inspect.text_checks import TEXT_CHECKS
 from salad.data.readers.rows import AUDIO_SUFFIXES
 
 WORST = 20  # named for each fault
 MAX_SOURCES, TOP_SPEAKERS = 500, 12
-SILENT_DB, CLIPPED_SHARE = -60.0, 0.001
 RATE_FACTOR, RATE_DEVIATIONS = 2.0, 5.0  # words per second: this far from the median, and this many robust deviations
 MIN_FOR_OUTLIERS = 8
 

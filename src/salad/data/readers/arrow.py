@@ -26,7 +26,7 @@ from salad.data.readers.rows import (
     labels,
     lasting,
     part_of_file,
-    placed,
+    with_path,
 )
 from salad.files import JsonObject
 from salad.types import SaladError
@@ -188,4 +188,4 @@ def _row(
             row = part_of_file(row, value, str(given), f"{path.stem}/")
     except SaladError as error:
         return row.broken(str(error))
-    return placed(row, given, path.parent, entry)
+    return with_path(row, given, path.parent, entry)

@@ -25,9 +25,9 @@ from salad.data.readers.rows import (
     number,
     part_of_file,
     pick,
-    placed,
     read_json_rows,
     times_fault,
+    with_path,
 )
 from salad.data.readers.webdataset import tar_members
 from salad.files import JsonObject
@@ -69,7 +69,7 @@ def _utterance_row(value: JsonObject, name: str, *, path: Path, entry: Speech, h
     )
     if fault := times_fault(row):
         raise SaladError(fault)
-    yield placed(row, own.audio, path.parent, entry, home)
+    yield with_path(row, own.audio, path.parent, entry, home)
 
 
 def _timed(text: str, start_s: float, end_s: float, score: float | None) -> tuple[Any, ...]:
@@ -106,7 +106,7 @@ def _nemo_row(value: JsonObject, name: str, *, path: Path, entry: Speech, before
     row = described(value, entry, before + called)
     if isinstance(given, dict):  # a row of `datasets` as JSON
         given = given.get("path")
-    row = placed(part_of_file(row, value, called, before), given, path.parent, entry)
+    row = with_path(part_of_file(row, value, called, before), given, path.parent, entry)
     if "shard_id" in value and not row.problem and not os.path.exists(row.audio):
         row = row.broken(
             f"audio: {given!r} lies in shard {value['shard_id']} of NeMo's tarred form, which is not read; unpack "
@@ -228,7 +228,7 @@ def _with_recording(row: Row, cut: Any, path: Path, entry: Speech, home: Path | 
         return row.broken(
             f"cut {cut.id!r}: sources {kinds}, expected one file; commands and addresses are not followed"
         )
-    return placed(row, source.source, path.parent, entry, home)
+    return with_path(row, source.source, path.parent, entry, home)
 
 
 def _is_resampling(transform: Any) -> bool:

@@ -175,7 +175,7 @@ def spelled(path: str, base: str) -> str:
     return found
 
 
-def placed(row: Row, given: Any, folder: Path, entry: Any, within: Path | None = None) -> Row:
+def with_path(row: Row, given: Any, folder: Path, entry: Any, within: Path | None = None) -> Row:
     """The row with the path that its manifest in `folder` gives, or with what is wrong with that path."""
     try:
         root = entry.audio_root or folder

@@ -189,14 +189,14 @@ class FlyFrames:
         return sum(len(self._pieces(utterance)) for utterance in self._utterances)
 
     @functools.cached_property
-    def _known(self) -> dict[str, int]:
+    def _numbers(self) -> dict[str, int]:
         return {utterance.id: number for number, utterance in enumerate(self._utterances)}
 
     def get(self, key: Key) -> np.ndarray:
         """float16 [num_frames, frame_dim]."""
-        if key[0] not in self._known:
+        if key[0] not in self._numbers:
             raise missing(key)
-        return self.of(self._utterances[self._known[key[0]]]).get(key)
+        return self.of(self._utterances[self._numbers[key[0]]]).get(key)
 
     def _encoded(self, utterance: Utterance) -> _Encoded:
         pieces = self._pieces(utterance)

@@ -27,7 +27,7 @@ from salad.engine.precision import Shape, decide
 from salad.engine.precision import measure as measure_precision
 from salad.objective.distill import distill
 from salad.pipeline.plan.card import Card, Figure
-from salad.pipeline.plan.check import check, said
+from salad.pipeline.plan.check import check, sentence
 from salad.pipeline.plan.data_jobs import time_jobs
 from salad.pipeline.plan.small_steps import time_ears, time_load, time_steps
 from salad.pipeline.plan.timing import is_busy, measured, processor_seconds, quickest, wait_for
@@ -52,7 +52,7 @@ def calibrated(recipe: Recipe, path: Path | None, runs: Sequence[Path] = ()) -> 
     card = replace(card, checks=tuple(check(card, folder) for folder in runs))
     card.write(path)
     for found in card.checks:
-        console.print(said(found), highlight=False)
+        console.print(sentence(found), highlight=False)
     return path
 
 

@@ -82,14 +82,14 @@ class Steps:
         """Stage `number` of the plan: its steps, what it trains beside them, and what its processes tell each other."""
         stage, symbols = self.plan.stages[number], self.recipe.model.ears == "symbols"
         moved = stage.positions * (1.0 if settings.llm != "frozen" else 1 - settings.text_share)
-        parts = [self._distilled(settings, moved, stage.flops), *self._told(settings, moved)]
+        parts = [self._distilled(settings, moved, stage.flops), *self._communication(settings, moved)]
         if settings.ctc_weight and symbols:
             parts.append(self.lower(settings.steps * settings.ctc_batch))
         if symbols:
             parts.append(self.lower(settings.ctc_steps * self.recipe.warm_start.batch))
         if settings.spell_weight:
             runs = settings.steps * settings.spell_batch
-            parts += [self.spelled(2 * runs), self.heard(runs * self.piece_s)]
+            parts += [self.spelled(2 * runs), self.lower_forward(runs * self.piece_s)]
         return parts
 
     def _distilled(self, settings: Training, positions: float, flops: float) -> Figure:
@@ -109,7 +109,7 @@ class Steps:
         of_rest = self.card.get(rest).times(own)
         return total([of_layers, of_rest])
 
-    def _told(self, settings: Training, positions: float) -> list[Figure]:
+    def _communication(self, settings: Training, positions: float) -> list[Figure]:
         """What processes send each other: weights and gradients, none of it hidden behind arithmetic."""
         if self.devices == 1:
             return []
@@ -136,7 +136,7 @@ class Steps:
             return self.card.get("lower piece").times(pieces)
         return self._ears("lower", pieces * self.piece_s, 6.0)
 
-    def heard(self, seconds: float) -> Figure:
+    def lower_forward(self, seconds: float) -> Figure:
         return self.lower(seconds / self.piece_s * FORWARD)
 
     def spelled(self, runs: float) -> Figure:

@@ -17,16 +17,16 @@ from salad.files import read_json, read_jsonl, write_text
 from salad.pipeline.corpus_needs import heldout_speech, ingest_limits, spoken_rows, text_rows, write_documents
 from salad.pipeline.fingerprints import fingerprint, of_content, of_user_data
 from salad.pipeline.leakage import measured_on, reason_of, screen_of, without_leaks
-from salad.pipeline.run import MEASURED, RECORDINGS, Run, Summary, kept_precision
+from salad.pipeline.run import Run, Summary, kept_precision
 from salad.pipeline.speech_jobs import speak, without_times
+from salad.pipeline.up_to_date import MEASURED, RECORDINGS
 from salad.synthesize.speak import assign_voices
 from salad.types import Document, SaladError
 
 SECTIONS = ("corpus",)
 SPENT = (TEXTS,)  # web.jsonl has what was kept of them
-FOUND = {  # `inputs` knows their manifests alone
-    RECORDINGS: ("plan.sqlite", stamp_recordings, functools.partial(stamp_recordings, planned=True)),
-}
+# `inputs` knows their manifests alone
+FOUND = {RECORDINGS: ("plan.sqlite", stamp_recordings, functools.partial(stamp_recordings, planned=True))}
 REUSES = True  # shards of the last result
 
 
