@@ -6,9 +6,10 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
-from hashlib import blake2b
 
 import numpy as np
+
+from salad.files import hash64
 
 PERMUTATIONS = 128
 SHINGLE = 5
@@ -142,9 +143,7 @@ def _hashes(words: Sequence[str], n: int) -> np.ndarray:
     return np.asarray(sum(weight * own[i : i + rows] for i, weight in enumerate(_weights(n))))
 
 
-@lru_cache(1 << 16)
-def _hash(word: str) -> bytes:
-    return blake2b(word.encode(), digest_size=8).digest()
+_hash = lru_cache(1 << 16)(hash64)
 
 
 @cache
