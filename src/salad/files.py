@@ -185,7 +185,18 @@ def _items(path: str | Path, text: str) -> Iterator[tuple[str, Any]]:
         yield f"item {number}", value
 
 
-class Rows(Sequence[Any]):
+class AtHand(Sequence[Any]):
+    """A sequence whose items are made when they are asked for: `_at(number)` makes one, a slice is a list of them."""
+
+    def __getitem__(self, number: Any) -> Any:
+        number = range(len(self))[number]
+        return [self._at(one) for one in number] if isinstance(number, range) else self._at(number)
+
+    def _at(self, number: int) -> Any:
+        raise NotImplementedError
+
+
+class Rows(AtHand):
     """Rows of JSON-lines files that `write_jsonl` wrote, read when they are asked for: in memory is where each begins.
 
     make: what a row becomes, given the file that it lies in (default: the row). `sizes`: rows of each file.
@@ -210,10 +221,7 @@ class Rows(Sequence[Any]):
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, number: Any) -> Any:
-        number = range(len(self))[number]
-        if isinstance(number, range):
-            return [self[one] for one in number]
+    def _at(self, number: int) -> Any:
         path = self._paths[bisect_right(self._first, number) - 1]
         with open(path, "rb") as file:
             file.seek(self._starts[number])
@@ -337,3 +345,18 @@ def sha256_file(path: str | Path) -> str:
 def sha256_json(value: Any) -> str:
     """Fingerprint of a JSON value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def hash64(text: str) -> bytes:
+    """Eight bytes that tell texts apart in memory and in indices; of blake2b, which is fast."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+
+
+def number64(text: str) -> int:
+    """`hash64` as a number, as indices on disk hold it."""
+    return int.from_bytes(hash64(text), "little")
+
+
+def draw64(text: str) -> int:
+    """A random number from 0 to 2**64 that only the text decides (sha256): what is chosen by it stays chosen."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

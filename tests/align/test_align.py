@@ -19,7 +19,7 @@ from salad.align.anchors import Window
 from salad.align.silence import MIN_WORD_S, clamp, find_silences, match_silences, place_words
 from salad.align.transcribe import transcribe_utterances
 from salad.align.utterances import RATE_HZ, _cut, align_utterance, align_utterances
-from salad.align.whisper import check_sentences, group_sentences, load_aligner
+from salad.align.whisper import check_sentences, group_sentences, load_aligner, load_whisper
 from salad.audio import write_flac
 from salad.data.manifest import (
     load_spoken,
@@ -370,3 +370,12 @@ def test_long_audio_is_transcribed_but_needs_sentence_times_to_align(
     assert cer(row["text"], long_text) < 0.1
     [failed] = read_jsonl(tmp_path / "quarantine.jsonl")
     assert failed["id"] == "absent"
+
+
+def test_whoever_asks_for_a_whisper_gets_the_one_of_the_process(monkeypatch, tmp_path):
+    """However the arguments are spelled: the aligner and the transcriber hold one copy of the weights."""
+    loaded = []
+    monkeypatch.setattr("faster_whisper.WhisperModel", lambda *given, **more: loaded.append(given) or object())
+    first = load_whisper(tmp_path)
+    assert first is load_whisper(tmp_path, 1) is load_whisper(tmp_path, 1, "float32") and len(loaded) == 1
+    assert load_whisper(tmp_path, 2) is not first

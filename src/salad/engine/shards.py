@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import secrets
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from salad.engine.machine import flushed
-from salad.files import read_jsonl, write_jsonl, write_lines
+from salad.files import AtHand, number64, read_jsonl, write_jsonl, write_lines
 
 KEPT = ".kept-"
 MARK = "remove-when-done"  # a file in a last result that is kept only until the new one took its shards
@@ -56,7 +55,7 @@ class Made(Sequence[Any]):
         return map(self._make, self._sources)
 
 
-class Joined(Sequence[Any]):
+class Joined(AtHand):
     """Several sequences as one, whose items are asked for as they are needed."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
@@ -73,10 +72,7 @@ class Joined(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return itertools.chain(*self._parts)
 
-    def __getitem__(self, number: Any) -> Any:
-        number = range(len(self))[number]
-        if isinstance(number, range):
-            return [self[one] for one in number]
+    def _at(self, number: int) -> Any:
         at = bisect_right(self._until(), number) - 1
         return self._parts[at][number - self._starts[at]]
 
@@ -238,8 +234,7 @@ def _keys(items: Sequence[Any], shard_items: int, key: Callable[[Any], str]) -> 
     """uint64 [items]: 64 bits of a hash of each. `shard_items` is in it: whoever changes it wants another cut."""
     hashes = array("Q")
     for item in items:
-        digest = hashlib.blake2b(f"{shard_items} {key(item)}".encode(errors="surrogatepass"), digest_size=8)
-        hashes.append(int.from_bytes(digest.digest(), "little"))
+        hashes.append(number64(f"{shard_items} {key(item)}"))
     return np.frombuffer(hashes, np.uint64) if hashes else np.empty(0, np.uint64)
 
 

@@ -85,7 +85,7 @@ def _can_attend(layer: nn.Module) -> bool:
 
 
 def _attends(name: str, module: nn.Module) -> bool:
-    """By the name of its class, or by its own in the layer (LongCat's is MLA); RWKV's recurrence is called so, too."""
+    """Told by the name of its class, or by its own in the layer (LongCat's is MLA); RWKV's recurrence is called so, too."""
     kind = type(module).__name__.lower()
     return ("attention" in kind and "rwkv" not in kind) or name.rpartition(".")[2] in ("self_attn", "attn")
 

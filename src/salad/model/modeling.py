@@ -184,10 +184,10 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         sure, places = scores.detach().softmax(-1).amax(-1), torch.stack([place, place + 1], dim=1)
         return SpeechEmbeddings(as_inputs(self.llm, embeddings), kept_lengths, logits, lengths, ids, None, sure, places)
 
-    def hear_symbols(self, posteriors: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> SpeechEmbeddings:
+    def hear_symbols(self, posteriors: Sequence[torch.Tensor]) -> SpeechEmbeddings:
         """What the LLM reads for spans of symbols [n, S] that were heard, or simulated; no frame is asked for."""
         lengths = [len(span) for span in posteriors]
-        return self._read(torch.cat(list(posteriors)), None, lengths, None, lengths, readout)
+        return self._read(torch.cat(list(posteriors)), None, lengths, None, lengths, "mixed")
 
     def _read(
         self,

@@ -7,7 +7,6 @@ A shard is a folder with
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from salad.files import sha256_file
+from salad.files import number64, sha256_file
 from salad.types import SaladError
 
 DATA, INDEX = "frames.safetensors", "frames.index.safetensors"
@@ -44,7 +43,7 @@ class Piece:
 
 def id_hash(utterance_id: str) -> int:
     """64 bits of blake2b of an id: what indices are sorted by. The id itself is compared after it."""
-    return int.from_bytes(hashlib.blake2b(utterance_id.encode(), digest_size=8).digest(), "little")
+    return number64(utterance_id)
 
 
 def write_frames(

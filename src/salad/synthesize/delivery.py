@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Required, TypedDict, cast
 
 from salad.config import Variation
+from salad.files import draw64
 from salad.types import SaladError
 
 STEADY = Variation()  # every document alike
@@ -106,4 +106,4 @@ def pitch_of(document_id: str, voice: str, seed: int, jitter: float) -> float:
 
 def number_of(*parts: object) -> int:
     """64 bits out of a hash of the parts."""
-    return int.from_bytes(hashlib.sha256("\n".join(map(str, parts)).encode()).digest()[:8], "big")
+    return draw64("\n".join(map(str, parts)))

@@ -20,14 +20,15 @@ import torch
 from salad.files import write_json, write_tensors
 from salad.types import Example
 
+WINDOW = 20  # steps whose median a loss is held against
 PERF = "perf/"  # figures that differ from run to run begin with this
 
 
 class Spikes:
-    """A loss above `factor` times the median of the last `window` steps; 0 looks for none."""
+    """A loss above `factor` times the median of the last steps; 0 looks for none."""
 
-    def __init__(self, factor: float, window: int = 20) -> None:
-        self.factor, self.last = factor, deque[float](maxlen=window)
+    def __init__(self, factor: float) -> None:
+        self.factor, self.last = factor, deque[float](maxlen=WINDOW)
 
     def is_spike(self, loss: float) -> bool:
         """Tell, and remember the loss if it is none."""

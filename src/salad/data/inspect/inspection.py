@@ -14,7 +14,6 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from salad.data.inspect.summary import Count, Summary
 from salad.data.inspect.text_checks import failed_text_checks
 from salad.data.readers.rows import Row, check_text, source_of, times_fault, to_row
 from salad.engine import Shard, run_shards
-from salad.files import write_jsonl
+from salad.files import number64, write_jsonl
 from salad.records import from_json, to_json
 from salad.types import SaladError
 
@@ -135,8 +134,8 @@ def _inspect_row(part: str, row: Row, decode: bool, min_s: float, max_s: float) 
         licence=row.licence,
         aligned=bool(row.words),
         words=len(text.split()),
-        id_hash=_hash(row.id),
-        speaker_hash=_hash(row.speaker),
+        id_hash=number64(row.id),
+        speaker_hash=number64(row.speaker),
     )
     try:
         if kind == "audio":
@@ -192,7 +191,3 @@ def _utf8(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_utf8(item) for item in value]
     return value
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")

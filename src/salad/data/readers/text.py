@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,7 @@ from salad.data.readers.detect import (
 )
 from salad.data.readers.rows import check_text, label, pick, utf8
 from salad.data.readers.splits import of_split, outside_split
-from salad.files import JsonObject, first_bytes, json_lines, read_lines
+from salad.files import JsonObject, first_bytes, hash64, json_lines, read_lines
 from salad.text.sentences import ENDS
 from salad.types import Document, SaladError
 
@@ -149,13 +148,9 @@ def _unique(documents: Iterable[Document]) -> Iterator[Document]:
     """A repeated id gets its place in the list behind it: the same text twice is for the clustering to see."""
     seen = set[bytes]()  # hashes: an id is longer
     for n, d in enumerate(documents):
-        name = d.id if _hash(d.id) not in seen else f"{d.id}~{n}"
-        seen.add(_hash(name))
+        name = d.id if hash64(d.id) not in seen else f"{d.id}~{n}"
+        seen.add(hash64(name))
         yield Document(name, d.text, d.source, d.domain)
-
-
-def _hash(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
 def _files(entry: Text) -> list[Path]:

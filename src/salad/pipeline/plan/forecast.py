@@ -263,7 +263,7 @@ class Forecast:
         stage.parts.append(self.steps.read(documents * self.heldout_words))
         self._trained(stage, settings.steps, settings.checkpoint_every, settings.keep + 1)
         stage.device_memory = Figure(sum(self.plan.memory.values()), "assumed", f"weights, moments, a pack: {COUNTED}")
-        stage.memory = self.steps.start_memory(settings)
+        stage.memory = self.steps.start_memory()
         if not self.card.gpu:
             stage.memory = total([self._figure("process"), stage.device_memory])
             stage.device_memory = None

@@ -70,7 +70,7 @@ class Steps:
         each, start = self.card.get("load"), self.card.get("start")
         return total([each.times(models * self.everything), start.times(0.25)])
 
-    def start_memory(self, settings: Training) -> Figure:
+    def start_memory(self) -> Figure:
         """Memory of the host that reads the weights: one copy in float32, and a process a device."""
         here = min(self.devices, 8) if self.card.gpu else 1
         copy = Figure(4.0 * self.everything, "assumed", "one copy of the weights in float32 on the host, at the start")
