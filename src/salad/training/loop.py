@@ -133,12 +133,156 @@ def train(
     The host waits for the device once a step, to look at these figures. SIGTERM ends the training after the step in
     flight, with a checkpoint and a SaladError.
     """
-    world = world or ProcessGroup()
-    folder.mkdir(parents=True, exist_ok=True)
-    parameters = trainable(model)
-    device = next(iter(parameters.values())).device.type
-    groups = {name: [p for n, p in parameters.items() if n.split(".")[0] == name] for name in schedule.lr}
-    optimizer = make_optimizer(
+    own = _Training(model, task, schedule, folder, bf16, world or ProcessGroup(), sharded, stream)
+    resume = own.resume(start_from)
+    shown = progress(title, schedule.steps, "steps", quiet=not own.world.is_first)
+    told = Callbacks([*trackers(title, folder), *callbacks] if own.world.is_first else [], resume)
+    with shown as bar, told, own.saver, Terminated() as terminated:
+        bar.advance(own.steps_done)
+        if own.steps_done == 0 and probe is not None:
+            told.on_log({"step": 0, "seconds": 0.0, **own.totals, **probe()})
+        while own.steps_done < schedule.steps:
+            row, rates = own.take_step()
+            told.on_step(own.steps_done, model)
+            row = own.logged(row)
+            if probe is not None and own.is_due(schedule.probe_every):
+                row |= probe()
+            told.on_log(row | rates)
+            bar.advance(1, f"loss {row['loss']:.3f}")
+            stop = any(own.world.gather(terminated.asked)) and own.steps_done < schedule.steps
+            if stop or own.is_due(schedule.checkpoint_every) or own.steps_done == own.keep_step:
+                last = own.checkpoint()
+                if callbacks:
+                    own.saver.wait()  # they may read it
+                told.on_checkpoint(own.steps_done, last)
+            if stop:
+                raise own.stopped(title, last)
+    own.world.barrier()
+    return last_checkpoint(folder)
+
+
+class _Training:
+    """What a training holds between steps: weights, optimiser, averages, and the figures that checkpoints keep."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        task: Task,
+        schedule: Schedule,
+        folder: Path,
+        bf16: bool,
+        world: ProcessGroup,
+        sharded: bool,
+        stream: StreamBatches | None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model, self.task, self.schedule, self.folder = model, task, schedule, folder
+        self.bf16, self.world, self.sharded, self.stream = bf16, world, sharded, stream
+        self.parameters = trainable(model)
+        self.device = next(iter(self.parameters.values())).device.type
+        self.groups = {name: [p for n, p in self.parameters.items() if n.split(".")[0] == name] for name in schedule.lr}
+        self.optimizer = _optimizer(schedule, self.groups, self.parameters, self.device, bf16)
+        self.keep_step = before_decay(schedule.steps, schedule.decay_share)
+        self.saver = Saver(folder, schedule.keep, {self.keep_step, schedule.steps}, world)
+        self.spikes = Spikes(schedule.spike_factor)
+        self.averages: dict[str, torch.Tensor] = {}
+        self.steps_done, self.totals, self.began_s = 0, {"positions": 0, "targets": 0}, time.monotonic()
+
+    def resume(self, start_from: Path | None) -> Path | None:
+        """Go on from the newest checkpoint of the folder, which is returned; else take weights and optimiser of
+        `start_from`. The log keeps the rows up to there."""
+        seconds, rows, log = 0.0, list[dict[str, float]](), self.folder / "metrics.jsonl"
+        if (found := latest_checkpoint(self.folder)) is not None:
+            state = load_checkpoint(found, self.model, self.optimizer, self.world)
+            self.steps_done, seconds, self.totals = state["step"], state["seconds"], state["totals"]
+            self.averages = load_averages(found, self.parameters, self.world)
+            if self.stream is not None:
+                self.stream.load_state_dict(state.get("stream", {}))
+            rows = [row for row in _read_log(log) if row["step"] <= self.steps_done]
+        elif start_from is not None:
+            load_checkpoint(start_from, self.model, self.optimizer, self.world)
+        if self.world.is_first:
+            write_jsonl(log, rows)
+        self.world.barrier()
+        for row in rows:
+            if "loss" in row:
+                self.spikes.is_spike(row["loss"])
+        self.began_s = time.monotonic() - seconds
+        return found
+
+    def take_step(self) -> tuple[dict[str, float], dict[str, float]]:
+        """One step of the optimiser: its figures, and rates of this machine. Raises SaladError, the weights not moved,
+        where a figure is not finite or the loss leaps."""
+        schedule, world = self.schedule, self.world
+        factor = wsd(self.steps_done, schedule.steps, schedule.warmup_steps, schedule.decay_share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        began = time.perf_counter()
+        packs = self.task.packs(self.steps_done)
+        waited = time.perf_counter() - began
+        figures, count = self._accumulate(packs)
+        lengths = _gradients(self.groups, world, self.sharded)
+        row = on_host({**figures, **lengths})
+        row["loss"] /= count
+        if not all(map(math.isfinite, row.values())) or self.spikes.is_spike(row["loss"]):
+            self.saver.wait()
+            raise _stopped(self.folder, self.steps_done, packs, row, schedule.spike_factor, world)
+        _update(self.optimizer, self.parameters.values(), schedule.grad_clip, lengths["grad_norm"])
+        if schedule.ema:
+            _average(self.averages, self.parameters, schedule.ema)
+        self.steps_done += 1
+        rates = perf(row, time.perf_counter() - began, waited, self.device, self.bf16, world.size)
+        return {"lr_factor": round(factor, 6), **row}, rates
+
+    def logged(self, row: dict[str, float]) -> dict[str, float]:
+        """A step's row of metrics.jsonl: its sums are added to the totals, which stand in their place."""
+        factor = row.pop("lr_factor")
+        for key in self.totals:
+            self.totals[key] += int(row.pop(key, 0))
+        return {"step": self.steps_done, "lr_factor": factor, "seconds": self.seconds, **self.totals, **row}
+
+    @property
+    def seconds(self) -> float:
+        """Since the training began, less what lay between its parts."""
+        return time.monotonic() - self.began_s
+
+    def is_due(self, every: int) -> bool:
+        """Whether what is done every so many steps is due, as all is at the end."""
+        return self.steps_done % every == 0 or self.steps_done == self.schedule.steps
+
+    def checkpoint(self) -> Path:
+        """Where the state after this step is being written."""
+        extra: dict[str, Any] = {"seconds": self.seconds, "totals": dict(self.totals)}
+        if self.stream is not None:
+            extra["stream"] = Stream.join(self.world.gather(self.stream.state_dict()))
+        return self.saver.save(self.model, self.optimizer, self.steps_done, extra, self.averages)
+
+    def stopped(self, title: str, last: Path) -> Stopped:
+        """What ends a training that SIGTERM asked to stop, once all processes have written the checkpoint `last`."""
+        self.saver.wait()
+        self.world.barrier()  # torchrun ends all processes as soon as one has failed
+        return Stopped(
+            f"{title}: stopped by SIGTERM after step {self.steps_done} of {self.schedule.steps}; the checkpoint {last} "
+            "is written. The same command goes on from there"
+        )
+
+    def _accumulate(self, packs: list[Any]) -> tuple[dict[str, Figure], int]:
+        together = partial(
+            before_pack, self.model, reshard=self.schedule.reshard, reduce_once=self.schedule.reduce_once
+        )
+        own, device = self.stream is not None, self.device
+        return _accumulate(self.task, packs, self.bf16, device, self.world, together if self.sharded else None, own)
+
+
+def _optimizer(
+    schedule: Schedule,
+    groups: dict[str, list[torch.nn.Parameter]],
+    parameters: dict[str, torch.nn.Parameter],
+    device: str,
+    bf16: bool,
+) -> torch.optim.Optimizer | MuonAdamW:
+    """One group for each learning rate, and one of its own for what processes share."""
+    return make_optimizer(
         schedule.optimizer,
         [
             {"params": own, "lr": schedule.lr[name], "base_lr": schedule.lr[name]}
@@ -151,81 +295,6 @@ def train(
         fused=device == "cuda",
         bf16=bf16,
     )
-    before = partial(before_pack, model, reshard=schedule.reshard, reduce_once=schedule.reduce_once)
-    keep_step = before_decay(schedule.steps, schedule.decay_share)
-    step, seconds, totals = 0, 0.0, {"positions": 0, "targets": 0}
-    averages: dict[str, torch.Tensor] = {}
-    if (resume := latest_checkpoint(folder)) is not None:
-        state = load_checkpoint(resume, model, optimizer, world)
-        step, seconds, totals = state["step"], state["seconds"], state["totals"]
-        averages = load_averages(resume, parameters, world)
-        if stream is not None:
-            stream.load_state_dict(state.get("stream", {}))
-    elif start_from is not None:
-        load_checkpoint(start_from, model, optimizer, world)
-    log = folder / "metrics.jsonl"
-    rows = [row for row in _read_log(log) if row["step"] <= step] if resume is not None else []
-    if world.is_first:
-        write_jsonl(log, rows)
-    world.barrier()
-    spikes = Spikes(schedule.spike_factor)
-    for row in rows:
-        if "loss" in row:
-            spikes.is_spike(row["loss"])
-    saver = Saver(folder, schedule.keep, {keep_step, schedule.steps}, world)
-    before_s = time.monotonic() - seconds
-    shown = progress(title, schedule.steps, "steps", quiet=not world.is_first)
-    told = Callbacks([*trackers(title, folder), *callbacks] if world.is_first else [], resume)
-    with shown as bar, told, saver, Terminated() as terminated:
-        bar.advance(step)
-        if step == 0 and probe is not None:
-            told.on_log({"step": 0, "seconds": 0.0, **totals, **probe()})
-        while step < schedule.steps:
-            factor = wsd(step, schedule.steps, schedule.warmup_steps, schedule.decay_share)
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            began = time.perf_counter()
-            packs = task.packs(step)
-            waited = time.perf_counter() - began
-            together = before if sharded else None
-            figures, count = _accumulate(task, packs, bf16, device, world, together, own=stream is not None)
-            lengths = _gradients(groups, world, sharded)
-            row = on_host({**figures, **lengths})
-            row["loss"] /= count
-            if not all(map(math.isfinite, row.values())) or spikes.is_spike(row["loss"]):
-                saver.wait()
-                raise _stopped(folder, step, packs, row, schedule.spike_factor, world)
-            _update(optimizer, parameters.values(), schedule.grad_clip, lengths["grad_norm"])
-            if schedule.ema:
-                _average(averages, parameters, schedule.ema)
-            step += 1
-            rates = perf(row, time.perf_counter() - began, waited, device, bf16, world.size)
-            told.on_step(step, model)
-            for key in totals:
-                totals[key] += int(row.pop(key, 0))
-            row = {"step": step, "lr_factor": round(factor, 6), "seconds": time.monotonic() - before_s, **totals, **row}
-            if probe is not None and (step % schedule.probe_every == 0 or step == schedule.steps):
-                row |= probe()
-            told.on_log(row | rates)
-            bar.advance(1, f"loss {row['loss']:.3f}")
-            stop = any(world.gather(terminated.asked)) and step < schedule.steps
-            if stop or step % schedule.checkpoint_every == 0 or step in (keep_step, schedule.steps):
-                extra = {"seconds": time.monotonic() - before_s, "totals": dict(totals)}
-                if stream is not None:
-                    extra["stream"] = Stream.join(world.gather(stream.state_dict()))
-                last = saver.save(model, optimizer, step, extra, averages)
-                if callbacks:
-                    saver.wait()  # they may read it
-                told.on_checkpoint(step, last)
-            if stop:
-                saver.wait()
-                world.barrier()  # torchrun ends all processes as soon as one has failed
-                raise Stopped(
-                    f"{title}: stopped by SIGTERM after step {step} of {schedule.steps}; the checkpoint {last} is "
-                    "written. The same command goes on from there"
-                )
-    world.barrier()
-    return last_checkpoint(folder)
 
 
 def _accumulate(
