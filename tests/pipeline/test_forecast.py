@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from salad.cli import app
 from salad.config import load_recipe
-from salad.engine.precision import Shape
+from salad.engine.precision import DecoderShape
 from salad.files import write_json
 from salad.pipeline.plan import calibrate, data_jobs, timing
 from salad.pipeline.plan.card import MARKS, Card, Figure, choose_card, total
@@ -238,7 +238,7 @@ def _sleep(shard, folder):
 
 def test_operations_of_a_layer_and_a_head_are_counted_by_their_shape(monkeypatch):
     monkeypatch.setattr(calibrate, "quickest", lambda function, device="cpu": function() or 0.5)
-    shape = Shape(hidden=16, mlp=24, layers=1, heads=2, kv_heads=1, head_dim=8, vocab=32)
+    shape = DecoderShape(hidden=16, mlp=24, layers=1, heads=2, kv_heads=1, head_dim=8, vocab=32)
     with torch.inference_mode(False):
         layer, head = calibrate.time_layer(shape, "cpu", False), calibrate.time_head(shape, "cpu")
     assert layer["layer_forward"].value == 2 * shape.layer_parameters * calibrate.POSITIONS / 0.5

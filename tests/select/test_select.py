@@ -14,7 +14,7 @@ from salad.select.explain import Evidence, explain
 from salad.select.looks import (
     ACTIVE,
     UNIFORM,
-    Probed,
+    ProbedDocument,
     expected_overlap,
     permutation_p,
     probe_in_looks,
@@ -120,7 +120,7 @@ def probed(truth, draw, **settings):
     rng = np.random.default_rng([7, draw])
 
     def measure(chosen, look):
-        return [Probed(c, rng.normal(truth[c], WITHIN), rng.uniform(0.8, 1.2) * SPOKEN_S) for _, c in chosen]
+        return [ProbedDocument(c, rng.normal(truth[c], WITHIN), rng.uniform(0.8, 1.2) * SPOKEN_S) for _, c in chosen]
 
     order = {c: list(range(44)) for c in range(len(truth))}
     return probe_in_looks(order, measure, seed=draw, **{**DEMO, **settings})

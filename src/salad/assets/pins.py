@@ -46,7 +46,7 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Part:
+class ArchiveMember:
     """A member of an archive, by its exact path."""
 
     archive: Archive
@@ -77,7 +77,7 @@ class PinnedFile:
     name: str
     sha256: str
     num_bytes: int
-    parts: tuple[Part, ...]
+    parts: tuple[ArchiveMember, ...]
     hub: HubFile | None = None
     shipped: str = ""
 

@@ -20,7 +20,7 @@ from salad.model.attention import NAME
 from salad.model.llm import (
     EXACT,
     ROUGH,
-    Packed,
+    PackingChange,
     as_inputs,
     attention_layers,
     decoder_of,
@@ -280,7 +280,7 @@ def _logits(llm: PreTrainedModel) -> Check:
     return _nats("logits", _kl(own, head_of(llm).logits(hidden)), "its head does what ours does not know; take another")
 
 
-def _packing(packed: Packed | None, packs: bool) -> list[Check]:
+def _packing(packed: PackingChange | None, packs: bool) -> list[Check]:
     if packed is None:
         found = "its attention cannot be exchanged"
         return [Check("packed = alone", found, f"at most {EXACT:g} nats", "one by one")]

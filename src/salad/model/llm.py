@@ -85,7 +85,7 @@ def _can_attend(layer: nn.Module) -> bool:
 
 
 def _attends(name: str, module: nn.Module) -> bool:
-    """Told by the name of its class, or by its own in the layer (LongCat's is MLA); RWKV's recurrence is called so, too."""
+    """By the name of its class, or by its own in the layer (LongCat's is MLA); RWKV's recurrence is called so, too."""
     kind = type(module).__name__.lower()
     return ("attention" in kind and "rwkv" not in kind) or name.rpartition(".")[2] in ("self_attn", "attn")
 
@@ -268,7 +268,7 @@ def _forget_longest(decoder: nn.Module) -> None:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackingChange:
     """What packing changes: the greatest KL in nats at any position of any document, and the greatest relative change
     of its states; the same where documents go beyond the windows of their layers (None: no layer has one of WINDOWS).
 
@@ -302,7 +302,7 @@ def remember_packing(llm: PreTrainedModel, known: bool) -> None:
         )
 
 
-def fits(packed: Packed, llm: PreTrainedModel) -> bool:
+def fits(packed: PackingChange, llm: PreTrainedModel) -> bool:
     """Whether what packing changes is rounding."""
     nats, share = ROUGH if precision_of(llm) is not None else (EXACT, STATES)
     return (
@@ -312,17 +312,17 @@ def fits(packed: Packed, llm: PreTrainedModel) -> bool:
     )
 
 
-def measure_packing(llm: PreTrainedModel) -> Packed:
+def measure_packing(llm: PreTrainedModel) -> PackingChange:
     """Two documents, one that continues the first, and both behind a common beginning: packed, against alone."""
     with reading(llm), torch.no_grad():
         try:
             kl, states = _difference(llm)
             if not _windows(llm):
-                return Packed(kl, states)
+                return PackingChange(kl, states)
             with narrow_windows(llm):
-                return Packed(kl, states, *_difference(llm))
+                return PackingChange(kl, states, *_difference(llm))
         except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
-            return Packed(float("inf"), float("inf"), fault=f"{type(error).__name__}: {error}")
+            return PackingChange(float("inf"), float("inf"), fault=f"{type(error).__name__}: {error}")
 
 
 def probe_documents(llm: PreTrainedModel) -> list[torch.Tensor]:

@@ -213,14 +213,14 @@ def expected(run: Run) -> tuple[str, str, Decode]:
     return encoder.fingerprint(), kind_of(encoder, run.recipe.sequence.stored), encoder.frames_of_codes
 
 
-class Pieces(TypedDict):
+class EncodeArguments(TypedDict):
     """Arguments of `encode` and `open_frames`."""
 
     layouts: int
     whole: NotRequired[bool]
 
 
-def training_pieces(run: Run) -> Pieces:
+def training_pieces(run: Run) -> EncodeArguments:
     """Which pieces of D_speech and D_active training hears: arguments of `encode` and `open_frames`."""
     return {"layouts": run.recipe.sequence.layouts, "whole": run.recipe.warm_start.enabled}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from salad.evaluation.figures import is_seen
-from salad.report.contents import CurvePoint, Evidence, Report
+from salad.report.contents import CurvePoint, PurchaseEvidence, Report
 from salad.report.values import (
     STAGES,
     buys_more,
@@ -145,10 +145,10 @@ def _clusters(report: Report) -> Numbers:
     correlation = rank_correlation([(m, row.cer) for row, m in rows if row.cer is not None])
     if correlation is not None:
         out.append(("rank correlation of M and CER", f"{correlation:+.2f}".replace("-", "−")))
-    return out + _evidence(report.evidence or Evidence())
+    return out + _evidence(report.evidence or PurchaseEvidence())
 
 
-def _evidence(found: Evidence) -> Numbers:
+def _evidence(found: PurchaseEvidence) -> Numbers:
     """What the purchase rests on: whether the probe's M(c) differ beyond their errors."""
     shown = {"decision": "{}", "p": "p {:.3f} that all clusters have the same M", "reliability": "{:.2f} of M(c)",
              "documents": "{} documents", "seconds": "{:.0f} s of speech"}  # fmt: skip

@@ -16,8 +16,8 @@ from salad.align.asr import load_asr
 from salad.audio import resample
 from salad.files import JsonObject
 from salad.serve.chat import check_model, json_body, whole
-from salad.serve.chat_request import ChatRequest, Sound, Strict, Text
-from salad.serve.engine import Sampling
+from salad.serve.chat_request import ChatRequest, InputAudio, Strict, Text
+from salad.serve.engine import TokenSampling
 from salad.serve.errors import ApiError, refusal_of
 from salad.serve.gap import cost_of_words
 from salad.serve.service import Service, Ticket, until_gone
@@ -39,7 +39,7 @@ class CompareRequest(Strict):
     """
 
     model: str
-    audio: Sound
+    audio: InputAudio
     text: Text = ""
     said: Text | None = None
     answers: Annotated[list[Who], Field(max_length=3)] = list(EVERYBODY)
@@ -97,7 +97,7 @@ async def _answer(
         prompt = service.model.prompt([{"role": "user", "content": content}], audio)
         return prompt, service.limit(len(prompt), asked.max_tokens)
 
-    running = service.generate(prepare, Sampling(service.model.ends), ticket.part())
+    running = service.generate(prepare, TokenSampling(service.model.ends), ticket.part())
     try:
         plain = ChatRequest.model_validate({"model": asked.model, "messages": [{"role": "user", "content": "-"}]})
         told = await whole(service, plain, running, {})

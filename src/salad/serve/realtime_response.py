@@ -12,10 +12,10 @@ import torch
 from fastapi import WebSocketDisconnect
 
 from salad.serve.chat import Written
-from salad.serve.chat_request import ChatRequest, Message
-from salad.serve.engine import Sampling
+from salad.serve.chat_request import ChatMessage, ChatRequest
+from salad.serve.engine import TokenSampling
 from salad.serve.errors import ApiError, error_body, refusal
-from salad.serve.listening import Sound
+from salad.serve.listening import TurnSound
 from salad.serve.realtime_events import ResponseOptions, Session
 from salad.serve.service import Running, Service, Ticket, timed_out
 
@@ -32,7 +32,7 @@ class Item:
 
     role: str
     content: list[dict[str, Any]] = field(default_factory=list)
-    sounds: list[Sound] = field(default_factory=list)
+    sounds: list[TurnSound] = field(default_factory=list)
     status: str = "completed"
     id: str = field(default_factory=lambda: new_id("item"))
 
@@ -48,7 +48,7 @@ class Item:
         return {"role": self.role, "content": parts}
 
 
-async def spans_of(sound: Sound) -> list[torch.Tensor]:
+async def spans_of(sound: TurnSound) -> list[torch.Tensor]:
     """What the LLM reads for each span of a recording, once all were heard."""
     return [(await asyncio.shield(asyncio.wrap_future(span))).embeddings for span in sound.spans]
 
@@ -141,11 +141,11 @@ class Response:
             room = service.model.context - len(prompt)
             return prompt, min(room, service.settings.max_tokens if isinstance(self._most, str) else self._most)
 
-        self._running = service.generate(prepare, Sampling(service.model.ends), self._ticket)
+        self._running = service.generate(prepare, TokenSampling(service.model.ends), self._ticket)
         positions = await self._running.started()
         if not positions:
             return "cancelled"
-        plain = ChatRequest(model=service.model.names[0], messages=[Message(role="user", content="-")])
+        plain = ChatRequest(model=service.model.names[0], messages=[ChatMessage(role="user", content="-")])
         written = Written(service, self._running, plain, positions)
         await self._begin(added)
         try:

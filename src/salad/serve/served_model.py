@@ -29,7 +29,7 @@ RECORDINGS = 64  # of one request: the ears take as long for a moment of sound a
 
 
 @dataclass(frozen=True)
-class Heard:
+class SpanEmbeddings:
     """A span as the LLM reads it [positions, width], and in words; None where the ears score no tokens."""
 
     embeddings: torch.Tensor
@@ -121,13 +121,13 @@ class ServedModel:
         assert segment is not None
         return segment
 
-    def listen(self, samples: np.ndarray, start_s: float) -> Heard:
+    def listen(self, samples: np.ndarray, start_s: float) -> SpanEmbeddings:
         """One span (float32 [num_samples], at most `MAX_SPAN_S`) that begins at `start_s`."""
         duration_s = len(samples) / self.rate_hz
         heard = self.model.hear(self.frames([samples]))
         if heard.token_ids is None or heard.sure is None or heard.places is None:
-            return Heard(heard.embeddings, None)
+            return SpanEmbeddings(heard.embeddings, None)
         ids, scale = heard_tokens(self.model, heard.token_ids.tolist()), duration_s / max(1, heard.all_lengths[0])
         times = [(start_s + a * scale, start_s + b * scale) for a, b in heard.places.tolist()]
         words = words_of(self.decode, ids, times, heard.sure.tolist())
-        return Heard(heard.embeddings, Segment(start_s, start_s + duration_s, words))
+        return SpanEmbeddings(heard.embeddings, Segment(start_s, start_s + duration_s, words))

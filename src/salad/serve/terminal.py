@@ -11,7 +11,7 @@ import torch
 
 from salad.audio import read_audio
 from salad.files import JsonObject
-from salad.serve.engine import Engine, Event, Finished, Sampling, Token
+from salad.serve.engine import Engine, Event, Finished, Token, TokenSampling
 from salad.serve.served_model import ServedModel
 from salad.serve.text_stream import TextStream
 from salad.types import SaladError
@@ -44,7 +44,7 @@ class Conversation:
             return prompt, min(self._max_tokens, self._served.context - len(prompt))
 
         events: queue.Queue[Event] = queue.Queue()
-        generation = self._engine.submit(prepare, Sampling(self._served.ends), events.put)
+        generation = self._engine.submit(prepare, TokenSampling(self._served.ends), events.put)
         written, stream = "", TextStream(self._served.decode)
         try:
             while not isinstance(event := events.get(), Finished):

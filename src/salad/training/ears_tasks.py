@@ -143,7 +143,7 @@ class SpellTask:
             raise SaladError("spell: no text to read; give corpus.text, or documents that the teacher writes")
         self.num_lists = round(batch * lists_share) if self.lists else 0
         self.num_texts = batch - self.num_lists
-        self._sample = _Sample(model, seed)
+        self._sample = _ClassSample(model, seed)
 
     def packs(self, step: int) -> list[int]:
         return [step]
@@ -195,7 +195,10 @@ class HeardSpellTask:
         seed: int,
     ) -> None:
         self.model, self.spans = model, spans
-        self._plan, self._sample = batch_indices(len(spans), steps, batch, f"{seed}/heard"), _Sample(model, seed + 1)
+        self._plan, self._sample = (
+            batch_indices(len(spans), steps, batch, f"{seed}/heard"),
+            _ClassSample(model, seed + 1),
+        )
 
     def packs(self, step: int) -> list[int]:
         return [step]
@@ -238,7 +241,7 @@ class SimulatedBatches:
         return replace(example, speech_frames=frames)
 
 
-class _Sample:
+class _ClassSample:
     """The classes that a step compares beside its own."""
 
     def __init__(self, model: SaladForConditionalGeneration, seed: int) -> None:

@@ -46,7 +46,7 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingEstimate:
     """parameters: by part, with the number that trains. memory: bytes by part on each of `processes` devices."""
 
     parameters: dict[str, tuple[int, int]]
@@ -85,7 +85,7 @@ def model_config(settings: Recipe, llm: Any) -> SaladConfig:
     )
 
 
-def make_plan(settings: Recipe, processes: int = 1) -> Plan:
+def make_plan(settings: Recipe, processes: int = 1) -> TrainingEstimate:
     """Lay the recipe's model out and count. processes: devices that the training is spread over."""
     model = meta_model(settings)
     parameters = _parameters(model, settings.stage1.llm)
@@ -97,10 +97,10 @@ def make_plan(settings: Recipe, processes: int = 1) -> Plan:
         for name, stage in (("stage1", settings.stage1), ("stage2", settings.stage2))
     ]
     memory = _memory(model, parameters, settings, processes)
-    return Plan(parameters, memory, processes, stages)
+    return TrainingEstimate(parameters, memory, processes, stages)
 
 
-def rows(plan: Plan, settings: Recipe) -> Iterable[tuple[str, str, str]]:
+def rows(plan: TrainingEstimate, settings: Recipe) -> Iterable[tuple[str, str, str]]:
     """(group, what, figure) for a table."""
     for part, (number, trained) in plan.parameters.items():
         yield "parameters", part, f"{number:,}" + (f"  ({trained:,} trained)" if trained != number else "  (trained)")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from salad.data.inspect.audio_stats import CLIPPED_SHARE, SILENT_DB
-from salad.data.inspect.result import Amount, Fault, FoundItem, Histogram, Looked, SourceAmount, SpeakerTime, Totals
+from salad.data.inspect.result import DataAmount, Fault, FoundItem, Histogram, Looked, SourceAmount, SpeakerTime, Totals
 from salad.data.inspect.text_checks import TEXT_CHECKS
 from salad.data.readers.rows import AUDIO_SUFFIXES
 
@@ -209,8 +209,8 @@ class Summary:
         return key if key in self.sources or len(self.sources) < MAX_SOURCES else ("other sources", "not told")
 
 
-def _amounts(counts: dict[str, Count]) -> dict[str, Amount]:
-    return {name: Amount(own.utterances, own.seconds) for name, own in counts.items()}
+def _amounts(counts: dict[str, Count]) -> dict[str, DataAmount]:
+    return {name: DataAmount(own.utterances, own.seconds) for name, own in counts.items()}
 
 
 def _repeated(values: array[int]) -> set[int]:

@@ -10,7 +10,7 @@ from salad.config import Stage as Training
 from salad.model.encoders.load import shape_of
 from salad.pipeline.plan.card import Card, Figure, total
 from salad.sequence.interleave import cut, interleave
-from salad.training.estimate import SECONDS_PER_WORD, TOKENS_PER_WORD, Plan
+from salad.training.estimate import SECONDS_PER_WORD, TOKENS_PER_WORD, TrainingEstimate
 
 MILLION = 1e6
 # Parameters beside the table, and width, of embedders that are known.
@@ -52,7 +52,7 @@ def piece_words(recipe: Recipe) -> list[int]:
 class Steps:
     """Figures of one recipe on `devices` of a card's machines. `plan`: the recipe laid out for as many."""
 
-    def __init__(self, recipe: Recipe, card: Card, devices: int, plan: Plan) -> None:
+    def __init__(self, recipe: Recipe, card: Card, devices: int, plan: TrainingEstimate) -> None:
         self.recipe, self.card, self.devices, self.plan = recipe, card, devices, plan
         parts = {name: number for name, (number, _) in plan.parameters.items()}
         self.layers, self.tables = parts["llm layers"], parts["llm embeddings and head"]
