@@ -72,6 +72,9 @@ def evaluate(
     asr: Annotated[
         str, typer.Option("--asr", help="Asset, hub name or folder of the cascade's ASR; none: no cascade.")
     ] = "whisper-tiny.en",
+    asr_precision: Annotated[
+        str | None, typer.Option("--asr-precision", help="How it computes, float32 or int8; default: as in a run.")
+    ] = None,
     noise: Annotated[
         str, typer.Option("--noise", metavar="A,B", help="Such as white:10,reverb,codec,speed:1.2,telephone.")
     ] = "",
@@ -107,7 +110,7 @@ def evaluate(
         return
     heard = None
     if speech or questions:
-        from salad.evaluation.spoken_benchmark import SpeechInput
+        from salad.evaluation.spoken_benchmark import ASR_PRECISION, SpeechInput
 
         heard = SpeechInput(
             names(voices) or (() if recordings else ("piper-joe",)),
@@ -118,6 +121,7 @@ def evaluate(
             names(control),
             audio_cache,
             workers,
+            asr_precision or ASR_PRECISION,
         )
     if questions:
         from salad.evaluation.spoken_questions import ask_spoken
