@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from salad import assets
+from salad import assets, markdown
 from salad.files import JsonObject, read_json
 from salad.records import to_json
 from salad.types import Example, SaladError
@@ -143,8 +143,7 @@ class Divergence:
 
     def table(self) -> str:
         """The table as Markdown."""
-        header, lines = self.rows()
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ("---",) * len(header), *lines))
+        return "\n".join(markdown.table(*self.rows()))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,7 +49,9 @@ def evaluate(
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="A folder with NAME.jsonl.")] = None,
     hub: Annotated[bool, typer.Option("--hub", help="Fetch items that are not here from the hub.")] = False,
     context: Annotated[int, typer.Option("--context", min=16, help="Positions that an item may take.")] = 2048,
-    start: Annotated[str, typer.Option("--start", help="What opens a prompt: auto, tokenizer or document.")] = "auto",
+    start: Annotated[
+        Literal["auto", "tokenizer", "document"], typer.Option("--start", help="What opens a prompt.")
+    ] = "auto",
     precision: Precision = "fp32",
     device: Device = "cpu",
     infer_only: Annotated[bool, typer.Option("--infer-only", help="Write raw scores, no results.")] = False,
@@ -97,8 +99,6 @@ def evaluate(
 
     if score_only == bool(model) or bool(model) != bool(tasks or questions):
         raise SaladError("eval: expected MODEL and --tasks or --questions, or --score-only with --out and none of them")
-    if start not in ("auto", "tokenizer", "document"):
-        raise SaladError(f"--start: got {start!r}, expected auto, tokenizer or document")
     if not speech and (noise or control or (not questions and (voices or recordings))):
         raise SaladError("eval: --voices, --recordings, --noise and --control are about speech; add --speech")
     if score_only:

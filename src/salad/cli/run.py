@@ -161,11 +161,8 @@ def synthesize(
     from salad.engine import using
     from salad.pipeline.lock import owned
     from salad.synthesize.job import parse_shares, synthesize_texts
-    from salad.types import SaladError
 
-    if engine not in (None, "local", "ray"):
-        raise SaladError(f"--engine: got {engine!r}, expected local or ray")
-    with owned(out, wait=wait), using("ray" if engine == "ray" else "local"):
+    with owned(out, wait=wait), using(engine or "local"):
         done = synthesize_texts(
             texts,
             out,

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from salad import markdown
 from salad.evaluation.benchmark_task import Task
 from salad.evaluation.prompt import Segment
 from salad.evaluation.sample import Doc, PlannedSystem, PlannedTask, Sample
@@ -258,8 +259,7 @@ def gap_interval(value: PairedGap | None) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"{line}\n" for line in markdown.table(header, rows))
 
 
 def _latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
