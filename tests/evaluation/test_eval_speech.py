@@ -30,8 +30,8 @@ from salad.evaluation.task_items import TaskItem
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.results import Accuracies
 from salad.model import SaladConfig, SaladForConditionalGeneration
-from salad.pipeline import choices
-from salad.pipeline.choices import accuracies
+from salad.pipeline import multiple_choice as choices
+from salad.pipeline.multiple_choice import accuracies
 from salad.pipeline.run import Run
 from salad.synthesize.voices import load_voice
 from salad.testing.listeners import save_recogniser

@@ -15,10 +15,10 @@ from salad.evaluation.open_ended import answer_alike
 from salad.evaluation.score import score, score_one_by_one
 from salad.evaluation.scorer_model import Reader
 from salad.measure.divergence import divergence, token_divergence
-from salad.model import SaladConfig, SaladForConditionalGeneration, SaladProcessor, attention, check, going_on
+from salad.model import SaladConfig, SaladForConditionalGeneration, SaladProcessor, attention, cache_check, check
+from salad.model.cache_check import goes_on
 from salad.model.check import check_folder, check_llm, load_llm
 from salad.model.freeze import freeze
-from salad.model.going_on import goes_on
 from salad.model.llm import EXACT, as_inputs, build_llm, decoder_of, hidden_states, measure_packing, packs
 from salad.model.teacher import Teacher
 from salad.serve.served_model import ServedModel
@@ -474,14 +474,14 @@ def test_an_llm_of_keys_and_values_goes_on_in_bf16_too(monkeypatch):
     model = make_model("llama", **HEAD_DIM)
     freeze(model, "frozen", bf16=True)
     assert next(model.llm.parameters()).dtype == torch.float32  # the table's; the linear layers are bf16
-    monkeypatch.setattr(going_on, "_difference", lambda llm: 2 * EXACT)  # as bf16 has it on a GPU
+    monkeypatch.setattr(cache_check, "_difference", lambda llm: 2 * EXACT)  # as bf16 has it on a GPU
     assert goes_on(model.llm)
 
 
 def test_want_of_memory_says_nothing_of_an_llm(monkeypatch):
     llm = make_llm("llama")
     with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
-        patch.setattr(going_on, "_difference", Mock(side_effect=torch.OutOfMemoryError("all is used")))
+        patch.setattr(cache_check, "_difference", Mock(side_effect=torch.OutOfMemoryError("all is used")))
         goes_on(llm)
     assert goes_on(llm)
 

@@ -11,7 +11,8 @@ from salad.data.prepared import read_prepared
 from salad.select.allocate import allocate, draw
 from salad.select.embed import top_words
 from salad.select.explain import Evidence, explain
-from salad.select.looks import (
+from salad.select.screen import Screen, near_duplicates, overlapping
+from salad.select.sequential_probe import (
     ACTIVE,
     UNIFORM,
     ProbedDocument,
@@ -21,7 +22,6 @@ from salad.select.looks import (
     reliability_of,
     shrink,
 )
-from salad.select.screen import Screen, near_duplicates, overlapping
 from salad.types import Cluster, Document, SaladError
 
 

@@ -11,9 +11,9 @@ import torch
 from salad.audio import read_audio
 from salad.serve import compare
 from salad.serve.errors import ApiError
-from salad.serve.gap import cost_of_words, pair_words
 from salad.serve.served_model import ServedModel
 from salad.serve.settings import Settings
+from salad.serve.word_gap import cost_of_words, pair_words
 from salad.testing.listeners import save_listener
 from salad.testing.sounds import audio_part, noise_file
 

@@ -11,7 +11,6 @@ from salad.config import load_recipe
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.hearing import HeardSpan
 from salad.records import from_json, to_json
-from salad.study.beyond import _by_document
 from salad.study.cell_figures import BaseFigures, DocumentSum, DoneCell, DroppedCell
 from salad.study.cell_training import warm_folder
 from salad.study.cells import MAIN, Cell, Times, grid
@@ -20,6 +19,7 @@ from salad.study.grid import Grid, reproduce
 from salad.study.grid_page import write_reproduction
 from salad.study.locks import alone
 from salad.study.measuring import Measuring
+from salad.study.own_findings import _by_document
 from salad.study.scaling_law import hours_at, law_table
 from salad.study.verdicts import Finding, five
 from salad.study.verdicts import paired_documents as of_documents

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from salad import assets, config
 from salad.data.manifest import to_utterance
 from salad.data.readers.detect import kind_of as kind_of_file
-from salad.data.readers.manifests import TEXT_ALONE
+from salad.data.readers.nemo_lhotse import TEXT_ALONE
 from salad.data.readers.registry import READERS, open_source
 from salad.data.readers.rows import check_text
 from salad.files import read_json, sha256_json

@@ -54,8 +54,8 @@ def build_model(
 ) -> SaladForConditionalGeneration:
     """The recipe's model with the text LLM's weights and a fresh adapter, or a checkpoint's.
 
-    empty: laid out alone, for weights that another process has read (`salad.training.start`). seed: of the fresh
-    weights; None: the recipe's.
+    empty: laid out alone, for weights that another process has read (`salad.training.broadcast_weights`). seed: of
+    the fresh weights; None: the recipe's.
     """
     recipe = run.recipe
     folder = assets.llm_folder(recipe.assets.llm)

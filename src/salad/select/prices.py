@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from salad.select.looks import reliability_of, shrink
+from salad.select.sequential_probe import reliability_of, shrink
 from salad.types import Cluster, SaladError
 
 PRIOR_FALL, PRIOR_SE = 0.15, 0.15  # share of an error that a doubling takes away: docs/log.md, words by how often heard

@@ -19,11 +19,11 @@ from salad.serve.chat import check_model, json_body, whole
 from salad.serve.chat_request import ChatRequest, InputAudio, Strict, Text
 from salad.serve.engine import TokenSampling
 from salad.serve.errors import ApiError, refusal_of
-from salad.serve.gap import cost_of_words
 from salad.serve.service import Service, Ticket, until_gone
 from salad.serve.sound import decode_sound, of_base64
 from salad.serve.transcript import text_of
 from salad.serve.transcriptions import hear_all
+from salad.serve.word_gap import cost_of_words
 
 ASR_HZ = 16_000
 Asr = Callable[[np.ndarray], str]

@@ -20,11 +20,11 @@ from salad.serve import vad
 from salad.serve.chat import check_model
 from salad.serve.errors import ApiError, close_reason, error_body, refusal
 from salad.serve.listening import LEAST_S, Listener, TurnBegan, TurnEnded, TurnSound, heard_whole, of_pcm
+from salad.serve.pending_spans import Unheard
 from salad.serve.realtime_response import Item, Response, instructions_of, new_id
 from salad.serve.served_model import CHARACTERS
 from salad.serve.service import Service
 from salad.serve.sound import of_base64
-from salad.serve.unheard import Unheard
 
 CONVERSATION = 10  # times --max-audio-s: the sound of a conversation
 ITEMS = 1000

@@ -14,9 +14,9 @@ from salad.evaluation.saved_model import load_saved, model_place
 from salad.files import JsonObject
 from salad.measure.hearing import heard_tokens
 from salad.model import SaladForConditionalGeneration, SaladProcessor
+from salad.model.cache_check import require_going_on
 from salad.model.ends import ends_of
 from salad.model.freeze import freeze
-from salad.model.going_on import require_going_on
 from salad.model.llm import window_of
 from salad.model.splice import splice
 from salad.serve.transcript import Segment, words_of

@@ -13,8 +13,8 @@ import numpy as np
 from salad.measure.format import Z95, with_interval
 from salad.measure.statistics import detectable, two_sided_p
 from salad.study.ablation import FEW, bought_more, paired
-from salad.study.beyond import beyond, without_hearing
 from salad.study.cell_figures import BaseFigures, DocumentSum, DoneCell, GridRow, mean
+from salad.study.own_findings import beyond, without_hearing
 from salad.study.regression import Regression, partial_r2, regress, regress_within
 from salad.study.scaling_law import Interval, Law, fit_law
 from salad.study.verdicts import (

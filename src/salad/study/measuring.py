@@ -39,9 +39,9 @@ from salad.measure.hearing import (
 from salad.measure.results import Interval, Share
 from salad.model import load_encoder
 from salad.model.teacher import Teacher
-from salad.pipeline.choices import answer
 from salad.pipeline.hearing import listen, read_words
 from salad.pipeline.heldout import HeldoutEvaluator
+from salad.pipeline.multiple_choice import answer
 from salad.pipeline.speech_jobs import transcribe
 from salad.pipeline.speechlm import speech_examples, transcript_tokens
 from salad.pipeline.stages.align import load_aligned

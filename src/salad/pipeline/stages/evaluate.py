@@ -12,12 +12,12 @@ from salad.measure.controls import Silence
 from salad.measure.divergence import summary
 from salad.measure.results import Interval, RunFigures
 from salad.model import load_encoder
-from salad.pipeline.choices import accuracies, answer, items_of
 from salad.pipeline.divergences import BEFORE, divergences, not_measured, oracles, wanted
 from salad.pipeline.fingerprints import of_content
 from salad.pipeline.hearing import hearing_figures, listen, transcript_errors
 from salad.pipeline.heldout import HeldoutEvaluator
-from salad.pipeline.noisy import noise_rows
+from salad.pipeline.multiple_choice import accuracies, answer, items_of
+from salad.pipeline.noise_conditions import noise_rows
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speech_jobs import transcribe
 from salad.pipeline.stages.align import load_aligned

@@ -18,7 +18,7 @@ from salad.records import read_record, to_json
 from salad.report.contents import PurchaseEvidence
 from salad.select.cluster_rows import ProbeFindings, probed_cluster
 from salad.select.explain import with_evidence
-from salad.select.looks import ProbedDocument, probe_in_looks
+from salad.select.sequential_probe import ProbedDocument, probe_in_looks
 from salad.types import Cluster
 
 SECTIONS = ("probe",)
