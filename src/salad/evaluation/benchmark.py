@@ -17,7 +17,7 @@ from rich.markup import escape
 from salad import assets
 from salad.engine.memory import keep_freed_memory
 from salad.evaluation.benchmark_task import Task, find_task, load_items
-from salad.evaluation.prompt import MAX_SHOTS, Request, Segment, Sound, num_shots, read_out, request, segments
+from salad.evaluation.prompt import MAX_SHOTS, Request, Segment, Sound, Start, num_shots, read_out, request, segments
 from salad.evaluation.recordings import everything_spoken
 from salad.evaluation.results import comparisons, results_of, results_table, sample_row
 from salad.evaluation.sample import Plan, PlannedSystem, PlannedTask, Sample, SpokenInputs
@@ -300,7 +300,10 @@ def _samples(system: System, prepared: Prepared, advance: Callable[[int], None])
             said = [segments(task, prepared.items[i], modality, prepared.shots[:number]) for i in own]
             prompts = [read_out(prompt, system.transcript) for prompt in said] if system.transcript else said
             requests = [
-                _request(system, task, prepared.items[i], prompt) for i, prompt in zip(own, prompts, strict=True)
+                task_request(
+                    system.reader.tokenizer, task, prepared.items[i], prompt, system.reader.start, system.sound
+                )
+                for i, prompt in zip(own, prompts, strict=True)
             ]
             scores = score(system.reader, requests, advance=advance)
             for i, spoken, prompt, options in zip(own, said, prompts, scores, strict=True):
@@ -312,14 +315,17 @@ def _samples(system: System, prepared: Prepared, advance: Callable[[int], None])
     return [rows[i] for i in range(len(prepared.items))]
 
 
-def _request(system: System, task: Task, item: TaskItem, prompt: Sequence[Segment]) -> Request:
-    made = request(
-        system.reader.tokenizer,
-        prompt,
-        [task.option_delimiter + answer for answer in task.answers(item)],
-        start=system.reader.start,
-        sound=system.sound,
-    )
+def task_request(
+    tokenizer: Any,
+    task: Task,
+    item: TaskItem,
+    prompt: Sequence[Segment],
+    start: Start,
+    sound: Callable[[Segment], Sound] | None = None,
+) -> Request:
+    """One item as a model is asked it. Raises SaladError where an option has no token of its own."""
+    answers = [task.option_delimiter + answer for answer in task.answers(item)]
+    made = request(tokenizer, prompt, answers, start=start, sound=sound)
     empty = [answer for answer, ids in zip(task.answers(item), made.options, strict=True) if not ids]
     if empty:
         raise SaladError(f"{task.task}: option {empty[0]!r} of item {item.id} has no token of its own; change it")

@@ -57,7 +57,7 @@ class SpeechInput:
     form: "context" speaks the question, "all" the options too. asr: the recogniser of the cascade; "" for none.
     conditions: such as "white:10" and "telephone", under which the items are heard once more. controls: "shuffled"
     hears another item's recording, "silence" hears none. audio_cache: where spoken items are kept; by default in the
-    cache of weights. workers: that speak. asr_precision: float32 or int8, as `evaluate.asr_precision` of a run.
+    cache of weights. workers: processes that speak. asr_precision: float32 or int8, by default as in a run.
     """
 
     voices: tuple[str, ...] = ("piper-joe",)

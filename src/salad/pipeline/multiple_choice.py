@@ -81,6 +81,14 @@ def answer(
     return results
 
 
+def next_sentence(tokenizer: Any, item: NextSentenceItem, context: Segment, sound: Sound | None = None) -> Request:
+    """The item as a model is asked it: its options behind a context that is read, or heard as `sound`."""
+    options = [f" {option}" for option in item.options]
+    return request(
+        tokenizer, [context], options, start="document", sound=(lambda _: sound) if sound is not None else None
+    )
+
+
 def _requests(
     evaluator: HeldoutEvaluator,
     items: Sequence[NextSentenceItem],
@@ -97,8 +105,7 @@ def _requests(
         prompts["text_adapted"] = prompts["text_base"]
 
     def asked(name: str, item: NextSentenceItem, segment: Segment, spans: Frames) -> Request:
-        options, sound = [f" {option}" for option in item.options], Sound(f"{name}/{item.id}", spans)
-        return request(evaluator.tokenizer, [segment], options, start="document", sound=lambda _: sound)
+        return next_sentence(evaluator.tokenizer, item, segment, Sound(f"{name}/{item.id}", spans))
 
     return {
         name: [asked(name, item, *prompt) for item, prompt in zip(items, own, strict=True)]

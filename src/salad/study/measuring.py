@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from salad.evaluation.benchmark import BenchmarkOptions, prepare
+from salad.evaluation.benchmark import BenchmarkOptions, prepare, task_request
 from salad.evaluation.figures import is_seen
 from salad.evaluation.next_sentence import NextSentenceItem, build_items
-from salad.evaluation.prompt import Request, request, segments
+from salad.evaluation.prompt import Request, Segment, segments
 from salad.evaluation.score import per_token, score
 from salad.evaluation.scorer_model import Reader
 from salad.measure.accuracy import accuracy, chance, margin, margin_over
@@ -41,7 +41,7 @@ from salad.model import load_encoder
 from salad.model.teacher import Teacher
 from salad.pipeline.hearing import listen, read_words
 from salad.pipeline.heldout import HeldoutEvaluator
-from salad.pipeline.multiple_choice import answer
+from salad.pipeline.multiple_choice import answer, next_sentence
 from salad.pipeline.speech_jobs import transcribe
 from salad.pipeline.speechlm import speech_examples, transcript_tokens
 from salad.pipeline.stages.align import load_aligned
@@ -189,30 +189,26 @@ class Measuring:
         return Interval.of(pooled_errors(spans, self.settings.bootstrap, 0).wer) if spans else None
 
     def _read(self, model: PreTrainedModel, everything: bool) -> tuple[list[Result], list[str]]:
-        """Our next sentences, and with `everything` the recipe's tasks, as a model reads them; ids of the latter."""
+        """Our next sentences, and with `everything` the recipe's tasks, as a model reads them; ids of the latter.
+
+        Without examples, and by nats a token, as the next sentences are: one protocol for all items of a cell.
+        """
         own, run = self.evaluator, self.setting
         requests, results = list[Request](), list[tuple[str, int, tuple[str, ...]]]()
         for item in self.items if everything else self.heard_items:
-            requests.append(self._request(item.context, item))
+            requests.append(next_sentence(own.tokenizer, item, Segment("text", item.context)))
             results.append((item.id, item.answer, item.options))
         if everything:
             options = BenchmarkOptions(seed=run.recipe.seed)
             for task in prepare(self.settings.tasks, options, self.settings.task_data, self.settings.task_hub):
                 for asked in task.items:
-                    answers = [task.task.option_delimiter + a for a in task.task.answers(asked)]
                     prompt = segments(task.task, asked, "text")
-                    requests.append(request(own.tokenizer, prompt, answers, start="document"))
+                    requests.append(task_request(own.tokenizer, task.task, asked, prompt, "document"))
                     results.append((f"{task.task.task}/{asked.id}", asked.answer, asked.choices))
         reader = Reader(model, own.tokenizer, start="document", bf16=run.uses_bf16("score", own.device))
         scores = score(reader, requests)
         found = [per_token(name, right, own) for (name, right, _), own in zip(results, scores, strict=True)]
         return found, [name for name, *_ in results[len(self.items) :]]  # of the tasks
-
-    def _request(self, context: str, item: NextSentenceItem) -> Request:
-        from salad.evaluation.prompt import Segment
-
-        options = [f" {option}" for option in item.options]
-        return request(self.evaluator.tokenizer, [Segment("text", context)], options, start="document")
 
 
 def _interval(results: Sequence[Result], items: Sequence[NextSentenceItem]) -> Interval:
