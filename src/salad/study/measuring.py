@@ -11,7 +11,6 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from salad.evaluation.benchmark import BenchmarkOptions, prepare
-from salad.evaluation.figures import is_seen
 from salad.evaluation.next_sentence import NextSentenceItem, build_items
 from salad.evaluation.prompt import Request, request, segments
 from salad.evaluation.score import per_token, score
@@ -30,6 +29,7 @@ from salad.measure.divergence import (
 )
 from salad.measure.hearing import HeardSpan, exposure_of, heard_of_utterances, spoken_words, voice_errors, word_recall
 from salad.measure.results import Interval, Share
+from salad.measure.voice_label import is_seen
 from salad.model import load_encoder
 from salad.model.teacher import Teacher
 from salad.pipeline.choices import answer
