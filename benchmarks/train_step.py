@@ -14,7 +14,7 @@ import torch
 from bench import DEVICE, in_turn, line, set_threads
 from transformers import LlamaConfig
 
-from salad.engine.precision import Shape, decide, measure
+from salad.engine.precision import DecoderShape, decide, measure
 from salad.model import SaladConfig, SaladForConditionalGeneration
 from salad.model.freeze import freeze
 from salad.model.teacher import Teacher
@@ -68,7 +68,7 @@ def main() -> None:
         arguments.precision,
         "train",
         DEVICE,
-        lambda: measure(Shape.of(llm.to_dict()), torch.get_num_threads(), trained=arguments.train_llm),
+        lambda: measure(DecoderShape.of(llm.to_dict()), torch.get_num_threads(), trained=arguments.train_llm),
     )
     straightforward = SaladForConditionalGeneration(config).to(DEVICE).eval()
     straightforward.load_state_dict(model.state_dict())

@@ -8,8 +8,8 @@ from pathlib import Path
 HOUSE = Path(__file__).parents[1]
 SOURCE, PAGE = HOUSE / "src" / "salad", HOUSE / "docs" / "architecture.md"
 ORDER = (
-    "types config audio files records progress assets engine text data align synthesize sequence objective model "
-    "measure select training evaluation testing report pipeline study serve api cli"
+    "types config files audio records markdown progress locks assets engine text data align synthesize sequence "
+    "objective model measure select training evaluation testing report pipeline study serve api cli"
 ).split()  # as in tests/test_house.py
 FENCE = "```\n"
 

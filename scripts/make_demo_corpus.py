@@ -25,7 +25,7 @@ from pathlib import Path
 from salad.data.generate_text import HELDOUT_TOPICS, prompts, refuse
 from salad.data.generate_text import write_documents as let_the_teacher_write
 from salad.data.manifest import load_spoken, read_utterances, utterance_to_dict
-from salad.data.prepared import GROUPS, RECORDINGS, WITHHELD, Recording, first_of_each_domain, read_prepared
+from salad.data.prepared import GROUPS, RECORDINGS, WITHHELD, PreparedRecording, first_of_each_domain, read_prepared
 from salad.data.topics import broad_topics, narrow_topics
 from salad.data.withheld import base_form, word_forms
 from salad.engine import run_shards
@@ -258,14 +258,14 @@ def speak(out: Path, workers: int) -> None:
         path.parent.mkdir(exist_ok=True)
         shutil.copyfile(utterance.audio, path)
         own = replace(utterance, audio=str(path), licence=VOICE_LICENCES[utterance.speaker])
-        recordings.append(Recording(own, tuple(sentences[utterance.id])))
+        recordings.append(PreparedRecording(own, tuple(sentences[utterance.id])))
     write_recordings(corpus, recordings)
     new, took_s = recordings[len(kept) :], time.monotonic() - start_s
     spoken_s = sum(r.utterance.duration_s for r in new)
     console.print(f"{len(new)} of {len(pairs)} new recordings, {spoken_s:.0f} s, made in {took_s:.0f} s")
 
 
-def write_recordings(folder: Path, recordings: Iterable[Recording]) -> None:
+def write_recordings(folder: Path, recordings: Iterable[PreparedRecording]) -> None:
     """heldout.recordings.jsonl; the audio files lie in the folder already."""
     rows = []
     for recording in recordings:

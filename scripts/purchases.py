@@ -18,22 +18,21 @@ defaults should take about an hour of two threads, a fifth of it for speaking.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from salad.config import load_recipe
 from salad.data.manifest import read_utterances, write_utterances
 from salad.files import read_json, write_json, write_jsonl
+from salad.locks import held
 from salad.measure.divergence import DocumentKL, difference, divergence, speech_ears, summary
 from salad.measure.hearing import voice_errors
 from salad.measure.statistics import pooled_spread, replicate_reach
@@ -100,7 +99,7 @@ def purchases(run: Run, arguments: argparse.Namespace) -> dict[str, dict[str, An
 def prepared(run: Run, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """The purchases, and what all of them buy as speech on disk; the first process makes them, others wait."""
     out = arguments.out
-    with FileLock(out / "prepare.lock"):
+    with held(out / "prepare.lock"):
         path = out / "purchases.json"
         if not path.exists():
             write_json(path, purchases(run, arguments))
@@ -260,8 +259,8 @@ def main() -> None:
     for name, purchase in sorted(found.items(), key=lambda item: item[0].rsplit("-", 1)[::-1]):
         if not name.startswith(only):
             continue
-        with _alone(arguments.out / f"{name}.lock") as mine:
-            if not mine or (done / f"{name}.json").exists():
+        with held(arguments.out / f"{name}.lock", wait=False) as got:
+            if got == "taken" or (done / f"{name}.json").exists():
                 continue
             cells = cells or Cells(run, arguments)
             row = cells.cell(name, purchase)
@@ -270,21 +269,6 @@ def main() -> None:
     rows = [read_json(path) for path in sorted(done.glob("*.json"))]  # those of other processes, too
     write_jsonl(arguments.out / "cells.jsonl", rows)
     print("\n".join(table(rows)))
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Whether this process has the cell; it holds the lock meanwhile."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 if __name__ == "__main__":

@@ -13,9 +13,12 @@ import pytest
 import soundfile
 import torch
 import yaml
+from typer.testing import CliRunner
 
 import salad
+from salad.cli import app
 from salad.files import read_json, write_json, write_jsonl
+from salad.pipeline.lock import owned
 from salad.testing.listeners import RATE_HZ, save_corpus, save_listener
 from salad.types import SaladError
 
@@ -73,6 +76,8 @@ def test_a_run_is_loaded_hears_and_answers(run_dir, tmp_path):
     assert (
         model.answer(noise(), max_new_tokens=5) != said or model.answer(noise(2.0, 1), "w9", max_new_tokens=5) != said
     )
+    own = model.answer(tmp_path / "x.wav", "w5", max_new_tokens=3)
+    assert model.answer((tmp_path / "x.wav").as_uri(), "w5", max_new_tokens=3) == own  # the LLM has no chat template
     fixed, _ = save_listener(tmp_path / "fixed")
     with pytest.raises(SaladError, match="score no tokens"):
         salad.load(fixed).transcribe(noise())
@@ -92,6 +97,22 @@ def test_divergence_and_evaluation_are_what_the_commands_write(run_dir, tmp_path
     other = salad.evaluate(run_dir, run_dir / "items.jsonl", tmp_path / "e", limit=2, resamples=50)
     assert scores.figures == first != other.figures and not (tmp_path / "e" / "speech.json").exists()
     assert salad.evaluate(run_dir, run_dir / "items.jsonl", tmp_path / "e", infer_only=True).figures == {}
+
+
+def test_every_measurement_takes_a_run_and_holds_its_folder(run_dir, tmp_path):
+    """The run's corpus has one voice, and its file of prompts none: that is said once the model was found."""
+    corpus, (out, held) = ("--corpus", run_dir / "corpus"), (tmp_path / "o", tmp_path / "held")
+    prompts, tasks = ("--prompts", run_dir / "recipe.json"), ("--tasks", run_dir / "items.jsonl")
+    asked = {"divergence": corpus, "retention": corpus, "answer": prompts, "eval": tasks}
+    for name, refusal in (("retention", "two voices"), ("answer", "prompts: ")):
+        done = CliRunner().invoke(app, [name, *map(str, [run_dir, *asked[name], "--out", out])])
+        assert done.exit_code == 2 and refusal in done.output, done.output
+    with owned(held):
+        for name, options in asked.items():
+            done = CliRunner().invoke(app, [name, *map(str, [run_dir, *options, "--out", held])])
+            assert done.exit_code == 2 and "--out: " in done.output and "is in use by process" in done.output, name
+        done = CliRunner().invoke(app, ["eval", "--score-only", "--out", str(held)])
+        assert "is in use by process" in done.output
 
 
 def test_run_takes_a_recipe_and_says_where_it_ran(recipe_values, write_recipe, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import json
 import lzma
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from salad.audio import write_flac
 from salad.files import (
     Rows,
     file_name,
@@ -26,6 +28,7 @@ from salad.files import (
     write_tensors,
     write_text,
 )
+from salad.select.embed import join_embeddings
 from salad.types import SaladError
 
 ROWS = [{"id": "a", "text": "Käse\u2028und Brot"}, {"id": "b", "text": "two"}]
@@ -149,6 +152,21 @@ def test_rows_are_read_when_they_are_asked_for(tmp_path):
     paths[2].write_text('{"n": 7\n')
     with pytest.raises(SaladError, match=r"c\.jsonl: a line is no JSON .*; run the stage that wrote it again"):
         rows[2]
+
+
+def test_recordings_and_embeddings_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
+    """A disk that is full as they are flushed leaves no half of them, and nothing aside."""
+    np.save(tmp_path / "embeddings.npy", np.ones((2, 3), np.float16))
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_flac(tmp_path / "out" / "a.flac", np.zeros(160, np.float32), 16_000)
+    with pytest.raises(OSError, match="No space left"):
+        join_embeddings([tmp_path], tmp_path / "out" / "all.npy")
+    assert os.listdir(tmp_path / "out") == []
 
 
 def test_arrays_are_written_whole_or_not_at_all(tmp_path):

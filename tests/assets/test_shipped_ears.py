@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from salad import assets
-from salad.align.transcribe import wer
 from salad.assets.ears import ADAPTER
 from salad.audio import read_audio
 from salad.config import load_recipe
 from salad.evaluation.saved_model import LoadedModel
 from salad.model.encoders.job import shared_encoder
+from salad.text.error_rates import wer
 
 NAME = "salad-smollm2-135m-ears"
 RECIPES = Path(__file__).parents[2] / "recipes"

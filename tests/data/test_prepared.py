@@ -14,7 +14,7 @@ import pytest
 from salad import assets
 from salad.audio import read_audio, write_opus
 from salad.config import Recipe, load_recipe
-from salad.data.prepared import GROUPS, Recording, chosen_documents, read_prepared
+from salad.data.prepared import GROUPS, PreparedRecording, chosen_documents, read_prepared
 from salad.data.withheld import base_form, has_withheld, read_withheld, word_forms
 from salad.evaluation.benchmark_task import find_task, load_items
 from salad.files import read_jsonl, write_jsonl, write_text
@@ -137,7 +137,7 @@ def own(tmp_path):
     audio = str(folder / "audio" / "said.opus")
     said = Utterance("heldout-a-0--third", text, audio, RATE_HZ, RATE_HZ, words, "third", score=0.9)
     said = replace(said, document_id="heldout-a-0", licence="CC0-1.0")
-    maker.write_recordings(folder, [Recording(said, ((0, len(words), 0.0, 0.9),))])
+    maker.write_recordings(folder, [PreparedRecording(said, ((0, len(words), 0.0, 0.9),))])
     return folder
 
 

@@ -54,6 +54,35 @@ def heard(row):
 # Speech
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"id": 1.5, "book": 0, "source": "talks"}, ("1.5", "0", "talks", None)),
+        ({"id": "", "book": ["b"], "source": 3, "duration": -1.0}, ("", "", "", None)),
+    ],
+)
+def test_the_same_fields_say_the_same_in_every_layout(tmp_path, told, expected):
+    write_parquet = pytest.importorskip("pyarrow.parquet").write_table
+    import pyarrow
+
+    audio, told = encoded(sound(1.0)), {"text": "hello there", "spk": 7, "license": "CC0", "lang": "en", **told}
+    for name in ("folder", "nemo", "tar", "parquet"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.flac").write_bytes(audio) if name in ("folder", "nemo") else None
+    write_jsonl(tmp_path / "folder" / "metadata.jsonl", [{"file_name": "a.flac", **told}])
+    write_jsonl(tmp_path / "nemo" / "m.json", [{"audio_filepath": "a.flac", **told, "duration": 1.0}])
+    write_tar(tmp_path / "tar" / "0.tar", [("a.json", json.dumps(told).encode()), ("a.flac", audio)])
+    table = pyarrow.Table.from_pylist([{"audio": {"bytes": audio, "path": None}, **told}])
+    write_parquet(table, tmp_path / "parquet" / "a.parquet")
+    for name in ("folder", "nemo", "tar", "parquet"):
+        (row,) = rows_of(tmp_path / name, recording_field="book")[1]
+        assert not row.problem and (row.text, row.speaker, row.licence, row.language) == (
+            "hello there", "7", "CC0", "en"), name  # fmt: skip
+        own_id = row.id if expected[0] else "" if row.id else "none"  # of the file where it tells none
+        found = (own_id, row.recording, row.source, None if name == "nemo" else row.duration_s)
+        assert found == expected, name
+
+
 def test_libriheavy_is_lhotse_with_the_texts_of_its_books(tmp_path):
     found, rows = rows_of(libriheavy(tmp_path))
     assert found == "lhotse" and len(rows) == 12 and not any(row.problem for row in rows)

@@ -11,7 +11,7 @@ import pytest
 from salad.config.data import Engine
 from salad.engine import Shard, run_shards, using
 from salad.engine import devices as devices_of
-from salad.engine.devices import environment, gpu_names, plan_workers, told, worker_device
+from salad.engine.devices import devices_line, environment, gpu_names, plan_workers, worker_device
 from salad.files import read_json
 from salad.types import SaladError
 
@@ -77,9 +77,9 @@ def test_only_the_gpus_that_this_process_sees():
 
 
 def test_what_a_job_runs_on_is_said():
-    assert told("encode", ("0", "1")) == "encode: on 2 GPUs (0, 1), one worker each"
-    assert told("encode", ("3",)) == "encode: on 1 GPU (3), one worker each"
-    assert told("encode", (None, None)) == "encode: on the CPU, 2 workers"
+    assert devices_line("encode", ("0", "1")) == "encode: on 2 GPUs (0, 1), one worker each"
+    assert devices_line("encode", ("3",)) == "encode: on 1 GPU (3), one worker each"
+    assert devices_line("encode", (None, None)) == "encode: on the CPU, 2 workers"
 
 
 def test_each_worker_is_started_with_its_own_gpu(tmp_path, monkeypatch, capsys):

@@ -239,19 +239,21 @@ def test_killed_worker_is_retried(tmp_path, shard_items):
 
 def test_poison_items_are_set_aside_and_all_others_kept(tmp_path):
     function = functools.partial(deadly, poison=(3, 9))
-    options = {"shard_items": 5, "workers": 2, "title": "t", "tries": 2}
-    folders = run_shards(function, ROWS, tmp_path / "a", quarantine=True, **options)
+    options = {"shard_items": 5, "workers": 2, "title": "t"}
+    with using(tries=2):
+        folders = run_shards(function, ROWS, tmp_path / "a", quarantine=True, **options)
     assert [sorted(p.stem for p in folder.glob("*.txt")) for folder in folders] == [list("0124"), list("5678")]
     rows = [read_jsonl(folder / "quarantine.jsonl") for folder in folders]
     assert rows == [[{"id": str(n), "reason": "killed its worker 2 times"}] for n in (3, 9)]
     assert not list((tmp_path / "a").glob(".shard-*"))
-    with pytest.raises(SaladError, match="3 killed its worker 2 times"):
+    with using(tries=2), pytest.raises(SaladError, match="3 killed its worker 2 times"):
         run_shards(function, ROWS[:5], tmp_path / "b", **options)
 
 
 def test_a_shard_that_is_one_poison_item(tmp_path):
     function = functools.partial(deadly, poison=(0,))
-    [folder] = run_shards(function, ROWS[:1], tmp_path, shard_items=1, workers=2, title="t", tries=1, quarantine=True)
+    with using(tries=1):
+        [folder] = run_shards(function, ROWS[:1], tmp_path, shard_items=1, workers=2, title="t", quarantine=True)
     assert sorted(p.name for p in folder.iterdir()) == ["quarantine.jsonl"]
 
 
@@ -261,8 +263,8 @@ def crowded(shard: Shard, folder: Path) -> None:
 
 
 def test_a_shard_that_only_kills_whole_is_an_error(tmp_path):
-    with pytest.raises(SaladError, match="too little memory"):
-        run_shards(crowded, ROWS[:4], tmp_path, shard_items=4, workers=2, title="t", tries=1, quarantine=True)
+    with using(tries=1), pytest.raises(SaladError, match="too little memory"):
+        run_shards(crowded, ROWS[:4], tmp_path, shard_items=4, workers=2, title="t", quarantine=True)
 
 
 def odd_error(shard: Shard, folder: Path) -> None:
@@ -328,9 +330,10 @@ def test_killing_a_worker_and_the_driver_loses_nothing(tmp_path, kind):
     script = tmp_path / "main.py"
     script.write_text(
         "import functools\nfrom pathlib import Path\n"
-        "from salad.engine import run_shards\nfrom test_engine import paced\n"
+        "from salad.engine import run_shards, using\nfrom test_engine import paced\n"
         f"if __name__ == '__main__':\n    function = functools.partial(paced, calls={str(calls)!r})\n"
-        f"    run_shards(function, range(24), Path({str(out)!r}), shard_items=2, workers=2, title='t', kind={kind!r})\n"
+        f"    with using({kind!r}):\n"
+        f"        run_shards(function, range(24), Path({str(out)!r}), shard_items=2, workers=2, title='t')\n"
     )
     driver = subprocess.Popen([sys.executable, str(script)], env=ENVIRONMENT)
     _until(lambda: len(calls.read_text().splitlines()) >= 3)
@@ -340,9 +343,10 @@ def test_killing_a_worker_and_the_driver_loses_nothing(tmp_path, kind):
     driver.wait()
     finished = {path.name: (path.stat().st_mtime_ns, contents([path])) for path in out.glob("shard-*")}
     assert 5 <= len(finished) < 12
-    folders = run_shards(
-        functools.partial(paced, calls=str(calls)), range(24), out, shard_items=2, workers=2, title="t", kind=kind
-    )
+    with using(kind):
+        folders = run_shards(
+            functools.partial(paced, calls=str(calls)), range(24), out, shard_items=2, workers=2, title="t"
+        )
     calm = run_shards(square, range(24), tmp_path / "calm", shard_items=2, workers=1, title="t")
     assert contents(folders) == contents(calm)
     assert all(finished[f.name] == (f.stat().st_mtime_ns, contents([f])) for f in folders if f.name in finished)
@@ -352,16 +356,17 @@ def test_killing_a_worker_and_the_driver_loses_nothing(tmp_path, kind):
 @pytest.mark.slow
 def test_ray_gives_the_same_files_and_sets_poison_aside(tmp_path):
     pytest.importorskip("ray")
-    options = {"shard_items": 3, "workers": 2, "title": "t", "tries": 2, "quarantine": True}
+    options = {"shard_items": 3, "workers": 2, "title": "t", "quarantine": True}
     for poison in ((), (4,)):
         function = functools.partial(deadly, poison=poison)
-        local = run_shards(function, ROWS, tmp_path / f"local{len(poison)}", **options)
+        with using(tries=2):
+            local = run_shards(function, ROWS, tmp_path / f"local{len(poison)}", **options)
         with using("ray", tries=2):
             ray = run_shards(function, ROWS, tmp_path / f"ray{len(poison)}", **options)
         assert contents(local) == contents(ray)
         assert [len(read_jsonl(folder / "quarantine.jsonl")) for folder in ray] == [0, len(poison), 0, 0]
-    with pytest.raises(ValueError, match="item 7"):
-        run_shards(functools.partial(square, fail_at=7), range(9), tmp_path / "e", kind="ray", **options)
+    with using("ray", tries=2), pytest.raises(ValueError, match="item 7"):
+        run_shards(functools.partial(square, fail_at=7), range(9), tmp_path / "e", **options)
 
 
 def _until(condition, timeout_s: float = 120) -> None:

@@ -8,7 +8,7 @@ import torch
 from salad.api import takes_bf16 as asked
 from salad.config import Recipe
 from salad.engine import precision
-from salad.engine.precision import Shape, Timing, decide, measure, summary, takes_bf16
+from salad.engine.precision import DecoderShape, Timing, decide, measure, summary, takes_bf16
 from salad.files import read_json, write_json
 from salad.pipeline import run as pipeline
 from salad.pipeline import up_to_date
@@ -43,16 +43,16 @@ def test_each_use_is_decided_by_its_own_timing_and_only_where_it_is_open():
 @pytest.mark.parametrize("trained", [False, True])
 def test_measuring_times_every_use_and_draws_no_number_of_the_trainings(trained):
     state = torch.get_rng_state()
-    found = measure(Shape.of(SMALL), 1, trained=trained)
+    found = measure(DecoderShape.of(SMALL), 1, trained=trained)
     assert set(found) == {"train", "score", "write"}
     assert all(0 < t.fp32_s < 1 and 0 < t.bf16_s < 1 for t in found.values())
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_the_shape_is_read_from_a_text_llm_and_from_a_model_that_hears():
-    shape = Shape.of(SMALL)
+    shape = DecoderShape.of(SMALL)
     assert (shape.head_dim, shape.kv_heads, shape.vocab) == (8, 2, 300)
-    assert Shape.of({"model_type": "salad", "llm_config": SMALL}) == shape
+    assert DecoderShape.of({"model_type": "salad", "llm_config": SMALL}) == shape
 
 
 OWN_NAMES = {
@@ -68,9 +68,11 @@ OWN_NAMES = {
 
 @pytest.mark.parametrize("family", OWN_NAMES)
 def test_the_shape_is_read_by_the_names_of_each_family(family):
-    found = Shape.of({"model_type": family, "vocab_size": 300, **OWN_NAMES[family]})
+    found = DecoderShape.of({"model_type": family, "vocab_size": 300, **OWN_NAMES[family]})
     assert (found.hidden, found.mlp, found.layers, found.heads, found.head_dim) == (32, 128, 2, 4, 8)
-    assert Shape.of({"model_type": "salad", "llm_config": {"model_type": family, **OWN_NAMES[family]}}).hidden == 32
+    assert (
+        DecoderShape.of({"model_type": "salad", "llm_config": {"model_type": family, **OWN_NAMES[family]}}).hidden == 32
+    )
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.divergence import divergence, speech_ears, summary
 from salad.model.teacher import Teacher
 from salad.pipeline.lock import OWNER, owned
-from salad.pipeline.noisy import noise_rows
+from salad.pipeline.noise_conditions import noise_rows
 from salad.pipeline.run import Run
 from salad.records import from_json, to_json
 from salad.testing.listeners import save_corpus, save_listener

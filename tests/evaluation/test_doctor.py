@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ import torch
 from typer.testing import CliRunner
 
 from salad.cli import app
+from salad.data.inspect.inspection import inspect_data
 from salad.data.manifest import read_utterances, write_utterances
+from salad.evaluation import doctor
 from salad.evaluation.doctor import PARTS, _whole, examine, verdict
 from salad.files import read_jsonl, write_jsonl
 from salad.model import SaladForConditionalGeneration
 from salad.model.encoders.log_mel import LogMel
 from salad.testing.listeners import save_corpus, save_listener
-from salad.types import SaladError
+from salad.types import Example, SaladError, Span, Utterance
 
 
 @pytest.fixture
@@ -112,6 +115,19 @@ def test_a_batch_is_not_single_in_the_ears(listener, monkeypatch):
     assert "depends on what is heard beside it" in checks["lower part", "batch = single"].cure
 
 
+def test_the_true_symbols_are_those_that_the_ears_learn_from(monkeypatch):
+    read = []
+    monkeypatch.setattr(doctor, "symbol_ears", lambda model, said, size: read.append(said))
+    monkeypatch.setattr(doctor, "divergence", lambda *given: [])
+    monkeypatch.setattr(doctor, "_mean", lambda rows: 0.0)
+    alphabet = {"kind": "letters", "names": list("#abcd"), "language": "en-us"}
+    model = SimpleNamespace(config=SimpleNamespace(symbols=alphabet), hear_symbols=len)
+    frames = (np.zeros((3, 1), np.float32),)
+    example = Example("u", (Span("speech", 0, 2),), np.array([1, 1]), ((0, 2),), 0, frames)
+    doctor._upper(SimpleNamespace(model=model), None, [example], [Utterance("u", "ab cd", "u.wav", 16_000, 1)], 1.0)
+    assert read[0](example) == [[1, 2, 0, 3, 4]]  # a boundary between two words, none behind them
+
+
 def test_recordings_and_alignment_alone(listener, tmp_path):
     corpus = listener[2]
     rows = read_utterances(corpus)
@@ -128,6 +144,20 @@ def test_recordings_and_alignment_alone(listener, tmp_path):
         examine(tmp_path / "nowhere")
     with pytest.raises(SaladError, match="name aligned speech with --corpus"):
         examine(listener[0])
+
+
+def test_what_the_doctor_calls_spoilt_is_what_inspect_names(listener):
+    corpus = listener[2]
+    rows = read_utterances(corpus)
+    for u, level in zip(rows, (0.5, 0.0014, 0.1, 0.1), strict=True):  # one is faint, -57 dB, and not silent
+        soundfile.write(u.audio, np.tile([level, -level], 16_000), 16_000)
+    clipped = np.tile([0.5, -0.5], 16_000)
+    clipped[:100] = 1.0
+    soundfile.write(rows[0].audio, clipped, 16_000, subtype="FLOAT")
+    heard = next(c for c in examine(corpus) if c.what == "can be heard")
+    faults = inspect_data(corpus).faults
+    assert "1 of 4 spoilt" in heard.figure and "u0: 0.31 % of samples at full scale" in heard.cure
+    assert [item.id.split()[0] for item in faults["clipped"].worst] == ["u0"] and not faults["silent"].count
 
 
 def test_words_laid_where_nothing_is_said(listener):

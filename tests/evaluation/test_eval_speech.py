@@ -17,21 +17,21 @@ from typer.testing import CliRunner
 from salad.align.asr import Transcripts, load_asr
 from salad.audio import write_flac
 from salad.cli import app
-from salad.config import Recipe
+from salad.config import Evaluate, Recipe
 from salad.config.conditions import condition
 from salad.evaluation.benchmark_task import find_task
 from salad.evaluation.degrade import disturbed
 from salad.evaluation.next_sentence import NextSentenceItem
 from salad.evaluation.prompt import segments
 from salad.evaluation.recordings import everything_spoken, find_recordings, others
-from salad.evaluation.spoken_benchmark import _places
+from salad.evaluation.spoken_benchmark import SpeechInput, _places
 from salad.evaluation.spoken_results import error_rates
 from salad.evaluation.task_items import TaskItem
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
 from salad.measure.results import Accuracies
 from salad.model import SaladConfig, SaladForConditionalGeneration
-from salad.pipeline import choices
-from salad.pipeline.choices import accuracies
+from salad.pipeline import multiple_choice as choices
+from salad.pipeline.multiple_choice import accuracies
 from salad.pipeline.run import Run
 from salad.synthesize.voices import load_voice
 from salad.testing.listeners import save_recogniser
@@ -336,6 +336,7 @@ def test_everything_spoken_leaves_voicebenchs_own_form():
         (["--noise", "speed:9"], "a number from 0.5 to 2"),
         (["--noise", "speed"], "noise: got 'speed'"),
         (["--control", "loud"], "--control: got 'loud', expected shuffled or silence"),
+        (["--asr-precision", "int4"], "--asr-precision: got 'int4', expected float32 or int8"),
         (["--form", "half"], "--form: got 'half', expected context or all"),
         (["--voices", "piper-joe,piper-joe"], "expected each once"),
         (["--recordings", "nowhere"], "nowhere is no folder"),
@@ -368,6 +369,10 @@ def test_transcripts_are_made_once_and_by_whom_is_known(asr_folder, tmp_path, mo
     (tmp_path / "empty").mkdir()
     with pytest.raises(SaladError, match="neither model.bin nor config.json"):
         load_asr(str(tmp_path / "empty"))
+
+
+def test_the_cascade_s_recogniser_computes_as_in_a_run():
+    assert SpeechInput().asr_precision == Evaluate.model_fields["asr_precision"].default == "int8"
 
 
 def test_error_rates_count_over_all_words():

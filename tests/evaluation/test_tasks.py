@@ -345,7 +345,7 @@ def test_a_bad_file_is_one_clear_error(tmp_path, bad, words):
         (["m", "--tasks", "piqa=gone.jsonl"], "gone.jsonl is no file"),
         (["m"], "expected MODEL and --tasks or --questions, or --score-only"),
         (["m", "--tasks", "piqa", "--score-only"], "expected MODEL and --tasks or --questions, or --score-only"),
-        (["m", "--tasks", "piqa", "--start", "bos"], "expected auto, tokenizer or document"),
+        (["m", "--tasks", "piqa", "--start", "bos"], "'bos' is not one of"),
         (["--score-only", "--out", "gone"], "gone holds no eval.json"),
     ],
 )

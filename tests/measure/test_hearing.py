@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from salad.data.manifest import write_utterances
 from salad.files import write_json, write_jsonl
 from salad.measure.accuracy import margin, margin_over
-from salad.measure.controls import Spoken, others_frames
+from salad.measure.controls import Silence, Spoken, others_frames
 from salad.measure.divergence import BETWEEN, WITHOUT_CASCADE, DocumentKL, difference, heard, speech_ears, summary
 from salad.measure.hearing import (
     EXPOSURES,
@@ -22,7 +22,7 @@ from salad.measure.hearing import (
     exposure_of,
     exposure_parts,
     heard_of_utterances,
-    heard_text,
+    heard_tokens,
     marked,
     phone_errors,
     pooled_errors,
@@ -213,10 +213,9 @@ def test_spans_to_look_at_come_from_all_voices():
 
 
 def test_text_of_the_likeliest_tokens():
-    decode = lambda ids: "".join("abc"[i] for i in ids)  # noqa: E731
-    assert heard_text([0, 0, -1, 0, 1], decode, runs=True) == "aab"
-    assert heard_text([0, 0, 1, -1], decode, runs=False) == "aab"
-    assert heard_text([-1], decode, runs=False) == ""
+    fixed, kept = (SimpleNamespace(config=SimpleNamespace(rate=rate), ctc=object()) for rate in ("fixed", "text"))
+    assert heard_tokens(fixed, [0, 0, -1, 0, 1]) == [0, -1, -1, 0, 1]
+    assert heard_tokens(kept, [0, 0, 1, -1]) == [0, 0, 1, -1]
 
 
 # Another's recording
@@ -250,6 +249,22 @@ def test_another_recording_goes_on_where_it_is_too_short():
     long_ = Spoken("b", "y", "v", (np.zeros((5, 1)), np.zeros((2, 1))))
     first, second = others_frames([long_, short])[0]
     assert first[:, 0].tolist() == [1, 2, 3, 1, 2] and second[:, 0].tolist() == [3, 1]
+
+
+class Counting:
+    """An encoder of 50 frames a second, each of which tells how long the whole waveform was, in seconds."""
+
+    sample_rate_hz, frame_rate_hz, max_samples = 100, 50, 3000
+
+    def encode(self, waveforms):
+        return [np.full((len(w) // 2, 1), len(w) / self.sample_rate_hz) for w in waveforms]
+
+
+def test_silence_is_as_long_as_each_span_and_depends_on_no_other():
+    spans = [np.ones((n, 1)) for n in (3, 1200, 0, 1500, 1600)]
+    found = Silence(Counting()).like(spans)
+    assert [len(f) for f in found] == [3, 1200, 0, 1500, 1600]
+    assert [f.max(initial=0.0) for f in found] == [20, 25, 0, 30, 30]  # seconds
 
 
 # Oracles, by a model that stands in for the two parts

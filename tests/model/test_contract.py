@@ -6,6 +6,7 @@ import shutil
 import sys
 import types
 from pathlib import Path
+from urllib.parse import quote_from_bytes
 
 import numpy as np
 import pytest
@@ -92,6 +93,7 @@ def test_one_call_makes_what_generate_takes_of_messages(processor, tmp_path):
         {"type": "audio", "path": str(tmp_path / "a b.wav")},
         {"type": "audio", "url": (tmp_path / "a b.wav").as_uri()},
         {"type": "audio", "url": f"data:audio/wav;base64,{coded}"},
+        {"type": "audio", "url": f"data:audio/wav,{quote_from_bytes(raw)}"},
         {"type": "audio", "audio": raw},
         {"type": "input_audio", "input_audio": {"data": coded, "format": "wav"}},
         {"type": "audio_url", "audio_url": {"url": f"data:audio/wav;base64,{coded}"}},
@@ -126,6 +128,9 @@ def test_a_recording_behind_a_url_is_fetched(processor, tmp_path, monkeypatch):
     assert asked == [part["url"]] and torch.equal(got["frames"][0], processor.frames_of(noise())[0])
     with pytest.raises(SaladError, match="y.wav cannot be fetched"):
         processor.apply_chat_template(user(part | {"url": "https://example.org/y.wav"}), tokenize=True)
+    monkeypatch.setattr("salad.model.recordings.MAX_BYTES", 1000)
+    with pytest.raises(SaladError, match="x.wav has over 1 kB"):
+        processor.apply_chat_template(user(part), tokenize=True)
 
 
 def test_the_llm_is_held_in_the_precision_it_is_loaded_in(saved, model, processor):

@@ -10,15 +10,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from salad.data.generate_text import _asked
+from salad.data.generate_text import _chat_prompt
 from salad.evaluation.open_ended import answer_alike
 from salad.evaluation.score import score, score_one_by_one
 from salad.evaluation.scorer_model import Reader
 from salad.measure.divergence import divergence, token_divergence
-from salad.model import SaladConfig, SaladForConditionalGeneration, SaladProcessor, attention, check, going_on
+from salad.model import SaladConfig, SaladForConditionalGeneration, SaladProcessor, attention, cache_check, check
+from salad.model.cache_check import goes_on
 from salad.model.check import check_folder, check_llm, load_llm
 from salad.model.freeze import freeze
-from salad.model.going_on import goes_on
 from salad.model.llm import EXACT, as_inputs, build_llm, decoder_of, hidden_states, measure_packing, packs
 from salad.model.teacher import Teacher
 from salad.serve.served_model import ServedModel
@@ -343,7 +343,7 @@ def test_a_tokenizer_that_does_not_fit_is_refused_with_both_figures():
     with pytest.raises(SaladError, match="check `chat template`: got it raises TemplateError: a system turn"):
         check_llm(llm, own).require("x")
     with pytest.raises(SaladError, match="does not write one user's turn .a system turn comes first"):
-        _asked(own, "Write.")
+        _chat_prompt(own, "Write.")
 
 
 def test_a_folder_is_checked_once_until_it_changes(tmp_path, monkeypatch):
@@ -474,14 +474,14 @@ def test_an_llm_of_keys_and_values_goes_on_in_bf16_too(monkeypatch):
     model = make_model("llama", **HEAD_DIM)
     freeze(model, "frozen", bf16=True)
     assert next(model.llm.parameters()).dtype == torch.float32  # the table's; the linear layers are bf16
-    monkeypatch.setattr(going_on, "_difference", lambda llm: 2 * EXACT)  # as bf16 has it on a GPU
+    monkeypatch.setattr(cache_check, "_difference", lambda llm: 2 * EXACT)  # as bf16 has it on a GPU
     assert goes_on(model.llm)
 
 
 def test_want_of_memory_says_nothing_of_an_llm(monkeypatch):
     llm = make_llm("llama")
     with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
-        patch.setattr(going_on, "_difference", Mock(side_effect=torch.OutOfMemoryError("all is used")))
+        patch.setattr(cache_check, "_difference", Mock(side_effect=torch.OutOfMemoryError("all is used")))
         goes_on(llm)
     assert goes_on(llm)
 
@@ -508,7 +508,7 @@ def test_a_chat_template_that_takes_parts_gets_them_and_one_without_words_is_ref
     llm, own = make_llm("llama"), tokenizer_of(ROWS)
     own.chat_template = "<s>" + PARTS
     assert verdicts(check_llm(llm, own))["chat template"] == "right"
-    assert _asked(own, "w5 w6") == "<s>w5 w6"
+    assert _chat_prompt(own, "w5 w6") == "<s>w5 w6"
     processor = SaladProcessor(own, "log-mel", ROWS, 1)
     assert processor.apply_chat_template([{"role": "user", "content": "w5 w6"}]) == "<s>w5 w6"
     parts = [{"type": "text", "text": "w7 "}, {"type": "audio"}]

@@ -144,7 +144,7 @@ def test_frozen_llm_skips_plain_text_exactly():
 @settings(max_examples=100)
 def test_ctc_collapse_is_per_span(spans):
     best = torch.tensor([c for span in spans for c in span])
-    keep, counts = CTCHead.kept(best, [len(s) for s in spans])
+    keep, counts = CTCHead.positions_to_keep(best, [len(s) for s in spans])
     at = 0
     for span, count in zip(spans, counts, strict=True):
         kept = [c for c, k in zip(span, keep[at : at + len(span)].tolist(), strict=True) if k]
@@ -161,7 +161,7 @@ def test_the_likeliest_token_is_told_for_each_position_that_the_llm_reads(rate):
     heard = model.hear(frames)
     best = heard.ctc_logits.argmax(-1)
     if rate == "text":
-        best = best[model.ctc.kept(best, heard.all_lengths)[0]]
+        best = best[model.ctc.positions_to_keep(best, heard.all_lengths)[0]]
     assert len(heard.token_ids) == sum(heard.lengths) == len(heard.embeddings) and heard.symbols is None
     assert heard.token_ids.tolist() == [-1 if c == 0 else 41 - c for c in best.tolist()]
     assert make_model("fixed", 0).hear(frames).token_ids is None

@@ -138,7 +138,7 @@ def test_two_prices_buys_speech_and_text(make_run, recipe_values, monkeypatch):
 
 def test_units_of_the_speech_are_a_set_and_are_read_one_recording_at_a_time(make_run, monkeypatch):
     run, asked = make_run(), []
-    monkeypatch.setattr(buying, "_spoken", lambda run: [SimpleNamespace(text="a b a"), SimpleNamespace(text="b c")])
+    monkeypatch.setattr(buying, "_all_speech", lambda run: [SimpleNamespace(text="a b a"), SimpleNamespace(text="b c")])
     plain = buying.units_of
     monkeypatch.setattr(buying, "units_of", lambda texts, symbols: plain(asked.append(t) or t for t in texts))
     found, heard = buying.units_of_run(run)

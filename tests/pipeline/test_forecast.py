@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from salad.cli import app
 from salad.config import load_recipe
-from salad.engine.precision import Shape
+from salad.engine.precision import DecoderShape
 from salad.files import write_json
 from salad.pipeline.plan import calibrate, data_jobs, timing
 from salad.pipeline.plan.card import MARKS, Card, Figure, choose_card, total
-from salad.pipeline.plan.check import check, said
+from salad.pipeline.plan.check import check, sentence
 from salad.pipeline.plan.forecast import Forecast, StageForecast
 from salad.pipeline.plan.steps import piece_words
 from salad.pipeline.plan.workload import task_words
@@ -137,7 +137,7 @@ def test_encoding_is_timed_as_the_recipe_does_it(large, tmp_path, encode, whole)
     (utterance,) = make_utterances(tmp_path, 1)
     spans = {"encode": encode, "text_words": (1, 2), "speech_words": (1, 2)}
     recipe = large.model_copy(update={"sequence": large.sequence.model_copy(update=spans)})
-    pieces = data_jobs._heard(recipe, utterance)
+    pieces = data_jobs._pieces_to_encode(recipe, utterance)
     assert ([(p.start_word, p.end_word) for p in pieces] == [(0, len(utterance.words))]) == whole
 
 
@@ -175,8 +175,8 @@ def test_a_forecast_is_held_against_a_run(demo_run, tmp_path):
     foretold = found["stages"]["corpus"][0]
     assert found["stages"]["corpus"] == [foretold, 50.0] and foretold > 0
     exact = {"run": "short", "stages": {"corpus": [60.0, 50.0], "align": [1.0, 2.0]}}
-    assert "61 s, it took 52 s (+17 %)" in said(exact)
-    assert "corpus is furthest off" in said(exact)
+    assert "61 s, it took 52 s (+17 %)" in sentence(exact)
+    assert "corpus is furthest off" in sentence(exact)
     with pytest.raises(SaladError, match=r"no recipe\.json"):
         check(card, tmp_path)
 
@@ -238,7 +238,7 @@ def _sleep(shard, folder):
 
 def test_operations_of_a_layer_and_a_head_are_counted_by_their_shape(monkeypatch):
     monkeypatch.setattr(calibrate, "quickest", lambda function, device="cpu": function() or 0.5)
-    shape = Shape(hidden=16, mlp=24, layers=1, heads=2, kv_heads=1, head_dim=8, vocab=32)
+    shape = DecoderShape(hidden=16, mlp=24, layers=1, heads=2, kv_heads=1, head_dim=8, vocab=32)
     with torch.inference_mode(False):
         layer, head = calibrate.time_layer(shape, "cpu", False), calibrate.time_head(shape, "cpu")
     assert layer["layer_forward"].value == 2 * shape.layer_parameters * calibrate.POSITIONS / 0.5

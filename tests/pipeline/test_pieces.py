@@ -13,7 +13,7 @@ from salad.pipeline.ears_data import kept_back
 from salad.pipeline.speechlm import Pieces
 from salad.training import ears_tasks
 from salad.training.distributed import ProcessGroup
-from salad.training.ears_tasks import drawn
+from salad.training.ears_tasks import batch_indices
 from salad.types import SaladError, Utterance
 
 
@@ -103,14 +103,14 @@ def test_joined_is_its_parts_one_after_the_other():
 
 
 def test_an_order_of_very_many_is_drawn_as_far_as_it_is_needed(monkeypatch):
-    whole = drawn(50, 20, 4, "seed")
+    whole = batch_indices(50, 20, 4, "seed")
     assert sorted(n for batch in whole for n in batch[:4])[:1] == [0] and all(len(batch) == 4 for batch in whole)
     assert len({n for batch in whole[:12] for n in batch}) == 48  # a pass without replacement
     monkeypatch.setattr(ears_tasks, "MANY", 49)
     asked = []
     sample = random.Random.sample
     monkeypatch.setattr(random.Random, "sample", lambda own, of, k: asked.append(k) or sample(own, of, k))
-    part = drawn(10**12, 20, 4, "seed")
+    part = batch_indices(10**12, 20, 4, "seed")
     assert asked == [80] and len({n for batch in part for n in batch}) == 80
     assert max(n for batch in part for n in batch) > 10**9
 

@@ -114,6 +114,15 @@ def test_an_update_of_a_library_keeps_what_was_spoken(monkeypatch):
     assert speech_jobs.spoken_by(voices) == before != speech_jobs.spoken_by(["kokoro:af_heart"])
 
 
+def test_an_update_of_what_reads_manifests_keeps_what_was_aligned(monkeypatch, recipe_values):
+    monkeypatch.setattr(speech_jobs.assets, "fingerprint", lambda name: name)
+    found = []
+    for versions in ({"torch": "1"}, {"torch": "1", "lhotse": "9"}, {"torch": "2"}):
+        monkeypatch.setattr(speech_jobs, "versions", lambda own=versions: own)
+        found.append(speech_jobs.aligned_with(Recipe(**recipe_values)))
+    assert found[0] == found[1] != found[2]
+
+
 def test_one_recording_more_makes_one_shard_of_each_job_anew(corpus, made, tmp_path):
     recordings = [recording(tmp_path, number) for number in range(NUM + 1)]
     first = corpus(recordings[:7] + recordings[8:])

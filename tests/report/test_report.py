@@ -583,6 +583,16 @@ def test_what_cannot_be_told_says_what_could_have_been(tmp_path: Path) -> None:
     assert console.export_text().replace("\xa0", " ").count("cannot tell (7.1 could be, power 0.8)") == 2
 
 
+def test_a_change_is_told_by_its_pairs_where_they_were_kept() -> None:
+    report = fake_report()
+    report["misalignment"]["init"] = fake_divergence(0.25, 0.011)  # 0.018 above stage2: within two independent errors
+    report["change"] = {"init": {"value": -0.018, "low": -0.024, "high": -0.012, "n": 64}}
+    assert "misalignment fell from" in headline(report)
+    report["change"]["init"] |= {"low": -0.04, "high": 0.004}
+    told = re.sub(r"<[^>]+>", "", headline(report))
+    assert f"cannot tell: a change of {2.8 / 1.96 * 0.022:.3f} would" in told
+
+
 def test_captions_hold_the_numbers() -> None:
     report = fake_report()
     said = {name: dict(numbers) for name, numbers in caption_numbers(report).items()}

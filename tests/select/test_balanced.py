@@ -12,7 +12,7 @@ from salad.select.kmeans import balanced
 from salad.select.kmeans import row_blocks as blocks
 from salad.select.kmeans.balanced import _Large, balanced_kmeans
 from salad.select.kmeans.min_cost_flow import fill, price_of_sizes
-from salad.select.kmeans.row_blocks import Rows
+from salad.select.kmeans.row_blocks import RowBlocks
 from salad.types import SaladError
 
 
@@ -108,7 +108,7 @@ def test_gap_bounds_what_the_cheapest_could_save(many, monkeypatch, num_near):
     monkeypatch.setattr(balanced, "BOUNDARY_CELLS", num_near * k)
     x = np.random.default_rng(1).normal(size=(600, 4)).astype(np.float32)
     with progress("test", 1) as bar:
-        large = _Large(Rows(x, torch.device("cpu"), bar), k, np.random.default_rng(0))
+        large = _Large(RowBlocks(x, torch.device("cpu"), bar), k, np.random.default_rng(0))
         large.centroids = torch.from_numpy(x[:k] - large.rows.mean)
         labels, gap = large._assign()  # from prices that are far off
     cost = ((x[:, None].astype(np.float64) - x[None, :k]) ** 2).sum(-1)

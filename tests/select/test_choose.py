@@ -9,8 +9,8 @@ from salad.config import Select
 from salad.select.choose import Market, choose
 from salad.select.cluster_rows import cluster_row, purchase_rows
 from salad.select.coverage import units_of
-from salad.select.looks import ACTIVE, UNIFORM
 from salad.select.prices import Price, Prices
+from salad.select.sequential_probe import ACTIVE, UNIFORM
 from salad.types import Cluster, Document, SaladError
 
 PER_WORD = 0.5

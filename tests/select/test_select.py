@@ -11,17 +11,17 @@ from salad.data.prepared import read_prepared
 from salad.select.allocate import allocate, draw
 from salad.select.embed import top_words
 from salad.select.explain import Evidence, explain
-from salad.select.looks import (
+from salad.select.screen import Screen, near_duplicates, overlapping
+from salad.select.sequential_probe import (
     ACTIVE,
     UNIFORM,
-    Probed,
+    ProbedDocument,
     expected_overlap,
     permutation_p,
     probe_in_looks,
     reliability_of,
     shrink,
 )
-from salad.select.screen import Screen, near_duplicates, overlapping
 from salad.types import Cluster, Document, SaladError
 
 
@@ -120,7 +120,7 @@ def probed(truth, draw, **settings):
     rng = np.random.default_rng([7, draw])
 
     def measure(chosen, look):
-        return [Probed(c, rng.normal(truth[c], WITHIN), rng.uniform(0.8, 1.2) * SPOKEN_S) for _, c in chosen]
+        return [ProbedDocument(c, rng.normal(truth[c], WITHIN), rng.uniform(0.8, 1.2) * SPOKEN_S) for _, c in chosen]
 
     order = {c: list(range(44)) for c in range(len(truth))}
     return probe_in_looks(order, measure, seed=draw, **{**DEMO, **settings})
@@ -227,14 +227,14 @@ def test_a_screen_names_what_a_text_shares_words_with():
     screen = Screen(
         [("a", long), ("b", "Twelve words are few, and so they count as a whole, once."), ("c", "You know.")]
     )
-    assert screen.found("well: TWO three four five six seven eight nine ten eleven twelve thirteen, fourteen!") == "a"
+    assert screen.overlap("well: TWO three four five six seven eight nine ten eleven twelve thirteen, fourteen!") == "a"
     assert (
-        screen.found("two three four five six seven eight nine ten eleven twelve thirteen") is None
+        screen.overlap("two three four five six seven eight nine ten eleven twelve thirteen") is None
     )  # twelve in a row
-    assert screen.found("He says twelve words are few and so they count as a whole once") == "b"
-    assert screen.found("twelve words are few and so they count as a whole") is None
-    assert screen.found("as you know") == "c" and Screen([("c", "You know.")], least=8).found("you know") is None
-    assert Screen([("a", long)], 4).found("it is nine ten eleven twelve") == "a"
+    assert screen.overlap("He says twelve words are few and so they count as a whole once") == "b"
+    assert screen.overlap("twelve words are few and so they count as a whole") is None
+    assert screen.overlap("as you know") == "c" and Screen([("c", "You know.")], least=8).overlap("you know") is None
+    assert Screen([("a", long)], 4).overlap("it is nine ten eleven twelve") == "a"
 
 
 @given(
@@ -300,5 +300,5 @@ def test_a_screen_holds_hashes_of_rows_not_their_words():
     finally:
         tracemalloc.stop()
     assert held < 40_000 * 20  # 12 bytes a row; tuples of words take 250
-    assert screen.found(" ".join(words[19_990:20_030])) == "b"
-    assert screen.found(" ".join(words[19_990:20_010])) is None
+    assert screen.overlap(" ".join(words[19_990:20_030])) == "b"
+    assert screen.overlap(" ".join(words[19_990:20_010])) is None

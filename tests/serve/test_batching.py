@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from salad.serve import engine as engine_module
-from salad.serve.engine import Engine, Finished, Sampling, Slab, Started, Token
+from salad.serve.engine import Engine, Finished, Slab, Started, Token, TokenSampling
 from salad.testing.models import VOCABULARY, make_model
 
 NEVER: frozenset[int] = frozenset()
@@ -21,7 +21,7 @@ class Asked:
 
     def __init__(self, engine, prompt, limit, **sampling):
         self.events = queue.Queue()
-        sampling = Sampling(**{"ends": NEVER, **sampling})
+        sampling = TokenSampling(**{"ends": NEVER, **sampling})
         self.generation = engine.submit(lambda: (prompt, limit), sampling, self.events.put)
 
     def all(self):
@@ -85,7 +85,7 @@ def test_logits_of_a_batch_are_those_of_its_rows(model, engine):
     events: list = [queue.Queue() for _ in range(2)]
     for found, beside in zip(events, ([], others), strict=True):
         rest = [Asked(engine, p, 150) for p in beside]
-        engine.submit(lambda: (one, 150), Sampling(NEVER, top=3), found.put)
+        engine.submit(lambda: (one, 150), TokenSampling(NEVER, top=3), found.put)
         for asked in rest:
             asked.all()
         while not isinstance(found.queue[-1] if found.queue else None, Finished):
@@ -134,7 +134,7 @@ def test_a_fault_ends_in_an_error_not_in_silence(model, engine):
         raise KeyError("no")
 
     events: queue.Queue = queue.Queue()
-    engine.submit(broken, Sampling(NEVER), events.put)
+    engine.submit(broken, TokenSampling(NEVER), events.put)
     found = events.get(timeout=30)
     assert found.reason == "error" and isinstance(found.error, KeyError)
     with pytest.raises(KeyError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import httpx2
 import pytest
 import torch
@@ -9,8 +11,10 @@ import torch
 from salad.audio import read_audio
 from salad.serve import compare
 from salad.serve.errors import ApiError
-from salad.serve.gap import cost_of_words, pair_words
+from salad.serve.served_model import ServedModel
 from salad.serve.settings import Settings
+from salad.serve.word_gap import cost_of_words, pair_words
+from salad.testing.listeners import save_listener
 from salad.testing.sounds import audio_part, noise_file
 
 SOUND = noise_file(2.0)
@@ -85,6 +89,20 @@ def test_words_that_were_missed_cost_nothing_that_is_known(tiny):
     with torch.no_grad():
         told = cost_of_words(tiny, samples, " ".join(["w60", "w59", *heard]))
     assert [w["heard"] for w in told] == [None, None, *heard] and told[0]["m"] is None
+
+
+def test_ears_of_a_fixed_rate_hear_a_word_once(tmp_path, monkeypatch):
+    served = ServedModel.load(str(save_listener(tmp_path, rate="fixed", ctc=40)[0]))
+    hear = served.model.hear
+
+    def lasting(frames):
+        found = hear(frames)
+        return replace(found, token_ids=torch.tensor([5, 6]).repeat_interleave(len(found.embeddings) // 2))
+
+    monkeypatch.setattr(served.model, "hear", lasting)
+    with torch.no_grad():
+        told = cost_of_words(served, read_audio(SOUND, 16_000)[0], "w5 w60 w6")
+    assert [w["heard"] for w in told] == ["w5", None, "w6"]
 
 
 @pytest.mark.parametrize(

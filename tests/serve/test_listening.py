@@ -10,7 +10,7 @@ import pytest
 from salad.audio import resample, split_at_quiet
 from salad.audio.decode import Resampler
 from salad.serve.errors import ApiError
-from salad.serve.listening import Buffer, Listener, Started, Stopped
+from salad.serve.listening import Buffer, Listener, TurnBegan, TurnEnded
 from salad.serve.realtime_events import ServerVad
 
 RATE_HZ = 16_000
@@ -131,16 +131,16 @@ def test_a_turn_has_its_lead_and_ends_in_its_pause(monkeypatch, step):
     shares = 40 * [0.0] + 220 * [1.0] + 40 * [0.0] + 3 * [1.0]
     found, ears, samples, _ = turn_of(monkeypatch, shares, ServerVad(), step=step)
     first, stop, second = found
-    assert first == Started(40 * 32 - 300) and isinstance(stop, Stopped) and stop.at_ms == 267 * 32
+    assert first == TurnBegan(40 * 32 - 300) and isinstance(stop, TurnEnded) and stop.at_ms == 267 * 32
     spoken = samples[first.at_ms * 16 : stop.at_ms * 16]
     assert same(ears.spans(stop.sound), split_at_quiet(spoken, RATE_HZ, 6.0)) and len(stop.sound.spans) == 2
-    assert second == Started(300 * 32 - 300)
+    assert second == TurnBegan(300 * 32 - 300)
 
 
 def test_a_turn_ends_where_it_may_grow_no_longer(monkeypatch):
     found, ears, samples, _ = turn_of(monkeypatch, 100 * [1.0], ServerVad(), max_s=1.0)
     turns = [(a, b) for a, b in zip(found[::2], found[1::2], strict=False)]
-    assert len(turns) == 3 and all(isinstance(a, Started) and isinstance(b, Stopped) for a, b in turns)
+    assert len(turns) == 3 and all(isinstance(a, TurnBegan) and isinstance(b, TurnEnded) for a, b in turns)
     assert all(b.sound.seconds <= 1.0 for _, b in turns)
     assert turns[0][1].at_ms == turns[1][0].at_ms and turns[1][1].at_ms == turns[2][0].at_ms  # nothing is lost
     assert same([np.concatenate(ears.spans(b.sound)) for _, b in turns], np.split(samples[: 3 * 31 * 512], 3))
@@ -153,7 +153,7 @@ def test_silence_is_forgotten(monkeypatch):
 
 def test_a_client_ends_a_turn_that_the_vad_has_not(monkeypatch):
     found, ears, samples, made = turn_of(monkeypatch, 20 * [1.0] + 8 * [0.0], ServerVad(), step=999_999)
-    assert found == [Started(0)] and len(ears.heard) == 1
+    assert found == [TurnBegan(0)] and len(ears.heard) == 1
     assert same(ears.spans(made.commit()), [samples])  # the pause was none, and its hearing was for nothing
     made.append(pcm(noise(0.01)))
     with pytest.raises(ApiError, match="10 ms, expected 100"):
@@ -174,7 +174,7 @@ def test_a_vad_finds_no_turn_in_what_came_before_it(monkeypatch):
     found = made.append(data[: 20 * 1024])
     made.configure(RATE_HZ, ServerVad(silence_duration_ms=300))
     found += made.append(data[20 * 1024 :])
-    assert [type(change) for change in found] == [Started, Stopped] and found[0].at_ms == 13_000 + 320 - 300
+    assert [type(change) for change in found] == [TurnBegan, TurnEnded] and found[0].at_ms == 13_000 + 320 - 300
     samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
     heard = np.concatenate(ears.spans(found[1].sound))
     assert len(heard) == round(found[1].sound.seconds * RATE_HZ)

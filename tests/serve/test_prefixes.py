@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from salad.serve.engine import Engine, Finished, Sampling, Token
+from salad.serve.engine import Engine, Finished, Token, TokenSampling
 from salad.serve.prefixes import LEAST, Prefixes, shared
 from salad.testing.models import VOCABULARY, make_model
 
@@ -28,7 +28,7 @@ def drawn(seed, n):
 
 def asked(engine, prompt, limit=20):
     events: queue.Queue = queue.Queue()
-    engine.submit(lambda: (prompt, limit), Sampling(frozenset(), top=1), events.put)
+    engine.submit(lambda: (prompt, limit), TokenSampling(frozenset(), top=1), events.put)
     found = []
     while not isinstance(event := events.get(timeout=30), Finished):
         found += [event] if isinstance(event, Token) else []
@@ -72,7 +72,7 @@ def test_who_asks_goes_before_what_is_read_ahead(model):
 
     dropped = engine.read_ahead(lambda: told("dropped"))
     last = engine.read_ahead(lambda: told("ahead"))
-    engine.submit(lambda: (told("asked"), 3), Sampling(frozenset()), done.put)
+    engine.submit(lambda: (told("asked"), 3), TokenSampling(frozenset()), done.put)
     engine.call(lambda: order.append("heard"))
     assert dropped.cancel()
     held.set()

@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 from salad import assets
 from salad.audio import read_audio, resample, split_at_quiet
 from salad.serve import vad
-from salad.serve.listening import Sound, Started, Stopped
+from salad.serve.listening import TurnBegan, TurnEnded, TurnSound
 from salad.serve.prefixes import LEAST
 from salad.serve.realtime import Talk
 from salad.serve.service import Service
@@ -413,8 +413,8 @@ def test_a_refused_commit_keeps_its_sound(talking):
 
 def test_a_turn_that_is_refused_takes_none_behind_it_along(talking, monkeypatch):
     talk, socket, _ = talking(appended(0.1))
-    sounds = [Sound([Future()], seconds) for seconds in (10**6, 1.0)]
-    changes = [change for n, one in enumerate(sounds) for change in (Started(n), Stopped(n, one))]
+    sounds = [TurnSound([Future()], seconds) for seconds in (10**6, 1.0)]
+    changes = [change for n, one in enumerate(sounds) for change in (TurnBegan(n), TurnEnded(n, one))]
     monkeypatch.setattr(talk._listener, "append", lambda data: changes)
     asyncio.run(talk.run())
     kinds = ("input_audio_buffer.speech_started", "input_audio_buffer.committed", "error")

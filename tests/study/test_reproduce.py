@@ -2,20 +2,24 @@
 
 import re
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from salad.config import load_recipe
 from salad.files import read_json, read_jsonl, write_json, write_jsonl
+from salad.measure.hearing import HeardSpan
 from salad.records import from_json, to_json
-from salad.study.cell_figures import BaseFigures, DoneCell, DroppedCell
+from salad.study.cell_figures import BaseFigures, DocumentSum, DoneCell, DroppedCell
 from salad.study.cell_training import warm_folder
 from salad.study.cells import MAIN, Cell, Times, grid
 from salad.study.findings import findings as judge
 from salad.study.grid import Grid, reproduce
 from salad.study.grid_page import write_reproduction
 from salad.study.locks import alone
+from salad.study.measuring import Measuring
+from salad.study.own_findings import _by_document
 from salad.study.scaling_law import hours_at, law_table
 from salad.study.verdicts import Finding, five
 from salad.study.verdicts import paired_documents as of_documents
@@ -282,6 +286,15 @@ def test_accuracy_on_m_is_told_with_and_without_the_cells_that_began_cold(rows):
     deaf = [{**r, "misalignment": 0.3, "speech_accuracy": {"value": 0.25, "low": 0.15, "high": 0.35}} for r in rows[:6]]
     found = {f.number: f for f in findings([*rows, *({**r, "ears": "cold"} for r in deaf)], BASE)}["R1"]
     assert found.why.endswith("holds.") and "25 % [15, 35]" in found.why
+
+
+def test_a_document_that_two_voices_read_counts_once():
+    read_by = (("d--v", 10.0), ("d--w", 30.0), ("e--v", 5.0))
+    own = _by_document([DocumentSum(name, "law", kl, 10, name[-1]) for name, kl in read_by])
+    assert [(d.id, d.kl, d.count) for d in own] == [("d", 20.0, 10), ("e", 5.0, 10)]
+    spans = [HeardSpan(name[0], "law", name[-1], ("a", "b"), "a b" if name[0] == "e" else "") for name, _ in read_by]
+    measuring = SimpleNamespace(settings=SimpleNamespace(bootstrap=20))
+    assert Measuring._wer(measuring, spans).value == 0.5  # d is heard as nothing, e whole
 
 
 def test_a_cell_against_itself_differs_by_nothing(rows):

@@ -775,7 +775,7 @@ def test_piper_says_when_each_word_and_phone_is_said() -> None:
     assert np.array_equal(samples, voice.speak(text)) and times is not None and len(times) == len(text.split())
     assert all(start < end for start, end in times) and times[0][0] > 0 and times[-1][1] < len(samples) / 22_050
     assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(times))
-    again, said, bounds_s = voice._say(text, 1.0, 0.0, 0)
+    again, said, bounds_s = voice._speak(text, 1.0, 0.0, 0)
     assert np.array_equal(again, samples)
     assert all(joined in said for joined in ("ʌvðə", "ɔnðə", "əvə"))  # yet each of two joined words has its own time
     assert times[0][0] == bounds_s[0] and len(bounds_s) == len(said) + 1 and (np.diff(bounds_s) >= 0).all()

@@ -27,9 +27,9 @@ from salad.model.llm import packs
 from salad.model.teacher import Teacher
 from salad.testing.forks import run_together
 from salad.testing.models import make_examples, make_model
+from salad.training.broadcast_weights import place
 from salad.training.distributed import ProcessGroup, is_sharded, shard
 from salad.training.loop import Schedule, autocast, train
-from salad.training.start import place
 from salad.training.tasks import CTCTask, DistillTask, Side, Together
 from salad.types import Example, SaladError, Span
 

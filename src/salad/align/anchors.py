@@ -34,9 +34,9 @@ class Window:
     problem: str = ""
 
 
-def hear_words(samples: np.ndarray, folder: str | Path, *, threads: int = 1) -> list[Word]:
+def hear_words(samples: np.ndarray, folder: str | Path) -> list[Word]:
     """What the CTranslate2 Whisper in `folder` hears in float32 [num_samples] at 16 kHz of any length, word by word."""
-    model = load_whisper(Path(folder), threads)
+    model = load_whisper(Path(folder))
     words: list[Word] = []
     offset_s = 0.0
     for part in split_at_quiet(samples, RATE_HZ, PART_S):

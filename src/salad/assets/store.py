@@ -10,13 +10,12 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from filelock import FileLock
-
 from salad.assets.hub import hub_folder, is_hub_name
 from salad.assets.pins import Asset, Kind
 from salad.assets.registry import ASSETS
 from salad.assets.sources import collect
 from salad.files import sha256_file, sha256_json
+from salad.locks import held
 from salad.progress import progress
 from salad.types import SaladError
 
@@ -53,13 +52,13 @@ def get(name_or_path: str | Path, *, kind: Kind | None = None) -> Path:
 
 def is_cached(name: str) -> bool:
     """Whether `get(name)` would return at once (names and sizes are looked at, hashes only by `verify`)."""
-    asset = known(name)
+    asset = asset_named(name)
     return _is_whole(asset, asset_folder(asset))
 
 
 def verify(name: str) -> list[tuple[str, str]]:
     """(file, "ok" | "missing" | "wrong hash: ...") for each file of a known asset; reads every byte again."""
-    asset = known(name)
+    asset = asset_named(name)
     folder, rows = asset_folder(asset), []
     with progress(f"verify {name}", total=max(1, asset.num_bytes // 1_000_000), unit="MB") as bar:
         for file in asset.files:
@@ -102,7 +101,7 @@ def sha256_once(path: Path, stamp: tuple[int, ...]) -> str:
     return sha256_file(path)
 
 
-def known(name: str) -> Asset:
+def asset_named(name: str) -> Asset:
     if name not in ASSETS:
         raise SaladError(f"asset: got {name!r}, expected one of {', '.join(sorted(ASSETS))}; use one of these names")
     return ASSETS[name]
@@ -145,12 +144,11 @@ def building(folder: Path, is_ready: Callable[[], bool]) -> Iterator[Path | None
         raise SaladError(
             f"cache: {folder.parent} cannot be written ({error}); set SALAD_CACHE to a folder of yours"
         ) from error
-    with ExitStack() as held:
-        alone = True
+    with ExitStack() as stack:
         try:
-            held.enter_context(FileLock(folder.parent / f".{folder.name}.lock"))
-        except (OSError, NotImplementedError):  # the disk has no locks: the last rename wins, which is as correct
-            alone = False
+            alone = stack.enter_context(held(folder.parent / f".{folder.name}.lock")) == "ours"
+        except OSError:  # another user's lock file
+            alone = False  # as where the disk has no locks: the last rename wins, which is as correct
         if is_ready():
             yield None
             return

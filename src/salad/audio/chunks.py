@@ -29,7 +29,7 @@ STRAY = 1024  # bytes behind the samples that may be anything
 
 
 @dataclass(frozen=True)
-class _Sound:
+class _SampleChunk:
     """Where the samples begin, how many bytes they are said to be, and the fields (place, bytes, what they count from,
     bytes that they count in) that would say that the samples last to an end."""
 
@@ -66,7 +66,7 @@ def joined_chunked(file: BinaryIO) -> bool:
     return _behind(file)[1][:4] in FILES
 
 
-def _behind(file: BinaryIO) -> tuple[_Sound | None, bytes]:
+def _behind(file: BinaryIO) -> tuple[_SampleChunk | None, bytes]:
     """Where the samples of such a file are, and what stands behind them."""
     size, mark = _size(file), file.read(4)
     if mark not in CHUNKED:
@@ -141,12 +141,12 @@ def _chunks(file: BinaryIO, mark: bytes, size: int) -> Iterator[tuple[bytes, int
         at += 4 + width + length + (length % 2 if width == 4 else 0)
 
 
-def _au(file: BinaryIO, size: int) -> _Sound:
+def _au(file: BinaryIO, size: int) -> _SampleChunk:
     begin, length = struct.unpack(">II", file.read(8).ljust(8, b"\0"))
-    return _Sound(begin, length, ((8, 4, begin, 1),))
+    return _SampleChunk(begin, length, ((8, 4, begin, 1),))
 
 
-def _in_chunks(file: BinaryIO, mark: bytes, size: int) -> _Sound | None:
+def _in_chunks(file: BinaryIO, mark: bytes, size: int) -> _SampleChunk | None:
     """None where there are no samples."""
     order, _, width = CHUNKED[mark]
     long, frames = 0, (0, 1)  # where a 64-bit WAV tells its sizes; where an AIFF tells its frames, and their bytes
@@ -160,11 +160,11 @@ def _in_chunks(file: BinaryIO, mark: bytes, size: int) -> _Sound | None:
             block = int.from_bytes(content[:2], order) * -(-int.from_bytes(content[6:8], order) // 8)
             frames = (begin + 2, max(1, block))
         elif name in SAMPLES and long:
-            return _Sound(begin, told, ((long, 8, 8, 1), (long + 8, 8, begin, 1)))
+            return _SampleChunk(begin, told, ((long, 8, 8, 1), (long + 8, 8, begin, 1)))
         elif name in SAMPLES:
             own = [(at + 4, width, begin, 1)] + ([(4, 4, 8, 1)] if width == 4 else [])
             counted = [(frames[0], 4, begin + 8, frames[1])] if frames[0] else []
-            return _Sound(begin, length if length < 1 << 63 else 0, (*own, *counted))  # -1: to the end
+            return _SampleChunk(begin, length if length < 1 << 63 else 0, (*own, *counted))  # -1: to the end
     return None
 
 

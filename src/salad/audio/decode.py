@@ -192,7 +192,7 @@ def _layout(source: str | Path | bytes, name: str) -> _Layout:
 
 @lru_cache(maxsize=256)
 def _layout_of_file(path: str | Path, head: bytes, num_bytes: int, changed_ns: int) -> _Layout:
-    """Of a long recording that is read piece by piece, once."""
+    """The layout of a long recording that is read piece by piece; it is looked at once."""
     return _layout_of(path, head)
 
 

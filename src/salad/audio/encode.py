@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import zlib
 from pathlib import Path
 
 import numpy as np
 import soundfile
+
+from salad.files import whole_file
 
 LATE = 1 << 40  # samples: 265 days at 48 kHz
 
@@ -36,7 +37,8 @@ def copy_flac(source: str | Path, path: str | Path, samples: np.ndarray, sample_
     at, last = 42, data[4] >> 7
     while not last:
         last, at = data[at] >> 7, at + 4 + int.from_bytes(data[at + 1 : at + 4], "big")
-    _write_whole(Path(path), b"fLaC\x80" + data[5:42] + data[at:])
+    with whole_file(path) as out:
+        out.write(b"fLaC\x80" + data[5:42] + data[at:])
     return True
 
 
@@ -50,7 +52,8 @@ def _write(path: Path, samples: np.ndarray, sample_rate_hz: int, container: str,
     ready = _of_16_bits(samples) if codec == "PCM_16" else np.clip(samples, -1.0, 1.0)
     soundfile.write(encoded, ready, sample_rate_hz, format=container, subtype=codec)
     data = encoded.getvalue()
-    _write_whole(path, _with_serial_zero(data) if container == "OGG" else data)
+    with whole_file(path) as file:
+        file.write(_with_serial_zero(data) if container == "OGG" else data)
 
 
 def _of_16_bits(samples: np.ndarray) -> np.ndarray:
@@ -58,13 +61,6 @@ def _of_16_bits(samples: np.ndarray) -> np.ndarray:
     scaled = np.rint(np.asarray(samples, np.float32) * np.float32(32768))
     whole: np.ndarray = np.clip(scaled, -32768, 32767).astype("<i2")
     return whole
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_bytes(data)
-    aside.replace(path)
 
 
 def _with_serial_zero(ogg: bytes) -> bytes:

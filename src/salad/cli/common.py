@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -24,11 +24,12 @@ Overrides = Annotated[
     typer.Option("--set", metavar="A.B=C", help="Set one key of the recipe. It may be given several times."),
 ]
 EngineKind = Annotated[
-    str | None,
+    Literal["local", "ray"] | None,
     typer.Option("--engine", metavar="KIND", help="Who runs the data jobs: local or ray. The files are the same."),
 ]
 SavedModel = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A saved model's folder, such as RUN/stage2/model, or the name of ears.")
+    str,
+    typer.Argument(metavar="MODEL", help="A saved model's or a run's folder, the name of ears, or OWNER/NAME."),
 ]
 AlignedCorpus = Annotated[
     Path,

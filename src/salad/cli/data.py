@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,16 +21,12 @@ data_app = typer.Typer(help="Look speech data over.", no_args_is_help=True, cls=
 @command(app, "salad version", LOOK)
 def version() -> None:
     """Print the versions of salad, Python and the libraries that decide results."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
+    from salad.pipeline.fingerprints import LIBRARIES, versions
 
-    typer.echo(f"salad {__version__}")
-    typer.echo(f"python {sys.version.split()[0]}")
-    for library in ("torch", "transformers", "lhotse", "ctranslate2", "onnxruntime"):
-        try:
-            typer.echo(f"{library} {installed(library)}")
-        except PackageNotFoundError:
-            typer.echo(f"{library} not installed")
+    known = versions()
+    typer.echo(f"salad {__version__}\npython {known['python']}")
+    for library in LIBRARIES:
+        typer.echo(f"{library} {known.get(library, 'not installed')}")
 
 
 @command(assets_app, "salad assets list", name="list")
@@ -73,13 +68,13 @@ def assets_get(
 ) -> None:
     """Fetch assets into the cache, check their sha256 and print where they are."""
     from salad.assets import ASSETS, get
-    from salad.assets.store import known
+    from salad.assets.store import asset_named
     from salad.types import SaladError
 
     if bool(names) == everything:
         raise SaladError("assets get: expected names from `salad assets list`, or --all (and not both)")
     for name in names or []:
-        known(name)
+        asset_named(name)
     wanted = list(ASSETS) if everything else names or []
     print_table(("name", "path"), [(name, str(get(name))) for name in wanted])
 
@@ -90,10 +85,10 @@ def assets_verify(
 ) -> None:
     """Compare cached files with their pinned sha256; exit code 1 where one differs or is missing."""
     from salad.assets import ASSETS, is_cached, verify
-    from salad.assets.store import known
+    from salad.assets.store import asset_named
 
     for name in names or []:
-        known(name)
+        asset_named(name)
     rows = [
         (name, file, status)
         for name in names or [name for name in ASSETS if is_cached(name)]

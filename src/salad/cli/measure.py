@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,13 +49,16 @@ def evaluate(
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="A folder with NAME.jsonl.")] = None,
     hub: Annotated[bool, typer.Option("--hub", help="Fetch items that are not here from the hub.")] = False,
     context: Annotated[int, typer.Option("--context", min=16, help="Positions that an item may take.")] = 2048,
-    start: Annotated[str, typer.Option("--start", help="What opens a prompt: auto, tokenizer or document.")] = "auto",
+    start: Annotated[
+        Literal["auto", "tokenizer", "document"], typer.Option("--start", help="What opens a prompt.")
+    ] = "auto",
     precision: Precision = "fp32",
-    device: Annotated[str, typer.Option("--device", help="Such as cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     infer_only: Annotated[bool, typer.Option("--infer-only", help="Write raw scores, no results.")] = False,
     score_only: Annotated[
         bool, typer.Option("--score-only", help="Results from the samples in --out; no model.")
     ] = False,
+    wait: Wait = False,
     resamples: Annotated[int, typer.Option("--resamples", min=1, help="Draws of the bootstrap.")] = 10_000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.")] = 0,
     speech: Annotated[bool, typer.Option("--speech", help="Also speak the items to MODEL, and to a cascade.")] = False,
@@ -71,6 +74,9 @@ def evaluate(
     asr: Annotated[
         str, typer.Option("--asr", help="Asset, hub name or folder of the cascade's ASR; none: no cascade.")
     ] = "whisper-tiny.en",
+    asr_precision: Annotated[
+        str | None, typer.Option("--asr-precision", help="How it computes, float32 or int8; default: as in a run.")
+    ] = None,
     noise: Annotated[
         str, typer.Option("--noise", metavar="A,B", help="Such as white:10,reverb,codec,speed:1.2,telephone.")
     ] = "",
@@ -93,18 +99,18 @@ def evaluate(
 
     if score_only == bool(model) or bool(model) != bool(tasks or questions):
         raise SaladError("eval: expected MODEL and --tasks or --questions, or --score-only with --out and none of them")
-    if start not in ("auto", "tokenizer", "document"):
-        raise SaladError(f"--start: got {start!r}, expected auto, tokenizer or document")
     if not speech and (noise or control or (not questions and (voices or recordings))):
         raise SaladError("eval: --voices, --recordings, --noise and --control are about speech; add --speech")
     if score_only:
         from salad.evaluation.benchmark import score_samples
+        from salad.pipeline.lock import owned
 
-        typer.echo(score_samples(out), nl=False)
+        with owned(out, wait=wait, field="--out"):
+            typer.echo(score_samples(out), nl=False)
         return
     heard = None
     if speech or questions:
-        from salad.evaluation.spoken_benchmark import SpeechInput
+        from salad.evaluation.spoken_benchmark import ASR_PRECISION, SpeechInput
 
         heard = SpeechInput(
             names(voices) or (() if recordings else ("piper-joe",)),
@@ -115,16 +121,17 @@ def evaluate(
             names(control),
             audio_cache,
             workers,
+            asr_precision or ASR_PRECISION,
         )
     if questions:
         from salad.evaluation.spoken_questions import ask_spoken
 
         assert heard is not None
-        place = api.model_place(model or "")
-        bf16 = takes_bf16(precision, place, device, writes=True)
-        asked = ask_spoken(
-            Path(place), names(questions), out, heard, base=base, limit=limit, seed=seed, bf16=bf16, device=device
-        )
+        with api.measuring(model or "", out, wait=wait) as place:
+            bf16 = takes_bf16(precision, place, device, writes=True)
+            asked = ask_spoken(
+                Path(place), names(questions), out, heard, base=base, limit=limit, seed=seed, bf16=bf16, device=device
+            )
         typer.echo(asked.table(), nl=False)
     if not tasks:
         return
@@ -145,6 +152,7 @@ def evaluate(
         context=context,
         resamples=resamples,
         seed=seed,
+        wait=wait,
     )
     typer.echo(found.table(), nl=False)
 
@@ -264,10 +272,7 @@ def analyze_scaling(
 def divergence(
     model: SavedModel,
     corpus: AlignedCorpus,
-    teacher: Annotated[
-        str | None,
-        typer.Option("--teacher", metavar="LLM", help="The text LLM that MODEL came from; default: its run's."),
-    ] = None,
+    teacher: Teacher = None,
     out: Figures = Path("runs/divergence"),
     precision: Precision = "fp32",
     device: Device = "cpu",
@@ -307,12 +312,11 @@ def retention(
 ) -> None:
     """Probe every layer for voice and speaking rate, and say what distillation has erased of them."""
     from salad.evaluation.retention import measure_retention, table_of
-    from salad.pipeline.lock import owned
 
-    bf16 = takes_bf16(precision, model, device)
-    with owned(out, wait=wait):
+    with api.measuring(model, out, wait=wait) as place:
+        bf16 = takes_bf16(precision, place, device)
         figures = measure_retention(
-            model, corpus, out, before=before, teacher=teacher, layouts=layouts, bf16=bf16, device=device,
+            Path(place), corpus, out, before=before, teacher=teacher, layouts=layouts, bf16=bf16, device=device,
             workers=workers, trusted=trusted,
         )  # fmt: skip
     print_table(*table_of(figures))
@@ -337,14 +341,16 @@ def answer(
     precision: Precision = "fp32",
     device: Device = "cpu",
     trusted: Trusted = False,
+    wait: Wait = False,
 ) -> None:
     """Answer open prompts, once read and once heard, and say how far the two answers are apart."""
     from salad.evaluation.answers import answer_prompts, table_of
     from salad.evaluation.open_ended import Sampling
 
     sampling = Sampling(max_new_tokens, top_k, temperature, seed)
-    bf16 = takes_bf16(precision, model, device, writes=True)
-    figures = answer_prompts(model, prompts, out, sampling, bf16=bf16, device=device, trusted=trusted)
+    with api.measuring(model, out, wait=wait) as place:
+        bf16 = takes_bf16(precision, place, device, writes=True)
+        figures = answer_prompts(Path(place), prompts, out, sampling, bf16=bf16, device=device, trusted=trusted)
     print_table(*table_of(figures))
     if figures.prompts.quarantined:
         typer.echo(f"{figures.prompts.quarantined} prompts set aside: see {out / 'quarantine.jsonl'}")

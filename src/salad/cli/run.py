@@ -161,11 +161,8 @@ def synthesize(
     from salad.engine import using
     from salad.pipeline.lock import owned
     from salad.synthesize.job import parse_shares, synthesize_texts
-    from salad.types import SaladError
 
-    if engine not in (None, "local", "ray"):
-        raise SaladError(f"--engine: got {engine!r}, expected local or ray")
-    with owned(out, wait=wait), using("ray" if engine == "ray" else "local"):
+    with owned(out, wait=wait), using(engine or "local"):
         done = synthesize_texts(
             texts,
             out,
@@ -236,7 +233,7 @@ def plan(
         header = ("run", "stage", "forecast", "took", "difference")
         print_table(header, [row for found in checks for row in check.rows(found)])
     for found in (*known.checks, *checks):
-        typer.echo(check.said(found))
+        typer.echo(check.sentence(found))
     print_table(("not the paper's", "paper", "this recipe", "what for"), [astuple(d) for d in departures(settings)])
 
 

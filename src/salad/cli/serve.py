@@ -98,16 +98,16 @@ def chat(
     talk = Conversation(ServedModel.load(model, device=device, bf16=bf16), system=system, max_tokens=max_tokens)
     try:
         if audio or text:
-            _say(talk.ask(text, audio or []))
+            _print_pieces(talk.ask(text, audio or []))
             return
         lines = map(str.strip, typer.get_text_stream("stdin"))
         for line in lines:
             try:
                 if microphone and not line:
                     typer.secho("Speak; Enter ends it.", err=True)
-                    _say(talk.ask("", [record(talk.rate_hz, lambda: next(lines, ""))]))
+                    _print_pieces(talk.ask("", [record(talk.rate_hz, lambda: next(lines, ""))]))
                 elif line:
-                    _say(talk.ask("", [Path(line)]) if os.path.isfile(line) else talk.ask(line))
+                    _print_pieces(talk.ask("", [Path(line)]) if os.path.isfile(line) else talk.ask(line))
             except SaladError as error:
                 typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
     finally:
@@ -138,7 +138,7 @@ def export(
         typer.echo(export_model(place, to, merge_lora=merge_lora, dtype=dtype))
 
 
-def _say(pieces: Iterable[str]) -> None:
+def _print_pieces(pieces: Iterable[str]) -> None:
     for piece in pieces:
         typer.echo(piece, nl=False)
     typer.echo()

@@ -245,7 +245,7 @@ class Corpus(Variation):
     top_k: int = Field(50, ge=1, description="The teacher's writing samples each token among so many likeliest ones.")
     batch: int = Field(48, ge=1, description="Documents that one worker writes at a time.")
     local_text: tuple[Path, ...] = Field(
-        (), description="Text files (paragraphs) or JSON lines ({text, id?, domain?}) that join D_web."
+        (), description="Text files (paragraphs), JSON lines ({text, id?, domain?}) or parquet that join D_web."
     )
     speech_folders: tuple[Path, ...] = Field(
         (), description="Folders of audio with a .txt beside each file: short for entries of `speech`."

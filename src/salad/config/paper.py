@@ -119,10 +119,10 @@ def departures(recipe: Recipe) -> list[Departure]:
         for name, rate in zip(("lr_adapter", "lr_llm"), rates, strict=True):
             if name == "lr_adapter" or getattr(recipe, stage).llm != "frozen":
                 values[f"{stage}.{name}"] = (rate, "other batches, or another way to train")
-    rows = [Departure(key, _said(paper), _said(_at(recipe, key)), why) for key, (paper, why) in values.items()
+    rows = [Departure(key, _text_of(paper), _text_of(_at(recipe, key)), why) for key, (paper, why) in values.items()
             if not _same(_at(recipe, key), paper)]  # fmt: skip
     rows += [Departure(*row) for row in _sizes(recipe)] + [Departure(*row) for row in _data(recipe)]
-    return rows + [Departure(key, paper, _said(_at(recipe, key)), why) for key, (off, paper, why) in OURS.items()
+    return rows + [Departure(key, paper, _text_of(_at(recipe, key)), why) for key, (off, paper, why) in OURS.items()
                    if not _same(_at(recipe, key), off)]  # fmt: skip
 
 
@@ -164,13 +164,13 @@ def _sizes(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _data(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
-    """Of what a recipe reads, and measures on: sources are known by their names."""
+    """What departs in the data that a recipe reads, and measures on: sources are known by their names."""
     corpus = recipe.corpus
     speech = [e.title + (f" ({e.max_hours:g} h)" if e.max_hours else "") for e in corpus.own_speech]
     speech += [f"{corpus.speech_documents} documents spoken by a voice"] * (corpus.speech_documents > 0)
     if sorted(speech) != ["emilia-yodas", "libriheavy"]:
         yield "corpus.speech", "LibriHeavy, Emilia YODAS-EN: 141,612 h", ", ".join(speech), "what is at hand"
-    web = [_taken(entry) for entry in corpus.text]
+    web = [_source_text(entry) for entry in corpus.text]
     web += [str(path) for path in corpus.local_text]
     web += [corpus.prepared] * bool(corpus.prepared and corpus.web_documents != 0)
     web += ["written by the LLM"] * (corpus.web_documents_per_topic > 0)
@@ -178,7 +178,7 @@ def _data(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
         why = "a part is quicker to embed and to screen, or what is at hand"
         yield "corpus.text (D_web)", "FineWeb-Edu, 10 B tokens", ", ".join(web), why
     if [(e.title, e.max_documents) for e in corpus.plain_text] != [("smollm-corpus", None)]:
-        plain = ", ".join(map(_taken, corpus.plain_text)) or "D_web's own"
+        plain = ", ".join(map(_source_text, corpus.plain_text)) or "D_web's own"
         why = "one text for both where little is trained, or a part of that corpus"
         yield "corpus.plain_text", "SmolLM corpus", plain, why
     if not (corpus.heldout_text and "fineweb-edu" in {e.title for e in corpus.text}) or len(_heldout(recipe)) > 1:
@@ -189,7 +189,7 @@ def _data(recipe: Recipe) -> Iterator[tuple[str, str, str, str]]:
         yield "evaluate.tasks", ", ".join(TASKS), own, "small tasks that need no download, or what is at hand"
 
 
-def _taken(entry: Text) -> str:
+def _source_text(entry: Text) -> str:
     limits = [f"one document in {entry.every}"] * (entry.every > 1)
     limits += [f"{entry.max_documents:,} at most"] * (entry.max_documents is not None)
     return entry.title + (f" ({', '.join(limits)})" if limits else "")
@@ -208,7 +208,7 @@ def _same(ours: Any, paper: Any) -> bool:
     return bool(ours == paper)
 
 
-def _said(value: Any) -> str:
+def _text_of(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {share:g}" for name, share in value.items())
     if isinstance(value, (tuple, list)):

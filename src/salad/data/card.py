@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from salad import markdown
 from salad.files import write_json, write_text
 from salad.records import to_json
 from salad.types import Document, Utterance
@@ -128,34 +129,23 @@ def card_lines(card: DataCard) -> list[str]:
         names = ", ".join(card.licence_not_stated)
         lines += [f"No licence was stated for {names}: find it out before you publish (`licence:` in the recipe).", ""]
     if card.speech:
-        lines += [
-            "| speech | kind | licence | hours | utterances | speakers | held out | set aside |",
-            "|---" * 8 + "|",
-        ]
-        lines += [_speech_line(row) for row in card.speech]
-        lines.append("")
+        header = ("speech", "kind", "licence", "hours", "utterances", "speakers", "held out", "set aside")
+        lines += [*markdown.table(header, map(_speech_cells, card.speech)), ""]
     if card.text:
-        lines += ["| text | licence | documents | words |", "|---" * 4 + "|"]
-        for row in card.text:
-            lines.append(f"| {_cell(row.name)} | {_cell(row.licence)} | {row.documents} | {row.words} |")
-        lines.append("")
+        texts = [(row.name, row.licence, row.documents, row.words) for row in card.text]
+        lines += [*markdown.table(("text", "licence", "documents", "words"), texts), ""]
     return lines + [f"- {note}" for note in card.notes]
 
 
-def _speech_line(row: SpeechSource) -> str:
+def _speech_cells(row: SpeechSource) -> tuple[object, ...]:
     kept = f"{row.heldout_hours:.2f} h, {row.heldout_utterances} utterances"
-    cells = (
-        _cell(row.name),
+    return (
+        row.name,
         row.kind,
-        _cell(row.licence),
+        row.licence,
         f"{row.hours:.2f}",
         row.utterances,
         row.speakers,
         kept + (f", by {row.heldout_by}" if row.heldout_by else ""),
         f"{row.quarantined or 0} rows",
     )
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -113,7 +113,7 @@ def write_documents(
 ) -> None:
     """For `run_shards`: items are rows of `prompts`; writes documents.jsonl, and quarantine.jsonl for the rest."""
     model, tokenizer = _writer(llm, bf16)
-    texts = [_asked(tokenizer, row["prompt"]) for row in shard.items]
+    texts = [_chat_prompt(tokenizer, row["prompt"]) for row in shard.items]
     batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     torch.manual_seed(seed * 1_000_003 + shard.index)
     with torch.inference_mode():
@@ -133,7 +133,7 @@ def write_documents(
     write_jsonl(folder / "quarantine.jsonl", quarantined)
 
 
-def _asked(tokenizer: Any, prompt: str) -> str:
+def _chat_prompt(tokenizer: Any, prompt: str) -> str:
     """The prompt in the LLM's own chat template; plain, with its answer to follow, where a base LLM has none."""
     if not tokenizer.chat_template:
         return f"{prompt}\n\n"

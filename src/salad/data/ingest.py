@@ -33,7 +33,7 @@ SILENT = 1e-4  # a peak of three steps of 16 bits: digital silence, dithered or 
 
 
 @dataclass
-class _Joined:
+class _JoinedRows:
     """Rows that become one utterance: their samples one after the other, and where each begins and ends."""
 
     rows: list[Row] = field(default_factory=list)
@@ -119,16 +119,16 @@ def ingest(shard: Shard, folder: Path, *, plan: str, sources: dict[str, tuple[st
     write_jsonl(folder / "quarantine.jsonl", [{"stage": "corpus", **row} for row in quarantined])
 
 
-def _write(joined: _Joined, path: Path) -> None:
+def _write(joined: _JoinedRows, path: Path) -> None:
     """What was joined, as FLAC; a recording that is all of a FLAC of this rate is not encoded again."""
     (row, *more), samples = joined.rows, np.concatenate(joined.parts)
     if more or row.part or not copy_flac(row.audio, path, samples, RATE_HZ):
         write_flac(path, samples, RATE_HZ)
 
 
-def _join(rows: list[Row], limits: IngestLimits, quarantined: list[dict[str, str]]) -> Iterator[_Joined]:
+def _join(rows: list[Row], limits: IngestLimits, quarantined: list[dict[str, str]]) -> Iterator[_JoinedRows]:
     """Utterances of one document. What is refused goes to `quarantined`, and parts what stands on its two sides."""
-    open_one = _Joined()
+    open_one = _JoinedRows()
     for run in _runs(rows):
         if run[0].problem:
             quarantined.append({"id": run[0].id, "reason": run[0].problem})
@@ -139,7 +139,7 @@ def _join(rows: list[Row], limits: IngestLimits, quarantined: list[dict[str, str
             if block is None:  # something is missing here
                 if open_one.rows:
                     yield open_one
-                open_one = _Joined()
+                open_one = _JoinedRows()
                 continue
             own, samples, times = block
             seconds = to_seconds(open_one.num_samples + len(samples), RATE_HZ) + JOIN_S
@@ -147,7 +147,7 @@ def _join(rows: list[Row], limits: IngestLimits, quarantined: list[dict[str, str
             apart = bool(open_one.rows) and _same_audio(open_one.rows[-1], own[0])  # a long gap, or an overlap
             if open_one.rows and (apart or not limits.fits(seconds, text)):
                 yield open_one
-                open_one = _Joined()
+                open_one = _JoinedRows()
             open_one.add(own, samples, times)
     if open_one.rows:
         yield open_one
@@ -263,7 +263,7 @@ def _read_together(run: list[Row], limits: IngestLimits) -> tuple[list[Row], np.
     return run, samples, times
 
 
-def _utterance(joined: _Joined, source: str, licence: str, path: str) -> tuple[Utterance, list[Sentence]]:
+def _utterance(joined: _JoinedRows, source: str, licence: str, path: str) -> tuple[Utterance, list[Sentence]]:
     rows = joined.rows
     sentences: list[Sentence] = []
     words: list[Word] = []

@@ -25,6 +25,7 @@ from salad.data.readers.detect import find_files, saved_dataset, unread_files, w
 from salad.data.readers.rows import AUDIO_SUFFIXES, Row, check_text, times_fault, to_row, utf8
 from salad.data.readers.splits import outside_split, splits_of
 from salad.engine import pick
+from salad.files import written_aside
 from salad.types import SaladError
 
 CHARS_PER_S = 15.0  # of reading aloud, where a manifest does not say how long a row lasts
@@ -98,18 +99,14 @@ def make_plan(path: Path, sources: Iterable[tuple[Speech, str, Iterator[Row]]], 
 
     A row without usable text, or whose id was there before, stays in the plan with its problem, so that it is counted.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.unlink(missing_ok=True)
     try:
-        with closing(sqlite3.connect(aside)) as plan:
+        with written_aside(path) as aside, closing(sqlite3.connect(aside)) as plan:
             plan.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + SCHEMA)
             number = itertools.count()
             for entry, found, rows in sources:
                 _store(plan, entry, found, rows, number)
             _group(plan, limits)
             plan.commit()
-        os.replace(aside, path)
     except sqlite3.OperationalError as error:
         raise SaladError(
             f"disk: {path} cannot be written ({error}); free some space, then give the same command again"
@@ -286,7 +283,7 @@ class PlannedRows:
         return self._block(document // BLOCK_ROWS).get(document, [])
 
     def rows(self, document: int) -> list[Row]:
-        """The same, as rows."""
+        """The same as rows."""
         return [to_row(json.loads(row)) for row in self.texts(document)]
 
     def _read(self, block: int) -> dict[int, list[str]]:
@@ -322,7 +319,7 @@ def choose_heldout(
         own = pick(documents, places)
         target = max(1, min(round(share * len(own)), at_most // len(sources)))
         for level, grouped in (("speaker", _by_speaker), ("recording", _by_recording), ("document", _by_document)):
-            taken = _taken(grouped(own), target, f"{seed}/{source}")  # one kind at a time: names of a whole corpus
+            taken = _drawn(grouped(own), target, f"{seed}/{source}")  # one kind at a time: names of a whole corpus
             if taken and len(taken) >= target / 2 and len(taken) < len(own):
                 chosen |= set(taken)
                 kept_by[source] = level
@@ -330,7 +327,7 @@ def choose_heldout(
     return chosen, kept_by
 
 
-def _taken(groups: Mapping[str, Sequence[int]], target: int, seed: str) -> list[int]:
+def _drawn(groups: Mapping[str, Sequence[int]], target: int, seed: str) -> list[int]:
     """Numbers of whole groups, drawn by their names, that come near to the target."""
     taken: list[int] = []
     for key in sorted(groups, key=lambda k: hashlib.sha256(f"{seed}/{k}".encode()).digest()):

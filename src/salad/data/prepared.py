@@ -27,26 +27,26 @@ WITHHELD, RECORDINGS = "withheld.txt", "heldout.recordings.jsonl"
 
 
 @dataclass(frozen=True)
-class Recording:
+class PreparedRecording:
     """A held-out document as one voice said it, and when: by sentence and by word."""
 
     utterance: Utterance
     sentences: tuple[Sentence, ...]
 
     @property
-    def said(self) -> tuple[str, str]:
+    def reading(self) -> tuple[str, str]:
         """(document id, voice)"""
         return self.utterance.document_id, self.utterance.speaker
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedCorpus:
     documents: dict[str, list[Document]]  # of each of GROUPS
     withheld: tuple[str, ...]
-    recordings: tuple[Recording, ...]
+    recordings: tuple[PreparedRecording, ...]
 
 
-def read_prepared(name: str | Path) -> Prepared:
+def read_prepared(name: str | Path) -> PreparedCorpus:
     """A corpus by its name in `salad assets list`, or by the path of a folder in the same layout.
 
     Raises SaladError that names the known ones, or the file and line that cannot be read.
@@ -56,7 +56,7 @@ def read_prepared(name: str | Path) -> Prepared:
     withheld = folder / WITHHELD
     words = unicodedata.normalize("NFC", withheld.read_text(encoding="utf-8-sig")).split() if withheld.is_file() else []
     by_id = {document.id: document for document in documents["heldout"]}
-    return Prepared(documents, tuple(words), tuple(_recordings(folder, by_id)))
+    return PreparedCorpus(documents, tuple(words), tuple(_recordings(folder, by_id)))
 
 
 def recorded(name: str | Path) -> set[tuple[str, str]]:
@@ -89,7 +89,7 @@ def first_of_each_domain(documents: Iterable[Document], number: int) -> list[Doc
     return chosen
 
 
-def chosen_documents(prepared: Prepared, settings: Corpus, seed: int) -> dict[str, list[Document]]:
+def chosen_documents(prepared: PreparedCorpus, settings: Corpus, seed: int) -> dict[str, list[Document]]:
     """As many of its documents as the recipe asks for, drawn by `seed`: {web, speech, heldout}."""
     own = prepared.documents
     web = own["web"]
@@ -99,7 +99,7 @@ def chosen_documents(prepared: Prepared, settings: Corpus, seed: int) -> dict[st
     return {"web": web, "speech": speech, "heldout": first_of_each_domain(own["heldout"], settings.heldout_per_domain)}
 
 
-def copy_recordings(recordings: Sequence[Recording], folder: Path) -> list[Utterance]:
+def copy_recordings(recordings: Sequence[PreparedRecording], folder: Path) -> list[Utterance]:
     """The recordings as a shard of spoken documents: audio/, utterances.jsonl and sentences.jsonl in `folder`."""
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     utterances = []
@@ -139,7 +139,7 @@ def _documents(path: Path) -> list[Document]:
     return documents
 
 
-def _recordings(folder: Path, documents: dict[str, Document]) -> Iterator[Recording]:
+def _recordings(folder: Path, documents: dict[str, Document]) -> Iterator[PreparedRecording]:
     path = folder / RECORDINGS
     for where, row in json_objects(path) if path.is_file() else ():
         try:
@@ -150,7 +150,7 @@ def _recordings(folder: Path, documents: dict[str, Document]) -> Iterator[Record
         yield recording
 
 
-def _recording(folder: Path, row: JsonObject, documents: dict[str, Document]) -> Recording:
+def _recording(folder: Path, row: JsonObject, documents: dict[str, Document]) -> PreparedRecording:
     document = documents.get(row["document_id"])
     audio = locate(row["audio"], folder, trusted=False)
     if document is None or not os.path.isfile(audio):
@@ -170,4 +170,4 @@ def _recording(folder: Path, row: JsonObject, documents: dict[str, Document]) ->
         domain=document.domain,
         score=row.get("score", float("nan")),
     )
-    return Recording(utterance, tuple((a, b, start, end) for a, b, start, end in row["sentences"]))
+    return PreparedRecording(utterance, tuple((a, b, start, end) for a, b, start, end in row["sentences"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from array import array
 from collections import Counter
@@ -21,9 +20,9 @@ from salad.data.manifest import utterances_in
 from salad.data.plan_stamps import stamp_again
 from salad.data.quarantine import gather_quarantine
 from salad.data.readers.registry import open_source
-from salad.data.readers.text import stream_text, unique_text
+from salad.data.readers.text import read_local_text, stream_text, unique_text
 from salad.engine import pick
-from salad.files import JsonObject, Rows, json_objects, read_jsonl, write_jsonl
+from salad.files import JsonObject, Rows, draw64, json_objects, read_jsonl, write_jsonl
 from salad.progress import console
 from salad.records import read_records
 from salad.types import Document, SaladError, Utterance
@@ -146,7 +145,7 @@ def hold_out(documents: Sequence[Document], number: int, seed: int) -> tuple[lis
 def _rank(document: Document, seed: int) -> int:
     """A random number that the parts of a text share; behind a part's number stands its place, where it came twice."""
     name = re.sub(r"#\d+(~\d+)?$", "", document.id)
-    return int.from_bytes(hashlib.sha256(f"{seed}/heldout_text/{name}".encode()).digest()[:8], "big")
+    return draw64(f"{seed}/heldout_text/{name}")
 
 
 def own_plain_text(
@@ -182,6 +181,11 @@ def own_plain_text(
         write_jsonl(left_out, quarantined)
         write_jsonl(told, map(asdict, rows))
     return rows, quarantined
+
+
+def local_documents(settings: Corpus, limits: IngestLimits | None, quarantined: list[dict[str, str]]) -> list[Document]:
+    """Those of `local_text`. What is left out is added to `quarantined`."""
+    return read_local_text(settings.local_text, quarantined, fits=_fits(limits)) if settings.local_text else []
 
 
 def _fits(limits: IngestLimits | None) -> Callable[[str], bool]:

@@ -68,7 +68,7 @@ def gpu_names(count: int, visible: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in visible.split(","))[:count] if visible else tuple(map(str, range(count)))
 
 
-def told(title: str, devices: Sequence[str | None]) -> str:
+def devices_line(title: str, devices: Sequence[str | None]) -> str:
     """The line that says what a job runs on."""
     gpus = [gpu for gpu in devices if gpu is not None]
     if gpus:

@@ -38,7 +38,7 @@ WRITTEN, BEFORE = 48, 128  # documents written side by side, and positions befor
 
 
 @dataclass(frozen=True)
-class Shape:
+class DecoderShape:
     """The sizes of a decoder that its time depends on."""
 
     hidden: int
@@ -50,8 +50,8 @@ class Shape:
     vocab: int
 
     @classmethod
-    def of(cls, config: JsonObject) -> Shape:
-        """From a config.json, a text LLM's or a SALAD model's."""
+    def of(cls, config: JsonObject) -> DecoderShape:
+        """Read the shape from a config.json, a text LLM's or a SALAD model's."""
         found = _text_config(config.get("llm_config") or config)
         hidden, heads = found.hidden_size, found.num_attention_heads
         return cls(
@@ -70,7 +70,7 @@ class Shape:
 
 
 def _text_config(values: JsonObject) -> Any:
-    """By the names that all families share: a config.json has its family's own, such as GPT-2's n_embd."""
+    """The configuration under names that all families share: a config.json has its family's, as GPT-2's n_embd."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
     if values.get("model_type") in CONFIG_MAPPING:
@@ -79,7 +79,7 @@ def _text_config(values: JsonObject) -> Any:
 
 
 def mlp_width(config: Any) -> int:
-    """Of a text LLM's configuration; families call it by many names, and some by none: 4 widths then."""
+    """The MLP's width in a text LLM's configuration; families name it in many ways, some not at all: 4 widths then."""
     found = (getattr(config, name, None) for name in MLP_NAMES)
     return int(next(filter(None, found), 4 * config.hidden_size))
 
@@ -128,7 +128,7 @@ def measured(
         kept = read_json(keep)["uses"]
         return {use: Timing(kept[use]["fp32_s"], kept[use]["bf16_s"]) for use in get_args(Use)}
     folder = llm()
-    timings = measure(Shape.of(read_json(folder / "config.json")), threads, trained=trained)
+    timings = measure(DecoderShape.of(read_json(folder / "config.json")), threads, trained=trained)
     if keep is not None:
         uses = {use: {"bf16": t.bf16, "fp32_s": t.fp32_s, "bf16_s": t.bf16_s} for use, t in timings.items()}
         write_json(keep, {"uses": uses, "gain": GAIN, "threads": threads, "llm": folder.name, "machine": machine()})
@@ -136,7 +136,7 @@ def measured(
 
 
 @cache
-def measure(shape: Shape, threads: int, *, trained: bool = False) -> Mapping[Use, Timing]:
+def measure(shape: DecoderShape, threads: int, *, trained: bool = False) -> Mapping[Use, Timing]:
     """Time both precisions for each use on this CPU; about two seconds for an LLM of 135 M parameters.
 
     trained: the LLM's own weights train. Draws nothing from torch's global generator.
@@ -156,7 +156,7 @@ def measure(shape: Shape, threads: int, *, trained: bool = False) -> Mapping[Use
 Pair = tuple[float, float]  # seconds in fp32 and in bf16
 
 
-def _whole(shape: Shape, layer: Pair, head: Pair) -> Timing:
+def _whole(shape: DecoderShape, layer: Pair, head: Pair) -> Timing:
     """All layers, and the head once."""
     fp32_s, bf16_s = (shape.layers * own + once for own, once in zip(layer, head, strict=True))
     return Timing(fp32_s, bf16_s)
@@ -181,7 +181,7 @@ def _in_turn(functions: Sequence[Callable[[], Any]]) -> list[float]:
 class _Bench:
     """A decoder layer (RMS norms, grouped attention, gated MLP) and a head, of random weights."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: DecoderShape) -> None:
         import torch
 
         self.shape, self.torch = shape, torch

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from salad.engine.devices import Library, Setting, environment, gpus_here, no_gpu, plan_workers, told
+from salad.engine.devices import Library, Setting, devices_line, environment, gpus_here, no_gpu, plan_workers
 from salad.engine.local import LocalPool, single_threaded, torch_threads
 from salad.engine.shards import (
     MARK,
@@ -91,8 +91,6 @@ def run_shards(
     unit: str = "items",
     fresh: bool = False,
     quarantine: bool = False,
-    kind: Kind | None = None,
-    tries: int | None = None,
     library: Library | None = None,
     key: Callable[[Any], str] | None = None,
 ) -> list[Path]:
@@ -107,8 +105,8 @@ def run_shards(
     A shard whose worker dies (SIGKILL, out of memory, a crash in a library) runs again. After `tries` deaths each item
     of it is tried alone. One that kills `tries` times again is named by SaladError, or with `quarantine` goes to the
     shard's quarantine.jsonl ({id, reason}), and the others are kept. The first error that the function raises stops the
-    run once the shards in flight have ended; finished shards stay. A full disk is a SaladError. `kind` and `tries` are
-    those of the surrounding `using` unless given.
+    run once the shards in flight have ended; finished shards stay. A full disk is a SaladError. The engine and
+    `tries` are those of the surrounding `using`.
 
     library: what the function computes with on `worker_device()`. Such a job has one worker a GPU where there are any
     and the surrounding `using` lets it, whatever `workers` says, and what it runs on is printed; others stay on the
@@ -118,7 +116,7 @@ def run_shards(
     shards of the folder's last result (`spare` of the surrounding `using`) that were made from the same are taken.
     """
     settings = _settings.get()
-    kind, tries = kind or settings.kind, tries or settings.tries
+    kind, tries = settings.kind, settings.tries
     with _full_disk_told(out_dir):
         bounds = keep_only(out_dir, items, shard_items, key, _spare_of(out_dir))
         folders = [out_dir / shard_name(number) for number in bounds.numbers]
@@ -170,7 +168,7 @@ def _full_disk_told(out_dir: Path) -> Iterator[None]:
 
 
 def _removable() -> str:
-    """Of a last result that waits to be removed: that it need not wait."""
+    """The sentence that says a last result, which waits to be removed, need not wait."""
     spare = _settings.get().spare
     if spare is None or not (spare[1] / MARK).exists():
         return ""
@@ -190,7 +188,7 @@ def _pool(
 
 def _tell(library: Library | None, title: str, devices: Sequence[str | None]) -> None:
     if library:
-        console.print(told(title, devices), highlight=False)
+        console.print(devices_line(title, devices), highlight=False)
 
 
 class _Drive:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import secrets
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from salad.engine.machine import flushed
-from salad.files import read_jsonl, write_jsonl, write_lines
+from salad.files import AtHand, number64, read_jsonl, write_jsonl, write_lines
 
 KEPT = ".kept-"
 MARK = "remove-when-done"  # a file in a last result that is kept only until the new one took its shards
@@ -56,7 +55,7 @@ class Made(Sequence[Any]):
         return map(self._make, self._sources)
 
 
-class Joined(Sequence[Any]):
+class Joined(AtHand):
     """Several sequences as one, whose items are asked for as they are needed."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
@@ -73,10 +72,7 @@ class Joined(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return itertools.chain(*self._parts)
 
-    def __getitem__(self, number: Any) -> Any:
-        number = range(len(self))[number]
-        if isinstance(number, range):
-            return [self[one] for one in number]
+    def _at(self, number: int) -> Any:
         at = bisect_right(self._until(), number) - 1
         return self._parts[at][number - self._starts[at]]
 
@@ -140,10 +136,10 @@ class Bounds:
         return Bounds(range(len(starts) - 1), starts)
 
     @staticmethod
-    def near(keys: np.ndarray, plan: Plan, shard_items: int) -> Bounds:
-        """As an earlier plan cut them: an item that is new joins the shard of the one before it, so that one shard is
-        another and not all. New items behind the last shard fill it and begin further ones. Where that would make a
-        shard of twice `shard_items`, all are cut anew.
+    def near(keys: np.ndarray, plan: ShardPlan, shard_items: int) -> Bounds:
+        """Cut the items as an earlier plan did: an item that is new joins the shard of the one before it, so that one
+        shard is another and not all. New items behind the last shard fill it and begin further ones. Where that would
+        make a shard of twice `shard_items`, all are cut anew.
         """
         owner = np.repeat(np.arange(len(plan.numbers)), np.diff(plan.starts))
         order = np.argsort(plan.keys, kind="stable")
@@ -165,7 +161,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShardPlan:
     """Of what the shards of a folder were made: bounds as of `Bounds`, and uint64 [items] `keys`, a hash of each."""
 
     numbers: Sequence[int]
@@ -173,7 +169,7 @@ class Plan:
     keys: np.ndarray
 
     @staticmethod
-    def read(folder: Path) -> Plan | None:
+    def read(folder: Path) -> ShardPlan | None:
         """The plan in plan.txt: a line a shard, its number and the hashes of its items. None where there is none."""
         numbers, starts, keys = array("q"), array("q", [0]), array("Q")
         try:
@@ -185,13 +181,13 @@ class Plan:
                     starts.append(len(keys))
         except (OSError, ValueError, OverflowError):  # none, or of an older version
             return None
-        return Plan(numbers, starts, np.frombuffer(keys, np.uint64) if keys else np.empty(0, np.uint64))
+        return ShardPlan(numbers, starts, np.frombuffer(keys, np.uint64) if keys else np.empty(0, np.uint64))
 
     def write(self, folder: Path) -> None:
         lines = (" ".join([str(n), *map("{:016x}".format, self.keys[own])]) for n, own in self._shards())
         write_lines(folder / "plan.txt", lines)
 
-    def same(self, other: Plan) -> set[int]:
+    def same(self, other: ShardPlan) -> set[int]:
         """Numbers of the shards that are made of the same items in both."""
         theirs = dict(other._shards())
         return {n for n, own in self._shards() if n in theirs and np.array_equal(self.keys[own], other.keys[theirs[n]])}
@@ -216,10 +212,10 @@ def keep_only(
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     keys = _keys(items, shard_items, key or repr)
-    kept, older = Plan.read(out_dir), Plan.read(spare) if key and spare else None
+    kept, older = ShardPlan.read(out_dir), ShardPlan.read(spare) if key and spare else None
     before = kept or older
     bounds = Bounds.near(keys, before, shard_items) if key and before else Bounds.even(len(keys), shard_items)
-    plan = Plan(bounds.numbers, bounds.starts, keys)
+    plan = ShardPlan(bounds.numbers, bounds.starts, keys)
     same = plan.same(kept) if kept else set[int]()
     if kept is None or len(same) < max(len(plan.numbers), len(kept.numbers)):
         names = {shard_name(number) for number in same}
@@ -238,8 +234,7 @@ def _keys(items: Sequence[Any], shard_items: int, key: Callable[[Any], str]) -> 
     """uint64 [items]: 64 bits of a hash of each. `shard_items` is in it: whoever changes it wants another cut."""
     hashes = array("Q")
     for item in items:
-        digest = hashlib.blake2b(f"{shard_items} {key(item)}".encode(errors="surrogatepass"), digest_size=8)
-        hashes.append(int.from_bytes(digest.digest(), "little"))
+        hashes.append(number64(f"{shard_items} {key(item)}"))
     return np.frombuffer(hashes, np.uint64) if hashes else np.empty(0, np.uint64)
 
 

@@ -209,7 +209,7 @@ def _is_plain(task: Task, row: JsonObject) -> bool:
 
 
 def _told(task: Task, rows: Sequence[JsonObject], before: Counting) -> Counting:
-    """From where answers count, as far as it is told: what a task of ours says is of its fields, not of plain rows.
+    """From where answers count, as far as it is said: what a task of ours says is of its fields, not of plain rows.
 
     before: how the task's other rows count.
     """

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from salad.engine.memory import keep_freed_memory
-from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, ModelFiles, read_corpus, silent_spans
+from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, ModelFiles, read_corpus
 from salad.files import sha256_json, write_json, write_jsonl
+from salad.measure.controls import Silence
 from salad.measure.divergence import (
     WITHOUT_CASCADE,
     DocumentKL,
@@ -171,7 +172,7 @@ def _measure(
     unspoken, texts = loaded.texts(found.documents), loaded.texts(found.texts)
     original = Teacher(base, cache=True) if base is not None else None
     reading = original if original is not None and loaded.frozen else Teacher(model, cache=True)  # eq. 2's P
-    silent_frames = silent_spans(loaded.encoder, spoken) if spoken else {}
+    silence = Silence(loaded.encoder)
 
     def hearing(reader: Teacher) -> list[DocumentKL]:
         by_ear = divergence(model, reader, spoken, speech_ears(model)) if spoken else []
@@ -184,7 +185,9 @@ def _measure(
         bar.advance()
         if spoken:
             spans = heard_of_utterances(model, loaded.tokenizer.decode, spoken, found.utterances)
-            rows["blind"] = divergence(model, reading, spoken, speech_ears(model, lambda e: silent_frames[e.id]))
+            rows["blind"] = divergence(
+                model, reading, spoken, speech_ears(model, lambda e: silence.like(e.speech_frames))
+            )
             bar.advance()
             rows["deaf"] = divergence(model, reading, spoken, deaf_ears(model))
             bar.advance()

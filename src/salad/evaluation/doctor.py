@@ -14,16 +14,16 @@ import torch
 
 from salad.align.silence import MIN_WORD_S
 from salad.audio import read_audio, to_samples, to_seconds
-from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpus, silent_spans, trained_in
-from salad.measure.controls import Spoken, others_frames
+from salad.data.inspect.audio_stats import measure_audio, spoilt
+from salad.evaluation.saved_model import LoadedModel, MeasuredCorpus, read_corpus, trained_in
+from salad.measure.controls import Silence, Spoken, others_frames
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary
 from salad.measure.hearing import heard_of_utterances, voice_errors
-from salad.measure.oracle import symbol_ears, symbols_of_model
+from salad.measure.oracle import symbol_ears, symbols_of_model, true_symbols
 from salad.model.encoders.base import Encoder
 from salad.model.teacher import Teacher
 from salad.progress import progress
 from salad.text.aligner_forms import spoken_pieces
-from salad.text.speakable import speakable
 from salad.types import Document, Example, SaladError, Utterance
 
 PARTS = ("recordings", "alignment", "encoder", "lower part", "upper part", "LLM", "the whole")
@@ -33,7 +33,6 @@ LEGEND = (
 )
 LIMIT = 8  # utterances: a minute of one core for the demo's model
 RATE_HZ = 16_000
-QUIET_DB, CLIPPED, FULL = -55.0, 0.01, 0.999
 SQUEEZED, LOUDER_DB, GAPS_S, BEYOND_S = 0.1, 3.0, 0.5, 0.1
 SAME, APART = 1e-3, 0.01  # relative distances: of what must be equal, and of what must not
 PHONES, WORDS = 0.5, 0.9  # error rates beyond which a part hears next to nothing
@@ -126,23 +125,21 @@ def _set_aside(found: MeasuredCorpus) -> list[Check]:
 
 
 def _recordings(utterances: Sequence[Utterance]) -> tuple[list[Check], list[Utterance]]:
-    """The check, and the utterances whose recordings can be read."""
+    """The check, by the limits of `salad data inspect`, and the utterances whose recordings can be read."""
     bad: list[str] = []
     readable: list[Utterance] = []
     levels: list[float] = []
     for u in utterances:
         try:
-            samples, _ = read_audio(u.audio)
+            read_audio(u.audio)  # as the encoder does
+            stats = measure_audio(u.audio)
         except SaladError as error:
             bad.append(str(error))
             continue
         readable.append(u)
-        level = 10 * np.log10(max(float(np.square(samples, dtype=np.float64).mean()), 1e-20))
-        levels.append(level)
-        if level < QUIET_DB:
-            bad.append(f"{u.id}: {level:.0f} dB")
-        elif (clipped := float((np.abs(samples) >= FULL).mean())) > CLIPPED:
-            bad.append(f"{u.id}: {100 * clipped:.0f} % of the samples clipped")
+        levels.append(stats.level_db)
+        if found := [seen for _, (_, seen) in spoilt(stats)]:
+            bad.append(f"{u.id}: {', '.join(found)}")
     median = f"median level {np.median(levels):.0f} dB, " if levels else ""
     cure = f"Export these recordings again ({'; '.join(bad[:2])}); `salad data inspect` names them all."
     figure = f"{median}{len(bad)} of {len(utterances)} spoilt"
@@ -203,8 +200,9 @@ def _model(loaded: LoadedModel, utterances: Sequence[Utterance]) -> Iterator[lis
         m["deaf"] = _mean(divergence(model, reader, examples, deaf_ears(model)))
         yield _upper(loaded, reader, examples, utterances, m["deaf"])
         yield _llm(loaded, reader, examples, utterances)
-        silent_frames = silent_spans(loaded.encoder, examples)
-        m["silence"] = _mean(divergence(model, reader, examples, speech_ears(model, lambda e: silent_frames[e.id])))
+        silence = Silence(loaded.encoder)
+        still = speech_ears(model, lambda e: silence.like(e.speech_frames))
+        m["silence"] = _mean(divergence(model, reader, examples, still))
         if all(instead.values()):
             other = speech_ears(model, lambda e: instead[e.id] or [])
             m["another's recording"] = _mean(divergence(model, reader, examples, other))
@@ -283,21 +281,13 @@ def _errors(loaded: LoadedModel, examples: Sequence[Example], utterances: Sequen
 def _upper(
     loaded: LoadedModel, reader: Teacher, examples: Sequence[Example], utterances: Sequence[Utterance], deaf: float
 ) -> list[Check]:
-    """With the true symbols in place of those heard; nothing where the ears are one part."""
+    """M with the true symbols in place of those heard; nothing where the ears are one part."""
     symbols = symbols_of_model(loaded.model)
     if symbols is None:
         return []
-    said = {u.id: symbols.of_text(speakable(u.text.split())) for u in utterances}
-
-    def of(example: Example) -> list[list[int]]:
-        own = said[example.id]
-        return [
-            [symbol for word in own[s.start_word : s.end_word] for symbol in (*word, 0)]
-            for s in example.spans
-            if s.modality == "speech"
-        ]
-
-    m = _mean(divergence(loaded.model, reader, examples, symbol_ears(loaded.model, of, len(symbols))))
+    said = {u.id: true_symbols(u.text, symbols, e) for u, e in zip(utterances, examples, strict=True)}
+    ears = symbol_ears(loaded.model, lambda e: said[e.id], len(symbols))
+    m = _mean(divergence(loaded.model, reader, examples, ears))
     cure = "Even true phones do not become words: train the upper part (spell) longer, or check its vocabulary."
     limit = 0.5 * deaf
     return [Check("upper part", "M with the true phones", m <= limit, f"{m:.2f} nats", f"at most {limit:.2f}", cure)]

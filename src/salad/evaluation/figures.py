@@ -48,16 +48,22 @@ class Figures:
         return {name: self._share(name) for name in ("init", "warm_start", "stage1", "stage2") if name in self.rows}
 
     def heard_by_domain(self) -> dict[str, Share]:
-        """Of Stage II; a domain of which `heard` means nothing is left out."""
+        """What Stage II heard, by domain; a domain of which `heard` means nothing is left out."""
         domains = sorted({row.domain for row in self.rows["stage2"] if row.domain})
         shares = {d: self._share("stage2", domain=d) for d in domains}
         return {d: share for d, share in shares.items() if share}
 
     def over(self, control: str) -> Estimate:
         """M of a control less M of the model, paired: the test of whether the recording itself told anything."""
-        return difference(
-            self.rows[control], self.rows["stage2"], documents=self.documents, resamples=self.resamples, seed=self.seed
-        )
+        return self._less(control, "stage2")
+
+    def change(self, before: str) -> Estimate:
+        """M of Stage II less M of the stage `before`, on the documents that both were measured on."""
+        return self._less("stage2", before)
+
+    def _less(self, first: str, second: str) -> Estimate:
+        one, other = self.rows[first], self.rows[second]
+        return difference(one, other, documents=self.documents, resamples=self.resamples, seed=self.seed)
 
     def voices(self, errors: Mapping[str, VoiceErrors]) -> list[VoiceFigures]:
         """One row a voice, those trained on first: M and what it is held against, heard, word and phone errors.
@@ -87,7 +93,7 @@ class Figures:
         return out
 
     def _share(self, name: str, **of: str) -> Share | None:
-        """Of the rows whose `domain` or `speaker` is the one given."""
+        """The share over the rows whose `domain` or `speaker` is the one given."""
         rows: dict[str, Sequence[DocumentKL]] = {
             key: [row for row in group if all(getattr(row, field) == value for field, value in of.items())]
             for key, group in self.rows.items()

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
-from salad.model.going_on import goes_on
+from salad.model.cache_check import goes_on
 from salad.model.llm import require_positions
 from salad.model.modeling import SaladForConditionalGeneration
 from salad.objective.distill import kl_per_position

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from salad import markdown
 from salad.evaluation.benchmark_task import Task
 from salad.evaluation.prompt import Segment
 from salad.evaluation.sample import Doc, PlannedSystem, PlannedTask, Sample
@@ -146,7 +147,7 @@ class Lost:
     mean_of_tasks: PairedGap
 
     def pooled(self) -> dict[str, PairedGap]:
-        """By their names in tables and files."""
+        """The pooled gaps by their names in tables and files."""
         return {"all items": self.all_items, "mean of tasks": self.mean_of_tasks}
 
 
@@ -160,7 +161,7 @@ class EvalFigures:
     lost: Mapping[str, Lost]
 
     def json(self) -> JsonObject:
-        """As figures.json has them."""
+        """The figures as figures.json has them."""
         lost = {name: {"tasks": own.tasks, **own.pooled()} for name, own in self.lost.items()}
         return dict(to_json({**vars(self), "lost": lost}))
 
@@ -258,8 +259,7 @@ def gap_interval(value: PairedGap | None) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"{line}\n" for line in markdown.table(header, rows))
 
 
 def _latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

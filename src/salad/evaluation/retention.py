@@ -149,7 +149,7 @@ def measure_retention(
 
 
 def _voiced(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[dict[str, str]]]:
-    """Those of voices with enough documents; the others are set aside. SaladError where fewer than two voices stay."""
+    """Recordings of voices with enough documents; the others are set aside. SaladError where fewer than two stay."""
     held: dict[str, set[str]] = {}
     for u in utterances:
         held.setdefault(u.speaker, set()).add(u.document_id)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import soundfile
 import torch
 from transformers import AutoTokenizer
@@ -19,11 +18,10 @@ from transformers import AutoTokenizer
 from salad import assets, config
 from salad.data.manifest import to_utterance
 from salad.data.readers.detect import kind_of as kind_of_file
-from salad.data.readers.manifests import TEXT_ALONE
+from salad.data.readers.nemo_lhotse import TEXT_ALONE
 from salad.data.readers.registry import READERS, open_source
 from salad.data.readers.rows import check_text
 from salad.files import read_json, sha256_json
-from salad.measure.controls import silence
 from salad.model import SaladForConditionalGeneration
 from salad.model.check import load_llm
 from salad.model.encoders.base import Encoder
@@ -83,7 +81,7 @@ class LoadedModel:
 
     @functools.cached_property
     def encoder_name(self) -> str:
-        """Of the frozen encoder, as `load_encoder` takes it; an exported model's folder, which holds its own."""
+        """The frozen encoder's name, as `load_encoder` takes it; an exported model's folder, which holds its own."""
         return encoder_name(self.folder, self.model.config.encoder)
 
     @property
@@ -219,13 +217,6 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return left.keys() == right.keys() and all(
         left[name].shape == right[name].shape and torch.equal(left[name], right[name]) for name in left
     )
-
-
-def silent_spans(encoder: Encoder, examples: Sequence[Example]) -> dict[str, list[np.ndarray]]:
-    """For each example, by its id, as many frames of digital silence as each of its speech spans has."""
-    longest = max((len(span) for e in examples for span in e.speech_frames), default=1)
-    frames = silence(encoder, longest)
-    return {e.id: [frames[: len(span)] for span in e.speech_frames] for e in examples}
 
 
 def read_corpus(path: Path, trusted: bool = False) -> MeasuredCorpus:

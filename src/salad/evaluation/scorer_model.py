@@ -61,7 +61,7 @@ class Reader:
 
     @cached_property
     def head(self) -> Head:
-        """In float32: logits in less would blur the scores."""
+        """The head in float32: logits in less would blur the scores."""
         return head_of(self.llm).detach().float()
 
     @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 from salad import assets
 from salad.align.asr import RATE_HZ, Transcripts, load_asr
 from salad.audio import resample, split_at_quiet
+from salad.config import Evaluate
 from salad.config.conditions import condition
 from salad.evaluation.benchmark import Prepared, System
 from salad.evaluation.degrade import REVISION
@@ -43,6 +44,8 @@ from salad.types import SaladError
 CONTROLS = (SHUFFLED, SILENCE)
 FORMS = ("context", "all")
 RECORDINGS = "recordings"
+ASR_PRECISION: str = Evaluate.model_fields["asr_precision"].default  # one default, here and in a run
+PRECISIONS = ("float32", "int8")
 SOUNDS = 64  # encoded recordings that are remembered: few-shot examples come again with every item
 
 
@@ -54,7 +57,7 @@ class SpeechInput:
     form: "context" speaks the question, "all" the options too. asr: the recogniser of the cascade; "" for none.
     conditions: such as "white:10" and "telephone", under which the items are heard once more. controls: "shuffled"
     hears another item's recording, "silence" hears none. audio_cache: where spoken items are kept; by default in the
-    cache of weights. workers: processes that speak. asr_precision: float32, or int8, which transcribes faster.
+    cache of weights. workers: that speak. asr_precision: float32 or int8, as `evaluate.asr_precision` of a run.
     """
 
     voices: tuple[str, ...] = ("piper-joe",)
@@ -65,13 +68,17 @@ class SpeechInput:
     controls: tuple[str, ...] = ()
     audio_cache: Path | None = None
     workers: int = 1
-    asr_precision: str = "float32"
+    asr_precision: str = ASR_PRECISION
 
     def checked(self) -> SpeechInput:
         """With every condition in full. Raises SaladError for an unknown voice, form, control or condition."""
         for voice in self.voices:
             assets_of_voice(voice)
-        for name, got, known in (("--form", (self.form,), FORMS), ("--control", self.controls, CONTROLS)):
+        for name, got, known in (
+            ("--form", (self.form,), FORMS),
+            ("--control", self.controls, CONTROLS),
+            ("--asr-precision", (self.asr_precision,), PRECISIONS),
+        ):
             if unknown := [value for value in got if value not in known]:
                 raise SaladError(f"{name}: got {unknown[0]!r}, expected {' or '.join(known)}")
         if not self.voices and self.recordings is None:
@@ -94,7 +101,7 @@ def with_speech(
     device: str,
     reads: bool,
 ) -> tuple[list[System], list[Prepared]]:
-    """With those that hear the items, or read a transcript; and the items that all voices can say.
+    """Add the systems that hear the items, or read a transcript; and the items that all voices can say.
 
     speech: checked. reads: whether the adapted model reads the items, too.
     """

@@ -161,7 +161,7 @@ def _odd(row: JsonObject) -> str:
 
 
 def _right_choices(rows: Sequence[JsonObject], where: str) -> tuple[dict[int, str], dict[int, str]]:
-    """Of the lines that are a benchmark's items, by number: the right choice, or why there is none."""
+    """Look at the lines that are a benchmark's items, by number: the right choice, or why there is none."""
     items = [
         {**row, "id": str(number), "context": row.get("question", row.get("context"))}
         for number, row in enumerate(rows, 1)
@@ -262,7 +262,7 @@ def ask_spoken(
 
 
 def first_sentence(text: str) -> str:
-    """Of the first line."""
+    """The first sentence of the first line."""
     line = text.strip().partition("\n")[0]
     ends = split_sentences(line)
     return " ".join(line.split()[slice(*ends[0])]) if ends else ""
@@ -289,7 +289,7 @@ def followed(rows: Sequence[QuestionRow], system: str) -> Followed:
 def _recordings(
     questions: Sequence[Question], voice: str, speech: SpeechInput, seed: int
 ) -> tuple[dict[str, Recording], dict[str, str]]:
-    """Of each question by its id, and why there is none."""
+    """The recording of each question by its id, and why there is none."""
     if voice == RECORDINGS:
         assert speech.recordings is not None
         owners = {f"questions/{q.id}": q.id for q in questions}
@@ -313,7 +313,7 @@ def _transcribed(spoken: Mapping[str, Recording], speech: SpeechInput, device: s
 
 
 def _frames(processor: SaladProcessor, recording: Recording, system: str, seed: int) -> list[torch.Tensor]:
-    """Of the recording's spans, or of silence."""
+    """Frames of the recording's spans, or of silence."""
     rate_hz = processor.encoder.sample_rate_hz
     samples = samples_of(recording, rate_hz, SILENCE if system == SILENCE else "", seed)
     return processor.frames_of(samples)

@@ -21,8 +21,7 @@ from salad.evaluation.results import (
 from salad.evaluation.sample import PlannedSystem, Sample
 from salad.measure.accuracy import accuracy, gap, pooled_gap
 from salad.measure.results import ErrorRates, Interval, PairedGap
-from salad.text.normalise import normalise, wer_words
-from salad.text.speakable import speakable
+from salad.text.error_rates import pooled_cer, pooled_wer
 from salad.types import Result
 
 
@@ -49,7 +48,7 @@ class SpokenRow:
 
 @dataclass(frozen=True)
 class Spread:
-    """Of accuracies over voices, without noise."""
+    """How accuracies spread over voices, without noise."""
 
     mean: float
     lowest: float
@@ -67,14 +66,14 @@ class SpokenFigures:
 
 
 def clean_systems(systems: Mapping[str, PlannedSystem]) -> list[str]:
-    """Those of the main table: nothing was done to what they hear."""
+    """The systems of the main table: nothing was done to what they hear."""
     return [name for name, system in systems.items() if not (system.spoken and system.spoken.condition)]
 
 
 def spoken_figures(
     systems: Mapping[str, PlannedSystem], samples: Samples, metrics: Mapping[str, str], resamples: int, seed: int
 ) -> SpokenFigures | None:
-    """Of each system that hears or reads a transcript; None where there is none."""
+    """The figures of each system that hears or reads a transcript; None where there is none."""
     metric = pool_metric(metrics.values())
     results = {
         name: {task: [result_of(row, metric) for row in rows] for task, rows in by_task.items()}
@@ -121,22 +120,13 @@ def _difference(
 
 
 def error_rates(tasks: Mapping[str, Sequence[Sample]]) -> ErrorRates:
-    """Of transcripts, each text once: edits over words in Whisper's normal form, and over characters with numbers
-    spelled out."""
-    import jiwer
-
-    heard = {pair for rows in tasks.values() for row in rows for pair in zip(row.said, row.heard or (), strict=True)}
-    words = [tuple(" ".join(wer_words(text)) for text in pair) for pair in sorted(heard)]
-    spelled = [tuple(normalise(" ".join(speakable(text.split()))) for text in pair) for pair in sorted(heard)]
-    rates = {}
-    for name, measure, rows in (("wer", jiwer.wer, words), ("cer", jiwer.cer, spelled)):
-        said, got = zip(*(pair for pair in rows if pair[0]), strict=True)
-        rates[name] = float(measure(list(said), list(got)))
-    return ErrorRates(**rates)
+    """Of transcripts, each text once, all edits pooled: long texts weigh more than short ones."""
+    heard = {pair for rows in tasks.values() for row in rows for pair in zip(row.heard or (), row.said, strict=True)}
+    return ErrorRates(wer=pooled_wer(heard), cer=pooled_cer(heard))
 
 
 def _spread(rows: Mapping[str, SpokenRow]) -> dict[str, Spread]:
-    """Of the kinds that have more than one voice."""
+    """The spread of each kind that has more than one voice."""
     out = {}
     for kind in dict.fromkeys(row.kind for row in rows.values()):
         own = (row.accuracy.value for row in rows.values() if row.kind == kind and not row.condition)

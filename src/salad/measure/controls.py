@@ -57,8 +57,26 @@ def _frames(spans: Sequence[np.ndarray], at: int, number: int) -> np.ndarray:
     return np.concatenate(parts)[:number]
 
 
-def silence(encoder: Encoder, number: int = 1) -> np.ndarray:
-    """Frames of SILENCE_S of digital silence, longer where `number` are wanted, as far as `encoder` goes."""
-    seconds = max(SILENCE_S, int(np.ceil((number + 1) / encoder.frame_rate_hz)))
-    samples = seconds * encoder.sample_rate_hz
-    return encoder.encode([np.zeros(min(samples, encoder.max_samples or samples), np.float32)])[0]
+class Silence:
+    """What an encoder makes of digital silence, in place of the spans of recordings.
+
+    A span is cut out of SILENCE_S of it, a longer one out of as much as it needs, so that its frames depend on no other
+    span. `salad eval --control silence` has the recognisers hear silence too: samples, as long as each recording.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._frames: dict[int, np.ndarray] = {}  # by seconds
+
+    def like(self, spans: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """As many frames [num_frames, dim] of silence as each of `spans` has."""
+        return [_frames([self._lasting(len(span))], 0, len(span)) for span in spans]
+
+    def _lasting(self, number: int) -> np.ndarray:
+        """At least `number` frames, as far as the encoder goes."""
+        seconds = max(SILENCE_S, int(np.ceil((number + 1) / self._encoder.frame_rate_hz)))
+        if seconds not in self._frames:
+            samples = seconds * self._encoder.sample_rate_hz
+            zeros = np.zeros(min(samples, self._encoder.max_samples or samples), np.float32)
+            self._frames[seconds] = self._encoder.encode([zeros])[0]
+        return self._frames[seconds]

@@ -177,32 +177,32 @@ def summary(rows: Sequence[DocumentKL], documents: Mapping[str, str] | None = No
 
     documents: the document of each id: one that several voices read counts once, as the mean of its recordings.
     """
-    once = _once(rows, documents)
-    value, se = _mean(once)
+    single = once(rows, documents)
+    value, se = _mean(single)
     return MeasuredKL(
         all=value,
         se=se,
-        n_documents=len(once),
+        n_documents=len(single),
         n_tokens=sum(row.count for row in rows),
-        by_domain={key: _mean(group)[0] for key, group in _groups(once, "domain")},
+        by_domain={key: _mean(group)[0] for key, group in _groups(single, "domain")},
         by_voice={key: _mean(group)[0] for key, group in _groups(rows, "speaker")},
     )
 
 
-def _once(rows: Sequence[DocumentKL], documents: Mapping[str, str] | None) -> list[DocumentKL]:
-    """One row a document: the mean of those of its recordings that have a token to score."""
+def once(rows: Sequence[DocumentKL], documents: Mapping[str, str] | None) -> list[DocumentKL]:
+    """One row a document, by its name: the mean of those of its recordings that have a token to score."""
     if documents is None:
         return list(rows)
     own: dict[str, list[DocumentKL]] = defaultdict(list)
     for row in rows:
         own[documents.get(row.id, row.id)].append(row)
-    return [_mean_row(group) for group in own.values()]
+    return [_mean_row(name, group) for name, group in own.items()]
 
 
-def _mean_row(rows: Sequence[DocumentKL]) -> DocumentKL:
+def _mean_row(name: str, rows: Sequence[DocumentKL]) -> DocumentKL:
     scored = [row for row in rows if row.count] or rows
     kl, count, nll = (sum(getattr(row, key) for row in scored) / len(scored) for key in ("kl", "count", "nll"))
-    return replace(scored[0], kl=kl, count=count, nll=nll)
+    return replace(scored[0], id=name, kl=kl, count=count, nll=nll)
 
 
 def _mean(rows: Sequence[DocumentKL]) -> tuple[float, float]:

@@ -21,7 +21,7 @@ def with_interval(figure: Any, spec: str = ".3f", *, scale: float = 1.0, unit: s
 
 
 def with_detectable(figure: Any, spec: str = ".3f", *, scale: float = 1.0, unit: str = "", missing: str = "") -> str:
-    """The same of a difference, and `cannot_tell`."""
+    """Write a difference as `with_interval` does, and `cannot_tell` behind it."""
     return with_interval(figure, spec, scale=scale, unit=unit, missing=missing) + cannot_tell(figure, spec, scale=scale)
 
 

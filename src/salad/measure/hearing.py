@@ -51,10 +51,12 @@ class VoiceErrors:
     phone_error: Estimate | None
 
 
-def heard_text(ids: Sequence[int], decode: Callable[[list[int]], str], *, runs: bool) -> str:
-    """Text of the likeliest tokens, -1 being blanks; `runs`: repeats with no blank between them are one token."""
-    kept = [i for at, i in enumerate(ids) if i >= 0 and not (runs and at and ids[at - 1] == i)]
-    return decode(kept).strip() if kept else ""
+def heard_tokens(model: Any, ids: Sequence[int]) -> list[int]:
+    """The likeliest tokens of one span, as long as `ids`: -1 for a blank, and for a repeat with no blank between where
+    the ears left it in place (CTC at a fixed rate)."""
+    if model.config.rate != "fixed" or getattr(model, "ctc", None) is None:
+        return list(ids)
+    return [-1 if at and ids[at - 1] == i else i for at, i in enumerate(ids)]
 
 
 @torch.no_grad()
@@ -63,13 +65,14 @@ def _heard(
 ) -> list[tuple[str, list[int] | None]] | None:
     """The text that each span of frames is heard as, and its symbols; None for either that the ears do not score."""
     device = model.get_input_embeddings().weight.device
-    runs = model.config.rate == "fixed" and getattr(model, "ctc", None) is not None
     out: list[tuple[str, list[int] | None]] = []
     for start in range(0, len(frames), SPANS_AT_ONCE):
         got = model.hear([f.float().to(device) for f in frames[start : start + SPANS_AT_ONCE]])
         if got.token_ids is None:
             return None
-        texts = [heard_text(ids.tolist(), decode, runs=runs) for ids in got.token_ids.split(got.lengths)]
+        spans = [heard_tokens(model, ids.tolist()) for ids in got.token_ids.split(got.lengths)]
+        kept = [[i for i in ids if i >= 0] for ids in spans]
+        texts = [decode(ids).strip() if ids else "" for ids in kept]
         out += zip(texts, got.symbols or [None] * len(texts), strict=True)
     return out
 
@@ -151,7 +154,7 @@ def voice_errors(spans: Sequence[HeardSpan], resamples: int, seed: int) -> list[
 
 
 def pooled_errors(spans: Sequence[HeardSpan], resamples: int, seed: int) -> VoiceErrors:
-    """The same of the voice `all`: a document that several voices read counts once, as the mean of its recordings."""
+    """The errors of the voice `all`: a document that several voices read counts once, as the mean of its recordings."""
     voices = Counter(document for document, _ in {(span.document, span.speaker) for span in spans})
     return _errors("all", spans, [1 / voices[span.document] for span in spans], resamples, seed)
 

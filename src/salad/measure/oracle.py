@@ -30,7 +30,11 @@ def symbols_of_model(model: Any) -> Any | None:
 
 
 def true_symbols(text: str, symbols: Any, example: Example) -> list[list[int]]:
-    """The true symbols of each spoken span of this text, as they sound in the whole of it, boundaries between words."""
+    """The true symbols of each spoken span of this text, as they sound in the whole of it.
+
+    Boundaries stand between words, none behind the last: so the ears learn them (`training.ears_tasks`), and the upper
+    part adds the last one itself.
+    """
     said, out = symbols.of_text(speakable(text.split())), []
     for span in example.spans:
         if span.modality == "speech":

@@ -70,7 +70,7 @@ class MeanKL:
 
 @dataclass(frozen=True)
 class MeasuredKL(MeanKL):
-    """The same of rows that there are: its mean and its standard error (nan for one document) are there."""
+    """M of rows of which there is one or more: its mean and its standard error (nan for one document) are there."""
 
     all: float
     se: float
@@ -132,7 +132,7 @@ class VoiceFigures:
 
 @dataclass(frozen=True)
 class NoiseFigures:
-    """The same recordings under one condition: M, errors of the model's ears, and words of the cascade's recogniser."""
+    """What the recordings give under one condition: M, errors of the model's ears, and of the cascade's recogniser."""
 
     condition: str | None = None
     documents: int | None = None
@@ -163,7 +163,7 @@ class SystemAccuracies:
 
 @dataclass(frozen=True)
 class TaskAccuracies(SystemAccuracies):
-    """Of one set of items, or of `all items`, whose gap has the length normalisation `metric`."""
+    """Accuracies on one set of items, or on `all items`, whose gap has the length normalisation `metric`."""
 
     task: str | None = None
     metric: str | None = None
@@ -171,14 +171,14 @@ class TaskAccuracies(SystemAccuracies):
 
 @dataclass(frozen=True)
 class Accuracies(SystemAccuracies):
-    """Of the next sentences, and task by task."""
+    """Accuracies on the next sentences, and task by task."""
 
     tasks: tuple[TaskAccuracies, ...] | None = None
 
 
 @dataclass(frozen=True)
 class ErrorRates:
-    """Of a recogniser's transcripts, as shares of the characters and words that were said."""
+    """Errors of a recogniser's transcripts, as shares of the characters and words that were said."""
 
     cer: float | None = None
     wer: float | None = None
@@ -233,7 +233,8 @@ class RunFigures:
     """figures.json of a run's `evaluate`.
 
     misalignment, forgetting: by stage and control. heard_by_stage, heard_by_domain: shares. over: M of a control less M
-    of the model, paired. oracle: M with true symbols in place of heard ones. left_out: what was not measured.
+    of the model, paired; change: M of Stage II less M of an earlier stage, paired. oracle: M with true symbols in place
+    of heard ones. left_out: what was not measured.
     """
 
     misalignment: Mapping[str, MeanKL | None] | None = null()
@@ -242,6 +243,7 @@ class RunFigures:
     heard_by_stage: Mapping[str, Share | None] | None = null()
     heard_by_domain: Mapping[str, Share | None] | None = null()
     over: Mapping[str, Interval | None] | None = null()
+    change: Mapping[str, Interval | None] | None = null()
     voices: tuple[VoiceFigures, ...] | None = null()
     hearing: Hearing | None = null()
     noise: tuple[NoiseFigures, ...] | None = null()

@@ -134,8 +134,8 @@ def replicate_reach(spread: float, freedom: int, replicates: int) -> float:
 def two_sources_reach(
     spread: float, freedom: int, replicates: int, other_se: float, other_freedom: int
 ) -> tuple[float, float]:
-    """The same where another, independent source adds a standard error, say which documents were drawn; and the freedom
-    of the one Student's t that is as wide.
+    """Half the width of a mean's 95 % interval where an independent source adds a standard error, say
+    which documents were drawn; and the freedom of the one Student's t that is as wide.
 
     Each source has the t of its own freedom, and the two reaches are added in quadrature (Zou and Donner 2008). One t
     of the trainings' freedom for both holds the truth in 999 of 1,000 draws where three trainings agree and documents

@@ -132,7 +132,7 @@ class CTCHead(nn.Module):
         return mixed + residual.float()
 
     @staticmethod
-    def kept(best: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
+    def positions_to_keep(best: torch.Tensor, lengths: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
         """Positions to keep: neither blank (class 0) nor a repeat of the one before; at least one a span.
 
         best: int64 [P], the best class of each position. Returns bool [P] and the kept positions of each span.

@@ -30,7 +30,7 @@ Head = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
-class Call:
+class KernelCall:
     """One kernel call: queries at `start` to `end`, keys there and at `first` to `last`; mask bool [queries, keys]."""
 
     start: int
@@ -53,8 +53,8 @@ class Packing:
     head: Head | None
     positions: torch.Tensor
     longest: int
-    calls: list[Call]
-    _windowed: dict[int, list[Call]] = field(default_factory=dict)
+    calls: list[KernelCall]
+    _windowed: dict[int, list[KernelCall]] = field(default_factory=dict)
     _blocks: dict[int | None, BlockMask] = field(default_factory=dict)
 
     @property
@@ -65,7 +65,7 @@ class Packing:
         """`size` where some position of these documents lies beyond it, else None."""
         return size if size and self.longest > size else None
 
-    def calls_within(self, window: int | None) -> list[Call]:
+    def calls_within(self, window: int | None) -> list[KernelCall]:
         """The calls with masks by which a position sees the last `window` positions of its document, itself among
         them."""
         if window is None:
@@ -74,7 +74,7 @@ class Packing:
             self._windowed[window] = [self._narrowed(call, window) for call in self.calls]
         return self._windowed[window]
 
-    def _narrowed(self, call: Call, window: int) -> Call:
+    def _narrowed(self, call: KernelCall, window: int) -> KernelCall:
         queries = self.positions[call.start : call.end]
         before = torch.arange(self.before_all, device=queries.device)
         keys = torch.cat([before, self.positions[call.first : call.last], queries])
@@ -82,7 +82,7 @@ class Packing:
         own = call.mask
         if own is None:
             own = torch.ones(len(queries), len(keys), dtype=torch.bool, device=queries.device).tril()
-        return Call(call.start, call.end, call.first, call.last, own & near)
+        return KernelCall(call.start, call.end, call.first, call.last, own & near)
 
     def block(self, window: int | None) -> BlockMask:
         if window not in self._blocks:
@@ -168,7 +168,7 @@ def by_blocks(device: torch.device, head_size: int, special: bool) -> bool:
 def blockwise(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: BlockMask, scaling: float | None
 ) -> torch.Tensor:
-    """The same by FlexAttention: keys of the common head stand before all others."""
+    """The attention of `blockwise` masks by FlexAttention: keys of the common head stand before all others."""
     attend = _compiled() if query.is_cuda and not torch.compiler.is_compiling() else flex_attention
     grouped = query.shape[1] != key.shape[1]
     out: torch.Tensor = attend(query, key, value, block_mask=mask, scale=scaling, enable_gqa=grouped)
@@ -212,7 +212,7 @@ def _attend(
 
 def _calls(
     starts: Sequence[int], prefixes: Sequence[tuple[int, int]] | None, head: int, device: torch.device
-) -> list[Call]:
+) -> list[KernelCall]:
     """Kernel calls for documents laid end to end; those that continue the same one, in a row, share a call."""
     groups: list[tuple[tuple[int, int], list[int]]] = []  # what is continued, lengths
     for index, (start, end) in enumerate(itertools.pairwise(starts)):
@@ -228,7 +228,7 @@ def _calls(
         if seen:
             own = torch.block_diag(*[torch.ones(n, n, device=device).tril() for n in lengths]).bool()
             mask = torch.cat([torch.ones(total, seen, dtype=torch.bool, device=device), own], dim=1)
-        calls.append(Call(at, at + total, first, last, mask))
+        calls.append(KernelCall(at, at + total, first, last, mask))
         at += total
     return calls
 

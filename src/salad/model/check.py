@@ -20,7 +20,7 @@ from salad.model.attention import NAME
 from salad.model.llm import (
     EXACT,
     ROUGH,
-    Packed,
+    PackingChange,
     as_inputs,
     attention_layers,
     decoder_of,
@@ -172,7 +172,7 @@ def check_llm(llm: PreTrainedModel, tokenizer: Any = None) -> SelfCheck:
             checks.append(_tried("attention = own", _own_attention, llm))
     packed = measure_packing(llm) if exchanged else None
     packs = packed is not None and fits(packed, llm)
-    checks += _packing(llm, packed, packs)
+    checks += _packing(packed, packs)
     if tokenizer is not None:
         checks += _tokenizer(tokenizer, cast(nn.Embedding, llm.get_input_embeddings()).num_embeddings)
     return SelfCheck(llm.config.model_type, tuple(checks), packs)
@@ -280,7 +280,7 @@ def _logits(llm: PreTrainedModel) -> Check:
     return _nats("logits", _kl(own, head_of(llm).logits(hidden)), "its head does what ours does not know; take another")
 
 
-def _packing(llm: PreTrainedModel, packed: Packed | None, packs: bool) -> list[Check]:
+def _packing(packed: PackingChange | None, packs: bool) -> list[Check]:
     if packed is None:
         found = "its attention cannot be exchanged"
         return [Check("packed = alone", found, f"at most {EXACT:g} nats", "one by one")]

@@ -155,7 +155,7 @@ def hidden_states(
             "leave it out"
         )
     parts = [
-        _alone(decoder, part).last_hidden_state[0, -own:] for part, own in _documents(embeddings, starts, prefixes)
+        _decoded(decoder, part).last_hidden_state[0, -own:] for part, own in _documents(embeddings, starts, prefixes)
     ]
     return torch.cat(parts)
 
@@ -169,7 +169,7 @@ def layer_states(llm: PreTrainedModel, embeddings: torch.Tensor, starts: Sequenc
         found = decoder(inputs_embeds=embeddings[None], output_hidden_states=True, **arguments).hidden_states
         return [layer[0] for layer in found]
     parts = [
-        _alone(decoder, part, output_hidden_states=True).hidden_states
+        _decoded(decoder, part, output_hidden_states=True).hidden_states
         for part, _ in _documents(embeddings, starts, None)
     ]
     return [torch.cat([layer[0] for layer in layers]) for layers in zip(*parts, strict=True)]
@@ -186,7 +186,7 @@ def _documents(
             yield torch.cat([embeddings[first:last], own]) if last > first else own, len(own)
 
 
-def _alone(decoder: nn.Module, embeddings: torch.Tensor, **options: Any) -> Any:
+def _decoded(decoder: nn.Module, embeddings: torch.Tensor, **options: Any) -> Any:
     _forget_longest(decoder)
     return decoder(inputs_embeds=embeddings[None], use_cache=False, **options)
 
@@ -268,7 +268,7 @@ def _forget_longest(decoder: nn.Module) -> None:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackingChange:
     """What packing changes: the greatest KL in nats at any position of any document, and the greatest relative change
     of its states; the same where documents go beyond the windows of their layers (None: no layer has one of WINDOWS).
 
@@ -302,7 +302,7 @@ def remember_packing(llm: PreTrainedModel, known: bool) -> None:
         )
 
 
-def fits(packed: Packed, llm: PreTrainedModel) -> bool:
+def fits(packed: PackingChange, llm: PreTrainedModel) -> bool:
     """Whether what packing changes is rounding."""
     nats, share = ROUGH if precision_of(llm) is not None else (EXACT, STATES)
     return (
@@ -312,17 +312,17 @@ def fits(packed: Packed, llm: PreTrainedModel) -> bool:
     )
 
 
-def measure_packing(llm: PreTrainedModel) -> Packed:
+def measure_packing(llm: PreTrainedModel) -> PackingChange:
     """Two documents, one that continues the first, and both behind a common beginning: packed, against alone."""
     with reading(llm), torch.no_grad():
         try:
             kl, states = _difference(llm)
             if not _windows(llm):
-                return Packed(kl, states)
+                return PackingChange(kl, states)
             with narrow_windows(llm):
-                return Packed(kl, states, *_difference(llm))
+                return PackingChange(kl, states, *_difference(llm))
         except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
-            return Packed(float("inf"), float("inf"), fault=f"{type(error).__name__}: {error}")
+            return PackingChange(float("inf"), float("inf"), fault=f"{type(error).__name__}: {error}")
 
 
 def probe_documents(llm: PreTrainedModel) -> list[torch.Tensor]:
@@ -343,12 +343,12 @@ def _difference(llm: PreTrainedModel) -> tuple[float, float]:
     decoder, (first, second) = decoder_of(llm), probe_documents(llm)
     n, m = len(first), len(second)
     third = second[:4]  # goes on after the first
-    alone = [_alone(decoder, part).last_hidden_state[0] for part in (first, second, torch.cat([first, third]))]
+    alone = [_decoded(decoder, part).last_hidden_state[0] for part in (first, second, torch.cat([first, third]))]
     arguments = packed_arguments([0, n, n + m, n + m + 4], first.device, [(0, 0), (0, 0), (0, n)])
     packed = decoder(inputs_embeds=torch.cat([first, second, third])[None], **arguments).last_hidden_state[0]
     wanted, got = [alone[0], alone[1], alone[2][n:]], list(packed.split([n, m, 4]))
     head = read_head(decoder, first[:5])
-    after = [_alone(decoder, torch.cat([first[:5], second])).last_hidden_state[0, 5:]]
+    after = [_decoded(decoder, torch.cat([first[:5], second])).last_hidden_state[0, 5:]]
     arguments = packed_arguments([0, n - 5, n - 5 + m], first.device, None, head)
     packed = decoder(inputs_embeds=torch.cat([first[5:], second])[None], **arguments).last_hidden_state[0]
     wanted, got = [*wanted, alone[0][5:], *after], [*got, *packed.split([n - 5, m])]
@@ -389,7 +389,7 @@ def _windows(llm: PreTrainedModel) -> list[tuple[Any, str, float]]:
 
 @contextmanager
 def narrow_windows(llm: PreTrainedModel) -> Iterator[None]:
-    """For a while windows so small that a few tokens go beyond them."""
+    """Make windows for a while so narrow that a few tokens go beyond them."""
     before = _windows(llm)
     try:
         for holder, name, size in before:

@@ -92,7 +92,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As transformers has it; in another `dtype` the LLM is held, the ears stay in float32 as in training."""
+        """Load as transformers does; in another `dtype` the LLM is held, the ears stay in float32 as in training."""
         attention = kwargs.pop("attn_implementation", None)
         found = super().from_pretrained(*args, **kwargs)
         model = found[0] if isinstance(found, tuple) else found  # with output_loading_info
@@ -106,7 +106,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         return [part for part in (self.adapter, self.ctc) if part is not None]
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        """As torch has it; what `half`, `bfloat16` and `to` make of the LLM, the ears stay in float32."""
+        """Apply `fn` as torch does; what `half`, `bfloat16` and `to` make of the LLM, the ears stay in float32."""
         held = [tensor for part in self._ears() for tensor in (*part.parameters(), *part.buffers())]
         own = {id(tensor) for tensor in (*held, *(tensor.grad for tensor in held if tensor.is_leaf))}
 
@@ -126,7 +126,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         def post_init(self) -> None: ...
 
     def initialize_weights(self) -> None:
-        """As transformers has it; what no checkpoint has brought begins as in a fresh model."""
+        """Initialize as transformers does; what no checkpoint has brought begins as in a fresh model."""
         cast(Any, super()).initialize_weights()
         if self._built:
             fill_missing(self.llm, self.adapter, self.ctc)
@@ -175,7 +175,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         kept_lengths = lengths
         place = torch.cat([torch.arange(length, device=hidden.device) for length in lengths])
         if self.config.rate == "text":
-            keep, kept_lengths = self.ctc.kept(best, lengths)
+            keep, kept_lengths = self.ctc.positions_to_keep(best, lengths)
             hidden, scores, best, place = hidden[keep], logits[keep], best[keep], place[keep]
         else:
             scores = logits
@@ -184,10 +184,10 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         sure, places = scores.detach().softmax(-1).amax(-1), torch.stack([place, place + 1], dim=1)
         return SpeechEmbeddings(as_inputs(self.llm, embeddings), kept_lengths, logits, lengths, ids, None, sure, places)
 
-    def hear_symbols(self, posteriors: Sequence[torch.Tensor], *, readout: Readout = "mixed") -> SpeechEmbeddings:
+    def hear_symbols(self, posteriors: Sequence[torch.Tensor]) -> SpeechEmbeddings:
         """What the LLM reads for spans of symbols [n, S] that were heard, or simulated; no frame is asked for."""
         lengths = [len(span) for span in posteriors]
-        return self._read(torch.cat(list(posteriors)), None, lengths, None, lengths, readout)
+        return self._read(torch.cat(list(posteriors)), None, lengths, None, lengths, "mixed")
 
     def _read(
         self,
@@ -232,7 +232,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         return heard.embeddings, heard.lengths
 
     def get_audio_features(self, frames: Sequence[torch.Tensor], **kwargs: Any) -> list[torch.Tensor]:
-        """The same span by span, [positions, llm width] each, as transformers and servers ask for it."""
+        """Speech embeddings span by span, [positions, llm width] each, as transformers and servers ask for it."""
         if not len(frames):
             return []
         table, dtype = self.get_input_embeddings().weight, next(self.adapter.parameters()).dtype
@@ -255,7 +255,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         return hidden_states(self.llm, embeddings, starts)
 
     def text_hidden_states(self, token_ids: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
-        """The same for plain text: token_ids int64 [L]."""
+        """Last hidden states [L, width] of plain text: token_ids int64 [L]."""
         return self.hidden_states(self.get_input_embeddings()(token_ids), starts)
 
     def merge(self, ids: torch.Tensor, speech: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -386,7 +386,7 @@ class SaladForConditionalGeneration(TextSide, GenerationMixin):
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> Any:
-        """As the text LLM has it; tokens that an assistant drafted stand behind the prompt when it is first read."""
+        """Prepare as the text LLM does; what an assistant drafted stands behind the prompt when that is first read."""
         drafted = 0 if inputs_embeds is None else input_ids.shape[1] - inputs_embeds.shape[1]
         if is_first_iteration and inputs_embeds is not None and drafted > 0:
             inputs_embeds = torch.cat([inputs_embeds, self.get_input_embeddings()(input_ids[:, -drafted:])], dim=1)

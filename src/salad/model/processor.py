@@ -291,7 +291,7 @@ class SaladProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> SaladProcessor:  # type: ignore[override]  # likewise
-        """Of a folder, or OWNER/NAME on the hub (`revision`, `token` and what else transformers' own take)."""
+        """Load the processor of a folder, or of OWNER/NAME on the hub (`revision`, `token` ... as in transformers)."""
         hub = {name: kwargs[name] for name in HUB if kwargs.get(name) is not None}
         settings = read_json(Path(str(cached_file(str(folder), "processor_config.json", **hub))))
         inside: EncoderInside | None = settings.get("encoder_inside")

@@ -36,7 +36,7 @@ class Prompt:
         return [row[own.bool()] for row, own in zip(self.embeddings, self.mask, strict=True)]
 
     def on_the_left(self) -> Prompt:
-        """The same with its padding before each row, so that a decoder can write on; without labels."""
+        """The prompts with their padding before each row, so that a decoder can write on; without labels."""
         if self.mask is None or bool(self.mask[:, -1].all()):
             return self
         ids, heard, embeddings, mask = (
@@ -53,7 +53,7 @@ class Prompt:
 
 
 def read_prompt(
-    table: nn.Module,
+    table: nn.Embedding,
     audio_token_id: int,
     input_ids: torch.Tensor,
     mask: torch.Tensor | None,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 from urllib.request import urlopen
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from salad.audio import read_audio, resample
 from salad.audio.containers import check_rate
 from salad.audio.decode import check_mix, check_range
+from salad.files import size_of
 from salad.types import SaladError
 
 MAX_BYTES = 500_000_000  # of a recording behind a URL
@@ -148,7 +149,7 @@ def recording_of(part: Part) -> Any:
     given: Any = part.get("input_audio", part.get("audio_url", part))
     held = given if isinstance(given, dict) else {"url": given}
     if held.get("data") is not None:
-        return _decoded(held["data"])
+        return of_base64(held["data"], "messages: the data of an audio part")
     found = [held[name] for name in ("audio", "path", "url") if held.get(name) is not None]
     if len(found) != 1:
         raise SaladError(
@@ -156,20 +157,39 @@ def recording_of(part: Part) -> Any:
         )
     where = str(found[0]) if isinstance(found[0], str) else ""
     if where.startswith("data:"):
-        return _decoded(where.partition(",")[2])
+        return of_data_url(where, "messages: a data: URL")
     if where.startswith("file:"):
         return unquote(urlsplit(where).path)
     if where.startswith(("http:", "https:")):
         try:
             with urlopen(where, timeout=60) as answer:
-                return answer.read(MAX_BYTES)
+                data: bytes = answer.read(MAX_BYTES + 1)
         except OSError as error:
             raise SaladError(f"messages: the recording {where} cannot be fetched ({error}); give its path") from error
+        if len(data) > MAX_BYTES:
+            raise SaladError(f"messages: the recording {where} has over {size_of(MAX_BYTES)}; give its path, or a part")
+        return data
     return found[0]
 
 
-def _decoded(data: str) -> bytes:
+def of_base64(data: str, where: str) -> bytes:
+    """The bytes. Raises SaladError, which begins with `where`, where they are no base64, or none."""
     try:
-        return base64.b64decode(data, validate=True)
+        found = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise SaladError(f"messages: an audio part's data is no base64 ({error}); encode the file's bytes") from error
+        raise SaladError(f"{where}: is no base64 ({error}); encode the file's bytes") from None
+    if not found:
+        raise SaladError(f"{where}: is empty, expected a recording")
+    return found
+
+
+def of_data_url(url: str, where: str) -> bytes:
+    """The bytes of data:audio/...[;base64],...: percent-encoded where it does not say base64 (RFC 2397)."""
+    head, comma, data = url.partition(",")
+    if not comma:
+        raise SaladError(f"{where}: expected data:audio/...;base64,..., got {head!r:.60}")
+    if head.lower().endswith(";base64"):
+        return of_base64(data, where)
+    if not data.isascii():
+        raise SaladError(f"{where}: its data are not ASCII; send data:audio/...;base64,...")
+    return unquote_to_bytes(data)

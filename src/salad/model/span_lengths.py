@@ -38,7 +38,7 @@ def span_lengths(
     if config.rate == "fixed":
         return [-(-len(span) // config.stride) for span in frames]
     hidden, lengths = adapter(frames)
-    counts: list[int] = ctc.kept(ctc(hidden, table).argmax(dim=-1), lengths)[1]
+    counts: list[int] = ctc.positions_to_keep(ctc(hidden, table).argmax(dim=-1), lengths)[1]
     return counts
 
 
@@ -56,14 +56,14 @@ class SpanCounter:
 
     @classmethod
     def beside(cls, place: str | Path, **hub: Any) -> SpanCounter | None:
-        """Of the model that lies where a processor lies; None where there is none."""
+        """The lengths by the model that lies where a processor lies; None where there is none."""
         found = cached_file(str(place), "config.json", _raise_exceptions_for_missing_entries=False, **hub)
         if found is None or read_json(Path(found)).get("model_type") != SaladConfig.model_type:
             return None
         return cls(place, **hub)
 
     def span_lengths(self, frames: Sequence[torch.Tensor]) -> list[int]:
-        """As `SaladForConditionalGeneration.span_lengths`, on the CPU in float32."""
+        """Count as `SaladForConditionalGeneration.span_lengths` does, on the CPU in float32."""
         if self._ears is None:
             fixed = self.config.ears != "symbols" and self.config.rate == "fixed"
             self._ears = (None, None, None) if fixed else self._read()

@@ -30,8 +30,5 @@ def splice_at(table: nn.Embedding, ids: torch.Tensor, rows: torch.Tensor, speech
     rows: int64 [n], each another position of `ids` laid flat; the ids there may be any number. Speech takes the table's
     precision. Training and measuring put spans into packs by it, and a prompt into its placeholders.
     """
-    if not len(rows):
-        return table(ids)
-    flat = ids.reshape(-1).index_fill(0, rows, 0)
-    embedded: torch.Tensor = table(flat)
-    return embedded.index_copy(0, rows, speech.to(embedded.dtype)).view(*ids.shape, -1)
+    embedded: torch.Tensor = table(ids.reshape(-1).index_fill(0, rows, 0) if len(rows) else ids)
+    return embedded.index_copy(0, rows, speech.to(embedded.dtype)).view(*ids.shape, -1) if len(rows) else embedded

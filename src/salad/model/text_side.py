@@ -20,7 +20,7 @@ def refuse_lora(*args: Any, **kwargs: Any) -> None:
 
 
 class TextSide(PreTrainedModel):
-    """Of a model with an `llm`, an `adapter` and a `ctc`, all that is the LLM's; a table is resized with whatever has a
+    """All that is the LLM's in a model with an `llm`, an `adapter` and a `ctc`; a table is resized with whatever has a
     row for each of its tokens."""
 
     config: Any
@@ -41,7 +41,7 @@ class TextSide(PreTrainedModel):
         super().save_pretrained(*args, **kwargs)
 
     def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args: Any, **kwargs: Any) -> None:
-        """Of the text LLM (in a dict: `llm_config`); the ears keep theirs, which parts spans laid end to end."""
+        """Set the text LLM's attention (in a dict: `llm_config`); the ears keep theirs, which parts spans."""
         asked: Any = attn_implementation
         own = asked.get("llm_config", asked.get("")) if isinstance(asked, dict) else asked
         if own is not None:

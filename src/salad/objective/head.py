@@ -29,11 +29,11 @@ class Head:
         return len(self.weight)
 
     def detach(self) -> Head:
-        """The same head without gradients."""
+        """This head without gradients."""
         return replace(self, weight=self.weight.detach(), bias=None if self.bias is None else self.bias.detach())
 
     def float(self) -> Head:
-        """The same head in float32: what forms many logits casts its weights once."""
+        """This head in float32: what forms many logits casts its weights once."""
         return replace(self, weight=self.weight.float(), bias=None if self.bias is None else self.bias.float())
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

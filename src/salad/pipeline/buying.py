@@ -68,7 +68,9 @@ def excluded(run: Run) -> list[dict[str, str]]:
 def units_of_run(run: Run) -> Units:
     """Words, and where the ears hear phones diphones, of every document of D_web, and those of the speech so far."""
     symbols = load_symbols(run) if run.recipe.model.ears == "symbols" else None
-    spoken = {unit for u in _spoken(run) for unit in units_of([u.text], symbols)[0]}  # not counted, and not all at once
+    spoken = {
+        unit for u in _all_speech(run) for unit in units_of([u.text], symbols)[0]
+    }  # not counted, and not all at once
     return units_of((d.text for d in stream_documents(run, "web")), symbols), spoken
 
 
@@ -77,7 +79,7 @@ def price(run: Run, market: Market) -> Prices:
 
     Raises SaladError where its ears have no symbols.
     """
-    heard = _counted(u.text for u in _spoken(run))
+    heard = _counted(u.text for u in _all_speech(run))
     read = _counted(d.text for d in spell_documents(run)[0])
     words: dict[int, Counter[str]] = {cluster.id: Counter() for cluster in market.clusters}
     for document, cluster in zip(market.documents, market.labels, strict=True):
@@ -126,7 +128,7 @@ def _priced(run: Run, heard: Mapping[str, int], read: Mapping[str, int]) -> list
     return out
 
 
-def _spoken(run: Run) -> Sequence[Utterance]:
+def _all_speech(run: Run) -> Sequence[Utterance]:
     """All speech so far: D_speech, and what earlier rounds bought."""
     return Joined([stream_aligned(run, "speech"), *(load_bought(one) for one in run.rounds[:-1])])
 

@@ -14,7 +14,7 @@ from salad.assets import ASSETS, BUILT_IN
 from salad.config import Corpus, Recipe
 from salad.data.card import SpeechSource, TextSource, speech_source, text_source
 from salad.data.ingest_plan import IngestLimits
-from salad.data.prepared import Prepared, copy_recordings, first_of_each_domain, read_prepared, recorded
+from salad.data.prepared import PreparedCorpus, copy_recordings, first_of_each_domain, read_prepared, recorded
 from salad.files import JsonObject, Rows, write_jsonl
 from salad.model import load_encoder
 from salad.pipeline.run import Run
@@ -100,13 +100,13 @@ def heldout_voices(settings: Corpus, heldout: list[Document]) -> list[tuple[Docu
 
 
 def heldout_speech(
-    run: Run, folder: Path, prepared: Prepared | None, heldout: list[Document]
+    run: Run, folder: Path, prepared: PreparedCorpus | None, heldout: list[Document]
 ) -> tuple[list[Utterance], int]:
     """Recordings of these documents in the held-out voices, and how many of them came with a prepared corpus."""
     wanted = heldout_voices(run.recipe.corpus, heldout)
-    ready = [r for r in prepared.recordings if r.said in {(d.id, voice) for d, voice in wanted}] if prepared else []
+    ready = [r for r in prepared.recordings if r.reading in {(d.id, voice) for d, voice in wanted}] if prepared else []
     measured = copy_recordings(ready, folder / PREPARED_HELDOUT / "shard-00000") if ready else []
-    said = {recording.said for recording in ready}
+    said = {recording.reading for recording in ready}
     missing = [(d, voice) for d, voice in wanted if (d.id, voice) not in said]
     return [*measured, *without_times(speak(run, folder / "heldout", missing, "speak held-out"))], len(ready)
 

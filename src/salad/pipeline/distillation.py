@@ -27,10 +27,10 @@ from salad.pipeline.streaming import count_left_out, lanes_of, open_stream
 from salad.sequence import Frames
 from salad.sequence.examples import text_examples
 from salad.sequence.stream import ShardSource, StreamBatches, check_lanes
+from salad.training.broadcast_weights import place
 from salad.training.compiled_layers import compile_layers
 from salad.training.distributed import ProcessGroup, shard
 from salad.training.loop import Schedule, SharedTask, autocast, train
-from salad.training.start import place
 from salad.training.tasks import CTCTask, DistillTask, OneBatch, Side, Source, Together, plan_batches
 from salad.types import Document, Example, SaladError, Utterance
 

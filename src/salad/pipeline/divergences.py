@@ -9,6 +9,7 @@ import numpy as np
 
 from salad.config import Evaluate
 from salad.evaluation.figures import Rows
+from salad.measure.controls import Silence
 from salad.measure.divergence import deaf_ears, divergence, forgetting, speech_ears, summary, transcript_ears
 from salad.measure.hearing import exposure_parts
 from salad.measure.oracle import oracle_rows, symbols_of_model
@@ -49,12 +50,12 @@ def divergences(
     settings: Evaluate,
     checkpoints: Mapping[str, Path],
     written: dict[str, str],
-    silent_frames: np.ndarray,
+    silence: Silence,
 ) -> tuple[Rows, dict[str, MeanKL]]:
     """M of every checkpoint and of the controls, document by document; F summed up. Leaves the last model loaded.
 
     checkpoints: by stage; of stage2, the last one, M is also summed up by exposure. written: transcripts by utterance,
-    for the cascade. silent_frames: `silence`.
+    for the cascade.
     """
     base, model, teacher, examples = evaluator.base, evaluator.model, evaluator.teacher, evaluator.examples
     fewer, rows = evaluator.fewer(settings.stage_documents), Rows()
@@ -85,7 +86,7 @@ def divergences(
                 f[name] = summary(forgetting(model, teacher, evaluator.texts))
             bar.advance()
         if wanted(settings, "blind"):
-            ears = speech_ears(model, lambda e: [silent_frames[: len(span)] for span in e.speech_frames])
+            ears = speech_ears(model, lambda e: silence.like(e.speech_frames))
             rows["blind"] = divergence(model, evaluator.reader(), examples, ears)
         bar.advance()
         if wanted(settings, "other"):

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from transformers import AutoConfig
 
 from salad import assets, config
 from salad.data.withheld import has_withheld, read_withheld
 from salad.engine import pick
-from salad.files import read_json, write_json
+from salad.files import read_json, write_json, write_tensors
 from salad.model import SaladForConditionalGeneration
 from salad.model.ears import Lexicon
 from salad.model.teacher import Teacher
@@ -60,9 +59,8 @@ def choose_symbols(run: Run, tokenizer: Any, utterances: Sequence[Utterance]) ->
     llm = AutoConfig.from_pretrained(assets.llm_folder(run.recipe.assets.llm))
     lexicon = Lexicon.of_tokenizer(tokenizer, symbols, int(llm.vocab_size), model.depth)
     write_json(path, symbols.to_dict())
-    save_file(
-        {name: getattr(lexicon, name) for name in ("sounds", "traits", "sayable")}, folder / "lexicon.safetensors"
-    )
+    known = {name: getattr(lexicon, name).numpy() for name in ("sounds", "traits", "sayable")}
+    write_tensors(folder / "lexicon.safetensors", known)
     return symbols
 
 
@@ -192,8 +190,7 @@ def runs_of(model: SaladForConditionalGeneration, spans: Sequence[SymbolSpan]) -
 
 def save_noise(noise: Noise, path: Path) -> None:
     """What `load_noise` reads, given its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in vars(noise).items()}, path)
+    write_tensors(path, {name: np.ascontiguousarray(value) for name, value in vars(noise).items()})
 
 
 def load_noise(folder: Path) -> Noise:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from salad import __version__, assets
+from salad import __version__, assets, markdown
 from salad.assets.hub import HUB_NAME, push_folder
 from salad.evaluation.saved_model import saved_folder
 from salad.files import read_json, write_json, write_text
@@ -72,7 +72,7 @@ def export_model(source: str | Path, to: str | Path, *, merge_lora: bool = False
 def export_to_hub(
     source: str | Path, name: str, *, merge_lora: bool = False, dtype: str = "float32", public: bool = False
 ) -> str:
-    """The same, uploaded as OWNER/NAME; nothing of it stays on this machine. Returns the address of the commit."""
+    """Upload the exported model as OWNER/NAME; nothing stays on this machine. Returns the address of the commit."""
     if HUB_NAME.fullmatch(name) is None or "@" in name:
         raise SaladError(f"--to: got {name!r}, expected OWNER/NAME of a model on the hub, since --push uploads it")
     with tempfile.TemporaryDirectory() as scratch:
@@ -136,7 +136,7 @@ def _card(folder: Path, name: str, model: SaladForConditionalGeneration, held: E
     else:
         llm = (config.origin or {}).get("assets", {}).get("llm") or "not told"
         parts = (("text LLM", _public(llm)), ("speech encoder (frozen, inside)", _public(config.encoder)))
-        rows = "".join(f"| {part} | {own} | {licence_of(own)} |\n" for part, own in parts)
+        rows = "".join(f"{markdown.row((part, own, licence_of(own)))}\n" for part, own in parts)
         text = UNTOLD.format(name=name, rows=rows)
     dtype = str(next(model.llm.parameters()).dtype).removeprefix("torch.")
     return text.rstrip() + "\n" + LOADING.format(kind=held["kind"], dtype=dtype)

@@ -15,7 +15,8 @@ from salad.files import sha256_file, sha256_json
 
 # They change no file of align, nor any frame; but `encode` (see stages/align.py), which older recipes do not have.
 LOADING = {"sequence": ("features", "stream", "lanes", "buffer_shards", "encode")}
-VERSIONS = ("torch", "transformers", "ctranslate2", "piper-tts", "onnxruntime", "sentence-transformers")
+LIBRARIES = ("torch", "transformers", "lhotse", "ctranslate2", "onnxruntime", "piper-tts", "sentence-transformers")
+READING = ("lhotse",)  # what it reads is looked at by itself: no word time that was found depends on it
 
 
 def fingerprint(value: Any) -> str:
@@ -35,22 +36,22 @@ def of_section(recipe: Recipe, name: str) -> str:
 
 
 def of_content(files: Iterable[Path]) -> str:
-    """Of files by their bytes; in the order given."""
+    """The fingerprint of files by their bytes, in the order given."""
     return fingerprint([[str(path), sha256_file(path)] for path in files])
 
 
 def of_folder(folder: Path | None) -> str:
-    """Of all files in a folder by their bytes; "" for none."""
+    """The fingerprint of all files in a folder by their bytes; "" for none."""
     return of_content(sorted(p for p in folder.rglob("*") if p.is_file())) if folder is not None else ""
 
 
 def of_stamps(files: Iterable[Path]) -> str:
-    """Of files by their sizes and times: corpora are too large to read for it."""
+    """The fingerprint of files by their sizes and times: corpora are too large to read for it."""
     return fingerprint([_stamp(path) for path in files])
 
 
 def of_user_data(recipe: Recipe) -> dict[str, str]:
-    """Of the user's files, and of how long a document of them may be; {} where there are none."""
+    """Fingerprints of the user's files, and of how long a document of them may be; {} where there are none."""
     places = [data.path for data in recipe.corpus.user_data if data.path is not None]
     if not places:
         return {}
@@ -62,9 +63,9 @@ def of_user_data(recipe: Recipe) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of this package, Python and the libraries that results depend on."""
+    """Of this package, Python and the libraries that decide results; what is not installed is left out."""
     versions = {"salad-speech": importlib.import_module("salad").__version__, "python": platform.python_version()}
-    for name in VERSIONS:
+    for name in LIBRARIES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from salad.align.transcribe import cer, wer
 from salad.data.withheld import read_withheld
 from salad.files import read_json, write_jsonl
 from salad.measure.hearing import (
@@ -32,6 +31,7 @@ from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.run import Run
 from salad.pipeline.stages.align import stream_aligned
 from salad.pipeline.stages.synthesize import load_bought
+from salad.text.error_rates import cer, wer
 from salad.types import Example, Utterance
 
 SHOWN = 12  # spans on the page
@@ -88,7 +88,8 @@ def read_words(run: Run) -> set[str]:
 
 
 def transcript_errors(utterances: Sequence[Utterance], written: Mapping[str, str]) -> ErrorRates:
-    """Of the cascade's transcripts, mean over documents: one that several voices read counts once."""
+    """Errors of the cascade's transcripts, mean over documents (not edits pooled, as speech.json has them): each
+    counts alike, however long it is and however many voices read it."""
     found: dict[str, list[tuple[float, float]]] = {}
     for u in utterances:
         heard = written.get(u.id, "")

@@ -42,14 +42,14 @@ def screen_of(recipe: Recipe, heldout: Iterable[Document]) -> Screen:
 
 def reason_of(screen: Screen, text: str) -> str:
     """Why a text may not be trained on; "" where it may."""
-    found = screen.found(text)
+    found = screen.overlap(text)
     return f"text: shares {screen.n} words in a row with {found}, which is measured on" if found else ""
 
 
 def without_leaks(
     screen: Screen, items: Sequence[Item], what: str, of: Callable[[Item], Any] = lambda item: item
 ) -> tuple[Sequence[Item], list[dict[str, str]]]:
-    """Those that may be trained on, and the rest as rows {id, reason} of a quarantine; how many they are is printed.
+    """Texts that may be trained on, and the rest as rows {id, reason} of a quarantine; how many they are is printed.
 
     of: gives what has an `id` and a `text`. A recording of a held-out text by another reader is among the rest. What
     reads its items when they are asked for goes on doing so.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import platform
@@ -10,19 +9,17 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from salad.config import Recipe
 from salad.files import read_json, writable_folder, write_json
+from salad.locks import held
 from salad.progress import console
 from salad.types import SaladError
 
 LOCK, OWNER = ".owner.lock", ".owner.json"
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # some network disks answer so
 
 
 def one_owner(pipeline: Callable[..., Path]) -> Callable[..., Path]:
@@ -42,41 +39,43 @@ def one_owner(pipeline: Callable[..., Path]) -> Callable[..., Path]:
 
 
 @contextmanager
-def owned(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def owned(folder: Path, *, wait: bool = False, field: str = "run_dir") -> Iterator[None]:
     """Hold `folder` against other processes. The system frees it when this process ends, however it ends.
 
     Raises SaladError where nothing can be written to it or it cannot be locked, and one that names the process that has
-    it, unless `wait`, which waits until it is done. On a disk that knows no locks, this says so and goes on.
+    it, unless `wait`, which waits until it is done. On a disk that knows no locks, this says so and goes on. field: the
+    setting or option that named the folder, for messages.
     """
-    writable_folder(folder, "run_dir")
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        if not wait:
+    writable_folder(folder, field)
+    with ExitStack() as stack:
+        try:
+            lock = held(folder / LOCK, wait=wait, waiting=lambda: f"{folder} is in use by {_owner(folder)}; waiting")
+            got = stack.enter_context(lock)
+        except OSError as error:
             raise SaladError(
-                f"run_dir: {folder} is in use by {_owner(folder)}; two runs in one directory would spoil each other: "
-                "let it finish or stop it, give --wait to go on after it, or another run_dir"
+                f"{field}: {folder} cannot be locked ({error}); let {LOCK} in it be a file that can be written to, "
+                f"remove it once nothing uses the directory, or give another {field}"
             ) from None
-        console.print(f"{folder} is in use by {_owner(folder)}; waiting", highlight=False)
-        lock.acquire()
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+        if got == "taken":
             raise SaladError(
-                f"run_dir: {folder} cannot be locked ({error}); let {LOCK} in it be a file that can be written to, "
-                "remove it once no run uses the directory, or give another run_dir"
-            ) from None
-        console.print(f"[yellow]run_dir: the disk of {folder} has no locks; start no second run[/]", highlight=False)
-        yield
-        return
-    try:
-        since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:300]
-        write_json(folder / OWNER, {"pid": os.getpid(), "host": platform.node(), "since": since, "command": command})
-        yield
-    finally:
-        (folder / OWNER).unlink(missing_ok=True)
-        lock.release()
+                f"{field}: {folder} is in use by {_owner(folder)}; two runs in one directory would spoil each other: "
+                f"let it finish or stop it, give --wait to go on after it, or another {field}"
+            )
+        if got == "no locks":
+            console.print(
+                f"[yellow]{field}: the disk of {folder} has no locks; start no second run[/]", highlight=False
+            )
+            yield
+            return
+        try:
+            since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+            command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:300]
+            write_json(
+                folder / OWNER, {"pid": os.getpid(), "host": platform.node(), "since": since, "command": command}
+            )
+            yield
+        finally:
+            (folder / OWNER).unlink(missing_ok=True)
 
 
 def _owner(folder: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from salad import __version__
+from salad import __version__, markdown
 from salad.assets import ASSETS
 from salad.config.paper import departures
 from salad.data.card import DataCard, card_lines, is_non_commercial
@@ -44,9 +44,7 @@ def write_model_card(run: Run) -> None:
         f"A text LLM that listens, adapted by SALAD ([the paper]({PAPER}); this is an independent implementation, "
         f"salad {__version__}). Audio goes through the encoder and an adapter into the LLM.",
         "",
-        "| part | name | licence |",
-        "|---|---|---|",
-        *(f"| {part} | {name} | {licence_of(name)} |" for part, name in parts),
+        *markdown.table(("part", "name", "licence"), [(part, name, licence_of(name)) for part, name in parts]),
         "",
         "## Trained on",
         "",
@@ -59,9 +57,9 @@ def write_model_card(run: Run) -> None:
         "",
         "## Where it departs from the paper",
         "",
-        "| setting | paper | here | what for |",
-        "|---|---|---|---|",
-        *(f"| {d.setting} | {d.paper} | {d.ours} | {d.why} |" for d in departures(recipe)),
+        *markdown.table(
+            ("setting", "paper", "here", "what for"), [(d.setting, d.paper, d.ours, d.why) for d in departures(recipe)]
+        ),
         "",
         f"Seed {recipe.seed}; the resolved recipe is recipe.json of the run directory.",
         "",
@@ -70,7 +68,7 @@ def write_model_card(run: Run) -> None:
 
 
 def licence_of(name: str) -> str:
-    """Of a part by its name, as far as we know it."""
+    """The licence of a part by its name, as far as we know it."""
     licence = ASSETS[name].licence if name in ASSETS else "see its own page"
     return f"{licence} (not commercial)" if is_non_commercial(licence) else licence
 
@@ -106,38 +104,34 @@ def _measured(figures: RunFigures) -> list[str]:
     found = [(name, (figures.misalignment or {}).get(key)) for key, name in names.items()]
     found.append(("forgetting F", (figures.forgetting or {}).get("stage2")))
     rows = [(name, mean.all) for name, mean in found if mean is not None and mean.all is not None]
-    table = ["| figure | value |", "|---|---|", *(f"| {name}, nats per token | {m:.3f} |" for name, m in rows)]
-    table += _heard(figures)
+    cells = [(f"{name}, nats per token", f"{m:.3f}") for name, m in rows]
+    table = markdown.table(("figure", "value"), [*cells, *_heard(figures)])
     tasks = figures.accuracy.tasks if figures.accuracy else None
     return [*table, *_accuracies(tasks)] if tasks else table
 
 
-def _heard(figures: RunFigures) -> list[str]:
+def _heard(figures: RunFigures) -> list[tuple[str, str]]:
     """The share that was heard, by its formula, and the word error rate of each voice; in per cent."""
     lines = []
     if share := figures.heard:
-        lines.append(f"| heard, {share.formula}, % | {_percent(share)} |")
+        lines.append((f"heard, {share.formula}, %", _percent(share)))
     for row in figures.voices or ():
         if row.wer:
-            lines.append(f"| word error rate, {row.voice}, % | {_percent(row.wer)} |")
+            lines.append((f"word error rate, {row.voice}, %", _percent(row.wer)))
     return lines
 
 
 def _accuracies(tasks: Sequence[TaskAccuracies]) -> list[str]:
     """Multiple choice, task by task, in per cent with 95 % intervals; the gap is what was read before minus heard."""
     columns = {key: name for key, name in SYSTEMS.items() if any(getattr(task, key) is not None for task in tasks)}
-    lines = [
-        "",
-        "Multiple choice, in per cent [95 % interval]; the gap in points, what the base LLM reads minus what is heard:",
-        "",
-        f"| task | items | chance | {' | '.join(columns.values())} | gap |",
-        f"|{'---|' * (len(columns) + 4)}",
-    ]
+    told = "the gap in points, what the base LLM reads minus what is heard"
+    rows = []
     for task in tasks:
         chance = "" if task.chance is None else f"{100 * task.chance:.0f}"
         cells = [_percent(getattr(task, key)) for key in (*columns, "gap")]
-        lines.append(f"| {task.task} | {task.n} | {chance} | {' | '.join(cells)} |")
-    return lines
+        rows.append((task.task, task.n, chance, *cells))
+    table = markdown.table(("task", "items", "chance", *columns.values(), "gap"), rows)
+    return ["", f"Multiple choice, in per cent [95 % interval]; {told}:", "", *table]
 
 
 def _percent(row: Interval | None) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from salad.align.transcribe import cer
 from salad.data.manifest import read_utterances
 from salad.engine import shards_in
 from salad.engine.machine import default_device
@@ -21,6 +20,7 @@ from salad.pipeline.run import Run
 from salad.pipeline.speech_jobs import align, encode, speak, transcribe
 from salad.pipeline.speechlm import load_tokenizer, model_and_base, speech_examples, transcript_tokens
 from salad.select.explain import Evidence
+from salad.text.error_rates import cer
 from salad.training.checkpoint import latest_checkpoint
 from salad.training.loop import autocast
 from salad.types import Document, Utterance
@@ -67,7 +67,7 @@ class Prober:
     def measure_aligned(
         self, folder: Path, utterances: Sequence[Utterance], cluster_of: dict[str, int], title: str
     ) -> ProbeRows:
-        """The same for recordings that are aligned already."""
+        """Measure recordings that are aligned already."""
         run = self.run
         frames = encode(run, folder / "frames", utterances, f"encode {title}", layouts=1)
         transcripts = transcribe(run, folder / "transcripts", utterances, f"transcribe {title}")

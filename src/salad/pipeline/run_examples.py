@@ -53,7 +53,7 @@ class RunExamples(torch.utils.data.Dataset[Example]):
         return speech_examples(self.tokenizer, one, self._frames, self._sequence, self._seed, layout)[0]
 
     def to_datasets(self) -> datasets.Dataset:
-        """The same as rows of a `datasets.Dataset`; frames stay where they are.
+        """The run's examples as rows of a `datasets.Dataset`; frames stay where they are.
 
         Columns: id, text, audio (a path, for `cast_column("audio", Audio())`), speaker, domain, layout, token_ids, and
         spans, each as first token, last token + 1, and 1 where it is spoken. Raises SaladError without the package.
@@ -82,7 +82,7 @@ class RunExamples(torch.utils.data.Dataset[Example]):
 
 
 def _recipe_of(path: Path) -> Recipe:
-    """Of a run's directory, wherever it was moved to, or of a recipe's file."""
+    """The recipe of a run's directory, wherever it was moved to, or of a recipe's file."""
     if not path.is_dir():
         return load_recipe(path)
     if not (path / "recipe.json").is_file():

@@ -17,7 +17,7 @@ from salad.engine import Made, shards_in
 from salad.files import Rows, read_json, write_json, write_jsonl
 from salad.model.encoders.base import Encoder
 from salad.model.encoders.job import FlyFrames, encode_all, items_of, kind_of, shared_encoder
-from salad.pipeline.fingerprints import fingerprint, of_folder, section, versions
+from salad.pipeline.fingerprints import READING, fingerprint, of_folder, section, versions
 from salad.pipeline.run import Run
 from salad.sequence import FrameShard, FrameStore, check_shard
 from salad.sequence.frames import Decode
@@ -102,7 +102,8 @@ def aligned_with(recipe: Recipe) -> str:
     """What word times come from beside the sound and its text: the recipe's settings, models and files, versions."""
     settings = recipe.align
     models = [assets.fingerprint(name) for name in (recipe.assets.asr, settings.model) if name is not None]
-    return fingerprint([section(recipe, "align"), models, of_folder(settings.times), versions()])
+    known = {name: version for name, version in versions().items() if name not in READING}
+    return fingerprint([section(recipe, "align"), models, of_folder(settings.times), known])
 
 
 def keep_sizes(folder: Path, aligned: Sequence[Utterance]) -> None:
@@ -212,14 +213,14 @@ def expected(run: Run) -> tuple[str, str, Decode]:
     return encoder.fingerprint(), kind_of(encoder, run.recipe.sequence.stored), encoder.frames_of_codes
 
 
-class Pieces(TypedDict):
+class EncodeArguments(TypedDict):
     """Arguments of `encode` and `open_frames`."""
 
     layouts: int
     whole: NotRequired[bool]
 
 
-def training_pieces(run: Run) -> Pieces:
+def training_pieces(run: Run) -> EncodeArguments:
     """Which pieces of D_speech and D_active training hears: arguments of `encode` and `open_frames`."""
     return {"layouts": run.recipe.sequence.layouts, "whole": run.recipe.warm_start.enabled}
 

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer
 from salad import assets
 from salad.align.transcript_match import words_for_ranges
 from salad.config import Sequence as Layout
-from salad.files import read_json
+from salad.files import AtHand, read_json
 from salad.model import SaladConfig, SaladForConditionalGeneration, load_encoder
 from salad.model.check import load_llm
 from salad.model.ears import Lexicon
@@ -54,8 +54,8 @@ def build_model(
 ) -> SaladForConditionalGeneration:
     """The recipe's model with the text LLM's weights and a fresh adapter, or a checkpoint's.
 
-    empty: laid out alone, for weights that another process has read (`salad.training.start`). seed: of the fresh
-    weights; None: the recipe's.
+    empty: laid out alone, for weights that another process has read (`salad.training.broadcast_weights`). seed: of
+    the fresh weights; None: the recipe's.
     """
     recipe = run.recipe
     folder = assets.llm_folder(recipe.assets.llm)
@@ -175,7 +175,7 @@ def _source(run: Run, name: str, share: float, layouts: Sequence[Sequence[Exampl
     return Source(name, share, layouts, positions)
 
 
-class Pieces(Sequence[Any]):
+class Pieces(AtHand):
     """What `make` gives of each utterance, of one after the other: made when it is asked for, and kept of the last
     KEPT_UTTERANCES. In memory is how many there are of each."""
 
@@ -196,10 +196,7 @@ class Pieces(Sequence[Any]):
                 self._starts.append(self._starts[-1] + len(own))
             yield from own
 
-    def __getitem__(self, number: Any) -> Any:
-        number = range(len(self))[number]
-        if isinstance(number, range):
-            return [self[one] for one in number]
+    def _at(self, number: int) -> Any:
         at = bisect_right(self._starts, number) - 1
         return self._of(at)[number - self._starts[at]]
 

@@ -68,7 +68,7 @@ def found_inputs(stage: str, folder: Path, *, read: bool = False) -> dict[str, s
 
 
 def noted_inputs(stage: str, folder: Path) -> dict[str, str]:
-    """The same, as the note of the result in `folder` has it."""
+    """What `found_inputs` gives, as the note of the result in `folder` has it."""
     inputs = (state_of(folder) or StageNote()).inputs or {}
     return {name: inputs[name] for name in getattr(stage_module(stage), "FOUND", {}) if name in inputs}
 

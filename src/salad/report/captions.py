@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from salad.measure.voice_label import is_seen
-from salad.report.contents import CurvePoint, Evidence, Report
+from salad.report.contents import CurvePoint, PurchaseEvidence, Report
 from salad.report.values import (
     STAGES,
     buys_more,
@@ -58,7 +58,7 @@ def caption_numbers(report: Report) -> dict[str, Numbers]:
 
 
 def _moves(name: str, rows: Sequence[CurvePoint] | None, key: str, show: Callable[[float], str]) -> Numbers:
-    """From the first to the last of the rows that hold `key`."""
+    """The change from the first to the last of the rows that hold `key`."""
     values = [value for row in rows or () if (value := getattr(row, key)) is not None]
     return [(name, f"{show(values[0])} → {show(values[-1])}")] if values else []
 
@@ -145,10 +145,10 @@ def _clusters(report: Report) -> Numbers:
     correlation = rank_correlation([(m, row.cer) for row, m in rows if row.cer is not None])
     if correlation is not None:
         out.append(("rank correlation of M and CER", f"{correlation:+.2f}".replace("-", "−")))
-    return out + _evidence(report.evidence or Evidence())
+    return out + _evidence(report.evidence or PurchaseEvidence())
 
 
-def _evidence(found: Evidence) -> Numbers:
+def _evidence(found: PurchaseEvidence) -> Numbers:
     """What the purchase rests on: whether the probe's M(c) differ beyond their errors."""
     shown = {"decision": "{}", "p": "p {:.3f} that all clusters have the same M", "reliability": "{:.2f} of M(c)",
              "documents": "{} documents", "seconds": "{:.0f} s of speech"}  # fmt: skip

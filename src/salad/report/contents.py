@@ -26,7 +26,7 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class PurchaseEvidence:
     """What the purchase rests on: the probe's decision, p, reliability, documents and seconds of speech; and the share
     that the selection is expected to have in common with one by the true M(c)."""
 
@@ -68,7 +68,7 @@ class Report(RunFigures):
     departures: tuple[Departure, ...] | None = null()
     curves: Mapping[str, tuple[CurvePoint, ...] | None] | None = null()
     selection: tuple[PurchaseRow, ...] | None = null()
-    evidence: Evidence | None = null()
+    evidence: PurchaseEvidence | None = null()
     speech_hours: SpeechHours | None = null()
     quarantine: tuple[Quarantined, ...] | None = null()
     tokens: Mapping[str, int | float | None] | None = null()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 import salad
-from salad.data.inspect.result import Amount, Histogram, Inspection
+from salad.data.inspect.result import DataAmount, Histogram, Inspection
 from salad.files import write_text
 from salad.report.page import template
 from salad.report.style import AFTER, INK, new_figure, svg_figure
@@ -131,9 +131,9 @@ def _spread(histogram: Histogram) -> str:
     return f"median {histogram.p50:.3g}, nine in ten {inner}, from {histogram.min:.3g} to {histogram.max:.3g}"
 
 
-def _amount(amount: Amount) -> str:
+def _amount(amount: DataAmount) -> str:
     return f"{amount.seconds / 3600:.3f} h in {amount.utterances:,} utterances"
 
 
-def _sum(amounts: Sequence[Amount]) -> Amount:
-    return Amount(sum(own.utterances for own in amounts), sum(own.seconds for own in amounts))
+def _sum(amounts: Sequence[DataAmount]) -> DataAmount:
+    return DataAmount(sum(own.utterances for own in amounts), sum(own.seconds for own in amounts))

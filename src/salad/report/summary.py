@@ -1,8 +1,8 @@
 """The report of a run: `report.json`, `report.html`, a table for the terminal, and the sentence under the title.
 
 The sentence is made from the numbers. A part that was not run is None, and the sentence says so.
-A change is called none where it is smaller than the 95 % interval of two independent means; all models are measured on
-the same documents, so this errs on the careful side.
+A change of M is called none where its paired 95 % interval over the documents holds 0. Reports of before
+`RunFigures.change` kept no pairs: there the interval is that of two independent means, which errs on the careful side.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rich.table import Column, Table
 
 from salad.files import write_json, write_text
 from salad.measure.format import Z95
-from salad.measure.results import Clip
+from salad.measure.results import Clip, Interval
 from salad.measure.statistics import detectable
 from salad.records import from_json, to_json
 from salad.report.contents import Report
@@ -57,7 +57,7 @@ def write_report(report: Report, clips: Sequence[Clip], out_dir: Path) -> None:
 
 
 def finite(report: Report) -> Report:
-    """The same report with None for every NaN and infinity."""
+    """The report with None for every NaN and infinity."""
     return from_json(Report, plain(to_json(report)), "report")
 
 
@@ -70,17 +70,14 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def compare(report: Report, first: str, second: str) -> str:
-    """`below`, `above` or `within error of`: M of `first` against M of `second` (both measured)."""
-    a, b = (pick(report, f"misalignment.{key}.all") for key in (first, second))
-    if abs(a - b) <= _reach(report, first, second):
-        return "within error of"
-    return "below" if a < b else "above"
-
-
-def _reach(report: Report, first: str, second: str) -> float:
-    """Of the 95 % interval of the difference of two M, to a side."""
-    return Z95 * math.hypot(*(pick(report, f"misalignment.{key}.se") or 0.0 for key in (first, second)))
+def change(report: Report, last: str, first: str) -> tuple[float, float]:
+    """The 95 % interval of M of the stage `last` minus M of `first` (both measured)."""
+    paired: Interval | None = pick(report, f"change.{first}") if last == "stage2" else None
+    if paired is not None and paired.low is not None and paired.high is not None:
+        return paired.low, paired.high
+    less = pick(report, f"misalignment.{last}.all") - pick(report, f"misalignment.{first}.all")
+    reach = Z95 * math.hypot(*(pick(report, f"misalignment.{key}.se") or 0.0 for key in (first, last)))
+    return less - reach, less + reach
 
 
 def number(report: Report, path: str, show: Any) -> Markup:
@@ -126,14 +123,13 @@ def _headline_misalignment(report: Report) -> Markup:
     against = Markup(" ({})").format(Markup(", ").join(controls)) if controls else ""
     if first == last or pick(report, f"misalignment.{first}.stage2"):  # not of the same documents
         return Markup("misalignment is {} nats per token ({}){}").format(m(last), STAGES[last], against)
-    verb = {"below": "fell", "above": "rose", "within error of": "did not clearly change,"}[
-        compare(report, last, first)
-    ]
+    low, high = change(report, last, first)
+    verb = "fell" if high < 0 else "rose" if low > 0 else "did not clearly change,"
     told = Markup("misalignment {} from {} ({}) to {} nats per token after {}{}").format(
         verb, m(first), STAGES[first], m(last), STAGES[last], against
     )
     if "not clearly" in verb:
-        least = nats(detectable(_reach(report, first, last)))
+        least = nats(detectable((high - low) / 2))
         told += f" (cannot tell: a change of {least} would have been found with probability 0.8)"
     return told
 

@@ -98,7 +98,7 @@ def interval(value: Interval | None) -> str:
 
 
 def share(value: Interval | None) -> str:
-    """The same without its unit: `24.8 [20.1, 29.9]`; "" where there is none."""
+    """A share with its interval, without its unit: `24.8 [20.1, 29.9]`; "" where there is none."""
     return _typeset(with_interval(value, ".1f", scale=100))
 
 
@@ -108,7 +108,7 @@ def gap_points(value: Interval | None, unit: str = "") -> str:
 
 
 def gap_bounds(value: Interval | None) -> str:
-    """The same without the value."""
+    """The interval of a gap, without the value."""
     return _typeset(bounds(value, ".1f", scale=100) + cannot_tell(value, ".1f", scale=100))
 
 

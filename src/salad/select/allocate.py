@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from salad.select.looks import shrink
+from salad.select.sequential_probe import shrink
 from salad.types import Cluster, Document, SaladError
 
 SCORES = {"misalignment": "misalignment", "domain": "domain", "nll": "nll", "oracle": "foreign"}

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from salad.config import Select
 from salad.select.allocate import allocate, draw
 from salad.select.coverage import Unit, cover, frequencies
-from salad.select.looks import ACTIVE
 from salad.select.prices import Prices
+from salad.select.sequential_probe import ACTIVE
 from salad.types import Cluster, Document
 
 Units = tuple[Sequence[Mapping[Unit, int]], Collection[Unit]]  # of every document of D_web; of the speech that is there

@@ -10,7 +10,7 @@ from typing import Any
 
 from salad.measure.results import PurchaseRow
 from salad.records import null
-from salad.select.looks import Look
+from salad.select.sequential_probe import Look
 from salad.types import Cluster
 
 KEPT = ("size", "misalignment", "misalignment_se", "cer", "quota_s", "top_words", "dropped", "reason")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from salad import assets
 from salad.engine import Shard
 from salad.engine.devices import worker_device
+from salad.files import whole_file
 
 
 def embed_documents(shard: Shard, folder: Path, *, asset: str, batch: int) -> None:
@@ -31,13 +31,11 @@ def embed_documents(shard: Shard, folder: Path, *, asset: str, batch: int) -> No
 def join_embeddings(folders: Sequence[Path], path: Path) -> np.ndarray:
     """One file of all shards' embeddings, memory-mapped float16 [N, dim]; no more than a shard is held at a time."""
     shapes = [np.load(folder / "embeddings.npy", mmap_mode="r").shape for folder in folders]
-    aside = path.with_name(f".{path.name}.tmp")
     header = {"descr": "<f2", "fortran_order": False, "shape": (sum(n for n, _ in shapes), shapes[0][1])}
-    with open(aside, "wb") as file:
+    with whole_file(path) as file:
         np.lib.format.write_array_header_1_0(file, header)
         for folder in folders:
             file.write(np.load(folder / "embeddings.npy").astype(np.float16).tobytes())
-    os.replace(aside, path)
     kept: np.ndarray = np.load(path, mmap_mode="r")
     return kept
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from salad.select.looks import reliability_of, shrink
+from salad.select.sequential_probe import reliability_of, shrink
 from salad.types import Cluster, SaladError
 
 PRIOR_FALL, PRIOR_SE = 0.15, 0.15  # share of an error that a doubling takes away: docs/log.md, words by how often heard
@@ -40,8 +40,8 @@ class PricedDocument:
 
 @dataclass(frozen=True)
 class Price:
-    """Of a cluster: the two parts of M(c) in nats a token, and by how much each is expected to fall: unheard for the
-    first second of its speech, known for a second's worth of words of its text."""
+    """What a cluster's speech is worth: the two parts of M(c) in nats a token, and by how much each
+    is expected to fall: unheard for the first second of its speech, known for a second's worth of words of its text."""
 
     known: float
     unheard: float
@@ -108,7 +108,7 @@ class Prices:
         return seconds
 
     def row(self) -> dict[str, Any]:
-        """As JSON."""
+        """The price as JSON."""
         names = ("fall_speech", "fall_text", "cost")
         return {"clusters": {i: asdict(p) for i, p in self.clusters.items()}, **{n: getattr(self, n) for n in names}}
 

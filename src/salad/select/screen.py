@@ -6,9 +6,10 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
-from hashlib import blake2b
 
 import numpy as np
+
+from salad.files import hash64
 
 PERMUTATIONS = 128
 SHINGLE = 5
@@ -40,7 +41,7 @@ class Screen:
         self._long, last = np.unique(np.concatenate(hashes)[::-1], return_index=True)
         self._name_of = np.concatenate(names)[::-1][last]
 
-    def found(self, text: str) -> str | None:
+    def overlap(self, text: str) -> str | None:
         """The name of an evaluation text that `text` shares words with; None where there is none."""
         words = tuple(_words(text))
         if len(self._long) and len(words) >= self.n:
@@ -60,10 +61,10 @@ class Screen:
 def overlapping(texts: Sequence[str], evaluation: Iterable[str], n: int = 13) -> list[bool]:
     """Whether each text shares `n` words in a row with any evaluation text, as `Screen` finds it."""
     screen = Screen((("", text) for text in evaluation), n)
-    return [screen.found(text) is not None for text in texts]
+    return [screen.overlap(text) is not None for text in texts]
 
 
-def near_duplicates(texts: Sequence[str], threshold: float, seed: int = 0) -> list[int | None]:
+def near_duplicates(texts: Sequence[str], threshold: float) -> list[int | None]:
     """For each text the earlier one that it repeats (Jaccard of its five-word shingles over `threshold`), or None.
 
     MinHash with locality-sensitive hashing finds the candidates (datasketch's permutations and bands), the exact
@@ -71,7 +72,7 @@ def near_duplicates(texts: Sequence[str], threshold: float, seed: int = 0) -> li
     where a band of it is another text's too, but not its shingles: those of candidates are made again from `texts`.
     """
     out = list[int | None](itertools.repeat(None, len(texts)))
-    shared, buckets = _buckets(texts, threshold, seed)
+    shared, buckets = _buckets(texts, threshold)
     last = np.full(buckets.max(initial=-1) + 1, -1)  # the latest text of each bucket that stays
     before = np.full_like(buckets, -1)  # the one before it there
     for i, row in enumerate(buckets):
@@ -90,7 +91,7 @@ def near_duplicates(texts: Sequence[str], threshold: float, seed: int = 0) -> li
     return out
 
 
-def _buckets(texts: Sequence[str], threshold: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _buckets(texts: Sequence[str], threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """The texts [S] that share a bucket with another, in order, and the number of their bucket in each band, int64
     [S, bands]; no two bands share a bucket.
 
@@ -98,7 +99,7 @@ def _buckets(texts: Sequence[str], threshold: float, seed: int) -> tuple[np.ndar
     """
     from datasketch import MinHash, MinHashLSH
 
-    blank = MinHash(num_perm=PERMUTATIONS, seed=seed)
+    blank = MinHash(num_perm=PERMUTATIONS, seed=0)
     index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS)
     weights = _weights(index.r)
     keys = np.empty((len(texts), index.b), np.uint32)
@@ -142,9 +143,7 @@ def _hashes(words: Sequence[str], n: int) -> np.ndarray:
     return np.asarray(sum(weight * own[i : i + rows] for i, weight in enumerate(_weights(n))))
 
 
-@lru_cache(1 << 16)
-def _hash(word: str) -> bytes:
-    return blake2b(word.encode(), digest_size=8).digest()
+_hash = lru_cache(1 << 16)(hash64)
 
 
 @cache

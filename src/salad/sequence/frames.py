@@ -7,7 +7,6 @@ A shard is a folder with
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from salad.files import sha256_file
+from salad.files import number64, sha256_file
 from salad.types import SaladError
 
 DATA, INDEX = "frames.safetensors", "frames.index.safetensors"
@@ -44,7 +43,7 @@ class Piece:
 
 def id_hash(utterance_id: str) -> int:
     """64 bits of blake2b of an id: what indices are sorted by. The id itself is compared after it."""
-    return int.from_bytes(hashlib.blake2b(utterance_id.encode(), digest_size=8).digest(), "little")
+    return number64(utterance_id)
 
 
 def write_frames(
@@ -166,7 +165,7 @@ class FrameShard:
         raise missing(key)
 
     def at(self, row: int, key: Key) -> np.ndarray:
-        """The same, where the utterance's row is known. Raises SaladError where the index is damaged, too."""
+        """Frames of an utterance whose row is known. Raises SaladError where the index is damaged, too."""
         start, end = self._index.map("piece_starts")[row : row + 2]
         if "bounds" in self._index.shapes and end > start:
             own = slice(*self._index.map("bound_starts")[row : row + 2])

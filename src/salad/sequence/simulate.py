@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+SMOOTH = 2.0  # times that each symbol counts as said with the mean rates
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -46,8 +48,8 @@ class Noise:
         return cls(np.stack(rows), starts, np.array(right), drop, drop.copy())
 
     @classmethod
-    def of_runs(cls, pairs: Sequence[tuple[Sequence[int], np.ndarray]], num_symbols: int, smooth: float = 2.0) -> Noise:
-        """From recordings: (true symbols, posteriors float [n, S] of the runs that were heard) of each span.
+    def of_runs(cls, pairs: Sequence[tuple[Sequence[int], np.ndarray]], num_symbols: int) -> Noise:
+        """Learn the noise from recordings: (true symbols, posteriors float [n, S] of the runs heard) of each span.
 
         A symbol that was seldom said borrows the mean rates, and a clear posterior of its own.
         """
@@ -68,7 +70,7 @@ class Noise:
                         before = truth[max(0, block.src_end - 1)] if truth else 0
                         more[before] += 1
                         groups[-1].append(posteriors[block.dest_start + k])
-        rates = [(x + smooth * x.sum() / max(said.sum(), 1)) / (said + smooth) for x in (lost, more)]
+        rates = [(x + SMOOTH * x.sum() / max(said.sum(), 1)) / (said + SMOOTH) for x in (lost, more)]
         rows: list[np.ndarray] = []
         right, starts = [], [0]
         eye = np.eye(num_symbols, dtype=np.float32)

@@ -80,7 +80,7 @@ class _Order:
 Opened = Callable[[ShardSource, int], Sequence[Any]]
 
 
-class _Reader:
+class _LaneReader:
     """One lane of one source."""
 
     def __init__(self, source: ShardSource, lane: int, lanes: int, buffer: int, seed: int, opened: Opened) -> None:
@@ -140,7 +140,7 @@ class Stream:
         self._positions, self._left_out = math.ceil(positions / lanes), left_out
         opened = lru_cache(2 * buffer * len(sources))(lambda source, shard: source.read(shard))  # whatever lane asks
         self._lanes = {
-            lane: [_Reader(source, lane, lanes, buffer, seed, opened) for source in sources]
+            lane: [_LaneReader(source, lane, lanes, buffer, seed, opened) for source in sources]
             for lane in range(rank, lanes, size)
         }
         sizes = [[source.name, source.share, list(source.sizes)] for source in sources]

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from salad.files import JsonObject
 from salad.serve.chat_request import AudioPart, ChatRequest, TextPart, UrlPart, parse_chat
-from salad.serve.engine import Prepare, Sampling, Token
+from salad.serve.engine import Prepare, Token, TokenSampling
 from salad.serve.errors import ApiError, error_body, refusal
 from salad.serve.served_model import RECORDINGS
 from salad.serve.service import Running, Service, until_gone
@@ -122,8 +122,8 @@ def prepared(service: Service, listened: Listened, wanted: int | None) -> Prepar
     return prepare
 
 
-def sampling_of(service: Service, request: ChatRequest) -> Sampling:
-    return Sampling(
+def sampling_of(service: Service, request: ChatRequest) -> TokenSampling:
+    return TokenSampling(
         service.model.ends,
         temperature=request.temperature or 0.0,
         top_p=request.top_p or 1.0,
@@ -162,10 +162,10 @@ class Written:
             yield rest, logprobs
 
     def _logprob(self, token: Token) -> JsonObject:
-        top = [self._one(i, value) for i, value in token.top]
-        return {**self._one(token.id, token.logprob or 0.0), "top_logprobs": top}
+        top = [self._token_logprob(i, value) for i, value in token.top]
+        return {**self._token_logprob(token.id, token.logprob or 0.0), "top_logprobs": top}
 
-    def _one(self, token_id: int, value: float) -> JsonObject:
+    def _token_logprob(self, token_id: int, value: float) -> JsonObject:
         text = self._service.model.decode([token_id])
         return {"token": text, "logprob": max(value, -9999.0), "bytes": list(text.encode())}
 

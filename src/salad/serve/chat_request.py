@@ -43,14 +43,14 @@ class TextPart(Strict):
     text: Text
 
 
-class Sound(Strict):
+class InputAudio(Strict):
     data: str
     format: Literal[FORMATS]  # type: ignore[valid-type]  # the names stand once, as values
 
 
 class AudioPart(Strict):
     type: Literal["input_audio"]
-    input_audio: Sound
+    input_audio: InputAudio
 
 
 class Url(Strict):
@@ -83,7 +83,7 @@ Content = Annotated[
 ]
 
 
-class Message(Strict):
+class ChatMessage(Strict):
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
 
@@ -104,7 +104,7 @@ class ChatRequest(Strict):
     """A checked body; `limit`, `stops`: what its two spellings of each come to."""
 
     model: str
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None

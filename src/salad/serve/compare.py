@@ -16,14 +16,14 @@ from salad.align.asr import load_asr
 from salad.audio import resample
 from salad.files import JsonObject
 from salad.serve.chat import check_model, json_body, whole
-from salad.serve.chat_request import ChatRequest, Sound, Strict, Text
-from salad.serve.engine import Sampling
+from salad.serve.chat_request import ChatRequest, InputAudio, Strict, Text
+from salad.serve.engine import TokenSampling
 from salad.serve.errors import ApiError, refusal_of
-from salad.serve.gap import cost_of_words
 from salad.serve.service import Service, Ticket, until_gone
 from salad.serve.sound import decode_sound, of_base64
 from salad.serve.transcript import text_of
 from salad.serve.transcriptions import hear_all
+from salad.serve.word_gap import cost_of_words
 
 ASR_HZ = 16_000
 Asr = Callable[[np.ndarray], str]
@@ -39,7 +39,7 @@ class CompareRequest(Strict):
     """
 
     model: str
-    audio: Sound
+    audio: InputAudio
     text: Text = ""
     said: Text | None = None
     answers: Annotated[list[Who], Field(max_length=3)] = list(EVERYBODY)
@@ -97,7 +97,7 @@ async def _answer(
         prompt = service.model.prompt([{"role": "user", "content": content}], audio)
         return prompt, service.limit(len(prompt), asked.max_tokens)
 
-    running = service.generate(prepare, Sampling(service.model.ends), ticket.part())
+    running = service.generate(prepare, TokenSampling(service.model.ends), ticket.part())
     try:
         plain = ChatRequest.model_validate({"model": asked.model, "messages": [{"role": "user", "content": "-"}]})
         told = await whole(service, plain, running, {})
@@ -117,7 +117,7 @@ def make_router(service: Service) -> APIRouter:
     @router.post("/compare", openapi_extra={"requestBody": {"content": {"application/json": {
         "schema": CompareRequest.model_json_schema()}}}})  # fmt: skip
     async def compare(request: Request) -> Any:
-        """The same question to the ears, to the LLM that reads what they heard, and to a cascade."""
+        """Put one question to the ears, to the LLM that reads what they heard, and to a cascade."""
         service.check_room()
         asked = parse_compare(await json_body(request))
         check_model(service, asked.model)

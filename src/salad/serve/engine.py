@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Sampling:
+class TokenSampling:
     """temperature 0: the likeliest token. ends: tokens that end an answer.
 
     top: how many likely tokens are told at each; None: not even the log-probability of the chosen one.
@@ -76,7 +76,7 @@ class Generation:
     """A request in the engine."""
 
     prepare: Prepare
-    sampling: Sampling
+    sampling: TokenSampling
     deliver: Callable[[Event], None]
     limit: int = 0
     length: int = 0  # positions in the cache
@@ -152,7 +152,7 @@ class Engine:
         """Whether there is somebody to answer."""
         return self._thread.is_alive()
 
-    def submit(self, prepare: Prepare, sampling: Sampling, deliver: Callable[[Event], None]) -> Generation:
+    def submit(self, prepare: Prepare, sampling: TokenSampling, deliver: Callable[[Event], None]) -> Generation:
         """`prepare` is called in the engine's thread when there is room, so that two of torch's pools of threads never
         fight; `deliver` is given `Started`, tokens, and at last `Finished` there."""
         generation = Generation(prepare, sampling, deliver)
@@ -365,7 +365,7 @@ class Engine:
         self._active.append(generation)
 
 
-def draw(logits: torch.Tensor, sampling: Sampling, draws: torch.Generator | None) -> Token:
+def draw(logits: torch.Tensor, sampling: TokenSampling, draws: torch.Generator | None) -> Token:
     """A token by its logits [V]: the likeliest, or drawn from the likeliest that together have probability top_p."""
     if draws is None:
         chosen = int(logits.argmax())

@@ -14,20 +14,20 @@ from salad.audio.decode import Resampler
 from salad.model.processor import MAX_SPAN_S
 from salad.serve.errors import ApiError
 from salad.serve.realtime_events import ServerVad
-from salad.serve.served_model import Heard
+from salad.serve.served_model import SpanEmbeddings
 from salad.serve.vad import CHUNK, CHUNK_MS, Turns, Vad
 from salad.serve.vad import RATE_HZ as VAD_HZ
 
 LEAST_S = 0.1  # of sound that is committed
 NOTHING = np.zeros(0, np.float32)
-Hear = Callable[[np.ndarray, float], "Future[Heard]"]  # a span and where it begins, in seconds; in the engine's thread
+Hear = Callable[[np.ndarray, float], "Future[SpanEmbeddings]"]  # a span, where it begins (s); in the engine's thread
 
 
 @dataclass(frozen=True)
-class Sound:
+class TurnSound:
     """A recording that is being heard: its spans in order, and how long it is."""
 
-    spans: Sequence[Future[Heard]]
+    spans: Sequence[Future[SpanEmbeddings]]
     seconds: float
 
     def cancel(self) -> None:
@@ -37,18 +37,18 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class Started:
+class TurnBegan:
     """Somebody speaks; the sound of the turn begins there."""
 
     at_ms: int
 
 
 @dataclass(frozen=True)
-class Stopped:
+class TurnEnded:
     """A turn, and where its sound ends."""
 
     at_ms: int
-    sound: Sound
+    sound: TurnSound
 
 
 class Buffer:
@@ -58,11 +58,11 @@ class Buffer:
     def __init__(self, rate_hz: int, hear: Hear) -> None:
         self._rate_hz, self._hear = rate_hz, hear
         self._behind = NOTHING  # behind the mark
-        self._tail: Future[Heard] | None = None  # the last span, where a mark is set
+        self._tail: Future[SpanEmbeddings] | None = None  # the last span, where a mark is set
         self._begin(NOTHING)
 
     def _begin(self, pending: np.ndarray) -> None:
-        self._spans: list[Future[Heard]] = []
+        self._spans: list[Future[SpanEmbeddings]] = []
         self._closed, self._pending = 0, pending
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class Buffer:
         return self._tail is not None
 
     @property
-    def spans(self) -> list[Future[Heard]]:
+    def spans(self) -> list[Future[SpanEmbeddings]]:
         """What is heard of it so far: closed spans, and where a mark is set its last one."""
         return [*self._spans, *([] if self._tail is None else [self._tail])]
 
@@ -87,10 +87,10 @@ class Buffer:
             return
         *closed, self._pending = split_at_quiet(np.concatenate([self._pending, samples]), self._rate_hz, MAX_SPAN_S)
         for span in closed:
-            self._spans.append(self._heard(span))
+            self._spans.append(self._hear_now(span))
             self._closed += len(span)
 
-    def _heard(self, span: np.ndarray) -> Future[Heard]:
+    def _hear_now(self, span: np.ndarray) -> Future[SpanEmbeddings]:
         return self._hear(span, to_seconds(self._closed, self._rate_hz))
 
     def keep(self, num_samples: int) -> None:
@@ -99,7 +99,7 @@ class Buffer:
 
     def mark(self) -> None:
         """It may end here: its last span is heard at once, and what comes next waits."""
-        self._tail = self._heard(self._pending)
+        self._tail = self._hear_now(self._pending)
 
     def unmark(self) -> None:
         """It did not."""
@@ -108,11 +108,11 @@ class Buffer:
             self._tail, behind, self._behind = None, self._behind, NOTHING
             self.append(behind)
 
-    def take(self) -> Sound:
+    def take(self) -> TurnSound:
         """All up to the mark, or to the end where there is none; what is behind the mark stays."""
-        last = self._heard(self._pending) if self._tail is None else self._tail
+        last = self._hear_now(self._pending) if self._tail is None else self._tail
         seconds = to_seconds(self._closed + len(self._pending), self._rate_hz)
-        sound = Sound([*self._spans, last], seconds)
+        sound = TurnSound([*self._spans, last], seconds)
         self._tail, behind, self._behind = None, self._behind, NOTHING
         self._begin(behind)
         return sound
@@ -132,7 +132,7 @@ def of_pcm(data: bytes, param: str) -> np.ndarray:
     return np.frombuffer(data, "<i2").astype(np.float32) / 32768
 
 
-def heard_whole(samples: np.ndarray, rate_hz: int, hear: Hear) -> Sound:
+def heard_whole(samples: np.ndarray, rate_hz: int, hear: Hear) -> TurnSound:
     """A recording that came in one piece."""
     buffer = Buffer(rate_hz, hear)
     buffer.append(samples)
@@ -165,7 +165,7 @@ class Listener:
             self.clear()
         self._settings = vad
 
-    def append(self, data: bytes) -> list[Started | Stopped]:
+    def append(self, data: bytes) -> list[TurnBegan | TurnEnded]:
         """What a VAD finds in the next bytes; [] without one. Raises ApiError for too many, and for half a sample."""
         assert self._resampler is not None
         samples = of_pcm(data, "audio")
@@ -183,7 +183,7 @@ class Listener:
         found = [self._step(c, float(p), self._settings) for c, p in zip(chunks, self._vad(heard), strict=True)]
         return [change for change in found if change is not None]
 
-    def _step(self, chunk: np.ndarray, probability: float, vad: ServerVad) -> Started | Stopped | None:
+    def _step(self, chunk: np.ndarray, probability: float, vad: ServerVad) -> TurnBegan | TurnEnded | None:
         speaking = self._turns.speaking
         change = self._turns.step(probability, vad.threshold, vad.silence_duration_ms)
         if not speaking:
@@ -193,7 +193,7 @@ class Listener:
             self._buffer.unmark()
         self._put(chunk)
         if change == "start":
-            return Started(self._ms(self._at - len(self._buffer)))
+            return TurnBegan(self._ms(self._at - len(self._buffer)))
         if change == "pause":
             self._buffer.mark()
         if self._turns.speaking and len(self._buffer) + len(chunk) > self._most:
@@ -201,19 +201,19 @@ class Listener:
         if change != "stop":
             return None
         sound = self._buffer.take()
-        return Stopped(self._ms(self._at - len(self._buffer)), sound)
+        return TurnEnded(self._ms(self._at - len(self._buffer)), sound)
 
     @property
     def seconds(self) -> float:
-        """Of what `commit` would take."""
+        """Seconds of what `commit` would take."""
         return self._buffer.seconds + to_seconds(len(self._unseen), self._rate_hz)
 
     @property
-    def spans(self) -> tuple[list[Future[Heard]], bool]:
+    def spans(self) -> tuple[list[Future[SpanEmbeddings]], bool]:
         """What is heard of the buffer so far, and whether it may end there."""
         return self._buffer.spans, self._buffer.marked
 
-    def commit(self) -> Sound:
+    def commit(self) -> TurnSound:
         """All that is there. Raises ApiError where that is next to nothing."""
         self._flush()
         self._end_turn()

@@ -13,8 +13,8 @@ ROUTES = ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/salad/compare
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
-class Metrics:
-    """Of one server; no label holds anything that a client wrote."""
+class ServerMetrics:
+    """The metrics of one server; no label holds anything that a client wrote."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -37,7 +37,7 @@ class Metrics:
 class Counted:
     """ASGI around the app: every request, by its route and its status."""
 
-    def __init__(self, app: Any, metrics: Metrics) -> None:
+    def __init__(self, app: Any, metrics: ServerMetrics) -> None:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -62,7 +62,7 @@ class Counted:
             self.metrics.seconds.labels(route).observe(time.monotonic() - begun)
 
 
-def metrics_router(metrics: Metrics) -> APIRouter:
+def metrics_router(metrics: ServerMetrics) -> APIRouter:
     router = APIRouter()
 
     @router.get("/metrics")

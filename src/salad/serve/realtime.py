@@ -19,12 +19,12 @@ from salad.serve import realtime_events as events
 from salad.serve import vad
 from salad.serve.chat import check_model
 from salad.serve.errors import ApiError, close_reason, error_body, refusal
-from salad.serve.listening import LEAST_S, Listener, Sound, Started, Stopped, heard_whole, of_pcm
+from salad.serve.listening import LEAST_S, Listener, TurnBegan, TurnEnded, TurnSound, heard_whole, of_pcm
+from salad.serve.pending_spans import Unheard
 from salad.serve.realtime_response import Item, Response, instructions_of, new_id
 from salad.serve.served_model import CHARACTERS
 from salad.serve.service import Service
 from salad.serve.sound import of_base64
-from salad.serve.unheard import Unheard
 
 CONVERSATION = 10  # times --max-audio-s: the sound of a conversation
 ITEMS = 1000
@@ -72,7 +72,7 @@ class Talk:
 
     async def run(self) -> None:
         """Until the client leaves. Whatever it sends ends in an event."""
-        await self.send("session.created", session=self._told())
+        await self.send("session.created", session=self._session_json())
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
@@ -104,7 +104,7 @@ class Talk:
 
     # --- the session ----------------------------------------------------------------------------------
 
-    def _told(self) -> dict[str, Any]:
+    def _session_json(self) -> dict[str, Any]:
         return {"id": self.id, "object": "realtime.session", **self._session.model_dump()}
 
     async def _update(self, event: events.SessionUpdate) -> None:
@@ -127,7 +127,7 @@ class Talk:
         self._check_room(characters=len(new.instructions) - len(self._session.instructions))
         self._session = new
         await run_in_threadpool(self._listener.configure, self._input.format.rate, self._input.turn_detection)
-        await self.send("session.updated", session=self._told())
+        await self.send("session.updated", session=self._session_json())
 
     # --- what is heard --------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class Talk:
         await self._hear.room()
         for change in await run_in_threadpool(lambda: self._listener.append(of_base64(event.audio, "audio"))):
             try:
-                await (self._begin_turn(change) if isinstance(change, Started) else self._end_turn(change))
+                await (self._begin_turn(change) if isinstance(change, TurnBegan) else self._end_turn(change))
             except WebSocketDisconnect:
                 raise
             except Exception as error:  # what changes behind it does so all the same
@@ -165,13 +165,13 @@ class Talk:
         if self._reading is not None:
             self._reading.cancel()
 
-    async def _begin_turn(self, change: Started) -> None:
+    async def _begin_turn(self, change: TurnBegan) -> None:
         turns = self._input.turn_detection
         if turns is not None and turns.interrupt_response and self._response is not None:
             self._response.stop("turn_detected")
         await self.send("input_audio_buffer.speech_started", audio_start_ms=change.at_ms, item_id=self._turn_id)
 
-    async def _end_turn(self, change: Stopped) -> None:
+    async def _end_turn(self, change: TurnEnded) -> None:
         turns = self._input.turn_detection
         await self.send("input_audio_buffer.speech_stopped", audio_end_ms=change.at_ms, item_id=self._turn_id)
         try:
@@ -182,13 +182,13 @@ class Talk:
             raise
         await self._commit_sound(change.sound)
         if turns is not None and turns.create_response:
-            await self._respond(events.Wanted())
+            await self._respond(events.ResponseOptions())
 
     async def _commit(self, event: events.Commit) -> None:
         self._check_room(items=1, seconds=self._listener.seconds)  # first: what was taken cannot be committed later
         await self._commit_sound(await run_in_threadpool(self._listener.commit))
 
-    async def _commit_sound(self, sound: Sound) -> None:
+    async def _commit_sound(self, sound: TurnSound) -> None:
         item = Item("user", [{"type": "input_audio", "transcript": None}], [sound], id=self._turn_id)
         self._turn_id = new_id("item")
         before = self._items[-1].id if self._items else None
@@ -203,7 +203,7 @@ class Talk:
         await run_in_threadpool(self._listener.clear)
         await self.send("input_audio_buffer.cleared")
 
-    async def _tell(self, item: Item, sound: Sound) -> None:
+    async def _tell(self, item: Item, sound: TurnSound) -> None:
         """What the ears heard of an item, span by span."""
         kind, place = "conversation.item.input_audio_transcription", {"item_id": item.id, "content_index": 0}
         told: list[str] = []
@@ -247,7 +247,7 @@ class Talk:
         self._items.insert(at, item)
         before = self._items[at - 1].id if at else None
         for kind in ("added", "done"):
-            await self.send(f"conversation.item.{kind}", previous_item_id=before, item=item.told())
+            await self.send(f"conversation.item.{kind}", previous_item_id=before, item=item.as_json())
 
     def _place_of(self, item_id: str, field: str) -> int:
         for place, item in enumerate(self._items):
@@ -276,7 +276,7 @@ class Talk:
         self._check_room(
             items=1,
             seconds=to_seconds(sum(map(len, recordings)), rate_hz),
-            characters=sum(len(part.text) for part in message.content if isinstance(part, events.TextPart)),
+            characters=sum(len(part.text) for part in message.content if isinstance(part, events.RealtimeText)),
         )
         content = [part.model_dump(exclude={"audio"}) for part in message.content]
         sounds = [heard_whole(samples, rate_hz, self._hear) for samples in recordings]
@@ -304,9 +304,9 @@ class Talk:
     # --- answers --------------------------------------------------------------------------------------
 
     async def _create_response(self, event: events.ResponseCreate) -> None:
-        await self._respond(event.response or events.Wanted())
+        await self._respond(event.response or events.ResponseOptions())
 
-    async def _respond(self, wanted: events.Wanted) -> None:
+    async def _respond(self, wanted: events.ResponseOptions) -> None:
         if self._response is not None:
             if self._response.stopped is None:
                 message = f"response: {self._response.id} is being written; cancel it first, or wait for response.done"
@@ -341,7 +341,7 @@ class Talk:
             kind = "added"
         at = self._items.index(item)
         before = self._items[at - 1].id if at else None
-        await self.send(f"conversation.item.{kind}", previous_item_id=before, item=item.told())
+        await self.send(f"conversation.item.{kind}", previous_item_id=before, item=item.as_json())
 
     async def _cancel_response(self, event: events.ResponseCancel) -> None:
         response = self._response
@@ -352,7 +352,7 @@ class Talk:
 
 
 async def _forget(item: Item) -> None:
-    """Of an answer outside the conversation."""
+    """Forget what belongs to an answer outside the conversation."""
 
 
 def make_router(service: Service) -> APIRouter:

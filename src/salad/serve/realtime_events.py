@@ -120,7 +120,7 @@ def _merged(now: Any, new: Any) -> Any:
 # --- items ------------------------------------------------------------------------------------------------
 
 
-class TextPart(Strict):
+class RealtimeText(Strict):
     type: Literal["input_text", "output_text"]
     text: Text
 
@@ -138,7 +138,7 @@ def _kind_of_part(part: Any) -> str:
 
 
 UserPart = Annotated[
-    Annotated[TextPart, Tag("input_text")] | Annotated[SoundPart, Tag("input_audio")],
+    Annotated[RealtimeText, Tag("input_text")] | Annotated[SoundPart, Tag("input_audio")],
     Discriminator(
         _kind_of_part,
         custom_error_type="invalid_value",
@@ -147,11 +147,11 @@ UserPart = Annotated[
 ]
 
 
-class InputText(TextPart):
+class InputText(RealtimeText):
     type: Literal["input_text"]
 
 
-class OutputText(TextPart):
+class OutputText(RealtimeText):
     type: Literal["output_text"]
 
 
@@ -226,7 +226,7 @@ class ItemDelete(Event):
     item_id: Text
 
 
-class Wanted(Answering):
+class ResponseOptions(Answering):
     """What one response is to be; `conversation` none: it is no part of what is said after it."""
 
     conversation: Literal["auto", "none"] = "auto"
@@ -238,7 +238,7 @@ class Wanted(Answering):
 
 
 class ResponseCreate(Event):
-    response: Wanted | None = None
+    response: ResponseOptions | None = None
 
 
 class ResponseCancel(Event):

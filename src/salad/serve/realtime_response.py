@@ -12,11 +12,11 @@ import torch
 from fastapi import WebSocketDisconnect
 
 from salad.serve.chat import Written
-from salad.serve.chat_request import ChatRequest, Message
-from salad.serve.engine import Sampling
+from salad.serve.chat_request import ChatMessage, ChatRequest
+from salad.serve.engine import TokenSampling
 from salad.serve.errors import ApiError, error_body, refusal
-from salad.serve.listening import Sound
-from salad.serve.realtime_events import Session, Wanted
+from salad.serve.listening import TurnSound
+from salad.serve.realtime_events import ResponseOptions, Session
 from salad.serve.service import Running, Service, Ticket, timed_out
 
 Send = Callable[..., Awaitable[None]]  # an event's type, and its fields
@@ -32,23 +32,23 @@ class Item:
 
     role: str
     content: list[dict[str, Any]] = field(default_factory=list)
-    sounds: list[Sound] = field(default_factory=list)
+    sounds: list[TurnSound] = field(default_factory=list)
     status: str = "completed"
     id: str = field(default_factory=lambda: new_id("item"))
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         content = [dict(part) for part in self.content]
         return {"id": self.id, "object": "realtime.item", "type": "message", "status": self.status, "role": self.role,
                 "content": content}  # fmt: skip
 
     def message(self) -> dict[str, Any]:
-        """As a chat template takes it."""
+        """The item as a chat template takes it."""
         sound = {"type": "audio"}
         parts = [sound if p["type"] == "input_audio" else {"type": "text", "text": p["text"]} for p in self.content]
         return {"role": self.role, "content": parts}
 
 
-async def spans_of(sound: Sound) -> list[torch.Tensor]:
+async def spans_of(sound: TurnSound) -> list[torch.Tensor]:
     """What the LLM reads for each span of a recording, once all were heard."""
     return [(await asyncio.shield(asyncio.wrap_future(span))).embeddings for span in sound.spans]
 
@@ -63,7 +63,13 @@ class Response:
     """An answer to `items`; its own item is `item`. `run` it as a task; `stop` it at any time."""
 
     def __init__(
-        self, service: Service, session: Session, wanted: Wanted, items: Sequence[Item], ticket: Ticket, send: Send
+        self,
+        service: Service,
+        session: Session,
+        wanted: ResponseOptions,
+        items: Sequence[Item],
+        ticket: Ticket,
+        send: Send,
     ) -> None:
         self._service, self._ticket, self._send = service, ticket, send
         self.wanted, self._items = wanted, list(items)
@@ -91,7 +97,7 @@ class Response:
         error: ApiError | None = None
         reason = "stop"
         try:
-            await self._send("response.created", response=self._told("in_progress"))
+            await self._send("response.created", response=self._response_json("in_progress"))
             reason = await self._answer(added)
         except WebSocketDisconnect:
             raise
@@ -116,7 +122,7 @@ class Response:
             await self._end(added)
         if details is not None:
             details = {"type": status, **details}
-        await self._send("response.done", response=self._told(status, details))
+        await self._send("response.done", response=self._response_json(status, details))
 
     async def _answer(self, added: Callable[[Item], Awaitable[None]]) -> str:
         """Why it ended."""
@@ -135,11 +141,11 @@ class Response:
             room = service.model.context - len(prompt)
             return prompt, min(room, service.settings.max_tokens if isinstance(self._most, str) else self._most)
 
-        self._running = service.generate(prepare, Sampling(service.model.ends), self._ticket)
+        self._running = service.generate(prepare, TokenSampling(service.model.ends), self._ticket)
         positions = await self._running.started()
         if not positions:
             return "cancelled"
-        plain = ChatRequest(model=service.model.names[0], messages=[Message(role="user", content="-")])
+        plain = ChatRequest(model=service.model.names[0], messages=[ChatMessage(role="user", content="-")])
         written = Written(service, self._running, plain, positions)
         await self._begin(added)
         try:
@@ -160,7 +166,7 @@ class Response:
         return {"response_id": self.id, "item_id": self.item.id, "output_index": 0, "content_index": 0}
 
     async def _begin(self, added: Callable[[Item], Awaitable[None]]) -> None:
-        await self._send("response.output_item.added", response_id=self.id, output_index=0, item=self.item.told())
+        await self._send("response.output_item.added", response_id=self.id, output_index=0, item=self.item.as_json())
         await added(self.item)
         self.item.content.append({"type": "output_text", "text": ""})
         await self._send("response.content_part.added", **self._place, part={"type": "text", "text": ""})
@@ -169,16 +175,16 @@ class Response:
         text = self.item.content[0]["text"]
         await self._send("response.output_text.done", **self._place, text=text)
         await self._send("response.content_part.done", **self._place, part={"type": "text", "text": text})
-        await self._send("response.output_item.done", response_id=self.id, output_index=0, item=self.item.told())
+        await self._send("response.output_item.done", response_id=self.id, output_index=0, item=self.item.as_json())
         await added(self.item)
 
-    def _told(self, status: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _response_json(self, status: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
         return {
             "object": "realtime.response",
             "id": self.id,
             "status": status,
             "status_details": details,
-            "output": [self.item.told()] if self.item.content else [],
+            "output": [self.item.as_json()] if self.item.content else [],
             "conversation_id": self._conversation,
             "output_modalities": ["text"],
             "max_output_tokens": self._most,

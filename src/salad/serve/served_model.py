@@ -12,10 +12,11 @@ import torch
 from salad import assets
 from salad.evaluation.saved_model import load_saved, model_place
 from salad.files import JsonObject
+from salad.measure.hearing import heard_tokens
 from salad.model import SaladForConditionalGeneration, SaladProcessor
+from salad.model.cache_check import require_going_on
 from salad.model.ends import ends_of
 from salad.model.freeze import freeze
-from salad.model.going_on import require_going_on
 from salad.model.llm import window_of
 from salad.model.splice import splice
 from salad.serve.transcript import Segment, words_of
@@ -28,7 +29,7 @@ RECORDINGS = 64  # of one request: the ears take as long for a moment of sound a
 
 
 @dataclass(frozen=True)
-class Heard:
+class SpanEmbeddings:
     """A span as the LLM reads it [positions, width], and in words; None where the ears score no tokens."""
 
     embeddings: torch.Tensor
@@ -120,15 +121,13 @@ class ServedModel:
         assert segment is not None
         return segment
 
-    def listen(self, samples: np.ndarray, start_s: float) -> Heard:
+    def listen(self, samples: np.ndarray, start_s: float) -> SpanEmbeddings:
         """One span (float32 [num_samples], at most `MAX_SPAN_S`) that begins at `start_s`."""
         duration_s = len(samples) / self.rate_hz
         heard = self.model.hear(self.frames([samples]))
         if heard.token_ids is None or heard.sure is None or heard.places is None:
-            return Heard(heard.embeddings, None)
-        ids, scale = heard.token_ids.tolist(), duration_s / max(1, heard.all_lengths[0])
-        if self.model.config.rate == "fixed" and self.model.config.ears == "single":  # nothing was dropped yet
-            ids = [-1 if i and ids[i - 1] == token else token for i, token in enumerate(ids)]
+            return SpanEmbeddings(heard.embeddings, None)
+        ids, scale = heard_tokens(self.model, heard.token_ids.tolist()), duration_s / max(1, heard.all_lengths[0])
         times = [(start_s + a * scale, start_s + b * scale) for a, b in heard.places.tolist()]
         words = words_of(self.decode, ids, times, heard.sure.tolist())
-        return Heard(heard.embeddings, Segment(start_s, start_s + duration_s, words))
+        return SpanEmbeddings(heard.embeddings, Segment(start_s, start_s + duration_s, words))

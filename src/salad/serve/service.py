@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from salad.serve.engine import Engine, Event, Finished, Prepare, Sampling, Started, Token
+from salad.serve.engine import Engine, Event, Finished, Prepare, Started, Token, TokenSampling
 from salad.serve.errors import ApiError, refusal
-from salad.serve.metrics import Metrics
+from salad.serve.metrics import ServerMetrics
 from salad.serve.served_model import CHARACTERS, ServedModel
 from salad.serve.settings import Settings
 from salad.types import SaladError
@@ -30,14 +30,14 @@ class Ticket:
         self._thread: asyncio.Task[Any] | None = None
 
     def part(self) -> Ticket:
-        """For one of several generations of this request: its end gives nothing back."""
+        """A ticket for one of several generations of this request: its end gives nothing back."""
         own = Ticket(self._service)
         own._held, own.started = False, self.started
         return own
 
     @property
     def left_s(self) -> float:
-        """Of the time that the request may take."""
+        """Seconds left of the time that the request may take."""
         return max(0.0, self.started + self.limit_s - time.monotonic())
 
     def keep_for(self, thread: asyncio.Task[Any]) -> None:
@@ -59,7 +59,7 @@ class Service:
         self.model, self.settings = model, settings
         self.engine = Engine(model.model, settings.max_concurrency, bf16=model.bf16)
         self.inside = 0
-        self.metrics = Metrics()
+        self.metrics = ServerMetrics()
         for place, state in enumerate(("active", "waiting")):
             self.metrics.load.labels(state).set_function(functools.partial(self._load, place))
         self._mean_s = 1.0
@@ -87,7 +87,7 @@ class Service:
         self.inside -= 1
         self._mean_s += 0.1 * (took_s - self._mean_s)
 
-    def generate(self, prepare: Prepare, sampling: Sampling, ticket: Ticket) -> Running:
+    def generate(self, prepare: Prepare, sampling: TokenSampling, ticket: Ticket) -> Running:
         return Running(self, prepare, sampling, ticket)
 
     async def call(self, function: Callable[[], T], ticket: Ticket) -> T:
@@ -123,7 +123,7 @@ class Service:
 class Running:
     """A generation as the event loop sees it. `close` it whatever happens: that frees its row."""
 
-    def __init__(self, service: Service, prepare: Prepare, sampling: Sampling, ticket: Ticket) -> None:
+    def __init__(self, service: Service, prepare: Prepare, sampling: TokenSampling, ticket: Ticket) -> None:
         self._service, self._ticket, self._begun = service, ticket, False
         self._queue: asyncio.Queue[Event] = asyncio.Queue()
         loop = asyncio.get_running_loop()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import http.client
 import ipaddress
@@ -11,12 +9,13 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
-from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+from collections.abc import Callable, Iterator
+from urllib.parse import urljoin, urlsplit
 
 import numpy as np
 
 from salad.audio import read_audio
+from salad.model import recordings
 from salad.serve.errors import ApiError
 from salad.types import SaladError
 
@@ -30,26 +29,26 @@ MOVED = (301, 302, 303, 307, 308)
 
 def of_base64(data: str, param: str) -> bytes:
     """The bytes. Raises ApiError where they are no base64, or none."""
-    try:
-        found = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        raise ApiError(400, f"{param}: not base64; encode the file's bytes", param, "invalid_base64") from None
-    if not found:
-        raise ApiError(400, f"{param}: empty, expected a recording", param, "invalid_base64")
-    return found
+    with _refused(param, "invalid_base64"):
+        return recordings.of_base64(data, param)
 
 
 def of_data_url(url: str, param: str) -> bytes:
-    """The bytes of data:audio/...[;base64],..."""
-    head, comma, data = url.partition(",")
+    """The bytes of data:audio/...[;base64],... Raises ApiError where it holds none, or another kind of file."""
+    head, comma, _ = url.partition(",")
     kind = head[5:].split(";")[0].strip().lower()
     if not comma or not (kind.startswith("audio/") or kind in ("video/mp4", "video/webm", "application/ogg")):
         raise ApiError(400, f"{param}: expected data:audio/...;base64,..., got {head!r:.60}", param, "invalid_url")
-    if head.lower().endswith(";base64"):
-        return of_base64(data, param)
-    if not data.isascii():
-        raise ApiError(400, f"{param}: its data are not ASCII; send data:audio/...;base64,...", param, "invalid_url")
-    return unquote_to_bytes(data)
+    with _refused(param, "invalid_base64" if head.lower().endswith(";base64") else "invalid_url"):
+        return recordings.of_data_url(url, param)
+
+
+@contextlib.contextmanager
+def _refused(param: str, code: str) -> Iterator[None]:
+    try:
+        yield
+    except SaladError as error:
+        raise ApiError(400, str(error), param, code) from None
 
 
 def decode_sound(data: bytes, rate_hz: int, max_s: float, param: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 
 from salad.audio import read_audio
 from salad.files import JsonObject
-from salad.serve.engine import Engine, Event, Finished, Sampling, Token
+from salad.serve.engine import Engine, Event, Finished, Token, TokenSampling
 from salad.serve.served_model import ServedModel
 from salad.serve.text_stream import TextStream
 from salad.types import SaladError
@@ -44,7 +44,7 @@ class Conversation:
             return prompt, min(self._max_tokens, self._served.context - len(prompt))
 
         events: queue.Queue[Event] = queue.Queue()
-        generation = self._engine.submit(prepare, Sampling(self._served.ends), events.put)
+        generation = self._engine.submit(prepare, TokenSampling(self._served.ends), events.put)
         written, stream = "", TextStream(self._served.decode)
         try:
             while not isinstance(event := events.get(), Finished):
@@ -78,11 +78,11 @@ def record(rate_hz: int, wait: Callable[[], object]) -> np.ndarray:
         ) from None
     blocks: list[np.ndarray] = []
 
-    def heard(block: np.ndarray, *_: object) -> None:
+    def keep_block(block: np.ndarray, *_: object) -> None:
         blocks.append(block[:, 0].copy())
 
     try:
-        with sounddevice.InputStream(samplerate=rate_hz, channels=1, dtype="float32", callback=heard):
+        with sounddevice.InputStream(samplerate=rate_hz, channels=1, dtype="float32", callback=keep_block):
             wait()
     except sounddevice.PortAudioError as error:
         raise SaladError(f"--microphone: it cannot be opened ({error}); plug one in, or name a file") from None

@@ -24,16 +24,16 @@ class TextStream:
         if now.endswith(UNFINISHED) or len(now) <= len(before):
             return ""
         self._from, self._read = self._read, len(self._ids)
-        return self._given(now[len(before) :])
+        return self._released(now[len(before) :])
 
     def end(self) -> str:
         """What was still held back."""
         before = self._decode(self._ids[self._from : self._read])
-        rest = self._given(self._decode(self._ids[self._from :])[len(before) :])
+        rest = self._released(self._decode(self._ids[self._from :])[len(before) :])
         held, self._held = self._held, ""
         return rest if self.stopped else rest + held
 
-    def _given(self, text: str) -> str:
+    def _released(self, text: str) -> str:
         if self.stopped:
             return ""
         text = self._held + text

@@ -27,7 +27,7 @@ KNOWN = ("file", "model", "response_format", "temperature", "timestamp_granulari
 GRANULARITIES = ("word", "segment")
 
 
-class Asked:
+class TranscriptionForm:
     """The fields of a form, checked. Raises ApiError that names the field."""
 
     def __init__(self, form: FormData) -> None:
@@ -113,7 +113,7 @@ def make_router(service: Service) -> APIRouter:
         """The text of a recording (multipart/form-data) as json, text, verbose_json, srt or vtt, or as a stream."""
         service.check_room()
         async with request.form(max_files=1, max_fields=20) as form:
-            asked = Asked(form)
+            asked = TranscriptionForm(form)
             check_model(service, asked.model)
             data = await asked.file.read()
         if not service.model.tells:
@@ -129,12 +129,12 @@ def make_router(service: Service) -> APIRouter:
             ticket.give_back()
             raise
         ticket.give_back()
-        return _told(asked, segments, len(samples) / service.model.rate_hz)
+        return _response(asked, segments, len(samples) / service.model.rate_hz)
 
     return router
 
 
-def _told(asked: Asked, segments: list[Segment], duration_s: float) -> Any:
+def _response(asked: TranscriptionForm, segments: list[Segment], duration_s: float) -> Any:
     if asked.form == "json":
         return JSONResponse({"text": text_of(segments), "usage": _usage(duration_s)})
     if asked.form == "verbose_json":

@@ -30,7 +30,7 @@ from vllm.multimodal.processing import (
 
 from salad.model import SaladConfig
 from salad.model.processor import AUDIO
-from salad.serve.vllm_plugin import Listener, listener
+from salad.serve.vllm_plugin import AudioReader, listener
 from salad.types import SaladError
 
 PROFILED_S = 30.0  # length of a recording that vLLM plans its memory for
@@ -42,7 +42,7 @@ class Info(BaseProcessingInfo):  # type: ignore[misc]  # vLLM is not there where
     """What vLLM asks of a model before it is there."""
 
     @property
-    def listener(self) -> Listener:
+    def listener(self) -> AudioReader:
         config = self.ctx.model_config
         return listener(str(config.model), config.revision)
 

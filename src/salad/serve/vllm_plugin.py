@@ -25,7 +25,7 @@ def register() -> None:
         ModelRegistry.register_model(ARCHITECTURE, MODEL)
 
 
-class Listener:
+class AudioReader:
     """A saved model's encoder and ears on the CPU: recordings in, what its LLM reads of them out.
 
     At text rate nobody knows how long that is before it was heard, and where the LLM judges what the ears heard
@@ -70,6 +70,6 @@ class Listener:
 
 
 @cache
-def listener(place: str, revision: str | None = None) -> Listener:
+def listener(place: str, revision: str | None = None) -> AudioReader:
     """One for each model and process: vLLM makes many processors."""
-    return Listener(place, revision)
+    return AudioReader(place, revision)

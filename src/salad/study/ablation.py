@@ -139,7 +139,7 @@ def paired(
     resamples: int = DRAWS_OF_ARMS,
     seed: int = 0,
 ) -> Difference:
-    """The same of what each training has of each document.
+    """Compare what each training has of each document, training by training.
 
     From FEW pairs on a t interval over trainings, and one over documents (which are resampled, the same for both arms)
     in quadrature; with fewer, over documents alone. spread: of the pairs' differences, and its freedom, pooled
@@ -233,7 +233,7 @@ def _exposed(run_dir: Path, kind: str) -> float | None:
 
 
 def _hours(run_dir: Path) -> float | None:
-    """Of speech that was trained on: D_speech, and what all rounds bought."""
+    """Hours of speech that was trained on: D_speech, and what all rounds bought."""
     states = [path for stage in ("align", "rounds") if (path := run_dir / stage / "stage.json").exists()]
     hours = [read_json(path)["summary"].get("hours") for path in states]
     return sum(hours) if len(hours) == 2 and None not in hours else None

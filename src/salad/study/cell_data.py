@@ -89,7 +89,7 @@ class CellData:
                 load_frames(run, name, load_aligned(run, name))  # encodes what is missing
         return run
 
-    def spoken(self, cell: Cell) -> list[tuple[str, Sequence[Utterance], Frames]]:
+    def speech_of(self, cell: Cell) -> list[tuple[str, Sequence[Utterance], Frames]]:
         """The cell's recordings: its share of narrow or of broad speech, and what was bought beside it."""
         parts = [(cell.kind, *self.share_of(cell))]
         if cell.buys:

@@ -100,7 +100,7 @@ class DoneCell(Cell, CellFigures):
 
     @property
     def stage_seconds(self) -> float:
-        """Of all training that is the cell's own."""
+        """Seconds of all training that is the cell's own."""
         return self.train_seconds + self.warm_start_seconds
 
 
@@ -137,7 +137,7 @@ def sums(rows: Sequence[DocumentKL]) -> Sums:
 
 
 def rows_of(own: Sequence[DocumentSum]) -> list[DocumentKL]:
-    """The same as the measuring functions take them."""
+    """The rows as the measuring functions take them."""
     return [DocumentKL(d.id, d.domain, d.speaker, d.kl, d.count) for d in own]
 
 

@@ -153,7 +153,7 @@ def _single(data: CellData, cell: Cell, folder: Path) -> Path:
 
 def train_cell(data: CellData, cell: Cell, folder: Path, warm: Warm) -> Trained:
     """The cell's stage from its warm start: KL, likelihood, or both, on its speech and on text, and nothing beside."""
-    run, spoken = run_of(data, cell), data.spoken(cell)
+    run, spoken = run_of(data, cell), data.speech_of(cell)
     settings = run.recipe.stage1
     utterances = [u for _, own, _ in spoken for u in own]
     hours = sum(u.duration_s for u in utterances) / 3600

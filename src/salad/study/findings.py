@@ -13,8 +13,8 @@ import numpy as np
 from salad.measure.format import Z95, with_interval
 from salad.measure.statistics import detectable, two_sided_p
 from salad.study.ablation import FEW, bought_more, paired
-from salad.study.beyond import beyond, without_hearing
 from salad.study.cell_figures import BaseFigures, DocumentSum, DoneCell, GridRow, mean
+from salad.study.own_findings import beyond, without_hearing
 from salad.study.regression import Regression, partial_r2, regress, regress_within
 from salad.study.scaling_law import Law, fit_law
 from salad.study.verdicts import (
@@ -111,7 +111,7 @@ def _falls_with_distillation(rows: Sequence[GridRow]) -> Finding:
 
 
 def _own_domains(rows: Sequence[GridRow], base: BaseFigures) -> list[Finding]:
-    """The same two slopes over held-out texts of the domains that the narrow speech is of."""
+    """The two slopes over held-out texts of the domains that the narrow speech is of."""
     domains = base.narrow_domains
     if not any(d.domain in domains for r in done(rows, speech="narrow") for d in r.documents):
         return []
@@ -242,7 +242,7 @@ def _law(rows: Sequence[GridRow], speech: str) -> Finding:
 
 
 def _open(found: Estimate) -> Estimate:
-    """With no upper end where that is too far off to say anything."""
+    """The interval with no upper end where that is too far off to say anything."""
     return found if found.high < 100 else replace(found, high=math.inf)
 
 

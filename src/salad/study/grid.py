@@ -88,7 +88,7 @@ class Grid:
         if NOTHING in only:
             self.base_figures()
             for cell in cells:
-                self.data.spoken(cell)
+                self.data.speech_of(cell)
                 self.data.natural(cell.ears)
         for cell in cells:
             if (known := self.figures(cell)) is not None:
@@ -172,7 +172,7 @@ class Grid:
         """Train and measure one cell, and keep its cell.json."""
         folder, base = self.begin(cell), self.base_figures()
         self.data.base.use_threads()
-        self.data.spoken(cell)  # what it is the first to need is not a part of what it takes
+        self.data.speech_of(cell)  # what it is the first to need is not a part of what it takes
         warm = warmed(self.data, cell, self.warm_key(cell))
         began_s = time.monotonic()
         trained = train_cell(self.data, cell, folder, warm)
@@ -260,14 +260,14 @@ class Grid:
         return sha256_json([VERSION, _named(cell), self._of(cell), bought])[:16]
 
     def warm_key(self, cell: Cell) -> str:
-        """The same of a warm start, which knows nothing of alpha, of the stage, or of what is bought beside."""
+        """The key of a warm start, which knows nothing of alpha, of the stage, or of what is bought beside."""
         values = self._of(cell)
         for name in ("stage1", "evaluate"):
             values.pop(name, None)
         return sha256_json([VERSION, cell.kind, cell.share, cell.seed, cell.ears, values])[:16]
 
     def base_key(self) -> str:
-        """Of what all cells are held against, the items of tasks among it."""
+        """The key of what all cells are held against, the items of tasks among it."""
         values, settings = self._of(Cell("narrow", 1.0, MAIN)), self.recipe.evaluate
         files = [sha256_file(path) for path in task_files(settings.tasks, settings.task_data)]
         about = {name: values.get(name) for name in ("seed", "assets", "corpus", "sequence", "evaluate")}

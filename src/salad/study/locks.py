@@ -6,25 +6,20 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from salad.locks import held
 from salad.progress import console
 
 
 @contextlib.contextmanager
 def alone(run_dir: Path, name: str, wait: bool = True) -> Iterator[bool]:
-    """Hold a part of the run against other processes; False where another one has it and we do not wait."""
+    """Hold a part of the run against other processes; False where another one has it and we do not wait.
+
+    On a disk that knows no locks, this says so and goes on.
+    """
     (run_dir / "locks").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / "locks" / f"{name}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        if not wait:
-            yield False
-            return
-        console.print(f"{name}: another process has it; waiting", highlight=False)
-        lock.acquire()
-    try:
-        yield True
-    finally:
-        lock.release()
+    path = run_dir / "locks" / f"{name}.lock"
+    with held(path, wait=wait, waiting=lambda: f"{name}: another process has it; waiting") as got:
+        if got == "no locks":
+            what = f"{name}: the disk of {run_dir} has no locks; start no second process"
+            console.print(f"[yellow]{what}[/]", highlight=False)
+        yield got != "taken"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from salad.evaluation.prompt import Request, request, segments
 from salad.evaluation.score import per_token, score
 from salad.evaluation.scorer_model import Reader
 from salad.measure.accuracy import accuracy, chance, margin, margin_over
-from salad.measure.controls import silence
+from salad.measure.controls import Silence
 from salad.measure.divergence import (
     DocumentKL,
     deaf_ears,
@@ -27,14 +26,22 @@ from salad.measure.divergence import (
     summary,
     transcript_ears,
 )
-from salad.measure.hearing import HeardSpan, exposure_of, heard_of_utterances, spoken_words, voice_errors, word_recall
+from salad.measure.hearing import (
+    HeardSpan,
+    exposure_of,
+    heard_of_utterances,
+    pooled_errors,
+    spoken_words,
+    voice_errors,
+    word_recall,
+)
 from salad.measure.results import Interval, Share
 from salad.measure.voice_label import is_seen
 from salad.model import load_encoder
 from salad.model.teacher import Teacher
-from salad.pipeline.choices import answer
 from salad.pipeline.hearing import listen, read_words
 from salad.pipeline.heldout import HeldoutEvaluator
+from salad.pipeline.multiple_choice import answer
 from salad.pipeline.speech_jobs import transcribe
 from salad.pipeline.speechlm import speech_examples, transcript_tokens
 from salad.pipeline.stages.align import load_aligned
@@ -43,7 +50,7 @@ from salad.study.cell_figures import BaseFigures, Measured, Sums, rows_of, sums
 from salad.study.cell_training import run_of
 from salad.study.cells import Cell
 from salad.training.checkpoint import load_weights
-from salad.types import Example, Result, Utterance
+from salad.types import Result, Utterance
 
 CONTROLLED = 16  # documents of which M is measured on another's recording, and on silence
 UNSEEN_EVERY = 2  # of the unseen voices' recordings, one in so many
@@ -67,7 +74,7 @@ class Measuring:
         others, frames_of = own.another()
         self.controlled = [e for e in others if is_seen(e.speaker)][:: max(1, len(seen) // CONTROLLED)][:CONTROLLED]
         self.other_frames = frames_of
-        self.silence = silence(load_encoder(setting.recipe.assets.encoder, setting.recipe.threads))
+        self.silence = Silence(load_encoder(setting.recipe.assets.encoder, setting.recipe.threads))
         settings = self.settings
         number = settings.items * (READ_ITEMS if settings.tasks else 1)
         items = build_items(own.documents, number, settings.options, settings.context_words, setting.recipe.seed)
@@ -123,7 +130,7 @@ class Measuring:
         with own.reading():
             model = own.load(checkpoint)
             reader = Teacher(model, cache=True)  # P on text is the adapted model's: eq. 2
-            ears, still = speech_ears(model), speech_ears(model, self._silent)
+            ears, still = speech_ears(model), speech_ears(model, lambda e: self.silence.like(e.speech_frames))
             m, unseen, natural = (divergence(model, reader, e, ears) for e in (self.seen, self.unseen, self.natural))
             other = divergence(model, reader, self.controlled, speech_ears(model, lambda e: self.other_frames[e.id]))
             blind = divergence(model, reader, self.controlled, still)
@@ -177,15 +184,9 @@ class Measuring:
         rows = [row for row in m if row.id in own]
         return heard(rows, {"deaf": deaf, "blind": blind}, cascade, resamples=resamples, seed=seed)
 
-    def _silent(self, example: Example) -> list[np.ndarray]:
-        return [self.silence[: len(span)] for span in example.speech_frames]
-
     def _wer(self, spans: Sequence[HeardSpan]) -> Interval | None:
-        """Over all voices together."""
-        if not spans:
-            return None
-        (errors,) = voice_errors([replace(s, speaker="all") for s in spans], self.settings.bootstrap, 0)
-        return Interval.of(errors.wer)
+        """Over all voices together, each document once."""
+        return Interval.of(pooled_errors(spans, self.settings.bootstrap, 0).wer) if spans else None
 
     def _read(self, model: PreTrainedModel, everything: bool) -> tuple[list[Result], list[str]]:
         """Our next sentences, and with `everything` the recipe's tasks, as a model reads them; ids of the latter."""

@@ -31,7 +31,7 @@ class Regression:
 
     @property
     def freedom(self) -> int:
-        """Of the t interval."""
+        """Degrees of freedom of the t interval."""
         return self.n - 1 - self.groups
 
 

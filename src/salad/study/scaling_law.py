@@ -162,7 +162,7 @@ def _robust(x: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _least_squares(x: np.ndarray, m: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """For each beta of a grid E, B >= 0 in closed form (variable projection); then the grid is refined twice."""
+    """Fit E and B >= 0 in closed form for each beta of a grid (variable projection); the grid is refined twice."""
     betas = np.broadcast_to(BETAS, (len(m), len(BETAS)))
     for _ in range(3):
         e, b, loss = _project(x, m, weights, betas)

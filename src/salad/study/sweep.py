@@ -21,7 +21,7 @@ from salad.types import SaladError
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """One point of the grid: its name, which is its folder's, and what it sets over the recipe."""
 
     name: str
@@ -29,7 +29,7 @@ class Cell:
     values: Mapping[str, Any]
 
 
-def cells_of(vary: Sequence[str]) -> list[Cell]:
+def cells_of(vary: Sequence[str]) -> list[SweepCell]:
     """Every combination of `a.b=1,2,3` settings, the last one fastest (so that a cut grid has whole replicates of the
     first). Raises SaladError on what is not of that form.
     """
@@ -45,7 +45,7 @@ def cells_of(vary: Sequence[str]) -> list[Cell]:
     for chosen in itertools.product(*(values for _, values in axes)):
         overrides = tuple(f"{key}={value}" for (key, _), value in zip(axes, chosen, strict=True))
         parsed = {key: parse_yaml(value) for (key, _), value in zip(axes, chosen, strict=True)}
-        cells.append(Cell(",".join(overrides).replace("/", "_") or "base", overrides, parsed))
+        cells.append(SweepCell(",".join(overrides).replace("/", "_") or "base", overrides, parsed))
     return cells
 
 
@@ -62,7 +62,7 @@ def seconds_of(budget: str) -> float:
 
 def run_cells(
     recipe: Path,
-    cells: Sequence[Cell],
+    cells: Sequence[SweepCell],
     folder: Path,
     *,
     overrides: Sequence[str] = (),

@@ -5,15 +5,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 
-from salad.align.transcribe import cer
 from salad.engine import pick
-from salad.text.speakable import speakable
+from salad.text.error_rates import cer
 from salad.types import Utterance
-
-
-def spoken_cer(transcript: str, text: str) -> float:
-    """Character error rate of both spoken forms: "1848" is heard right as "1848" and as "eighteen forty-eight"."""
-    return cer(" ".join(speakable(transcript.split())), " ".join(speakable(text.split())))
 
 
 def split_by_cer(
@@ -27,7 +21,7 @@ def split_by_cer(
     for number, utterance in enumerate(utterances):
         if utterance.id not in transcripts:
             continue
-        error = spoken_cer(transcripts[utterance.id], utterance.text)
+        error = cer(transcripts[utterance.id], utterance.text)
         if error <= max_cer:
             kept.append(number)
         else:

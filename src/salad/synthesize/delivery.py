@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Required, TypedDict, cast
 
 from salad.config import Variation
+from salad.files import draw64
 from salad.types import SaladError
 
 STEADY = Variation()  # every document alike
@@ -55,7 +55,7 @@ class Delivery:
 
     @staticmethod
     def of(item: SpokenItem) -> Delivery:
-        """From those of its fields that `item` holds; the rest are as by default."""
+        """Build a delivery from those of its fields that `item` holds; the rest are as by default."""
         speed, pitch = item.get("speed", 1.0), item.get("pitch", 1.0)
         return Delivery(speed, pitch, item.get("noise", 0.0), item.get("seed", 0))
 
@@ -106,4 +106,4 @@ def pitch_of(document_id: str, voice: str, seed: int, jitter: float) -> float:
 
 def number_of(*parts: object) -> int:
     """64 bits out of a hash of the parts."""
-    return int.from_bytes(hashlib.sha256("\n".join(map(str, parts)).encode()).digest()[:8], "big")
+    return draw64("\n".join(map(str, parts)))

@@ -44,7 +44,7 @@ class PiperVoice:
 
     def speak(self, text: str, speed: float = 1.0, *, noise: float = 0.0, seed: int = 0) -> np.ndarray:
         """float32 [num_samples]; see `speak_timed`."""
-        return self._say(text, speed, noise, seed)[0]
+        return self._speak(text, speed, noise, seed)[0]
 
     def speak_timed(
         self, text: str, speed: float = 1.0, *, noise: float = 0.0, seed: int = 0
@@ -54,13 +54,13 @@ class PiperVoice:
         None in place of the times where a word has no sound of its own, and where onnx is missing. Raises SaladError
         where nothing can be pronounced, and where noise is asked for without onnx.
         """
-        samples, symbols, bounds_s = self._say(text, speed, noise, seed)
+        samples, symbols, bounds_s = self._speak(text, speed, noise, seed)
         if bounds_s is None:
             return samples, None
         spans = word_spans(symbols, [" ".join(self._sentences(word)) for word in text.split()])
         return samples, None if spans is None else [(float(bounds_s[a]), float(bounds_s[b])) for a, b in spans]
 
-    def _say(self, text: str, speed: float, noise: float, seed: int) -> tuple[np.ndarray, str, np.ndarray | None]:
+    def _speak(self, text: str, speed: float, noise: float, seed: int) -> tuple[np.ndarray, str, np.ndarray | None]:
         """Samples, the symbols said, and where each starts, in seconds [num_symbols + 1]: the last one ends there."""
         if noise and not self._patched:
             raise PackageMissing(

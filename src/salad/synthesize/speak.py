@@ -40,7 +40,7 @@ WRITERS = {"flac": write_flac, "opus": write_opus}
 
 
 @dataclass(frozen=True)
-class Said:
+class SpokenDocument:
     """A document as sound: float32 [num_samples] at 16 kHz, its sentences, and the times of the document's words.
 
     `sentences` count words of the document's text; `words` is empty where the voice does not tell when it says what.
@@ -146,7 +146,7 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
         name, suffix = utterance_id(document.id, item["voice"]), item.get("audio", "flac")
         path = folder / "audio" / file_name(name, f".{suffix}")
         try:
-            said = _said(item, document, voice, kept / path.name, seed)
+            said = _spoken_once(item, document, voice, kept / path.name, seed)
             path.parent.mkdir(exist_ok=True)
             shutil.copyfile(kept / path.name, path)
         except (EndpointDown, PackageMissing):
@@ -179,7 +179,7 @@ def speak_documents(shard: Shard, folder: Path, *, seed: int) -> None:
     write_jsonl(folder / "quarantine.jsonl", failed)
 
 
-def _said(item: SpokenItem, document: Document, voice: Voice, audio: Path, seed: int) -> SaidNote:
+def _spoken_once(item: SpokenItem, document: Document, voice: Voice, audio: Path, seed: int) -> SaidNote:
     """Speak one document into `audio`, with a note beside it; what a killed attempt has said is not said again."""
     note = audio.with_name(f"{audio.name}.json")
     if not (note.exists() and audio.exists()):
@@ -194,7 +194,7 @@ def _said(item: SpokenItem, document: Document, voice: Voice, audio: Path, seed:
 
 def speak_document(
     document: Document, voice: Voice, *, seed: int, delivery: Delivery = NEUTRAL, spoken: Sequence[str] | None = None
-) -> Said:
+) -> SpokenDocument:
     """The document, sentence by sentence.
 
     spoken: what to say for each word of the text (default: `speakable` of them). Pauses come from a generator seeded by
@@ -222,7 +222,7 @@ def speak_document(
         num_samples += last - first + len(pieces[-1])
     samples = resample(np.concatenate(pieces), rate_hz, RATE_HZ)
     loud = samples * min(1.0, PEAK / float(np.abs(samples).max()))
-    return Said(loud, sentences, tuple(timed) if len(timed) == len(words) else ())
+    return SpokenDocument(loud, sentences, tuple(timed) if len(timed) == len(words) else ())
 
 
 def _speak(voice: Voice, text: str, delivery: Delivery) -> tuple[np.ndarray, Sequence[tuple[float, float]] | None]:

@@ -112,7 +112,7 @@ def onnx_network(run: Callable[..., Any]) -> Network:
 
 
 @dataclass(frozen=True)
-class Engine:
+class VoiceEngine:
     """What speaks. library: what it computes with on a GPU, where it can; fast: its documents are spoken last, so that
     no worker idles at the end; tells_words: its voices have `speak_timed`, so that nothing need be aligned."""
 
@@ -123,16 +123,16 @@ class Engine:
 
 
 ENGINES = (
-    Engine("piper", fast=True, tells_words=True),
-    Engine("kokoro"),
-    Engine("kokoro-torch", library="torch", tells_words=True),
-    Engine("openai"),
+    VoiceEngine("piper", fast=True, tells_words=True),
+    VoiceEngine("kokoro"),
+    VoiceEngine("kokoro-torch", library="torch", tells_words=True),
+    VoiceEngine("openai"),
 )
 
 
-def engine_of(voice: str) -> Engine:
+def engine_of(voice: str) -> VoiceEngine:
     name = "piper" if voice.startswith("piper") else voice.partition(":")[0]
-    return next((engine for engine in ENGINES if engine.name == name), Engine(name))
+    return next((engine for engine in ENGINES if engine.name == name), VoiceEngine(name))
 
 
 def library_of(voices: Iterable[str]) -> Library | None:

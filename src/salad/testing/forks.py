@@ -12,7 +12,13 @@ from typing import Any
 
 import torch
 
-IMPORTED = ("pytest", "salad.model.check", "salad.testing.small_run", "salad.training.start", "torch.distributed.fsdp")
+IMPORTED = (
+    "pytest",
+    "salad.model.check",
+    "salad.testing.small_run",
+    "salad.training.broadcast_weights",
+    "torch.distributed.fsdp",
+)
 
 
 class Fork:

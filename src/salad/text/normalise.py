@@ -22,7 +22,7 @@ def normalise(text: str) -> str:
     """Lower case, no accents, no punctuation (a hyphen or a dash parts words, an apostrophe joins), single spaces.
 
     Digits are not spelled out ("3" and "three" differ): numbers are few in running text, and a rule that reads years,
-    sums and dates would bring errors of its own. Where both may occur, compare `salad.text.speakable` of the two.
+    sums and dates would bring errors of its own. Where both may occur, take `salad.text.error_rates`.
     """
     decomposed = unicodedata.normalize("NFKD", text.lower())
     kept = (character for character in decomposed if not unicodedata.combining(character) and character not in "'’‘")

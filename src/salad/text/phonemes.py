@@ -73,7 +73,7 @@ class Symbols:
         """
         forms = [form.split() for form in spoken]
         flat = [word for form in forms for word in form]
-        said = iter(phones_of(flat, self.language) if self.kind == "phones" else self._alone(flat))
+        said = iter(phones_of(flat, self.language) if self.kind == "phones" else self._word_by_word(flat))
         out = []
         for form in forms:
             ids: list[int] = []
@@ -85,9 +85,9 @@ class Symbols:
 
     def of_words(self, words: Sequence[str]) -> list[list[int]]:
         """Symbols of each word said alone, [num_words] lists."""
-        return [[self._index[name] for name in own if name in self._index] for own in self._alone(words)]
+        return [[self._index[name] for name in own if name in self._index] for own in self._word_by_word(words)]
 
-    def _alone(self, words: Sequence[str]) -> list[list[str]]:
+    def _word_by_word(self, words: Sequence[str]) -> list[list[str]]:
         if self.kind != "subwords":
             return _singles(words, self.kind, self.language)
         longest = max(map(len, self.names))
@@ -173,7 +173,7 @@ def _parted(flat: list[str], singles: Sequence[Sequence[str]]) -> list[list[str]
 def _singles(words: Sequence[str], kind: Kind, language: str) -> list[list[str]]:
     if kind == "letters":
         return [letters_of(word) for word in words]
-    known = _known(language)
+    known = _known_phonemes(language)
     new = [word for word in dict.fromkeys(words) if word not in known]
     if len(known) + len(new) > KEPT_WORDS:
         known.clear()
@@ -184,7 +184,7 @@ def _singles(words: Sequence[str], kind: Kind, language: str) -> list[list[str]]
 
 
 @functools.cache
-def _known(language: str) -> dict[str, list[str]]:
+def _known_phonemes(language: str) -> dict[str, list[str]]:
     return {}
 
 

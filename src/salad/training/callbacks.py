@@ -86,7 +86,7 @@ class Metrics(Callback):
 
 
 class TensorBoard(Callback):
-    """The same figures for TensorBoard, in `folder`/tensorboard."""
+    """Writes the figures for TensorBoard, in `folder`/tensorboard."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -102,7 +102,7 @@ class TensorBoard(Callback):
 
 
 class WeightsAndBiases(Callback):
-    """The same for Weights & Biases; project, entity and mode are what its own WANDB_... variables say."""
+    """Sends the figures to Weights & Biases; project, entity and mode are what its own WANDB_... variables say."""
 
     def __init__(self, title: str, folder: Path) -> None:
         self._run = _tracker("wandb").init(name=title, dir=str(folder))
@@ -115,7 +115,7 @@ class WeightsAndBiases(Callback):
 
 
 class MLflow(Callback):
-    """The same for MLflow; server and experiment are what its own MLFLOW_... variables say."""
+    """Sends the figures to MLflow; server and experiment are what its own MLFLOW_... variables say."""
 
     def __init__(self, title: str, folder: Path) -> None:
         self._mlflow = _tracker("mlflow")

@@ -58,7 +58,7 @@ class LowerTask:
         self.spans: Sequence[SymbolSpan] = pick(spans, possible)
         self.seed, self.whole_from = seed, round(by_word * steps)
         self._rate_hz = model.config.frame_rate_hz / self.lower.stride * self.lower.up
-        self._plan = drawn(len(possible), steps, batch, f"{seed}/lower")
+        self._plan = batch_indices(len(possible), steps, batch, f"{seed}/lower")
 
     def _fits(self, span: SymbolSpan) -> bool:
         return ctc_fits(self.lower.num_positions(len(span.frames)), (span.symbols + 1).tolist())
@@ -143,7 +143,7 @@ class SpellTask:
             raise SaladError("spell: no text to read; give corpus.text, or documents that the teacher writes")
         self.num_lists = round(batch * lists_share) if self.lists else 0
         self.num_texts = batch - self.num_lists
-        self._sample = _Sample(model, seed)
+        self._sample = _ClassSample(model, seed)
 
     def packs(self, step: int) -> list[int]:
         return [step]
@@ -195,7 +195,10 @@ class HeardSpellTask:
         seed: int,
     ) -> None:
         self.model, self.spans = model, spans
-        self._plan, self._sample = drawn(len(spans), steps, batch, f"{seed}/heard"), _Sample(model, seed + 1)
+        self._plan, self._sample = (
+            batch_indices(len(spans), steps, batch, f"{seed}/heard"),
+            _ClassSample(model, seed + 1),
+        )
 
     def packs(self, step: int) -> list[int]:
         return [step]
@@ -229,16 +232,16 @@ class SimulatedBatches:
 
     def __getitem__(self, step: int) -> list[Example]:
         rng = np.random.default_rng([self.seed, step, 2])
-        return [self._heard(example, rng) for example in self.plan[step]]
+        return [self._with_noise(example, rng) for example in self.plan[step]]
 
-    def _heard(self, example: Example, rng: np.random.Generator) -> Example:
+    def _with_noise(self, example: Example, rng: np.random.Generator) -> Example:
         text, rate = self.texts[example.id], self.rate * rng.random()
         spans = [text.cut(s.start_word, s.end_word).symbols for s in example.spans if s.modality == "speech"]
         frames = tuple(self.noise.hear(own[: max(1, len(own) - 1)], rng, rate)[0] for own in spans)
         return replace(example, speech_frames=frames)
 
 
-class _Sample:
+class _ClassSample:
     """The classes that a step compares beside its own."""
 
     def __init__(self, model: SaladForConditionalGeneration, seed: int) -> None:
@@ -266,7 +269,7 @@ def _spelling(
     return loss, {"positions": sum(positions), "targets": count, "right_sum": right, "flops": flops}
 
 
-def drawn(number: int, steps: int, batch: int, seed: str) -> list[list[int]]:
+def batch_indices(number: int, steps: int, batch: int, seed: str) -> list[list[int]]:
     """`batch` of `number` for every step, without replacement in each pass; of very many only those that are needed."""
     rng, left, plan = random.Random(seed), list[int](), list[list[int]]()
     for step in range(steps):

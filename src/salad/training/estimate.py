@@ -46,7 +46,7 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingEstimate:
     """parameters: by part, with the number that trains. memory: bytes by part on each of `processes` devices."""
 
     parameters: dict[str, tuple[int, int]]
@@ -85,7 +85,7 @@ def model_config(settings: Recipe, llm: Any) -> SaladConfig:
     )
 
 
-def make_plan(settings: Recipe, processes: int = 1) -> Plan:
+def make_plan(settings: Recipe, processes: int = 1) -> TrainingEstimate:
     """Lay the recipe's model out and count. processes: devices that the training is spread over."""
     model = meta_model(settings)
     parameters = _parameters(model, settings.stage1.llm)
@@ -97,10 +97,10 @@ def make_plan(settings: Recipe, processes: int = 1) -> Plan:
         for name, stage in (("stage1", settings.stage1), ("stage2", settings.stage2))
     ]
     memory = _memory(model, parameters, settings, processes)
-    return Plan(parameters, memory, processes, stages)
+    return TrainingEstimate(parameters, memory, processes, stages)
 
 
-def rows(plan: Plan, settings: Recipe) -> Iterable[tuple[str, str, str]]:
+def rows(plan: TrainingEstimate, settings: Recipe) -> Iterable[tuple[str, str, str]]:
     """(group, what, figure) for a table."""
     for part, (number, trained) in plan.parameters.items():
         yield "parameters", part, f"{number:,}" + (f"  ({trained:,} trained)" if trained != number else "  (trained)")
@@ -208,10 +208,10 @@ def _memory(
         teacher = layers * 2 // (processes if stage.shard_teacher else 1) + tables * 4
     config = model.config.get_text_config()
     width = config.hidden_size
-    layer, parts, head = _kept(width, mlp_width(config)), settings.model, config.vocab_size * width
+    layer, parts, head = _activations(width, mlp_width(config)), settings.model, config.vocab_size * width
     kept = 1 if stage.checkpoint_activations else layer
     formed_again = pack * width * layer * 2 * stage.checkpoint_activations
-    adapter = parts.adapter_width * _kept(parts.adapter_width, parts.adapter_mlp) * 2 * parts.adapter_layers
+    adapter = parts.adapter_width * _activations(parts.adapter_width, parts.adapter_mlp) * 2 * parts.adapter_layers
     halves = (2 if stage.llm == "frozen" else 4) * head * 2 + head * 2  # bf16 parts of one or two heads; the gradient's
     chunk = 1024 * config.vocab_size * (3 * 4 if stage.compile else 8 * 4 + 2)
     return {
@@ -231,7 +231,7 @@ def _memory(
     }
 
 
-def _kept(width: int, inner: int) -> float:
+def _activations(width: int, inner: int) -> float:
     """Numbers a position and width that a layer keeps for its backward pass."""
     return 8 + 4 * inner / width
 

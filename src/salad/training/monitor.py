@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 
-from salad.files import write_json
+from salad.files import write_json, write_tensors
 from salad.types import Example
 
+WINDOW = 20  # steps whose median a loss is held against
 PERF = "perf/"  # figures that differ from run to run begin with this
 
 
 class Spikes:
-    """A loss above `factor` times the median of the last `window` steps; 0 looks for none."""
+    """A loss above `factor` times the median of the last steps; 0 looks for none."""
 
-    def __init__(self, factor: float, window: int = 20) -> None:
-        self.factor, self.last = factor, deque[float](maxlen=window)
+    def __init__(self, factor: float) -> None:
+        self.factor, self.last = factor, deque[float](maxlen=WINDOW)
 
     def is_spike(self, loss: float) -> bool:
         """Tell, and remember the loss if it is none."""
@@ -136,8 +136,7 @@ def save_batch(folder: Path, step: int, packs: list[Any], why: Mapping[str, floa
                 continue
             members.append({"id": example.id, "token_ids": example.token_ids.tolist()})
             frames |= {f"{len(members) - 1}.{i}": np.ascontiguousarray(f) for i, f in enumerate(example.speech_frames)}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(frames, folder / "bad-batch.safetensors")
+    write_tensors(folder / "bad-batch.safetensors", frames)
     path = folder / "bad-batch.json"
     write_json(path, {"step": step, **why, "members": members})
     return path

@@ -23,7 +23,7 @@ from salad.sequence import assemble, best_fit
 from salad.sequence.examples import num_positions
 from salad.sequence.stream import StreamBatches
 from salad.training.distributed import Figure, is_sharded
-from salad.training.ears_tasks import SimulatedBatches, drawn
+from salad.training.ears_tasks import SimulatedBatches, batch_indices
 from salad.training.loop import SharedTask, Task
 from salad.training.monitor import step_flops
 from salad.types import Example, SaladError
@@ -207,7 +207,7 @@ class CTCTask:
         if not possible:
             raise SaladError("warm_start: no speech span is long enough for its tokens; lower model.stride")
         self.spans: Sequence[tuple[np.ndarray, np.ndarray]] = pick(spans, possible)
-        self.batch, self._plan = batch, drawn(len(possible), steps, batch, f"{seed}/ctc")
+        self.batch, self._plan = batch, batch_indices(len(possible), steps, batch, f"{seed}/ctc")
 
     def _fits(self, frames: np.ndarray, ids: np.ndarray) -> bool:
         num_positions = -(-len(frames) // self.model.config.stride)

@@ -21,6 +21,7 @@ BLOCK = 1 << 17  # samples
 FULL_SCALE = 0.999
 OTHERS = {".m4a", ".mp4", ".webm", ".aac", ".wma"}
 SLACK_S = 0.05  # a lossy file's header may count the encoder's padding
+SILENT_DB, CANCEL_DB, CLIPPED_SHARE = -60.0, 20.0, 0.001
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,19 @@ def measure_audio(
         raise
     except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise SaladError(f"audio: {path} cannot be decoded ({error})") from error
+
+
+def spoilt(stats: AudioStats) -> Iterator[tuple[str, tuple[float, str]]]:
+    """Why a recording cannot be heard well: the fault's name (`summary.FAULTS`), how bad it is, and what was seen."""
+    if stats.missing_s:
+        yield "truncated", (stats.missing_s, f"{stats.missing_s:.2f} s of its length are not there")
+    if stats.level_db < SILENT_DB:
+        yield "silent", (-stats.level_db, f"{stats.level_db:.0f} dB over {stats.duration_s:.1f} s")
+    elif stats.level_db - stats.mixed_db > CANCEL_DB:
+        drop = stats.level_db - stats.mixed_db
+        yield "cancels", (drop, f"{stats.channels} channels, mixed {drop:.0f} dB quieter")
+    if stats.clipped > CLIPPED_SHARE:
+        yield "clipped", (stats.clipped, f"{100 * stats.clipped:.2f} % of samples at full scale")
 
 
 def _measure_other(source: str | Path | bytes, start_s: float, duration_s: float | None, name: str) -> AudioStats:

@@ -14,23 +14,21 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from salad.data.inspect.audio_stats import AudioStats, measure_audio
+from salad.data.inspect.audio_stats import AudioStats, measure_audio, spoilt
 from salad.data.inspect.layout import count_quarantine, find_parts, read_parts
 from salad.data.inspect.result import Inspection, LengthLimits, Looked, PartAmount
-from salad.data.inspect.summary import CLIPPED_SHARE, SILENT_DB, Count, Summary
+from salad.data.inspect.summary import Count, Summary
 from salad.data.inspect.text_checks import failed_text_checks
 from salad.data.readers.rows import Row, check_text, source_of, times_fault, to_row
 from salad.engine import Shard, run_shards
-from salad.files import write_jsonl
+from salad.files import number64, write_jsonl
 from salad.records import from_json, to_json
 from salad.types import SaladError
 
 BLOCK_ROWS = 64
-CANCEL_DB = 20.0
 TOLD_SLACK_S, WORD_SLACK_S = 0.1, 0.1
 SUFFIXES = {
     "WAV": {".wav"}, "WAVEX": {".wav"}, "FLAC": {".flac"}, "MP3": {".mp3"}, "OGG": {".ogg", ".oga", ".opus"},
@@ -136,8 +134,8 @@ def _inspect_row(part: str, row: Row, decode: bool, min_s: float, max_s: float) 
         licence=row.licence,
         aligned=bool(row.words),
         words=len(text.split()),
-        id_hash=_hash(row.id),
-        speaker_hash=_hash(row.speaker),
+        id_hash=number64(row.id),
+        speaker_hash=number64(row.speaker),
     )
     try:
         if kind == "audio":
@@ -161,15 +159,7 @@ def _inspect_row(part: str, row: Row, decode: bool, min_s: float, max_s: float) 
 
 
 def _audio_faults(row: Row, stats: AudioStats, min_s: float, max_s: float) -> Iterator[tuple[str, tuple[float, str]]]:
-    if stats.missing_s:
-        yield "truncated", (stats.missing_s, f"{stats.missing_s:.2f} s of its length are not there")
-    if stats.level_db < SILENT_DB:
-        yield "silent", (-stats.level_db, f"{stats.level_db:.0f} dB over {stats.duration_s:.1f} s")
-    elif stats.level_db - stats.mixed_db > CANCEL_DB:
-        drop = stats.level_db - stats.mixed_db
-        yield "cancels", (drop, f"{stats.channels} channels, mixed {drop:.0f} dB quieter")
-    if stats.clipped > CLIPPED_SHARE:
-        yield "clipped", (stats.clipped, f"{100 * stats.clipped:.2f} % of samples at full scale")
+    yield from spoilt(stats)
     if stats.duration_s > max_s:
         yield "too_long", (stats.duration_s, f"{stats.duration_s:.1f} s, over {max_s:g} s")
     if stats.duration_s < min_s:
@@ -193,7 +183,7 @@ def _audio_faults(row: Row, stats: AudioStats, min_s: float, max_s: float) -> It
 
 
 def _utf8(value: Any) -> Any:
-    """The same with what no file can hold (bytes of a name that are not UTF-8) written out."""
+    """The text with what no file can hold (bytes of a name that are not UTF-8) written out."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
@@ -201,7 +191,3 @@ def _utf8(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_utf8(item) for item in value]
     return value
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little")

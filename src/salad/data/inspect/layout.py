@@ -25,7 +25,7 @@ MAX_REASONS, MAX_IDS = 200, 5
 
 
 @dataclass(frozen=True)
-class Part:
+class DataPart:
     """A named share of the data. kind: of READERS."""
 
     name: str
@@ -34,7 +34,7 @@ class Part:
     lost: tuple[Path, ...] = ()  # shards beside them that have no utterances
 
 
-def find_parts(place: Path) -> list[Part]:
+def find_parts(place: Path) -> list[DataPart]:
     """The parts of a run directory, a stage's folder, a folder of shards or recordings, or one manifest.
 
     Nothing is counted twice: of a run, aligned utterances stand for those they were aligned from. Raises SaladError
@@ -58,17 +58,17 @@ def find_parts(place: Path) -> list[Part]:
             f"manifest that does ({str(error).removeprefix('corpus: ')})"
         ) from None
     if kind in MANIFESTS:
-        return [Part(_name(file, place), kind, (file,)) for file in files]
-    return [Part(_name(place, place), kind, tuple(files))]
+        return [DataPart(_name(file, place), kind, (file,)) for file in files]
+    return [DataPart(_name(place, place), kind, tuple(files))]
 
 
-def _listed(run: Path, stage: str) -> list[Part]:
+def _listed(run: Path, stage: str) -> list[DataPart]:
     """The manifests of a stage that came to its end."""
     files = [run / stage / f"{name}.jsonl" for name in OF_STAGE[stage]]
-    return [Part(_name(file, run), "utterances", (file,)) for file in files if file.is_file()]
+    return [DataPart(_name(file, run), "utterances", (file,)) for file in files if file.is_file()]
 
 
-def read_parts(parts: Iterable[Part], place: Path, trusted: bool = False) -> Iterator[tuple[str, Row]]:
+def read_parts(parts: Iterable[DataPart], place: Path, trusted: bool = False) -> Iterator[tuple[str, Row]]:
     """(name of its part, row) of everything that the readers give for `prepare`, too."""
     for part in parts:
         for shard in part.lost:
@@ -77,7 +77,7 @@ def read_parts(parts: Iterable[Part], place: Path, trusted: bool = False) -> Ite
             yield part.name, row
 
 
-def _shards(files: list[Path], place: Path, below: str) -> list[Part]:
+def _shards(files: list[Path], place: Path, below: str) -> list[DataPart]:
     """Folders that hold utterances.jsonl, grouped by the folder above the shards."""
     groups: dict[Path, list[Path]] = {}
     for file in files:
@@ -90,7 +90,7 @@ def _shards(files: list[Path], place: Path, below: str) -> list[Part]:
     lost = {group: [p for p in shards_in(group) if p.is_dir() and p / "utterances.jsonl" not in found]
             for group, found in groups.items()}  # fmt: skip
     return [
-        Part(_name(group, place), "utterances", tuple(found), tuple(lost[group])) for group, found in groups.items()
+        DataPart(_name(group, place), "utterances", tuple(found), tuple(lost[group])) for group, found in groups.items()
     ]
 
 

@@ -32,13 +32,13 @@ class Looked:
 
 
 @dataclass(frozen=True)
-class Amount:
+class DataAmount:
     utterances: int
     seconds: float
 
 
 @dataclass(frozen=True)
-class PartAmount(Amount):
+class PartAmount(DataAmount):
     """One manifest, or one group of shards or files."""
 
     name: str
@@ -46,7 +46,7 @@ class PartAmount(Amount):
 
 
 @dataclass(frozen=True)
-class SourceAmount(Amount):
+class SourceAmount(DataAmount):
     source: str
     licence: str
 
@@ -127,9 +127,9 @@ class Totals:
     num_speakers: int
     speakers: tuple[SpeakerTime, ...]
     sources: tuple[SourceAmount, ...]
-    rates: Mapping[str, Amount]
-    channels: Mapping[str, Amount]
-    formats: Mapping[str, Amount]
+    rates: Mapping[str, DataAmount]
+    channels: Mapping[str, DataAmount]
+    formats: Mapping[str, DataAmount]
     histograms: Mapping[str, Histogram | None]
     faults: Mapping[str, Fault]
 

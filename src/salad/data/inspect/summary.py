@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from salad.data.inspect.result import Amount, Fault, FoundItem, Histogram, Looked, SourceAmount, SpeakerTime, Totals
+from salad.data.inspect.audio_stats import CLIPPED_SHARE, SILENT_DB
+from salad.data.inspect.result import DataAmount, Fault, FoundItem, Histogram, Looked, SourceAmount, SpeakerTime, Totals
 from salad.data.inspect.text_checks import TEXT_CHECKS
 from salad.data.readers.rows import AUDIO_SUFFIXES
 
 WORST = 20  # named for each fault
 MAX_SOURCES, TOP_SPEAKERS = 500, 12
-SILENT_DB, CLIPPED_SHARE = -60.0, 0.001
 RATE_FACTOR, RATE_DEVIATIONS = 2.0, 5.0  # words per second: this far from the median, and this many robust deviations
 MIN_FOR_OUTLIERS = 8
 
@@ -209,12 +209,12 @@ class Summary:
         return key if key in self.sources or len(self.sources) < MAX_SOURCES else ("other sources", "not told")
 
 
-def _amounts(counts: dict[str, Count]) -> dict[str, Amount]:
-    return {name: Amount(own.utterances, own.seconds) for name, own in counts.items()}
+def _amounts(counts: dict[str, Count]) -> dict[str, DataAmount]:
+    return {name: DataAmount(own.utterances, own.seconds) for name, own in counts.items()}
 
 
 def _repeated(values: array[int]) -> set[int]:
-    """Those there more than once."""
+    """The values that are there more than once."""
     unique, counts = np.unique(np.asarray(values), return_counts=True)
     return set(unique[counts > 1].tolist())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,20 @@ from salad.data.readers.rows import (
     TEXT_FIELDS,
     Row,
     broken_file,
+    described,
     label,
     labels,
-    language_of,
-    licence_of,
-    number,
+    lasting,
     part_of_file,
-    pick,
-    placed,
+    with_path,
 )
 from salad.files import JsonObject
 from salad.types import SaladError
 
 BATCH_ROWS = 256
-OTHER_FIELDS = ("id", "duration", "audio_duration", "offset", *STARTS, *ENDS, *LICENCE_FIELDS, *LANGUAGE_FIELDS)
+OTHER_FIELDS = (
+    "id", "source", "duration", "audio_duration", "offset", *STARTS, *ENDS, *LICENCE_FIELDS, *LANGUAGE_FIELDS
+)  # fmt: skip
 
 
 def hub_files(name: str, subset: str, split: str) -> list[Path]:
@@ -177,22 +178,7 @@ def _only_paths(file: Any, audio: str) -> bool:
 def _row(
     value: JsonObject, name: str, path: Path, entry: Speech, audio: str, part: tuple[Any, ...], problem: str
 ) -> Row:
-    given = value.get("id")
-    told_s = number(value.get("duration", value.get("audio_duration")))
-    duration_s = told_s if told_s is not None and told_s > 0 else None
-    row = Row(
-        id=str(given) if isinstance(given, (str, int)) else name,
-        audio=str(path),
-        part=part,
-        text=pick(value, entry.text_field, TEXT_FIELDS),
-        duration_s=duration_s,
-        file_s=duration_s,
-        speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
-        recording=label(pick(value, entry.recording_field, ())),
-        licence=licence_of(value),
-        language=language_of(value),
-        problem=problem,
-    )
+    row = replace(lasting(described(value, entry, name), value), audio=str(path), part=part, problem=problem)
     if part or problem:
         return row
     cell = value.get(audio)
@@ -202,4 +188,4 @@ def _row(
             row = part_of_file(row, value, str(given), f"{path.stem}/")
     except SaladError as error:
         return row.broken(str(error))
-    return placed(row, given, path.parent, entry)
+    return with_path(row, given, path.parent, entry)

@@ -15,15 +15,13 @@ from salad.config import Speech
 from salad.data.readers.rows import (
     AUDIO_FIELDS,
     ENDS,
-    SPEAKER_FIELDS,
     TEXT_FIELDS,
     Row,
     broken_file,
     decode_text,
+    described,
     label,
     labels,
-    language_of,
-    licence_of,
     part_of_file,
     pick,
     read_json_rows,
@@ -161,14 +159,7 @@ def _delimited(path: Path, table: Table, entry: Speech, make: Any) -> Iterator[R
 
 def _row(value: JsonObject, name: str, *, path: Path, entry: Speech, before: str) -> Iterator[Row]:
     given = pick(value, entry.audio_field, AUDIO_FIELDS)
-    row = Row(
-        id=label(value.get("id")) or before + str(given or name),
-        text=pick(value, entry.text_field, TEXT_FIELDS),
-        speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
-        recording=label(pick(value, entry.recording_field, ())),
-        licence=licence_of(value),
-        language=language_of(value),
-    )
+    row = described(value, entry, before + str(given or name))
     try:
         if any(label(value.get(name)) for name in ("offset", *ENDS)):  # else the recording tells how long it is
             row = part_of_file(row, value, str(given), before)

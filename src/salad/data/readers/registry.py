@@ -10,7 +10,7 @@ from salad.config import Speech
 from salad.data.readers.arrow import hub_files, read_arrow, read_parquet
 from salad.data.readers.detect import find_files
 from salad.data.readers.folder import read_folder, read_tables
-from salad.data.readers.manifests import read_lhotse, read_nemo, read_shar, read_utterance_rows
+from salad.data.readers.nemo_lhotse import read_lhotse, read_nemo, read_shar, read_utterance_rows
 from salad.data.readers.rows import Row
 from salad.data.readers.webdataset import read_webdataset
 from salad.types import SaladError

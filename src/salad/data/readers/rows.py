@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.audio import read_audio, to_samples
+from salad.config import Speech
 from salad.data.readers.columns import read_cell
 from salad.files import JsonObject, json_lines, lies_in
 from salad.types import SaladError
@@ -174,7 +175,7 @@ def spelled(path: str, base: str) -> str:
     return found
 
 
-def placed(row: Row, given: Any, folder: Path, entry: Any, within: Path | None = None) -> Row:
+def with_path(row: Row, given: Any, folder: Path, entry: Any, within: Path | None = None) -> Row:
     """The row with the path that its manifest in `folder` gives, or with what is wrong with that path."""
     try:
         root = entry.audio_root or folder
@@ -258,6 +259,29 @@ def licence_of(row: JsonObject) -> str:
     return _first_name(row, LICENCE_FIELDS)
 
 
+def described(value: JsonObject, entry: Speech, name: str) -> Row:
+    """What an object of any layout tells of its recording: all that does not depend on where the audio lies.
+
+    name: its id where it tells none.
+    """
+    return Row(
+        id=label(value.get("id")) or name,
+        text=pick(value, entry.text_field, TEXT_FIELDS),
+        speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
+        recording=label(pick(value, entry.recording_field, ())),
+        licence=licence_of(value),
+        language=language_of(value),
+        source=_first_name(value, ("source",)),
+    )
+
+
+def lasting(row: Row, value: JsonObject) -> Row:
+    """The row with the length that is told of audio which is all its own; 0 or less is none: the audio tells it."""
+    told_s = number(value.get("duration", value.get("audio_duration")))
+    duration_s = told_s if told_s is None or told_s > 0 else None
+    return replace(row, duration_s=duration_s, file_s=duration_s)
+
+
 def language_of(row: JsonObject) -> str:
     """The language that a row names, by any spelling; "" for none, and for a number of a list that is not there."""
     return _first_name(row, LANGUAGE_FIELDS)
@@ -268,8 +292,8 @@ def _first_name(row: JsonObject, fields: tuple[str, ...]) -> str:
 
 
 def label(value: Any) -> str:
-    """A name or number as a string; "" for what is none."""
-    return str(value) if isinstance(value, (str, int, float)) else ""
+    """A name or number as a string; "" for what is none, and for nan, which is what a table puts for no number."""
+    return str(value) if isinstance(value, (str, int, float)) and value == value else ""
 
 
 def labels(files: Sequence[Path]) -> list[str]:

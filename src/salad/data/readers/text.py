@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,7 @@ from salad.data.readers.detect import (
 )
 from salad.data.readers.rows import check_text, label, pick, utf8
 from salad.data.readers.splits import of_split, outside_split
-from salad.files import JsonObject, first_bytes, json_lines, read_lines
+from salad.files import JsonObject, first_bytes, hash64, json_lines, read_lines
 from salad.text.sentences import ENDS
 from salad.types import Document, SaladError
 
@@ -41,7 +40,7 @@ def read_text(entry: Text, fits: Callable[[str], bool]) -> tuple[list[Document],
 
 
 def unique_text(entry: Text, fits: Callable[[str], bool], quarantined: list[dict[str, str]]) -> Iterator[Document]:
-    """The same one by one, none of them held. What is left out is added to `quarantined`."""
+    """Yields the documents one by one, none of them held. What is left out is added to `quarantined`."""
     return _unique(stream_text(entry, fits, quarantined))
 
 
@@ -60,52 +59,50 @@ def _documents(entry: Text, fits: Callable[[str], bool], quarantined: list[dict[
         why = f"{file}: tells about the data, and is not read; rename it if it is text"
         quarantined.append(_left_out(file.name, why))
     for file in files:
-        if file in about:
-            continue
-        try:
-            for name, value in itertools.islice(_values(file, entry), 0, None, entry.every):
-                row = _fields(value)
-                try:
-                    text = _text(value, pick(row, entry.text_field, FIELDS), file)
-                except SaladError as error:
-                    quarantined.append(_left_out(f"{entry.title}-{name}", str(error)))
-                    continue
-                domain = label(pick(row, entry.domain_field, ("domain",))) or entry.title
-                given = label(row.get("id")) or name
-                parts = cut_text(text, fits)
-                for n, part in enumerate(parts):
-                    own = f"{entry.title}-{given}" + (f"#{n}" if len(parts) > 1 else "")
-                    yield Document(utf8(own), part, entry.title, utf8(domain))
-        except SaladError as error:
-            quarantined.append(_left_out(file.name, str(error)))
+        if file not in about:
+            yield from _of_file(file, entry, fits, quarantined)
+
+
+def _of_file(
+    file: Path, entry: Text, fits: Callable[[str], bool], quarantined: list[dict[str, str]], *, local: bool = False
+) -> Iterator[Document]:
+    """The documents of one file. local: it is its own source, whose name stands before no id."""
+    before, digits, source = ("", 6, utf8(str(file))) if local else (f"{entry.title}-", 7, entry.title)
+    try:
+        for number, value in itertools.islice(_values(file, entry), 0, None, entry.every):
+            row = _fields(value)
+            name = before + (label(row.get("id")) or f"{file.stem}-{number:0{digits}d}")
+            try:
+                text = _text(value, pick(row, entry.text_field, FIELDS), file)
+            except SaladError as error:
+                quarantined.append(_left_out(name, str(error)))
+                continue
+            domain = label(pick(row, entry.domain_field, ("domain",))) or ("" if local else entry.title)
+            parts = cut_text(text, fits)
+            for n, part in enumerate(parts):
+                yield Document(utf8(name + (f"#{n}" if len(parts) > 1 else "")), part, source, utf8(domain))
+    except SaladError as error:
+        quarantined.append(_left_out(file.name, str(error)))
 
 
 def read_local_text(
-    paths: Iterable[Path], quarantined: list[dict[str, str]], field: str = "corpus.local_text"
+    paths: Iterable[Path],
+    quarantined: list[dict[str, str]],
+    field: str = "corpus.local_text",
+    *,
+    fits: Callable[[str], bool] = lambda _: True,
 ) -> list[Document]:
-    """Documents from JSON ({text, id?, domain?} a line or an item) or plain text (paragraphs parted by empty lines).
+    """Documents of single files, read as those of `read_text` are: JSON ({text, id?, domain?}), text or parquet.
 
     What has to be left out is added to `quarantined`, as {stage, id, reason}. field: what names the paths, for the
-    SaladError where one of them is no file, or a table.
+    SaladError where one of them is no file, or a table. fits: as in `read_text`; by default no text is cut.
     """
     documents: list[Document] = []
     for path in paths:
         if not path.exists() or path.is_dir():
             raise SaladError(f"{field}: {path} is no file; check the path")
-        if not holds_json(path):
-            refuse_table(path)
-        try:
-            for name, value in _local(path):
-                row = _fields(value)
-                try:
-                    text = _text(value, row.get("text"), path)
-                except SaladError as error:
-                    quarantined.append(_left_out(label(row.get("id")) or name, str(error)))
-                    continue
-                given = utf8(label(row.get("id")) or name)
-                documents.append(Document(given, text, utf8(str(path)), utf8(label(row.get("domain")))))
-        except SaladError as error:
-            quarantined.append(_left_out(path.name, str(error)))
+        _told(path)  # a table
+        documents += _of_file(path, Text(path=path), fits, quarantined, local=True)
     return list(_unique(documents))
 
 
@@ -121,16 +118,6 @@ def _text(value: Any, found: Any, path: Path) -> str:
 
 def _left_out(name: str, reason: str) -> dict[str, str]:
     return {"stage": "corpus", "id": utf8(name), "reason": utf8(reason)}
-
-
-def _local(path: Path) -> Iterator[tuple[str, Any]]:
-    """(name, value) of every line or item of JSON, or of every paragraph."""
-    if holds_json(path):
-        for where, value in json_lines(path):
-            yield f"{path.stem}-{int(where.rpartition(' ')[2]):06d}", value
-    else:
-        for n, text in enumerate(_paragraphs(path, "surrogateescape")):
-            yield f"{path.stem}-{n:06d}", {"text": text}
 
 
 def _fields(value: Any) -> JsonObject:
@@ -161,13 +148,9 @@ def _unique(documents: Iterable[Document]) -> Iterator[Document]:
     """A repeated id gets its place in the list behind it: the same text twice is for the clustering to see."""
     seen = set[bytes]()  # hashes: an id is longer
     for n, d in enumerate(documents):
-        name = d.id if _hash(d.id) not in seen else f"{d.id}~{n}"
-        seen.add(_hash(name))
+        name = d.id if hash64(d.id) not in seen else f"{d.id}~{n}"
+        seen.add(hash64(name))
         yield Document(name, d.text, d.source, d.domain)
-
-
-def _hash(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
 def _files(entry: Text) -> list[Path]:
@@ -186,21 +169,19 @@ def _files(entry: Text) -> list[Path]:
     return [file for file in files if file not in other]
 
 
-def _values(path: Path, entry: Text) -> Iterator[tuple[str, Any]]:
-    """(name, value) of every text in a file: its fields, or the SaladError of a line that is no JSON."""
+def _values(path: Path, entry: Text) -> Iterator[tuple[int, Any]]:
+    """(number, value) of every text in a file: its fields, or the SaladError of a line that is no JSON."""
     kind = {"jsonl": "json", "auto": ""}.get(entry.format, entry.format) or _told(path)
     if kind in ("parquet", "arrow"):
-        for n, value in enumerate(_cells(path, entry, kind)):
-            yield f"{path.stem}-{n:07d}", value
+        yield from enumerate(_cells(path, entry, kind))
     elif kind in ("json", "nemo", "lhotse", "utterances"):
         for where, value in json_lines(path):
-            name = f"{path.stem}-{int(where.rpartition(' ')[2]):07d}"
-            yield name, value
-    elif kind in ("text", "table"):
+            yield int(where.rpartition(" ")[2]), value
+    elif kind == "text":
         if PAGE.match(head := first_bytes(path, 1 << 10)):
             raise SaladError(f"{path}: begins with {head[:9].strip()!r}, which is no plain text; convert it")
         for n, text in enumerate(_paragraphs(path, "surrogateescape")):
-            yield f"{path.stem}-{n:07d}", {"text": text}
+            yield n, {"text": text}
     elif kind != "empty":
         raise SaladError(f"{path}: holds {kind}, expected JSON lines, parquet or plain text; convert or remove it")
 
@@ -208,10 +189,11 @@ def _values(path: Path, entry: Text) -> Iterator[tuple[str, Any]]:
 def _told(path: Path) -> str:
     """What a file holds, as `kind_of` tells it. Raises SaladError where it is a table, which is no prose."""
     kind = kind_of(path)
-    if kind in ("text", "table"):
+    if kind in ("text", "table", "json"):  # prose may begin with a bracket, too
         if holds_json(path):
             return "json"
         refuse_table(path)
+        return "text"
     return kind
 
 

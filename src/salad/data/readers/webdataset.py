@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from salad.config import Speech
 from salad.data.readers.rows import (
     AUDIO_SUFFIXES,
-    SPEAKER_FIELDS,
     TEXT_FIELDS,
     Row,
     broken_file,
     decode_text,
+    described,
     label,
     labels,
-    language_of,
-    licence_of,
-    number,
+    lasting,
     pick,
 )
 from salad.files import JsonObject
@@ -157,19 +156,9 @@ def _row(path: Path, called: str, key: str, group: Members, entry: Speech) -> Ro
     name = label(pick(value, "", ("id", "_id"))) or base.id
     recording, separator, tail = name.rpartition("_W")
     follows = separator and tail.isdecimal()
-    duration_s = number(value.get("duration"))
-    return Row(
-        id=name,
-        audio=str(path),
-        part=("bytes", *audio),
-        text=text,
-        duration_s=duration_s,
-        file_s=duration_s,
-        speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
-        recording=str(pick(value, entry.recording_field, ()) or (recording if follows else "")),
-        licence=licence_of(value),
-        language=language_of(value),
-    )
+    row = lasting(described(value, entry, base.id), value)
+    recording = row.recording or (recording if follows else "")
+    return replace(row, id=name, audio=str(path), part=("bytes", *audio), text=text, recording=recording)
 
 
 def _described(path: Path, group: Members, text_field: str) -> tuple[JsonObject, Any]:

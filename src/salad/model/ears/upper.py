@@ -79,7 +79,7 @@ class Upper(nn.Module):
             nn.init.zeros_(zeros)
 
     def resize(self, rows: int) -> None:
-        """As many classes as the LLM's table has rows; no sound says one that is added until a lexicon is learnt."""
+        """Give the classes as many rows as the LLM's table; no sound says an added one until a lexicon is learnt."""
         for name in ("sounds", "traits", "sayable"):
             held = getattr(self, name)[:rows]
             setattr(self, name, torch.cat([held, held.new_zeros(rows - len(held), *held.shape[1:])]))

@@ -16,7 +16,7 @@ from salad.types import SaladError
 
 
 @dataclass(frozen=True)
-class Shape:
+class EncoderShape:
     """What an encoder gives: frames a second, and the width of each."""
 
     frame_rate_hz: float

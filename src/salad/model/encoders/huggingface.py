@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from salad.engine.local import torch_threads
-from salad.model.encoders.base import Encoder, Shape, Weights
+from salad.model.encoders.base import Encoder, EncoderShape, Weights
 from salad.types import SaladError
 
 # Sound that goes through the model at once. On one core a batch gains nothing for waveforms of 2 s (a third at 0.5 s).
@@ -71,7 +71,7 @@ class TorchEncoder(Encoder):
                 yield members, frames
 
     def _load(self, folder: Path) -> nn.Module:
-        """From safetensors alone. Refuses a folder that lacks weights: transformers would draw them at random."""
+        """Load from safetensors alone. Refuses a folder that lacks weights: transformers would draw them at random."""
         from transformers import AutoModel
 
         if not any(folder.glob("*.safetensors")):
@@ -176,13 +176,13 @@ class Wav2Vec2(TorchEncoder):
         return frames
 
 
-def shape_of_config(config: Any) -> Shape:
+def shape_of_config(config: Any) -> EncoderShape:
     """Shape by a transformers configuration (of 16 kHz models, for those that do not say their sample rate)."""
     if config.model_type == "mimi":
-        return Shape(float(config.frame_rate), config.hidden_size)
+        return EncoderShape(float(config.frame_rate), config.hidden_size)
     if config.model_type == "whisper":
-        return Shape(50.0, config.d_model)
-    return Shape(16_000 / math.prod(config.conv_stride), config.hidden_size)
+        return EncoderShape(50.0, config.d_model)
+    return EncoderShape(16_000 / math.prod(config.conv_stride), config.hidden_size)
 
 
 @contextmanager

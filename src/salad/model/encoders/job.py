@@ -51,7 +51,7 @@ def _waves(encoder: Encoder, audio: str | Path, pieces: Sequence[Piece]) -> tupl
 
 
 def _features(encoder: Encoder, cut: Sequence[tuple[list[np.ndarray], list[int]]], kind: str) -> list[np.ndarray]:
-    """Of all pieces of some recordings, whose waveforms the encoder is given together."""
+    """Features of all pieces of some recordings, whose waveforms the encoder is given together."""
     waves = [wave for own, _ in cut for wave in own]
     arrays = encoder.encode_codes(waves) if kind == "codes" else encoder.encode(waves)
     kept = iter(arrays if kind == "codes" else [array.astype(np.float16, copy=False) for array in arrays])
@@ -189,14 +189,14 @@ class FlyFrames:
         return sum(len(self._pieces(utterance)) for utterance in self._utterances)
 
     @functools.cached_property
-    def _known(self) -> dict[str, int]:
+    def _numbers(self) -> dict[str, int]:
         return {utterance.id: number for number, utterance in enumerate(self._utterances)}
 
     def get(self, key: Key) -> np.ndarray:
         """float16 [num_frames, frame_dim]."""
-        if key[0] not in self._known:
+        if key[0] not in self._numbers:
             raise missing(key)
-        return self.of(self._utterances[self._known[key[0]]]).get(key)
+        return self.of(self._utterances[self._numbers[key[0]]]).get(key)
 
     def _encoded(self, utterance: Utterance) -> _Encoded:
         pieces = self._pieces(utterance)

@@ -6,16 +6,20 @@ from pathlib import Path
 
 from salad import assets
 from salad.files import JsonObject, read_json
-from salad.model.encoders.base import Encoder, Shape
+from salad.model.encoders.base import Encoder, EncoderShape
 from salad.types import SaladError
 
 CTRANSLATE2 = ("vocabulary.txt", "vocabulary.json")  # beside model.bin
 MODEL_TYPES = ("hubert", "mimi", "wav2vec2", "wavlm", "whisper")
 # Encoders whose shape is known before their files are here.
-SHAPES = {"log-mel": Shape(100.0, 80), "whisper-tiny.en": Shape(50.0, 384), "kyutai/mimi": Shape(12.5, 512)}
+SHAPES = {
+    "log-mel": EncoderShape(100.0, 80),
+    "whisper-tiny.en": EncoderShape(50.0, 384),
+    "kyutai/mimi": EncoderShape(12.5, 512),
+}
 
 
-def shape_of(name: str) -> Shape:
+def shape_of(name: str) -> EncoderShape:
     """Shape of a known encoder, or of a local folder by its config.json. Raises SaladError for others: load them."""
     base, _ = assets.split_setting(name)
     if base in SHAPES:

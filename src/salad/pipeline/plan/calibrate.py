@@ -23,11 +23,11 @@ from salad.config import Recipe
 from salad.engine.local import torch_threads
 from salad.engine.machine import default_device, machine
 from salad.engine.memory import keep_freed_memory
-from salad.engine.precision import Shape, decide
+from salad.engine.precision import DecoderShape, decide
 from salad.engine.precision import measure as measure_precision
 from salad.objective.distill import distill
 from salad.pipeline.plan.card import Card, Figure
-from salad.pipeline.plan.check import check, said
+from salad.pipeline.plan.check import check, sentence
 from salad.pipeline.plan.data_jobs import time_jobs
 from salad.pipeline.plan.small_steps import time_ears, time_load, time_steps
 from salad.pipeline.plan.timing import is_busy, measured, processor_seconds, quickest, wait_for
@@ -52,7 +52,7 @@ def calibrated(recipe: Recipe, path: Path | None, runs: Sequence[Path] = ()) -> 
     card = replace(card, checks=tuple(check(card, folder) for folder in runs))
     card.write(path)
     for found in card.checks:
-        console.print(said(found), highlight=False)
+        console.print(sentence(found), highlight=False)
     return path
 
 
@@ -63,7 +63,7 @@ def calibrate(recipe: Recipe) -> Card:
     here = machine()
     name = here["gpu"] or f"{here['cpu']}, {here['cores']} cores"
     config = llm_config(recipe)
-    shape = Shape.of(config.to_dict())
+    shape = DecoderShape.of(config.to_dict())
     figures: dict[str, Figure] = {}
     load_before, busy = os.getloadavg()[0], is_busy()
     if busy:
@@ -100,7 +100,7 @@ def calibrate(recipe: Recipe) -> Card:
     return Card(name, here["gpu"] is not None, here["cores"], figures, about)
 
 
-def time_layer(shape: Shape, device: str, bf16: bool) -> dict[str, Figure]:
+def time_layer(shape: DecoderShape, device: str, bf16: bool) -> dict[str, Figure]:
     """Operations a second of one decoder layer of the recipe's width: forward, and with its backward pass."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -137,7 +137,7 @@ def time_layer(shape: Shape, device: str, bf16: bool) -> dict[str, Figure]:
     }
 
 
-def time_head(shape: Shape, device: str) -> dict[str, Figure]:
+def time_head(shape: DecoderShape, device: str) -> dict[str, Figure]:
     """Operations a second of the KL of a chunk of targets: both sides' logits, and the gradient of the states."""
     torch.manual_seed(0)
     head = torch.randn(shape.vocab, shape.hidden, device=device) / shape.hidden**0.5

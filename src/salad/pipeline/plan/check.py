@@ -50,7 +50,7 @@ def rows(found: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
         yield found["run"], name, f"{foretold:,.0f} s", f"{took:,.0f} s", difference(foretold, took)
 
 
-def said(found: Mapping[str, Any]) -> str:
+def sentence(found: Mapping[str, Any]) -> str:
     """One sentence: the whole run, and the stage that is furthest off."""
     foretold, took = (sum(pair[i] for pair in found["stages"].values()) for i in (0, 1))
     long = {name: pair for name, pair in found["stages"].items() if pair[1] >= TELLING_S}

@@ -85,7 +85,7 @@ def time_jobs(recipe: Recipe, folder: Path, cores: int, busy: bool = False) -> d
         figures |= job.figures(seconds)
         aligned = [u for place in places for u in read_utterances(place / "utterances.jsonl")]
         if is_here([encoder]) and len(aligned) == len(spoken):
-            items = [(u.audio, _heard(recipe, u), {"id": u.id}) for u in aligned]
+            items = [(u.audio, _pieces_to_encode(recipe, u), {"id": u.id}) for u in aligned]
             job = _Job(f"encode {encoder}", folder / "encode", workers, busy)
             job.run(functools.partial(encode_pieces, encoder=encoder), items, "torch")
             figures |= job.figures(seconds)
@@ -110,7 +110,7 @@ def _embedded(
     return job.figures([2.0 * parameters * TOKENS_PER_WORD * len(text.split()) for text in texts])
 
 
-def _heard(recipe: Recipe, utterance: Utterance) -> list[Piece]:
+def _pieces_to_encode(recipe: Recipe, utterance: Utterance) -> list[Piece]:
     """All of a recording, as `sequence.encode` has it encoded: whole, or in spans."""
     if recipe.sequence.encode == "recordings":
         return [recording_piece(utterance)]

@@ -78,7 +78,7 @@ class Forecast:
     def _figure(self, name: str, factor: float = 1.0) -> Figure:
         return self.card.get(name).times(factor)
 
-    def _known(self, job: str, kind: str, what: str) -> Figure:
+    def _figure_of_job(self, job: str, kind: str, what: str) -> Figure:
         """A figure of the job as this recipe runs it, of the job in general, or of any job."""
         names = (f"{job} {kind} {what}", f"{job} {what}", what)
         return self.card.get(next(name for name in names if self.card.knows(name)))
@@ -105,11 +105,11 @@ class Forecast:
         workers = self.devices if gpu else self.recipe.engine.workers * (1 if self.card.gpu else self.devices)
         workers = workers if spread else 1
         busy = workers if self.card.cores is None or gpu else min(workers, self.card.cores * self.devices)
-        rate = self._known(job, kind, "rate")
+        rate = self._figure_of_job(job, kind, "rate")
         spent = Figure(amount / rate.value / busy, rate.mark, f"{job} {kind}".strip() + f": {rate.source}")
-        stage.parts += [spent, self._known(job, kind, "start").times(starts)]
+        stage.parts += [spent, self._figure_of_job(job, kind, "start").times(starts)]
         shards = [Figure(held * workers, "assumed", "a shard in each worker")] if held else []
-        memory = total([self._known(job, kind, "worker").times(workers), *shards])
+        memory = total([self._figure_of_job(job, kind, "worker").times(workers), *shards])
         if memory.value > stage.memory.value:
             stage.memory = memory
 
@@ -236,7 +236,7 @@ class Forecast:
         settings = self.recipe.warm_start
         if settings.enabled:
             stage.parts += [self.steps.loaded(2), self.steps.lower(settings.steps * settings.batch)]
-            stage.parts.append(self.steps.heard(self.load.heldout.seconds * self.heard))
+            stage.parts.append(self.steps.lower_forward(self.load.heldout.seconds * self.heard))
             self._trained(stage, settings.steps, settings.checkpoint_every, 2)
 
     def _spell(self, stage: StageForecast) -> None:
@@ -263,7 +263,7 @@ class Forecast:
         stage.parts.append(self.steps.read(documents * self.heldout_words))
         self._trained(stage, settings.steps, settings.checkpoint_every, settings.keep + 1)
         stage.device_memory = Figure(sum(self.plan.memory.values()), "assumed", f"weights, moments, a pack: {COUNTED}")
-        stage.memory = self.steps.start_memory(settings)
+        stage.memory = self.steps.start_memory()
         if not self.card.gpu:
             stage.memory = total([self._figure("process"), stage.device_memory])
             stage.device_memory = None

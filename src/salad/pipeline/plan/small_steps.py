@@ -83,7 +83,7 @@ def time_steps(recipe: Recipe, config: Any, device: str, bf16: bool) -> dict[str
         sizes.append((layers / MILLION, others / MILLION))
         train.append(quickest(step, device) / count)
         hear.append(quickest(partial(look, speech_ears(model)), device) / heard)
-        read.append(quickest(partial(look, transcript_ears(model, _said)), device) / tokens)
+        read.append(quickest(partial(look, transcript_ears(model, _tokens_spoken)), device) / tokens)
         prompt = torch.ones(1, DOCUMENT_WORDS, dtype=torch.long, device=device)
         one_by_one: dict[str, Any] = {
             "min_new_tokens": WRITTEN,
@@ -173,7 +173,7 @@ def _words(example: Example) -> int:
     return example.spans[-1].end_word
 
 
-def _said(example: Example) -> list[list[int]]:
+def _tokens_spoken(example: Example) -> list[list[int]]:
     return [ids.tolist() for ids in example.speech_tokens]
 
 

@@ -10,7 +10,7 @@ from salad.config import Stage as Training
 from salad.model.encoders.load import shape_of
 from salad.pipeline.plan.card import Card, Figure, total
 from salad.sequence.interleave import cut, interleave
-from salad.training.estimate import SECONDS_PER_WORD, TOKENS_PER_WORD, Plan
+from salad.training.estimate import SECONDS_PER_WORD, TOKENS_PER_WORD, TrainingEstimate
 
 MILLION = 1e6
 # Parameters beside the table, and width, of embedders that are known.
@@ -52,7 +52,7 @@ def piece_words(recipe: Recipe) -> list[int]:
 class Steps:
     """Figures of one recipe on `devices` of a card's machines. `plan`: the recipe laid out for as many."""
 
-    def __init__(self, recipe: Recipe, card: Card, devices: int, plan: Plan) -> None:
+    def __init__(self, recipe: Recipe, card: Card, devices: int, plan: TrainingEstimate) -> None:
         self.recipe, self.card, self.devices, self.plan = recipe, card, devices, plan
         parts = {name: number for name, (number, _) in plan.parameters.items()}
         self.layers, self.tables = parts["llm layers"], parts["llm embeddings and head"]
@@ -70,8 +70,8 @@ class Steps:
         each, start = self.card.get("load"), self.card.get("start")
         return total([each.times(models * self.everything), start.times(0.25)])
 
-    def start_memory(self, settings: Training) -> Figure:
-        """Of the host that reads the weights: one copy in float32, and a process a device."""
+    def start_memory(self) -> Figure:
+        """Memory of the host that reads the weights: one copy in float32, and a process a device."""
         here = min(self.devices, 8) if self.card.gpu else 1
         copy = Figure(4.0 * self.everything, "assumed", "one copy of the weights in float32 on the host, at the start")
         return total([self.card.get("process").times(here), copy])
@@ -82,14 +82,14 @@ class Steps:
         """Stage `number` of the plan: its steps, what it trains beside them, and what its processes tell each other."""
         stage, symbols = self.plan.stages[number], self.recipe.model.ears == "symbols"
         moved = stage.positions * (1.0 if settings.llm != "frozen" else 1 - settings.text_share)
-        parts = [self._distilled(settings, moved, stage.flops), *self._told(settings, moved)]
+        parts = [self._distilled(settings, moved, stage.flops), *self._communication(settings, moved)]
         if settings.ctc_weight and symbols:
             parts.append(self.lower(settings.steps * settings.ctc_batch))
         if symbols:
             parts.append(self.lower(settings.ctc_steps * self.recipe.warm_start.batch))
         if settings.spell_weight:
             runs = settings.steps * settings.spell_batch
-            parts += [self.spelled(2 * runs), self.heard(runs * self.piece_s)]
+            parts += [self.spelled(2 * runs), self.lower_forward(runs * self.piece_s)]
         return parts
 
     def _distilled(self, settings: Training, positions: float, flops: float) -> Figure:
@@ -109,7 +109,7 @@ class Steps:
         of_rest = self.card.get(rest).times(own)
         return total([of_layers, of_rest])
 
-    def _told(self, settings: Training, positions: float) -> list[Figure]:
+    def _communication(self, settings: Training, positions: float) -> list[Figure]:
         """What processes send each other: weights and gradients, none of it hidden behind arithmetic."""
         if self.devices == 1:
             return []
@@ -136,7 +136,7 @@ class Steps:
             return self.card.get("lower piece").times(pieces)
         return self._ears("lower", pieces * self.piece_s, 6.0)
 
-    def heard(self, seconds: float) -> Figure:
+    def lower_forward(self, seconds: float) -> Figure:
         return self.lower(seconds / self.piece_s * FORWARD)
 
     def spelled(self, runs: float) -> Figure:

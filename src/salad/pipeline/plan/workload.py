@@ -114,7 +114,10 @@ def _prepared(recipe: Recipe, pace: float) -> tuple[Amount, Amount, Amount, Amou
     told, web = (
         Amount.of_words(len(own), sum(own) / max(1, len(own)), pace) for own in (sizes["speech"], sizes["web"])
     )
-    heldout, ready = groups["heldout"], {one.said: one.utterance.duration_s for one in prepared.recordings}
+    heldout, ready = (
+        groups["heldout"],
+        {one.reading: one.utterance.duration_s for one in prepared.recordings},
+    )
     wanted = heldout_voices(corpus, heldout)
     every, missing = (
         Amount(

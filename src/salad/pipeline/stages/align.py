@@ -15,7 +15,7 @@ from salad.pipeline.corpus_needs import PREPARED_HELDOUT
 from salad.pipeline.fingerprints import of_folder
 from salad.pipeline.leakage import screen_of, without_leaks
 from salad.pipeline.run import Run, Summary
-from salad.pipeline.speech_jobs import Pieces, align, encode, keep_sizes, open_frames, training_pieces
+from salad.pipeline.speech_jobs import EncodeArguments, align, encode, keep_sizes, open_frames, training_pieces
 from salad.pipeline.stages.corpus import load_documents
 from salad.pipeline.streaming import speech_shards
 from salad.sequence import Frames
@@ -76,7 +76,7 @@ def load_aligned(run: Run, name: str) -> list[Utterance]:
 
 
 def stream_aligned(run: Run, name: str) -> Rows:
-    """The same, read when they are asked for."""
+    """The aligned utterances, read when they are asked for."""
     return utterances_in([run.folder("align") / f"{name}.jsonl"])
 
 
@@ -93,6 +93,6 @@ def speech_stream(run: Run, tokenizer: Any, share: float, world: ProcessGroup) -
     )
 
 
-def pieces_of(run: Run, name: str) -> Pieces:
+def pieces_of(run: Run, name: str) -> EncodeArguments:
     """Which pieces of `speech` or `heldout` training and measuring hear."""
     return {"layouts": 1} if name == "heldout" else training_pieces(run)

@@ -12,8 +12,7 @@ from salad.data.generate_text import generate_corpus
 from salad.data.plan_stamps import stamp_recordings
 from salad.data.prepared import chosen_documents, read_prepared
 from salad.data.quarantine import gather_quarantine
-from salad.data.readers.text import read_local_text
-from salad.data.user_data import TEXTS, own_plain_text, user_recordings, user_text
+from salad.data.user_data import TEXTS, local_documents, own_plain_text, user_recordings, user_text
 from salad.files import read_json, read_jsonl, write_text
 from salad.pipeline.corpus_needs import heldout_speech, ingest_limits, spoken_rows, text_rows, write_documents
 from salad.pipeline.fingerprints import fingerprint, of_content, of_user_data
@@ -26,9 +25,8 @@ from salad.types import Document, SaladError
 
 SECTIONS = ("corpus",)
 SPENT = (TEXTS,)  # web.jsonl has what was kept of them
-FOUND = {  # `inputs` knows their manifests alone
-    RECORDINGS: ("plan.sqlite", stamp_recordings, functools.partial(stamp_recordings, planned=True)),
-}
+# `inputs` knows their manifests alone
+FOUND = {RECORDINGS: ("plan.sqlite", stamp_recordings, functools.partial(stamp_recordings, planned=True))}
 REUSES = True  # shards of the last result
 
 
@@ -47,7 +45,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
 def run(run: Run) -> Summary:
     recipe, folder = run.recipe, run.folder("corpus")
     settings, how = recipe.corpus, {"workers": recipe.engine.workers, "seed": recipe.seed}
-    limits = ingest_limits(recipe) if settings.user_data else None
+    limits = ingest_limits(recipe) if settings.user_data or settings.local_text else None
     own_speech, own_heldout, speech_rows = user_recordings(settings, limits, folder, **how)  # its mistakes show at once
     own_documents, to_speak, rows, quarantined = user_text(settings, limits, folder, recipe.seed)
     prepared = read_prepared(settings.prepared) if settings.prepared else None
@@ -60,7 +58,7 @@ def run(run: Run) -> Summary:
     to_speak = documents["heldout"] + to_speak
     heldout = to_speak + [Document(u.document_id, u.text, u.source, u.domain) for u in own_heldout]
     screen = screen_of(recipe, heldout)
-    few = documents["web"] + read_local_text(settings.local_text, quarantined)
+    few = documents["web"] + local_documents(settings, limits, quarantined)
     parts = [without_leaks(screen, texts, "D_web") for texts in (few, own_documents)]
     leaks = [row for _, rows in parts for row in rows]
     narrow, more = without_leaks(screen, documents["speech"], "D_speech")

@@ -8,16 +8,16 @@ from salad.config import Recipe
 from salad.evaluation.benchmark_task import task_files
 from salad.evaluation.figures import Figures
 from salad.files import write_json, write_jsonl
-from salad.measure.controls import silence
+from salad.measure.controls import Silence
 from salad.measure.divergence import summary
 from salad.measure.results import Interval, RunFigures
 from salad.model import load_encoder
-from salad.pipeline.choices import accuracies, answer, items_of
-from salad.pipeline.divergences import divergences, not_measured, oracles, wanted
+from salad.pipeline.divergences import BEFORE, divergences, not_measured, oracles, wanted
 from salad.pipeline.fingerprints import of_content
 from salad.pipeline.hearing import hearing_figures, listen, transcript_errors
 from salad.pipeline.heldout import HeldoutEvaluator
-from salad.pipeline.noisy import noise_rows
+from salad.pipeline.multiple_choice import accuracies, answer, items_of
+from salad.pipeline.noise_conditions import noise_rows
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.speech_jobs import transcribe
 from salad.pipeline.stages.align import load_aligned
@@ -47,13 +47,13 @@ def run(run: Run) -> Summary:
     found = {name: latest_checkpoint(run.latest.folder(name)) for name in ("warm_start", "stage1", "stage2")}
     checkpoints = {name: path for name, path in found.items() if path is not None and wanted(settings, name)}
     with evaluator.reading():
-        silent_frames = silence(load_encoder(recipe.assets.encoder, recipe.threads))
-        rows, f = divergences(evaluator, settings, checkpoints, written, silent_frames)
+        silence = Silence(load_encoder(recipe.assets.encoder, recipe.threads))
+        rows, f = divergences(evaluator, settings, checkpoints, written, silence)
         spans = listen(evaluator, evaluator.model)
         true_parts = oracles(evaluator, settings, recipe.seed)
         noise = noise_rows(evaluator)
         items = items_of(evaluator) if settings.items else []
-        results = answer(evaluator, items, written, silence=silent_frames) if items else {}
+        results = answer(evaluator, items, written, silence=silence) if items else {}
     table = [{"of": name, **asdict(row)} for name, group in {**rows, **true_parts}.items() for row in group]
     write_jsonl(folder / "divergence.jsonl", table)
     hearing, errors = hearing_figures(evaluator, spans) if spans else (None, {})
@@ -67,6 +67,7 @@ def run(run: Run) -> Summary:
         heard_by_stage=of_rows.heard_by_stage(),
         heard_by_domain=of_rows.heard_by_domain(),
         over={name: Interval.of(of_rows.over(name)) for name in ("other", "blind", "deaf") if name in rows},
+        change={name: Interval.of(of_rows.change(name)) for name in BEFORE if name in rows},
         voices=tuple(of_rows.voices(errors)),
         hearing=hearing,
         noise=tuple(noise) or None,

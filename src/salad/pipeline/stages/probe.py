@@ -15,10 +15,10 @@ from salad.pipeline.prober import Prober
 from salad.pipeline.run import Run, Summary
 from salad.pipeline.stages.cluster import load_clusters
 from salad.records import read_record, to_json
-from salad.report.contents import Evidence
+from salad.report.contents import PurchaseEvidence
 from salad.select.cluster_rows import ProbeFindings, probed_cluster
 from salad.select.explain import with_evidence
-from salad.select.looks import Probed, probe_in_looks
+from salad.select.sequential_probe import ProbedDocument, probe_in_looks
 from salad.types import Cluster
 
 SECTIONS = ("probe",)
@@ -37,11 +37,11 @@ def run(run: Run) -> Summary:
         order = {c: [i for i in members if documents[i].id not in before] for c, members in order.items()}
     prober, measured = Prober(run), ProbeRows()
 
-    def measure(chosen: list[tuple[int, int]], look: int) -> Sequence[Probed]:
+    def measure(chosen: list[tuple[int, int]], look: int) -> Sequence[ProbedDocument]:
         pairs, title = [(documents[i], c) for i, c in chosen], f"the probe, look {look + 1}"
         rows = prober.measure(folder / f"look-{look:02d}", pairs, title if look else "the probe")
         measured.extend(rows)
-        return [Probed(e.cluster, float(e.heard.mean()), u.duration_s) for u, e, *_ in rows if len(e.heard)]
+        return [ProbedDocument(e.cluster, float(e.heard.mean()), u.duration_s) for u, e, *_ in rows if len(e.heard)]
 
     looks, decision = probe_in_looks(
         order, measure, first=settings.documents, further=settings.look_documents, cap_s=settings.max_seconds,
@@ -92,7 +92,7 @@ def load_probed(run: Run) -> tuple[list[Cluster], np.ndarray, ProbeFindings]:
     return [replace(c, **known[c.id]) for c in clusters], labels, saved
 
 
-def load_evidence(run: Run) -> Evidence:
+def load_evidence(run: Run) -> PurchaseEvidence:
     """What the purchase rests on, of the probe alone."""
     found = load_probed(run)[2]
-    return Evidence(found.decision, found.p, found.reliability, found.documents, found.seconds)
+    return PurchaseEvidence(found.decision, found.p, found.reliability, found.documents, found.seconds)

@@ -11,8 +11,8 @@ from salad.pipeline.ears_data import TEXTS
 from salad.pipeline.run import Run, Summary
 from salad.select.choose import choose
 from salad.select.cluster_rows import cluster_row
-from salad.select.looks import expected_overlap
 from salad.select.prices import Prices, spread_text
+from salad.select.sequential_probe import expected_overlap
 
 SECTIONS = ("select", "rounds")
 

@@ -40,7 +40,7 @@ def run(run: Run, overfit: Path | None = None) -> Summary:
     share, plain = 1 - settings.text_share, against_forgetting(run.recipe)
 
     @functools.cache
-    def spoken() -> Sequence[tuple[Sequence[Utterance], Frames]]:
+    def spans() -> Sequence[tuple[Sequence[Utterance], Frames]]:
         speech = stream_aligned(run, "speech")
         return [(speech, load_frames(run, "speech", speech, world))]
 
@@ -48,10 +48,10 @@ def run(run: Run, overfit: Path | None = None) -> Summary:
         if run.recipe.sequence.stream:
             text = text_shards(run, tokenizer, settings.text_share, run.folder("corpus") / f"{plain}.jsonl")
             return [speech_stream(run, tokenizer, share, world), text]
-        ((speech, frames),) = spoken()
+        ((speech, frames),) = spans()
         return [
             speech_source(run, tokenizer, "speech", share, speech, frames, run.recipe.sequence.layouts),
             text_source(run, tokenizer, settings.text_share, stream_documents(run, plain)),
         ]
 
-    return train_stage(run, "stage1", settings, sources, spoken, weights=ears_checkpoint(run), overfit=overfit)
+    return train_stage(run, "stage1", settings, sources, spans, weights=ears_checkpoint(run), overfit=overfit)

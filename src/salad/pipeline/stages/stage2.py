@@ -35,7 +35,7 @@ def run(run: Run) -> Summary:
     share, plain = (1 - settings.text_share) / 2, against_forgetting(run.recipe)
 
     @functools.cache
-    def spoken() -> Sequence[tuple[Sequence[Utterance], Frames]]:
+    def spans() -> Sequence[tuple[Sequence[Utterance], Frames]]:
         speech = stream_aligned(run, "speech")
         bought = [(one, load_bought(one)) for one in run.rounds]
         return [
@@ -55,7 +55,7 @@ def run(run: Run) -> Summary:
                 ),
                 text_shards(run, tokenizer, settings.text_share, run.folder("corpus") / f"{plain}.jsonl"),
             ]
-        (speech, old), *bought = spoken()
+        (speech, old), *bought = spans()
         layouts = run.recipe.sequence.layouts
         hours = [sum(u.duration_s for u in own) for own, _ in bought]
         return [
@@ -69,7 +69,7 @@ def run(run: Run) -> Summary:
 
     seed = run.recipe.seed + run.round if run.recipe.sequence.stream or run.round > 1 else None  # an order of its own
     texts = text_weights(run) if run.recipe.model.ears == "symbols" else None
-    summary = train_stage(run, "stage2", settings, sources, spoken, resume=resume, seed=seed, weights_of_texts=texts)
+    summary = train_stage(run, "stage2", settings, sources, spans, resume=resume, seed=seed, weights_of_texts=texts)
     if world.is_first:
         _save(run)
     return summary

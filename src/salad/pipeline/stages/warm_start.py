@@ -12,6 +12,7 @@ import torch
 from salad.config import Recipe, WarmStart
 from salad.engine.machine import default_device
 from salad.files import write_json
+from salad.measure.hearing import heard_of_frames
 from salad.model import SaladForConditionalGeneration
 from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.ears import lower_part
@@ -85,16 +86,10 @@ def train_ctc(
     return model, task, last
 
 
-@torch.no_grad()
 def _decode(model: Any, tokenizer: Any, spans: list[Any], bf16: bool) -> list[dict[str, str]]:
-    """What the CTC head reads in held-out spans, beside what was said."""
-    out, device = [], next(model.parameters()).device
-    for frames, ids in spans:
-        with autocast(bf16, device.type):
-            logits, lengths = model.ctc_logits([torch.from_numpy(frames).float().to(device)])
-        best = logits.argmax(-1)
-        keep, _ = model.ctc.kept(best, lengths)
-        classes = best[keep & (best > 0)]
-        decoded = tokenizer.decode(model.ctc.token_ids[classes - 1])
-        out.append({"reference": tokenizer.decode(ids), "decoded": decoded})
-    return out
+    """What the ears hear in held-out spans, beside what was said."""
+    with autocast(bf16, next(model.parameters()).device.type):
+        heard = heard_of_frames(model, tokenizer.decode, [torch.from_numpy(frames) for frames, _ in spans])
+    assert heard is not None
+    said = [tokenizer.decode(ids).strip() for _, ids in spans]
+    return [{"reference": own, "decoded": text} for own, text in zip(said, heard, strict=True)]

@@ -18,7 +18,7 @@ import torch
 
 from salad.progress import progress
 from salad.select.kmeans.min_cost_flow import fill, price_of_sizes
-from salad.select.kmeans.row_blocks import BLOCK, Rows, check_rows, sums_of
+from salad.select.kmeans.row_blocks import BLOCK, RowBlocks, check_rows, sums_of
 from salad.select.kmeans.sinkhorn_newton import settle
 from salad.types import SaladError
 
@@ -76,14 +76,14 @@ def balanced_kmeans(
     sample = min(num, max(SAMPLE_POINTS, SAMPLE_EACH * k), max(2 * k, SAMPLE_CELLS // k))
     passes = 3 + (FULL_PASSES + PRICE_PASSES) * (sample < num)  # first look, assignment, means
     with progress("balanced k-means", passes * num + iterations * sample, "rows") as bar, torch.no_grad():
-        rows = Rows(x, torch.device(device), bar)
+        rows = RowBlocks(x, torch.device(device), bar)
         return _Large(rows, k, rng).run(sample, iterations)
 
 
 class _Large:
     """Prices float64 [k] and centroids float32 [k, dim] (about the mean of x) of many points."""
 
-    def __init__(self, rows: Rows, k: int, rng: np.random.Generator) -> None:
+    def __init__(self, rows: RowBlocks, k: int, rng: np.random.Generator) -> None:
         self.rows, self.k, self.rng = rows, k, rng
         self.device = rows.device
         self.scale = max(rows.mean_square, 1e-10 * float((rows.mean**2).sum()), 1e-20)  # copies of one point: noise

@@ -38,7 +38,7 @@ def sums_of(x: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
     return torch.zeros(k, x.shape[1], device=x.device).index_add_(0, labels, x)
 
 
-class Rows:
+class RowBlocks:
     """`x` [N, dim] by blocks of float32 [<= block, dim] on `device`, minus the mean of all rows.
 
     Blocks begin at fixed rows, so their arithmetic does not depend on how x is stored. mean_square: the mean squared

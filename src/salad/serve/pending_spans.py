@@ -10,7 +10,7 @@ import numpy as np
 
 from salad.audio import to_seconds
 from salad.serve.errors import ApiError
-from salad.serve.served_model import Heard
+from salad.serve.served_model import SpanEmbeddings
 from salad.serve.service import Service
 
 LOOK_S = 0.02  # between two looks at whether there is room
@@ -21,9 +21,9 @@ class Unheard:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._waiting: dict[Future[Heard], int] = {}  # samples of each span
+        self._waiting: dict[Future[SpanEmbeddings], int] = {}  # samples of each span
 
-    def __call__(self, samples: np.ndarray, start_s: float) -> Future[Heard]:
+    def __call__(self, samples: np.ndarray, start_s: float) -> Future[SpanEmbeddings]:
         """What will be heard of a span that begins at `start_s`; in any thread."""
         model = self._service.model
         heard = self._service.engine.call(lambda: model.listen(samples, start_s))
@@ -33,7 +33,7 @@ class Unheard:
 
     @property
     def seconds(self) -> float:
-        """Of sound that waits."""
+        """Seconds of sound that waits."""
         return to_seconds(sum(list(self._waiting.values())), self._service.model.rate_hz)
 
     async def room(self) -> None:

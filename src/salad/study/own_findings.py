@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from salad.measure.divergence import once
 from salad.measure.format import with_interval
-from salad.study.cell_figures import BaseFigures, DocumentSum, DoneCell, GridRow, mean
+from salad.study.cell_figures import BaseFigures, DocumentSum, DoneCell, GridRow, mean, rows_of, sums
 from salad.study.cells import MAIN
 from salad.study.regression import regress
 from salad.study.scaling_law import hours_at
@@ -210,7 +211,9 @@ def _voices(rows: Sequence[GridRow], base: BaseFigures) -> list[Finding]:
         errors = [w.value for r in best if (w := getattr(r, wer)) is not None and w.value is not None]
         told = f"{with_interval(less, '+.3f')} ({less.documents} documents, {len(best)} cells); "
         if less.documents == 1:  # no interval over documents, and one over trainings says nothing of people
-            told = f"{less.value:+.3f} (one recording, {sum(d.count for d in sides[0])} tokens, {len(best)} cells); "
+            told = (
+                f"{less.value:+.3f} (one recording, {sum(d.count for d in sides[0]):.0f} tokens, {len(best)} cells); "
+            )
         told += f"M {sum(map(mean, sides)) / len(sides):.3f}, deaf {mean(deaf):.3f}, cascade {mean(cascade):.3f}"
         told += f"; WER {100 * sum(errors) / len(errors):.0f} %" if errors else ""
         why = f"The cells with the lowest M, of three trainings or more where there are any: {best[0].speech} speech, "
@@ -223,13 +226,8 @@ def _voices(rows: Sequence[GridRow], base: BaseFigures) -> list[Finding]:
 
 
 def _by_document(own: Sequence[DocumentSum]) -> list[DocumentSum]:
-    """One sum a document, whatever the number of voices that read it: documents are what is drawn."""
-    found: dict[str, DocumentSum] = {}
-    for one in own:
-        name = one.id.partition("--")[0]
-        before = found.get(name, DocumentSum(name, one.domain, 0.0, 0))
-        found[name] = DocumentSum(name, one.domain, before.kl + one.kl, before.count + one.count)
-    return list(found.values())
+    """One sum a document, the mean of its recordings, whatever the number of voices that read it."""
+    return list(sums(once(rows_of(own), {one.id: one.id.partition("--")[0] for one in own})))
 
 
 def _ablations(rows: Sequence[GridRow]) -> list[Finding]:

@@ -23,7 +23,7 @@ from salad.evaluation.scorer_model import Reader
 from salad.evaluation.spoken_benchmark import SpeechInput
 from salad.files import write_jsonl
 from salad.measure.accuracy import accuracy, chance, gap, margin, margin_over, pooled_gap
-from salad.measure.controls import Spoken, others_frames
+from salad.measure.controls import Silence, Spoken, others_frames
 from salad.measure.results import Accuracies, Interval, SystemAccuracies, TaskAccuracies
 from salad.model import load_encoder
 from salad.model.processor import MAX_SPAN_S
@@ -50,12 +50,12 @@ def answer(
     items: list[NextSentenceItem],
     transcripts: dict[str, str],
     systems: tuple[str, ...] = (),
-    silence: np.ndarray | None = None,
+    silence: Silence | None = None,
 ) -> dict[str, list[Result]]:
     """What each system answers; `systems` names those that are asked, all of them if none is named.
 
-    transcripts: by utterance, which the cascade reads. silence: frames that `blind` hears; without them it is not
-    asked. Scores are nats per token of each option, from the scorer of `salad eval`.
+    transcripts: by utterance, which the cascade reads. silence: what `blind` hears; without it that
+    is not asked. Scores are nats per token of each option, from the scorer of `salad eval`.
     """
     wanted = [name for name in HEARING if not systems or name in systems]
     frames = _frames(evaluator, items, wanted, silence) if wanted else {}
@@ -118,7 +118,7 @@ def _transcripts(
 
 
 def _frames(
-    evaluator: HeldoutEvaluator, items: Sequence[NextSentenceItem], wanted: Sequence[str], silence: np.ndarray | None
+    evaluator: HeldoutEvaluator, items: Sequence[NextSentenceItem], wanted: Sequence[str], silence: Silence | None
 ) -> dict[str, dict[str, Frames]]:
     """For each way of hearing, the frames of each item's context: its own, as much silence, as much of another's."""
     encoder = load_encoder(evaluator.run.recipe.assets.encoder, evaluator.run.recipe.threads)
@@ -129,7 +129,7 @@ def _frames(
             bar.advance()
     found = {"speech_adapted": own}
     if silence is not None:
-        found["blind"] = {i: tuple(silence[: len(span)] for span in spans) for i, spans in own.items()}
+        found["blind"] = {i: tuple(silence.like(spans)) for i, spans in own.items()}
     spoken = [
         Spoken(item.document_id, item.domain, evaluator.by_document[item.document_id].speaker, own[item.id])
         for item in items
@@ -154,7 +154,7 @@ def _encoded(evaluator: HeldoutEvaluator, encoder: Any, item: NextSentenceItem) 
 
 
 def accuracies(run: Run, items: list[NextSentenceItem], results: dict[str, list[Result]], folder: Path) -> Accuracies:
-    """The same items read, heard, and read from a transcript; `tasks`: those of the recipe beside them, and all.
+    """Accuracies on items read, heard, and read from a transcript; `tasks`: those of the recipe beside them, and all.
 
     The gap over all has one length normalisation: that of the next sentences (nats a token) where there are some.
     """
@@ -214,7 +214,7 @@ def _results(samples: dict[str, list[Sample]], metric: str) -> dict[str, list[Re
 
 
 def _tasks(run: Run, out: Path) -> dict[str, tuple[dict[str, list[Sample]], str]]:
-    """Of each of the recipe's tasks: samples by system, heard in the held-out voice, and its metric.
+    """Answers to each of the recipe's tasks: samples by system, heard in the held-out voice, and its metric.
 
     `blind` hears silence: what the options alone give away; `other` the question of another item.
     """

@@ -16,7 +16,7 @@ SPENDING_POWER = 5  # alpha spent at a share t of the cap is alpha * t^5 (Kim an
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbedDocument:
     """What one probe document told: its cluster, its M in nats per token, and its speech in seconds."""
 
     cluster: int
@@ -72,7 +72,7 @@ def permutation_p(values: np.ndarray, labels: np.ndarray, seed: int, permutation
 
 def probe_in_looks(
     order: Mapping[int, Sequence[int]],
-    measure: Callable[[list[tuple[int, int]], int], Sequence[Probed]],
+    measure: Callable[[list[tuple[int, int]], int], Sequence[ProbedDocument]],
     *,
     first: int,
     further: int,
@@ -96,7 +96,7 @@ def probe_in_looks(
     if first < 1 or further < 1:
         raise SaladError(f"probe: got {first} documents at first and {further} a further look; both must be at least 1")
     asked = dict.fromkeys(order, 0)
-    seen: list[Probed] = []
+    seen: list[ProbedDocument] = []
     looks: list[Look] = []
     spent, size = 0.0, first
     while chosen := [(i, c) for c, own in order.items() for i in own[asked[c] : asked[c] + size]]:

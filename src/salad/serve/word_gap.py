@@ -10,6 +10,7 @@ import torch
 
 from salad.audio import split_at_quiet
 from salad.files import JsonObject
+from salad.measure.hearing import heard_tokens
 from salad.model.processor import AUDIO, MAX_SPAN_S
 from salad.model.splice import splice
 from salad.objective.distill import kl_per_position
@@ -44,7 +45,7 @@ def cost_of_words(served: ServedModel, samples: np.ndarray, said: str) -> list[J
     hidden = model.hidden_states(torch.cat(rows), [0, len(rows[0]), len(rows[0]) + len(rows[1])])
     heard_words, at = [], 0
     for span in heard.token_ids.split(heard.lengths):
-        ids = span.tolist()
+        ids = heard_tokens(model, span.tolist())
         heard_words += [(text, at + _sounded(served, ids, own)) for text, own in grouped(served.decode, ids)]
         at += len(span)
     said_words = [(text, _sounded(served, said_ids, own)) for text, own in grouped(served.decode, said_ids)]

@@ -15,10 +15,9 @@ from salad.config import Speech
 from salad.data.manifest import utterance_from_dict
 from salad.data.readers.rows import (
     AUDIO_FIELDS,
-    SPEAKER_FIELDS,
-    TEXT_FIELDS,
     Row,
     broken_file,
+    described,
     label,
     labels,
     language_of,
@@ -26,9 +25,9 @@ from salad.data.readers.rows import (
     number,
     part_of_file,
     pick,
-    placed,
     read_json_rows,
     times_fault,
+    with_path,
 )
 from salad.data.readers.webdataset import tar_members
 from salad.files import JsonObject
@@ -70,7 +69,7 @@ def _utterance_row(value: JsonObject, name: str, *, path: Path, entry: Speech, h
     )
     if fault := times_fault(row):
         raise SaladError(fault)
-    yield placed(row, own.audio, path.parent, entry, home)
+    yield with_path(row, own.audio, path.parent, entry, home)
 
 
 def _timed(text: str, start_s: float, end_s: float, score: float | None) -> tuple[Any, ...]:
@@ -104,18 +103,10 @@ def read_nemo(files: list[Path], entry: Speech) -> Iterator[Row]:
 def _nemo_row(value: JsonObject, name: str, *, path: Path, entry: Speech, before: str) -> Iterator[Row]:
     given = pick(value, entry.audio_field, AUDIO_FIELDS)
     called = name if given is None or isinstance(given, dict) else str(given)
-    row = Row(
-        id=label(value.get("id")) or before + called,
-        text=pick(value, entry.text_field, TEXT_FIELDS),
-        speaker=label(pick(value, entry.speaker_field, SPEAKER_FIELDS)),
-        recording=str(pick(value, entry.recording_field, ()) or ""),
-        licence=licence_of(value),
-        language=language_of(value),
-        source=label(value.get("source")),
-    )
+    row = described(value, entry, before + called)
     if isinstance(given, dict):  # a row of `datasets` as JSON
         given = given.get("path")
-    row = placed(part_of_file(row, value, called, before), given, path.parent, entry)
+    row = with_path(part_of_file(row, value, called, before), given, path.parent, entry)
     if "shard_id" in value and not row.problem and not os.path.exists(row.audio):
         row = row.broken(
             f"audio: {given!r} lies in shard {value['shard_id']} of NeMo's tarred form, which is not read; unpack "
@@ -237,7 +228,7 @@ def _with_recording(row: Row, cut: Any, path: Path, entry: Speech, home: Path | 
         return row.broken(
             f"cut {cut.id!r}: sources {kinds}, expected one file; commands and addresses are not followed"
         )
-    return placed(row, source.source, path.parent, entry, home)
+    return with_path(row, source.source, path.parent, entry, home)
 
 
 def _is_resampling(transform: Any) -> bool:

@@ -59,7 +59,7 @@ def noise_rows(evaluator: HeldoutEvaluator) -> list[NoiseFigures]:
 
 
 def _disturb(utterances: Sequence[Utterance], name: str, folder: Path, seed: int) -> list[Utterance]:
-    """The same utterances, their sound changed and kept in `folder`; times of words stay."""
+    """The utterances with their sound changed and kept in `folder`; times of words stay."""
     out = []
     with progress(f"disturb ({name})", len(utterances), "recordings") as bar:
         for number, utterance in enumerate(utterances):
