@@ -59,6 +59,7 @@ from salad.sequence.simulate import Noise
 from salad.sequence.spelling import spell
 from salad.study.ablation import difference_text
 from salad.study.ablation import paired as paired_trainings
+from salad.study.cell_figures import DocumentSum
 from salad.study.cell_training import SINGLE
 from salad.training.checkpoint import latest_checkpoint, load_weights
 from salad.training.ears_tasks import HeardSpellTask, LowerTask, SpellTask
@@ -301,7 +302,7 @@ def measured(bench: Bench, model: Any, row: str, steps: int, documents: int) -> 
 def paired(out: Path, first: str, second: str) -> str:
     """M of one row less M of another over the seeds that both have, as `salad ablate` tells it."""
     table = {
-        (r["row"], r["seed"]): {d["id"]: (d["kl"], d["count"], d["domain"]) for d in r["rows"]}
+        (r["row"], r["seed"]): [DocumentSum(d["id"], d["domain"], d["kl"], d["count"]) for d in r["rows"]]
         for r in read_jsonl(out / "rows.jsonl")
     }
     seeds = sorted({seed for row, seed in table if row == first} & {seed for row, seed in table if row == second})

@@ -182,10 +182,5 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Gap:
+class Gap(Estimate):
     """Text accuracy minus speech accuracy on the same items, with its paired-bootstrap 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int

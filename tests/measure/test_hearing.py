@@ -34,6 +34,7 @@ from salad.measure.hearing import (
 )
 from salad.measure.oracle import disturbed_symbols, oracle_rows, symbol_ears, symbols_of_model
 from salad.measure.statistics import ratio
+from salad.measure.voice_label import is_seen, voice_label
 from salad.pipeline.hearing import heard_counts, read_words, transcript_errors
 from salad.types import Example, Result, SaladError, Span, Utterance
 
@@ -365,3 +366,9 @@ def test_words_are_counted_over_all_speech_that_was_trained_on(tmp_path):
     assert read_words(run) == {"a", "membrane", "the", "sun", "moon"}
     write_json(folder("spell") / "words.json", ["Quark", "well-known"])
     assert read_words(run) >= {"quark", "well", "known"}
+
+
+def test_a_label_tells_whether_its_voice_was_trained_on():
+    assert voice_label("af_heart", unseen=False) == "af_heart" and is_seen("af_heart")
+    label = voice_label("af_heart", unseen=True)
+    assert label == "af_heart (unseen)" and not is_seen(label)  # as divergence.jsonl and figures.json hold it

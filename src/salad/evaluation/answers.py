@@ -185,7 +185,7 @@ def answer_prompts(
         prompts=PromptFile(str(prompts), sha256_file(prompts), len(rows), len(quarantined)),
         sampling=sampling,
         precision="bf16" if bf16 else "fp32",
-        **{name: _mean(values) for name, values in found_of.items()},
+        **{name: _mean_score(values) for name, values in found_of.items()},
     )
     write_jsonl(out / "answers.jsonl", map(asdict, rows))
     write_jsonl(out / "quarantine.jsonl", [{"stage": "answer", **row} for row in quarantined])
@@ -227,7 +227,7 @@ def _row(prompt: Prompt, texts: Sequence[str], forward: tuple[float, int], rever
     )
 
 
-def _mean(values: Sequence[float]) -> MeanScore | None:
+def _mean_score(values: Sequence[float]) -> MeanScore | None:
     if not values:
         return None
     se = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None

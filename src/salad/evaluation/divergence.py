@@ -247,20 +247,20 @@ def table_of(figures: DivergenceFigures) -> tuple[tuple[str, ...], list[tuple[st
     for name, part in parts:
         counted = part.misalignment or part.forgetting
         assert counted is not None  # one of the two is measured of every part
-        cells = [*(_mean(getattr(part, column)) for column in names), _interval(part.heard)]
+        cells = [*(_mean_text(getattr(part, column)) for column in names), _interval_text(part.heard)]
         if words:
-            cells.append(_interval(wer[name].wer if name in wer else None))
+            cells.append(_interval_text(wer[name].wer if name in wer else None))
         lines.append((name, str(counted.n_documents), str(counted.n_tokens), *cells))
     return header, lines
 
 
-def _mean(cell: Mean | None) -> str:
+def _mean_text(cell: Mean | None) -> str:
     if cell is None:
         return "-"
     return f"{cell.value:.3f}" + ("" if cell.se is None else f" ({cell.se:.3f})")
 
 
-def _interval(cell: Share | Estimate | None) -> str:
+def _interval_text(cell: Share | Estimate | None) -> str:
     if cell is None:
         return "-"
     one = cell.low == cell.high  # document, which has no spread

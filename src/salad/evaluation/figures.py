@@ -8,16 +8,12 @@ from dataclasses import dataclass, replace
 from salad.measure.divergence import DocumentKL, difference, heard, summary
 from salad.measure.hearing import VoiceErrors
 from salad.measure.results import Interval, MeanKL, Share, VoiceFigures
+from salad.measure.voice_label import is_seen
 from salad.types import Estimate
 
-UNSEEN = " (unseen)"  # behind the name of a voice that was never trained on
 ORDER = ("init", "warm_start", "stage1", "stage2", "blind", "other", "deaf", "cascade")
 NOT_HEARING = ("deaf", "blind")  # the lowest of their M is the M_ref of `heard`
 Rows = dict[str, list[DocumentKL]]  # of each stage and control, document by document
-
-
-def is_seen(voice: str) -> bool:
-    return not voice.endswith(UNSEEN)
 
 
 @dataclass(frozen=True)

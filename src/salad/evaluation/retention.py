@@ -36,6 +36,11 @@ class ProbeFigure:
     high: float
     chance: float
 
+    @classmethod
+    def of(cls, found: Probed) -> ProbeFigure:
+        """Without the guesses and draws that it comes from."""
+        return cls(found.value, *found.interval, found.chance)
+
 
 @dataclass(frozen=True)
 class LayerFigures:
@@ -120,8 +125,8 @@ def measure_retention(
                 own = probes["after"][name]
                 reference = probes["before"][name] if before is not None else probes["after"][SAME_EARS]
                 rows.setdefault(of, {})[name] = LayerFigures(
-                    after=_plain(own),
-                    before=_plain(reference),
+                    after=ProbeFigure.of(own),
+                    before=ProbeFigure.of(reference),
                     chance=own.chance,
                     retention=retention(own, reference),
                     of_encoder=retention(own, probes["after"][SAME_EARS]),
@@ -186,11 +191,6 @@ def _about_mean(values: np.ndarray, voices: Sequence[str]) -> np.ndarray:
         own = np.array([v == voice for v in voices])
         out[own] -= values[own].mean()
     return out
-
-
-def _plain(found: Probed) -> ProbeFigure:
-    low, high = found.interval
-    return ProbeFigure(found.value, low, high, found.chance)
 
 
 def table_of(figures: RetentionFigures) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

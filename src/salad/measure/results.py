@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from salad.records import null
-from salad.types import Estimate, Gap
+from salad.types import Estimate
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % interval; n: what it was taken over (words, items or documents, as its maker says)."""
+    """An `Estimate` as files hold it: what was not measured, or is of one document alone, is None."""
 
     value: float | None = None
     low: float | None = None
@@ -19,7 +19,7 @@ class Interval:
     n: int | None = None
 
     @classmethod
-    def of(cls, found: Estimate | Gap) -> Interval:
+    def of(cls, found: Estimate) -> Interval:
         """The value, its 95 % bounds and what it is counted over."""
         return cls(found.value, found.low, found.high, found.n)
 

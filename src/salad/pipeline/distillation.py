@@ -14,7 +14,6 @@ import torch
 from salad import config
 from salad.engine import Joined
 from salad.engine.machine import default_device
-from salad.files import read_json
 from salad.measure.divergence import divergence, forgetting, speech_ears, summary
 from salad.model import SaladForConditionalGeneration
 from salad.model.freeze import freeze
@@ -27,7 +26,7 @@ from salad.pipeline.stages.align import load_aligned, load_frames
 from salad.pipeline.streaming import count_left_out, lanes_of, open_stream
 from salad.sequence import Frames
 from salad.sequence.examples import text_examples
-from salad.sequence.stream import ShardSource, check_lanes
+from salad.sequence.stream import ShardSource, StreamBatches, check_lanes
 from salad.training.broadcast_weights import place
 from salad.training.compiled_layers import compile_layers
 from salad.training.distributed import ProcessGroup, shard
@@ -68,36 +67,13 @@ def train_stage(
     if run.recipe.sequence.stream:
         check_lanes(lanes_of(folder, run.recipe.sequence), world.size)  # before hours of loading
     bf16 = run.uses_bf16("train", device)
-    spread = partial(shard, world=world, reshard=settings.reshard, bf16=bf16)
-    model = _placed(run, world, settings.llm, bf16, spread if settings.shard else None, weights)
-    base = model
-    if settings.llm != "frozen":  # the original LLM on its own: training changes the student's
-        base = _placed(run, world, "frozen", bf16, partial(shard, world=world) if settings.shard_teacher else None)
-    if settings.compile:
-        for one in dict.fromkeys((model, base)):
-            compile_layers(one)
-    if settings.checkpoint_activations:
-        model.llm.gradient_checkpointing_enable({"use_reentrant": False})
-        model.llm.train()  # transformers forms activations again only while training; its dropout is 0
+    model, base = _student_and_base(run, world, settings, bf16, weights)
     seed = run.recipe.seed if seed is None else seed
-    stream, plan = None, list[list[Example]]()
-    found = sources(load_tokenizer(run))  # of its own, for a stream reads in a thread
-    if isinstance(found[0], ShardSource):
-        stream = open_stream(folder, settings, run.recipe.sequence, cast(Sequence[ShardSource], found), world, seed)
-    else:
-        plan = plan_batches(cast(Sequence[Source], found), settings.steps, settings.positions, seed)
-        longest = max((1 + len(e.token_ids), e.id) for batch in plan for e in batch)
-        if longest[0] > context:
-            raise SaladError(
-                f"sequence.context: {context} positions, but document {longest[1]} takes {longest[0]}; raise it to that"
-            )
-    small = stream is None and _is_small(plan, base) and not settings.shard_teacher
-    together = settings.shard_teacher or (settings.shard and base is model)
-    most = (lambda number: max(world.gather(number))) if together else (lambda number: number)
+    batches = _batches(run, folder, settings, sources(load_tokenizer(run)), world, seed)  # a stream reads in a thread
     room = max(context, settings.pack_positions)
-    teacher = Teacher(base, cache=small, context=room, alone=small, most=most)
+    teacher = _teacher(settings, model, base, batches, room, world)
     task: SharedTask = DistillTask(
-        model, teacher, stream or plan, alpha=settings.alpha, context=room, objective=Objective.of(settings)
+        model, teacher, batches, alpha=settings.alpha, context=room, objective=Objective.of(settings)
     )
     if run.recipe.model.ears == "symbols":
         task = Together(task, ears_sides(run, model, tokenizer, spoken(), settings, seed, weights_of_texts))
@@ -113,25 +89,70 @@ def train_stage(
         schedule = replace(schedule, decay_share=0.0, checkpoint_every=settings.steps, probe_every=settings.steps)
     elif settings.ctc_steps:
         resume = lower_part_again(run, model, tokenizer, spoken(), settings.ctc_steps, folder / "lower", resume, seed)
-    last = train(
-        model,
-        task,
-        schedule,
-        folder,
-        title=name,
-        bf16=bf16,
-        start_from=resume,
-        probe=probe,
-        world=world,
-        sharded=(settings.shard or settings.shard_teacher) and world.size > 1,
-        stream=stream,
-    )
+    sharded = (settings.shard or settings.shard_teacher) and world.size > 1
+    last = train(model, task, schedule, folder, title=name, bf16=bf16, start_from=resume, probe=probe, world=world,
+                 sharded=sharded, stream=batches if isinstance(batches, StreamBatches) else None)  # fmt: skip
     summary: Summary = {"checkpoint": last.name, "steps": settings.steps}
-    if stream is None:
-        return {**summary, "documents": sum(map(len, plan))}
-    lanes = read_json(last / "state.json")["stream"]["lanes"].values()
-    drawn = sum(source["documents"] for lane in lanes for source in lane.values())
+    if not isinstance(batches, StreamBatches):
+        return {**summary, "documents": sum(map(len, batches))}
+    drawn = sum(world.gather(batches.documents))
     return {**summary, "documents": drawn, "left_out": count_left_out(folder) if world.is_first else 0}
+
+
+def _student_and_base(
+    run: Run, world: ProcessGroup, settings: config.Stage, bf16: bool, weights: Path | None
+) -> tuple[SaladForConditionalGeneration, SaladForConditionalGeneration]:
+    """The model to train, and the one whose LLM teaches: the same where the LLM is frozen."""
+    spread = partial(shard, world=world, reshard=settings.reshard, bf16=bf16)
+    model = _placed(run, world, settings.llm, bf16, spread if settings.shard else None, weights)
+    base = model
+    if settings.llm != "frozen":  # the original LLM on its own: training changes the student's
+        base = _placed(run, world, "frozen", bf16, partial(shard, world=world) if settings.shard_teacher else None)
+    if settings.compile:
+        for one in dict.fromkeys((model, base)):
+            compile_layers(one)
+    if settings.checkpoint_activations:
+        model.llm.gradient_checkpointing_enable({"use_reentrant": False})
+        model.llm.train()  # transformers forms activations again only while training; its dropout is 0
+    return model, base
+
+
+def _batches(
+    run: Run,
+    folder: Path,
+    settings: config.Stage,
+    sources: Sequence[Source] | Sequence[ShardSource],
+    world: ProcessGroup,
+    seed: int,
+) -> StreamBatches | list[list[Example]]:
+    """A stream over shards, or the plan of all batches of examples in memory. Raises SaladError where a document of
+    the plan is longer than sequence.context."""
+    layout = run.recipe.sequence
+    if isinstance(sources[0], ShardSource):
+        return open_stream(folder, settings, layout, cast(Sequence[ShardSource], sources), world, seed)
+    plan = plan_batches(cast(Sequence[Source], sources), settings.steps, settings.positions, seed)
+    longest = max((1 + len(e.token_ids), e.id) for batch in plan for e in batch)
+    if longest[0] > layout.context:
+        raise SaladError(
+            f"sequence.context: {layout.context} positions, but document {longest[1]} takes {longest[0]}; raise it to "
+            "that"
+        )
+    return plan
+
+
+def _teacher(
+    settings: config.Stage,
+    model: SaladForConditionalGeneration,
+    base: SaladForConditionalGeneration,
+    batches: StreamBatches | list[list[Example]],
+    room: int,
+    world: ProcessGroup,
+) -> Teacher:
+    """Reads each document once where its states of all fit; where processes share its layers, as often in each."""
+    small = isinstance(batches, list) and _is_small(batches, base) and not settings.shard_teacher
+    together = settings.shard_teacher or (settings.shard and base is model)
+    most = (lambda number: max(world.gather(number))) if together else (lambda number: number)
+    return Teacher(base, cache=small, context=room, alone=small, most=most)
 
 
 def _ctc_spans(

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from salad.data.withheld import read_withheld
-from salad.evaluation.figures import is_seen
 from salad.files import read_json, write_jsonl
 from salad.measure.hearing import (
     HeardSpan,
@@ -26,6 +25,7 @@ from salad.measure.hearing import (
 )
 from salad.measure.oracle import true_symbols
 from salad.measure.results import ErrorRates, Hearing, Withheld
+from salad.measure.voice_label import is_seen
 from salad.pipeline.corpus_needs import stream_documents
 from salad.pipeline.heldout import HeldoutEvaluator
 from salad.pipeline.run import Run

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from salad.engine.machine import default_device
-from salad.evaluation.figures import UNSEEN, is_seen
 from salad.measure.controls import Spoken, others_frames
+from salad.measure.voice_label import is_seen, voice_label
 from salad.model import SaladForConditionalGeneration
 from salad.model.teacher import Teacher
 from salad.pipeline.run import Run
@@ -37,9 +37,7 @@ class HeldoutEvaluator:
         frames = load_frames(run, "heldout", self.utterances)
         self.examples = speech_examples(run, self.tokenizer, self.utterances, frames)
         unseen = recipe.corpus.unseen_voices
-        self.examples = [
-            replace(e, speaker=f"{e.speaker}{UNSEEN}") if e.speaker in unseen else e for e in self.examples
-        ]
+        self.examples = [replace(e, speaker=voice_label(e.speaker, unseen=e.speaker in unseen)) for e in self.examples]
         seen = {u.document_id: u for u in self.utterances if u.speaker not in unseen}
         documents = load_documents(run, "heldout")
         self.documents = [d for d in documents if d.id in seen]

@@ -114,10 +114,10 @@ def _heard(figures: RunFigures) -> list[tuple[str, str]]:
     """The share that was heard, by its formula, and the word error rate of each voice; in per cent."""
     lines = []
     if share := figures.heard:
-        lines.append((f"heard, {share.formula}, %", _interval(share)))
+        lines.append((f"heard, {share.formula}, %", _percent(share)))
     for row in figures.voices or ():
         if row.wer:
-            lines.append((f"word error rate, {row.voice}, %", _interval(row.wer)))
+            lines.append((f"word error rate, {row.voice}, %", _percent(row.wer)))
     return lines
 
 
@@ -128,11 +128,11 @@ def _accuracies(tasks: Sequence[TaskAccuracies]) -> list[str]:
     rows = []
     for task in tasks:
         chance = "" if task.chance is None else f"{100 * task.chance:.0f}"
-        cells = [_interval(getattr(task, key)) for key in (*columns, "gap")]
+        cells = [_percent(getattr(task, key)) for key in (*columns, "gap")]
         rows.append((task.task, task.n, chance, *cells))
     table = markdown.table(("task", "items", "chance", *columns.values(), "gap"), rows)
     return ["", f"Multiple choice, in per cent [95 % interval]; {told}:", "", *table]
 
 
-def _interval(row: Interval | None) -> str:
+def _percent(row: Interval | None) -> str:
     return with_interval(row, ".0f", scale=100)

@@ -141,79 +141,110 @@ def run_pipeline(
 ) -> Path:
     """Run every stage (or the one named `only`, or those up to `until`) that is not finished; returns its directory.
 
-    only: the stages before it must be finished and fit the recipe, for its result is stamped with what they are made
-    from.
+    only: the stages before it must be finished and fit the recipe: its result is stamped with what they are made from.
     reuse: run directories whose finished stages are taken (as hard links) where everything they depend on is the same.
     replaced: what becomes of results over 10 GB that no longer fit the recipe (see `move_to_replaced`).
     Under torchrun the first process decides, writes and shows; the others join it in the stages that train.
     While it runs no other process may run in the same directory; with `wait=True` this one waits its turn (see `lock`).
     """
-    for name in (only, until):
-        if name is not None and name not in STAGES:
-            raise SaladError(f"stage: {name!r} is not a stage; expected one of {', '.join(STAGES)}")
-    if replaced not in get_args(Replaced):
-        raise SaladError(f"--replaced: got {replaced!r}, expected keep or remove")
+    _check_asked(only, until, replaced)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar for the whole house, in workers too
     run = Run(recipe)
     first, meet, told = _others()
-
-    def check() -> dict[str, str]:
-        if not reuse and only in (None, "assets", "corpus") and not run.finished("corpus"):
-            check_places(recipe.corpus)  # before models are fetched
-        return check_above(run, only) if only else {}
-
-    parts, known = told(check), dict[str, dict[str, str]]()
+    stages = (only,) if only else STAGES[: STAGES.index(until or STAGES[-1]) + 1]
+    parts, known = told(functools.partial(_check_begin, run, only, reuse)), dict[str, dict[str, str]]()
     if first:
-        run.dir.mkdir(parents=True, exist_ok=True)
-        apart = [asdict(departure) for departure in departures(recipe)]
-        write_json(run.dir / "recipe.json", {**recipe.model_dump(mode="json"), "departures": apart})
+        _write_recipe(run)
     above_ran, ran = "", False
-    for above, stage in itertools.pairwise(("", only) if only else ("", *STAGES)):
+    for above, stage in itertools.pairwise(("", *stages)):
         parts |= known.get(above, {})
         parts, state, last, changed = told(functools.partial(_standing, run, stage, parts, known))
         if changed and not ran and last:
             if first:
-                done = take_back(run.folder(stage), run.last_result(stage), replaced)
+                _take_back(run, stage, replaced)
                 known[stage] = noted_inputs(stage, run.folder(stage))
-                console.print(f"{stage}: fits again and is taken back from replaced/; {done}", highlight=False)
             state, changed = last, []
         if state and state.done and not changed and not above_ran:
             if first:
                 console.print(f"[dim]{stage}: finished before, unchanged[/]")
                 remove_marked(run.last_result(stage))  # the run may have been killed just before it was
-            if stage in (only, until):
-                break
             continue
         ran = True
         if state and (changed or above_ran):
-            why = f"{', '.join(changed)} changed" if changed else f"{above_ran} ran again"
             if first and not above_ran:  # what lies below runs again too: asked about now, and not hours later
-                below = STAGES[STAGES.index(stage) : STAGES.index(only or until or STAGES[-1]) + 1]
-                reused = [run.folder(name) for name in below if getattr(stage_module(name), "REUSES", False)]
-                refuse_large([run.folder(name) for name in below], replaced, reused=reused)
+                _refuse_large(run, stages[stages.index(stage) :], replaced)
             if first:
-                reuses = getattr(stage_module(stage), "REUSES", False)
-                done = move_to_replaced(run.folder(stage), run.last_result(stage), replaced, reuses=reuses)
+                why = f"{', '.join(changed)} changed" if changed else f"{above_ran} ran again"
+                _move_away(run, stage, why, replaced)
                 parts |= stage_inputs(stage, recipe)  # nothing there goes on any more
-                console.print(f"{stage}: runs again, because {why}; its last result{done}", highlight=False)
             meet()
             above_ran = stage
         elif not state:
             above_ran = ""  # nothing below can be finished: it never ran
         if first and not state and (found := same_elsewhere(stage, parts, reuse)):
-            shutil.rmtree(run.folder(stage), ignore_errors=True)  # what a stage run before it left there is no result
-            shutil.copytree(found, run.folder(stage), copy_function=os.link)
-            console.print(f"[dim]{stage}: taken from {found.parent}[/]")
+            _take_from(run, stage, found)
         elif first:
             run_stage(run, stage, parts)
         elif getattr(stage_module(stage), "TOGETHER", False):  # the first process runs the others alone
             _function(stage)(run)
         if first:
             known[stage] = noted_inputs(stage, run.folder(stage))
-        if stage in (only, until):
-            break
     meet()
     return run.dir
+
+
+def _check_asked(only: str | None, until: str | None, replaced: str) -> None:
+    """Raise SaladError for a stage, or a fate of large results, that there is not."""
+    for name in (only, until):
+        if name is not None and name not in STAGES:
+            raise SaladError(f"stage: {name!r} is not a stage; expected one of {', '.join(STAGES)}")
+    if replaced not in get_args(Replaced):
+        raise SaladError(f"--replaced: got {replaced!r}, expected keep or remove")
+
+
+def _check_begin(run: Run, only: str | None, reuse: Sequence[Path]) -> dict[str, str]:
+    """Before models are fetched: that the recipe's places of speech and text are there, and, where one stage is asked
+    for, what those before it are made from."""
+    if not reuse and only in (None, "assets", "corpus") and not run.finished("corpus"):
+        check_places(run.recipe.corpus)
+    return check_above(run, only) if only else {}
+
+
+def _write_recipe(run: Run) -> None:
+    """recipe.json: the resolved recipe, and where it departs from the paper."""
+    run.dir.mkdir(parents=True, exist_ok=True)
+    apart = [asdict(departure) for departure in departures(run.recipe)]
+    write_json(run.dir / "recipe.json", {**run.recipe.model_dump(mode="json"), "departures": apart})
+
+
+def _reused(run: Run, stages: Sequence[str]) -> list[Path]:
+    """Folders of those stages that take shards from their last result."""
+    return [run.folder(name) for name in stages if getattr(stage_module(name), "REUSES", False)]
+
+
+def _refuse_large(run: Run, stages: Sequence[str], replaced: Replaced) -> None:
+    """Raise SaladError where results of these stages are too large to be replaced unasked."""
+    refuse_large([run.folder(name) for name in stages], replaced, reused=_reused(run, stages))
+
+
+def _take_back(run: Run, stage: str, replaced: Replaced) -> None:
+    """Put a stage's last result, which fits the recipe again, in place of the one that does not."""
+    done = take_back(run.folder(stage), run.last_result(stage), replaced)
+    console.print(f"{stage}: fits again and is taken back from replaced/; {done}", highlight=False)
+
+
+def _move_away(run: Run, stage: str, why: str, replaced: Replaced) -> None:
+    """Move a result away that no longer fits, and say why its stage runs again."""
+    reuses = bool(_reused(run, [stage]))
+    done = move_to_replaced(run.folder(stage), run.last_result(stage), replaced, reuses=reuses)
+    console.print(f"{stage}: runs again, because {why}; its last result{done}", highlight=False)
+
+
+def _take_from(run: Run, stage: str, found: Path) -> None:
+    """Link a stage's result that another run directory holds."""
+    shutil.rmtree(run.folder(stage), ignore_errors=True)  # what a stage run before it left there is no result
+    shutil.copytree(found, run.folder(stage), copy_function=os.link)
+    console.print(f"[dim]{stage}: taken from {found.parent}[/]")
 
 
 def _standing(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from salad.evaluation.figures import is_seen
+from salad.measure.voice_label import is_seen
 from salad.report.contents import CurvePoint, PurchaseEvidence, Report
 from salad.report.values import (
     STAGES,

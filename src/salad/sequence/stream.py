@@ -233,6 +233,11 @@ class StreamBatches:
     def _draw(self) -> tuple[list[Any], State]:
         return self._stream.draw(), self._stream.state_dict()
 
+    @property
+    def documents(self) -> int:
+        """Drawn by this process up to the batch that was given last."""
+        return sum(source["documents"] for lane in self._state["lanes"].values() for source in lane.values())
+
     def state_dict(self) -> State:
         """JSON; after the batch that was given last, whatever has been drawn ahead of it."""
         return {"step": self._step, **self._state}

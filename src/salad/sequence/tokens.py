@@ -90,7 +90,7 @@ def prompt_ids(tokenizer: Any, text: str, *, after: bool = False) -> list[int]:
     after: as for `token_ids`.
     """
     if OPEN not in text and CLOSE not in text:
-        return (_continued(tokenizer, text, _plain) if after and text else _plain(tokenizer, text))[0]
+        return (_continued(tokenizer, text, _encode) if after and text else _encode(tokenizer, text))[0]
     ids: list[int] = []
     for piece, control in _parted(tokenizer, text):
         if control is None:
@@ -130,10 +130,10 @@ def _any_of(names: Sequence[str] | dict[str, int]) -> str:
 def _begins_anew(tokenizer: Any, control: int) -> bool:
     """Whether this tokenizer writes a text behind a control token as it writes one at the start."""
     name = _control(tokenizer).get(control, "")
-    return _plain(tokenizer, f"{name}x")[0][1:] == _plain(tokenizer, "x")[0]
+    return _encode(tokenizer, f"{name}x")[0][1:] == _encode(tokenizer, "x")[0]
 
 
-def _plain(tokenizer: Any, text: str, **how: Any) -> Encoded:
+def _encode(tokenizer: Any, text: str, **how: Any) -> Encoded:
     """What the tokenizer itself makes of a text; no offsets where it has none."""
     how = {"add_special_tokens": False, **how}
     if not getattr(tokenizer, "is_fast", False):
@@ -145,21 +145,21 @@ def _plain(tokenizer: Any, text: str, **how: Any) -> Encoded:
 def _in_front(tokenizer: Any) -> list[int]:
     """What the tokenizer itself puts before a text."""
     for text in GUARDS[::-1]:
-        own, whole = (_plain(tokenizer, text, add_special_tokens=special)[0] for special in (False, True))
+        own, whole = (_encode(tokenizer, text, add_special_tokens=special)[0] for special in (False, True))
         for at in range(len(whole) - len(own) + 1):
             if own and whole[at : at + len(own)] == own:
                 return whole[:at]
-    return _plain(tokenizer, "", add_special_tokens=True)[0]  # no text has tokens of its own
+    return _encode(tokenizer, "", add_special_tokens=True)[0]  # no text has tokens of its own
 
 
 def _characters(tokenizer: Any, text: str) -> Encoded:
-    """`_plain` without control tokens, by any kind of tokenizer.
+    """`_encode` without control tokens, by any kind of tokenizer.
 
     `split_special_tokens` passes by those that are declared so. A vocabulary that holds their names as pieces (a
     unigram model, one of whole words), and control tokens that are not declared, need more: the name is cut behind its
     first character.
     """
-    ids, offsets = _plain(tokenizer, text, split_special_tokens=True)
+    ids, offsets = _encode(tokenizer, text, split_special_tokens=True)
     control = _control(tokenizer)
     if not offsets or control.keys().isdisjoint(ids):
         return ids, offsets
@@ -215,8 +215,8 @@ def _control(tokenizer: Any) -> dict[int, str]:
 def _puts_a_space(tokenizer: Any) -> bool:
     """Whether a text alone has other tokens than in the middle of one: the tokenizer puts a space before it."""
     if tokenizer not in _SPACES:
-        behind = {text: _behind_a_guard(tokenizer, text, _plain) for text in ("x", " x", ".")}
-        _SPACES[tokenizer] = any(found and found[0] != _plain(tokenizer, text)[0] for text, found in behind.items())
+        behind = {text: _behind_a_guard(tokenizer, text, _encode) for text in ("x", " x", ".")}
+        _SPACES[tokenizer] = any(found and found[0] != _encode(tokenizer, text)[0] for text, found in behind.items())
     return _SPACES[tokenizer]
 
 

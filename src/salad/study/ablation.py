@@ -11,17 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from salad.evaluation.figures import is_seen
 from salad.files import read_json, read_jsonl
 from salad.measure.format import Z95, with_detectable, with_interval
 from salad.measure.results import RunFigures
-from salad.measure.statistics import DRAWS_OF_ARMS, blocked_spread, detectable, pooled_spread, two_sources_reach
+from salad.measure.statistics import (
+    DRAWS_OF_ARMS,
+    blocked_spread,
+    detectable,
+    middle_95,
+    pooled_spread,
+    two_sources_reach,
+)
+from salad.measure.voice_label import is_seen
 from salad.records import read_records
+from salad.study.cell_figures import DocumentSum, Sums, mean
 from salad.types import SaladError
 
 REPLICATE = "select.replicate"
 FEW = 3  # pairs of trainings from which on an interval holds the chance of training, too
-Sums = Mapping[str, tuple[float, int, str]]  # of each document: summed KL, tokens, domain
 Everywhere = Callable[[str], bool]
 
 
@@ -78,8 +85,9 @@ class Difference:
 
 
 def document_sums(run_dir: Path, of: str = "stage2") -> Sums:
-    """{document of a seen voice: (summed KL, tokens, domain)} of a run's divergence.jsonl."""
-    return {r.id: (r.kl, r.count, r.domain) for r in _seen_rows(run_dir, of)}
+    """Of the seen voices' documents, out of a run's divergence.jsonl."""
+    by_id = {r.id: DocumentSum(r.id, r.domain, r.kl, r.count, r.speaker) for r in _seen_rows(run_dir, of)}
+    return tuple(by_id.values())
 
 
 def _seen_rows(run_dir: Path, of: str = "stage2") -> list[Seen]:
@@ -122,8 +130,8 @@ def compare(
 
 
 def paired(
-    arm: Sequence[Sums],
-    reference: Sequence[Sums],
+    arm: Sequence[Sequence[DocumentSum]],
+    reference: Sequence[Sequence[DocumentSum]],
     *,
     domains: Everywhere = lambda _: True,
     cells: Sequence[Any] | None = None,
@@ -131,25 +139,27 @@ def paired(
     resamples: int = DRAWS_OF_ARMS,
     seed: int = 0,
 ) -> Difference:
-    """Compare tables {document: (summed KL, tokens, domain)}, training by training.
+    """Compare what each training has of each document, training by training.
 
     From FEW pairs on a t interval over trainings, and one over documents (which are resampled, the same for both arms)
     in quadrature; with fewer, over documents alone. spread: of the pairs' differences, and its freedom, pooled
     over more cells than these. Without it, it is pooled over `cells`, which name the cell of each pair, or over all
     pairs as one cell where none has two.
     """
-    shared = set.intersection(*(set(one) for runs in (arm, reference) for one in runs))
-    ids = sorted(i for i in shared if domains(arm[0][i][2]))
+    tables = [[{d.id: d for d in own} for own in runs] for runs in (arm, reference)]
+    shared = set.intersection(*(set(one) for runs in tables for one in runs))
+    first = tables[0][0]
+    ids = sorted(i for i in shared if domains(first[i].domain))
     if not ids:
         raise SaladError("compare: the runs share no measured document in these domains; compare runs of one corpus")
-    kl = [np.array([[one[i][0] for i in ids] for one in runs]) for runs in (arm, reference)]  # [replicates, documents]
-    count, difference = np.array([arm[0][i][1] for i in ids], dtype=float), kl[0] - kl[1]
+    kl = [np.array([[one[i].kl for i in ids] for one in runs]) for runs in tables]  # [replicates, documents]
+    count, difference = np.array([first[i].count for i in ids], dtype=float), kl[0] - kl[1]
     pairs, of_documents = difference.sum(axis=1) / count.sum(), difference.mean(axis=0)
     columns = np.random.default_rng(seed).integers(0, len(ids), (resamples, len(ids)))
-    low, high = np.percentile(of_documents[columns].sum(axis=1) / count[columns].sum(axis=1), [2.5, 97.5])
+    low, high = middle_95(of_documents[columns].sum(axis=1) / count[columns].sum(axis=1))
     value = float(pairs.mean())
     if len(arm) < FEW:
-        return Difference(value, float(low), float(high), len(arm), len(ids))
+        return Difference(value, low, high, len(arm), len(ids))
     own, freedom = spread or pooled_spread([pairs[[c == cell for c in cells or ()]] for cell in set(cells or ())])
     if not freedom:
         own, freedom = pooled_spread([pairs])
@@ -178,7 +188,7 @@ def table(rows: Sequence[CellRun], reference: str | None = None) -> tuple[list[s
     def told(pairs: Sequence[tuple[CellRun, CellRun]], domains: set[str] | None) -> str:
         """The difference over these domains (None: all), with the spread over all arms in the same domains."""
         inside = domains.__contains__ if domains is not None else lambda _: True
-        spread, freedom = blocked_spread({key: _mean(one, domains) for key, one in sums.items()})
+        spread, freedom = blocked_spread({key: _mean_inside(one, domains) for key, one in sums.items()})
         sides = [[Path(r.run_dir) for r in side] for side in zip(*pairs, strict=True)]
         found = compare(*sides, domains=inside, spread=(math.sqrt(2) * spread, freedom))
         return difference_text(found) + (f" ({', '.join(sorted(domains))})" if domains is not None else "")
@@ -186,10 +196,10 @@ def table(rows: Sequence[CellRun], reference: str | None = None) -> tuple[list[s
     lines = []
     for arm, own in arms.items():
         runs = [Path(r.run_dir) for r in own]
-        cost = [_average([sum(r.seconds.values()) if r.seconds is not None else None for r in own], ".0f")]
-        cost.append(_average([_hours(run) for run in runs], ".2f"))
-        m = [_average([_mean(sums[arm, _replicate(r)]) for r in own])]
-        m += [_average([_exposed(run, kind) for run in runs]) for kind in ("seen", "unseen")]
+        cost = [_average_text([sum(r.seconds.values()) if r.seconds is not None else None for r in own], ".0f")]
+        cost.append(_average_text([_hours(run) for run in runs], ".2f"))
+        m = [_average_text([mean(sums[arm, _replicate(r)]) for r in own])]
+        m += [_average_text([_exposed(run, kind) for run in runs]) for kind in ("seen", "unseen")]
         line, pairs = [arm, str(len(own)), *cost, *m], _pairs(own, arms[name])
         if arm == name or not pairs:
             lines.append([*line, "" if arm == name else "no replicate in common", "", ""])
@@ -210,9 +220,9 @@ def _pairs(arm: Sequence[CellRun], reference: Sequence[CellRun]) -> list[tuple[C
     return [(r, by_replicate[_replicate(r)]) for r in arm if _replicate(r) in by_replicate]
 
 
-def _mean(sums: Sums, domains: set[str] | None = None) -> float:
-    rows = [(kl, n) for kl, n, domain in sums.values() if domains is None or domain in domains]
-    return sum(kl for kl, _ in rows) / max(1, sum(n for _, n in rows))
+def _mean_inside(sums: Sums, domains: set[str] | None) -> float:
+    """Over the documents of these domains; None: over all."""
+    return mean([d for d in sums if domains is None or d.domain in domains])
 
 
 def _exposed(run_dir: Path, kind: str) -> float | None:
@@ -229,7 +239,7 @@ def _hours(run_dir: Path) -> float | None:
     return sum(hours) if len(hours) == 2 and None not in hours else None
 
 
-def _average(values: Sequence[float | None], spec: str = ".3f") -> str:
+def _average_text(values: Sequence[float | None], spec: str = ".3f") -> str:
     known = [value for value in values if value is not None]
     return f"{np.mean(known):{spec}}" if known else ""
 

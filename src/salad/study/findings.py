@@ -16,7 +16,7 @@ from salad.study.ablation import FEW, bought_more, paired
 from salad.study.cell_figures import BaseFigures, DocumentSum, DoneCell, GridRow, mean
 from salad.study.own_findings import beyond, without_hearing
 from salad.study.regression import Regression, partial_r2, regress, regress_within
-from salad.study.scaling_law import Interval, Law, fit_law
+from salad.study.scaling_law import Law, fit_law
 from salad.study.verdicts import (
     HOLDS,
     OPEN,
@@ -31,7 +31,7 @@ from salad.study.verdicts import (
     percent,
     several_sizes,
 )
-from salad.types import SaladError
+from salad.types import Estimate, SaladError
 
 TEXT_MARGIN = 2.0  # points
 M_MARGIN = 0.03  # nats: M that falls by less has not been helped
@@ -241,7 +241,7 @@ def _law(rows: Sequence[GridRow], speech: str) -> Finding:
     return Finding("2", claim, paper, ours, HOLDS, why, names(own), p)
 
 
-def _open(found: Interval) -> Interval:
+def _open(found: Estimate) -> Estimate:
     """The interval with no upper end where that is too far off to say anything."""
     return found if found.high < 100 else replace(found, high=math.inf)
 
@@ -299,12 +299,13 @@ def _text_stays(rows: Sequence[GridRow], base: BaseFigures) -> Finding:
     return judged("5", claim, paper, ours, found, own, why, null=-TEXT_MARGIN, unit="points")
 
 
-def _by_group(right: str, groups: Sequence[str]) -> dict[str, tuple[float, int, str]]:
-    table: dict[str, tuple[float, int, str]] = {}
+def _by_group(right: str, groups: Sequence[str]) -> list[DocumentSum]:
+    """Right answers of each document's items in the place of KL, and its items in that of tokens."""
+    table: dict[str, tuple[float, int]] = {}
     for one, group in zip(right, groups, strict=True):
-        correct, count, _ = table.get(group, (0.0, 0, ""))
-        table[group] = (correct + float(one), count + 1, "")
-    return table
+        correct, count = table.get(group, (0.0, 0))
+        table[group] = (correct + float(one), count + 1)
+    return [DocumentSum(group, "", correct, count) for group, (correct, count) in table.items()]
 
 
 def _speech_on_m(rows: Sequence[GridRow]) -> Finding:

@@ -10,7 +10,6 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from salad.evaluation.benchmark import BenchmarkOptions, prepare, task_request
-from salad.evaluation.figures import is_seen
 from salad.evaluation.next_sentence import NextSentenceItem, build_items
 from salad.evaluation.prompt import Request, Segment, segments
 from salad.evaluation.score import per_token, score
@@ -37,6 +36,7 @@ from salad.measure.hearing import (
     word_recall,
 )
 from salad.measure.results import Interval, Share
+from salad.measure.voice_label import is_seen
 from salad.model import load_encoder
 from salad.model.teacher import Teacher
 from salad.pipeline.hearing import listen, read_words

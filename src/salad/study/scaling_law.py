@@ -13,8 +13,8 @@ from scipy import stats
 
 from salad.files import read_jsonl
 from salad.measure.format import with_interval
-from salad.measure.statistics import DRAWS_REFITTED
-from salad.types import SaladError
+from salad.measure.statistics import DRAWS_REFITTED, middle_95
+from salad.types import Estimate, SaladError
 
 BETAS = np.geomspace(0.02, 4.0, 160)
 HUBER = 1.345  # in units of the noise: 95 % efficient under normal noise (Huber 1981)
@@ -24,29 +24,22 @@ FAR = 1e6  # hours beyond which a law says nothing any more: never
 
 
 @dataclass(frozen=True)
-class Interval:
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Law:
-    """M(D) = E + B * D^-beta, D in the unit of the data, with 95 % bootstrap intervals.
+    """M(D) = E + B * D^-beta, D in the unit of the data, with 95 % bootstrap intervals, each over the points.
 
     aicc and aicc_power: corrected Akaike criterion of this law and of B * D^-beta alone (lower is better); where the
     power law's is not higher, E cannot be told from 0. near_floor: D at which M = 1.05 E (None where E is 0);
     extrapolated: that lies beyond the largest D measured.
     """
 
-    e: Interval
-    b: Interval
-    beta: Interval
+    e: Estimate
+    b: Estimate
+    beta: Estimate
     noise: float
     points: int
     aicc: float
     aicc_power: float
-    near_floor: Interval | None
+    near_floor: Estimate | None
     extrapolated: bool
 
     @property
@@ -75,12 +68,13 @@ def fit_law(
     # and a little over it, since resampled residuals are less spread than the errors that they stand for.
     widen = stats.t.ppf(0.98, max(freedom, 1)) / stats.norm.ppf(0.975)
 
-    def interval(values: np.ndarray, value: float, floor: float = 0.0, log: bool = False) -> Interval:
+    def interval(values: np.ndarray, value: float, floor: float = 0.0, log: bool = False) -> Estimate:
         change = np.log if log else np.asarray
-        low, high = np.percentile(change(values), [2.5, 97.5])
+        low, high = middle_95(change(values))
         at = change(value)
         low, high = at + (min(low, at) - at) * widen, at + (max(high, at) - at) * widen
-        return Interval(value, max(floor, float(np.exp(low) if log else low)), float(np.exp(high) if log else high))
+        ends = max(floor, float(np.exp(low) if log else low)), float(np.exp(high) if log else high)
+        return Estimate(value, *ends, len(m))
 
     e, b, beta = theta
     scaled = found[:, 1] * unit ** found[:, 2]
@@ -89,7 +83,7 @@ def fit_law(
         with np.errstate(divide="ignore", over="ignore"):
             reach = (found[:, 1] / (0.05 * np.maximum(found[:, 0], 1e-9))) ** (1 / found[:, 2]) * unit
         value = float((b / (0.05 * e)) ** (1 / beta) * unit)
-        near = Interval(value, *(float(v) for v in np.percentile(np.minimum(reach, 1e30), [2.5, 97.5])))
+        near = Estimate(value, *middle_95(np.minimum(reach, 1e30)), len(m))
     power = _power_law(x, m)
     floor = interval(found[:, 0], float(e))
     most = max(floor.value, float(m.min()) * (1 + 2 * noise))  # a floor lies under what was measured, but for its noise
@@ -113,7 +107,7 @@ def hours_at(
     *,
     resamples: int = DRAWS_REFITTED,
     seed: int = 0,
-) -> Interval:
+) -> Estimate:
     """D at which the law of these points comes to M = `target`, with its 95 % bootstrap interval, infinite ends where
     resampled laws never do. Raises SaladError as `fit_law`."""
     d, m = _checked(data, misalignment)
@@ -124,7 +118,7 @@ def hours_at(
         draws = (np.append(found[:, 1], theta[1]) / np.maximum(above, 1e-12)) ** (1 / np.append(found[:, 2], theta[2]))
     draws = np.where((above <= 0) | (draws * unit > FAR), np.inf, draws * unit)
     low, high = np.percentile(draws[:-1], [2.5, 97.5], method="nearest")
-    return Interval(float(draws[-1]), float(min(low, draws[-1])), float(max(high, draws[-1])))
+    return Estimate(float(draws[-1]), float(min(low, draws[-1])), float(max(high, draws[-1])), len(m))
 
 
 def _checked(data: Sequence[float], misalignment: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

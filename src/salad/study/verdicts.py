@@ -10,7 +10,7 @@ from typing import Any
 from salad.measure.format import with_interval
 from salad.measure.results import Interval
 from salad.measure.statistics import DRAWS_OF_ARMS, detectable, holm, two_sided_p
-from salad.study.ablation import FEW, Difference, paired
+from salad.study.ablation import FEW, Difference, Everywhere, paired
 from salad.study.cell_figures import DocumentSum, DoneCell, GridRow
 from salad.study.regression import Regression
 from salad.types import SaladError
@@ -81,10 +81,10 @@ def paired_documents(
     spread is pooled over cells of one share (None: all alike). nan of 0 documents where none is in these domains.
     """
     size = min(len(a), len(b))
-    tables = [[{d.id: (d.kl, d.count, d.domain) for d in own} for own in group[:size]] for group in (a, b)]
     cells = list(shares or [1.0] * size)[:size]
     try:
-        return paired(*tables, domains=lambda d: not domains or d in domains, cells=cells, resamples=resamples)
+        inside: Everywhere = lambda domain: not domains or domain in domains  # noqa: E731
+        return paired(a[:size], b[:size], domains=inside, cells=cells, resamples=resamples)
     except SaladError:  # none in these domains
         return Difference(math.nan, math.nan, math.nan, size, 0)
 

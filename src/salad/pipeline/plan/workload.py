@@ -102,7 +102,7 @@ def workload(recipe: Recipe, speech_hours: float | None = None, pace: float = SE
     narrow_s = own.seconds + told.seconds
     seconds = recipe.select.budget_share * narrow_s
     bought = Amount(seconds / max(1.0, each * pace), seconds / pace, seconds)
-    return Workload(own, told, heldout, spoken, web, _plain(recipe), probe, bought, domains, counted)
+    return Workload(own, told, heldout, spoken, web, _plain_text(recipe), probe, bought, domains, counted)
 
 
 def _prepared(recipe: Recipe, pace: float) -> tuple[Amount, Amount, Amount, Amount, float]:
@@ -130,7 +130,7 @@ def _prepared(recipe: Recipe, pace: float) -> tuple[Amount, Amount, Amount, Amou
     return told, web, every, missing, float(len({d.domain for d in heldout}))
 
 
-def _plain(recipe: Recipe) -> Amount:
+def _plain_text(recipe: Recipe) -> Amount:
     """Text against forgetting that is kept on the disk: what both stages read of it."""
     if not recipe.corpus.plain_text:
         return Amount()
