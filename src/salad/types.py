@@ -189,3 +189,8 @@ class Gap:
     low: float
     high: float
     n: int
+
+
+def first_line_of(error: BaseException) -> str:
+    """The first line of a library's error, which may be as long as a page."""
+    return str(error).strip().split("\n", 1)[0][:160]
