@@ -81,7 +81,7 @@ class Model:
 
         processor = self.processor
         parts = [{"type": "audio", "audio": audio}, *([{"type": "text", "text": f" {text}"}] if text else [])]
-        messages: list[dict[str, Any]] = [{"role": "user", "content": parts}]
+        messages: list[Any] = [{"role": "user", "content": parts}]
         prompt, add_start = processor.turns(messages)
         heard = [recording_of(part) for part in audio_parts(messages)]
         inputs = processor(prompt, heard, add_start=add_start).to(self.model.device)
