@@ -184,3 +184,8 @@ class Estimate:
 @dataclass(frozen=True)
 class Gap(Estimate):
     """Text accuracy minus speech accuracy on the same items, with its paired-bootstrap 95 % interval."""
+
+
+def first_line_of(error: BaseException) -> str:
+    """The first line of a library's error, which may be as long as a page."""
+    return str(error).strip().split("\n", 1)[0][:160]

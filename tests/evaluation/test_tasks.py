@@ -349,9 +349,10 @@ def test_a_bad_file_is_one_clear_error(tmp_path, bad, words):
         (["--score-only", "--out", "gone"], "gone holds no eval.json"),
     ],
 )
-def test_bad_arguments(arguments, words):
+def test_bad_arguments(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     result = run(*arguments)
-    assert result.exit_code == 2 and words in result.stderr
+    assert result.exit_code == 2 and words in result.stderr and not (tmp_path / "gone").exists()
 
 
 def test_what_cannot_be_written_is_said_before_anything_is_scored(items_file, tmp_path):

@@ -31,7 +31,7 @@ def copy_flac(source: str | Path, path: str | Path, samples: np.ndarray, sample_
         head = file.read(42)
         if head[:5] not in (b"fLaC\0", b"fLaC\x80") or head[5:8] != b"\0\0\x22" or head[18:26] != told:
             return False
-        if hashlib.md5(_of_16_bits(samples).tobytes()).digest() != head[26:42]:
+        if hashlib.md5(of_16_bits(samples).tobytes()).digest() != head[26:42]:
             return False
         data = head + file.read()
     at, last = 42, data[4] >> 7
@@ -49,14 +49,14 @@ def write_opus(path: str | Path, samples: np.ndarray, sample_rate_hz: int) -> No
 
 def _write(path: Path, samples: np.ndarray, sample_rate_hz: int, container: str, codec: str) -> None:
     encoded = io.BytesIO()  # libsndfile does not tell a full disk from another error; Python's own write does
-    ready = _of_16_bits(samples) if codec == "PCM_16" else np.clip(samples, -1.0, 1.0)
+    ready = of_16_bits(samples) if codec == "PCM_16" else np.clip(samples, -1.0, 1.0)
     soundfile.write(encoded, ready, sample_rate_hz, format=container, subtype=codec)
     data = encoded.getvalue()
     with whole_file(path) as file:
         file.write(_with_serial_zero(data) if container == "OGG" else data)
 
 
-def _of_16_bits(samples: np.ndarray) -> np.ndarray:
+def of_16_bits(samples: np.ndarray) -> np.ndarray:
     """int16 of samples in [-1, 1] as libsndfile makes them of floats, in less time; what is beyond is clipped."""
     scaled = np.rint(np.asarray(samples, np.float32) * np.float32(32768))
     whole: np.ndarray = np.clip(scaled, -32768, 32767).astype("<i2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -105,7 +106,7 @@ def evaluate(
         from salad.evaluation.benchmark import score_samples
         from salad.pipeline.lock import owned
 
-        with owned(out, wait=wait, field="--out"):
+        with owned(out, wait=wait, field="--out") if out.is_dir() else nullcontext():  # else there is nothing to score
             typer.echo(score_samples(out), nl=False)
         return
     heard = None

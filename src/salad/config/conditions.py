@@ -7,7 +7,7 @@ import math
 from salad.types import SaladError
 
 CONDITIONS = "white[:SNR_DB], reverb[:RT60_S], codec[:opus|mp3], speed:FACTOR, telephone, or several joined by +"
-CODECS = ("opus", "mp3")
+CODECS = {"opus": 1.0, "mp3": 0.99}  # libsndfile's level: about 12 and 16 kbit/s
 NUMBERS = {"white": ("10", -30, 80), "reverb": ("0.5", 0.05, 5), "speed": ("", 0.5, 2)}  # default, lowest, highest
 
 

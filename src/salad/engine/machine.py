@@ -26,6 +26,14 @@ class Machine(TypedDict):
     gpu: str | None
 
 
+def wait_for(device: str) -> None:
+    """Wait until a GPU has done what it was given; a CPU has."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
 def default_device() -> str:
     """ "cuda" where torch finds a GPU, else "cpu"."""
     import torch

@@ -9,11 +9,10 @@ import numpy as np
 from scipy.signal import butter, fftconvolve, sosfiltfilt
 
 from salad.audio import resample, to_samples
-from salad.config.conditions import parse_condition
+from salad.config.conditions import CODECS, parse_condition
 
 REVISION = 1  # counts the changes of this file that change samples: what was scored before is scored again
 Change = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
-CODECS = {"opus": 1.0, "mp3": 0.99}  # libsndfile's level: about 12 and 16 kbit/s
 CODEC_HZ = 16_000
 TELEPHONE_HZ, TELEPHONE_BAND_HZ = 8_000, (300, 3_400)
 

@@ -38,7 +38,7 @@ from salad.model.nested import UNNEST, nests_text
 from salad.objective.distill import kl_per_position
 from salad.sequence import start_token_id
 from salad.text.chat import writes_words
-from salad.types import SaladError
+from salad.types import SaladError, first_line_of
 
 KEPT_FROM = 10_000_000  # parameters: a smaller LLM is read faster than a file is worth
 # What transformers and its families raise on what they are not made for.
@@ -188,7 +188,7 @@ def _tried(name: str, look: Callable[[PreTrainedModel], Check], llm: PreTrainedM
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.160}"
+    return f"{type(error).__name__}: {first_line_of(error)}"
 
 
 def _attention(llm: PreTrainedModel) -> Check:

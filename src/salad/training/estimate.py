@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoConfig
@@ -24,8 +24,21 @@ from salad.model.nested import causal_config
 from salad.text.phonemes import Symbols
 from salad.types import SaladError
 
-# Peak bf16 operations a second (dense), from the makers' data sheets.
-GPUS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
+
+class Gpu(NamedTuple):
+    """Of its maker's data sheet: peak bf16 operations a second (dense), and bytes a second that it sends, one way."""
+
+    flops: float
+    link: float  # NVLink's, half of what the sheet gives for both ways; PCIe's where it has none
+
+
+GPUS = {
+    "H200": Gpu(989e12, 450e9),
+    "H100": Gpu(989e12, 450e9),
+    "A100": Gpu(312e12, 300e9),
+    "L40S": Gpu(362e12, 32e9),
+    "RTX 4090": Gpu(165e12, 32e9),
+}
 UTILISATION = 0.40  # share of the peak that a well-fed step reaches
 SECONDS_PER_WORD, TOKENS_PER_WORD = 0.38, 1.35  # English read aloud; a byte-level BPE of 50 k to 150 k tokens
 
@@ -60,7 +73,7 @@ class TrainingEstimate:
 
     def hours(self, gpu: str) -> float:
         """On one such GPU, at UTILISATION of its peak."""
-        return self.flops / (GPUS[gpu] * UTILISATION) / 3600
+        return self.flops / (GPUS[gpu].flops * UTILISATION) / 3600
 
 
 def meta_model(settings: Recipe) -> SaladForConditionalGeneration:

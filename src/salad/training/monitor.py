@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from salad.engine.machine import wait_for
 from salad.files import write_json, write_tensors
 from salad.types import Example
 
@@ -90,10 +91,10 @@ def peak_flops(device: str, bf16: bool) -> float:
     a, b = (torch.randn(side, side, dtype=dtype, device=device, generator=own) for _ in range(2))
     best = float("inf")
     for _ in range(4):
-        _wait(device)
+        wait_for(device)
         start = time.perf_counter()
         a @ b
-        _wait(device)
+        wait_for(device)
         best = min(best, time.perf_counter() - start)
     return 2.0 * side**3 / best
 
@@ -140,8 +141,3 @@ def save_batch(folder: Path, step: int, packs: list[Any], why: Mapping[str, floa
     path = folder / "bad-batch.json"
     write_json(path, {"step": step, **why, "members": members})
     return path
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()

@@ -15,6 +15,7 @@ import soundfile
 
 from salad.audio import read_audio, to_samples, to_seconds
 from salad.audio.decode import check_range, frames_told, tells_its_length
+from salad.audio.encode import of_16_bits
 from salad.types import SaladError
 
 BLOCK = 1 << 17  # samples
@@ -117,7 +118,7 @@ def _measure_other(source: str | Path | bytes, start_s: float, duration_s: float
         kind,
         power,
         power,
-        digest=blake2b(_as_16_bits(samples), digest_size=8).hexdigest(),
+        digest=blake2b(of_16_bits(samples).tobytes(), digest_size=8).hexdigest(),
     )
 
 
@@ -138,7 +139,7 @@ def _measure(path: str | Path, file: soundfile.SoundFile, declared: int) -> Audi
             full = high >= FULL_SCALE
             flat = full & (np.diff(block, axis=0, prepend=np.nan) == 0)
             clipped += int((flat | (high > 1.0)).any(axis=1).sum())
-        digest.update(_as_16_bits(mono))
+        digest.update(of_16_bits(mono).tobytes())
     if num_heard == 0:
         raise SaladError(f"audio: {path} holds no samples that can be decoded")
     missing_s = to_seconds(declared - num_heard, file.samplerate)
@@ -153,10 +154,6 @@ def _measure(path: str | Path, file: soundfile.SoundFile, declared: int) -> Audi
         digest=digest.hexdigest(),
         missing_s=missing_s if missing_s > SLACK_S else 0.0,
     )
-
-
-def _as_16_bits(mono: np.ndarray) -> bytes:
-    return np.clip(np.rint(mono * 32768.0), -32768, 32767).astype("<i2").tobytes()
 
 
 def _blocks(file: soundfile.SoundFile, declared: int) -> Iterator[np.ndarray]:

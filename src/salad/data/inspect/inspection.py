@@ -22,7 +22,7 @@ from salad.data.inspect.layout import count_quarantine, find_parts, read_parts
 from salad.data.inspect.result import Inspection, LengthLimits, Looked, PartAmount
 from salad.data.inspect.summary import Count, Summary
 from salad.data.inspect.text_checks import failed_text_checks
-from salad.data.readers.rows import Row, check_text, source_of, times_fault, to_row
+from salad.data.readers.rows import Row, check_text, source_of, times_fault, to_row, utf8
 from salad.engine import Shard, run_shards
 from salad.files import number64, write_jsonl
 from salad.records import from_json, to_json
@@ -185,7 +185,7 @@ def _audio_faults(row: Row, stats: AudioStats, min_s: float, max_s: float) -> It
 def _utf8(value: Any) -> Any:
     """The text with what no file can hold (bytes of a name that are not UTF-8) written out."""
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
+        return utf8(value)
     if isinstance(value, dict):
         return {_utf8(key): _utf8(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

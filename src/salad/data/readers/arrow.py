@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from salad.config import Speech
-from salad.data.readers.columns import StreamEnd, is_bytes, is_text, need_pyarrow, open_arrow, short
+from salad.data.readers.columns import StreamEnd, is_bytes, is_text, need_pyarrow, open_arrow
 from salad.data.readers.rows import (
     AUDIO_FIELDS,
     ENDS,
@@ -29,7 +29,7 @@ from salad.data.readers.rows import (
     with_path,
 )
 from salad.files import JsonObject
-from salad.types import SaladError
+from salad.types import SaladError, first_line_of
 
 BATCH_ROWS = 256
 OTHER_FIELDS = (
@@ -69,7 +69,7 @@ def read_parquet(files: list[Path], entry: Speech) -> Iterator[Row]:
             inside = not (names_files or _only_paths(file, audio))
             leaves = others + ([] if inside else [audio if names_files else f"{audio}.path"])
         except (pyarrow.ArrowException, OSError) as error:
-            yield broken_file(path, f"{path}: cannot be read: {short(error)}; is it cut off? Copy it again")
+            yield broken_file(path, f"{path}: cannot be read: {first_line_of(error)}; is it cut off? Copy it again")
             continue
         count = 0
         for group in range(file.num_row_groups):  # a damaged one costs its own rows
@@ -83,7 +83,7 @@ def read_parquet(files: list[Path], entry: Speech) -> Iterator[Row]:
                         yield _row(value, name, path, entry, audio, part, silent)
                         index, left = index + 1, left - 1
             except (pyarrow.ArrowException, OSError) as error:
-                why = f"{left} rows of row group {group} cannot be read: {short(error)}; copy it again"
+                why = f"{left} rows of row group {group} cannot be read: {first_line_of(error)}; copy it again"
                 yield Row(id=f"{path.name} (row group {group})", audio=str(path), problem=f"{path}: {why}")
             count += file.metadata.row_group(group).num_rows
 
@@ -110,7 +110,7 @@ def read_arrow(files: list[Path], entry: Speech) -> Iterator[Row]:
         except StreamEnd as error:
             yield broken_file(path, str(error))
         except (pyarrow.ArrowException, OSError) as error:
-            yield broken_file(path, f"{path}: cannot be read: {short(error)}; is it cut off? Copy it again")
+            yield broken_file(path, f"{path}: cannot be read: {first_line_of(error)}; is it cut off? Copy it again")
 
 
 def table_rows(batch: Any) -> Iterator[JsonObject]:

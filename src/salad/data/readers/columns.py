@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from salad.types import SaladError
+from salad.types import SaladError, first_line_of
 
 FILE_MARK = b"ARROW1"  # of an Arrow file; a stream begins with its first message
 END_BYTES = 8  # of the mark that a writer puts behind the last batch of a stream
@@ -74,7 +74,8 @@ def read_cell(path: str, part: tuple[Any, ...], name: str) -> bytes:
         whole = _parquet_group(path, *where, column) if kind == "parquet" else _arrow_column(path, column)
         value = whole[index].as_py()
     except (pyarrow.ArrowException, OSError, IndexError) as error:
-        raise SaladError(f"audio: {name} cannot be read ({short(error)}); is its file damaged? Copy it again") from None
+        why = f"audio: {name} cannot be read ({first_line_of(error)}); is its file damaged? Copy it again"
+        raise SaladError(why) from None
     data = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(data, bytes) or not data:
         raise SaladError(f"audio: {name} holds no bytes; re-export the dataset with its audio inside")
@@ -100,8 +101,3 @@ def _arrow_column(path: str, column: str) -> Any:
     except (pyarrow.ArrowException, OSError, StreamEnd):
         pass  # the reader of its rows has said so
     return pyarrow.chunked_array(parts, schema.field(column).type)
-
-
-def short(error: BaseException) -> str:
-    """The first line of an error of pyarrow's."""
-    return str(error).split("\n", 1)[0][:160]

@@ -10,7 +10,7 @@ from typing import Any
 
 from salad.config import Text
 from salad.data.readers.arrow import hub_files, table_rows
-from salad.data.readers.columns import need_pyarrow, open_arrow, short
+from salad.data.readers.columns import need_pyarrow, open_arrow
 from salad.data.readers.detect import (
     holds_json,
     kind_of,
@@ -22,7 +22,7 @@ from salad.data.readers.rows import check_text, label, pick, utf8
 from salad.data.readers.splits import of_split, outside_split
 from salad.files import JsonObject, first_bytes, hash64, json_lines, read_lines
 from salad.text.sentences import ENDS
-from salad.types import Document, SaladError
+from salad.types import Document, SaladError, first_line_of
 
 FIELDS = ("text", "content", "raw_content", "document")
 BATCH_ROWS = 512
@@ -222,7 +222,7 @@ def _cells(path: Path, entry: Text, kind: str) -> Iterator[JsonObject]:
         for batch in batches:
             yield from table_rows(batch)
     except (pyarrow.ArrowException, OSError) as error:
-        raise SaladError(f"{path}: cannot be read ({short(error)}); is it cut off? Copy it again") from None
+        raise SaladError(f"{path}: cannot be read ({first_line_of(error)}); is it cut off? Copy it again") from None
 
 
 def _columns(names: list[str], entry: Text, path: Path) -> list[str]:

@@ -21,7 +21,7 @@ import torch
 
 from salad.config import Recipe
 from salad.engine.local import torch_threads
-from salad.engine.machine import default_device, machine
+from salad.engine.machine import default_device, machine, wait_for
 from salad.engine.memory import keep_freed_memory
 from salad.engine.precision import DecoderShape, decide
 from salad.engine.precision import measure as measure_precision
@@ -30,7 +30,7 @@ from salad.pipeline.plan.card import Card, Figure
 from salad.pipeline.plan.check import check, sentence
 from salad.pipeline.plan.data_jobs import time_jobs
 from salad.pipeline.plan.small_steps import time_ears, time_load, time_steps
-from salad.pipeline.plan.timing import is_busy, measured, processor_seconds, quickest, wait_for
+from salad.pipeline.plan.timing import is_busy, measured, processor_seconds, quickest
 from salad.progress import console
 from salad.training.estimate import llm_config
 from salad.training.loop import autocast
@@ -193,10 +193,10 @@ def _collective(rank: int, folder: str, backend: str, send: Any) -> None:
         tensor, own = torch.ones(number, device=device), []
         for _ in range(6):
             distributed.barrier()
-            wait_for(device.split(":")[0])
+            wait_for(device)
             start = time.perf_counter()
             distributed.all_reduce(tensor)
-            wait_for(device.split(":")[0])
+            wait_for(device)
             own.append(time.perf_counter() - start)
         times.append(statistics.median(own[1:]))
     if rank == 0:

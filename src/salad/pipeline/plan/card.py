@@ -18,8 +18,6 @@ MARKS: tuple[Mark, ...] = get_args(Mark)  # from the surest to the least sure
 FORMAT, VERSION = "salad calibration card", 1
 TELLING = 0.1  # a part of a figure that is smaller than this share does not change its mark
 
-# Bytes a second that one GPU sends, one way, over NVLink (data sheets: 900 and 600 GB/s for both ways).
-LINKS = {"H200": 450e9, "H100": 450e9, "A100": 300e9, "L40S": 32e9, "RTX 4090": 32e9}
 CPU_RATE = 60e9  # operations a second of one core
 
 
@@ -119,12 +117,12 @@ def assumed(device: str, gpu: bool) -> dict[str, Figure]:
     worker: seconds of sound a second (of `embed`: operations)."""
     log, scale = "docs/log.md, one core of another machine", "one core of another machine"
     kind = next((name for name in GPUS if name in device), "A100") if gpu else ""
-    peak = GPUS[kind] if gpu else CPU_RATE
+    peak = GPUS[kind].flops if gpu else CPU_RATE
     share = f"{UTILISATION:.0%} of its peak in bf16" if gpu else "60 G operations a second and core"
     arithmetic = Figure(peak * UTILISATION if gpu else peak, "data sheet" if gpu else "assumed", share)
     return {
         **dict.fromkeys(("layer_forward", "layer_train", "head", "embed rate"), arithmetic),
-        "collective": Figure(LINKS[kind], "data sheet", f"{kind}: bytes a second over its links, one way") if gpu
+        "collective": Figure(GPUS[kind].link, "data sheet", f"{kind}: bytes a second over its links, one way") if gpu
         else Figure(1e9, "assumed", "1 GB a second between processes"),
         "collective_latency": Figure(3e-5 if gpu else 3e-4, "assumed", "latency of a collective"),
         "ingest rate": Figure(482.0, "assumed", log),

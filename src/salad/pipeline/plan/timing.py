@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from salad.assets import ASSETS, BUILT_IN, is_cached
+from salad.engine.machine import wait_for
 from salad.pipeline.plan.card import Figure
 
 ROUNDS, BUDGET_S = 7, 4.0  # of each thing: whatever else runs only slows it
@@ -52,11 +53,6 @@ def quickest(function: Callable[[], Any], device: str = "cpu") -> float:
         wait_for(device)
         times.append(clock() - start)
     return min(times) / max(1, threads)
-
-
-def wait_for(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def measured(value: float, what: str) -> Figure:
