@@ -279,7 +279,7 @@ def test_one_odd_cell_makes_no_slope():
 
 def test_a_gain_on_silence_is_no_gain_of_hearing(rows):
     found = {f.claim[:3]: f for f in findings(rows, BASE)}["1e."]
-    assert "On silence alpha 0 less alpha 1 is" in found.why and "Heard:" in found.why
+    assert "On silence alpha 0 minus alpha 1 is" in found.why and "Heard:" in found.why
 
 
 def test_accuracy_on_m_is_told_with_and_without_the_cells_that_began_cold(rows):

@@ -141,7 +141,7 @@ def _headline_accuracy(report: Report) -> Markup:
 
     if pick(report, "accuracy.speech_adapted.value") is None:
         if task_rows(report):
-            return Markup("accuracy is told task by task below")
+            return Markup("accuracy is given task by task below")
         return Markup("accuracy on speech was not scored")
     items = number(report, "accuracy.n", str) + " " if pick(report, "accuracy.n") is not None else Markup("")
     sentence = Markup("hearing the context of {}multiple-choice items it is right in {}").format(

@@ -131,7 +131,7 @@ def _same_speech(number: str, what: str, rows: Sequence[GridRow], speech: str, p
     found = paired_documents(
         [r.documents for r in without], [r.documents for r in with_it], shares=[r.share for r in with_it]
     )
-    ours = f"alpha 0 less alpha 1 {with_interval(found, '+.3f')} ({found.documents} documents, pairs of cells: "
+    ours = f"alpha 0 minus alpha 1 {with_interval(found, '+.3f')} ({found.documents} documents, pairs of cells: "
     ours += f"{len(with_it)})"
     why = _growth(with_it, [a.misalignment - b.misalignment for a, b in zip(without, with_it, strict=True)])
     why += f" {without_hearing(without, with_it)} {WRITTEN}"
@@ -146,7 +146,7 @@ def _broad_for_narrow(rows: Sequence[GridRow]) -> Finding:
         return missing("3", claim, paper, "broad and narrow cells at alpha 0 of one share and seed", [])
     found = paired_documents([r.documents for r in broad], [r.documents for r in narrow])
     hours = [sum(r.hours for r in own) / len(own) for own in (broad, narrow)]
-    ours = f"broad less narrow {with_interval(found, '+.3f')} ({found.documents} documents, pairs of cells: "
+    ours = f"broad minus narrow {with_interval(found, '+.3f')} ({found.documents} documents, pairs of cells: "
     ours += f"{len(broad)}; {hours[0]:.2f} and {hours[1]:.2f} h)"
     before = [sum(mean(r.before) for r in own) / len(own) for own in (broad, narrow)]
     why = f"Their warm starts alone differ by {before[0] - before[1]:+.3f}: so much is not the objective's."
@@ -179,7 +179,7 @@ def _from_warm_start(number: str, what: str, rows: Sequence[GridRow], speech: st
         return missing(number, claim, paper, f"{speech} cells at alpha {alpha:g}", own)
     shares = [r.share for r in own]
     found = paired_documents([r.documents for r in own], [r.before for r in own], shares=shares)
-    ours = f"after less before {with_interval(found, '+.3f')} ({found.documents} documents, {len(own)} cells)"
+    ours = f"after minus before {with_interval(found, '+.3f')} ({found.documents} documents, {len(own)} cells)"
     why = _growth(own, [r.misalignment - mean(r.before) for r in own])
     if rising:
         why += f" {WRITTEN}"

@@ -111,7 +111,7 @@ def _purchases(rows: Sequence[GridRow]) -> Figure | None:
 
 def text(rows: Sequence[GridRow], base: BaseFigures) -> Markup | None:
     caption = (
-        "Items that the adapted LLM reads right, less those of the text LLM, one point a cell at alpha 1 that reads "
+        "Items that the adapted LLM reads right, minus those of the text LLM, one point a cell at alpha 1 that reads "
         f"all of them; dashed: the margin of {TEXT_MARGIN:g} points, which is ours."
     )
     return svg_figure(lambda: _text(rows, base), "Text ability", caption)
@@ -129,7 +129,7 @@ def _text(rows: Sequence[GridRow], base: BaseFigures) -> Figure | None:
     axis.axvline(-TEXT_MARGIN, color=WARM, linestyle="--", linewidth=1.2)
     axis.axvline(0, color=QUIET, linewidth=1.0)
     axis.set_yticks(range(len(own)), [f"{r.speech}, {r.hours:.2f} h, seed {r.seed}" for r in own])
-    axis.set(xlabel="points of text accuracy, less the text LLM's")
+    axis.set(xlabel="points of text accuracy, minus the text LLM's")
     return figure
 
 

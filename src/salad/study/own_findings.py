@@ -77,7 +77,7 @@ def _worth(rows: Sequence[GridRow], base: BaseFigures) -> Finding:
     except SaladError:
         most = max(single, key=lambda r: r.hours)
         found_m = paired_documents([r.documents for r in at], [most.documents] * len(at))
-        told += f"a single adapter {most.misalignment:.3f} at {most.hours:.2f} h; ours less it "
+        told += f"a single adapter {most.misalignment:.3f} at {most.hours:.2f} h; ours minus it "
         told += f"{with_interval(found_m, '+.3f')} ({found_m.documents} documents)"
         if found_m.high < 0:
             told += f": it needs more than {most.hours / hours:.1f} times the speech"
@@ -119,7 +119,7 @@ def _objectives(rows: Sequence[GridRow], kind: str) -> Finding:
     less = paired_documents(
         [r.documents for r in with_it], [r.documents for r in without], shares=[r.share for r in with_it]
     )
-    told = f"alpha 1 less alpha 0 {with_interval(less, '+.3f')} ({less.documents} documents, pairs of cells: "
+    told = f"alpha 1 minus alpha 0 {with_interval(less, '+.3f')} ({less.documents} documents, pairs of cells: "
     told += f"{len(with_it)})"
     why = without_hearing(without, with_it)
     if kind == "spoken":
@@ -137,7 +137,7 @@ def without_hearing(likelihood: Sequence[DoneCell], distilled: Sequence[DoneCell
     wer = [
         [w.value for r in own if (w := r.wer) is not None and w.value is not None] for own in (likelihood, distilled)
     ]
-    told = f"On silence alpha 0 less alpha 1 is {silent[0] - silent[1]:+.3f}, on the same {len(names)} documents heard "
+    told = f"On silence alpha 0 minus alpha 1 is {silent[0] - silent[1]:+.3f}, on the {len(names)} documents heard "
     told += f"{spoken[0] - spoken[1]:+.3f}: what is there on silence as well need not be hearing; "
     told += f"these two have no interval. Heard: {_heard(likelihood)} and {_heard(distilled)}"
     if all(wer):
@@ -160,7 +160,7 @@ def _papers_form(rows: Sequence[GridRow], base: BaseFigures) -> Finding:
     seconds = [sum(r.stage_seconds for r in own) / len(own) for own in (ours, cold)]
     told = (
         f"ours M {_m(ours):.3f} after {seconds[0]:.0f} s and {base.spell_seconds:.0f} s of spelling that all share, "
-        f"cold {_m(cold):.3f} after {seconds[1]:.0f} s; ours less cold {with_interval(found, '+.3f')}; heard "
+        f"cold {_m(cold):.3f} after {seconds[1]:.0f} s; ours minus cold {with_interval(found, '+.3f')}; heard "
         f"{_heard(ours)} and {_heard(cold)}; right {_right(ours)} and {_right(cold)}"
     )
     return judged(
@@ -240,7 +240,7 @@ def _ablations(rows: Sequence[GridRow]) -> list[Finding]:
         if own:
             less = paired_documents([r.documents for r in own], [r.documents for r in reference])
             told = f"{with_interval(less, '+.3f')} ({less.documents} documents, pairs of cells: {len(own)})"
-            claim, paper = f"Ablation: {kind.partition('-')[2]} less the grid's own gamma and K", "K matters little"
+            claim, paper = f"Ablation: {kind.partition('-')[2]} minus the grid's own gamma and K", "K matters little"
             found.append(judged("K", claim, paper, told, less, [*own, *reference], rising=False))
     if not found:
         what = "cells active-gammaG and active-kK beside active ones, three of each"
