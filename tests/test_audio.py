@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from salad.audio import decode, read_audio, resample, split_at_quiet, to_samples, to_seconds, write_flac
 from salad.audio.decode import tells_its_length
 from salad.audio.encode import _with_serial_zero
-from salad.audio.times import num_frames
+from salad.audio.units import num_frames
 from salad.data.inspect.audio_stats import measure_audio
 from salad.types import SaladError
 

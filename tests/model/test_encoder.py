@@ -25,7 +25,7 @@ from transformers import (
 
 from salad import assets
 from salad.align.whisper import load_whisper
-from salad.audio.times import num_frames
+from salad.audio.units import num_frames
 from salad.model.encoders.load import Encoder, load_encoder, shape_of
 from salad.testing.forks import run_alone
 from salad.testing.models import save_mimi

@@ -2,7 +2,7 @@
 
 from salad.audio.decode import read_audio, resample, split_at_quiet
 from salad.audio.encode import copy_flac, write_flac, write_opus
-from salad.audio.times import to_samples, to_seconds
+from salad.audio.units import to_samples, to_seconds
 
 __all__ = [
     "copy_flac",

@@ -11,7 +11,7 @@ import numpy as np
 
 from salad.audio.encode import with_a_late_end
 from salad.audio.lengths import id3_bytes
-from salad.audio.times import to_samples
+from salad.audio.units import to_samples
 from salad.types import SaladError
 
 CUT_OFF_S, CUT_OFF_SHARE = 0.1, 0.005  # a decoder may end a little before the header says; more is a file cut off

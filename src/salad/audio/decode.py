@@ -38,7 +38,7 @@ from salad.audio.lengths import (
     mp3_frames,
     ogg_links,
 )
-from salad.audio.times import to_samples
+from salad.audio.units import to_samples
 from salad.types import SaladError
 
 BLOCK = 1 << 24  # samples that are read at a time: a header may tell of more than fit in memory

@@ -10,7 +10,7 @@ import numpy as np
 
 from salad import config
 from salad.audio import to_samples
-from salad.audio.times import frames_heard
+from salad.audio.units import frames_heard
 from salad.sequence.frames import Piece
 from salad.sequence.interleave import cut, interleave
 from salad.sequence.store import Frames

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from salad.assets.store import sha256_once
-from salad.audio.times import num_frames
+from salad.audio.units import num_frames
 from salad.engine.devices import Library
 from salad.files import sha256_json
 from salad.types import SaladError
