@@ -14,6 +14,7 @@ import re
 import tempfile
 import unicodedata
 import zlib
+from abc import abstractmethod
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -192,8 +193,8 @@ class AtHand(Sequence[Any]):
         number = range(len(self))[number]
         return [self._at(one) for one in number] if isinstance(number, range) else self._at(number)
 
-    def _at(self, number: int) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _at(self, number: int) -> Any: ...
 
 
 class Rows(AtHand):

@@ -101,7 +101,7 @@ def read_local_text(
     for path in paths:
         if not path.exists() or path.is_dir():
             raise SaladError(f"{field}: {path} is no file; check the path")
-        _told(path)  # a table
+        _file_kind(path)  # a table
         documents += _of_file(path, Text(path=path), fits, quarantined, local=True)
     return list(_unique(documents))
 
@@ -171,7 +171,7 @@ def _files(entry: Text) -> list[Path]:
 
 def _values(path: Path, entry: Text) -> Iterator[tuple[int, Any]]:
     """(number, value) of every text in a file: its fields, or the SaladError of a line that is no JSON."""
-    kind = {"jsonl": "json", "auto": ""}.get(entry.format, entry.format) or _told(path)
+    kind = {"jsonl": "json", "auto": ""}.get(entry.format, entry.format) or _file_kind(path)
     if kind in ("parquet", "arrow"):
         yield from enumerate(_cells(path, entry, kind))
     elif kind in ("json", "nemo", "lhotse", "utterances"):
@@ -186,7 +186,7 @@ def _values(path: Path, entry: Text) -> Iterator[tuple[int, Any]]:
         raise SaladError(f"{path}: holds {kind}, expected JSON lines, parquet or plain text; convert or remove it")
 
 
-def _told(path: Path) -> str:
+def _file_kind(path: Path) -> str:
     """What a file holds, as `kind_of` tells it. Raises SaladError where it is a table, which is no prose."""
     kind = kind_of(path)
     if kind in ("text", "table", "json"):  # prose may begin with a bracket, too
